@@ -1,0 +1,6 @@
+"""The shared package of Tidal: everything that more than one process needs; nothing here imports `services`.
+
+Import order (lower never imports higher), checked by `tests/architecture`:
+errors, logging → config, metrics, artifacts → model, data → checkpoint → controller → training, generation → rl →
+analysis, and config → db → jobs. `common.client` imports errors only. Torch is imported from `model` on.
+"""

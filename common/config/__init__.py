@@ -1,0 +1,40 @@
+"""Typed, frozen configuration: jobs (`LMConfig`, `RLConfig`), processes (`Settings`)."""
+
+from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig
+from common.config.loader import build, dump_yaml, load_lm_config, load_rl_config, merge
+from common.config.rl import (
+    AblationConfig,
+    EpisodeConfig,
+    ModulationConfig,
+    PolicyConfig,
+    PPOConfig,
+    Range,
+    RewardConfig,
+    RLConfig,
+)
+from common.config.settings import PROJECT_ROOT, Settings, get_settings
+
+__all__ = [
+    "PROJECT_ROOT",
+    "AblationConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EpisodeConfig",
+    "EvaluationConfig",
+    "LMConfig",
+    "ModelConfig",
+    "ModulationConfig",
+    "PPOConfig",
+    "PolicyConfig",
+    "RLConfig",
+    "Range",
+    "RewardConfig",
+    "Settings",
+    "TrainingConfig",
+    "build",
+    "dump_yaml",
+    "get_settings",
+    "load_lm_config",
+    "load_rl_config",
+    "merge",
+]

@@ -1,0 +1,94 @@
+"""The environment of a process: addresses, folders, timers. Every name carries the prefix TIDAL_.
+
+`get_settings()` reads the environment once per process (and `.env` in the working directory); tests build
+`Settings(...)` themselves. The job configurations (what to train) are in `common.config.lm` and `common.config.rl`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
+"""Folder that holds configs/ and migrations/."""
+
+
+def _env(name: str, *aliases: str) -> AliasChoices:
+    return AliasChoices(f"TIDAL_{name}", *aliases)
+
+
+class Settings(BaseSettings):
+    """Everything a process takes from its environment. Durations are seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDAL_",
+        env_file=".env",
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        frozen=True,
+        protected_namespaces=(),
+    )
+
+    database_url: SecretStr = SecretStr("postgresql+psycopg://tidal@127.0.0.1:5432/tidal")
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), validation_alias=_env("REDIS_URL", "REDIS_URL"))
+    experiments_dir: Path = Field(Path("experiments"), validation_alias=_env("EXPERIMENTS_DIR", "EXPERIMENTS_DIR"))
+    """The artifact store: one folder per experiment."""
+    config_dir: Path = PROJECT_ROOT / "configs"
+    """`configPath` and `rlConfigPath` of a request are looked up below this folder only."""
+    data_dir: Path = Path("data")
+    """Local corpora that a configuration may name, and the token cache (in `cache/`)."""
+
+    host: str = Field("127.0.0.1", validation_alias=_env("HOST", "HOST"))
+    port: int = Field(4400, ge=0, le=65535, validation_alias=_env("PORT", "PORT"))
+    root_path: str = ""
+    """Sub-path when a proxy serves the api below one."""
+    auth_token: SecretStr | None = None
+    """The administrator's token. Without it the api starts on loopback only and prints one it made."""
+    require_auth_for_reads: bool = False
+    trusted_proxies: str = ""
+    """Comma-separated addresses whose X-Forwarded-For is believed."""
+
+    lease_seconds: float = Field(60.0, gt=0)
+    lease_renew_seconds: float = Field(10.0, gt=0)
+    trainer_pause_seconds: float = Field(40.0, gt=0)
+    """The trainer stands still after so long without a renewed lease."""
+    heartbeat_seconds: float = Field(10.0, gt=0)
+    reaper_seconds: float = Field(5.0, gt=0)
+    quarantine_seconds: float = Field(15.0, ge=0)
+    """Between the end of a lease and the next attempt; counted from lease_expires_at."""
+    reaper_contact_seconds: float = Field(20.0, ge=0)
+    """Unbroken contact with the database before the reaper marks anything after losing it."""
+    outbox_seconds: float = Field(15.0, gt=0)
+    """Sweep that re-rings doorbells of pending jobs."""
+    wish_poll_seconds: float = Field(2.0, gt=0)
+    stop_grace_seconds: float = Field(60.0, gt=0)
+    """From a stop wish to SIGTERM of the trainer."""
+    kill_grace_seconds: float = Field(30.0, gt=0)
+    """From SIGTERM to SIGKILL."""
+    drain_seconds: float = Field(60.0, gt=0)
+    """What a worker has for checkpoint and release after SIGTERM."""
+    max_infra_restarts: int = Field(3, ge=1)
+    lm_training_concurrency: int = Field(1, ge=1)
+    rl_training_concurrency: int = Field(1, ge=1)
+    other_concurrency: int = Field(4, ge=1)
+    """Limit for each of evaluation and ablation."""
+
+    generate_queue_seconds: float = Field(30.0, gt=0)
+    generate_total_seconds: float = Field(120.0, gt=0)
+    rate_limit_capacity: int = Field(5, ge=1)
+    rate_limit_refill_seconds: float = Field(6.0, gt=0)
+    """One more generate request per so many seconds for callers without a token."""
+    stream_max_length: int = Field(20_000, ge=100)
+    """Entries a Redis stream keeps (approximately)."""
+    stop_budget_seconds: float = Field(12.0, gt=0, validation_alias=_env("STOP_BUDGET"))
+    """Local mode: from Ctrl-C to the last process gone."""
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,64 @@
+"""Logs as one line per event: readable on a terminal, JSON with TIDAL_LOG_FORMAT=json.
+
+`configure(service)` is called once by every entry point; modules use `get_logger(__name__)`. Bind what identifies the
+work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import cast
+
+import structlog
+
+
+def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
+    """Send structlog and stdlib logging to stderr in one format; `service` is stamped on every line.
+
+    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json".
+    """
+    level = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).upper()
+    if json_lines is None:
+        json_lines = os.environ.get("TIDAL_LOG_FORMAT", "text") == "json"
+
+    def add_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.setdefault("service", service)
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        add_service,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if json_lines else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    tail: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if json_lines:
+        tail.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*tail, renderer]))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("httpx", "httpcore", "urllib3", "alembic.runtime.plugins"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger that takes an event and key-value pairs: `log.info("job claimed", job_id=…)`."""
+    return cast(structlog.stdlib.BoundLogger, structlog.get_logger(name))
