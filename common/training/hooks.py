@@ -1,0 +1,132 @@
+"""What training code tells its surroundings and asks of them.
+
+`TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs: they report metrics,
+progress, phases and checkpoints, and ask whether somebody wants them to stop. The child process of a worker implements it
+over a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`). Leaves out: torch,
+databases, files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class StopRequest(StrEnum):
+    """What somebody wants of a running training. Checked at least once per micro-batch or rollout step."""
+
+    PAUSE = "pause"
+    """Write a checkpoint and end; the job resumes later."""
+    COMPLETE = "complete"
+    """Stop training now, evaluate, write the final model."""
+    STOP = "stop"
+    """Write a checkpoint and end; the job is cancelled."""
+    DRAIN = "drain"
+    """Write a checkpoint and end; the worker goes away and another one goes on."""
+
+
+class Outcome(StrEnum):
+    """How a training ended, when it did not fail."""
+
+    COMPLETED = "completed"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    DRAINED = "drained"
+
+
+_OUTCOMES = {
+    StopRequest.PAUSE: Outcome.PAUSED,
+    StopRequest.COMPLETE: Outcome.COMPLETED,
+    StopRequest.STOP: Outcome.STOPPED,
+    StopRequest.DRAIN: Outcome.DRAINED,
+}
+
+
+def outcome_of(request: StopRequest) -> Outcome:
+    """The outcome to return once `request` has been obeyed."""
+    return _OUTCOMES[request]
+
+
+class SavedCheckpoint(Protocol):
+    """The part of `common.checkpoint.CheckpointInfo` that surroundings need."""
+
+    @property
+    def name(self) -> str:
+        """Folder name, `step-000000123`."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Finished optimiser updates (controller: transitions) in it."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the manifest's files."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        ...
+
+
+class TrainingHooks(Protocol):
+    """The surroundings of a training. No method may raise for reasons of transport, none but the last may block."""
+
+    def phase(self, name: str) -> None:
+        """A named phase began: "loading data", "compile", "training", "evaluation", "checkpoint", "ablation", …"""
+
+    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """One point of the series of `kind` ("metrics" or "rl-metrics"); never blocks."""
+
+    def report_progress(self, step: int, total_steps: int) -> None:
+        """Called at every micro-batch; `step` counts finished optimiser updates (controller: transitions)."""
+
+    def requested_stop(self) -> StopRequest | None:
+        """The wish that holds now; None: go on."""
+
+    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        """A checkpoint is whole on disk."""
+
+    def artifact_saved(self, name: str, kind: str) -> None:
+        """A file of the experiment is whole on disk; `name` is relative to its folder.
+
+        Kinds: "model", "policy", "evaluation", "ablation".
+        """
+
+    def event(self, name: str, **details: Any) -> None:
+        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
+
+    def wait_while_suspended(self) -> None:
+        """Blocks while the right to run is in doubt (the lease could not be renewed)."""
+
+
+class NullHooks:
+    """Surroundings that listen to nothing and never want a stop."""
+
+    def phase(self, name: str) -> None:
+        """Ignored."""
+
+    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Ignored."""
+
+    def report_progress(self, step: int, total_steps: int) -> None:
+        """Ignored."""
+
+    def requested_stop(self) -> StopRequest | None:
+        """Always None."""
+        return None
+
+    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        """Ignored."""
+
+    def artifact_saved(self, name: str, kind: str) -> None:
+        """Ignored."""
+
+    def event(self, name: str, **details: Any) -> None:
+        """Ignored."""
+
+    def wait_while_suspended(self) -> None:
+        """Returns at once."""
