@@ -1,9 +1,9 @@
 """What training code tells its surroundings and asks of them.
 
-`TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs: they report metrics,
-progress, phases and checkpoints, and ask whether somebody wants them to stop. The child process of a worker implements it
-over a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`). Leaves out: torch,
-databases, files.
+`TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs: they report
+metrics, progress, phases and checkpoints, and ask whether somebody wants them to stop. The child process of a worker
+implements it over a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`).
+Leaves out: torch, databases, files.
 """
 
 from __future__ import annotations
