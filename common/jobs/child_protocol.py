@@ -1,0 +1,269 @@
+"""What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
+
+Supervisor to child: `start` (first line, once), `stop`, `suspend`, `resume`, `ping` (the lease was renewed).
+Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `artifact`, `event`, and last `finished` or `failed`.
+End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
+child is. Standard output and error of the child are log text only.
+
+Leaves out: torch, the database, Redis, and what either side does with a message. Both ends use `Channel`:
+
+    channel = Channel.from_environment()            # in the child
+    start = channel.receive()                       # Start; EOFError when the supervisor died
+    channel.send(Running())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+CHILD_FD_VARIABLE = "TIDAL_CHILD_FD"
+"""Environment variable with the number of the inherited socket."""
+PARENT_PID_VARIABLE = "TIDAL_PARENT_PID"
+"""Environment variable with the process id the child must find as its parent."""
+EXIT_FINISHED = 0
+EXIT_FAILED = 1
+"""Exit codes after `finished` and `failed`; anything else is a crash."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class ProtocolError(ValueError):
+    """A line that is no message of this protocol."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ChildJob(_Message):
+    """The job row as far as the trainer needs it."""
+
+    job_id: str
+    attempt: int
+    job_type: str
+    experiment_id: str
+    payload: dict[str, Any]
+
+
+class Start(_Message):
+    """First line to the child."""
+
+    type: Literal["start"] = "start"
+    job: ChildJob
+    experiments_dir: str
+    data_dir: str
+    redis_url: str | None = None
+    stream_max_length: int = 20_000
+    pause_after_seconds: float = 40.0
+    """The child stands still when its newest `ping` is older than this."""
+    initial_checkpoint: str | None = None
+    """Experiment-relative reference to begin from, when the job continues another experiment."""
+
+
+class Stop(_Message):
+    """A wish: finish the micro-batch, save, leave with the matching outcome."""
+
+    type: Literal["stop"] = "stop"
+    request: Literal["pause", "complete", "stop", "drain"]
+
+
+class Suspend(_Message):
+    """Stand still at the next micro-batch: the lease cannot be renewed."""
+
+    type: Literal["suspend"] = "suspend"
+
+
+class Resume(_Message):
+    """Go on after `suspend`."""
+
+    type: Literal["resume"] = "resume"
+
+
+class Ping(_Message):
+    """The lease was renewed. `renewed_at`: CLOCK_MONOTONIC seconds read before the renewal was sent."""
+
+    type: Literal["ping"] = "ping"
+    renewed_at: float
+
+
+class Phase(_Message):
+    """The child entered a named phase: loading data, compile, training, evaluation, checkpoint, ablation."""
+
+    type: Literal["phase"] = "phase"
+    name: str
+
+
+class Progress(_Message):
+    """Finished optimiser updates (RL: transitions) of all; sent per micro-batch, at most five a second."""
+
+    type: Literal["progress"] = "progress"
+    step: int
+    total_steps: int
+
+
+class Running(_Message):
+    """The first real step began."""
+
+    type: Literal["running"] = "running"
+
+
+class Checkpoint(_Message):
+    """A checkpoint whose manifest is on disk, `name` relative to the experiment's folder."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    name: str
+    step: int
+    sha256: str
+    size_bytes: int
+
+
+class Artifact(_Message):
+    """A final file, `name` relative to the experiment's folder."""
+
+    type: Literal["artifact"] = "artifact"
+    name: str
+    kind: str
+
+
+class Event(_Message):
+    """Something for the job's history: resume_inexact, checkpoint_skipped, corpus, …"""
+
+    type: Literal["event"] = "event"
+    name: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Finished(_Message):
+    """The handler returned."""
+
+    type: Literal["finished"] = "finished"
+    outcome: Literal["completed", "paused", "stopped", "drained"]
+
+
+class Failed(_Message):
+    """The handler raised. `kind` decides the retry budget."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    message: str
+    kind: Literal["user", "cuda_oom"] = "user"
+
+
+Message = Annotated[
+    Start
+    | Stop
+    | Suspend
+    | Resume
+    | Ping
+    | Phase
+    | Progress
+    | Running
+    | Checkpoint
+    | Artifact
+    | Event
+    | Finished
+    | Failed,
+    Field(discriminator="type"),
+]
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode(line: bytes | str) -> Message:
+    """The message in one line; ProtocolError names what is wrong with it."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError as error:
+        raise ProtocolError(
+            f"not a message of the child protocol: {line[:200]!r} ({error.error_count()} errors)"
+        ) from None
+
+
+class Channel:
+    """One end of the socketpair. `send` may be called from any thread, `receive` from one thread only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._send_lock = threading.Lock()
+        self._buffer = bytearray()
+
+    @classmethod
+    def pair(cls) -> tuple[Self, socket.socket]:
+        """The supervisor's end, and the socket whose descriptor the child inherits."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The child's end, from TIDAL_CHILD_FD; KeyError when the process was not started by a supervisor."""
+        sock = socket.socket(fileno=int(environ[CHILD_FD_VARIABLE]))
+        sock.set_inheritable(False)
+        return cls(sock)
+
+    def fileno(self) -> int:
+        """Descriptor, for selectors."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, *, droppable: bool = False) -> bool:
+        """Write one line. A droppable one is left out (False) when the peer reads too slowly to take it at once.
+
+        Raises OSError (BrokenPipeError) when the peer is gone.
+        """
+        line = encode(message)
+        with self._send_lock:
+            if droppable and not self._writable():
+                return False
+            self._socket.sendall(line)
+        return True
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message; None after `timeout` seconds without one.
+
+        Raises EOFError when the peer closed its end, ProtocolError for a line that is no message.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (end := self._buffer.find(b"\n")) < 0:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not _readable(self._socket, wait):
+                return None
+            try:
+                chunk = self._socket.recv(65536)
+            except ConnectionError:
+                chunk = b""
+            if not chunk:
+                raise EOFError("the other end of the child channel is closed")
+            self._buffer += chunk
+            if len(self._buffer) > MAX_LINE_BYTES:
+                raise ProtocolError(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return decode(line)
+
+    def close(self) -> None:
+        """Shut the socket down; the peer reads end of file."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _writable(self) -> bool:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        return bool(poller.poll(0))
+
+
+def _readable(sock: socket.socket, timeout: float | None) -> bool:
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else timeout * 1000))

@@ -1,0 +1,129 @@
+"""The lines between supervisor and trainer child."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from common.jobs.child_lifeline import Lifeline
+from common.jobs.child_protocol import (
+    PARENT_PID_VARIABLE,
+    Channel,
+    ChildJob,
+    Ping,
+    Progress,
+    ProtocolError,
+    Resume,
+    Running,
+    Start,
+    Suspend,
+    decode,
+    encode,
+)
+
+
+def start_message() -> Start:
+    job = ChildJob(job_id="j1", attempt=2, job_type="lm-training", experiment_id="e1", payload={"config": {"a": 1}})
+    return Start(job=job, experiments_dir="/tmp/x", data_dir="/tmp/d")
+
+
+def test_every_message_survives_the_line_and_is_plain_json() -> None:
+    line = encode(start_message())
+    assert json.loads(line)["job"]["payload"] == {"config": {"a": 1}}
+    assert line.count(b"\n") == 1
+    assert decode(line) == start_message()
+
+
+@pytest.mark.parametrize("line", [b"", b"not json", b'{"type": "unknown"}', b'{"type": "progress", "step": "x"}'])
+def test_a_line_that_is_no_message_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode(line)
+
+
+def test_messages_arrive_in_order_and_end_of_file_says_that_the_peer_is_gone() -> None:
+    ours, theirs = Channel.pair()
+    child = Channel(theirs)
+    ours.send(start_message())
+    for step in range(50):
+        ours.send(Progress(step=step, total_steps=50))
+    ours.close()
+    assert child.receive() == start_message()
+    steps = []
+    with pytest.raises(EOFError):
+        while True:
+            message = child.receive(5)
+            assert isinstance(message, Progress)
+            steps.append(message.step)
+    assert steps == list(range(50))
+    child.close()
+
+
+def test_receive_gives_up_after_its_timeout() -> None:
+    ours, theirs = Channel.pair()
+    assert ours.receive(0.01) is None
+    ours.close()
+    theirs.close()
+
+
+def test_a_droppable_message_never_blocks_on_a_peer_that_does_not_read() -> None:
+    ours, theirs = Channel.pair()
+    sent = sum(ours.send(Progress(step=n, total_steps=1), droppable=True) for n in range(5000))
+    assert 0 < sent < 5000
+    ours.close()
+    theirs.close()
+
+
+def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
+    line = Lifeline(pause_after_seconds=60)
+    assert not line.suspended()
+    line.hear(Suspend())
+    assert line.suspended()
+    waiter = threading.Thread(target=line.wait)
+    waiter.start()
+    line.hear(Ping(renewed_at=time.monotonic()))
+    waiter.join(5)
+    assert not waiter.is_alive()
+    silent = Lifeline(pause_after_seconds=0.0)
+    assert silent.suspended()
+    silent.hear(Resume())
+    assert silent.suspended(), "a resume does not replace a renewed lease"
+
+
+def test_an_old_ping_that_arrives_late_does_not_extend_the_right_to_run() -> None:
+    line = Lifeline(pause_after_seconds=5)
+    line.hear(Ping(renewed_at=time.monotonic() - 100))
+    assert not line.suspended(), "the time of the start counts, it is newer"
+    assert Lifeline(pause_after_seconds=-1).suspended()
+
+
+def test_a_process_whose_parent_is_already_another_one_leaves_at_once() -> None:
+    code = "from common.jobs.child_lifeline import die_with_parent; die_with_parent(); print('alive')"
+    for parent, expected in ((os.getpid(), b"alive\n"), (1, b"")):
+        environ = {**os.environ, PARENT_PID_VARIABLE: str(parent)}
+        result = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, timeout=60)
+        assert result.stdout == expected, result.stderr
+
+
+def test_the_child_finds_its_end_in_the_environment() -> None:
+    ours, theirs = Channel.pair()
+    code = (
+        "from common.jobs.child_protocol import Channel, Running\n"
+        "channel = Channel.from_environment()\n"
+        "assert channel.receive(30).type == 'start'\n"
+        "channel.send(Running())\n"
+    )
+    environ = {**os.environ, "TIDAL_CHILD_FD": str(theirs.fileno())}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        ours.send(start_message())
+        assert ours.receive(30) == Running()
+        with pytest.raises(EOFError):
+            ours.receive(30)
+        assert process.wait(30) == 0
+    ours.close()
