@@ -1,0 +1,46 @@
+# The only list of commands. `make demo` and `make test` need Python 3.11 to 3.13 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help install demo up down env test faults bench check clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+install: ## Create .venv and install what running needs
+	@$(PYTHON) scripts/bootstrap.py
+
+demo: install ## From nothing to three stories (DATA=path: your own text, KEEP=1: stay up afterwards)
+	@$(BIN)/tidal demo $(if $(DATA),--data '$(DATA)') $(if $(KEEP),--keep)
+
+up: install ## Start the local stack in the foreground; Ctrl-C stops all of it
+	@$(BIN)/tidal up
+
+down: install ## Stop a local stack
+	@$(BIN)/tidal down
+
+env: install ## Write .env with random secrets for docker compose
+	@$(BIN)/tidal env
+
+test: ## Unit, architecture and integration tests
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(BIN)/python -m pytest
+
+faults: ## Fault injection with real processes
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(BIN)/python -m pytest tests/faults
+
+bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUICK=1: a minute)
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+check: ## Lint, formatting, types, import rules
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/architecture
+
+clean: ## Remove the environment and caches (job data in .tidal/ stays)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Make `.venv` ready: create it, install what the project needs, one progress line per step.
+
+Called by the Makefile with the system's Python; uses the standard library only. `python3 scripts/bootstrap.py test`
+installs the extra `test` as well. Does nothing (in milliseconds) when pyproject.toml and the extras are unchanged.
+TORCH_INDEX names another package index for torch, a CPU-only one for instance. The full pip log is
+`.venv/install.log`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOG = VENV / "install.log"
+NEEDED_GB = 6
+
+
+def main() -> int:
+    extras = ["local", "torch", *sys.argv[1:]]
+    if sys.version_info < (3, 11):
+        return fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}. Try: make … PYTHON=python3.12")
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes())
+    wanted.update(f"{os.environ.get('TORCH_INDEX', '')} {ROOT}".encode())
+    stamp = VENV / "installed"
+    have = stamp.read_text().split() if stamp.exists() else []
+    if have and have[0] == wanted.hexdigest():
+        if set(extras) <= set(have[1:]):
+            return 0
+        extras = sorted({*extras, *have[1:]})
+    started = time.monotonic()
+    if not (VENV / "bin" / "pip").exists():
+        free = shutil.disk_usage(ROOT).free / 1e9
+        if free < NEEDED_GB:
+            return fail(f"only {free:.1f} GB free on the disk of {ROOT}; the environment needs up to {NEEDED_GB} GB")
+        say("[1/3] creating .venv")
+        made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
+        if made.returncode:
+            hint = "\nOn Debian and Ubuntu: apt install python3-venv" if "ensurepip" in made.stdout else ""
+            shutil.rmtree(VENV, ignore_errors=True)
+            return fail(made.stdout + made.stderr + hint)
+    index = os.environ.get("TORCH_INDEX")
+    # torch goes first and by its exact version: a range would let pip swap a CPU build for gigabytes of CUDA packages.
+    torch = ["torch==2.13.0", *(["--index-url", index] if index else [])]
+    project = ["-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
+    for title, arguments in (("[2/3] installing torch", torch), ("[3/3] installing tidal", project)):
+        if pip(title, arguments):
+            return fail(LOG.read_text()[-2000:] + f"\nInstallation failed; the whole log is {LOG}")
+    stamp.write_text(" ".join([wanted.hexdigest(), *extras]))
+    say(f"environment ready in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def pip(title: str, arguments: list[str]) -> int:
+    """Run pip install with its log in a file and its present step in one line of the terminal."""
+    tty = sys.stdout.isatty()
+    started = time.monotonic()
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    if not tty:
+        say(title)
+    with (
+        LOG.open("a") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            step = re.match(
+                r"\s*(Collecting \S+|Downloading \S+.*\)|Installing collected packages|Building \S+.*)", line
+            )
+            if tty and step:
+                print(
+                    f"\r\033[K{title}: {step[1].strip()[:90]} ({time.monotonic() - started:.0f} s)", end="", flush=True
+                )
+        code = process.wait()
+    if tty:
+        print("\r\033[K", end="")
+    say(f"{title}: {'failed' if code else 'done'} in {time.monotonic() - started:.0f} s")
+    return code
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def fail(text: str) -> int:
+    print(text.strip(), file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The import rules in pyproject.toml hold, every file holds one thing, and every module says what it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MAX_LINES = 320
+
+
+def test_no_import_crosses_a_boundary() -> None:
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    checked = subprocess.run(
+        [sys.executable, "-c", script, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_files_hold_one_thing() -> None:
+    folders = ("common", "services", "migrations", "bench", "scripts", "tests")
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := path.read_text().count("\n")) > MAX_LINES
+    }
+    assert not long, f"split these: {long}"
+
+
+@pytest.mark.parametrize("folder", ["common", "services"])
+def test_every_module_says_what_it_does(folder: str) -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / folder).rglob("*.py")
+        if (text := path.read_text().strip()) and not text.startswith(('"""', 'r"""'))
+    ]
+    assert not silent, f"add a module docstring to {silent}"
