@@ -1,0 +1,89 @@
+"""One pre-norm transformer block: x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x))).
+
+The names of the submodules are the names in the original's checkpoint files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from common.config.lm import ModelConfig
+from common.model.attention import cached_attention, causal_attention, merge_heads, split_heads
+from common.model.gate import DynamicGate
+from common.model.kv_cache import KVCache
+from common.model.rope import apply_rotary
+
+
+class TransformerBlock(nn.Module):
+    """Attention and feed-forward, each behind its DynamicGate."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D = config.d_model
+        self.num_heads = config.num_heads
+        self.dropout_p = config.dropout
+        self.q_proj = nn.Linear(D, D)
+        self.k_proj = nn.Linear(D, D)
+        self.v_proj = nn.Linear(D, D)
+        self.out_proj = nn.Linear(D, D)
+        self.ffn = nn.Sequential(
+            nn.Linear(D, config.ffn_dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.ffn_dim, D),
+            nn.Dropout(config.dropout),
+        )
+        self.ln1 = nn.LayerNorm(D, eps=1e-5)
+        self.ln2 = nn.LayerNorm(D, eps=1e-5)
+        self.attn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
+        self.ffn_gate = DynamicGate(config.gate_dim, config.gate_hidden_dim, D)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None) -> Tensor:
+        """x (B, T, D) with rotary tables (T, K); positions are 0..T−1."""
+        q, k, v = self._project(x, cos, sin)
+        attended = causal_attention(q, k, v, dropout=self.dropout_p if self.training else 0.0)
+        return self._finish(x, attended, modulation)
+
+    def prefill(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        modulation: Tensor | None,
+        cache: KVCache,
+        layer: int,
+        rows: Sequence[int] | None,
+    ) -> Tensor:
+        """`forward` that also writes keys and values into `rows` of the cache."""
+        q, k, v = self._project(x, cos, sin)
+        cache.fill(layer, k, v, rows)
+        return self._finish(x, causal_attention(q, k, v), modulation)
+
+    def decode(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        modulation: Tensor | None,
+        cache: KVCache,
+        layer: int,
+    ) -> Tensor:
+        """One new position per row: x (B, 1, D), rotary tables (B, 1, 1, K), mask (B, 1, 1, S)."""
+        q, k, v = self._project(x, cos, sin)
+        keys, values = cache.append(layer, k[:, :, 0], v[:, :, 0])
+        return self._finish(x, cached_attention(q, keys, values, mask), modulation)
+
+    def _project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = self.ln1(x)
+        q = apply_rotary(split_heads(self.q_proj(h), self.num_heads), cos, sin)
+        k = apply_rotary(split_heads(self.k_proj(h), self.num_heads), cos, sin)
+        return q, k, split_heads(self.v_proj(h), self.num_heads)
+
+    def _finish(self, x: Tensor, attended: Tensor, modulation: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attn_gate(self.out_proj(merge_heads(attended)), modulation))
+        y: Tensor = x + self.dropout(self.ffn_gate(self.ffn(self.ln2(x)), modulation))
+        return y

@@ -1,0 +1,112 @@
+"""Keys and values of the positions decoded so far; every row has its own length, so rows need not move together.
+
+Memory is allocated once: (L, B, H, capacity, K) each for keys and values. Lengths live twice: on the device for the
+maths, and as an upper bound on the host, so that a full row is an error that costs no device synchronisation. A
+position keeps the modulation it was computed with. Leaves out sliding: the caller prefills the row again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SPAN_STEP = 32
+"""Attention reads the cache up to the longest row, rounded up to this, so that shapes change rarely."""
+
+
+class KVCache:
+    """State of B sequences. `lengths` (B,) int64 is what each row holds; `bounds` is its upper bound on the host."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        shape = (num_layers, batch_size, num_heads, capacity, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = torch.zeros(batch_size, device=device, dtype=torch.int64)
+        self.bounds = [0] * batch_size
+        self.capacity = capacity
+        self._positions = torch.arange(capacity, device=device)
+        self._rows = torch.arange(batch_size, device=device)
+
+    @property
+    def batch_size(self) -> int:
+        """B, the rows of the cache."""
+        return len(self.bounds)
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Empty the given rows (all without): their next token is at position 0."""
+        if rows is None:
+            self.lengths.zero_()
+            self.bounds = [0] * self.batch_size
+            return
+        for row in rows:
+            self.lengths[row] = 0
+            self.bounds[row] = 0
+
+    def fill(self, layer: int, keys: Tensor, values: Tensor, rows: Sequence[int] | None) -> None:
+        """Write positions 0..T−1 of one layer: keys and values (n, H, T, K) into `rows` (all rows without)."""
+        T = keys.shape[2]
+        if rows is None:
+            self.keys[layer, :, :, :T] = keys
+            self.values[layer, :, :, :T] = values
+            return
+        for i, row in enumerate(rows):
+            self.keys[layer, row, :, :T] = keys[i]
+            self.values[layer, row, :, :T] = values[i]
+
+    def set_lengths(self, lengths: Tensor | None, padded: int, rows: Sequence[int] | None) -> None:
+        """Record what a prefill of `padded` positions wrote; `lengths` (n,) where rows are shorter than that."""
+        targets = list(range(self.batch_size)) if rows is None else list(rows)
+        exact = lengths.tolist() if lengths is not None and lengths.device.type == "cpu" else None
+        for i, row in enumerate(targets):
+            self.bounds[row] = padded if exact is None else int(exact[i])
+        if rows is None:
+            if lengths is None:
+                self.lengths.fill_(padded)
+            else:
+                self.lengths.copy_(lengths)
+            return
+        for i, row in enumerate(targets):
+            self.lengths[row] = padded if lengths is None else lengths[i]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one position per row, keys and values (B, H, K), and return this layer's (B, H, span, K) of both."""
+        self.keys[layer, self._rows, :, self.lengths] = keys.to(self.keys.dtype)
+        self.values[layer, self._rows, :, self.lengths] = values.to(self.values.dtype)
+        span = self.span
+        return self.keys[layer, :, :, :span], self.values[layer, :, :, :span]
+
+    @property
+    def span(self) -> int:
+        """Positions that attention has to read once the next token is written."""
+        needed = max(self.bounds) + 1
+        return min(-(-needed // SPAN_STEP) * SPAN_STEP, self.capacity)
+
+    def mask(self) -> Tensor:
+        """(B, 1, 1, span) bool: the positions each row may attend to, its next token included."""
+        return (self._positions[: self.span] <= self.lengths[:, None])[:, None, None, :]
+
+    def check_room(self) -> None:
+        """Raise ValueError where a row has no place for one more token (judged on the host)."""
+        full = [row for row, bound in enumerate(self.bounds) if bound >= self.capacity]
+        if full:
+            raise ValueError(
+                f"cache rows {full} hold {self.capacity} positions, all there are; "
+                "prefill them again with the last tokens, or reset them"
+            )
+
+    def advance(self) -> None:
+        """Count the token that `append` wrote in every layer."""
+        self.lengths += 1
+        self.bounds = [bound + 1 for bound in self.bounds]

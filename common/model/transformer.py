@@ -1,0 +1,183 @@
+"""TransformerLM: tokens to logits, whole sequences or one token at a time through a cache.
+
+Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary, S cached positions. The state dict is the
+original's format, name for name. Positions restart at 0 in every call of `forward`; nothing here slides a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from common.config.lm import ModelConfig
+from common.model.block import TransformerBlock
+from common.model.gate import DynamicGate
+from common.model.kv_cache import KVCache
+from common.model.rope import rope_tables
+
+
+class TransformerLM(nn.Module):
+    """Decoder-only transformer; the default configuration has 30,623,057 parameters (rotary tables not counted)."""
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gates_trained = False
+        """Whether the gates saw modulation in training. Only then may a controller feed them."""
+        cos, sin = rope_tables(config.context_length, config.head_dim, config.rope_theta)
+        self.register_buffer("rope_cos", cos)
+        self.register_buffer("rope_sin", sin)
+        self.token_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer_blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
+        self.final_layer_norm = nn.LayerNorm(config.d_model, eps=1e-5)
+        self.output_projection = nn.Linear(config.d_model, config.vocab_size)
+        nn.init.normal_(self.token_embeddings.weight, std=0.02)
+        nn.init.normal_(self.output_projection.weight, std=0.02)
+        nn.init.zeros_(self.output_projection.bias)
+
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """The transformer blocks in order."""
+        return [cast(TransformerBlock, block) for block in self.transformer_blocks]
+
+    @property
+    def gates(self) -> list[DynamicGate]:
+        """Block 0 attention, block 0 feed-forward, block 1 attention, …"""
+        return [gate for block in self.blocks for gate in (block.attn_gate, block.ffn_gate)]
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable and frozen parameters, without the rotary tables."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_embeddings.weight.device
+
+    def forward(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V) of input_ids (B, T) int64; modulation (B, 1) in [0, 1], None for no gating.
+
+        Raises ValueError when T is 0 or above the context length, or modulation is not (B, 1).
+        """
+        return self.project(self.hidden_states(input_ids, modulation))
+
+    def hidden_states(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """States (B, T, D) after the final layer norm; arguments and errors as in `forward`."""
+        B, T = self._check(input_ids, self.config.context_length)
+        m = self._modulation(modulation, B)
+        x = self.dropout(self.token_embeddings(input_ids))
+        cos, sin = self.rope_cos[:T], self.rope_sin[:T]
+        for block in self.transformer_blocks:
+            x = block(x, cos, sin, m)
+        return cast(Tensor, self.final_layer_norm(x))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of states (…, D)."""
+        return cast(Tensor, self.output_projection(hidden))
+
+    def new_cache(
+        self,
+        batch_size: int,
+        *,
+        capacity: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> KVCache:
+        """An empty cache for `batch_size` rows of at most `capacity` positions (context length without)."""
+        c = self.config
+        if capacity is not None and not 1 <= capacity <= c.context_length:
+            raise ValueError(f"cache capacity {capacity} is outside 1..{c.context_length}, the context length")
+        return KVCache(
+            c.num_layers,
+            batch_size,
+            c.num_heads,
+            capacity or c.context_length,
+            c.head_dim,
+            device=device or self.device,
+            dtype=dtype or self.token_embeddings.weight.dtype,
+        )
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        input_ids: Tensor,
+        cache: KVCache,
+        lengths: Tensor | None = None,
+        modulation: Tensor | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Fill the cache with whole prompts; what the rows held before is gone.
+
+        input_ids (n, T) int64, right-padded where `lengths` (n,) says that a row is shorter; modulation (n, 1).
+        `rows` names the n cache rows to fill (all B without), so that one row can start anew while others go on.
+        Returns logits (n, V) and final-layer-norm states (n, D) of the last real position of each row.
+        Raises ValueError on a wrong shape or T above the cache's capacity.
+        """
+        n, T = self._check(input_ids, cache.capacity)
+        expected = cache.batch_size if rows is None else len(rows)
+        if n != expected:
+            raise ValueError(f"{n} prompts for {expected} cache rows; give one prompt per row")
+        if lengths is not None and lengths.shape != (n,):
+            raise ValueError(f"lengths has shape {tuple(lengths.shape)}, expected ({n},)")
+        m = self._modulation(modulation, n)
+        x = self.token_embeddings(input_ids)
+        cos, sin = self.rope_cos[:T], self.rope_sin[:T]
+        for layer, block in enumerate(self.blocks):
+            x = block.prefill(x, cos, sin, m, cache, layer, rows)
+        cache.set_lengths(lengths, T, rows)
+        if lengths is None:
+            last = x[:, -1]
+        else:
+            index = (lengths.to(x.device) - 1).view(n, 1, 1).expand(n, 1, x.shape[-1])
+            last = x.gather(1, index)[:, 0]
+        hidden = self.final_layer_norm(last)
+        return self.project(hidden), hidden
+
+    @torch.no_grad()
+    def decode_one_token(
+        self, token: Tensor, cache: KVCache, modulation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Append token (B,) int64 to every row, each at its own position; modulation (B, 1) applies to it alone.
+
+        Returns logits (B, V) and final-layer-norm states (B, D). Does not wait for the device. Raises ValueError when
+        a row is full or a shape is wrong.
+        """
+        if token.shape != (cache.batch_size,):
+            raise ValueError(f"token has shape {tuple(token.shape)}, expected ({cache.batch_size},), one per cache row")
+        cache.check_room()
+        m = self._modulation(modulation, cache.batch_size)
+        x = self.token_embeddings(token).unsqueeze(1)
+        cos = self.rope_cos[cache.lengths][:, None, None]
+        sin = self.rope_sin[cache.lengths][:, None, None]
+        mask = cache.mask()
+        for layer, block in enumerate(self.blocks):
+            x = block.decode(x, cos, sin, mask, m, cache, layer)
+        cache.advance()
+        hidden = self.final_layer_norm(x[:, 0])
+        return self.project(hidden), hidden
+
+    def _check(self, input_ids: Tensor, limit: int) -> tuple[int, int]:
+        if input_ids.dim() != 2 or not 1 <= input_ids.shape[1] <= limit:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}, expected (batch, 1..{limit}); "
+                "pass at most the last tokens that fit"
+            )
+        return input_ids.shape[0], input_ids.shape[1]
+
+    def _modulation(self, modulation: Tensor | None, batch: int) -> Tensor | None:
+        if modulation is None:
+            return None
+        if modulation.shape != (batch, self.config.gate_dim):
+            raise ValueError(
+                f"modulation has shape {tuple(modulation.shape)}, expected ({batch}, {self.config.gate_dim})"
+            )
+        return modulation.to(self.token_embeddings.weight.dtype)
