@@ -1,0 +1,59 @@
+"""An embedded Valkey (or Redis): start, find again, stop. Leaves out: replication, tuning."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import redis
+
+from services.local.binaries import find_valkey
+from services.local.server import Server, living, spawn, works_in
+from services.local.server_files import LOOPBACK, write_private
+
+
+class ValkeyServer(Server):
+    """Valkey on 127.0.0.1 with a password, an append-only file and no eviction."""
+
+    name = "Valkey"
+
+    @property
+    def url(self) -> str:
+        """redis:// URL of database 0."""
+        return f"redis://:{self.state.password}@{LOOPBACK}:{self.state.port}/0"
+
+    def _answers(self) -> bool:
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5, retry=None) as client:
+                return bool(client.ping())
+        except redis.RedisError:  # refused, or still loading the append-only file
+            return False
+
+    def _process(self) -> Any:
+        try:
+            pid = int((self.folder / "valkey.pid").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        process = living(pid)
+        return process if process is not None and works_in(process, self.folder / "data") else None
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        program = find_valkey()
+        data = self.folder / "data"
+        data.mkdir(mode=0o700, exist_ok=True)
+        values = {
+            "bind": LOOPBACK,
+            "port": self.state.port,
+            "requirepass": self.state.password,
+            "dir": f'"{data}"',
+            "pidfile": f'"{self.folder / "valkey.pid"}"',
+            "daemonize": "no",
+            "save": '""',
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory": "1gb",
+            "maxmemory-policy": "noeviction",
+        }
+        config = self.folder / "valkey.conf"
+        write_private(config, "".join(f"{key} {value}\n" for key, value in values.items()))
+        return spawn([program.path, config], self.log_path, cwd=data)
