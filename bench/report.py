@@ -1,0 +1,83 @@
+"""What every benchmark prints: a table for people, rows of JSON for machines.
+
+A row compares `ours` with `reference` (a peer, or a limit measured in the same run); `bound` is what `ratio` must not
+pass, on the side that `bound_is` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared figure; `bound` applies to ours / reference."""
+
+    name: str
+    unit: str
+    ours: float
+    reference: float
+    reference_name: str
+    bound: float
+    bound_is: Literal["at most", "at least"]
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.reference
+
+    @property
+    def ok(self) -> bool:
+        return self.ratio <= self.bound if self.bound_is == "at most" else self.ratio >= self.bound
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "ours": self.ours,
+            "reference": self.reference,
+            "referenceName": self.reference_name,
+            "ratio": self.ratio,
+            "bound": self.bound,
+            "ok": self.ok,
+        }
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| figure | ours | reference | ratio | bound | ok |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row.name} | {row.ours:.4g} {row.unit} | {row.reference:.4g} {row.unit} ({row.reference_name}) "
+        f"| {row.ratio:.3g} | {row.bound_is} {row.bound:g} | {'yes' if row.ok else 'NO'} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def heading() -> str:
+    """Date, device and versions of this run."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    cpu = platform.processor() or platform.machine()
+    return (
+        f"## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu}, Python {platform.python_version()}, "
+        f"torch {version('torch')}, commit {commit or 'none'}"
+    )
+
+
+def main(run: Callable[[bool], list[Row]], description: str) -> None:
+    """The command line of one benchmark; exits with 1 when a bound is missed."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
+    parser.add_argument("--quick", action="store_true", help="finish in a minute on 2 cores")
+    arguments = parser.parse_args()
+    rows = run(arguments.quick)
+    print(json.dumps([row.as_json() for row in rows]) if arguments.json else table(rows))
+    sys.exit(0 if all(row.ok for row in rows) else 1)
