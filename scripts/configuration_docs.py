@@ -1,0 +1,107 @@
+"""Write docs/configuration.md from the configuration classes: `.venv/bin/python scripts/configuration_docs.py`.
+
+A test holds the file against the classes, so the guide cannot fall behind the code.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pydantic import BaseModel, SecretStr  # noqa: E402
+from pydantic.fields import FieldInfo  # noqa: E402
+
+from common.config import LMConfig, RLConfig, Settings  # noqa: E402
+
+TARGET = ROOT / "docs" / "configuration.md"
+
+
+def render() -> str:
+    """The whole guide as Markdown."""
+    parts = [
+        "# Configuration",
+        "This page is written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
+        "An unknown key is an error that names the nearest valid one. Durations are seconds unless a name says otherwise.",
+        "## Language model (`configs/base_config.yaml`)",
+        *_sections(LMConfig),
+        "## Controller (`configs/rl_config.yaml`)",
+        *_sections(RLConfig),
+        "## Environment of a process",
+        "Read from the environment, and from `.env` in the working directory.",
+        _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    return list(model.model_fields.items())
+
+
+def _sections(model: type[BaseModel]) -> list[str]:
+    blocks: list[str] = []
+    plain: list[tuple[str, FieldInfo]] = []
+    for name, field in _fields(model):
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            blocks += [f"### `{name}`", (section.__doc__ or "").strip(), _keys(_fields(section))]
+        else:
+            plain.append((name, field))
+    if plain:
+        blocks += ["### At the top level", _keys(plain)]
+    return blocks
+
+
+def _keys(fields: list[tuple[str, FieldInfo]]) -> str:
+    return _table(
+        ("key", "default", "allowed", "meaning"),
+        [(f"`{name}`", _default(field), _allowed(field), _meaning(field)) for name, field in fields],
+    )
+
+
+def _variable(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    return f"`TIDAL_{name.upper()}`", _default(field), _meaning(field)
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, BaseModel):
+        value = ", ".join(f"{key}: {item}" for key, item in value.model_dump().items())
+    if isinstance(value, Path) and value.is_relative_to(ROOT):
+        value = value.relative_to(ROOT)
+    if isinstance(value, tuple):
+        value = ", ".join(map(str, value))
+    return "" if value is None else f"`{value}`" if value != "" else ""
+
+
+def _allowed(field: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(item, name)}"
+        for item in field.metadata
+        for name, sign in signs.items()
+        if hasattr(item, name)
+    ]
+    kind = str(field.annotation).replace("typing.", "").replace("Literal", "one of ")
+    if isinstance(field.annotation, type):
+        kind = field.annotation.__name__
+    return " ".join([kind, *bounds]).replace("|", "or")
+
+
+def _meaning(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split()).replace("|", "\\|")
+
+
+def _table(head: tuple[str, ...], rows: list[Any]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), encoding="utf-8")
+    print(f"wrote {TARGET.relative_to(ROOT)}")
