@@ -1,0 +1,252 @@
+"""Metrics out of a training loop without slowing or stopping it.
+
+`add` appends to a deque and returns. A writer thread takes what is there every 200 ms, appends it to JSONL segments
+(the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new one after 30 s or 1 MiB) and ships the same
+lines to the experiment's Redis stream. Redis away: the archive goes on, the stream catches up from the last position
+that Redis acknowledged. Disk full: points wait in memory, bounded, and are counted when they must be dropped. A line is
+`{"step", "time", "attempt", "values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt.
+Leaves out: reading (`common.metrics.reader`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from common.logging import get_logger
+from common.metrics import keys
+from common.metrics.shipper import Entry, StreamShipper, connect
+
+log = get_logger(__name__)
+
+FLUSH_SECONDS = 0.2
+SEGMENT_SECONDS = 30.0
+SEGMENT_BYTES = 1024 * 1024
+MAX_WAITING = 200_000
+"""Points kept in memory while the disk takes none."""
+CLOSE_SECONDS = 3.0
+"""What `close` gives an absent Redis."""
+
+_Point = tuple[str, int, float, Mapping[str, float] | None]
+"""Kind, step, seconds since 1970, values; None marks a rewind."""
+
+
+class _Segments:
+    """The open segment of one kind, and the ones before it."""
+
+    def __init__(self, folder: Path, kind: str, attempt: int, seconds: float, limit: int) -> None:
+        self._folder, self._kind, self._attempt = folder, kind, attempt
+        self._seconds, self._limit = seconds, limit
+        taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{kind}-{attempt}-*.jsonl")]
+        self._number = max(taken, default=0)
+        self._fd = -1
+        self._size = 0
+        self._opened = 0.0
+        self.paths: list[Path] = []
+
+    def append(self, data: bytes) -> None:
+        """Write whole lines or nothing; raises OSError."""
+        if self._fd >= 0 and (self._size >= self._limit or time.monotonic() - self._opened >= self._seconds):
+            self.close()
+        if self._fd < 0:
+            self._open()
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        """Bring the open segment to disk."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _open(self) -> None:
+        path = self._folder / f"{self._kind}-{self._attempt}-{self._number + 1}.jsonl"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        self._number += 1
+        self._size, self._opened = 0, time.monotonic()
+        self.paths.append(path)
+
+
+class MetricsWriter:
+    """Where a training puts its points; safe to call from any thread.
+
+    `directory` is the experiment's folder. Without `redis_url` only the archive is written.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        redis_url: str | None,
+        experiment_id: str,
+        job_id: str,
+        attempt: int,
+        *,
+        stream_max_length: int = 20_000,
+        flush_seconds: float = FLUSH_SECONDS,
+        segment_seconds: float = SEGMENT_SECONDS,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self.job_id = job_id
+        self._attempt = attempt
+        self._flush_seconds = flush_seconds
+        self._waiting: deque[_Point] = deque(maxlen=MAX_WAITING)
+        self._segments = {
+            kind: _Segments(directory / "metrics", kind, attempt, segment_seconds, segment_bytes)
+            for kind in keys.METRIC_KINDS
+        }
+        self._shippers: dict[str, StreamShipper] = {}
+        if redis_url is not None:
+            stream = [keys.experiment_stream(experiment_id)]
+            for kind in keys.METRIC_KINDS:
+                render = _Renderer(kind)
+                self._shippers[kind] = StreamShipper(connect(redis_url), stream, render, max_length=stream_max_length)
+        self._disk_failed = False
+        self._added = 0
+        self._taken = 0
+        self._written = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """One point of `kind` ("metrics" or "rl-metrics"); never blocks on disk or network.
+
+        Raises ValueError for another kind: that is a mistake of the caller.
+        """
+        if kind not in self._segments:
+            raise ValueError(f"metrics of kind {kind!r} do not exist; use one of {', '.join(self._segments)}")
+        self._added += 1
+        self._waiting.append((kind, step, time.time(), dict(values)))
+
+    def rewind(self, step: int) -> None:
+        """This attempt goes on after `step`: points of earlier attempts beyond it are void."""
+        for kind in self._segments:
+            self._added += 1
+            self._waiting.append((kind, step, time.time(), None))
+
+    @property
+    def dropped(self) -> int:
+        """Points lost because the disk took none for too long."""
+        return max(0, self._added - self._taken - len(self._waiting))
+
+    @property
+    def written(self) -> int:
+        """Points in the archive."""
+        return self._written
+
+    def close(self) -> None:
+        """Write and send everything; gives an absent Redis three seconds. May be called twice."""
+        self._stop.set()
+        self._thread.join()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        self._flush(force=True)
+        while not self._shipped(force=True) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for segments in self._segments.values():
+            with contextlib.suppress(OSError):
+                segments.close()
+        for shipper in self._shippers.values():
+            shipper.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._flush_seconds):
+            try:
+                self._flush()
+                self._shipped()
+            except Exception:
+                log.exception("metrics could not be written")
+
+    def _flush(self, *, force: bool = False) -> None:
+        """Move waiting points into the archive; on a disk error they wait on."""
+        points: list[_Point] = []
+        while self._waiting:
+            points.append(self._waiting.popleft())
+        self._taken += len(points)
+        for kind, segments in self._segments.items():
+            mine = [point for point in points if point[0] == kind]
+            if not mine:
+                continue
+            try:
+                segments.append(b"".join(self._line(point) for point in mine))
+                self._written += len(mine)
+                self._disk_failed = False
+            except OSError as error:
+                if not self._disk_failed:
+                    log.error("metrics wait in memory", error=str(error), points=len(mine))
+                self._disk_failed = True
+                if not force:
+                    room = max(0, MAX_WAITING - len(self._waiting))
+                    back = mine[len(mine) - min(room, len(mine)) :]
+                    self._waiting.extendleft(reversed(back))
+                    self._taken -= len(back)
+
+    def _shipped(self, *, force: bool = False) -> bool:
+        done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
+        return all(done)
+
+    def _line(self, point: _Point) -> bytes:
+        _, step, at, values = point
+        if values is None:
+            return json.dumps({"rewind": {"attempt": self._attempt, "step": step}}).encode() + b"\n"
+        stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        clean = {name: _finite(value) for name, value in values.items()}
+        return (
+            json.dumps({"step": step, "time": stamp, "attempt": self._attempt, "values": clean}, separators=(",", ":"))
+            + "\n"
+        ).encode()
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity: they become null, a gap in the chart."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+class _Renderer:
+    """Lines of the archive to stream entries: points batched, rewinds on their own."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __call__(self, lines: list[bytes], first: int) -> list[Entry]:
+        entries: list[Entry] = []
+        points: list[str] = []
+        for line in lines:
+            text = line.decode().rstrip("\n")
+            if text.startswith('{"rewind"'):
+                entries.extend(self._batch(points))
+                points = []
+                entries.append((keys.EVENT_REWIND, json.dumps({"kind": self._kind, **json.loads(text)["rewind"]})))
+            else:
+                points.append(text)
+        entries.extend(self._batch(points))
+        return entries
+
+    def _batch(self, points: list[str]) -> list[Entry]:
+        return [(self._kind, '{"points":[' + ",".join(points) + "]}")] if points else []
