@@ -124,6 +124,7 @@ class MetricsWriter:
         self._added = 0
         self._taken = 0
         self._written = 0
+        self._flushing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
@@ -143,6 +144,10 @@ class MetricsWriter:
         for kind in self._segments:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))
+
+    def flush(self) -> None:
+        """Return when every point added so far is in the archive: for the moment before a checkpoint is written."""
+        self._flush()
 
     @property
     def dropped(self) -> int:
@@ -183,28 +188,31 @@ class MetricsWriter:
                 log.exception("metrics could not be written")
 
     def _flush(self, *, force: bool = False) -> None:
-        """Move waiting points into the archive; on a disk error they wait on."""
-        points: list[_Point] = []
-        while self._waiting:
-            points.append(self._waiting.popleft())
-        self._taken += len(points)
-        for kind, segments in self._segments.items():
-            mine = [point for point in points if point[0] == kind]
-            if not mine:
-                continue
-            try:
-                segments.append(b"".join(self._line(point) for point in mine))
-                self._written += len(mine)
-                self._disk_failed = False
-            except OSError as error:
-                if not self._disk_failed:
-                    log.error("metrics wait in memory", error=str(error), points=len(mine))
-                self._disk_failed = True
-                if not force:
-                    room = max(0, MAX_WAITING - len(self._waiting))
-                    back = mine[len(mine) - min(room, len(mine)) :]
-                    self._waiting.extendleft(reversed(back))
-                    self._taken -= len(back)
+        """Move waiting points into the archive; on a disk error they wait on, unless this is the last try."""
+        with self._flushing:
+            points: list[_Point] = []
+            while self._waiting:
+                points.append(self._waiting.popleft())
+            self._taken += len(points)
+            for kind, segments in self._segments.items():
+                mine = [point for point in points if point[0] == kind]
+                if not mine:
+                    continue
+                try:
+                    segments.append(b"".join(self._line(point) for point in mine))
+                    self._written += len(mine)
+                    self._disk_failed = False
+                except OSError as error:
+                    self._keep(mine, error, last_try=force)
+
+    def _keep(self, points: list[_Point], error: OSError, *, last_try: bool) -> None:
+        if not self._disk_failed:
+            log.error("metrics wait in memory", error=str(error), points=len(points))
+        self._disk_failed = True
+        self._taken -= len(points)
+        if not last_try:
+            room = max(0, MAX_WAITING - len(self._waiting))
+            self._waiting.extendleft(reversed(points[len(points) - min(room, len(points)) :]))
 
     def _shipped(self, *, force: bool = False) -> bool:
         done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
