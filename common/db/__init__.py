@@ -1,0 +1,23 @@
+"""The database: engine, tables, state of the schema. PostgreSQL 15 or newer."""
+
+from common.db.base import Base
+from common.db.engine import database_url, make_engine, session_factory
+from common.db.models import Checkpoint, Experiment, Job, JobEvent, Outbox
+from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade
+
+__all__ = [
+    "Base",
+    "Checkpoint",
+    "Experiment",
+    "Job",
+    "JobEvent",
+    "Outbox",
+    "SchemaStatus",
+    "database_url",
+    "downgrade",
+    "make_engine",
+    "require_schema",
+    "schema_status",
+    "session_factory",
+    "upgrade",
+]

@@ -1,0 +1,37 @@
+"""Table `checkpoints`: files of an experiment that an attempt registered under its fencing token."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+
+CHECKPOINT_KINDS = ("training", "model", "policy", "result", "other")
+
+
+class Checkpoint(Base):
+    """A training checkpoint (kind training, resumable) or a final artifact (model, policy, result, other)."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", CHECKPOINT_KINDS), name="kind"),
+        CheckConstraint("kind <> 'training' OR (step IS NOT NULL AND sha256 IS NOT NULL)", name="training"),
+        CheckConstraint("size_bytes IS NULL OR size_bytes >= 0", name="size_bytes"),
+        UniqueConstraint("experiment_id", "name"),
+        Index("ix_checkpoints_job_id", "job_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    kind: Mapped[str]
+    name: Mapped[str]
+    """Path below the experiment's folder: `checkpoints/step-000000123`, `transformer-lm_v1.0.0.pth`."""
+    step: Mapped[int | None]
+    sha256: Mapped[str | None]
+    size_bytes: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

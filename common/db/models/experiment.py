@@ -1,0 +1,38 @@
+"""Table `experiments`: what a job made. Its files lie in `<experiments_dir>/<id>/`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+
+EXPERIMENT_TYPES = ("lm", "rl", "evaluation", "ablation")
+
+
+class Experiment(Base):
+    """One experiment; attempts, pause and resume keep it, a resumed job (`resumeFrom`) makes a new one."""
+
+    __tablename__ = "experiments"
+    __table_args__ = (
+        CheckConstraint(one_of("type", EXPERIMENT_TYPES), name="type"),
+        Index("ix_experiments_listing", text("created_at DESC"), text("id DESC")),
+        Index("ix_experiments_tags", "tags", postgresql_using="gin"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """`YYYYMMDD-HHMMSS-commit_<short>-config_<10 hex>`, for controllers `…-rl_<10 hex>`."""
+    type: Mapped[str]
+    name: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    notes: Mapped[str | None]
+    config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    source_experiment_id: Mapped[str | None]
+    """Where the checkpoint came from; no foreign key, because the source may be deleted."""
+    source_checkpoint: Mapped[str | None]
+    imported: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

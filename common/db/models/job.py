@@ -1,0 +1,135 @@
+"""Table `jobs`: what was asked, and where it stands. The row is the queue.
+
+Statuses are plain text so that this package needs nothing of `common.jobs`; the CHECKs hold the rules a single row can
+show, the trigger of the migration those about its past (a terminal row never moves, `attempt` never falls).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+
+TYPES = ("lm-training", "rl-training", "evaluation", "ablation")
+ACTIVE = ("provisioning", "starting", "running", "completing", "stopping")
+TERMINAL = ("completed", "failed", "cancelled")
+STATUSES = ("pending", *ACTIVE, "paused", "stale", *TERMINAL)
+DESIRED = ("run", "pause", "complete", "stop")
+
+
+class Job(Base):
+    """One job."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("type", TYPES), name="type"),
+        CheckConstraint(one_of("status", STATUSES), name="status"),
+        CheckConstraint(one_of("desired_state", DESIRED), name="desired_state"),
+        CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
+        CheckConstraint("gpus BETWEEN 0 AND 64", name="gpus"),
+        CheckConstraint("attempt >= 0 AND infra_restarts >= 0 AND user_failures >= 0", name="counters"),
+        CheckConstraint(
+            "(lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL AND attempt > 0)"
+            f" = ({one_of('status', (*ACTIVE, 'stale'))})"
+            " AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
+            name="lease",
+        ),
+        CheckConstraint(
+            "(status_before_stale IS NOT NULL AND stale_at IS NOT NULL) = (status = 'stale')"
+            " AND (status_before_stale IS NULL) = (stale_at IS NULL)",
+            name="stale",
+        ),
+        CheckConstraint(
+            f"status_before_stale IS NULL OR {one_of('status_before_stale', ACTIVE)}", name="status_before_stale"
+        ),
+        CheckConstraint(f"(finished_at IS NOT NULL) = ({one_of('status', TERMINAL)})", name="finished"),
+        CheckConstraint("status <> 'failed' OR error_code IS NOT NULL", name="failed_has_code"),
+        CheckConstraint(
+            "status <> 'paused' OR (desired_state = 'pause' AND checkpoint_ref IS NOT NULL)", name="paused"
+        ),
+        CheckConstraint("status <> 'completed' OR desired_state <> 'stop'", name="completed_not_stopped"),
+        CheckConstraint("status NOT IN ('stopping', 'cancelled') OR desired_state = 'stop'", name="stopped_by_wish"),
+        CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="idempotency"),
+        Index(
+            "ix_jobs_claim",
+            "queue",
+            text("priority DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "ix_jobs_leased",
+            "type",
+            "lease_expires_at",
+            postgresql_where=text(one_of("status", (*ACTIVE, "stale"))),
+        ),
+        Index("ix_jobs_listing", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_status_listing", "status", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_experiment_id", "experiment_id"),
+        Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+        Index(
+            "uq_jobs_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """`job_` and 16 characters."""
+    type: Mapped[str]
+    queue: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    """The complete, checked payload (`common.jobs.payloads`)."""
+    name: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    """-100 … 100, higher first."""
+    gpus: Mapped[int] = mapped_column(server_default=text("1"))
+    webhook_url: Mapped[str | None]
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    """The job this one resumes."""
+
+    status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))
+    desired_at: Mapped[datetime | None]
+    """When the present wish was made; the stop grace counts from here."""
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    """The wish stop came as cancel: SIGKILL at the end of the grace."""
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    """Executions so far; the fencing token of the present one."""
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    status_before_stale: Mapped[str | None]
+    stale_at: Mapped[datetime | None]
+    infra_restarts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Attempts lost to the infrastructure since the last new checkpoint."""
+    user_failures: Mapped[int] = mapped_column(server_default=text("0"))
+    checkpoint_ref: Mapped[str | None]
+    """Newest registered checkpoint, `<experiment id>/checkpoints/<name>`; the next attempt begins there."""
+    checkpoint_step: Mapped[int | None]
+    """Highest registered step."""
+    not_before: Mapped[datetime | None]
+
+    progress_step: Mapped[int | None]
+    progress_total_steps: Mapped[int | None]
+    progress_eta_seconds: Mapped[float | None]
+    progress_phase: Mapped[str | None]
+    progress_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+
+    idempotency_key: Mapped[str | None]
+    idempotency_hash: Mapped[str | None]
+    """SHA-256 of the request body; both are cleared after 24 h."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    """First claim."""
+    finished_at: Mapped[datetime | None]

@@ -1,0 +1,42 @@
+"""Table `job_events`: what happened to a job, one row per change, written in the transaction of the change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+from common.db.models.job import TERMINAL
+
+ACTORS = ("api", "worker", "reaper", "system")
+
+
+class JobEvent(Base):
+    """One change. `from_status` and `to_status` are set for changes of status only."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (
+        CheckConstraint(one_of("actor", ACTORS), name="actor"),
+        CheckConstraint("from_status IS NULL OR to_status IS NOT NULL", name="statuses"),
+        Index("ix_job_events_job_id_id", "job_id", "id"),
+        Index(
+            "uq_job_events_terminal",
+            "job_id",
+            unique=True,
+            postgresql_where=text(one_of("to_status", TERMINAL)),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    event: Mapped[str]
+    """submitted, claimed, starting, running, checkpoint, signal, stale, healed, restarted, completed, …"""
+    actor: Mapped[str]
+    from_status: Mapped[str | None]
+    to_status: Mapped[str | None]
+    details: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,0 +1,84 @@
+"""Is the database migrated? And the migration itself, behind `tidal db migrate`.
+
+`require_schema(engine)` at the start of every service; `upgrade(url)` is safe to run from two processes at once
+(the environment of the migrations takes an advisory lock).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine
+
+from common.config import PROJECT_ROOT
+from common.db.engine import database_url
+from common.errors import UnavailableError
+
+
+@dataclass(frozen=True)
+class SchemaStatus:
+    """`state`: current, behind (older revision), unmigrated (no tables), ahead (revision unknown to this version)."""
+
+    state: Literal["current", "behind", "unmigrated", "ahead"]
+    revision: str | None
+    head: str
+
+    @property
+    def message(self) -> str:
+        """One sentence with what to do."""
+        if self.state == "current":
+            return f"database is at revision {self.revision}"
+        if self.state == "unmigrated":
+            return "database has no Tidal tables yet; run `tidal db migrate`"
+        if self.state == "behind":
+            return f"database is at revision {self.revision}, this version needs {self.head}; run `tidal db migrate`"
+        return (
+            f"database is at revision {self.revision}, which this version (head {self.head}) does not know; "
+            "update Tidal, or connect it to its own database"
+        )
+
+
+def alembic_config(url: str | SecretStr | URL) -> Config:
+    """Alembic configured for `url`, whatever the working directory."""
+    config = Config()
+    config.set_main_option("script_location", str(PROJECT_ROOT / "migrations"))
+    config.attributes["url"] = database_url(url)
+    return config
+
+
+def schema_status(engine: Engine) -> SchemaStatus:
+    """Compare the database's revision with the newest one here. Connection errors pass through."""
+    scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
+    head = scripts.get_current_head()
+    assert head is not None
+    with engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        return SchemaStatus("unmigrated", None, head)
+    if revision == head:
+        return SchemaStatus("current", revision, head)
+    known = {script.revision for script in scripts.walk_revisions()}
+    return SchemaStatus("behind" if revision in known else "ahead", revision, head)
+
+
+def require_schema(engine: Engine) -> None:
+    """Raise UnavailableError unless the database is current; the message says `tidal db migrate`."""
+    status = schema_status(engine)
+    if status.state != "current":
+        raise UnavailableError(status.message, code="database_not_migrated")
+
+
+def upgrade(url: str | SecretStr | URL, revision: str = "head") -> None:
+    """Migrate up to `revision`."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def downgrade(url: str | SecretStr | URL, revision: str = "base") -> None:
+    """Migrate down to `revision`. Loses the data of what it drops."""
+    command.downgrade(alembic_config(url), revision)

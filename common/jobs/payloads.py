@@ -1,0 +1,111 @@
+"""What a job of each type is asked to do: one frozen pydantic model per type, checked at submission.
+
+A payload is stored complete (`payload.model_dump(mode="json")`), every default filled in, so that a later change of a
+default does not change a job that waits. Whether a checkpoint or a corpus exists is the business of the api, which
+knows the store; here only the form of a reference is checked. No torch, no database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig, build
+
+TRAINING_QUEUE: Final = "training"
+
+
+class JobType(StrEnum):
+    """What kind of work a job is."""
+
+    LM_TRAINING = "lm-training"
+    RL_TRAINING = "rl-training"
+    EVALUATION = "evaluation"
+    ABLATION = "ablation"
+
+
+RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
+"""Types that write training checkpoints: only these can be paused, completed early or resumed from."""
+
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
+
+
+def normal_reference(text: str) -> str:
+    """`experiments/<id>/<file>` or `<id>/<file>` as `<id>/<file>`; ValueError for anything else.
+
+    Absolute paths, `..`, backslashes and empty parts are refused: a reference never leaves the store.
+    """
+    reference = text.strip().removeprefix("experiments/")
+    if not _REFERENCE.fullmatch(reference):
+        raise ValueError(
+            f"checkpoint {text!r} is no reference into the store; "
+            "write <experiment id>/<file>, or <experiment id>/best, latest or final"
+        )
+    return reference
+
+
+Reference = Annotated[str, AfterValidator(normal_reference)]
+
+
+class Payload(BaseModel):
+    """Common base: frozen, an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LmTraining(Payload):
+    """Pretrain a language model."""
+
+    config: LMConfig
+    initial_checkpoint: Reference | None = None
+    """Training state or weights to begin with; None: from scratch."""
+
+
+class RlTraining(Payload):
+    """Train the controller against a finished language model, then ablate."""
+
+    config: RLConfig
+    checkpoint: Reference
+    """The language model it steers."""
+    data: DataConfig
+    """Prompts and statistics come from here; normally the corpus of the language model."""
+    initial_checkpoint: Reference | None = None
+    """Training state of an earlier controller training to go on from."""
+
+
+class Evaluation(Payload):
+    """Perplexity and samples of a checkpoint."""
+
+    checkpoint: Reference
+    data: DataConfig
+    evaluation: EvaluationConfig
+
+
+class Ablation(Payload):
+    """Compare policies on unseen prompts."""
+
+    checkpoint: Reference
+    rl_checkpoint: Reference
+    config: RLConfig
+    data: DataConfig
+
+
+PAYLOADS: Final[dict[JobType, type[Payload]]] = {
+    JobType.LM_TRAINING: LmTraining,
+    JobType.RL_TRAINING: RlTraining,
+    JobType.EVALUATION: Evaluation,
+    JobType.ABLATION: Ablation,
+}
+
+QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
+"""The queue whose workers take a type."""
+
+
+def check_payload(job_type: JobType, payload: Mapping[str, Any] | Payload) -> Payload:
+    """The payload of a `job_type`, complete and checked; raises ConfigError naming every bad place."""
+    values = payload.model_dump(mode="json") if isinstance(payload, Payload) else dict(payload)
+    return build(PAYLOADS[job_type], values, where=job_type.value)

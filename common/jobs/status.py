@@ -1,0 +1,177 @@
+"""The state machine of a job: statuses, wishes, signals, and the one table of transitions.
+
+Pure: no database, no clock. `common.jobs.queue`, `signals` and `reaper` write rows only along `TRANSITIONS`; the
+database guards the coarsest rules again with CHECKs and a trigger. The table is explained in docs/decisions/0014.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class JobStatus(StrEnum):
+    """Where a job is."""
+
+    PENDING = "pending"
+    """Waits for a worker; nobody holds a lease."""
+    PROVISIONING = "provisioning"
+    """Claimed; the supervisor prepares the child."""
+    STARTING = "starting"
+    """The child runs: imports, data, compilation, loading a checkpoint."""
+    RUNNING = "running"
+    """At or past the first real step."""
+    COMPLETING = "completing"
+    """Training has ended; evaluation and final files are being written."""
+    STOPPING = "stopping"
+    """The wish `stop` is being carried out."""
+    PAUSED = "paused"
+    """A checkpoint is registered, the slot is free; waits for resume."""
+    STALE = "stale"
+    """The lease lapsed; the reaper judges it after the quarantine."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DesiredState(StrEnum):
+    """What the user wants of a job, mildest first.
+
+    A wish only becomes more severe, except pause, which may return to run.
+    """
+
+    RUN = "run"
+    PAUSE = "pause"
+    COMPLETE = "complete"
+    STOP = "stop"
+
+
+class Signal(StrEnum):
+    """What the user can send."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    COMPLETE = "complete"
+    STOP = "stop"
+
+
+class Writer(StrEnum):
+    """Who may write a transition."""
+
+    API = "api"
+    """Only where no lease exists."""
+    CLAIMER = "claimer"
+    """The worker that takes a pending job."""
+    OWNER = "owner"
+    """The holder of the lease, fenced by `attempt`."""
+    REAPER = "reaper"
+    """Only after the lease lapsed."""
+
+
+S = JobStatus
+
+ACTIVE: Final = frozenset({S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING, S.STOPPING})
+"""Somebody holds a lease and is expected to renew it."""
+TERMINAL: Final = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED})
+"""Never left again."""
+LEASED: Final = ACTIVE | {S.STALE}
+"""Counts against the concurrency limit of its type; lease columns are set."""
+LIVE: Final = frozenset(S) - TERMINAL
+"""Everything that may still change."""
+
+
+def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[Writer]]:
+    rows: list[tuple[JobStatus, JobStatus, Writer]] = [
+        (S.PENDING, S.CANCELLED, Writer.API),
+        (S.PENDING, S.PROVISIONING, Writer.CLAIMER),
+        (S.PROVISIONING, S.STARTING, Writer.OWNER),
+        (S.STARTING, S.RUNNING, Writer.OWNER),
+        (S.RUNNING, S.COMPLETING, Writer.OWNER),
+        (S.COMPLETING, S.COMPLETED, Writer.OWNER),
+        (S.RUNNING, S.PAUSED, Writer.OWNER),
+        (S.PAUSED, S.PENDING, Writer.API),
+        (S.PAUSED, S.CANCELLED, Writer.API),
+        (S.STOPPING, S.CANCELLED, Writer.OWNER),
+        (S.STALE, S.PENDING, Writer.REAPER),
+        (S.STALE, S.CANCELLED, Writer.REAPER),
+        (S.STALE, S.FAILED, Writer.REAPER),
+    ]
+    for status in ACTIVE:
+        rows.append((status, S.PENDING, Writer.OWNER))
+        rows.append((status, S.FAILED, Writer.OWNER))
+        rows.append((status, S.STALE, Writer.REAPER))
+        rows.append((S.STALE, status, Writer.OWNER))  # healed partition; only to status_before_stale
+        if status is not S.STOPPING:
+            rows.append((status, S.STOPPING, Writer.OWNER))
+    table: dict[tuple[JobStatus, JobStatus], frozenset[Writer]] = {}
+    for source, target, writer in rows:
+        table[source, target] = table.get((source, target), frozenset()) | {writer}
+    return table
+
+
+TRANSITIONS: Final = _table()
+"""(from, to) → who may write it. What is not here never happens."""
+
+_SIGNALS: Final[dict[JobStatus, frozenset[Signal]]] = {
+    S.PENDING: frozenset({Signal.STOP}),
+    S.PROVISIONING: frozenset({Signal.STOP, Signal.PAUSE}),
+    S.STARTING: frozenset({Signal.STOP, Signal.PAUSE}),
+    S.RUNNING: frozenset(Signal),
+    S.COMPLETING: frozenset({Signal.STOP}),
+    S.PAUSED: frozenset({Signal.RESUME, Signal.STOP}),
+    S.STALE: frozenset(Signal),
+}
+
+_SEVERITY: Final = {state: rank for rank, state in enumerate(DesiredState)}
+
+_WISH: Final = {
+    Signal.PAUSE: DesiredState.PAUSE,
+    Signal.RESUME: DesiredState.RUN,
+    Signal.COMPLETE: DesiredState.COMPLETE,
+    Signal.STOP: DesiredState.STOP,
+}
+
+
+def may_move(source: JobStatus, target: JobStatus, writer: Writer) -> bool:
+    """Whether `writer` may move a job from `source` to `target`."""
+    return writer in TRANSITIONS.get((source, target), frozenset())
+
+
+def signal_allowed(status: JobStatus, signal: Signal) -> bool:
+    """Whether a job in `status` takes `signal` at all; everything else is answered with 409."""
+    return signal in _SIGNALS.get(status, frozenset())
+
+
+def allowed_signals(status: JobStatus) -> frozenset[Signal]:
+    """The signals a job in `status` takes, for messages and buttons."""
+    return _SIGNALS.get(status, frozenset())
+
+
+def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
+    """The wish once `signal` is recorded, or None where it would be milder than the present one.
+
+    A wish only becomes more severe (run < pause < complete < stop); only pause may return to run.
+    """
+    wanted = _WISH[signal]
+    if _SEVERITY[wanted] >= _SEVERITY[present]:
+        return wanted
+    if present is DesiredState.PAUSE and wanted is DesiredState.RUN:
+        return wanted
+    return None
+
+
+def refusal(target: JobStatus, desired: DesiredState, *, has_checkpoint: bool) -> str | None:
+    """Why the owner may not write `target` under this wish, or None when it may.
+
+    To be read under the row lock: completed needs a wish other than stop, paused the wish pause and a registered
+    checkpoint, stopping and cancelled the wish stop.
+    """
+    if target is S.COMPLETED and desired is DesiredState.STOP:
+        return "the user wants it stopped"
+    if target is S.PAUSED and desired is not DesiredState.PAUSE:
+        return f"the wish is {desired}, not pause"
+    if target is S.PAUSED and not has_checkpoint:
+        return "no checkpoint is registered"
+    if target in (S.STOPPING, S.CANCELLED) and desired is not DesiredState.STOP:
+        return f"the wish is {desired}, not stop"
+    return None
