@@ -1,0 +1,33 @@
+"""What training, evaluation and serving of the controller share: observation, policy, modulation map."""
+
+from common.controller.history import ABSENT, TokenHistory, pad
+from common.controller.modulation import (
+    DecodingParameterRows,
+    DecodingParameters,
+    decoding_parameter_rows,
+    decoding_parameters,
+    parameter_rows,
+)
+from common.controller.observation import OBSERVATION_DIM, build_observation, build_observations
+from common.controller.policy import GatingPolicy, PolicyEvaluation, PolicyOutput, PolicyStep
+from common.controller.policy_file import load_policy, policy_from_state_dict
+
+__all__ = [
+    "ABSENT",
+    "OBSERVATION_DIM",
+    "DecodingParameterRows",
+    "DecodingParameters",
+    "GatingPolicy",
+    "PolicyEvaluation",
+    "PolicyOutput",
+    "PolicyStep",
+    "TokenHistory",
+    "build_observation",
+    "build_observations",
+    "decoding_parameter_rows",
+    "decoding_parameters",
+    "load_policy",
+    "pad",
+    "parameter_rows",
+    "policy_from_state_dict",
+]

@@ -1,0 +1,117 @@
+"""What the product remembers about B growing token sequences, kept on the device.
+
+Running counts (unique tokens, distinct bigrams and trigrams) and the mask of seen tokens are brought up to date by each
+`append` without a host sync and without counting from the start. The observation, the repetition penalty and
+the repetition reward all read from here. A sequence is prompt plus generated tokens, also those that
+left the model's context. Leaves out: the model's own window (its KV cache).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ABSENT = -1
+"""Stands in for a token before the start of a sequence."""
+
+
+class TokenHistory:
+    """B sequences of up to `capacity` tokens each.
+
+    tokens (B, capacity) int64, ABSENT beyond the end; length, unique, bigrams, trigrams (B,) int64;
+    seen (B, V) bool. Appending beyond `capacity` is an index error (a device-side assert on CUDA).
+    """
+
+    def __init__(self, batch_size: int, capacity: int, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
+        self.vocab_size = vocab_size
+        self.capacity = capacity
+        self.tokens = torch.full((batch_size, capacity), ABSENT, dtype=torch.long, device=device)
+        self.seen = torch.zeros((batch_size, vocab_size), dtype=torch.bool, device=device)
+        counts = torch.zeros((4, batch_size), dtype=torch.long, device=device)
+        self.length, self.unique, self.bigrams, self.trigrams = counts.unbind(0)
+        self._rows = torch.arange(batch_size, device=device)
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Sequence[Sequence[int]],
+        *,
+        vocab_size: int,
+        room: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> TokenHistory:
+        """A history that starts with these sequences and has room for so many more tokens in each."""
+        prompts, lengths = pad(sequences, device=device)
+        history = cls(len(sequences), prompts.shape[1] + room, vocab_size, device=device)
+        history.reset(prompts, lengths)
+        return history
+
+    def reset(self, prompts: Tensor, lengths: Tensor, rows: Tensor | None = None) -> None:
+        """Start over with `prompts` (B, P), right-padded to `lengths` (B,), where `rows` (B,) bool is true (all)."""
+        B, P = prompts.shape
+        if self.capacity < P:
+            raise ValueError(f"prompts of {P} tokens do not fit into a history of {self.capacity}")
+        places = torch.arange(P, device=prompts.device)
+        prompts = torch.where(places < lengths[:, None], prompts, ABSENT)
+        tokens = torch.full_like(self.tokens, ABSENT)
+        tokens[:, :P] = prompts
+        # Padding is marked in one more column, which is cut off.
+        seen = torch.zeros((B, self.vocab_size + 1), dtype=torch.bool, device=prompts.device)
+        seen.scatter_(1, torch.where(prompts == ABSENT, self.vocab_size, prompts), True)
+        seen = seen[:, : self.vocab_size]
+        keep = torch.zeros_like(lengths, dtype=torch.bool) if rows is None else ~rows
+        self.tokens = torch.where(keep[:, None], self.tokens, tokens)
+        self.seen = torch.where(keep[:, None], self.seen, seen)
+        self.length = torch.where(keep, self.length, lengths)
+        self.unique = torch.where(keep, self.unique, seen.sum(1))
+        self.bigrams = torch.where(keep, self.bigrams, _distinct_ngrams(prompts, 2, self.vocab_size))
+        self.trigrams = torch.where(keep, self.trigrams, _distinct_ngrams(prompts, 3, self.vocab_size))
+
+    def append(self, token: Tensor, active: Tensor | None = None) -> None:
+        """Add one token (B,) to every sequence, or to those where `active` (B,) bool is true."""
+        if active is None:
+            active = torch.ones_like(token, dtype=torch.bool)
+        one_back, two_back = self._back(1), self._back(2)
+        ends = self.tokens == token[:, None]
+        pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
+        triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
+        self.unique = self.unique + (active & ~self.seen[self._rows, token])
+        self.bigrams = self.bigrams + (active & (self.length >= 1) & ~pairs.any(1))
+        self.trigrams = self.trigrams + (active & (self.length >= 2) & ~triples.any(1))
+        place = torch.where(active, self.length, 0)
+        self.tokens[self._rows, place] = torch.where(active, token, self.tokens[:, 0])
+        self.seen[self._rows, token] |= active
+        self.length = self.length + active
+
+    def recent(self, count: int) -> Tensor:
+        """The last `count` tokens (B, count), oldest first, ABSENT before the start."""
+        places = self.length[:, None] - count + torch.arange(count, device=self.length.device)
+        found = self.tokens.gather(1, places.clamp(min=0, max=max(self.capacity - 1, 0)))
+        return torch.where(places >= 0, found, ABSENT)
+
+    def _back(self, distance: int) -> Tensor:
+        place = self.length - distance
+        return torch.where(place >= 0, self.tokens[self._rows, place.clamp(min=0)], ABSENT)
+
+
+def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Token lists as a right-padded int64 tensor (B, longest, at least 1) and their lengths (B,)."""
+    longest = max((len(sequence) for sequence in sequences), default=0)
+    padded = torch.tensor([[*s, *[0] * (max(longest, 1) - len(s))] for s in sequences], dtype=torch.long)
+    return padded.to(device), torch.tensor([len(s) for s in sequences], dtype=torch.long).to(device)
+
+
+def _distinct_ngrams(tokens: Tensor, n: int, vocab_size: int) -> Tensor:
+    """Different n-grams in each row of `tokens` (B, P) with ABSENT padding at the end -> (B,)."""
+    if tokens.shape[1] < n:
+        return torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
+    windows = tokens.unfold(1, n, 1)
+    # n-grams as whole numbers in base V; V^3 of 50,257 is 1.3e14, far below 2^63.
+    scale = torch.tensor([vocab_size**i for i in reversed(range(n))], device=tokens.device)
+    codes = (windows * scale).sum(-1).masked_fill((windows == ABSENT).any(-1), ABSENT)
+    ordered = codes.sort(dim=1).values
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return (first & (ordered != ABSENT)).sum(1)

@@ -1,0 +1,121 @@
+"""The 64 numbers a policy sees before it picks the modulation of the next token.
+
+`build_observation` counts one sequence from the start, plainly; `build_observations` does the same for B sequences from
+the running counts of a `TokenHistory`, without a host sync. Training, ablation and serving use one or the other, so
+there is one definition. Layout:
+
+0 repetition · 1 entropy/10 · 2, 3 distinct bigrams, trigrams · 4, 5 last ten tokens: unique, most common ·
+6 length/100 · 10–33 and 34–57 mean and deviation of 24 chunks of the hidden state · 58 progress · 59 one ·
+60 previous action · the rest 0
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.controller.history import ABSENT, TokenHistory
+
+OBSERVATION_DIM = 64
+CHUNKS = 24
+"""Pieces of the hidden state; d_model mod 24 entries at its end stay unused."""
+RECENT = 10
+"""Tokens that entries 4 and 5 look at."""
+ENTROPY_SCALE = 10.0
+LENGTH_SCALE = 100
+
+
+def build_observation(
+    tokens: Sequence[int],
+    logits: Tensor,
+    hidden: Tensor,
+    *,
+    step: int,
+    episode_length: int,
+    previous_action: float = 0.0,
+) -> Tensor:
+    """The observation (64,) float32 of one sequence.
+
+    `tokens` is the whole sequence, prompt included; `logits` (V,) are the raw ones at its last position and `hidden`
+    (D,) the state after the final layer norm there; `step` counts the tokens generated so far.
+    """
+    n = len(tokens)
+    recent = list(tokens[-RECENT:])
+    observation = torch.zeros(OBSERVATION_DIM, device=hidden.device)
+    observation[0] = 1.0 - len(set(tokens)) / n if n else 0.0
+    observation[1] = _entropy(logits) / ENTROPY_SCALE
+    observation[2] = _distinct_ratio(tokens, 2)
+    observation[3] = _distinct_ratio(tokens, 3)
+    observation[4] = len(set(recent)) / len(recent) if n else 1.0
+    observation[5] = max(Counter(recent).values()) / len(recent) if n else 0.0
+    observation[6] = min(n / LENGTH_SCALE, 1.0)
+    observation[10:58] = _chunk_statistics(hidden[None])[0]
+    observation[58] = step / max(episode_length, 1)
+    observation[59] = 1.0
+    observation[60] = previous_action
+    return observation
+
+
+def build_observations(
+    history: TokenHistory,
+    logits: Tensor,
+    hidden: Tensor,
+    *,
+    step: Tensor,
+    episode_length: int | Tensor,
+    previous_action: Tensor,
+) -> Tensor:
+    """`build_observation` for B sequences at once -> (B, 64) float32, on the device, without a host sync.
+
+    logits (B, V), hidden (B, D), step (B,), previous_action (B,) or (B, 1); `episode_length` one number or (B,).
+    """
+    B = logits.shape[0]
+    n = history.length
+    length = torch.as_tensor(episode_length, device=n.device).clamp(min=1)
+    window = history.recent(RECENT)
+    present = window != ABSENT
+    alike = (window[:, :, None] == window[:, None, :]) & present[:, :, None] & present[:, None, :]
+    occurrences = alike.sum(2)
+    repeats_earlier = torch.tril(alike, diagonal=-1).any(2)
+    recent_count = present.sum(1)
+    at_least_one = recent_count.clamp(min=1)
+
+    observation = torch.zeros((B, OBSERVATION_DIM), device=hidden.device)
+    observation[:, 0] = torch.where(n > 0, 1.0 - history.unique / n.clamp(min=1), 0.0)
+    observation[:, 1] = _entropy(logits) / ENTROPY_SCALE
+    observation[:, 2] = torch.where(n >= 2, history.bigrams / (n - 1).clamp(min=1), 1.0)
+    observation[:, 3] = torch.where(n >= 3, history.trigrams / (n - 2).clamp(min=1), 1.0)
+    observation[:, 4] = torch.where(n > 0, (present & ~repeats_earlier).sum(1) / at_least_one, 1.0)
+    observation[:, 5] = occurrences.amax(1) / at_least_one
+    observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)
+    observation[:, 10:58] = _chunk_statistics(hidden)
+    observation[:, 58] = step / length
+    observation[:, 59] = 1.0
+    observation[:, 60] = previous_action.reshape(B)
+    return observation
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
+    entropy: Tensor = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(-1)
+    return entropy
+
+
+def _distinct_ratio(tokens: Sequence[int], n: int) -> float:
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def _chunk_statistics(hidden: Tensor) -> Tensor:
+    """hidden (B, D) -> (B, 48): 24 chunk means, then 24 unbiased deviations (0 for chunks of one value)."""
+    B, D = hidden.shape
+    size = D // CHUNKS
+    if size == 0:
+        return hidden.new_zeros((B, 2 * CHUNKS), dtype=torch.float32)
+    chunks = hidden[:, : CHUNKS * size].float().reshape(B, CHUNKS, size)
+    mean = chunks.mean(2)
+    deviation = chunks.std(2, unbiased=True) if size > 1 else torch.zeros_like(mean)
+    return torch.cat([mean, deviation], dim=1)

@@ -1,0 +1,205 @@
+"""The actor-critic that picks the modulation of each token.
+
+A feature extractor on the 64 observation values, an actor head (Beta, or a Gaussian squashed by a sigmoid), a critic
+head and, for constrained training, a cost critic head. 20,963 parameters as shipped, 23,076 with the cost critic.
+Module names are those of the original's files, so a `state_dict` of either loads in the other. Leaves out: training
+(`common.rl`) and files (`common.controller.policy_file`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, softplus
+
+from common.config import ModulationConfig, PolicyConfig
+from common.controller.modulation import DEFAULT_MODULATION
+from common.controller.observation import OBSERVATION_DIM
+
+ACTION_MIN, ACTION_MAX = 0.001, 0.999
+"""Sampled actions are clamped to this, once, when they are drawn; log-probabilities are of the clamped action."""
+DETERMINISTIC_MIN, DETERMINISTIC_MAX = 0.01, 0.99
+_QUADRATURE_NODES = 32
+
+
+class PolicyOutput(NamedTuple):
+    """Parameters of the action's distribution (B, 1) and the values (B,).
+
+    `first`, `second` are alpha and beta of a Beta, or mean and log deviation of the Gaussian before the sigmoid.
+    `cost_value` is None without a cost critic.
+    """
+
+    first: Tensor
+    second: Tensor
+    value: Tensor
+    cost_value: Tensor | None
+
+
+class PolicyStep(NamedTuple):
+    """What was done in one step: action (B, 1) in (0, 1), log_prob (B,), value (B,), cost_value (B,) or None."""
+
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    cost_value: Tensor | None
+
+
+class PolicyEvaluation(NamedTuple):
+    """Given actions under the present parameters: log_prob, entropy, value (B,), cost_value (B,) or None."""
+
+    log_prob: Tensor
+    entropy: Tensor
+    value: Tensor
+    cost_value: Tensor | None
+
+
+class GatingPolicy(nn.Module):
+    """Actor-critic over the modulation.
+
+    Orthogonal initialisation with gain √2; the Beta's output layers with gain 0.01, so that training starts near
+    alpha = beta; biases 0. `modulation_config` is the map from action to decoding parameters that the policy was
+    trained with.
+    """
+
+    def __init__(
+        self,
+        config: PolicyConfig | None = None,
+        *,
+        cost_critic: bool = False,
+        observation_dim: int = OBSERVATION_DIM,
+        modulation_config: ModulationConfig = DEFAULT_MODULATION,
+    ) -> None:
+        super().__init__()
+        self.config = config or PolicyConfig()
+        self.modulation_config = modulation_config
+        self.observation_dim = observation_dim
+        hidden = self.config.hidden_dim
+        self.feature_extractor = nn.Sequential(
+            nn.LayerNorm(observation_dim),
+            nn.Linear(observation_dim, hidden),
+            nn.Tanh(),
+            nn.Linear(hidden, hidden // 2),
+            nn.Tanh(),
+        )
+        # The order of registration is that of the original's files: an optimiser's state goes by it.
+        self.actor_head: nn.Sequential | None = None
+        self.actor_mean: nn.Sequential | None = None
+        self.cost_critic_head: nn.Sequential | None = None
+        if self.config.distribution == "beta":
+            self.actor_head = _head(hidden, 2)
+        else:
+            self.actor_mean = _head(hidden, 1)
+            self.log_std = nn.Parameter(torch.zeros(1))
+        self.critic_head = _head(hidden, 1)
+        if cost_critic:
+            self.cost_critic_head = _head(hidden, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        output_gain = 0.01 if self.config.distribution == "beta" else math.sqrt(2.0)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gain=math.sqrt(2.0))
+                nn.init.zeros_(module.bias)
+        for head in (self.actor_head, self.actor_mean, self.critic_head, self.cost_critic_head):
+            if head is not None:
+                nn.init.orthogonal_(_output_layer(head).weight, gain=output_gain)
+
+    def forward(self, observation: Tensor) -> PolicyOutput:
+        """observation (B, 64) -> distribution parameters and values."""
+        features = self.feature_extractor(observation)
+        if self.actor_head is not None:
+            concentrations = (softplus(self.actor_head(features)) + 1.0).clamp(max=self.config.concentration_max)
+            first, second = concentrations[:, :1], concentrations[:, 1:]
+        else:
+            assert self.actor_mean is not None
+            first = self.actor_mean(features)
+            second = self.log_std.expand_as(first)
+        cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
+        return PolicyOutput(first, second, self.critic_head(features).squeeze(-1), cost_value)
+
+    def act(
+        self, observation: Tensor, *, deterministic: bool = False, generator: torch.Generator | None = None
+    ) -> PolicyStep:
+        """Pick an action for each observation (B, 64): drawn from the distribution, or its mode.
+
+        A drawn action lies in [0.001, 0.999], the mode in [0.01, 0.99].
+        """
+        output: PolicyOutput = self(observation)
+        action = self._mode(output) if deterministic else self._draw(output, generator)
+        return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
+
+    def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
+        """Log-probability of `action` (B, 1), entropy of the distribution and values, differentiable."""
+        output: PolicyOutput = self(observation)
+        return PolicyEvaluation(self._log_prob(output, action), self._entropy(output), output.value, output.cost_value)
+
+    def _draw(self, output: PolicyOutput, generator: torch.Generator | None) -> Tensor:
+        with torch.no_grad():
+            if self.actor_head is not None:
+                # A ratio of gamma variates; torch.distributions.Beta takes no generator.
+                a = torch._standard_gamma(output.first, generator=generator)
+                b = torch._standard_gamma(output.second, generator=generator)
+                drawn = a / (a + b)
+            else:
+                noise = torch.empty_like(output.first).normal_(generator=generator)
+                drawn = torch.sigmoid(output.first + output.second.exp() * noise)
+            return drawn.clamp(ACTION_MIN, ACTION_MAX)
+
+    def _mode(self, output: PolicyOutput) -> Tensor:
+        if self.actor_head is None:
+            mode = torch.sigmoid(output.first)
+        else:
+            excess = output.first + output.second - 2.0
+            flat = excess <= 0.0
+            mode = torch.where(flat, 0.5, (output.first - 1.0) / torch.where(flat, 1.0, excess))
+        return mode.clamp(DETERMINISTIC_MIN, DETERMINISTIC_MAX)
+
+    def _log_prob(self, output: PolicyOutput, action: Tensor) -> Tensor:
+        m = action.reshape(output.first.shape).clamp(ACTION_MIN, ACTION_MAX)
+        if self.actor_head is not None:
+            a, b = output.first, output.second
+            normaliser = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+            density = (a - 1.0) * torch.log(m) + (b - 1.0) * torch.log1p(-m) - normaliser
+        else:
+            u = torch.logit(m)
+            scaled = (u - output.first) / output.second.exp()
+            normal = -0.5 * scaled.square() - output.second - 0.5 * math.log(2.0 * math.pi)
+            density = normal - torch.log(m) - torch.log1p(-m)
+        return density.sum(-1)
+
+    def _entropy(self, output: PolicyOutput) -> Tensor:
+        """Entropy in nats: of the Beta, or of the squashed Gaussian, H(u) + E[ln(m(1−m))] by Gauss–Hermite."""
+        if self.actor_head is not None:
+            a, b = output.first, output.second
+            total = a + b
+            normaliser = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(total)
+            digammas = (
+                (a - 1.0) * torch.digamma(a) + (b - 1.0) * torch.digamma(b) - (total - 2.0) * torch.digamma(total)
+            )
+            return (normaliser - digammas).sum(-1)
+        nodes, weights = _hermite(output.first)
+        u = output.first[..., None] + output.second.exp()[..., None] * nodes
+        log_slope = (weights * (logsigmoid(u) + logsigmoid(-u))).sum(-1)
+        return (0.5 * math.log(2.0 * math.pi * math.e) + output.second + log_slope).sum(-1)
+
+
+def _head(hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(hidden // 2, hidden // 4), nn.Tanh(), nn.Linear(hidden // 4, outputs))
+
+
+def _output_layer(head: nn.Sequential) -> nn.Linear:
+    layer = head[-1]
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of E[f(x)], x ~ N(0, 1), on the device of `like`."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
+    scale = math.sqrt(2.0 * math.pi)
+    return like.new_tensor(nodes.tolist()), like.new_tensor((weights / scale).tolist())
