@@ -1,0 +1,147 @@
+"""Proximal policy optimisation: clipped surrogate, MSE value loss, entropy bonus (Schulman et al. 2017).
+
+`ppo_update` runs all epochs over one flattened rollout and works on any policy with `evaluate(observation, action)`.
+No value clipping; advantages are standardised once per rollout by the caller (`standardise`), not per minibatch.
+Leaves out: collecting data (`common.rl.rollout`) and schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Evaluates(Protocol):
+    """What PPO needs of a policy."""
+
+    def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Log-probability, entropy and value of (N, obs), (N, 1); cost value or None. Each (N,)."""
+        ...
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What the optimiser moves."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One flattened rollout of N transitions; everything float32, (N,) but for observation (N, O), action (N, A)."""
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    """Standardised."""
+    returns: Tensor
+    """Raw advantage + value at collection."""
+    cost_returns: Tensor | None = None
+    """Targets of the cost critic; None outside the constrained mode."""
+
+    def __len__(self) -> int:
+        return int(self.observation.shape[0])
+
+    def take(self, index: Tensor) -> Batch:
+        """The transitions at `index`."""
+        cost = None if self.cost_returns is None else self.cost_returns[index]
+        return Batch(
+            self.observation[index],
+            self.action[index],
+            self.log_prob[index],
+            self.advantage[index],
+            self.returns[index],
+            cost,
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Parts of one minibatch loss, all scalars; `total` carries the gradient."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    cost_value: Tensor
+    entropy: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
+
+
+def standardise(advantages: Tensor) -> Tensor:
+    """(A − mean) / (unbiased std + 1e-8) over all elements; one element gives 0."""
+    centred = advantages - advantages.mean()
+    if advantages.numel() < 2:
+        return centred
+    return centred / (advantages.std() + 1e-8)
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """1 − Var(returns − values) / Var(returns), clipped to [−1, 1]; 0 if Var(returns) < 1e-8. Scalar."""
+    variance = returns.var(correction=0)
+    score = (1 - (returns - values).var(correction=0) / variance.clamp_min(1e-8)).clamp(-1, 1)
+    return torch.where(variance < 1e-8, torch.zeros_like(score), score)
+
+
+def ppo_losses(
+    policy: Evaluates, batch: Batch, *, clip_range: float, value_coef: float, entropy_coef: float
+) -> Losses:
+    """The loss of one minibatch: surrogate + value_coef · MSE [+ value_coef · cost MSE] − entropy_coef · entropy."""
+    log_prob, entropy, value, cost_value = policy.evaluate(batch.observation, batch.action)
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    policy_loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
+    value_loss = (value - batch.returns).pow(2).mean()
+    cost_loss = torch.zeros_like(value_loss)
+    if cost_value is not None and batch.cost_returns is not None:
+        cost_loss = (cost_value - batch.cost_returns).pow(2).mean()
+    mean_entropy = entropy.mean()
+    total = policy_loss + value_coef * (value_loss + cost_loss) - entropy_coef * mean_entropy
+    with torch.no_grad():
+        approx_kl = (ratio - 1 - log_ratio).mean()
+        clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+    return Losses(total, policy_loss, value_loss, cost_loss, mean_entropy, approx_kl, clip_fraction)
+
+
+def ppo_update(
+    policy: Evaluates,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    epochs: int,
+    minibatch_size: int,
+    clip_range: float,
+    value_coef: float,
+    entropy_coef: float,
+    max_grad_norm: float,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """All epochs over one rollout; means over the minibatches of what `Losses` names, plus `gradient_norm`.
+
+    Each epoch is a new permutation drawn on the CPU from `generator`. approx_kl is the estimator mean((r − 1) − ln r)
+    of Schulman's note on approximating KL; clip_fraction the share of |r − 1| > clip_range. One host sync, at the end.
+    """
+    sums: Tensor | None = None
+    updates = 0
+    parameters = list(policy.parameters())
+    for _ in range(epochs):
+        order = torch.randperm(len(batch), generator=generator).to(batch.observation.device)
+        for index in order.split(minibatch_size):
+            losses = ppo_losses(
+                policy, batch.take(index), clip_range=clip_range, value_coef=value_coef, entropy_coef=entropy_coef
+            )
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            optimizer.step()
+            parts = (losses.policy, losses.value, losses.cost_value, losses.entropy)
+            row = torch.stack([*(part.detach() for part in parts), losses.approx_kl, losses.clip_fraction, norm])
+            sums = row if sums is None else sums + row
+            updates += 1
+    names = ("policy_loss", "value_loss", "cost_value_loss", "entropy", "approx_kl", "clip_fraction", "gradient_norm")
+    if sums is None:
+        return dict.fromkeys(names, 0.0)
+    return dict(zip(names, (sums / updates).tolist(), strict=True))
