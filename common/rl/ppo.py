@@ -85,9 +85,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     return torch.where(variance < 1e-8, torch.zeros_like(score), score)
 
 
-def ppo_losses(
-    policy: Evaluates, batch: Batch, *, clip_range: float, value_coef: float, entropy_coef: float
-) -> Losses:
+def ppo_losses(policy: Evaluates, batch: Batch, *, clip_range: float, value_coef: float, entropy_coef: float) -> Losses:
     """The loss of one minibatch: surrogate + value_coef · MSE [+ value_coef · cost MSE] − entropy_coef · entropy."""
     log_prob, entropy, value, cost_value = policy.evaluate(batch.observation, batch.action)
     log_ratio = log_prob - batch.log_prob
@@ -129,12 +127,12 @@ def ppo_update(
     parameters = list(policy.parameters())
     for _ in range(epochs):
         order = torch.randperm(len(batch), generator=generator).to(batch.observation.device)
-        for index in order.split(minibatch_size):
+        for index in torch.split(order, minibatch_size):
             losses = ppo_losses(
                 policy, batch.take(index), clip_range=clip_range, value_coef=value_coef, entropy_coef=entropy_coef
             )
             optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
+            torch.autograd.backward(losses.total)
             norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
             optimizer.step()
             parts = (losses.policy, losses.value, losses.cost_value, losses.entropy)
