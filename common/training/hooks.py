@@ -8,7 +8,7 @@ Leaves out: torch, databases, files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -99,6 +99,13 @@ class TrainingHooks(Protocol):
     def event(self, name: str, **details: Any) -> None:
         """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
 
+    def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
+        """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
+
+        The surroundings may call it once, from any thread, and must end the process afterwards: training does not go on.
+        It returns None when the training is already on its own way out. `offer_checkpoint(None)` takes it back.
+        """
+
     def wait_while_suspended(self) -> None:
         """Blocks while the right to run is in doubt (the lease could not be renewed)."""
 
@@ -126,6 +133,9 @@ class NullHooks:
         """Ignored."""
 
     def event(self, name: str, **details: Any) -> None:
+        """Ignored."""
+
+    def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Ignored."""
 
     def wait_while_suspended(self) -> None:

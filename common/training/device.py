@@ -1,0 +1,79 @@
+"""Where and how a training computes: device, precision, compilation, threads, from the configuration's words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from common.config.lm import TrainingConfig
+from common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The choices that hold for one process."""
+
+    device: torch.device
+    precision: Literal["float32", "bf16", "fp16"]
+    compiles: bool
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context of forward passes: mixed precision, or nothing for float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return _autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaling, active for fp16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """`function` through torch.compile, or as it is."""
+        return torch.compile(function, dynamic=False) if self.compiles else function
+
+
+def select_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N as a device; ConfigError when there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}' was asked for, but torch sees no CUDA device; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device '{name}' does not exist; this machine has {torch.cuda.device_count()}")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N")
+    return device
+
+
+def prepare_compute(config: TrainingConfig) -> Compute:
+    """Choose and set up: CPU threads are set for the whole process, TF32 is allowed on CUDA."""
+    device = select_device(config.device)
+    cuda = device.type == "cuda"
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    if cuda:
+        torch.set_float32_matmul_precision("high")
+    precision = config.precision
+    if precision == "auto":
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if cuda else "float32"
+    if precision == "fp16" and not cuda:
+        raise ConfigError("precision fp16 needs CUDA (training.precision); use auto, float32 or bf16 on a CPU")
+    compiles = config.compile == "on" or (config.compile == "auto" and cuda)
+    return Compute(device, precision, compiles, torch.get_num_threads())
+
+
+@contextlib.contextmanager
+def _autocast(device_type: str, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+    with torch.autocast(device_type, dtype=dtype):
+        yield
