@@ -1,25 +1,26 @@
 """The names of metric values that training writes and charts, reports and tests read.
 
-A point may carry other names as well; these are the ones with a promised meaning and unit. Names are snake_case; a
-name with a slash is a group and a member ("reward/diversity"). The second half maps the names of an imported
-experiment of the original to ours.
+A point may carry other names as well; these are the ones with a promised meaning and unit. Pretraining uses the
+original's names, so that its experiments and ours share charts; the controller's are snake_case, and a name with a slash
+is a group and a member ("reward/diversity").
 """
 
 from __future__ import annotations
 
-LOSS = "loss"
+LOSS = "Losses/Total"
 """Training loss of the step, nats per token."""
-VALIDATION_LOSS = "validation_loss"
+VALIDATION_LOSS = "Losses/Validation"
 """Nats per token over the validation part."""
-PERPLEXITY = "perplexity"
+PERPLEXITY = "Perplexity/Validation"
 """exp(VALIDATION_LOSS)."""
-LEARNING_RATE = "learning_rate"
-GRADIENT_NORM = "gradient_norm"
+LEARNING_RATE = "Learning Rate"
+GRADIENT_NORM = "Gradient Norm"
 """Before clipping."""
-TOKENS_PER_SECOND = "tokens_per_second"
-STEPS_PER_SECOND = "steps_per_second"
-TOKENS_SEEN = "tokens_seen"
-EPOCH = "epoch"
+TOKENS_PER_SECOND = "Tokens/Second"
+STEPS_PER_SECOND = "Iterations/Second"
+"""Optimiser updates per second."""
+TOKENS_SEEN = "Tokens/Seen"
+EPOCH = "Epoch/Progress"
 """Finished epochs, with fraction."""
 
 EPISODE_REWARD = "episode_reward"
@@ -35,11 +36,3 @@ MODULATION_MEAN = "modulation_mean"
 MODULATION_STD = "modulation_std"
 REWARD_PREFIX = "reward/"
 """Followed by the component: perplexity, diversity, sampling, repetition, coherence."""
-
-IMPORTED = {
-    "Losses/Total": LOSS,
-    "Learning Rate": LEARNING_RATE,
-    "Iterations/Second": STEPS_PER_SECOND,
-    "Epoch/Progress": EPOCH,
-}
-"""Names in metrics.jsonl of the original."""

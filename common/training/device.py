@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,11 +23,10 @@ class Compute:
     compiles: bool
     threads: int
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """The context of forward passes: mixed precision, or nothing for float32."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return _autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+    def autocast(self) -> torch.autocast:
+        """The context of forward passes: mixed precision; without effect for float32."""
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32")
 
     def scaler(self) -> torch.amp.GradScaler:
         """Gradient scaling, active for fp16 only."""
@@ -71,9 +68,3 @@ def prepare_compute(config: TrainingConfig) -> Compute:
         raise ConfigError("precision fp16 needs CUDA (training.precision); use auto, float32 or bf16 on a CPU")
     compiles = config.compile == "on" or (config.compile == "auto" and cuda)
     return Compute(device, precision, compiles, torch.get_num_threads())
-
-
-@contextlib.contextmanager
-def _autocast(device_type: str, dtype: torch.dtype):  # type: ignore[no-untyped-def]
-    with torch.autocast(device_type, dtype=dtype):
-        yield

@@ -102,8 +102,8 @@ class TrainingHooks(Protocol):
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
 
-        The surroundings may call it once, from any thread, and must end the process afterwards: training does not go on.
-        It returns None when the training is already on its own way out. `offer_checkpoint(None)` takes it back.
+        The surroundings may call it once, from any thread, and must end the process afterwards: training does not go
+        on. It returns None when the training is already on its own way out. `offer_checkpoint(None)` takes it back.
         """
 
     def wait_while_suspended(self) -> None:

@@ -1,16 +1,16 @@
 """Next-token cross-entropy of the language model, without the (B·T, V) logits where they would dominate.
 
 On CPU the vocabulary head costs more than the rest of a small model together, and most of that is memory traffic.
-torch's chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a time:
-for 512 positions and V = 50,257 it takes 65 to 75 % of the CPU time of logits followed by cross-entropy, and the same
-loss and gradients to float32 accuracy. On CUDA the plain form is kept, which torch.compile fuses.
+torch's chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a
+time: for 512 positions and V = 50,257 it takes 65 to 75 % of the CPU time of logits followed by cross-entropy, with the
+same loss and gradients to float32 accuracy. On CUDA the plain form is kept, which torch.compile fuses.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from common.model import TransformerLM
 
@@ -19,12 +19,14 @@ _LOGITS_PER_CHUNK = 1 << 22
 
 
 def summed_loss(model: TransformerLM, input_ids: Tensor, targets: Tensor, modulation: Tensor | None = None) -> Tensor:
-    """Sum over all positions of −ln p(target), nats, a scalar; input_ids and targets (B, T) int64, modulation (B, 1)."""
+    """Sum of −ln p(target) over all positions, nats, a scalar; input_ids, targets (B, T) int64, modulation (B, 1)."""
     hidden = model.hidden_states(input_ids, modulation).flatten(0, 1)
     labels = targets.flatten()
     if hidden.is_cuda:
-        return F.cross_entropy(model.project(hidden), labels, reduction="sum")
+        return functional.cross_entropy(model.project(hidden), labels, reduction="sum")
     rows = max(1, min(labels.numel(), _LOGITS_PER_CHUNK // model.config.vocab_size))
     head = model.output_projection
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=rows, chunking_method=None, acc_policy="balanced")
-    return F.linear_cross_entropy(hidden, head.weight, labels, linear_bias=head.bias, reduction="sum", options=options)
+    return functional.linear_cross_entropy(
+        hidden, head.weight, labels, linear_bias=head.bias, reduction="sum", options=options
+    )

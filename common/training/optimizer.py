@@ -33,7 +33,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def clipped_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float
 ) -> torch.Tensor:
-    """Unscale, clip the global gradient norm to `max_norm`, step, clear the gradients; returns the norm before clipping.
+    """Unscale, clip the global gradient norm to `max_norm`, step, clear the gradients; returns the unclipped norm.
 
     With fp16 a step whose gradients overflowed is skipped by the scaler, which then halves its scale.
     """

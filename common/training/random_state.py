@@ -27,7 +27,7 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> bool:
-    """Put `capture_random_state()`'s result back; False when CUDA states had to be left out (other number of devices)."""
+    """Put `capture_random_state()`'s result back; False if CUDA's had to be left out (other device count)."""
     torch.set_rng_state(state["torch"].cpu().to(torch.uint8))
     numpy = state["numpy"]
     keys = numpy["keys"].numpy().astype(np.uint32)
