@@ -1,8 +1,8 @@
 """The names of metric values that training writes and charts, reports and tests read.
 
 A point may carry other names as well; these are the ones with a promised meaning and unit. Pretraining uses the
-original's names, so that its experiments and ours share charts; the controller's are snake_case, and a name with a slash
-is a group and a member ("reward/diversity").
+original's names, so that its experiments and ours share charts; the controller's are snake_case, and a name with a
+slash is a group and a member ("reward/diversity").
 """
 
 from __future__ import annotations
