@@ -53,6 +53,11 @@ class Server:
         return self.state.port
 
     @property
+    def url(self) -> str:
+        """How clients reach the server, password included."""
+        raise AssertionError("each server says its own")
+
+    @property
     def log_path(self) -> Path:
         """Where the server's own log goes."""
         return self.folder / "server.log"
@@ -91,8 +96,11 @@ class Server:
                 raise UnavailableError(f"{self.name} did not start; its log ends with:\n{tail(self.log_path)}")
             self._prepare()
 
-    def stop(self) -> None:
-        """Stop the server, whoever started it, and return when it is gone. Nothing happens when it does not run."""
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Stop the server, whoever started it, and return when it is gone. Nothing happens when it does not run.
+
+        `seconds` is the wait for a clean end before it is made to end; what was committed survives either way.
+        """
         with folder_lock(self.folder):
             process = self._process()
             if process is None:
@@ -102,7 +110,7 @@ class Server:
                     process.send_signal(number)
                 except psutil.NoSuchProcess:
                     break
-                if gone(process, STOP_SECONDS):
+                if gone(process, seconds):
                     break
             self._clear_away()
 

@@ -1,0 +1,166 @@
+"""One supervised process: started, read, started again with back-off after a crash, stopped with a deadline.
+
+Non-blocking throughout; `services.local.supervisor` holds the loop. Start only from the main thread: the death signal
+of `launch.py` is bound to the thread that forks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.client.local_instance import ProcessState
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+HEALTHY_SECONDS = 60.0
+"""A process that lived so long starts again without a growing delay."""
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to run. `module_arguments` follow the Python interpreter."""
+
+    name: str
+    module_arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    nice: int = 0
+    stop_seconds: float = 3.0
+    """From SIGTERM to SIGKILL."""
+    after_ready: bool = False
+    """Start it when the api answers: keeps the way to readiness short."""
+    port: int | None = None
+
+
+class Child:
+    """A process that should run until it is stopped."""
+
+    def __init__(self, spec: ChildSpec) -> None:
+        self.spec = spec
+        self.restarts = 0
+        self.start_at: float | None = 0.0
+        """Monotonic time of the next start; None: not to be started."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+        self._silent = False
+        self._started = 0.0
+        self._delay = FIRST_DELAY
+        self._kill_at: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process that has not been collected."""
+        return self._process is not None
+
+    @property
+    def output(self) -> int | None:
+        """The descriptor of its stdout and stderr, None when it does not run or has closed both."""
+        if self._process is None or self._process.stdout is None or self._silent:
+            return None
+        return self._process.stdout.fileno()
+
+    @property
+    def state(self) -> ProcessState:
+        """For the state file."""
+        process = self._process
+        status = "running" if process else "restarting" if self.start_at is not None else "stopped"
+        return ProcessState(process.pid if process else None, self.spec.port, status, self.restarts)
+
+    def start(self) -> None:
+        """Start it in a session of its own."""
+        arguments = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(self.spec.nice)]
+        self._process = subprocess.Popen(
+            [*arguments, sys.executable, *self.spec.module_arguments],
+            env={**os.environ, **self.spec.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._silent = False
+        self._started = time.monotonic()
+        self.start_at = None
+
+    def read_lines(self) -> list[str]:
+        """The whole lines it has written since the last call."""
+        if self.output is None:
+            return []
+        with suppress(BlockingIOError):
+            while block := os.read(self.output, 65536):
+                self._rest += block
+            self._silent = True
+        *lines, self._rest = self._rest.split(b"\n")
+        if len(self._rest) > 1_000_000:  # a line without an end
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode(errors="replace") for line in lines]
+
+    def collect(self) -> tuple[int, list[str]] | None:
+        """Exit status (negative: a signal) and last lines when it has ended, else None. Plans no new start."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        lines = self.read_lines()
+        if self._rest:
+            lines.append(self._rest.decode(errors="replace"))
+            self._rest = b""
+        status = self._process.returncode
+        self._kill_group(signal.SIGKILL)  # what it left behind in its session
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._process = None
+        self._kill_at = None
+        return status, lines
+
+    def plan_restart(self) -> float:
+        """Start again after the returned delay in seconds; it doubles with each early end."""
+        if time.monotonic() - self._started >= HEALTHY_SECONDS:
+            self._delay = FIRST_DELAY
+        delay = self._delay
+        self._delay = min(2 * delay, LONGEST_DELAY)
+        self.restarts += 1
+        self.start_at = time.monotonic() + delay
+        return delay
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ask it to end and set the deadline after which `enforce` kills it; `at_once`: kill now."""
+        self.start_at = None
+        if self._process is None:
+            return
+        if at_once:
+            self._kill_group(signal.SIGKILL)
+        elif self._kill_at is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
+            self._kill_at = time.monotonic() + self.spec.stop_seconds
+
+    def enforce(self) -> bool:
+        """Kill it if its deadline has passed; True when that happened just now."""
+        if self._process is None or self._kill_at is None or time.monotonic() < self._kill_at:
+            return False
+        self._kill_at = None
+        self._kill_group(signal.SIGKILL)
+        return True
+
+    def _kill_group(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+def describe_exit(status: int) -> str:
+    """`exit code 1`, `SIGKILL`."""
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"

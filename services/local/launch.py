@@ -1,0 +1,27 @@
+"""Becomes the program it is given, after asking the kernel for SIGKILL when the supervisor dies.
+
+    python -I -S launch.py SUPERVISOR_PID NICE PROGRAM ARGUMENT…
+
+A shim of its own because nothing but exec is safe between fork and exec. Standard library only; no import of Tidal.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent, nice, *command = sys.argv[1:]
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(parent):  # died before the request took effect
+        sys.exit(1)
+    if int(nice):
+        os.nice(int(nice))
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What the local stack consists of: folders, secrets, ports and the processes with their environment.
+
+Everything lives in one folder (`.tidal`, or TIDAL_HOME). Secrets are drawn once and kept (0600), so a token that was
+copied somewhere stays valid after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.config import PROJECT_ROOT, Settings
+from common.errors import ConflictError, StorageError
+from services.local.child import ChildSpec
+from services.local.server_files import free_port, port_is_free, write_private
+
+FLOWER_PORT = 5555
+SERVER_STOP_SECONDS = 1.5
+"""Part of the stop budget that PostgreSQL and Valkey get."""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The administrator's token and Flower's password (user `tidal`)."""
+
+    token: str
+    flower_password: str
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the two web services listen."""
+
+    host: str
+    port: int
+    flower_port: int
+
+    @property
+    def api_url(self) -> str:
+        """The api as this machine reaches it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def flower_url(self) -> str:
+        """Flower, on loopback only."""
+        return f"http://127.0.0.1:{self.flower_port}"
+
+
+def load_secrets(folder: Path, settings: Settings) -> Secrets:
+    """TIDAL_AUTH_TOKEN if set, else the token of this folder, drawn on first use."""
+    path = folder / "secrets.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        drawn = Secrets(str(kept["token"]), str(kept["flower_password"]))
+    except FileNotFoundError:
+        drawn = Secrets(secrets.token_urlsafe(24), secrets.token_urlsafe(12))
+        write_private(path, json.dumps({"token": drawn.token, "flower_password": drawn.flower_password}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} cannot be read ({error}); delete it to draw new secrets") from error
+    given = settings.auth_token.get_secret_value().strip() if settings.auth_token else ""
+    return Secrets(given or drawn.token, drawn.flower_password)
+
+
+def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
+    """The ports to listen on; 0 is any free one. Flower moves aside when 5555 is taken and was not asked for.
+
+    Raises ConflictError naming the port and the option.
+    """
+    wanted = settings.port if port is None else port
+    if wanted and not port_is_free(wanted, settings.host):
+        raise ConflictError(
+            f"port {wanted} is in use by another program; give the api another one with --port (0: any free one) or "
+            "TIDAL_PORT"
+        )
+    if flower_port and not port_is_free(flower_port):
+        raise ConflictError(
+            f"port {flower_port} is in use by another program; give Flower another one with --flower-port (0: any free "
+            "one)"
+        )
+    if flower_port is None:
+        flower_port = FLOWER_PORT if wanted != FLOWER_PORT and port_is_free(FLOWER_PORT) else 0
+    return Addresses(settings.host, wanted or free_port(), flower_port or free_port())
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA device is there, told without loading torch."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
+
+
+def experiments_dir(folder: Path, settings: Settings) -> Path:
+    """The artifact store: as set, else inside the folder."""
+    return _as_set_or(settings, "experiments_dir", settings.experiments_dir, folder / "experiments")
+
+
+def data_dir(folder: Path, settings: Settings) -> Path:
+    """Corpora and token cache: as set, else inside the folder."""
+    return _as_set_or(settings, "data_dir", settings.data_dir, folder / "data")
+
+
+def _as_set_or(settings: Settings, name: str, value: Path, default: Path) -> Path:
+    return (value if name in settings.model_fields_set else default).absolute()
+
+
+def base_environment(
+    folder: Path, settings: Settings, kept: Secrets, addresses: Addresses, database_url: str, redis_url: str
+) -> dict[str, str]:
+    """What every process of the stack finds in its environment."""
+    drain = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 1.5)
+    return {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "TIDAL_HOME": str(folder),
+        "TIDAL_DATABASE_URL": database_url,
+        "TIDAL_REDIS_URL": redis_url,
+        "TIDAL_EXPERIMENTS_DIR": str(experiments_dir(folder, settings)),
+        "TIDAL_DATA_DIR": str(data_dir(folder, settings)),
+        "TIDAL_HOST": addresses.host,
+        "TIDAL_PORT": str(addresses.port),
+        "TIDAL_AUTH_TOKEN": kept.token,
+        "TIDAL_DRAIN_SECONDS": f"{drain:g}",
+    }
+
+
+def processes(
+    settings: Settings, addresses: Addresses, kept: Secrets, environment: Mapping[str, str]
+) -> list[ChildSpec]:
+    """The children in the order they start; the servers come before, they are no children of this kind."""
+    longest = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 0.5)
+    cpu_only = not has_gpu()
+    generator = {**environment, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
+    flower = {
+        **environment,
+        "TIDAL_FLOWER_HOST": "127.0.0.1",
+        "TIDAL_FLOWER_PORT": str(addresses.flower_port),
+        "TIDAL_FLOWER_PASSWORD": kept.flower_password,
+    }
+
+    def module(name: str) -> tuple[str, ...]:
+        return ("-m", f"services.{name}")
+
+    return [
+        ChildSpec("api", module("api"), environment, stop_seconds=min(5.0, longest), port=addresses.port),
+        ChildSpec("worker", module("worker"), environment, stop_seconds=longest),
+        ChildSpec("health", module("health"), environment, stop_seconds=min(3.0, longest)),
+        ChildSpec(
+            "generator",
+            module("generator"),
+            generator,
+            # Without a GPU it shares the cores with the trainer and gives way to it.
+            nice=10 if cpu_only else 0,
+            stop_seconds=min(5.0, longest),
+            after_ready=True,
+        ),
+        ChildSpec(
+            "flower",
+            module("worker.flower"),
+            flower,
+            stop_seconds=min(2.0, longest),
+            after_ready=True,
+            port=addresses.flower_port,
+        ),
+    ]
