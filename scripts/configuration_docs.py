@@ -24,8 +24,8 @@ def render() -> str:
     """The whole guide as Markdown."""
     parts = [
         "# Configuration",
-        "This page is written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
-        "An unknown key is an error that names the nearest valid one. Durations are seconds unless a name says otherwise.",
+        "Written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
+        "An unknown key is an error that names the nearest valid one. Durations are seconds where nothing else is said.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),
         "## Controller (`configs/rl_config.yaml`)",
