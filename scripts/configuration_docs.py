@@ -25,7 +25,7 @@ def render() -> str:
     parts = [
         "# Configuration",
         "Written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
-        "An unknown key is an error that names the nearest valid one. Durations are seconds where nothing else is said.",
+        "An unknown key is an error that names the nearest valid one. Durations are seconds unless said otherwise.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),
         "## Controller (`configs/rl_config.yaml`)",
