@@ -1,0 +1,170 @@
+"""The real processes of a deployment for one test: api, health, training workers; shortened timers.
+
+Leaves out: PostgreSQL and Valkey, which the fixtures of `tests/integration/conftest.py` provide.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+TOKEN = "acceptance-token"
+TIMERS = {
+    "TIDAL_LEASE_SECONDS": "6",
+    "TIDAL_LEASE_RENEW_SECONDS": "1",
+    "TIDAL_TRAINER_PAUSE_SECONDS": "4",
+    "TIDAL_HEARTBEAT_SECONDS": "1",
+    "TIDAL_REAPER_SECONDS": "0.5",
+    "TIDAL_QUARANTINE_SECONDS": "1.5",
+    "TIDAL_REAPER_CONTACT_SECONDS": "1",
+    "TIDAL_OUTBOX_SECONDS": "1",
+    "TIDAL_WISH_POLL_SECONDS": "0.5",
+    "TIDAL_STOP_GRACE_SECONDS": "20",
+    "TIDAL_KILL_GRACE_SECONDS": "5",
+}
+TINY_LM: dict[str, Any] = {
+    "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
+    "data": {"source": "builtin:stories", "max_documents": 200},
+    "training": {"effective_batch_size": 2, "micro_batch_size": 2, "max_steps": 30, "epochs": 1000, "threads": 1},
+    "evaluation": {"max_batches": 2, "sample_tokens": 4},
+    "checkpoint": {"every_steps": 10},
+}
+
+
+def long_job(steps: int = 100_000) -> dict[str, Any]:
+    """A job that lasts until somebody ends it."""
+    return {**TINY_LM, "training": {**TINY_LM["training"], "max_steps": steps, "patience": 1_000_000}}
+
+
+class Stack:
+    """Processes by name; `with Stack(...) as stack` ends all of them."""
+
+    def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self.environment = {
+            **os.environ,
+            **TIMERS,
+            "PYTHONPATH": str(ROOT),
+            "TIDAL_DATABASE_URL": database_url,
+            "TIDAL_REDIS_URL": redis_url,
+            "TIDAL_EXPERIMENTS_DIR": str(folder / "experiments"),
+            "TIDAL_DATA_DIR": str(folder / "data"),
+            "TIDAL_HOST": "127.0.0.1",
+            "TIDAL_PORT": str(self.port),
+            "TIDAL_AUTH_TOKEN": TOKEN,
+        }
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.http.close()
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        for name, process in self.processes.items():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                if kind is None:
+                    raise AssertionError(f"{name} did not stop within 30 s of SIGTERM; see {self.log(name)}") from None
+
+    def start(self, name: str, module: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start `python -m services.<module>` with its log in a file, in a session of its own."""
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{module}"],
+                cwd=ROOT,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def start_control_plane(self) -> None:
+        """api and health, until the api is ready."""
+        self.start("api", "api")
+        self.start("health", "health")
+        self.wait_for("the api to be ready", lambda: self._ready())
+
+    def kill(self, name: str) -> None:
+        """kill -9 of the process itself, not of its children."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def submit(self, kind: str = "lm-training", **body: Any) -> dict[str, Any]:
+        reply = self.http.post("/api/jobs", json={"type": kind, **body})
+        assert reply.status_code == 201, reply.text
+        return dict(reply.json())
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        return dict(self.http.get(f"/api/jobs/{job_id}").raise_for_status().json())
+
+    def events(self, job_id: str) -> list[dict[str, Any]]:
+        reply = self.http.get(f"/api/jobs/{job_id}/events", params={"limit": 500}).raise_for_status()
+        return list(reply.json()["events"])
+
+    def statuses(self, job_id: str) -> list[str]:
+        """The statuses the job went through, from its events."""
+        return [event["toStatus"] for event in self.events(job_id) if event.get("toStatus")]
+
+    def signal(self, job_id: str, name: str) -> httpx.Response:
+        return self.http.post(f"/api/jobs/{job_id}/signal", json={"signal": name})
+
+    def wait_status(self, job_id: str, statuses: str | Iterable[str], seconds: float = 60) -> dict[str, Any]:
+        """The job once its status is one of `statuses`; fails early when it ends in another one."""
+        wanted = {statuses} if isinstance(statuses, str) else set(statuses)
+
+        def check() -> bool:
+            status = self.job(job_id)["status"]
+            if status in {"failed", "cancelled", "completed"} - wanted:
+                raise AssertionError(f"{status} instead of {wanted}: {self.job(job_id)}")
+            return status in wanted
+
+        self.wait_for(f"status {wanted} of {job_id}", check, seconds)
+        return self.job(job_id)
+
+    def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 60) -> None:
+        """Poll until `check()`; fails with the tail of every log."""
+        until = time.monotonic() + seconds
+        while not check():
+            if time.monotonic() > until:
+                tails = "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
+                raise AssertionError(f"waited {seconds:.0f} s for {what}\n{tails}")
+            time.sleep(0.05)
+
+    def _ready(self) -> bool:
+        try:
+            return self.http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
