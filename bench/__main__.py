@@ -18,7 +18,7 @@ def main() -> int:
     quick = parser.parse_args().quick
     rows: list[Row] = []
     for module in pkgutil.iter_modules(bench.__path__):
-        if module.name in {"__main__", "report"}:
+        if module.name in {"__main__", "local_stack", "report"}:
             continue
         print(f"bench.{module.name} …", file=sys.stderr, flush=True)
         rows += importlib.import_module(f"bench.{module.name}").run(quick)

@@ -1,0 +1,71 @@
+"""A whole local stack in a folder of its own, for the benchmarks that need one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from common.client.local_instance import LocalInstance, read_instance
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_LIMIT_SECONDS = 120.0
+STOP_LIMIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A stack that answers, and what it took to get there and to stop."""
+
+    folder: Path
+    instance: LocalInstance
+    seconds_to_ready: float
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> float:
+        """SIGTERM to the supervisor; seconds until the last process is gone."""
+        started = time.monotonic()
+        self.process.terminate()
+        self.process.wait(STOP_LIMIT_SECONDS)
+        return time.monotonic() - started
+
+
+@contextmanager
+def local_stack(folder: Path | None = None) -> Iterator[RunningStack]:
+    """Start `python -m services.local up`; yields once the api says it is ready."""
+    with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
+        folder = folder or Path(temporary) / "instance"
+        command = [sys.executable, "-m", "services.local", "up", "--quiet", "--folder", str(folder)]
+        ports = ["--port", "0", "--flower-port", "0"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
+        started = time.monotonic()
+        process = subprocess.Popen([*command, *ports], cwd=ROOT, env=environment)
+        try:
+            yield RunningStack(folder, _wait(folder, process, started), time.monotonic() - started, process)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(STOP_LIMIT_SECONDS)
+
+
+def _wait(folder: Path, process: subprocess.Popen[bytes], started: float) -> LocalInstance:
+    while time.monotonic() - started < READY_LIMIT_SECONDS:
+        if process.poll() is not None:
+            raise RuntimeError(f"the stack ended with status {process.returncode}")
+        instance = read_instance(folder)
+        if instance is not None:
+            try:
+                if httpx.get(f"{instance.api_url}/readyz", timeout=2).status_code == 200:
+                    return instance
+            except httpx.TransportError:
+                pass
+        time.sleep(0.02)
+    raise RuntimeError(f"the stack was not ready within {READY_LIMIT_SECONDS:.0f} s")

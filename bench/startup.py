@@ -1,0 +1,36 @@
+"""How long `tidal up` takes until its API is ready, on a new folder and on a known one, and how long it takes to stop.
+
+The reference is what is promised: 15 s each way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from bench.local_stack import local_stack
+from bench.report import Row, main
+
+PROMISED_SECONDS = 15.0
+
+
+def run(quick: bool) -> list[Row]:
+    """Three starts (two when quick); the first one creates the database."""
+    with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
+        folder = Path(temporary) / "instance"
+        starts: list[float] = []
+        stops: list[float] = []
+        for _ in range(2 if quick else 4):
+            with local_stack(folder) as stack:
+                starts.append(stack.seconds_to_ready)
+                stops.append(stack.stop())
+    figures = {
+        "tidal up, new folder, to API ready": starts[0],
+        "tidal up, known folder, to API ready (slowest)": max(starts[1:]),
+        "SIGTERM to the last process gone (slowest)": max(stops),
+    }
+    return [Row(name, "s", seconds, PROMISED_SECONDS, "promise", 1.0, "at most") for name, seconds in figures.items()]
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
