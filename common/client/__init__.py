@@ -1,0 +1,22 @@
+"""The typed Python client of the api, for the CLI, the MCP server and scripts. Loads neither torch nor the rest."""
+
+from common.client.client import Client
+from common.client.local_instance import LocalInstance, instance_folder, read_instance
+from common.client.models import Checkpoint, Experiment, Generation, Job, JobEvent, LogPage, Metrics, Progress
+from common.client.sse import Event
+
+__all__ = [
+    "Checkpoint",
+    "Client",
+    "Event",
+    "Experiment",
+    "Generation",
+    "Job",
+    "JobEvent",
+    "LocalInstance",
+    "LogPage",
+    "Metrics",
+    "Progress",
+    "instance_folder",
+    "read_instance",
+]

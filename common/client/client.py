@@ -1,0 +1,222 @@
+"""`Client`: the api of Tidal as typed calls.
+
+    with Client("http://127.0.0.1:4400", token) as client:
+        job = client.submit_job("lm-training", config={"data": {"source": "builtin:stories"}})
+        for event in client.follow_experiment(job.experiment_id): ...
+
+Every failure is an exception of `common.errors`. Synchronous; one connection pool; safe to share between threads.
+Leaves out: downloads, uploads, analyses.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from common.client.models import (
+    Checkpoint,
+    Experiment,
+    ExperimentPage,
+    Generation,
+    Job,
+    JobEvent,
+    JobPage,
+    LogPage,
+    Metrics,
+    Reply,
+)
+from common.client.problems import raise_for_problem, to_error
+from common.client.sse import Event, follow, parse_events
+from common.errors import TidalError, UnavailableError
+
+R = TypeVar("R", bound=Reply)
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+GENERATE_SECONDS = 130.0
+"""Above the server's own limit of 120 s."""
+SILENCE_SECONDS = 45.0
+"""A stream says something every 15 s."""
+
+
+class Client:
+    """A connection to one api. `token` is needed for everything that changes something."""
+
+    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"User-Agent": "tidal-client", **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit_job(
+        self,
+        job_type: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Submit a job; `fields` are those of the api in snake_case (config_path, checkpoint, data, name, tags, …).
+
+        The request carries an Idempotency-Key, so repeating the call with the same key after a broken connection
+        makes no second job.
+        """
+        body = _body(type=job_type, config=dict(config) if config else None, **fields)
+        return self._post(Job, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
+
+    def predict_job(self, job_type: str, **fields: Any) -> dict[str, Any]:
+        """What a submission would do, without doing it (`dryRun`)."""
+        reply = self._request("POST", "/api/jobs", json=_body(type=job_type, **fields), params={"dryRun": "true"})
+        prediction: dict[str, Any] = reply.json()
+        return prediction
+
+    def job(self, job_id: str) -> Job:
+        """One job, with its payload. NotFoundError."""
+        return self._get(Job, f"/api/jobs/{job_id}")
+
+    def jobs(
+        self, *, status: str | None = None, job_type: str | None = None, tag: str | None = None, limit: int = 20
+    ) -> list[Job]:
+        """The newest jobs that match, at most `limit`."""
+        found: list[Job] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            wanted = {"status": status, "type": job_type, "tag": tag, "limit": min(limit - len(found), 100)}
+            page = self._get(JobPage, "/api/jobs", cursor=cursor, **wanted)
+            found += page.jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found[:limit]
+
+    def signal_job(self, job_id: str, signal: str) -> Job:
+        """pause, resume, complete or stop. ConflictError when its status does not take the signal."""
+        return self._post(Job, f"/api/jobs/{job_id}/signal", {"signal": signal})
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Stop it, and kill it at the end of the grace."""
+        return self._post(Job, f"/api/jobs/{job_id}/cancel", None)
+
+    def job_events(self, job_id: str) -> list[JobEvent]:
+        """The newest page of what happened to a job, in order."""
+        events = self._request("GET", f"/api/jobs/{job_id}/events").json()["events"]
+        return [JobEvent.model_validate(event) for event in events]
+
+    def job_logs(self, job_id: str, *, cursor: str | None = None) -> LogPage:
+        """A page of its log after `cursor`."""
+        return self._get(LogPage, f"/api/jobs/{job_id}/logs", cursor=cursor)
+
+    def experiments(self, *, limit: int = 20) -> list[Experiment]:
+        """The newest experiments."""
+        return self._get(ExperimentPage, "/api/experiments", limit=limit).experiments
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """One experiment. NotFoundError."""
+        return self._get(Experiment, f"/api/experiments/{experiment_id}")
+
+    def metrics(self, experiment_id: str, *, keys: list[str] | None = None, rl: bool = False) -> Metrics:
+        """The whole course of an experiment's metrics, downsampled by the server."""
+        path = f"/api/experiments/{experiment_id}/{'rl-metrics' if rl else 'metrics'}"
+        return self._get(Metrics, path, keys=",".join(keys) if keys else None, mode="historical")
+
+    def evaluation(self, experiment_id: str) -> dict[str, Any]:
+        """evaluation_results.json. NotFoundError when there is none."""
+        return self._result(experiment_id, "evaluation")
+
+    def ablation(self, experiment_id: str) -> dict[str, Any]:
+        """ablation_results.json. NotFoundError when there is none."""
+        return self._result(experiment_id, "ablation")
+
+    def checkpoints(self, experiment_id: str) -> list[Checkpoint]:
+        """Files of an experiment, newest first."""
+        found = self._request("GET", f"/api/experiments/{experiment_id}/checkpoints").json()["checkpoints"]
+        return [Checkpoint.model_validate(item) for item in found]
+
+    def follow_experiment(self, experiment_id: str, *, since: str | None = None) -> Iterator[Event]:
+        """Live events of an experiment: snapshot, metrics, rl-metrics, status, job-update, checkpoint, log-lines."""
+        return follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
+
+    def follow_job(self, job_id: str, *, since: str | None = None) -> Iterator[Event]:
+        """Live events of a job: snapshot, job-update, status, log-lines."""
+        return follow(self._connect(f"/api/jobs/{job_id}/stream"), since=since)
+
+    def generate(self, checkpoint: str, prompt: str, **fields: Any) -> Generation:
+        """Text that goes on from `prompt`; `fields` in snake_case (max_tokens, gating_mode, modulation, …)."""
+        body = _body(checkpoint=checkpoint, prompt=prompt, **fields)
+        reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
+        return Generation.model_validate(reply.json())
+
+    def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Iterator[Event]:
+        """`token` events, and at the end one `done` with the whole reply; an error of the engine is raised."""
+        body = _body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
+        try:
+            with self._http.stream("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS) as response:
+                raise_for_problem(response)
+                for event in parse_events(response.iter_lines()):
+                    if event.name == "error":
+                        problem = event.data if isinstance(event.data, dict) else {}
+                        detail = problem.get("message") or problem.get("detail")
+                        raise to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
+                    yield event
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+
+    def _result(self, experiment_id: str, name: str) -> dict[str, Any]:
+        reply = self._request("GET", f"/api/experiments/{experiment_id}/{name}").json()
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _get(self, kind: type[R], path: str, **query: Any) -> R:
+        given = {key: value for key, value in query.items() if value is not None}
+        return kind.model_validate(self._request("GET", path, params=given).json())
+
+    def _post(self, kind: type[R], path: str, body: Any, headers: dict[str, str] | None = None) -> R:
+        return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        raise_for_problem(response)
+        return response
+
+    def _connect(self, path: str) -> Any:
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
+
+        def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
+            return self._http.stream("GET", path, headers=headers, timeout=timeout)
+
+        return connect
+
+    def _away(self, error: httpx.TransportError) -> TidalError:
+        if isinstance(error, httpx.ReadTimeout):
+            return UnavailableError(f"{self.url} did not answer in time")
+        return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
+
+
+def _body(**fields: Any) -> dict[str, Any]:
+    """camelCase names, without what was not given."""
+    return {_camel(name): value for name, value in fields.items() if value is not None}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
