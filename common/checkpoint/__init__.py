@@ -1,0 +1,23 @@
+"""Weights and training state on disk: every format of the original, and our own hashed, atomic checkpoints.
+
+Nothing here unpickles code: `.pth` files are read with `weights_only=True`, weights of our own are safetensors.
+"""
+
+from common.checkpoint.files import safe_load
+from common.checkpoint.manager import CheckpointInfo, CheckpointManager, SkippedCheckpoint
+from common.checkpoint.model_file import Migration, load_model, migrate_checkpoint, save_model
+from common.checkpoint.policy_file import load_policy_file
+from common.checkpoint.state import export_legacy_state_dict
+
+__all__ = [
+    "CheckpointInfo",
+    "CheckpointManager",
+    "Migration",
+    "SkippedCheckpoint",
+    "export_legacy_state_dict",
+    "load_model",
+    "load_policy_file",
+    "migrate_checkpoint",
+    "safe_load",
+    "save_model",
+]

@@ -1,0 +1,179 @@
+"""Reading and writing single files so that a crash, a full disk or a hostile file does no harm.
+
+Writes go to a temporary name, are flushed to the disk and renamed; reads never run code from the file. Leaves out what
+the tensors mean (`state`) and directories of checkpoints (`manager`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import uuid
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.errors import CheckpointError, NotFoundError, StorageError
+
+METADATA_KEY = "tidal"
+"""Key of our JSON in the header of a safetensors file."""
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
+    """The object in a file written by torch.save, tensors and plain containers only.
+
+    Raises NotFoundError when there is no such file, CheckpointError when it is truncated, not a checkpoint, or holds
+    pickled code (which is never run).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        raise CheckpointError(f"{path}: the file is empty")
+    is_zip = head == b"PK\x03\x04"
+    if is_zip and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: the file is truncated (its zip directory is missing); copy it again")
+    try:
+        with warnings.catch_warnings():
+            # torch warns about the protocol of a plain pickle before it refuses it; the refusal is enough.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if is_zip or "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            raise CheckpointError(
+                f"{path}: holds pickled objects other than tensors and plain values, which Tidal never loads; "
+                "save a state dict instead of a whole module"
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint (no file of torch.save)") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, OSError) as error:
+        state = "damaged" if is_zip else "not a checkpoint (no file of torch.save)"
+        raise CheckpointError(f"{path}: {state}: {_first_line(error)}") from error
+
+
+def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, and our JSON in its header ({} without). Raises CheckpointError when damaged."""
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such checkpoint file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = (file.metadata() or {}).get(METADATA_KEY, "{}")
+        values = json.loads(metadata)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {_first_line(error)}") from error
+    return tensors, values if isinstance(values, dict) else {}
+
+
+def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors detached, on the CPU, contiguous and without shared memory, as safetensors wants them."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu").contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != value.numel() * value.element_size():
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        result[name] = value
+    return result
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file in place and flush it to the disk; the caller renames. OSError where that fails."""
+    try:
+        save_file(independent(tensors), path, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, _first_line(error)) from error
+    flush(path)
+
+
+def write_object(path: Path, value: Any) -> None:
+    """torch.save in place, flushed to the disk; the caller renames.
+
+    Raises TypeError when `value` could not be read back with weights_only, OSError when the disk refuses.
+    """
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:
+        # torch's writer hides the errno; a refused write is nearly always a full disk.
+        raise OSError(errno.ENOSPC, f"the disk refused a write: {_first_line(error)}") from error
+    unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    if unsafe:
+        raise TypeError(f"state holds {', '.join(sorted(unsafe))}; keep tensors, numbers, text, lists and dicts only")
+    flush(path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Indented JSON in place, flushed to the disk."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    flush(path)
+
+
+def flush(path: Path) -> None:
+    """fsync of a file or directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; StorageError and no change where that fails."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        require_space(path.parent, needed_bytes)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            write(temporary)
+            temporary.replace(path)
+            flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """OSError (ENOSPC) when the file system of `directory` has less than `needed_bytes` free."""
+    free = shutil.disk_usage(directory).free
+    if free < needed_bytes:
+        raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says what could not be written and why."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in reason
+        advice = "free some space; what was written before is intact" if full else "what was written before is intact"
+        raise StorageError(f"{path}: cannot be written ({reason}); {advice}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__

@@ -1,0 +1,245 @@
+"""Training checkpoints in one directory: written whole or not at all, verified before they are trusted.
+
+`step-000000123/` holds `weights.safetensors`, `training_state.pt` (optimiser, schedules, random states; read with
+weights_only) and `manifest.json` with the SHA-256 of both. Everything is written under a temporary name, flushed to
+the disk and renamed. Leaves out what the state means: `common.training` and `common.rl` fill it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.checkpoint.files import (
+    flush,
+    load_tensors,
+    require_space,
+    safe_load,
+    sha256_of,
+    storage_errors,
+    write_json,
+    write_object,
+    write_tensors,
+)
+from common.errors import CheckpointError
+
+WEIGHTS = "weights.safetensors"
+STATE = "training_state.pt"
+MANIFEST = "manifest.json"
+FORMAT = 1
+ABANDONED_SECONDS = 3600.0
+"""Temporary folders older than this belong to a writer that died."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """One checkpoint as its manifest describes it."""
+
+    name: str
+    path: Path
+    step: int
+    created_at: datetime
+    """UTC."""
+    sha256: str
+    """Of weights.safetensors."""
+    size_bytes: int
+    """Of both files."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SkippedCheckpoint:
+    """A folder that `latest` could not trust."""
+
+    name: str
+    reason: str
+
+
+class CheckpointManager:
+    """The checkpoints of one experiment. One writer at a time; readers may look at any moment."""
+
+    def __init__(self, directory: Path, *, keep_last: int, prefix: str = "step") -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}; at least 1 checkpoint has to stay")
+        self.directory = Path(directory)
+        self.keep_last = keep_last
+        self.prefix = prefix
+        self.skipped: list[SkippedCheckpoint] = []
+        """What the last call of `latest` passed over."""
+        self._pattern = re.compile(rf"^{re.escape(prefix)}-(\d{{9,}})(?:\.(\d+))?$")
+
+    def save(
+        self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], *, meta: Mapping[str, Any]
+    ) -> CheckpointInfo:
+        """Write a checkpoint and drop the oldest beyond keep_last.
+
+        Raises StorageError when the disk refuses (nothing half-written stays, older checkpoints are untouched),
+        TypeError when `state` holds anything that weights_only would not read back.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}; it counts from 0")
+        with storage_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_abandoned()
+            require_space(self.directory, sum(t.numel() * t.element_size() for t in weights.values()))
+            temporary = self.directory / f".tmp-{uuid.uuid4().hex}"
+            temporary.mkdir()
+            try:
+                info = self._write(temporary, step, weights, state, meta)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        self._prune()
+        return info
+
+    def list(self) -> Sequence[CheckpointInfo]:
+        """All checkpoints with a readable manifest and files of the right size, oldest first; no hash is computed."""
+        found = []
+        for path in self._folders():
+            try:
+                found.append(read_info(path))
+            except CheckpointError:
+                continue
+        return found
+
+    def latest(self) -> CheckpointInfo | None:
+        """The newest checkpoint whose hashes verify, None without; damaged newer ones are listed in `skipped`."""
+        self.skipped = []
+        for path in reversed(self._folders()):
+            try:
+                info = read_info(path)
+                verify(path)
+            except CheckpointError as error:
+                self.skipped.append(SkippedCheckpoint(path.name, error.message))
+                continue
+            return info
+        return None
+
+    def load(
+        self, info: CheckpointInfo, map_location: torch.device | str = "cpu"
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and state of a checkpoint; CheckpointError when it is damaged."""
+        weights, _ = load_tensors(info.path / WEIGHTS, device=map_location)
+        state = safe_load(info.path / STATE, map_location=map_location)
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{info.path / STATE}: expected a mapping, found {type(state).__name__}")
+        return weights, state
+
+    def _write(
+        self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], meta: Mapping[str, Any]
+    ) -> CheckpointInfo:
+        write_tensors(folder / WEIGHTS, weights, meta)
+        write_object(folder / STATE, dict(state))
+        files = {
+            name: {"sha256": sha256_of(folder / name), "size_bytes": (folder / name).stat().st_size}
+            for name in (WEIGHTS, STATE)
+        }
+        created_at = datetime.now(UTC)
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "created_at": created_at.isoformat(),
+            "files": files,
+            "meta": dict(meta),
+        }
+        write_json(folder / MANIFEST, manifest)
+        flush(folder)
+        target = self._free_name(step)
+        folder.rename(target)
+        flush(self.directory)
+        return read_info(target)
+
+    def _free_name(self, step: int) -> Path:
+        # The same step may be written twice (pause right after a timed checkpoint); never replace the older one.
+        target, revision = self.directory / f"{self.prefix}-{step:09d}", 0
+        while target.exists():
+            revision += 1
+            target = self.directory / f"{self.prefix}-{step:09d}.{revision}"
+        return target
+
+    def _folders(self) -> Sequence[Path]:
+        if not self.directory.is_dir():
+            return []
+        numbered = []
+        for path in self.directory.iterdir():
+            match = self._pattern.match(path.name)
+            if match and path.is_dir():
+                numbered.append((int(match[1]), int(match[2] or 0), path))
+        return [path for _, _, path in sorted(numbered)]
+
+    def _prune(self) -> None:
+        kept = self.list()[-self.keep_last :]
+        oldest = self._folders().index(kept[0].path) if kept else 0
+        for path in self._folders()[:oldest]:
+            # Without its manifest a half-removed folder can never be resumed from.
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_abandoned(self) -> None:
+        for path in self.directory.glob(".tmp-*"):
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """The checkpoint in a folder by its manifest; CheckpointError when that or a file is missing or cut short."""
+    manifest = _manifest(path)
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != entry["size_bytes"]:
+            raise CheckpointError(f"{file}: missing or not {entry['size_bytes']} bytes long")
+    return CheckpointInfo(
+        name=path.name,
+        path=path,
+        step=int(manifest["step"]),
+        created_at=datetime.fromisoformat(manifest["created_at"]),
+        sha256=manifest["files"][WEIGHTS]["sha256"],
+        size_bytes=sum(entry["size_bytes"] for entry in manifest["files"].values()),
+        meta=manifest["meta"],
+    )
+
+
+def verify(path: Path) -> None:
+    """CheckpointError when a file of the checkpoint folder differs from the SHA-256 in its manifest."""
+    for name, entry in _manifest(path)["files"].items():
+        if sha256_of(path / name) != entry["sha256"]:
+            raise CheckpointError(f"{path / name}: its SHA-256 differs from the manifest; the file is damaged")
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Verified weights and meta of one checkpoint folder, training state left aside."""
+    info = read_info(path)
+    verify(path)
+    weights, _ = load_tensors(path / WEIGHTS)
+    return weights, info.meta
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        known = (
+            manifest["format"] == FORMAT
+            and isinstance(manifest["meta"], dict)
+            and isinstance(manifest["created_at"], str)
+            and isinstance(manifest["step"], int)
+            and set(manifest["files"]) == {WEIGHTS, STATE}
+            and all(isinstance(entry["size_bytes"], int) for entry in manifest["files"].values())
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no checkpoint folder (it has no {MANIFEST})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: the manifest cannot be read ({error})") from error
+    if not known:
+        raise CheckpointError(f"{file}: not a manifest of format {FORMAT}")
+    return dict(manifest)

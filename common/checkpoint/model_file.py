@@ -1,0 +1,166 @@
+"""One language model in one file or checkpoint directory: load any format, save ours, migrate the original's.
+
+A file of ours has a manifest beside it, `<file name>.json`: the model's configuration, whether its gates were trained
+with modulation, and the file's SHA-256. Files of the original have none; their shapes tell, and their gates count as
+untrained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from common.checkpoint.files import (
+    load_tensors,
+    safe_load,
+    sha256_of,
+    write_atomic,
+    write_json,
+    write_object,
+    write_tensors,
+)
+from common.checkpoint.manager import read_checkpoint
+from common.checkpoint.state import (
+    DEFAULT_GATE_COLUMN,
+    build_model,
+    export_legacy_state_dict,
+    infer_config,
+    migrate_gates,
+    unwrap,
+)
+from common.config.lm import ModelConfig
+from common.errors import CheckpointError, NotFoundError, StorageError
+from common.model import TransformerLM
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What `migrate_checkpoint` did."""
+
+    path: Path
+    gates_migrated: int
+    """Gates that had more than one input."""
+    num_parameters: int
+
+
+def load_model(
+    path: str | Path, *, device: torch.device | str = "cpu", gate_column: int = DEFAULT_GATE_COLUMN
+) -> TransformerLM:
+    """The model in `path`, in evaluation mode, float32.
+
+    Reads raw, wrapped, compiled and three-gate `.pth` files of the original in any combination (of older gates column
+    `gate_column` is kept), our `.safetensors` and `.pth`, and our checkpoint directories. Raises NotFoundError when
+    there is no such file, CheckpointError when it is damaged, unsafe or no language model.
+    """
+    model, _ = _load(Path(path), gate_column)
+    return model.to(device)
+
+
+def save_model(model: TransformerLM, path: str | Path) -> Path:
+    """Write the model as `.safetensors`, or as `.pth` that the original loads, with its manifest beside it.
+
+    Atomic. Raises CheckpointError for another suffix, StorageError when the disk refuses.
+    """
+    path = Path(path)
+    state = export_legacy_state_dict(model)
+    meta = model_meta(model.config, gates_trained=model.gates_trained)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    sidecar = _sidecar(path)
+    if path.suffix not in (".safetensors", ".pth"):
+        raise CheckpointError(
+            f"{path}: a model is saved as .safetensors or .pth, not {path.suffix or 'without suffix'}"
+        )
+
+    def write(temporary: Path) -> None:
+        if path.suffix == ".safetensors":
+            write_tensors(temporary, state, meta)
+        else:
+            write_object(temporary, state)
+
+    # A manifest must never stand beside weights it does not describe.
+    sidecar.unlink(missing_ok=True)
+    write_atomic(path, write, needed_bytes=size)
+    manifest = {**meta, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
+    write_atomic(sidecar, lambda temporary: write_json(temporary, manifest))
+    return path
+
+
+def model_meta(config: ModelConfig, *, gates_trained: bool) -> dict[str, Any]:
+    """What a manifest says about a language model."""
+    return {"kind": "lm", "model": config.model_dump(mode="json"), "gates_trained": gates_trained}
+
+
+def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> Migration:
+    """Write the model in `src`, whatever its form, to `dst` (.pth or .safetensors) with one-input gates.
+
+    Raises StorageError when `dst` exists, so that nothing is lost by a slip.
+    """
+    src, dst = Path(src), Path(dst)
+    if dst.exists():
+        raise StorageError(f"{dst}: exists already; choose another name or remove it first")
+    model, changed = _load(src, column)
+    save_model(model, dst)
+    return Migration(dst, changed, model.num_parameters)
+
+
+def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
+    where = str(path)
+    meta: Mapping[str, Any]
+    if path.is_dir():
+        loaded, meta = read_checkpoint(path)
+        if meta.get("kind", "lm") != "lm":
+            raise CheckpointError(f"{where}: this is a {meta['kind']} checkpoint, not a language model")
+    elif path.suffix == ".safetensors":
+        loaded, header = load_tensors(path)
+        meta = _read_sidecar(path) or header
+    else:
+        loaded = safe_load(path)
+        meta = _read_sidecar(path)
+    state, changed = migrate_gates(unwrap(loaded, where), gate_column, where)
+    config = _config_of(meta, where) or infer_config(state, where)
+    model = build_model(state, config, where)
+    model.gates_trained = bool(meta.get("gates_trained", False))
+    return model, changed
+
+
+def _config_of(meta: Mapping[str, Any], where: str) -> ModelConfig | None:
+    if "model" not in meta:
+        return None
+    try:
+        return ModelConfig.model_validate(meta["model"])
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: the manifest's model is invalid: {error.errors()[0]['msg']}") from error
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    sidecar = _sidecar(path)
+    try:
+        meta = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{sidecar}: the manifest cannot be read ({error}); remove it or copy it again"
+        ) from error
+    if not isinstance(meta, dict) or not path.is_file():
+        raise (
+            NotFoundError(f"{path}: no such checkpoint file")
+            if isinstance(meta, dict)
+            else CheckpointError(f"{sidecar}: the manifest is no JSON object; remove it or copy it again")
+        )
+    if sha256_of(path) != meta.get("sha256"):
+        raise CheckpointError(
+            f"{path}: its SHA-256 differs from the manifest {sidecar.name}; copy the file again, "
+            "or remove the manifest if you replaced the file on purpose"
+        )
+    return meta

@@ -1,0 +1,45 @@
+"""Controller checkpoints: `rl_checkpoint_*.pth` of the original and checkpoint folders of our own.
+
+Gives the mapping with `agent_state_dict` and what else the file holds; `common.controller` makes a policy of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.checkpoint.files import safe_load
+from common.checkpoint.manager import read_checkpoint
+from common.checkpoint.state import strip_prefix
+from common.errors import CheckpointError
+
+FIRST_NAME = "feature_extractor.0.weight"
+AGENT = "agent_state_dict"
+
+
+def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """What the file holds, with a mapping of tensors under `agent_state_dict` for certain.
+
+    A bare policy state dict is put there. Raises NotFoundError when there is no such file, CheckpointError when it is
+    damaged, unsafe or no controller.
+    """
+    path = Path(path)
+    if path.is_dir():
+        weights, meta = read_checkpoint(path)
+        if meta.get("kind") != "rl":
+            raise CheckpointError(f"{path}: this is a {meta.get('kind', 'nameless')} checkpoint, not a controller")
+        loaded: Any = {**meta, AGENT: {name: tensor.to(map_location) for name, tensor in weights.items()}}
+    else:
+        loaded = safe_load(path, map_location=map_location)
+    if isinstance(loaded, Mapping) and AGENT not in loaded and FIRST_NAME in map(strip_prefix, map(str, loaded)):
+        loaded = {AGENT: loaded}
+    if not isinstance(loaded, Mapping) or not isinstance(loaded.get(AGENT), Mapping):
+        raise CheckpointError(f"{path}: not a controller checkpoint (it has no {AGENT})")
+    agent = {strip_prefix(str(name)): value for name, value in loaded[AGENT].items()}
+    if FIRST_NAME not in agent or not all(isinstance(value, Tensor) for value in agent.values()):
+        raise CheckpointError(f"{path}: its {AGENT} is not that of a controller")
+    return {**loaded, AGENT: agent}

@@ -1,0 +1,129 @@
+"""State dicts of the language model: from any form the original wrote to exactly ours, and back.
+
+Three forms combine: wrapped under `model_state_dict`, names prefixed `_orig_mod.` by torch.compile, gates with three
+inputs (creativity, focus, stability) instead of one. Shapes alone give the configuration. No files here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from common.checkpoint.files import independent
+from common.config.lm import ModelConfig
+from common.errors import CheckpointError
+from common.model import TransformerLM
+
+COMPILED_PREFIX = "_orig_mod."
+WRAPPER = "model_state_dict"
+DEFAULT_GATE_COLUMN = 2
+_BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
+
+
+def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
+    """The state dict in what a file held, names without the compile prefix. CheckpointError when there is none."""
+    if isinstance(loaded, Mapping) and WRAPPER in loaded:
+        loaded = loaded[WRAPPER]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{where}: expected a state dict, found {type(loaded).__name__}")
+    if "agent_state_dict" in loaded or any(str(name).startswith("feature_extractor.") for name in loaded):
+        raise CheckpointError(f"{where}: this is a controller (policy) checkpoint, not a language model")
+    state = {strip_prefix(str(name)): value for name, value in loaded.items()}
+    others = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
+    if others:
+        raise CheckpointError(f"{where}: not a language model; these entries are no tensors: {_some(others)}")
+    return state
+
+
+def strip_prefix(name: str) -> str:
+    """The name without `_orig_mod.`, which torch.compile puts in front."""
+    return name.removeprefix(COMPILED_PREFIX)
+
+
+def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple[dict[str, Tensor], int]:
+    """The state with every gate reduced to one input, its column `column`; and how many gates that changed."""
+    migrated, changed = dict(state), 0
+    for name, tensor in state.items():
+        if name.endswith("_gate.net.0.weight") and tensor.dim() == 2 and tensor.shape[1] > 1:
+            if not 0 <= column < tensor.shape[1]:
+                raise CheckpointError(
+                    f"{where}: {name} has {tensor.shape[1]} gate inputs; choose a column of 0..{tensor.shape[1] - 1}, "
+                    f"not {column}"
+                )
+            migrated[name] = tensor[:, column : column + 1].clone()
+            changed += 1
+    return migrated, changed
+
+
+def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> ModelConfig:
+    """The configuration that the shapes imply, with `known` fields on top.
+
+    V and D from the embedding, context and head width from rope_cos, heads = D / head width, FFN from ffn.0. Dropout
+    and the rotary base leave no trace in shapes and keep their defaults; the rotary tables come from the file anyway.
+    """
+    blocks = {int(match[1]) for match in map(_BLOCK.match, state) if match}
+    shapes: dict[str, tuple[int, int]] = {}
+    for name in (
+        "token_embeddings.weight",
+        "rope_cos",
+        "transformer_blocks.0.ffn.0.weight",
+        "transformer_blocks.0.attn_gate.net.0.weight",
+    ):
+        if name not in state or state[name].dim() != 2:
+            raise CheckpointError(f"{where}: not a Tidal language model; {name} is missing or no matrix")
+        rows, columns = state[name].shape
+        shapes[name] = (rows, columns)
+    vocab_size, d_model = shapes["token_embeddings.weight"]
+    context_length, head_dim = shapes["rope_cos"]
+    if head_dim == 0 or d_model % head_dim:
+        raise CheckpointError(f"{where}: head width {head_dim} of rope_cos does not divide the width {d_model}")
+    values = {
+        "vocab_size": vocab_size,
+        "d_model": d_model,
+        "num_layers": max(blocks) + 1,
+        "num_heads": d_model // head_dim,
+        "ffn_dim": shapes["transformer_blocks.0.ffn.0.weight"][0],
+        "context_length": context_length,
+        "gate_hidden_dim": shapes["transformer_blocks.0.attn_gate.net.0.weight"][0],
+    }
+    try:
+        return ModelConfig.model_validate({**values, **known})
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: its shapes make no valid model: {error.errors()[0]['msg']}") from error
+
+
+def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) -> TransformerLM:
+    """A model in evaluation mode that owns these tensors (as float32). CheckpointError where names or shapes differ."""
+    with torch.device("meta"):
+        model = TransformerLM(config)
+    expected = model.state_dict()
+    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    wrong = [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    findings = [f"missing {_some(missing)}"] * bool(missing) + [f"unknown {_some(unexpected)}"] * bool(unexpected)
+    findings += [_some(wrong)] * bool(wrong)
+    if findings:
+        raise CheckpointError(f"{where}: does not fit the model: {'; '.join(findings)}")
+    model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()}, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval()
+
+
+def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict as the original reads it (strictly): its names, float32, on the CPU, rotary tables included."""
+    state = {strip_prefix(name): tensor.float() for name, tensor in model.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in independent(state).items()}
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
