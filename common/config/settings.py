@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(60.0, gt=0)
     """What a worker has for checkpoint and release after SIGTERM."""
     max_infra_restarts: int = Field(3, ge=1)
+    """A job fails at so many lost attempts without a new checkpoint."""
+    max_user_failures: int = Field(0, ge=0)
+    """Python errors and CUDA out of memory a job survives; 0: fails at once."""
     lm_training_concurrency: int = Field(1, ge=1)
     rl_training_concurrency: int = Field(1, ge=1)
     other_concurrency: int = Field(4, ge=1)

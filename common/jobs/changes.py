@@ -1,0 +1,108 @@
+"""The one guarded update: every change of a job's status goes through `move`, with its event and its outbox rows.
+
+`lock` takes the row; `move` writes along the table of transitions, fenced by id, attempt and present status; `note`
+writes an event without a change of status. Nothing here commits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from common.db import Job, JobEvent
+from common.errors import LeaseLostError, NotFoundError
+from common.jobs import outbox
+from common.jobs.status import LEASED, TERMINAL, JobStatus, Writer, may_move
+
+Actor = Literal["api", "worker", "reaper", "system"]
+_ACTOR: dict[Writer, Actor] = {
+    Writer.API: "api",
+    Writer.CLAIMER: "worker",
+    Writer.OWNER: "worker",
+    Writer.REAPER: "reaper",
+}
+
+
+def lock(session: Session, job_id: str) -> Job:
+    """The row, locked until the end of the transaction and read afresh; NotFoundError when there is none."""
+    query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    job = session.scalars(query).one_or_none()
+    if job is None:
+        raise NotFoundError(f"there is no job {job_id!r}")
+    return job
+
+
+def move(
+    session: Session,
+    job: Job,
+    target: JobStatus,
+    *,
+    writer: Writer,
+    event: str,
+    details: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Job:
+    """Move the locked `job` to `target`, setting `fields` as well, and write event, job-update and doorbell.
+
+    Lease columns are cleared where `target` has none, `finished_at` is set where it is terminal. Whoever frees a
+    slot, or makes a job claimable, rings. Raises ValueError for a move outside the table, LeaseLostError when the row
+    is no longer as `job` says.
+    """
+    source = JobStatus(job.status)
+    if not may_move(source, target, writer):
+        raise ValueError(f"job {job.id}: the {writer} may not move it from {source} to {target}")
+    values: dict[str, Any] = {"status": target, "updated_at": func.now()}
+    if target not in LEASED:
+        values |= {"lease_owner": None, "lease_expires_at": None}
+    if target is not JobStatus.STALE:
+        values |= {"status_before_stale": None, "stale_at": None}
+    if target in TERMINAL:
+        values["finished_at"] = func.now()
+    moved = session.scalars(
+        update(Job)
+        .where(Job.id == job.id, Job.attempt == job.attempt, Job.status == source)
+        .values(**(values | fields))
+        .returning(Job),
+        execution_options={"populate_existing": True, "synchronize_session": False},
+    ).one_or_none()
+    if moved is None:
+        raise LeaseLostError(f"job {job.id} is no longer {source} at attempt {job.attempt}")
+    write_event(session, moved, event, actor=_ACTOR[writer], source=source, target=target, details=details)
+    outbox.announce(session, moved, event)
+    if target is JobStatus.PENDING or (source in LEASED and target not in LEASED):
+        outbox.ring(session, moved.queue)
+    return moved
+
+
+def note(
+    session: Session, job: Job, event: str, *, actor: Actor, details: dict[str, Any] | None = None, publish: bool = True
+) -> None:
+    """An event about the locked `job` that leaves its status as it is; `publish` adds a job-update."""
+    write_event(session, job, event, actor=actor, source=None, target=None, details=details)
+    if publish:
+        outbox.announce(session, job, event)
+
+
+def write_event(
+    session: Session,
+    job: Job,
+    event: str,
+    *,
+    actor: Actor,
+    source: JobStatus | None,
+    target: JobStatus | None,
+    details: dict[str, Any] | None,
+) -> None:
+    """One row of `job_events`."""
+    row = {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "event": event,
+        "actor": actor,
+        "from_status": source,
+        "to_status": target,
+        "details": details or {},
+    }
+    session.execute(insert(JobEvent).values(row))

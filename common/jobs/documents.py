@@ -1,0 +1,54 @@
+"""A job row as the JSON object that goes over the wire: camelCase keys, times in ISO 8601 UTC.
+
+The `job-update` events carry it. The payload and the idempotency columns stay behind.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from common.db.models import Job
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """Everything a list or a page shows of `job`, without its payload."""
+    return {
+        "id": job.id,
+        "type": job.type,
+        "name": job.name,
+        "tags": list(job.tags),
+        "status": job.status,
+        "desiredState": job.desired_state,
+        "cancelRequested": job.cancel_requested,
+        "attempt": job.attempt,
+        "priority": job.priority,
+        "queue": job.queue,
+        "gpus": job.gpus,
+        "experimentId": job.experiment_id,
+        "parentId": job.parent_id,
+        "worker": job.lease_owner,
+        "statusBeforeStale": job.status_before_stale,
+        "infraRestarts": job.infra_restarts,
+        "userFailures": job.user_failures,
+        "checkpointRef": job.checkpoint_ref,
+        "checkpointStep": job.checkpoint_step,
+        "progress": {
+            "step": job.progress_step,
+            "totalSteps": job.progress_total_steps,
+            "etaSeconds": job.progress_eta_seconds,
+            "phase": job.progress_phase,
+        },
+        "errorCode": job.error_code,
+        "errorMessage": job.error_message,
+        "notBefore": timestamp(job.not_before),
+        "createdAt": timestamp(job.created_at),
+        "updatedAt": timestamp(job.updated_at),
+        "startedAt": timestamp(job.started_at),
+        "finishedAt": timestamp(job.finished_at),
+    }
+
+
+def timestamp(time: datetime | None) -> str | None:
+    """ISO 8601 in UTC with a Z, microseconds kept."""
+    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,98 @@
+"""Experiment rows and their names, made at submission.
+
+`YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: time of the database (UTC), commit of this installation or `nogit`, and
+the first ten hex digits of the SHA-256 of the configuration file's bytes, as the trainer writes it with
+`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, evaluations `-evaluation_…` and ablations
+`-ablation_…` of their whole payload. A second experiment with that name in one second gets `-2`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from common.config import PROJECT_ROOT, dump_yaml
+from common.db import Experiment
+from common.errors import ConflictError
+from common.jobs.payloads import Ablation, Evaluation, LmTraining, Payload, RlTraining
+
+MOST_IN_ONE_SECOND = 1000
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """TIDAL_COMMIT (set in images), else the short hash of the checkout, else `nogit`."""
+    given = os.environ.get("TIDAL_COMMIT", "").strip()
+    if given:
+        return re.sub(r"[^0-9A-Za-z]", "", given)[:12] or "nogit"
+    if not (PROJECT_ROOT / ".git").exists():
+        return "nogit"
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "nogit"
+    return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else "nogit"
+
+
+def label(payload: Payload) -> str:
+    """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, `ablation_<hex>`."""
+    source: BaseModel = payload
+    kind = "evaluation"
+    if isinstance(payload, LmTraining):
+        source, kind = payload.config, "config"
+    elif isinstance(payload, RlTraining):
+        source, kind = payload.config, "rl"
+    elif isinstance(payload, Ablation):
+        kind = "ablation"
+    return f"{kind}_{hashlib.sha256(dump_yaml(source).encode()).hexdigest()[:10]}"
+
+
+def experiment_type(payload: Payload) -> str:
+    """lm, rl, evaluation or ablation."""
+    return {"config": "lm"}.get(kind := label(payload).rsplit("_", 1)[0], kind)
+
+
+def source_checkpoint(payload: Payload) -> str | None:
+    """The checkpoint an experiment builds on, `<experiment id>/<file>`."""
+    if isinstance(payload, LmTraining):
+        return payload.initial_checkpoint
+    if isinstance(payload, RlTraining | Evaluation | Ablation):
+        return payload.checkpoint
+    return None
+
+
+def create_experiment(
+    session: Session, payload: Payload, *, name: str | None = None, tags: tuple[str, ...] = ()
+) -> str:
+    """Insert the experiment of a new job and return its id.
+
+    Two submissions in one second race for the plain name; the primary key decides, the loser takes the next suffix.
+    """
+    time = session.scalar(select(func.to_char(func.timezone("UTC", func.now()), "YYYYMMDD-HH24MISS")))
+    plain = f"{time}-commit_{commit()}-{label(payload)}"
+    source = source_checkpoint(payload)
+    values: dict[str, Any] = {
+        "type": experiment_type(payload),
+        "name": name,
+        "tags": list(tags),
+        "config": payload.model_dump(mode="json"),
+        "source_experiment_id": source.split("/", 1)[0] if source else None,
+        "source_checkpoint": source,
+    }
+    for number in range(1, MOST_IN_ONE_SECOND):
+        candidate = plain if number == 1 else f"{plain}-{number}"
+        statement = insert(Experiment).values(id=candidate, **values).on_conflict_do_nothing().returning(Experiment.id)
+        if session.scalar(statement) is not None:
+            return candidate
+    raise ConflictError(f"{MOST_IN_ONE_SECOND} experiments named {plain} in one second; submit again")

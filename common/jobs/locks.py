@@ -1,0 +1,28 @@
+"""The advisory locks of the database: one key per purpose, all ending with the transaction (safe behind a pooler)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+SWEEP: Final = 7_310_002
+RELAY: Final = 7_310_003
+_TYPE: Final = 7_310_004
+_IDEMPOTENCY: Final = 7_310_005
+
+
+def try_lock(session: Session, key: int) -> bool:
+    """Take `key` for this transaction if it is free."""
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+
+def lock_type(session: Session, job_type: str) -> None:
+    """Serialise the claims of one job type. Whoever needs several takes them in alphabetical order."""
+    session.execute(select(func.pg_advisory_xact_lock(_TYPE, func.hashtext(job_type))))
+
+
+def lock_idempotency_key(session: Session, key: str) -> None:
+    """Serialise submissions with one Idempotency-Key."""
+    session.execute(select(func.pg_advisory_xact_lock(_IDEMPOTENCY, func.hashtext(key))))

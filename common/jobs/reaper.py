@@ -1,0 +1,161 @@
+"""The reaper: finds attempts whose lease lapsed, and judges them after a quarantine.
+
+    active, lease past                       → stale
+    stale, quarantine (from lease end) over  → cancelled (wish stop), pending, or failed `worker_lost` (budget spent)
+
+It only acts after the lease lapsed and compares attempts under row locks. After losing the database it marks nothing
+until contact has been unbroken for a while: owners were cut off too and must get their chance to renew first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from common.config import Settings
+from common.db import Job
+from common.jobs.changes import move
+from common.jobs.clock import now_plus, seconds
+from common.jobs.retry import Fault, judge
+from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
+
+BATCH = 200
+
+
+class Contact:
+    """How long the database has answered without a break, by this process's monotonic clock.
+
+    A new process begins without contact: it cannot know what happened before.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    def made(self) -> None:
+        """The database has answered."""
+        if self._since is None:
+            self._since = self._clock()
+
+    def lost(self) -> None:
+        """The database has not answered."""
+        self._since = None
+
+    def settled(self, wanted_seconds: float) -> bool:
+        """Whether contact has lasted `wanted_seconds`."""
+        return self._since is not None and self._clock() - self._since >= wanted_seconds
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """Rows per outcome of one pass."""
+
+    stale: int = 0
+    requeued: int = 0
+    cancelled: int = 0
+    failed: int = 0
+
+
+def reap(session: Session, settings: Settings) -> Reaped:
+    """One pass: mark, then judge. The caller holds the sweep lock and commits."""
+    stale = mark_stale(session)
+    outcomes = [_judge(session, job, settings) for job in _judgeable(session, settings)]
+    return Reaped(
+        stale=stale,
+        requeued=outcomes.count(JobStatus.PENDING),
+        cancelled=outcomes.count(JobStatus.CANCELLED),
+        failed=outcomes.count(JobStatus.FAILED),
+    )
+
+
+def mark_stale(session: Session) -> int:
+    """Mark every active job whose lease is past; returns how many.
+
+    A row its owner is writing at this moment is left for the next pass.
+    """
+    lapsed = (
+        select(Job)
+        .where(Job.status.in_(ACTIVE), Job.lease_expires_at < func.now())
+        .order_by(Job.lease_expires_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    jobs = session.scalars(lapsed).all()
+    for job in jobs:
+        details = {"worker": job.lease_owner, "before": job.status}
+        move(
+            session,
+            job,
+            JobStatus.STALE,
+            writer=Writer.REAPER,
+            event="stale",
+            details=details,
+            status_before_stale=job.status,
+            stale_at=func.now(),
+        )
+    return len(jobs)
+
+
+def _judgeable(session: Session, settings: Settings) -> list[Job]:
+    over = (
+        select(Job)
+        .where(
+            Job.status == JobStatus.STALE,
+            Job.lease_expires_at + seconds(settings.quarantine_seconds) < func.now(),
+        )
+        .order_by(Job.lease_expires_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    return list(session.scalars(over))
+
+
+def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
+    details = {"reason": Fault.WORKER_LOST.value, "worker": job.lease_owner, "before": job.status_before_stale}
+    if job.desired_state == DesiredState.STOP:
+        target, event = JobStatus.CANCELLED, "cancelled"
+        move(session, job, target, writer=Writer.REAPER, event=event, details=details, progress_phase=None)
+        return target
+    verdict = judge(
+        Fault.WORKER_LOST,
+        infra_restarts=job.infra_restarts,
+        user_failures=job.user_failures,
+        max_infra_restarts=settings.max_infra_restarts,
+        max_user_failures=settings.max_user_failures,
+    )
+    if verdict.retry:
+        not_before = now_plus(verdict.delay_seconds) if verdict.delay_seconds else job.not_before
+        move(
+            session,
+            job,
+            JobStatus.PENDING,
+            writer=Writer.REAPER,
+            event="restarted",
+            details=details,
+            infra_restarts=verdict.infra_restarts,
+            not_before=not_before,
+            progress_phase=None,
+        )
+        return JobStatus.PENDING
+    move(
+        session,
+        job,
+        JobStatus.FAILED,
+        writer=Writer.REAPER,
+        event="failed",
+        details=details,
+        infra_restarts=verdict.infra_restarts,
+        error_code=Fault.WORKER_LOST.value,
+        error_message=(
+            f"The worker was lost {verdict.infra_restarts} times without a new checkpoint in between. "
+            "Look at the logs of the last attempts and at the host's memory."
+        ),
+        progress_phase=None,
+    )
+    return JobStatus.FAILED

@@ -1,0 +1,77 @@
+"""Files an attempt has written, registered under its fencing token: checkpoints to resume from, and final artifacts.
+
+The file exists, whole, before its row does. Leaves out: writing and pruning files (`common.checkpoint`).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from common.db import Checkpoint, Job
+from common.jobs.changes import note
+from common.jobs.lease import own
+
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+def register_checkpoint(
+    session: Session, job_id: str, attempt: int, *, name: str, step: int, sha256: str, size_bytes: int | None = None
+) -> str:
+    """Make `name` (`step-000000123`, below checkpoints/) the place where the next attempt begins.
+
+    Returns its reference, `<experiment id>/checkpoints/<name>`. A step higher than any before gives the budget of
+    infrastructure restarts back. Raises LeaseLostError.
+    """
+    job = own(session, job_id, attempt)
+    path = name if "/" in name else f"{CHECKPOINT_FOLDER}/{name}"
+    reference = f"{job.experiment_id}/{path}"
+    _write(session, job, path, "training", step, sha256, size_bytes)
+    fields: dict[str, object] = {"checkpoint_ref": reference, "updated_at": func.now()}
+    if job.checkpoint_step is None or step > job.checkpoint_step:
+        fields |= {"checkpoint_step": step, "infra_restarts": 0}
+    session.execute(update(Job).where(Job.id == job.id, Job.attempt == attempt).values(**fields))
+    session.refresh(job)
+    note(session, job, "checkpoint", actor="worker", details={"name": path, "step": step, "sha256": sha256})
+    return reference
+
+
+def register_artifact(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    name: str,
+    kind: str,
+    step: int | None = None,
+    sha256: str | None = None,
+    size_bytes: int | None = None,
+) -> None:
+    """Register a final file: kind model, policy, result or other. Raises LeaseLostError."""
+    job = own(session, job_id, attempt)
+    _write(session, job, name, kind if kind in KINDS else "other", step, sha256, size_bytes)
+    note(session, job, "artifact", actor="worker", details={"name": name, "kind": kind})
+
+
+KINDS = frozenset({"model", "policy", "result", "other"})
+
+
+def _write(
+    session: Session, job: Job, name: str, kind: str, step: int | None, sha256: str | None, size_bytes: int | None
+) -> None:
+    """Insert or replace: a later attempt may write a step again, and its file is the one that lies there."""
+    values = {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "kind": kind,
+        "step": step,
+        "sha256": sha256,
+        "size_bytes": size_bytes,
+    }
+    statement = insert(Checkpoint).values(experiment_id=job.experiment_id, name=name, **values)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["experiment_id", "name"], set_={**values, "created_at": func.now()}
+        )
+    )

@@ -1,0 +1,58 @@
+"""Retry budgets, pure: what follows when an attempt ends badly.
+
+Infrastructure (`infra_restarts`): lost worker, kernel out-of-memory kill, no progress; a registered checkpoint with a
+new highest step gives the whole budget back. The user's code (`user_failures`): Python errors, CUDA out of memory.
+Drains cost nothing. The two never share a budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Why an attempt ended. The value is the `error_code` of a job that fails for it."""
+
+    DRAIN = "drain"
+    WORKER_LOST = "worker_lost"
+    OOM_KILLED = "out_of_memory"
+    NO_PROGRESS = "no_progress"
+    USER_ERROR = "user_error"
+    CUDA_OOM = "cuda_out_of_memory"
+
+
+INFRASTRUCTURE = frozenset({Fault.WORKER_LOST, Fault.OOM_KILLED, Fault.NO_PROGRESS})
+USER = frozenset({Fault.USER_ERROR, Fault.CUDA_OOM})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the row becomes: pending after `delay_seconds` if `retry`, else failed; the counters to write."""
+
+    retry: bool
+    infra_restarts: int
+    user_failures: int
+    delay_seconds: float = 0.0
+
+
+def judge(
+    fault: Fault, *, infra_restarts: int, user_failures: int, max_infra_restarts: int, max_user_failures: int
+) -> Verdict:
+    """The verdict on `fault` given the counters so far.
+
+    Fails at the `max_infra_restarts`-th infrastructure fault without a new checkpoint, and at the first user failure
+    beyond `max_user_failures`.
+    """
+    if fault in INFRASTRUCTURE:
+        infra_restarts += 1
+        return Verdict(infra_restarts < max_infra_restarts, infra_restarts, user_failures, backoff(infra_restarts))
+    if fault in USER:
+        user_failures += 1
+        return Verdict(user_failures <= max_user_failures, infra_restarts, user_failures, backoff(user_failures))
+    return Verdict(True, infra_restarts, user_failures)
+
+
+def backoff(count: int) -> float:
+    """Seconds before attempt `count` + 1: none after the first fault, then 5, 10, 20 … at most 60."""
+    return 0.0 if count <= 1 else min(60.0, 5.0 * 2.0 ** (count - 2))

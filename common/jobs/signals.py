@@ -1,0 +1,110 @@
+"""What users ask of a job: pause, resume, complete, stop, cancel.
+
+Where nobody holds a lease (pending, paused) the status itself is written; elsewhere only the wish, which the owner
+carries out and the reaper minds. A signal that is not possible now is a ConflictError naming the present status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session
+
+from common.db import Job
+from common.errors import ConflictError
+from common.jobs import outbox
+from common.jobs.changes import lock, move, note
+from common.jobs.payloads import RESUMABLE
+from common.jobs.status import (
+    TERMINAL,
+    DesiredState,
+    JobStatus,
+    Signal,
+    Writer,
+    allowed_signals,
+    signal_allowed,
+    wish_after,
+)
+
+
+def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
+    """Record `signal` and return the row as it is then; the caller commits.
+
+    Repeating a wish changes nothing. Raises NotFoundError, ConflictError (`errors[0]` holds the status).
+    """
+    job = lock(session, job_id)
+    status = JobStatus(job.status)
+    if not signal_allowed(status, signal):
+        possible = ", ".join(sorted(allowed_signals(status))) or "no signal"
+        raise _conflict(job, f"job {job_id} is {status} and takes {possible}, not {signal}")
+    if signal in (Signal.PAUSE, Signal.COMPLETE) and job.type not in RESUMABLE:
+        raise _conflict(job, f"{job.type} job {job_id} keeps no checkpoint and takes stop only, not {signal}")
+    if status in (JobStatus.PENDING, JobStatus.PAUSED):
+        return _cancel(session, job) if signal is Signal.STOP else _resume(session, job)
+    present = DesiredState(job.desired_state)
+    wish = wish_after(present, signal)
+    if wish is None:
+        raise _conflict(job, f"job {job_id} ({status}) is already asked to {present}; {signal} would be less")
+    if wish is present:
+        return job
+    return _record(session, job, signal.value, desired_state=wish)
+
+
+def cancel(session: Session, job_id: str) -> Job:
+    """Stop, with SIGKILL at the end of the grace; at once where nobody holds a lease.
+
+    Also hardens a stop that is already under way. Raises NotFoundError, ConflictError for a job that has ended.
+    """
+    job = lock(session, job_id)
+    if job.status in TERMINAL:
+        raise _conflict(job, f"job {job_id} is {job.status} already")
+    if job.status in (JobStatus.PENDING, JobStatus.PAUSED):
+        return _cancel(session, job)
+    if job.cancel_requested:
+        return job
+    return _record(session, job, "cancel", desired_state=DesiredState.STOP, cancel_requested=True)
+
+
+def _cancel(session: Session, job: Job) -> Job:
+    return move(
+        session,
+        job,
+        JobStatus.CANCELLED,
+        writer=Writer.API,
+        event="cancelled",
+        desired_state=DesiredState.STOP,
+        desired_at=func.now(),
+    )
+
+
+def _resume(session: Session, job: Job) -> Job:
+    return move(
+        session,
+        job,
+        JobStatus.PENDING,
+        writer=Writer.API,
+        event="resumed",
+        desired_state=DesiredState.RUN,
+        desired_at=func.now(),
+        not_before=None,
+    )
+
+
+def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
+    """Write the wish, its event and the push to the owner. The grace counts from the first time stop was wished."""
+    if job.desired_state != fields["desired_state"]:
+        fields["desired_at"] = func.now()
+    before = job.desired_state
+    session.execute(update(Job).where(Job.id == job.id).values(updated_at=func.now(), **fields))
+    session.refresh(job)
+    details = {"signal": name, "from": before, "to": job.desired_state}
+    note(session, job, "signal", actor="api", details=details)
+    outbox.push_wish(session, job)
+    return job
+
+
+def _conflict(job: Job, message: str) -> ConflictError:
+    return ConflictError(
+        message, errors=[{"location": "status", "message": str(job.status)}], code="signal_not_possible"
+    )

@@ -1,0 +1,216 @@
+"""Submission: one transaction that makes experiment, job, event, and outbox rows; or finds that it was made already.
+
+Everything that can be checked without the artifact store is checked here. An Idempotency-Key is kept for 24 h: the
+same key with the same body returns the job that exists, with another body it is refused (422).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from common.config import Settings, get_settings
+from common.db import Job
+from common.errors import ConflictError, InvalidInputError, NotFoundError
+from common.jobs import outbox
+from common.jobs.changes import write_event
+from common.jobs.clock import now_minus
+from common.jobs.experiments import create_experiment
+from common.jobs.limits import leased_counts, type_limit
+from common.jobs.locks import lock_idempotency_key, lock_type
+from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
+from common.jobs.status import JobStatus
+
+IDEMPOTENCY_SECONDS = 24 * 3600.0
+MAX_TAGS = 32
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A submission. Raises InvalidInputError or ConfigError on construction when it could never run."""
+
+    type: JobType
+    payload: Payload | Mapping[str, Any]
+    """Checked against the type's model and completed."""
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+    priority: int = 0
+    """-100 … 100, higher first."""
+    gpus: int = 1
+    not_before: datetime | None = None
+    """With time zone; not claimed earlier."""
+    webhook_url: str | None = None
+    parent_id: str | None = None
+    """Resume from this ended job: its newest checkpoint becomes the start of this one."""
+    wait: bool = True
+    """False: refuse with a conflict instead of waiting when the type's limit is reached."""
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+    """SHA-256 of the request body, hex; computed from the other fields when the caller gives none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", _job_type(self.type))
+        object.__setattr__(self, "payload", check_payload(self.type, self.payload))
+        if not -100 <= self.priority <= 100:
+            raise InvalidInputError(f"priority {self.priority} is outside -100 … 100")
+        if self.gpus != 1:
+            raise InvalidInputError(f"gpus {self.gpus} is not possible yet; a job uses 1")
+        if self.not_before is not None and self.not_before.tzinfo is None:
+            raise InvalidInputError("notBefore needs a time zone, such as 2030-01-01T00:00:00Z")
+        if self.webhook_url is not None and not self.webhook_url.startswith(("http://", "https://")):
+            raise InvalidInputError(f"webhookUrl {self.webhook_url!r} is no http or https address")
+        if len(self.tags) > MAX_TAGS:
+            raise InvalidInputError(f"{len(self.tags)} tags are more than {MAX_TAGS}")
+        for what, text in (
+            ("name", self.name),
+            ("Idempotency-Key", self.idempotency_key),
+            *(("tag", tag) for tag in self.tags),
+        ):
+            if text is not None and (not 1 <= len(text) <= MAX_TEXT or "\x00" in text):
+                raise InvalidInputError(f"{what} {text[:40]!r} needs 1 to {MAX_TEXT} characters and no NUL")
+
+    @property
+    def checked_payload(self) -> Payload:
+        """The payload as its model."""
+        assert isinstance(self.payload, Payload)
+        return self.payload
+
+    def digest(self) -> str:
+        """What tells two submissions with one key apart: `body_hash`, or a SHA-256 over the other fields."""
+        if self.body_hash is not None:
+            return self.body_hash
+        body = {
+            "type": self.type,
+            "payload": self.checked_payload.model_dump(mode="json"),
+            "name": self.name,
+            "tags": list(self.tags),
+            "priority": self.priority,
+            "gpus": self.gpus,
+            "not_before": self.not_before.isoformat() if self.not_before else None,
+            "webhook_url": self.webhook_url,
+            "parent_id": self.parent_id,
+        }
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def new_job_id() -> str:
+    """`job_` and 16 lower-case base32 characters, 80 random bits."""
+    return "job_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()
+
+
+def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
+    """Make the job (pending, with its experiment, event, job-update and doorbell), or return the one made before.
+
+    Raises InvalidInputError (key reused with another body, parent without checkpoint), NotFoundError (no such parent),
+    ConflictError (`wait=False` and the type is at its limit, or the parent still lives). The caller commits.
+    """
+    if new.idempotency_key is not None:
+        known = _submitted_before(session, new.idempotency_key, new.digest())
+        if known is not None:
+            return known
+    payload = new.checked_payload
+    checkpoint_ref = None
+    if new.parent_id is not None:
+        checkpoint_ref = _parent_checkpoint(session, new.parent_id, new.type)
+        if "initial_checkpoint" in type(payload).model_fields:
+            payload = payload.model_copy(update={"initial_checkpoint": checkpoint_ref})
+    if not new.wait:
+        _require_free_slot(session, new.type, settings or get_settings())
+    experiment_id = create_experiment(session, payload, name=new.name, tags=new.tags)
+    job = session.scalars(
+        insert(Job)
+        .values(
+            id=new_job_id(),
+            type=new.type,
+            queue=QUEUES[new.type],
+            payload=payload.model_dump(mode="json"),
+            name=new.name,
+            tags=list(new.tags),
+            priority=new.priority,
+            gpus=new.gpus,
+            webhook_url=new.webhook_url,
+            experiment_id=experiment_id,
+            parent_id=new.parent_id,
+            checkpoint_ref=checkpoint_ref,
+            not_before=new.not_before,
+            idempotency_key=new.idempotency_key,
+            idempotency_hash=new.digest() if new.idempotency_key is not None else None,
+        )
+        .returning(Job)
+    ).one()
+    details = {"parent": new.parent_id} if new.parent_id else {}
+    write_event(session, job, "submitted", actor="api", source=None, target=JobStatus.PENDING, details=details)
+    outbox.announce(session, job, "submitted")
+    outbox.ring(session, job.queue)
+    return job
+
+
+def forget_idempotency_keys(session: Session) -> int:
+    """Clear the keys older than 24 h; returns how many."""
+    old = (
+        update(Job)
+        .where(Job.idempotency_key.is_not(None), Job.created_at < now_minus(IDEMPOTENCY_SECONDS))
+        .values(idempotency_key=None, idempotency_hash=None)
+        .returning(Job.id)
+    )
+    return len(session.scalars(old, execution_options={"synchronize_session": False}).all())
+
+
+def _job_type(value: str) -> JobType:
+    try:
+        return JobType(value)
+    except ValueError:
+        raise InvalidInputError(f"type {value!r} is not one of {', '.join(JobType)}") from None
+
+
+def _submitted_before(session: Session, key: str, digest: str) -> Job | None:
+    lock_idempotency_key(session, key)
+    fresh = Job.created_at >= now_minus(IDEMPOTENCY_SECONDS)
+    found = session.execute(select(Job, fresh).where(Job.idempotency_key == key)).one_or_none()
+    if found is None:
+        return None
+    job, is_fresh = found
+    if not is_fresh:
+        session.execute(update(Job).where(Job.id == job.id).values(idempotency_key=None, idempotency_hash=None))
+        return None
+    if job.idempotency_hash != digest:
+        raise InvalidInputError(
+            f"Idempotency-Key {key!r} was used for job {job.id} with another body; use a new key",
+            code="idempotency_key_reused",
+        )
+    return job
+
+
+def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType) -> str:
+    parent = session.get(Job, parent_id)
+    if parent is None:
+        raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")
+    if parent.finished_at is None:
+        raise ConflictError(f"resumeFrom: job {parent_id} is {parent.status}; signal it instead", code="job_is_live")
+    if parent.type != job_type or job_type not in RESUMABLE:
+        raise InvalidInputError(f"resumeFrom: a {job_type} job cannot go on from a {parent.type} job")
+    if parent.checkpoint_ref is None:
+        raise InvalidInputError(f"resumeFrom: job {parent_id} left no checkpoint")
+    return parent.checkpoint_ref
+
+
+def _require_free_slot(session: Session, job_type: JobType, settings: Settings) -> None:
+    lock_type(session, job_type)
+    limit = type_limit(settings, job_type)
+    waiting = session.scalar(select(func.count()).where(Job.type == job_type, Job.status == JobStatus.PENDING))
+    ahead = leased_counts(session, [job_type]).get(job_type, 0) + (waiting or 0)
+    if ahead >= limit:
+        raise ConflictError(
+            f"{ahead} {job_type} jobs run or wait, the limit is {limit}; leave out queue=false to wait in line",
+            code="concurrency_limit",
+        )

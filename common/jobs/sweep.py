@@ -1,0 +1,119 @@
+"""The periodic work on jobs: reap, re-ring, prune, publish.
+
+The health process calls `sweep` every reaper_seconds; the Celery task `tidal.health.sweep` calls `sweep_once` by hand
+when that loop is down. Two at once are harmless: an advisory lock lets one act.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.orm import Session
+
+from common.config import Settings, get_settings
+from common.db import Job, make_engine, session_factory
+from common.errors import UnavailableError
+from common.jobs import outbox
+from common.jobs.claiming import eligible
+from common.jobs.clock import now_minus
+from common.jobs.limits import open_slots
+from common.jobs.locks import SWEEP, try_lock
+from common.jobs.outbox import Publisher
+from common.jobs.payloads import QUEUES
+from common.jobs.publisher import RedisPublisher
+from common.jobs.reaper import Contact, Reaped, reap
+from common.jobs.submission import forget_idempotency_keys
+from common.logging import get_logger
+
+MOST_DOORBELLS = 64
+"""Per queue and sweep."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What one sweep did. `acted` is False when another sweep held the lock."""
+
+    acted: bool
+    reaped: Reaped = field(default_factory=Reaped)
+    rung: int = 0
+    pruned: int = 0
+    forgotten: int = 0
+    published: int = 0
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing but routine happened."""
+        return self.reaped == Reaped() and not self.rung
+
+
+def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: Contact | None = None) -> SweepReport:
+    """One sweep. Database errors pass through; Redis being away only postpones what needs it.
+
+    `contact` keeps the reaper still after the database was lost; without one (a single sweep by hand) the start time
+    of the PostgreSQL server is asked instead.
+    """
+    waiting = _waiting_doorbells(publisher)
+    with session_factory(engine).begin() as session:
+        if not try_lock(session, SWEEP):
+            return SweepReport(acted=False)
+        settled = _server_settled(session, settings) if contact is None else None
+        if contact is not None:
+            contact.made()
+            settled = contact.settled(settings.reaper_contact_seconds)
+        reaped = reap(session, settings) if settled else Reaped()
+        rung = sum(_ring_again(session, settings, queue, count) for queue, count in waiting.items())
+        pruned = outbox.prune(session)
+        forgotten = forget_idempotency_keys(session)
+    published = 0
+    try:
+        published = outbox.relay(engine, publisher)
+    except UnavailableError as error:
+        log.warning("outbox waits for Redis", error=error.message)
+    return SweepReport(True, reaped, rung, pruned, forgotten, published)
+
+
+def sweep_once(settings: Settings | None = None) -> SweepReport:
+    """A single sweep with connections of its own."""
+    settings = settings or get_settings()
+    engine = make_engine(settings.database_url, application_name="tidal-sweep", pool_size=1)
+    publisher = RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)
+    try:
+        return sweep(engine, publisher, settings)
+    finally:
+        publisher.close()
+        engine.dispose()
+
+
+def _waiting_doorbells(publisher: Publisher) -> dict[str, int]:
+    """Doorbells that lie in Redis, per queue; empty when Redis is away (ringing would be in vain)."""
+    try:
+        return {queue: publisher.waiting(queue) for queue in set(QUEUES.values())}
+    except UnavailableError:
+        return {}
+
+
+def _server_settled(session: Session, settings: Settings) -> bool:
+    up = session.scalar(select(func.extract("epoch", func.clock_timestamp() - func.pg_postmaster_start_time())))
+    return up is not None and float(up) >= settings.reaper_contact_seconds
+
+
+def _ring_again(session: Session, settings: Settings, queue: str, waiting: int) -> int:
+    """Ring for claimable jobs whose doorbell seems lost: long pending, or just become due.
+
+    As many as could be claimed now, less the doorbells that still lie in Redis, so that they never pile up while
+    no worker is there.
+    """
+    due_for = func.greatest(Job.updated_at, Job.not_before)
+    overdue = (due_for < now_minus(settings.outbox_seconds)) | (Job.not_before >= now_minus(settings.outbox_seconds))
+    if session.scalar(select(text("1")).where(*eligible(queue), overdue).limit(1)) is None:
+        return 0
+    counts = select(Job.type, func.count()).where(*eligible(queue)).group_by(Job.type)
+    pending = dict(session.execute(counts).tuples().all())
+    free = open_slots(session, settings, pending)
+    claimable = sum(min(count, free.get(job_type, 0)) for job_type, count in pending.items())
+    count = max(0, min(claimable, MOST_DOORBELLS) - waiting)
+    outbox.ring(session, queue, count)
+    return count
