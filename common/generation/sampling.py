@@ -1,0 +1,124 @@
+"""From raw logits to one sampled token, for B rows with parameters of their own.
+
+The order is fixed: repetition penalty over the set of tokens in the sequence, temperature, softmax, top-p, top-k,
+renormalise, sample. All functions are pure; randomness comes in as uniform numbers, so a row's result does not depend
+on what else is in its batch. Nothing waits for the device.
+
+Both filters keep a prefix of the descending order, and together they keep the shorter one. So the largest `most` logits
+and the total mass decide exactly, as long as no row's top-k is above `most`: the vocabulary is not sorted.
+
+Shapes: B rows, V vocabulary, N = min(most, V) candidates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from common.controller import DecodingParameterRows
+
+_LEAST_LOGIT = -1000.0
+"""exp of it is 0 in float32, and 0 times it is 0: keeps −inf out of sums."""
+
+
+class Scores(NamedTuple):
+    """The scored distribution: after penalty and temperature, before the filters.
+
+    logits (B, V) with maximum 0 in every row; log_mass (B,) the logarithm of the sum of their exponentials;
+    entropy (B,) in nats.
+    """
+
+    logits: Tensor
+    log_mass: Tensor
+    entropy: Tensor
+
+
+class Candidates(NamedTuple):
+    """The distribution sampled from: ids and probabilities (B, N), falling, 0 where filtered away."""
+
+    ids: Tensor
+    probabilities: Tensor
+
+
+class SampledTokens(NamedTuple):
+    """One step of B rows, all (B,): token int64, its log-probability and the entropy of the scored distribution, and
+    the entropy of the distribution sampled from, in nats."""
+
+    token: Tensor
+    log_prob: Tensor
+    entropy: Tensor
+    sampling_entropy: Tensor
+
+
+def scored_logits(logits: Tensor, seen: Tensor, repetition_penalty: Tensor, temperature: Tensor) -> Tensor:
+    """Logits (B, V) after the penalty on tokens in `seen` (B, V) bool and division by the temperature (B,).
+
+    A positive logit of a seen token is divided by the penalty, a negative one multiplied.
+    """
+    logits = logits.float()
+    penalty = repetition_penalty[:, None]
+    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, penalised, logits) / temperature[:, None]
+
+
+def score(logits: Tensor, seen: Tensor, parameters: DecodingParameterRows) -> Scores:
+    """The scored distribution of raw logits (B, V); its entropy counts impossible tokens (−inf) as 0."""
+    scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
+    scored = (scored - scored.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT)
+    weights = scored.exp()
+    mass = weights.sum(1)
+    log_mass = mass.log()
+    entropy = log_mass - torch.linalg.vecdot(weights, scored) / mass
+    return Scores(scored, log_mass, entropy.clamp(min=0.0))
+
+
+def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most: int | None = None) -> Candidates:
+    """Top-p, then top-k, then renormalise.
+
+    Top-p keeps a token while the mass before it in descending order is ≤ p, and everything when p ≥ 1. `most` is at
+    least every row's top-k (None: the whole vocabulary is sorted).
+    """
+    V = scores.logits.shape[1]
+    values, ids = scores.logits.topk(V if most is None else min(most, V), dim=1)
+    probabilities = (values - scores.log_mass[:, None]).exp()
+    before = pad(probabilities.cumsum(1)[:, :-1], (1, 0))
+    top_p = parameters.top_p[:, None]
+    rank = torch.arange(values.shape[1], device=values.device)
+    kept = ((before <= top_p) | (top_p >= 1.0)) & (rank < parameters.top_k.clamp(min=1)[:, None])
+    probabilities = torch.where(kept, probabilities, 0.0)
+    return Candidates(ids, probabilities / probabilities.sum(1, keepdim=True))
+
+
+def filtered_probabilities(scores: Scores, parameters: DecodingParameterRows, *, most: int | None = None) -> Tensor:
+    """The distribution sampled from, over the whole vocabulary (B, V)."""
+    candidates = filter_candidates(scores, parameters, most=most)
+    return torch.zeros_like(scores.logits).scatter_(1, candidates.ids, candidates.probabilities)
+
+
+def pick(candidates: Candidates, uniform: Tensor) -> Tensor:
+    """The token (B,) at which the cumulative probability exceeds `uniform` (B,) in [0, 1)."""
+    cumulative = candidates.probabilities.cumsum(1)
+    place = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
+    # Rounding must not reach beyond the last possible token.
+    place = torch.minimum(place, (candidates.probabilities > 0).sum(1) - 1)
+    return candidates.ids.gather(1, place[:, None])[:, 0]
+
+
+def sample_tokens(
+    logits: Tensor, seen: Tensor, parameters: DecodingParameterRows, uniform: Tensor, *, most: int | None = None
+) -> SampledTokens:
+    """One token per row from raw logits (B, V), tokens seen so far (B, V) bool and uniform numbers (B,) in [0, 1)."""
+    scores = score(logits, seen, parameters)
+    candidates = filter_candidates(scores, parameters, most=most)
+    token = pick(candidates, uniform)
+    log_prob = scores.logits.gather(1, token[:, None])[:, 0] - scores.log_mass
+    return SampledTokens(token, log_prob, scores.entropy, sampling_entropy(candidates))
+
+
+def sampling_entropy(candidates: Candidates) -> Tensor:
+    """Entropy (B,) in nats of the distribution sampled from; 0·ln 0 counts 0."""
+    entropy: Tensor = torch.special.entr(candidates.probabilities).sum(1)
+    return entropy

@@ -1,0 +1,91 @@
+"""What a generation is asked to do, checked on construction, and what that comes to in effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.config import ModulationConfig
+from common.controller import DecodingParameters, GatingPolicy, decoding_parameters
+from common.controller.modulation import DEFAULT_MODULATION
+from common.errors import InvalidInputError
+from common.generation.gating import NEUTRAL_MODULATION, GatingMode, parse_mode
+from common.generation.result import EffectiveSettings
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """What all rows of a batch share; the defaults are those of the API.
+
+    `modulation_config` None: the policy's own map in mode learned, the default map otherwise. `sample_actions` draws
+    the learned modulation instead of taking the deterministic action. `episode_length` scales entry 58 of the
+    observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text.
+    """
+
+    max_tokens: int = 50
+    gating_mode: GatingMode | str = GatingMode.NONE
+    modulation: float = NEUTRAL_MODULATION
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.2
+    policy: GatingPolicy | None = None
+    modulation_config: ModulationConfig | None = None
+    sample_actions: bool = False
+    episode_length: int | None = None
+    ignore_end_of_text: bool = False
+
+    def __post_init__(self) -> None:
+        parse_mode(self.gating_mode)
+        if self.max_tokens < 1:
+            raise InvalidInputError(f"max_tokens {self.max_tokens} is below 1")
+        if self.temperature <= 0:
+            raise InvalidInputError(f"temperature {self.temperature} is not above 0; use a small one such as 0.01")
+        if self.top_k is not None and self.top_k < 1:
+            raise InvalidInputError(f"top_k {self.top_k} is below 1; leave it out for no limit")
+        if not 0.0 <= self.top_p <= 1.0:
+            raise InvalidInputError(f"top_p {self.top_p} is outside 0..1")
+        if self.repetition_penalty <= 0:
+            raise InvalidInputError(f"repetition_penalty {self.repetition_penalty} is not above 0; 1 is no penalty")
+        if not 0.0 <= self.modulation <= 1.0:
+            raise InvalidInputError(f"modulation {self.modulation} is outside 0..1")
+        if self.mode is GatingMode.LEARNED and self.policy is None:
+            raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
+
+    @property
+    def mode(self) -> GatingMode:
+        """The gating mode, checked."""
+        return parse_mode(self.gating_mode)
+
+    @property
+    def plain(self) -> DecodingParameters:
+        """The four parameters of mode `none`."""
+        return DecodingParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+
+    @property
+    def map(self) -> ModulationConfig:
+        """The modulation map of the gated modes."""
+        if self.modulation_config is not None:
+            return self.modulation_config
+        if self.mode is GatingMode.LEARNED and self.policy is not None:
+            return self.policy.modulation_config
+        return DEFAULT_MODULATION
+
+    def effective(self, seed: int, *, gates_fed: bool) -> EffectiveSettings:
+        """What a row with this seed runs with."""
+        parameters: DecodingParameters | None = None
+        if self.mode is GatingMode.NONE:
+            parameters = self.plain
+        elif self.mode is GatingMode.FIXED:
+            parameters = decoding_parameters(self.modulation, self.map)
+        return EffectiveSettings(
+            gating_mode=self.mode,
+            max_tokens=self.max_tokens,
+            seed=seed,
+            modulation=self.modulation if self.mode is GatingMode.FIXED else None,
+            temperature=parameters.temperature if parameters else None,
+            top_k=parameters.top_k if parameters else None,
+            top_p=parameters.top_p if parameters else None,
+            repetition_penalty=parameters.repetition_penalty if parameters else None,
+            modulation_config=None if self.mode is GatingMode.NONE else self.map,
+            gates_fed=gates_fed,
+        )

@@ -1,0 +1,46 @@
+"""Tokens to text while they arrive: a character that spans tokens appears with the token that completes it.
+
+The pieces joined are the text. Prompts are encoded as ordinary text: `<|endoftext|>` in one is just these characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+import tiktoken
+
+from common.errors import InvalidInputError
+
+
+class TextStream:
+    """Incremental UTF-8 decoding of one sequence of tokens."""
+
+    def __init__(self, tokenizer: tiktoken.Encoding) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int, *, last: bool = False) -> str:
+        """The text that this token completes; with `last`, also what stays incomplete, as U+FFFD."""
+        return self._decoder.decode(token_bytes(self._tokenizer, token), final=last)
+
+    def finish(self) -> str:
+        """U+FFFD if the tokens end inside a character, else nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def token_bytes(tokenizer: tiktoken.Encoding, token: int) -> bytes:
+    """The bytes of one token; U+FFFD for an id that only the model knows (a padded vocabulary)."""
+    try:
+        return tokenizer.decode_single_token_bytes(token)
+    except KeyError:
+        return "\ufffd".encode()
+
+
+def encode_prompt(tokenizer: tiktoken.Encoding, prompt: str | Sequence[int], vocab_size: int) -> list[int]:
+    """Token ids of a prompt given as text or as ids. Raises InvalidInputError for an id the model does not know."""
+    ids = tokenizer.encode_ordinary(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+    unknown = next((token for token in ids if not 0 <= token < vocab_size), None)
+    if unknown is not None:
+        raise InvalidInputError(f"prompt holds token {unknown}; the model knows 0..{vocab_size - 1}")
+    return ids

@@ -1,0 +1,291 @@
+"""Generation with tiny random models, compared with a slow loop of full forward passes and Python floats."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import tiktoken
+import torch
+
+from common.controller import GatingPolicy, build_observation, decoding_parameter_rows, decoding_parameters
+from common.errors import InvalidInputError
+from common.generation import (
+    FinishReason,
+    Generation,
+    GenerationSettings,
+    RowNoise,
+    TokenStep,
+    filtered_probabilities,
+    generate,
+    generate_batch,
+    score,
+)
+from common.model import ModelConfig, TransformerLM
+
+torch.set_num_threads(1)
+END_OF_TEXT = 256
+MODES = ["none", "fixed", "random", "learned"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> tiktoken.Encoding:
+    """Bytes as tokens, and an end-of-text."""
+    ranks = {bytes([value]): value for value in range(256)}
+    return tiktoken.Encoding(
+        "bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
+    )
+
+
+def tiny_model(
+    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0
+) -> TransformerLM:
+    """A seeded model with distinct logits whose gates react to modulation; end-of-text is rare unless biased."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=257, d_model=48, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length, dropout=0.2
+    )
+    model = TransformerLM(config)
+    with torch.no_grad():
+        model.output_projection.weight.mul_(30)
+        model.output_projection.bias[END_OF_TEXT] = end_of_text_bias
+        for gate in model.gates:
+            gate.net[-1].get_parameter("weight").normal_(std=0.5)
+    model.gates_trained = gates_trained
+    return model.eval()
+
+
+def policy() -> GatingPolicy:
+    torch.manual_seed(1)
+    made = GatingPolicy().eval()
+    assert made.actor_head is not None
+    torch.nn.init.normal_(made.actor_head[2].weight, std=1.5)
+    return made
+
+
+def slow_generation(
+    model: TransformerLM, prompt: list[int], mode: str, seed: int, max_tokens: int, actor: GatingPolicy
+) -> tuple[list[int], list[float]]:
+    """Tokens and modulations by full forward passes without a cache; sequence within the context, gates off."""
+    noise = RowNoise([seed])
+    tokens, modulations, previous = list(prompt), [], 0.0
+    for step in range(max_tokens):
+        with torch.no_grad():
+            hidden = model.hidden_states(torch.tensor([tokens]))[0, -1]
+            logits = model.project(hidden)
+            for_modulation, for_token = noise.step()
+            observation = build_observation(
+                tokens, logits, hidden, step=step, episode_length=max_tokens, previous_action=previous
+            )
+            m = {
+                "fixed": 0.3,
+                "random": for_modulation.item(),
+                "learned": actor.act(observation[None], deterministic=True).action.item(),
+            }.get(mode)
+        temperature, top_k, top_p, penalty = (0.8, 50, 1.0, 1.2) if m is None else decoding_parameters(m)
+        assert top_k is not None
+        scored = [
+            (value / penalty if value > 0 else value * penalty) / temperature if i in tokens else value / temperature
+            for i, value in enumerate(logits.tolist())
+        ]
+        probabilities = torch.softmax(torch.tensor(scored), 0)
+        ordered = sorted(((p, i) for i, p in enumerate(probabilities.tolist())), reverse=True)
+        kept, before = [], 0.0
+        for probability, token in ordered[:top_k]:
+            if before <= top_p:
+                kept.append((probability, token))
+            before += probability
+        target = for_token.item() * sum(p for p, _ in kept)
+        cumulative = itertools.accumulate(p for p, _ in kept)
+        tokens.append(next(token for total, (_, token) in zip(cumulative, kept, strict=True) if total > target))
+        if m is not None:
+            modulations.append(m)
+            previous = m
+    return tokens[len(prompt) :], modulations
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_equals_a_slow_loop_without_cache(tokenizer: tiktoken.Encoding, mode: str) -> None:
+    model, actor = tiny_model(context_length=40), policy()
+    result = generate(
+        model,
+        [5, 9, 9, 30],
+        max_tokens=30,
+        gating_mode=mode,
+        modulation=0.3,
+        seed=11,
+        policy=actor,
+        tokenizer=tokenizer,
+    )
+    tokens, modulations = slow_generation(model, [5, 9, 9, 30], mode, 11, 30, actor)
+    assert result.token_ids == tokens
+    assert [step.modulation for step in result.trajectory if step.modulation is not None] == pytest.approx(
+        modulations, abs=1e-4
+    )
+    assert result.finish_reason is FinishReason.LENGTH
+    assert result.truncated == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
+    """Prompts of different lengths, one empty, past the window: the same tokens alone and together."""
+    model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=policy())
+    prompts: list[list[int]] = [[1, 2, 3], [], list(range(60)), [7]]
+    together = generate_batch(model, prompts, settings, seeds=[3, 4, 5, 6], tokenizer=tokenizer)
+    for prompt, seed, row in zip(prompts, [3, 4, 5, 6], together, strict=True):
+        alone = generate_batch(model, [prompt], settings, seeds=[seed], tokenizer=tokenizer)[0]
+        assert alone.token_ids == row.token_ids
+        assert alone.truncated == row.truncated > 0
+
+
+def test_one_seed_gives_one_result_and_a_fresh_seed_is_reported(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model()
+
+    def run(seed: int | None) -> Generation:
+        return generate(model, "ab", max_tokens=12, gating_mode="random", seed=seed, tokenizer=tokenizer)
+
+    first = run(None)
+    assert run(first.effective.seed).token_ids == first.token_ids
+    assert run(first.effective.seed + 1).token_ids != first.token_ids
+
+
+def test_trajectory_holds_what_each_token_was_sampled_with(tokenizer: tiktoken.Encoding) -> None:
+    result = generate(
+        tiny_model(), "ab", max_tokens=5, gating_mode="fixed", modulation=0.25, seed=1, tokenizer=tokenizer
+    )
+    expected = decoding_parameters(0.25)
+    for step in result.trajectory:
+        assert step.modulation == pytest.approx(0.25)
+        assert step.top_k == expected.top_k
+        assert step.temperature == pytest.approx(expected.temperature)
+        assert step.top_p == pytest.approx(expected.top_p)
+        assert step.repetition_penalty == pytest.approx(expected.repetition_penalty)
+        assert step.log_prob < 0 < step.entropy
+        assert step.sampling_entropy <= step.entropy
+    assert result.effective.temperature == pytest.approx(expected.temperature)
+    assert [step.token_id for step in result.trajectory] == result.token_ids
+    plain = generate(tiny_model(), "ab", max_tokens=2, top_k=None, top_p=0.9, seed=1, tokenizer=tokenizer)
+    assert {(step.modulation, step.top_k) for step in plain.trajectory} == {(None, None)}
+    assert plain.effective.top_p == pytest.approx(0.9)
+
+
+def test_end_of_text_stops_and_is_not_part_of_the_text(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model(end_of_text_bias=1000.0)
+    result = generate(model, "ab", max_tokens=5, seed=1, tokenizer=tokenizer)
+    assert (result.finish_reason, result.token_ids, result.text) == (FinishReason.STOP, [], "")
+    settings = GenerationSettings(max_tokens=5, ignore_end_of_text=True, repetition_penalty=1.0)
+    on = generate_batch(model, ["ab"], settings, seeds=[1], tokenizer=tokenizer)[0]
+    assert on.token_ids == [END_OF_TEXT] * 5
+
+
+def test_an_empty_prompt_starts_a_new_document(tokenizer: tiktoken.Encoding) -> None:
+    """The model sees end-of-text, but the sequence is empty: end-of-text is not penalised."""
+    model = tiny_model()
+    result = generate(model, "", max_tokens=1, seed=5, tokenizer=tokenizer)
+    with torch.no_grad():
+        logits = model(torch.tensor([[END_OF_TEXT]]))[:, -1]
+    entropy = torch.distributions.Categorical(logits=logits / 0.8).entropy()
+    assert result.trajectory[0].entropy == pytest.approx(entropy.item(), abs=1e-3)
+    assert result.prompt_token_ids == []
+
+
+def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> None:
+    """Context 8: the first five tokens fit behind a prompt of three; the ninth token slides the window."""
+    model = tiny_model(context_length=8)
+    result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
+    sequence = [1, 2, 3, *result.token_ids]
+    assert result.truncated == 5  # 8 cached, 3 kept, the new one takes the fourth place of the newer half
+    # The last token was sampled from the window that holds sequence[5:9].
+    with torch.no_grad():
+        logits = model(torch.tensor([sequence[5:9]]))[:, -1]
+    entropy = torch.distributions.Categorical(logits=logits / 0.8).entropy()
+    assert result.trajectory[6].entropy == pytest.approx(entropy.item(), abs=1e-3)
+
+
+def test_a_long_prompt_keeps_its_last_tokens_and_its_whole_history(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model(context_length=8)
+    prompt = [*range(100, 130), 1, 2, 3, 4, 5, 6, 7]
+    result = generate(model, prompt, max_tokens=1, repetition_penalty=1.7, seed=2, tokenizer=tokenizer)
+    assert result.truncated == len(prompt) - 7
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt[-7:]]))[0, -1]
+    penalised = [
+        (v / 1.7 if v > 0 else v * 1.7) / 0.8 if i in prompt else v / 0.8 for i, v in enumerate(logits.tolist())
+    ]
+    entropy = torch.distributions.Categorical(logits=torch.tensor(penalised)).entropy()
+    assert result.trajectory[0].entropy == pytest.approx(entropy.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_gates_are_fed_only_when_they_were_trained(tokenizer: tiktoken.Encoding, trained: bool) -> None:
+    """The prompt is prefilled without modulation, each generated token is decoded with its own."""
+    model = tiny_model(gates_trained=trained)
+    result = generate(model, [1, 2], max_tokens=3, gating_mode="fixed", modulation=0.9, seed=3, tokenizer=tokenizer)
+    assert result.effective.gates_fed is trained
+    cache = model.new_cache(1)
+    logits, _ = model.prefill(torch.tensor([[1, 2]]), cache)
+    m = torch.tensor([[0.9]]) if trained else None
+    sequence = [1, 2]
+    for token, step in zip(result.token_ids, result.trajectory, strict=True):
+        seen = torch.zeros(1, 257, dtype=torch.bool)
+        seen[0, sequence] = True
+        parameters = decoding_parameter_rows(torch.tensor([0.9]))
+        scores = score(logits, seen, parameters)
+        assert step.entropy == pytest.approx(scores.entropy.item(), abs=1e-3)
+        assert filtered_probabilities(scores, parameters)[0, token] > 0
+        sequence.append(token)
+        logits, _ = model.decode_one_token(torch.tensor([token]), cache, m)
+
+
+def test_streamed_pieces_join_to_the_text(tokenizer: tiktoken.Encoding) -> None:
+    pieces: list[TokenStep] = []
+    result = generate(
+        tiny_model(), "é", max_tokens=40, gating_mode="random", seed=9, on_token=pieces.append, tokenizer=tokenizer
+    )
+    assert "".join(piece.text for piece in pieces) == result.text
+    assert result.text == tokenizer.decode(result.token_ids, errors="replace")
+
+
+def test_cancelling_ends_the_generation_and_keeps_what_there_is(tokenizer: tiktoken.Encoding) -> None:
+    pieces: list[TokenStep] = []
+    result = generate(
+        tiny_model(),
+        "ab",
+        max_tokens=100,
+        seed=9,
+        on_token=pieces.append,
+        cancelled=lambda: len(pieces) == 4,
+        tokenizer=tokenizer,
+    )
+    assert result.finish_reason is FinishReason.CANCELLED
+    assert len(result.token_ids) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"temperature": 0.0},
+        {"top_k": 0},
+        {"top_p": 1.5},
+        {"repetition_penalty": 0.0},
+        {"gating_mode": "creative"},
+        {"gating_mode": "fixed", "modulation": 1.2},
+        {"gating_mode": "learned"},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_named(tokenizer: tiktoken.Encoding, wrong: dict[str, float]) -> None:
+    name = list(wrong)[-1].replace("gating_mode", "gating mode")
+    with pytest.raises(InvalidInputError, match=name):
+        generate(tiny_model(), "ab", tokenizer=tokenizer, **wrong)
+
+
+def test_prompts_the_model_cannot_read_are_refused(tokenizer: tiktoken.Encoding) -> None:
+    with pytest.raises(InvalidInputError, match="257"):
+        generate(tiny_model(), [1, 257], tokenizer=tokenizer)
+    without = TransformerLM(ModelConfig(vocab_size=200, d_model=16, num_layers=1, num_heads=2, ffn_dim=8))
+    with pytest.raises(InvalidInputError, match="empty"):
+        generate(without, [], tokenizer=tokenizer)
+    with pytest.raises(InvalidInputError, match="seeds"):
+        generate_batch(tiny_model(), ["a"], seeds=[1, 2], tokenizer=tokenizer)
