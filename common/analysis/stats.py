@@ -1,0 +1,90 @@
+"""Small statistics over lists of numbers, defined exactly so that figures can be compared with the original's.
+
+Population means division by n, unbiased by n − 1. Quantiles interpolate linearly at q·(n − 1). Sums are exact
+(`math.fsum`), so an equal sequence gives an equal result. Leaves out: what is measured (`trajectory`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+
+class Summary(TypedDict):
+    """Mean, population deviation, extremes and quartiles of some numbers; all 0 for none."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    q25: float
+    q50: float
+    q75: float
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; 0 for no values."""
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
+    """Population variance, or the unbiased one; 0 where it is not defined."""
+    n = len(values) - unbiased
+    if n < 1:
+        return 0.0
+    center = mean(values)
+    return math.fsum((value - center) ** 2 for value in values) / n
+
+
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """The q-quantile of rising numbers, at least one, by linear interpolation at q·(n − 1)."""
+    place = q * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """The summary of some numbers, in any order."""
+    if not values:
+        return Summary(mean=0.0, std=0.0, min=0.0, max=0.0, q25=0.0, q50=0.0, q75=0.0)
+    ordered = sorted(values)
+    return Summary(
+        mean=mean(values),
+        std=math.sqrt(variance(values)),
+        min=ordered[0],
+        max=ordered[-1],
+        q25=quantile(ordered, 0.25),
+        q50=quantile(ordered, 0.5),
+        q75=quantile(ordered, 0.75),
+    )
+
+
+def welch_t(earlier: Sequence[float], later: Sequence[float]) -> float:
+    """Welch's t of mean(earlier) − mean(later); 0 when either has fewer than 2 values or both do not vary."""
+    if len(earlier) < 2 or len(later) < 2:
+        return 0.0
+    squared_error = variance(earlier, unbiased=True) / len(earlier) + variance(later, unbiased=True) / len(later)
+    if squared_error == 0.0:
+        return 0.0
+    return (mean(earlier) - mean(later)) / math.sqrt(squared_error)
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    statistic: Callable[[Sequence[float]], float],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile interval of `statistic`: entries ⌊.025·(n − 1)⌋ and ⌊.975·(n − 1)⌋ of n sorted resamples.
+
+    (0, 0) for no values. One seed gives one interval.
+    """
+    if not values:
+        return 0.0, 0.0
+    draw = random.Random(seed)
+    found = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(resamples))
+    return found[math.floor(0.025 * (resamples - 1))], found[math.floor(0.975 * (resamples - 1))]
