@@ -1,0 +1,43 @@
+"""What the api and the generator say to each other about one generation, through Redis. No torch, no database.
+
+    api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
+             then the Celery task `tidal.generate.handover` with the id
+    engine   XADD tidal:stream:generate:<id> with `event` and `data`, camelCase as the client gets it:
+             token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
+                     "logProb", "entropy", "samplingEntropy"}
+             done   {"text", "tokensGenerated", "elapsedMs", "finishReason", "truncated", "trajectory": [tokens],
+                     "effective": {…}}, last
+             error  {"code", "message", "status"} with the names of `common.errors`, last
+    api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
+
+A request that is no longer there when the engine looks is dropped without a word: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class GenerationRequest(BaseModel):
+    """One request, checked by the api. Names are those of `common.generation.generate`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    id: str
+    checkpoint: str
+    """Reference into the artifact store, `<experiment id>/<file>`, aliases resolved."""
+    prompt: str
+    max_tokens: int = 50
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.2
+    seed: int | None = None
+    gating_mode: Literal["none", "fixed", "random", "learned"] = "none"
+    modulation: float = 0.5
+    rl_checkpoint: str | None = None
+    """The controller, for mode learned."""
+    stream: bool = False
+    """Whether the client reads token by token; without it `token` events may be left out."""
