@@ -11,10 +11,9 @@ from typing import Literal
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, text
 
 from common.config import PROJECT_ROOT
 from common.db.engine import database_url
@@ -58,7 +57,8 @@ def schema_status(engine: Engine) -> SchemaStatus:
     head = scripts.get_current_head()
     assert head is not None
     with engine.connect() as connection:
-        revision = MigrationContext.configure(connection).get_current_revision()
+        there = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
     if revision is None:
         return SchemaStatus("unmigrated", None, head)
     if revision == head:

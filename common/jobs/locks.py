@@ -18,6 +18,11 @@ def try_lock(session: Session, key: int) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
+def wait_lock(session: Session, key: int) -> None:
+    """Take `key` for this transaction, waiting as long as lock_timeout allows."""
+    session.execute(select(func.pg_advisory_xact_lock(key)))
+
+
 def lock_type(session: Session, job_type: str) -> None:
     """Serialise the claims of one job type. Whoever needs several takes them in alphabetical order."""
     session.execute(select(func.pg_advisory_xact_lock(_TYPE, func.hashtext(job_type))))

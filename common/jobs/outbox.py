@@ -19,7 +19,7 @@ from common.db import Job, Outbox, session_factory
 from common.errors import UnavailableError
 from common.jobs.clock import now_minus
 from common.jobs.documents import job_document
-from common.jobs.locks import RELAY, try_lock
+from common.jobs.locks import RELAY, try_lock, wait_lock
 from common.logging import get_logger
 
 CHANNEL = "tidal_outbox"
@@ -68,8 +68,10 @@ def _add(session: Session, *rows: dict[str, Any]) -> None:
     session.execute(select(func.pg_notify(CHANNEL, "")))
 
 
-def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH) -> int:
+def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: bool = False) -> int:
     """Publish up to `limit` waiting rows; returns how many went out, 0 when another relay is at it.
+
+    With `wait` it waits for the other one instead, and then sees what that one could not see yet.
 
     Raises UnavailableError when Redis is away; what went out before is marked, the rest stays for the next pass.
     The transaction stays open while Redis is written: its lock keeps the order, and the client's timeouts bound it.
@@ -77,7 +79,9 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH) -> int:
     trouble: UnavailableError | None = None
     published: list[int] = []
     with session_factory(engine).begin() as session:
-        if not try_lock(session, RELAY):
+        if wait:
+            wait_lock(session, RELAY)
+        elif not try_lock(session, RELAY):
             return 0
         rows = session.scalars(select(Outbox).where(Outbox.published_at.is_(None)).order_by(Outbox.id).limit(limit))
         for row in rows.all():

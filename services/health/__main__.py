@@ -1,0 +1,87 @@
+"""`python -m services.health`: the process that keeps the promises nobody else is awake for.
+
+Two loops in one process: sweeps (main thread) and the outbox relay (its own thread). SIGTERM and SIGINT end both
+within about two seconds; every pass is a transaction, so a kill at any moment costs nothing. Any number may run.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.config import Settings, get_settings
+from common.db import make_engine, require_schema
+from common.errors import TidalError
+from common.jobs.publisher import RedisPublisher
+from common.logging import configure, get_logger
+from services.health.outbox_relay import OutboxRelay
+from services.health.sweeper import Sweeper
+
+RETRY_SECONDS = 2.0
+
+log = get_logger(__name__)
+
+
+def main() -> int:
+    """Run until a signal; the exit status is 1 when the database is not migrated."""
+    configure("health")
+    settings = get_settings()
+    stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    engine = make_engine(settings.database_url, application_name="tidal-health", pool_size=3, max_overflow=2)
+    try:
+        if not _wait_for_schema(engine, stop):
+            return 0
+        _run(engine, settings, stop)
+    except TidalError as error:
+        log.error(error.message)
+        return 1
+    finally:
+        engine.dispose()
+    log.info("stopped")
+    return 0
+
+
+def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
+    publishers = [RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length) for _ in range(2)]
+    relay = OutboxRelay(engine, publishers[0], stop)
+    thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
+    thread.start()
+    log.info("health runs", sweep_every_seconds=settings.reaper_seconds)
+    try:
+        Sweeper(engine, publishers[1], settings, stop, published=lambda: relay.published).run()
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        for publisher in publishers:
+            publisher.close()
+
+
+def _wait_for_schema(engine: Engine, stop: threading.Event) -> bool:
+    """Wait for the database to answer; False when told to stop first. Raises UnavailableError when not migrated."""
+    told = False
+    while not stop.is_set():
+        try:
+            require_schema(engine)
+            return True
+        except SQLAlchemyError as error:
+            if not told:
+                log.warning("waiting for the database", error=str(error))
+            told = True
+        stop.wait(RETRY_SECONDS)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

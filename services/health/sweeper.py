@@ -1,0 +1,94 @@
+"""The sweep loop: `common.jobs.sweep.sweep` every reaper_seconds, and a heartbeat in Redis after each.
+
+After the database was lost the reaper waits for reaper_contact_seconds of unbroken contact (`Contact`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.config import Settings
+from common.errors import UnavailableError
+from common.jobs.publisher import RedisPublisher
+from common.jobs.reaper import Contact
+from common.jobs.sweep import SweepReport, sweep
+from common.logging import get_logger
+
+log = get_logger(__name__)
+
+
+class Sweeper:
+    """Sweeps until `stop` is set."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        publisher: RedisPublisher,
+        settings: Settings,
+        stop: threading.Event,
+        *,
+        published: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`published` counts the rows the relay has published, for the heartbeat."""
+        self._engine = engine
+        self._publisher = publisher
+        self._settings = settings
+        self._stop = stop
+        self._published = published
+        self._contact = Contact()
+        self._away = False
+        self._started_at = _now()
+
+    def run(self) -> None:
+        """Sweep, beat, wait."""
+        while not self._stop.is_set():
+            self.step()
+            self._stop.wait(self._settings.reaper_seconds)
+
+    def step(self) -> SweepReport | None:
+        """One sweep with its heartbeat; None when the database did not answer."""
+        report: SweepReport | None = None
+        try:
+            report = sweep(self._engine, self._publisher, self._settings, contact=self._contact)
+        except SQLAlchemyError as error:
+            self._contact.lost()
+            if not self._away:
+                log.warning("database does not answer; nothing is judged until it has for a while", error=str(error))
+            self._away = True
+        except Exception:
+            log.exception("sweep stumbled")
+        else:
+            if self._away:
+                log.info("database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
+            self._away = False
+            if not report.quiet:
+                log.info("swept", **asdict(report.reaped), rung=report.rung)
+        self._beat(report)
+        return report
+
+    def _beat(self, report: SweepReport | None) -> None:
+        values = {
+            "pid": str(os.getpid()),
+            "host": socket.gethostname(),
+            "startedAt": self._started_at,
+            "sweptAt": _now(),
+            "database": "ok" if report is not None else "away",
+            "judging": str(self._contact.settled(self._settings.reaper_contact_seconds)).lower(),
+            "published": str(self._published()),
+        }
+        try:
+            self._publisher.beat(values, ttl_seconds=3 * self._settings.reaper_seconds + 15)
+        except UnavailableError as error:
+            log.debug("no heartbeat", error=error.message)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
