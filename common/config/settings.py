@@ -82,6 +82,14 @@ class Settings(BaseSettings):
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     generate_total_seconds: float = Field(120.0, gt=0)
+    generator_threads: int | None = Field(None, ge=1)
+    """CPU threads of the generator's engine; None: all cores."""
+    generator_device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    generator_gpu_mb: int | None = Field(None, ge=64)
+    """Most accelerator memory the engine may take, MiB; None: no limit."""
+    generator_models: int = Field(3, ge=1)
+    """Language models, and as many policies, that stay loaded; the least recently used goes first."""
     rate_limit_capacity: int = Field(5, ge=1)
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
     """One more generate request per so many seconds for callers without a token."""

@@ -1,0 +1,102 @@
+"""The process that generates: `python -m services.generator.engine_child`, started by the generator's Celery worker.
+
+The main thread answers one request after the other. A second thread reads the socket to the worker; when that closes,
+the worker is gone and the process ends at once, in the middle of a generation if need be. A fault of the accelerator
+ends the process with 1, so that the worker starts a fresh one. Threads: TIDAL_GENERATOR_THREADS. Leaves out: starting
+and restarting, which is the worker's part.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+
+import torch
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from common.artifacts import ArtifactStore
+from common.config import Settings, get_settings
+from common.data import load_tokenizer
+from common.jobs.child_lifeline import die_with_parent
+from common.logging import configure, get_logger
+from services.generator.engine import Engine
+from services.generator.engine_protocol import EngineChannel
+from services.generator.model_cache import ModelCache
+
+log = get_logger(__name__)
+
+
+def main() -> int:
+    """Serve until the worker closes the socket. Returns the exit status after a fault of the accelerator."""
+    die_with_parent()
+    configure("engine")
+    # Ctrl-C reaches the whole terminal group; the worker decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = get_settings()
+    channel = EngineChannel.from_environment()
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
+    engine = _engine(settings)
+    load_tokenizer()
+    channel.send("ready")
+    while True:
+        request_id = waiting.get()
+        try:
+            engine.handle(request_id)
+        except torch.AcceleratorError:
+            log.exception("accelerator failed", request_id=request_id)
+            return 1
+        finally:
+            channel.send("done", request_id)
+
+
+def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
+    """Queue the requests; end the process when the worker has closed its end."""
+    status = 0
+    try:
+        for message in channel.messages():
+            if message["type"] == "generate":
+                waiting.put(message["request_id"])
+    except Exception:
+        log.exception("the worker cannot be understood")
+        status = 1
+    # sys.exit would only end this thread, and the main one may be deep in a generation.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _engine(settings: Settings) -> Engine:
+    if settings.generator_threads is not None:
+        torch.set_num_threads(settings.generator_threads)
+    device = _device(settings.generator_device)
+    if device.type == "cuda" and settings.generator_gpu_mb is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        fraction = min(settings.generator_gpu_mb * 2**20 / total, 1.0)
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
+    models = ModelCache(ArtifactStore(settings.experiments_dir), device=device, capacity=settings.generator_models)
+    log.info("engine ready", device=str(device), threads=torch.get_num_threads())
+    return Engine(_redis(settings), models, total_seconds=settings.generate_total_seconds)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _redis(settings: Settings) -> Redis:
+    return Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=5.0,
+        socket_connect_timeout=2.0,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
