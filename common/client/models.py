@@ -49,7 +49,7 @@ class Job(Reply):
     attempt: int = 0
     worker: str | None = None
     parent_id: str | None = None
-    checkpoint: str | None = None
+    checkpoint_ref: str | None = None
     checkpoint_step: int | None = None
     progress: Progress = Progress()
     error: Failure | None = None

@@ -32,10 +32,10 @@ def test_submitted_job_completes_with_model_evaluation_and_metrics(stack: Stack)
     experiment = job["experimentId"]
     files = {file.name for file in (stack.folder / "experiments" / experiment).iterdir()}
     assert {"transformer-lm_v1.0.0.pth", "transformer-lm_v1.0.0.safetensors", "config.yaml", "metadata.json"} <= files
-    evaluation = stack.http.get(f"/api/experiments/{experiment}/evaluation").raise_for_status().json()
+    evaluation = stack.http.get(f"/api/experiments/{experiment}/evaluation").raise_for_status().json()["result"]
     assert evaluation["perplexity"] > 1 and len(evaluation["samples"]) == 4
-    points = stack.http.get(f"/api/experiments/{experiment}/metrics").raise_for_status().json()["points"]
-    assert [point["step"] for point in points if "Losses/Total" in point["values"]] == list(range(1, 31))
+    series = stack.http.get(f"/api/experiments/{experiment}/metrics").raise_for_status().json()["series"]
+    assert [point["step"] for point in series["Losses/Total"]] == list(range(1, 31))
 
 
 def test_complete_ends_training_early_with_a_final_model(stack: Stack) -> None:
@@ -165,5 +165,5 @@ def assert_metrics_without_gap(stack: Stack, job: dict[str, str]) -> None:
         f"/api/experiments/{job['experimentId']}/metrics",
         params={"keys": "Losses/Total", "mode": "recent", "window": 5000, "maxPoints": 5000},
     )
-    steps = [point["step"] for point in reply.raise_for_status().json()["points"]]
+    steps = [point["step"] for point in reply.raise_for_status().json()["series"]["Losses/Total"]]
     assert steps == list(range(steps[0], steps[0] + len(steps)))
