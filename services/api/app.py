@@ -1,0 +1,86 @@
+"""The application: `create_app(settings)` wires context, layers, handlers and routers.
+
+It opens no connection and needs no running database; `/readyz` says what is missing. `python -m services.api` serves
+it (`server.py`). Leaves out: choosing the token, which `__main__` does with `auth.administrator_token`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib import metadata
+
+from fastapi import FastAPI
+from redis.exceptions import RedisError
+
+from common.config import Settings
+from services.api import docs, errors
+from services.api.context import make_context
+from services.api.middleware import BodyLimit, RequestContext
+from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, streams
+
+DESCRIPTION = """\
+Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
+
+* **Submit** a job with `POST /api/jobs`, steer it with `POST /api/jobs/{id}/signal`.
+* **Follow** it with the streams (`text/event-stream`): every event has an id, `Last-Event-ID` or `?since=` goes on
+  without gap or duplicate, a `reset` event says that the position is gone and a `snapshot` follows.
+* **Generate** with `POST /api/generate`, as a whole or token by token.
+
+Everything that changes something needs `Authorization: Bearer <token>`; reads are open unless the operator closed them.
+Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list carries
+`nextCursor`; send it as `cursor` for the next page.
+"""
+
+TAGS = [
+    {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
+    {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
+    {"name": "checkpoints", "description": "Weights: list and download."},
+    {"name": "configs", "description": "The YAML files a job may name."},
+    {"name": "generation", "description": "Text from a checkpoint."},
+    {"name": "streams", "description": "Server-sent events."},
+    {"name": "service", "description": "Health and metrics of this process."},
+]
+
+
+def create_app(settings: Settings, token: str) -> FastAPI:
+    """The ASGI application; `token` is the administrator's."""
+    context = make_context(settings, token)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Streams that begin before the epoch was written are reset once; so write it first. Redis may be away.
+        with suppress(RedisError):
+            await context.hub.ensure_epoch()
+        try:
+            yield
+        finally:
+            await context.close()
+
+    app = FastAPI(
+        title="Tidal",
+        summary="Train small language models and steer their decoding.",
+        description=DESCRIPTION,
+        version=_version(),
+        root_path=settings.root_path.rstrip("/"),
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        # /api/jobs/ is a mistake to be told, not a redirect that loses the token.
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestContext, metrics=context.metrics)
+    errors.install(app)
+    for module in (health, streams, jobs, experiments, checkpoints, configs, generate, docs):
+        app.include_router(module.router)
+    return app
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tidal")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"

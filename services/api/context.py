@@ -1,0 +1,130 @@
+"""What every endpoint shares, made once per app: settings, database sessions, Redis clients, streams, counters.
+
+Connections open on first use, so the api starts (and says what is missing) while the database or Redis is away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from celery import Celery
+from fastapi import Request
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.artifacts import ArtifactStore
+from common.config import Settings
+from common.db import make_engine, session_factory
+from common.jobs.celery_settings import make_app
+from common.jobs.outbox import publish_after_commit
+from common.jobs.publisher import RedisPublisher
+from services.api import sse
+from services.api.http_metrics import HttpMetrics
+from services.api.rate_limit import ANSWER_WITHIN_SECONDS, RateLimiter
+from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
+
+
+@dataclass(frozen=True)
+class Context:
+    """One app's resources."""
+
+    settings: Settings
+    token: str = field(repr=False)
+    engine: Engine
+    sessions: sessionmaker[Session]
+    redis: Redis
+    blocking_redis: Redis
+    limiter_redis: Redis
+    metrics: HttpMetrics
+    hub: StreamHub
+    limiter: RateLimiter
+    store: ArtifactStore
+    celery: Celery
+    publisher: RedisPublisher
+    _publishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def publish(self) -> None:
+        """Send what requests have just committed to Redis; the relay of the health process repeats what fails."""
+        # One at a time: the publisher owns one set of connections.
+        with self._publishing:
+            publish_after_commit(self.engine, self.publisher)
+
+    async def close(self) -> None:
+        """End streams, close connections."""
+        await self.hub.close()
+        for client in (self.redis, self.blocking_redis, self.limiter_redis):
+            await client.aclose()
+        self.publisher.close()
+        self.celery.close()
+        self.engine.dispose()
+
+
+def make_context(settings: Settings, token: str) -> Context:
+    """Build the resources; opens no connection."""
+    engine = make_engine(settings.database_url, application_name="tidal-api")
+    metrics = HttpMetrics()
+    redis = _redis(settings, socket_timeout=5.0, attempts=1)
+    blocking = _redis(settings, socket_timeout=BLOCK_MILLISECONDS / 1000 + 10, attempts=0)
+    # The limiter lets requests through rather than wait, so its client neither waits nor tries again.
+    limiter_redis = _redis(settings, socket_timeout=ANSWER_WITHIN_SECONDS, attempts=0)
+    return Context(
+        settings=settings,
+        token=token,
+        engine=engine,
+        sessions=session_factory(engine),
+        redis=redis,
+        blocking_redis=blocking,
+        limiter_redis=limiter_redis,
+        metrics=metrics,
+        hub=StreamHub(redis, blocking, sse.encode, metrics),
+        limiter=RateLimiter(
+            limiter_redis,
+            metrics,
+            name="generate",
+            capacity=settings.rate_limit_capacity,
+            refill_seconds=settings.rate_limit_refill_seconds,
+        ),
+        store=ArtifactStore(settings.experiments_dir),
+        celery=_producer(settings),
+        publisher=RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length),
+    )
+
+
+def _producer(settings: Settings) -> Celery:
+    """Celery that only publishes, and fails in seconds when Redis is away."""
+    app = make_app("tidal-api", settings.redis_url)
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_timeout": 5,
+        "max_retries": 0,
+    }
+    return app
+
+
+def _redis(settings: Settings, *, socket_timeout: float, attempts: int) -> Redis:
+    client: Redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        decode_responses=True,
+        socket_timeout=socket_timeout,
+        socket_connect_timeout=min(socket_timeout, 5.0),
+        health_check_interval=25,
+        retry=Retry(NoBackoff(), attempts),
+    )
+    return client
+
+
+def context_of(request: Request) -> Context:
+    """Dependency: the app's context."""
+    context: Context = request.app.state.context
+    return context
+
+
+def session_of(request: Request) -> Iterator[Session]:
+    """Dependency of reads: a session that ends, without a commit, before the reply goes out."""
+    with context_of(request).sessions() as session:
+        yield session

@@ -1,0 +1,178 @@
+"""The one place that turns an exception into HTTP: always a problem document (RFC 9457).
+
+`install(app)` registers the handlers. What no handler knows ends in `middleware.RequestContext`, which logs the
+traceback and answers 500 through `problem` without telling the client more than its request id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from common.errors import RateLimitedError, TidalError, UnavailableError
+from common.logging import get_logger
+from services.api.schemas.problems import PROBLEM_TYPE
+
+log = get_logger(__name__)
+
+NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
+
+# Codes for errors the framework raises itself; everything of ours carries its own.
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+    422: "invalid_input",
+    429: "rate_limited",
+    503: "unavailable",
+}
+
+# SQLSTATE classes: undefined_table, undefined_column, undefined_object, invalid_schema_name.
+_SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
+
+
+def code_of(status: int) -> str:
+    """The `code` of an HTTP status that came without one."""
+    return _CODES.get(status, "error" if status >= 500 else "bad_request")
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    code: str | None = None,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> JSONResponse:
+    """A problem document as a response."""
+    code = code or code_of(status)
+    body: dict[str, Any] = {
+        "type": f"urn:tidal:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "errors": [dict(item) for item in errors],
+    }
+    if request_id:
+        body["requestId"] = request_id
+    body.update(extra or {})
+    return JSONResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
+
+
+def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSONResponse:
+    """The response for an error of our own tree."""
+    headers: dict[str, str] = {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="tidal"'
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    elif isinstance(error, UnavailableError):
+        headers["Retry-After"] = "5"
+    headers |= getattr(error, "headers", {})
+    # A refused signal names the status of the job as the finding `status`.
+    current = next((item["message"] for item in error.errors if item.get("location") == "status"), None)
+    extra = {"currentStatus": current} if current is not None else None
+    return problem(
+        error.status,
+        error.message,
+        code=error.code,
+        errors=error.errors,
+        headers=headers,
+        request_id=request_id,
+        extra=extra,
+    )
+
+
+def from_database_error(error: SQLAlchemyError) -> TidalError | None:
+    """An error of ours when the database is away or not migrated; None when it is a fault in our code."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if state in _SCHEMA_STATES:
+        return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    ):
+        return UnavailableError("the database cannot be reached; the request changed nothing, try again")
+    return None
+
+
+def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Pydantic's list of errors as ours, without echoing the input."""
+    found = []
+    for item in errors:
+        message = str(item["msg"]).removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key '{item['loc'][-1]}'"
+        found.append({"location": ".".join(str(part) for part in item["loc"]), "message": message})
+    return found
+
+
+def _request_id(request: Request) -> str | None:
+    value = request.scope.get("state", {}).get("request_id")
+    return str(value) if value else None
+
+
+async def _tidal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TidalError)
+    if error.status >= 500:
+        log.warning("request failed", code=error.code, detail=error.message)
+    return from_tidal_error(error, request_id=_request_id(request))
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = findings(error.errors())
+    detail = "; ".join(f"{f['location']}: {f['message']}" for f in found[:3])
+    if len(found) > 3:
+        detail += f"; and {len(found) - 3} more"
+    return problem(422, detail, code="invalid_input", errors=found, request_id=_request_id(request))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code == 404 and detail == "Not Found":
+        detail = f"there is nothing at {request.url.path}"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not possible at {request.url.path}"
+    return problem(error.status_code, detail, headers=error.headers, request_id=_request_id(request))
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SQLAlchemyError)
+    ours = from_database_error(error)
+    if ours is None:
+        raise error
+    return await _tidal(request, ours)
+
+
+async def _redis(request: Request, error: Exception) -> Response:
+    log.warning("redis failed", error=str(error))
+    return await _tidal(request, UnavailableError("Redis cannot be reached; try again"))
+
+
+def install(app: FastAPI) -> None:
+    """Register every handler."""
+    app.add_exception_handler(TidalError, _tidal)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(RedisError, _redis)

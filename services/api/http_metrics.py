@@ -1,0 +1,54 @@
+"""Counters of this process for `/metrics`: HTTP requests, stream clients, what was let through or dropped.
+
+One registry per app, so that several apps in one process (tests) do not collide. What the database knows (jobs by
+status, queue age) is read at the scrape by `operations.health`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+
+
+class HttpMetrics:
+    """The registry and its instruments."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["method", "path", "status"]
+        self._seconds = Histogram(
+            "tidal_http_request_seconds",
+            "Time from the first byte of a request to the last of its reply",
+            labels,
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("tidal_http_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.sse_clients = Gauge("tidal_sse_clients", "Connected stream clients", registry=self.registry)
+        self.sse_readers = Gauge("tidal_sse_readers", "Redis streams being read", registry=self.registry)
+        self.sse_events = Counter("tidal_sse_events", "Events sent to stream clients", registry=self.registry)
+        self.sse_dropped = Counter(
+            "tidal_sse_clients_dropped", "Stream clients closed because they read too slowly", registry=self.registry
+        )
+        self.sse_resets = Counter("tidal_sse_resets", "Cursors that could not be continued", registry=self.registry)
+        self.rate_limited = Counter("tidal_rate_limited", "Requests answered with 429", registry=self.registry)
+        self.rate_limit_unavailable = Counter(
+            "tidal_rate_limit_unavailable", "Requests let through because Redis did not answer", registry=self.registry
+        )
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Counts the request while it is being answered."""
+        self._in_flight.inc()
+        try:
+            yield
+        finally:
+            self._in_flight.dec()
+
+    def observe(self, method: str, path: str, status: int, seconds: float) -> None:
+        """One answered request; streams count with their whole life."""
+        self._seconds.labels(method, path, str(status)).observe(seconds)

@@ -1,0 +1,158 @@
+"""Two plain ASGI layers around everything: `RequestContext` and `BodyLimit`.
+
+`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one),
+binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
+any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413. Both are
+plain ASGI: the framework's decorator form would buffer streams.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.logging import get_logger
+from services.api.errors import problem
+from services.api.http_metrics import HttpMetrics
+from services.api.schemas.problems import PROBLEM_TYPE
+
+log = get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+MIB = 1024 * 1024
+
+
+class RequestContext:
+    """Request id, log context, metrics, and the last net for errors."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        reply = _Reply(send, request_id)
+        with structlog.contextvars.bound_contextvars(request_id=request_id), self.metrics.in_flight():
+            try:
+                await self.app(scope, receive, reply.send)
+            except Exception:
+                log.exception("request failed", method=scope["method"], path=scope["path"])
+                if reply.status is not None:
+                    raise  # the reply is half out: only closing the connection tells the client
+                body = problem(
+                    500,
+                    f"internal error; the log has it under request id {request_id}",
+                    code="internal",
+                    request_id=request_id,
+                )
+                await body(scope, receive, reply.send)
+            finally:
+                await reply.flush(scope, receive)
+                path = _template(scope)
+                self.metrics.observe(scope["method"], path, reply.status or 499, time.perf_counter() - started)
+
+
+class _Reply:
+    """Passes messages on, stamps the request id and holds back error bodies that are no problem documents."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self._held: Message | None = None
+        self._text = b""
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._request_id
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            if self.status >= 400 and not headers.get("content-type", "").startswith(PROBLEM_TYPE):
+                self._held = message
+                return
+        elif self._held is not None:
+            if len(self._text) < 1000:
+                self._text += message.get("body", b"")
+            return
+        await self._send(message)
+
+    async def flush(self, scope: Scope, receive: Receive) -> None:
+        """Send what was held back, as a problem document."""
+        if self._held is None:
+            return
+        held, self._held = Headers(raw=self._held["headers"]), None
+        status = self.status or 500
+        detail = self._text.decode("utf-8", "replace").strip() or HTTPStatus(status).phrase
+        kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "etag", "last-modified")}
+        await problem(status, detail, headers=kept, request_id=self._request_id)(scope, receive, self._send)
+
+
+class BodyTooLarge(HTTPException):
+    """More bytes than allowed; an HTTPException because the framework passes those through its body parser."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"the body is larger than {limit} bytes ({limit / MIB:g} MiB)")
+
+
+class BodyLimit:
+    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading."""
+
+    def __init__(self, app: ASGIApp, limit: int = MIB) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > self.limit:
+            if headers.get("expect", "").lower() != "100-continue":
+                await self._discard(receive)
+            refusal = BodyTooLarge(self.limit)
+            request_id = scope.get("state", {}).get("request_id")
+            reply = problem(413, str(refusal.detail), headers={"Connection": "close"}, request_id=request_id)
+            await reply(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self.limit:
+                    raise BodyTooLarge(self.limit)
+            return message
+
+        await self.app(scope, counted, send)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read up to 8 limits, so that a client that writes before it reads sees the reply and not a reset."""
+        seen = 0
+        while seen < 8 * self.limit:
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return
+
+
+def _template(scope: Scope) -> str:
+    """The route's pattern (`/api/jobs/{job_id}`), so that metrics do not grow with ids."""
+    path = getattr(scope.get("route"), "path", None)
+    return str(path) if path else "(none)"

@@ -1,0 +1,1 @@
+"""What the endpoints do, one file per noun; plain functions over a session, the store or Redis."""

@@ -1,0 +1,130 @@
+"""Checkpoints: what lies in the store, with what the database knows of it (step, hash), and which file to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.artifacts import ArtifactStore, CheckpointFile
+from common.db import Checkpoint, Experiment
+from common.errors import InvalidInputError, NotFoundError
+from services.api.operations.experiments import find
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.schemas.checkpoints import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
+
+Format = Literal["safetensors", "pth"]
+WEIGHTS = "weights.safetensors"
+
+
+def of_experiment(session: Session, store: ArtifactStore, experiment_id: str) -> CheckpointList:
+    """Those of one experiment: final files first, then training checkpoints, the newest first."""
+    find(session, experiment_id)
+    return CheckpointList(experiment_id=experiment_id, checkpoints=_list(session, store, experiment_id))
+
+
+def overview(session: Session, store: ArtifactStore, *, limit: int, cursor: str | None) -> CheckpointOverview:
+    """Those of every experiment that has some, newest experiment first; `limit` counts experiments looked at."""
+    query = select(Experiment).order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        created_at, row_id = decode_cursor(cursor)
+        query = query.where(
+            (Experiment.created_at < created_at) | ((Experiment.created_at == created_at) & (Experiment.id < row_id))
+        )
+    rows = session.scalars(query).all()
+    page = rows[:limit]
+    groups = [
+        CheckpointGroup(
+            experiment_id=row.id,
+            type=row.type,
+            name=row.name,
+            created_at=row.created_at,
+            checkpoints=_list(session, store, row.id),
+        )
+        for row in page
+    ]
+    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
+    return CheckpointOverview(experiments=[group for group in groups if group.checkpoints], next_cursor=following)
+
+
+def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Format | None) -> Path:
+    """The file for a download: a final model in the form asked for, the weights of a training checkpoint.
+
+    NotFoundError with code `format_not_available` when there is no such form; the api converts nothing. Only what
+    `checkpoint_files` lists can be fetched, logs and configurations cannot.
+    """
+    path = store.resolve(f"{experiment_id}/{name}")
+    known = store.checkpoint_files(experiment_id)
+    reference = store.reference(path).split("/", 1)[1]
+    listed = {file.name for file in known}
+    inside = reference.rpartition("/")[0] in listed and path.is_file()
+    if reference not in listed and not inside:
+        raise NotFoundError(f"{name!r} is no checkpoint of experiment {experiment_id!r}")
+    if path.is_dir():
+        path = path / WEIGHTS
+    if form is not None and path.suffix != f".{form}":
+        path = path.with_suffix(f".{form}")
+        if path.name not in listed:
+            raise NotFoundError(
+                f"{experiment_id}/{name} does not exist as {form}; final models are written in both forms, "
+                "training checkpoints as safetensors",
+                code="format_not_available",
+            )
+    if not path.is_file():
+        raise NotFoundError(f"{experiment_id}/{name} has no weights to send", code="format_not_available")
+    return path
+
+
+def check_reference(store: ArtifactStore, reference: str, *, location: str, policy: bool) -> str:
+    """The reference of a request as `<id>/<file>`, aliases resolved; InvalidInputError when nothing loads from it.
+
+    `policy` asks for a controller instead of a language model.
+    """
+    try:
+        path = store.resolve(reference.strip())
+    except (InvalidInputError, NotFoundError) as error:
+        raise _refused(location, error.message) from None
+    found = store.reference(path)
+    experiment_id, name = found.split("/", 1)
+    file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
+    if file is None:
+        raise _refused(location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest")
+    if file.policy != policy:
+        wanted, other = ("controller", "language model") if policy else ("language model", "controller")
+        raise _refused(location, f"{reference!r} is a {other}, a {wanted} is needed")
+    return found
+
+
+def _refused(location: str, message: str) -> InvalidInputError:
+    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+
+
+def _list(session: Session, store: ArtifactStore, experiment_id: str) -> list[CheckpointReply]:
+    rows = {
+        row.name: row for row in session.scalars(select(Checkpoint).where(Checkpoint.experiment_id == experiment_id))
+    }
+    return [_reply(experiment_id, file, rows.get(file.name)) for file in store.checkpoint_files(experiment_id)]
+
+
+def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None) -> CheckpointReply:
+    kind = row.kind if row is not None else "training" if file.kind == "step" else "policy" if file.policy else "model"
+    return CheckpointReply(
+        name=file.name,
+        reference=f"{experiment_id}/{file.name}",
+        kind=kind,
+        step=row.step if row is not None else _step(file.name),
+        sha256=row.sha256 if row is not None else None,
+        size_bytes=file.size_bytes,
+        created_at=row.created_at if row is not None else file.modified_at,
+        usable_as_base=not file.policy,
+        usable_as_policy=file.policy,
+        download=f"/api/experiments/{quote(experiment_id)}/checkpoints/{quote(file.name)}",
+    )
+
+
+def _step(name: str) -> int | None:
+    digits = name.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else None

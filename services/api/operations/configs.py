@@ -1,0 +1,92 @@
+"""The configuration files a job may name: only below the configured folder, only YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
+from common.errors import ConfigError, InvalidInputError, NotFoundError
+from services.api.schemas.configs import ConfigFile, ConfigFileContent
+
+_RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
+MAX_BYTES = 1024 * 1024
+
+
+def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path:
+    """The file `name` below `folder`; a leading `configs/` is accepted, because that is how the files are written.
+
+    InvalidInputError for a path that leads out of the folder (symlinks followed) or is no YAML name, NotFoundError
+    when there is no such file; neither tells what exists outside.
+    """
+    root = folder.resolve()
+
+    def refuse(message: str) -> InvalidInputError:
+        return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+
+    if "\0" in name or "\\" in name or not name.endswith((".yaml", ".yml")):
+        raise refuse(f"{name!r} is not the name of a YAML file in the configuration folder")
+    relative = Path(name)
+    candidates = [relative]
+    if relative.parts[:1] == (folder.name,):
+        candidates.insert(0, relative.relative_to(folder.name))
+    for candidate in candidates:
+        path = (root / candidate).resolve()
+        if not path.is_relative_to(root):
+            raise refuse(f"{name!r} leads out of the configuration folder; name a file below it")
+        if path.is_file():
+            return path
+    known = ", ".join(_names(root)) or "none"
+    raise NotFoundError(
+        f"there is no configuration {name!r}; files: {known}",
+        errors=[{"location": location, "message": f"no such file; there are: {known}"}],
+    )
+
+
+def list_configs(folder: Path) -> list[ConfigFile]:
+    """Every YAML file below `folder`, by name."""
+    root = folder.resolve()
+    return [_describe(root, name) for name in _names(root)]
+
+
+def get_config(folder: Path, name: str) -> ConfigFileContent:
+    """One file with its text and its meaning."""
+    path = find_config(folder, name)
+    about = _describe(folder.resolve(), path.relative_to(folder.resolve()).as_posix())
+    text = path.read_text(encoding="utf-8", errors="replace")
+    config = None
+    if about.kind == "lm":
+        config = load_lm_config(path).model_dump(mode="json")
+    elif about.kind == "rl":
+        config = load_rl_config(path).model_dump(mode="json")
+    return ConfigFileContent(**about.model_dump(), text=text, config=config)
+
+
+def _names(root: Path) -> list[str]:
+    found = (path for pattern in ("*.yaml", "*.yml") for path in root.rglob(pattern))
+    inside = (path for path in found if path.is_file() and path.resolve().is_relative_to(root))
+    return sorted(path.relative_to(root).as_posix() for path in inside)
+
+
+def _describe(root: Path, name: str) -> ConfigFile:
+    path = root / name
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=f"larger than {MAX_BYTES} bytes")
+    try:
+        kind = _kind(path)
+        (load_rl_config if kind == "rl" else load_lm_config)(path)
+    except ConfigError as error:
+        return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=error.message)
+    return ConfigFile(name=name, kind=kind, size_bytes=size)
+
+
+def _kind(path: Path) -> Literal["lm", "rl"]:
+    """rl when the file has a section only controllers have."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot be read: {error}") from None
+    return "rl" if isinstance(values, dict) and _RL_SECTIONS & values.keys() else "lm"

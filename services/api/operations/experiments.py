@@ -1,0 +1,203 @@
+"""Experiments: rows of the database joined with their newest job, and the files below `<experiments_dir>/<id>/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from sqlalchemy import Select, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from common.artifacts import ArtifactStore
+from common.db import Experiment, Job
+from common.errors import NotFoundError, StorageError
+from common.metrics import downsample, metric_names, read_metrics
+from services.api.operations.job_view import error_of, progress_of
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.schemas.experiments import (
+    ConfigReply,
+    ExperimentDetail,
+    ExperimentList,
+    ExperimentReply,
+    ExperimentStatus,
+    MetricPointReply,
+    MetricsReply,
+    Point,
+    ResultReply,
+    Sample,
+    SampleList,
+)
+
+EVALUATION_FILE = "evaluation_results/evaluation_results.json"
+ABLATION_FILE = "ablation_results.json"
+
+
+def list_experiments(
+    session: Session,
+    *,
+    limit: int,
+    cursor: str | None,
+    kind: str | None = None,
+    status: str | None = None,
+    tag: str | None = None,
+    search: str | None = None,
+) -> ExperimentList:
+    """A page, newest first."""
+    query = _with_newest_job()
+    if kind is not None:
+        query = query.where(Experiment.type == kind)
+    if status is not None:
+        query = query.where(Job.status == status)
+    if tag is not None:
+        query = query.where(Experiment.tags.contains([tag]))
+    if search:
+        query = query.where(
+            or_(Experiment.id.icontains(search, autoescape=True), Experiment.name.icontains(search, autoescape=True))
+        )
+    if cursor is not None:
+        query = query.where(tuple_(Experiment.created_at, Experiment.id) < decode_cursor(cursor))
+    query = query.order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
+    rows = [(experiment, job) for experiment, job in session.execute(query)]
+    page = rows[:limit]
+    following = encode_cursor(page[-1][0].created_at, page[-1][0].id) if len(rows) > limit else None
+    return ExperimentList(experiments=[_reply(*row) for row in page], next_cursor=following)
+
+
+def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:
+    """One experiment, with what there is to see of it."""
+    experiment, job = find(session, experiment_id)
+    folder = store.experiment(experiment_id)
+    results = []
+    if (folder / EVALUATION_FILE).is_file():
+        results += ["evaluation", "samples"]
+    if (folder / ABLATION_FILE).is_file():
+        results.append("ablation")
+    return ExperimentDetail(
+        **_reply(experiment, job).model_dump(),
+        metric_names=metric_names(folder, "metrics"),
+        rl_metric_names=metric_names(folder, "rl-metrics"),
+        results=results,
+    )
+
+
+def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
+    """The row and its newest job; NotFoundError."""
+    row = session.execute(_with_newest_job().where(Experiment.id == experiment_id)).first()
+    if row is None:
+        raise NotFoundError(f"there is no experiment {experiment_id!r}")
+    return row[0], row[1]
+
+
+def status(session: Session, experiment_id: str) -> ExperimentStatus:
+    """Where the newest job stands."""
+    _, job = find(session, experiment_id)
+    if job is None:
+        return ExperimentStatus(experiment_id=experiment_id, status="imported")
+    return ExperimentStatus(
+        experiment_id=experiment_id,
+        status=job.status,
+        job_id=job.id,
+        attempt=job.attempt,
+        progress=progress_of(job),
+        error=error_of(job),
+        finished_at=job.finished_at,
+    )
+
+
+def metrics(
+    store: ArtifactStore,
+    experiment_id: str,
+    kind: Literal["metrics", "rl-metrics"],
+    *,
+    keys: list[str] | None,
+    mode: Literal["recent", "historical"],
+    window: int,
+    max_points: int,
+    stream_cursor: str | None,
+) -> MetricsReply:
+    """The archive's points, the last `window` of them in mode recent, downsampled per name."""
+    folder = store.experiment(experiment_id)
+    names = metric_names(folder, kind)
+    points = read_metrics(folder, kind, keys=keys, last=window if mode == "recent" else None)
+    wanted = names if keys is None else [name for name in keys if name in names]
+    series = downsample(points, max_points, wanted)
+    return MetricsReply(
+        experiment_id=experiment_id,
+        mode=mode,
+        keys=wanted,
+        available_keys=names,
+        total_points=len(points),
+        series={name: [Point(step=step, value=value) for step, value in pairs] for name, pairs in series.items()},
+        last=MetricPointReply(**points[-1].as_dict()) if points else None,
+        stream_cursor=stream_cursor,
+    )
+
+
+def config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:
+    """The configuration files of the experiment; before a worker wrote them, what the job holds."""
+    experiment, _ = find(session, experiment_id)
+    folder = store.experiment(experiment_id)
+    found = ConfigReply(
+        experiment_id=experiment_id,
+        config=_yaml(folder / "config.yaml") or _yaml(folder / "base_config.yaml"),
+        rl_config=_yaml(folder / "rl_config.yaml"),
+    )
+    if found.config is None and found.rl_config is None and "config" in experiment.config:
+        key = "rl_config" if experiment.type in ("rl", "ablation") else "config"
+        found = found.model_copy(update={key: experiment.config["config"]})
+    return found
+
+
+def result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
+    """A result file; NotFoundError until it was written."""
+    value = store.read_json(experiment_id, name)
+    if not isinstance(value, dict):
+        raise StorageError(f"{experiment_id}/{name} holds no JSON object")
+    return ResultReply(experiment_id=experiment_id, result=value)
+
+
+def samples(store: ArtifactStore, experiment_id: str) -> SampleList:
+    """The texts of the evaluation."""
+    found = result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
+    return SampleList(experiment_id=experiment_id, samples=[Sample.model_validate(item) for item in found])
+
+
+def _with_newest_job() -> Select[Experiment, Job]:
+    newest = (
+        select(Job.id)
+        .where(Job.experiment_id == Experiment.id)
+        .order_by(Job.created_at.desc(), Job.id.desc())
+        .limit(1)
+        .correlate(Experiment)
+        .scalar_subquery()
+    )
+    return select(Experiment, Job).outerjoin(Job, Job.id == newest)
+
+
+def _reply(experiment: Experiment, job: Job | None) -> ExperimentReply:
+    return ExperimentReply(
+        id=experiment.id,
+        type=experiment.type,
+        name=experiment.name,
+        tags=experiment.tags,
+        notes=experiment.notes,
+        imported=experiment.imported,
+        source_experiment_id=experiment.source_experiment_id,
+        source_checkpoint=experiment.source_checkpoint,
+        status=job.status if job is not None else "imported",
+        job_id=job.id if job is not None else None,
+        progress=progress_of(job) if job is not None else None,
+        created_at=experiment.created_at,
+        updated_at=max(experiment.updated_at, job.updated_at) if job is not None else experiment.updated_at,
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any] | None:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StorageError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,160 @@
+"""One generation: hand it over, follow its token stream, give up in time, tell the engine when nobody waits.
+
+The wire between api and generator is described in `common.jobs.generation_request`. The engine's events are camelCase
+already, so tokens pass through without being taken apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+import anyio
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
+
+from common.artifacts import ArtifactStore
+from common.errors import TidalError, UnavailableError
+from common.jobs.celery_settings import GENERATE_QUEUE, HANDOVER_TASK
+from common.jobs.generation_request import GenerationRequest
+from common.logging import get_logger
+from common.metrics import keys
+from services.api.context import Context
+from services.api.operations.checkpoints import check_reference
+from services.api.redis_streams import read_after
+from services.api.schemas.generate import GenerateReply, GenerateRequest
+
+log = get_logger(__name__)
+
+POLL_MILLISECONDS = 400
+"""Longest wait for a token before deadlines and the client's presence are looked at again."""
+
+Gone = Callable[[], Awaitable[bool]]
+"""Whether the client has left."""
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the token stream; `data` is JSON."""
+
+    name: str
+    data: str
+
+
+def prepare(store: ArtifactStore, request: GenerateRequest) -> GenerationRequest:
+    """The request for the engine; InvalidInputError when a checkpoint cannot be used."""
+    policy = None
+    if request.rl_checkpoint is not None:
+        policy = check_reference(store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    return GenerationRequest(
+        id=f"gen_{uuid4().hex}",
+        checkpoint=check_reference(store, request.checkpoint, location="body.checkpoint", policy=False),
+        prompt=request.prompt,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        repetition_penalty=request.repetition_penalty,
+        seed=request.seed,
+        gating_mode=request.gating_mode,
+        modulation=request.modulation,
+        rl_checkpoint=policy,
+        stream=request.stream,
+    )
+
+
+async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
+    """Hand the request over and yield its events; the last one is `done`.
+
+    Raises UnavailableError when nothing came within the queue's time or not all within the whole time, the engine's own
+    error, and ClientGone. However it ends early, the engine is told to stop.
+    """
+    settings = context.settings
+    stream = keys.generate_stream(request.id)
+    begun = time.monotonic()
+    started = finished = False
+    last = "0-0"
+    await context.redis.set(
+        keys.generate_request(request.id),
+        request.model_dump_json(),
+        ex=math.ceil(settings.generate_queue_seconds) + 1,
+    )
+    try:
+        await run_in_threadpool(_ring, context.celery, request.id)
+        while True:
+            waited = time.monotonic() - begun
+            limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
+            if waited >= limit:
+                raise _too_late(settings.generate_total_seconds if started else None, waited)
+            if await gone():
+                raise ClientGone
+            block = max(1, min(POLL_MILLISECONDS, int(1000 * (limit - waited))))
+            for entry_id, fields in await read_after(context.blocking_redis, stream, last, count=200, block=block):
+                last, started = entry_id, True
+                event = Event(fields["event"], fields["data"])
+                if event.name == keys.EVENT_ERROR:
+                    finished = True
+                    raise _engine_error(event.data)
+                yield event
+                if event.name == keys.EVENT_DONE:
+                    finished = True
+                    return
+    finally:
+        if not finished:
+            await _tell_engine(context, request.id)
+
+
+async def whole(context: Context, request: GenerationRequest, gone: Gone) -> GenerateReply:
+    """The finished reply."""
+    async for event in events(context, request, gone):
+        if event.name == keys.EVENT_DONE:
+            return GenerateReply.model_validate_json(event.data)
+    raise UnavailableError("the generator ended without an answer; try again")
+
+
+def _ring(celery: Celery, request_id: str) -> None:
+    try:
+        celery.send_task(HANDOVER_TASK, args=[request_id], queue=GENERATE_QUEUE, retry=False, ignore_result=True)
+    except (KombuError, RedisError, OSError) as error:
+        raise UnavailableError(f"the request cannot be handed to the generator: {error}") from error
+
+
+def _too_late(total: float | None, waited: float) -> UnavailableError:
+    if total is None:
+        return UnavailableError(
+            f"no generator took the request within {waited:.0f} s; all are busy, or none runs. Try again",
+            code="generation_queue_timeout",
+        )
+    return UnavailableError(
+        f"the generation was not finished within {total:.0f} s; ask for fewer tokens", code="generation_timeout"
+    )
+
+
+def _engine_error(data: str) -> TidalError:
+    body = json.loads(data)
+    error = TidalError(str(body.get("message") or "the generator failed"), code=str(body.get("code") or "generation"))
+    status = body.get("status")
+    error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
+    return error
+
+
+async def _tell_engine(context: Context, request_id: str) -> None:
+    # Shielded: this runs while the response is being cancelled because its client has gone.
+    with anyio.CancelScope(shield=True):
+        try:
+            async with asyncio.timeout(2):
+                await context.redis.set(keys.generate_cancelled(request_id), "1", ex=keys.GENERATE_TTL_SECONDS)
+                await context.redis.delete(keys.generate_request(request_id))
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("the engine could not be told to stop", request=request_id, error=str(error))

@@ -1,0 +1,87 @@
+"""Is everything there that requests need, and the figures of the database for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from common.db import Job, Outbox, schema_status
+from common.db.models.job import STATUSES
+from common.logging import get_logger
+from services.api.context import Context
+from services.api.schemas.health import Part, Ready
+
+log = get_logger(__name__)
+
+REDIS_SECONDS = 2.0
+
+
+async def readiness(context: Context) -> Ready:
+    """Look at every part, at once; never raises for one that is away."""
+    (database, schema), redis, store = await asyncio.gather(
+        run_in_threadpool(_database, context), _redis(context), run_in_threadpool(_store, context.store.root)
+    )
+    parts = {"database": database, "schema": schema, "redis": redis, "store": store}
+    return Ready(ready=all(part.ok for part in parts.values()), parts=parts)
+
+
+def _database(context: Context) -> tuple[Part, Part]:
+    try:
+        status = schema_status(context.engine)
+    except SQLAlchemyError as error:
+        log.warning("database not reachable", error=str(getattr(error, "orig", error)).splitlines()[0])
+        away = "the database cannot be reached; check TIDAL_DATABASE_URL and that PostgreSQL runs"
+        return Part(ok=False, detail=away), Part(ok=False, detail="unknown, the database cannot be reached")
+    return Part(ok=True, detail="ok"), Part(ok=status.state == "current", detail=status.message)
+
+
+async def _redis(context: Context) -> Part:
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            await context.redis.set("tidal:ready", "1", ex=60)
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("redis not usable", error=str(error))
+        return Part(ok=False, detail="Redis cannot be reached or written; check TIDAL_REDIS_URL and its memory limit")
+    return Part(ok=True, detail="ok")
+
+
+def _store(root: Path) -> Part:
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Part(ok=False, detail=f"{root} is not a folder this process may write; check TIDAL_EXPERIMENTS_DIR")
+    return Part(ok=True, detail="ok")
+
+
+def exposition(context: Context) -> bytes:
+    """Prometheus text: this process's counters, then what the database knows."""
+    return generate_latest(context.metrics.registry) + generate_latest(_database_figures(context))
+
+
+def _database_figures(context: Context) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    up = Gauge("tidal_database_up", "1 when the figures of the database could be read", registry=registry)
+    try:
+        with context.sessions() as session:
+            by_status = select(Job.status, func.count()).group_by(Job.status)
+            counts: dict[str, int] = dict(session.execute(by_status).all())
+            age = session.scalar(
+                select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == "pending")
+            )
+            waiting = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
+    except SQLAlchemyError:
+        up.set(0)
+        return registry
+    up.set(1)
+    jobs = Gauge("tidal_jobs", "Jobs by status", ["status"], registry=registry)
+    for status in STATUSES:
+        jobs.labels(status).set(counts.get(status, 0))
+    Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
+    Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
+    return registry

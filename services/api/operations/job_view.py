@@ -1,0 +1,30 @@
+"""A job row as the api shows it: the document of the `job-update` events, with what only a request can know."""
+
+from __future__ import annotations
+
+from common.db import Job
+from common.jobs.documents import job_document
+from common.jobs.status import JobStatus, Signal, signal_allowed
+from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
+
+
+def progress_of(job: Job) -> JobProgress:
+    """How far it is."""
+    return JobProgress.model_validate(job_document(job)["progress"])
+
+
+def error_of(job: Job) -> JobError | None:
+    """Why it or its last attempt failed."""
+    found = job_document(job)["error"]
+    return JobError.model_validate(found) if found else None
+
+
+def job_reply(job: Job, queue_position: int | None = None) -> JobReply:
+    """Everything but the payload."""
+    signals = [signal for signal in Signal if signal_allowed(JobStatus(job.status), signal)]
+    return JobReply.model_validate({**job_document(job), "queuePosition": queue_position, "signals": signals})
+
+
+def job_detail(job: Job, queue_position: int | None = None) -> JobDetail:
+    """With the payload."""
+    return JobDetail(**job_reply(job, queue_position).model_dump(), payload=job.payload)

@@ -1,0 +1,118 @@
+"""Jobs: pages, details, events; submissions and signals pass through to `common.jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from common.config import Settings
+from common.db import Job, JobEvent
+from common.errors import NotFoundError
+from common.jobs.experiments import experiment_type
+from common.jobs.limits import leased_counts, type_limit
+from common.jobs.payloads import JobType
+from common.jobs.positions import positions
+from common.jobs.queue import NewJob
+from common.jobs.status import LEASED, LIVE, JobStatus
+from services.api.operations.job_view import job_detail, job_reply
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
+
+MOST_LIVE = 1000
+"""Jobs in the lists that have no pages: active ones, and the snapshot of the stream."""
+
+
+def list_jobs(
+    session: Session,
+    *,
+    limit: int,
+    cursor: str | None,
+    statuses: list[JobStatus] | None = None,
+    kind: JobType | None = None,
+    tag: str | None = None,
+    experiment_id: str | None = None,
+) -> JobList:
+    """A page, newest first."""
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    if kind is not None:
+        query = query.where(Job.type == kind)
+    if tag is not None:
+        query = query.where(Job.tags.contains([tag]))
+    if experiment_id is not None:
+        query = query.where(Job.experiment_id == experiment_id)
+    if cursor is not None:
+        query = query.where(tuple_(Job.created_at, Job.id) < decode_cursor(cursor))
+    rows = session.scalars(query).all()
+    page = rows[:limit]
+    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
+    return _list(session, page, following)
+
+
+def active_jobs(session: Session) -> JobList:
+    """Those that hold a slot, stale ones included, newest first."""
+    query = select(Job).where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    return _list(session, session.scalars(query).all())
+
+
+def live_jobs(session: Session) -> JobList:
+    """Everything that has not ended, newest first."""
+    query = select(Job).where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    return _list(session, session.scalars(query).all())
+
+
+def find_job(session: Session, job_id: str) -> Job:
+    """The row; NotFoundError."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFoundError(f"there is no job {job_id!r}")
+    return job
+
+
+def get_job(session: Session, job_id: str) -> JobDetail:
+    """One job with its payload."""
+    return detail(session, find_job(session, job_id))
+
+
+def detail(session: Session, job: Job) -> JobDetail:
+    """A row with its place in the queue."""
+    return job_detail(job, positions(session, [job.id]).get(job.id))
+
+
+def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
+    """Events with an id above `after`, in order."""
+    find_job(session, job_id)
+    query = (
+        select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id).limit(limit + 1)
+    )
+    rows = session.scalars(query).all()
+    page = rows[:limit]
+    return JobEventList(
+        events=[JobEventReply.model_validate(row) for row in page],
+        next_cursor=str(page[-1].id) if len(rows) > limit else None,
+    )
+
+
+def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
+    """What submitting `new` would do now; writes nothing."""
+    payload = new.checked_payload
+    busy = leased_counts(session, [new.type]).get(new.type, 0)
+    before = session.scalar(
+        select(func.count()).where(Job.type == new.type, Job.status == JobStatus.PENDING, Job.priority >= new.priority)
+    )
+    waiting = before or 0
+    return JobPrediction(
+        type=new.type,
+        experiment_type=experiment_type(payload),
+        payload=payload.model_dump(mode="json"),
+        would_wait=busy + waiting >= type_limit(settings, new.type),
+        queue_position=waiting + 1,
+    )
+
+
+def _list(session: Session, jobs: Sequence[Job], following: str | None = None) -> JobList:
+    places = positions(session, [job.id for job in jobs if job.status == JobStatus.PENDING])
+    return JobList(jobs=[job_reply(job, places.get(job.id)) for job in jobs], next_cursor=following)

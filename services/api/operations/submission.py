@@ -1,0 +1,207 @@
+"""From the body of `POST /api/jobs` to a complete payload: files found, overrides merged, references checked.
+
+Everything that can be known before a worker looks is checked here, so that a job that is accepted does not fail for a
+typing error an hour later. Leaves out: writing the job (`common.jobs.queue.submit`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.artifacts import ArtifactStore
+from common.config import (
+    DataConfig,
+    EvaluationConfig,
+    LMConfig,
+    RLConfig,
+    Settings,
+    build,
+    load_lm_config,
+    load_rl_config,
+)
+from common.db import Job
+from common.errors import ConfigError, InvalidInputError, NotFoundError
+from common.jobs.payloads import Ablation, Evaluation, JobType, LmTraining, Payload, RlTraining
+from common.jobs.queue import NewJob
+from services.api.operations.checkpoints import check_reference
+from services.api.operations.configs import find_config
+from services.api.schemas.jobs import JobRequest
+
+DEFAULT_LM = "base_config.yaml"
+DEFAULT_RL = "rl_config.yaml"
+
+S = TypeVar("S", bound=BaseModel)
+
+_USED: dict[JobType, frozenset[str]] = {
+    JobType.LM_TRAINING: frozenset({"config_path", "config", "checkpoint"}),
+    JobType.RL_TRAINING: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint"}),
+    JobType.EVALUATION: frozenset({"config_path", "config", "data", "checkpoint"}),
+    JobType.ABLATION: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"}),
+}
+_SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"})
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """What a submission is checked against."""
+
+    settings: Settings
+    store: ArtifactStore
+
+
+def new_job(
+    session: Session, submitter: Submitter, request: JobRequest, *, idempotency_key: str | None = None
+) -> NewJob:
+    """The submission, checked. InvalidInputError, ConfigError or NotFoundError name the field."""
+    given = request.model_fields_set & _SPECIFIC
+    unused = sorted(given - _USED[request.type])
+    if unused:
+        raise _invalid(unused[0], f"a {request.type} job does not use it")
+    parent = _parent(session, request) if request.resume_from is not None else None
+    payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
+    return NewJob(
+        type=request.type,
+        payload=payload,
+        name=request.name,
+        tags=tuple(dict.fromkeys(request.tags)),
+        priority=request.priority,
+        gpus=request.gpus,
+        not_before=request.not_before,
+        parent_id=parent.id if parent is not None else None,
+        wait=request.queue,
+        idempotency_key=idempotency_key,
+        body_hash=_body_hash(request) if idempotency_key is not None else None,
+    )
+
+
+def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
+    if request.type is JobType.LM_TRAINING:
+        initial = _checkpoint(submitter, request) if request.checkpoint is not None else None
+        return LmTraining(
+            config=_lm_config(submitter, request, request.config).model_dump(), initial_checkpoint=initial
+        )
+    checkpoint = _checkpoint(submitter, request)
+    inherited = _inherited(submitter, request, checkpoint)
+    data = _section(DataConfig, inherited.get("data", {}), request.data, "data")
+    if request.type is JobType.EVALUATION:
+        evaluation = _section(EvaluationConfig, inherited.get("evaluation", {}), request.config, "config")
+        return Evaluation(checkpoint=checkpoint, data=data.model_dump(), evaluation=evaluation.model_dump())
+    config = _rl_config(submitter, request).model_dump()
+    if request.type is JobType.RL_TRAINING:
+        return RlTraining(config=config, checkpoint=checkpoint, data=data.model_dump())
+    if request.rl_checkpoint is None:
+        raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
+    policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data.model_dump())
+
+
+def _resumed(parent: Job, request: JobRequest) -> Payload:
+    """The parent's payload, with `config` laid over it: more steps, another rate; the model's shape must stay."""
+    for field in ("config_path", "rl_config_path", "checkpoint", "data"):
+        if field in request.model_fields_set:
+            raise _invalid(field, "a resumed job keeps that of the job it resumes; leave it out")
+    if request.type is JobType.LM_TRAINING:
+        config = _section(LMConfig, parent.payload["config"], request.config, "config")
+        if config.model.model_dump(mode="json") != parent.payload["config"]["model"]:
+            raise _invalid("config.model", "the shape of the model cannot change when training goes on")
+        return LmTraining.model_validate({**parent.payload, "config": config.model_dump()})
+    if request.type is JobType.RL_TRAINING:
+        rl = _section(RLConfig, parent.payload["config"], request.config, "config")
+        return RlTraining.model_validate({**parent.payload, "config": rl.model_dump()})
+    raise _invalid("resume_from", f"a {request.type} job has no training state to go on from; submit it anew")
+
+
+def _parent(session: Session, request: JobRequest) -> Job:
+    """The job named, or the newest one of the experiment named."""
+    assert request.resume_from is not None
+    newest = select(Job).where(Job.experiment_id == request.resume_from).order_by(Job.created_at.desc()).limit(1)
+    parent = session.get(Job, request.resume_from) or session.scalars(newest).first()
+    if parent is None:
+        raise NotFoundError(
+            f"resumeFrom: there is no job or experiment {request.resume_from!r}",
+            errors=[{"location": "body.resumeFrom", "message": "no such job or experiment"}],
+        )
+    if parent.type != request.type:
+        raise _invalid("resume_from", f"a {request.type} job cannot go on from a {parent.type} job")
+    return parent
+
+
+def _checkpoint(submitter: Submitter, request: JobRequest) -> str:
+    if request.checkpoint is None:
+        raise _invalid("checkpoint", f"a {request.type} job needs the checkpoint of a language model")
+    return check_reference(submitter.store, request.checkpoint, location="body.checkpoint", policy=False)
+
+
+def _inherited(submitter: Submitter, request: JobRequest, checkpoint: str) -> Mapping[str, Any]:
+    """The configuration the language model was trained with; without one (imported) that of `configPath`, defaults."""
+    folder = submitter.store.experiment(checkpoint.split("/", 1)[0])
+    for name in ("config.yaml", "base_config.yaml"):
+        try:
+            values = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
+            if isinstance(values, dict) and isinstance(values.get("data"), dict):
+                return build(LMConfig, values, where=name).model_dump()
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError):
+            continue
+    return _lm_config(submitter, request, {}).model_dump()
+
+
+def _lm_config(submitter: Submitter, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
+    folder = submitter.settings.config_dir
+    if request.config_path is not None:
+        path = find_config(folder, request.config_path, location="body.configPath")
+    else:
+        path = folder / DEFAULT_LM
+    try:
+        return load_lm_config(path if path.is_file() else None, overrides)
+    except ConfigError as error:
+        raise _placed(error) from None
+
+
+def _rl_config(submitter: Submitter, request: JobRequest) -> RLConfig:
+    folder = submitter.settings.config_dir
+    if request.rl_config_path is not None:
+        path = find_config(folder, request.rl_config_path, location="body.rlConfigPath")
+    else:
+        path = folder / DEFAULT_RL
+    try:
+        return load_rl_config(path if path.is_file() else None, request.config)
+    except ConfigError as error:
+        raise _placed(error) from None
+
+
+def _section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any], where: str) -> S:
+    try:
+        return build(kind, values, overrides, where=where)
+    except ConfigError as error:
+        raise _placed(error, where) from None
+
+
+def _placed(error: ConfigError, where: str = "config") -> ConfigError:
+    """The same error with locations in the request body, and no path of the server in its text."""
+    findings = [
+        {**item, "location": ".".join(part for part in ("body", where, item["location"]) if part)}
+        for item in error.errors
+    ]
+    text = "; ".join(f"{item['location']}: {item['message']}" for item in findings) or error.message
+    return ConfigError(text, errors=findings)
+
+
+def _invalid(field: str, message: str) -> InvalidInputError:
+    first, *rest = field.split("_")
+    location = "body." + first + "".join(part.capitalize() for part in rest)
+    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+
+
+def _body_hash(request: JobRequest) -> str:
+    """Equal for bodies that mean the same, whatever their spacing and order."""
+    body = request.model_dump(mode="json", exclude_unset=True)
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,112 @@
+"""Token bucket in Redis for callers without a token: `capacity` at once, then one per `refill_seconds`.
+
+One Lua call decides and updates, with Redis' own clock in microseconds, so all api processes share one bucket per
+client address. Redis unreachable or slower than 50 ms: the request is let through and counted
+(`tidal_rate_limit_unavailable`), because a broken limiter must not take generation down with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from common.errors import RateLimitedError
+from services.api.http_metrics import HttpMetrics
+
+# KEYS[1] bucket; ARGV capacity, microseconds per token. Returns {allowed, whole tokens left, µs until the next token}.
+# The level is kept in microseconds of refill, so that no fraction of a token is lost to rounding.
+_SCRIPT = """
+local capacity, per_token = tonumber(ARGV[1]), tonumber(ARGV[2])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local full = capacity * per_token
+local bucket = redis.call('HMGET', KEYS[1], 'level', 'at')
+local level, at = tonumber(bucket[1]), tonumber(bucket[2])
+if level == nil or at == nil then level = full else level = math.min(full, level + math.max(0, now - at)) end
+local allowed = 0
+if level >= per_token then allowed = 1; level = level - per_token end
+redis.call('HSET', KEYS[1], 'level', string.format('%.0f', level), 'at', string.format('%.0f', now))
+redis.call('PEXPIRE', KEYS[1], math.ceil((full - level) / 1000) + 1000)
+local wait = 0
+if level < per_token then wait = per_token - level end
+return {allowed, math.floor(level / per_token), math.ceil(wait)}
+"""
+
+ANSWER_WITHIN_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the bucket said."""
+
+    allowed: bool
+    limit: int
+    """Requests a full bucket holds."""
+    remaining: int
+    wait_seconds: float
+    """Until the next request is possible; 0 when one is possible now."""
+    window_seconds: float
+    """Time an empty bucket takes to fill."""
+
+    def headers(self) -> dict[str, str]:
+        """The headers of a limited endpoint, on success and on 429."""
+        wait = math.ceil(self.wait_seconds)
+        found = {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(self.remaining),
+            "RateLimit-Policy": f'"generate";q={self.limit};w={math.ceil(self.window_seconds)}',
+            "RateLimit": f'"generate";r={self.remaining};t={wait}',
+        }
+        if not self.allowed:
+            found["Retry-After"] = str(max(1, wait))
+        return found
+
+
+class TooManyRequests(RateLimitedError):
+    """A 429 that carries the headers of its bucket."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(
+            f"more than {verdict.limit} requests at once; one more every "
+            f"{verdict.window_seconds / verdict.limit:g} s, or send a token",
+            retry_after=verdict.wait_seconds,
+        )
+        self.headers = verdict.headers()
+
+
+class RateLimiter:
+    """The bucket of one endpoint."""
+
+    def __init__(self, redis: Redis, metrics: HttpMetrics, *, name: str, capacity: int, refill_seconds: float) -> None:
+        self._redis = redis
+        self._metrics = metrics
+        self._name = name
+        self._capacity = capacity
+        self._refill_seconds = refill_seconds
+        self._script = redis.register_script(_SCRIPT)
+
+    async def take(self, client: str) -> Verdict | None:
+        """Take one token for `client`; None when Redis did not answer in time (then let the request through)."""
+        arguments = [self._capacity, int(self._refill_seconds * 1_000_000)]
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                allowed, remaining, wait = await self._script(
+                    keys=[f"tidal:rate:{self._name}:{client}"], args=arguments
+                )
+        except (RedisError, OSError, TimeoutError):
+            self._metrics.rate_limit_unavailable.inc()
+            return None
+        verdict = Verdict(
+            allowed=bool(allowed),
+            limit=self._capacity,
+            remaining=int(remaining),
+            wait_seconds=int(wait) / 1_000_000,
+            window_seconds=self._capacity * self._refill_seconds,
+        )
+        if not verdict.allowed:
+            self._metrics.rate_limited.inc()
+        return verdict

@@ -1,0 +1,1 @@
+"""Routers, one file per noun: parse, call one operation, return."""

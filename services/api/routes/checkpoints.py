@@ -1,0 +1,63 @@
+"""`/api/checkpoints` and the checkpoints of one experiment, with download."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.orm import Session
+from starlette.responses import FileResponse
+
+from services.api.auth import ContextDep, Reader
+from services.api.context import session_of
+from services.api.operations import checkpoints
+from services.api.operations.experiments import find
+from services.api.paging import Cursor, Limit
+from services.api.schemas.checkpoints import CheckpointList, CheckpointOverview
+from services.api.schemas.problems import problem_responses
+
+router = APIRouter(tags=["checkpoints"], dependencies=[Reader])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+
+
+@router.get("/api/checkpoints", summary="List all checkpoints", responses=problem_responses(422))
+def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
+    """Grouped by experiment, newest first; those usable as a base for rl-training and generation are marked."""
+    return checkpoints.overview(session, context.store, limit=limit, cursor=cursor)
+
+
+@router.get(
+    "/api/experiments/{experiment_id}/checkpoints",
+    summary="List the checkpoints of an experiment",
+    responses=problem_responses(404),
+)
+def list_of_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> CheckpointList:
+    """Final files first, then training checkpoints, the newest first."""
+    return checkpoints.of_experiment(session, context.store, experiment_id)
+
+
+@router.get(
+    "/api/experiments/{experiment_id}/checkpoints/{name:path}",
+    summary="Download a checkpoint",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file"},
+        206: {"content": {"application/octet-stream": {}}, "description": "The part asked for with `Range`"},
+        **problem_responses(404, 416, 422),
+    },
+)
+def download(
+    experiment_id: str,
+    name: str,
+    context: ContextDep,
+    session: SessionDep,
+    form: Annotated[
+        checkpoints.Format | None,
+        Query(alias="format", description="The form wanted; a final model exists in both."),
+    ] = None,
+) -> FileResponse:
+    """`name` is a name of the list, or best, latest, final. Ranges are served, so a download can be continued."""
+    find(session, experiment_id)
+    path = checkpoints.file_to_send(context.store, experiment_id, name, form)
+    filename = path.name if path.name != checkpoints.WEIGHTS else f"{path.parent.name}.safetensors"
+    return FileResponse(path, filename=filename, media_type="application/octet-stream")

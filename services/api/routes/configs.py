@@ -1,0 +1,24 @@
+"""`/api/configs`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from services.api.auth import ContextDep, Reader
+from services.api.operations import configs
+from services.api.schemas.configs import ConfigFileContent, ConfigFileList
+from services.api.schemas.problems import problem_responses
+
+router = APIRouter(prefix="/api/configs", tags=["configs"], dependencies=[Reader])
+
+
+@router.get("", summary="List configuration files")
+def list_configs(context: ContextDep) -> ConfigFileList:
+    """Every YAML file below the configuration folder, with its kind and whether it can be used."""
+    return ConfigFileList(configs=configs.list_configs(context.settings.config_dir))
+
+
+@router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404, 422))
+def get_config(file: str, context: ContextDep) -> ConfigFileContent:
+    """Its text, and what it means with every default filled in."""
+    return configs.get_config(context.settings.config_dir, file)

@@ -1,0 +1,153 @@
+"""`/api/experiments`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+from redis.exceptions import RedisError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from common.jobs.status import JobStatus
+from common.metrics.keys import experiment_stream
+from services.api.auth import ContextDep, Reader
+from services.api.context import Context, session_of
+from services.api.operations import experiments
+from services.api.paging import Cursor, Limit
+from services.api.schemas.experiments import (
+    ConfigReply,
+    ExperimentDetail,
+    ExperimentList,
+    ExperimentStatus,
+    MetricsReply,
+    ResultReply,
+    SampleList,
+)
+from services.api.schemas.problems import problem_responses
+from services.api.stream_hub import format_id
+
+router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+Keys = Annotated[
+    str | None, Query(max_length=2000, description="Names of values, comma-separated; without it all of them.")
+]
+Mode = Annotated[
+    Literal["recent", "historical"], Query(description="recent: the last `window` points; historical: all of them.")
+]
+Window = Annotated[int, Query(ge=1, le=1_000_000, description="Points looked at in mode recent.")]
+MaxPoints = Annotated[int, Query(ge=3, le=50_000, alias="maxPoints", description="Most points per name in the reply.")]
+
+
+@router.get("", summary="List experiments", responses=problem_responses(422))
+def list_experiments(
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    kind: Annotated[Literal["lm", "rl", "evaluation", "ablation"] | None, Query(alias="type")] = None,
+    status: Annotated[JobStatus | None, Query(description="Of the newest job.")] = None,
+    tag: Annotated[str | None, Query(max_length=64)] = None,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,
+) -> ExperimentList:
+    """Newest first."""
+    return experiments.list_experiments(
+        session, limit=limit, cursor=cursor, kind=kind, status=status, tag=tag, search=search
+    )
+
+
+@router.get("/{experiment_id}", summary="Show an experiment", responses=problem_responses(404))
+def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> ExperimentDetail:
+    """With the names of its metrics and which results exist."""
+    return experiments.get_experiment(session, context.store, experiment_id)
+
+
+@router.get("/{experiment_id}/status", summary="Where its newest job stands", responses=problem_responses(404))
+def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
+    """Status, attempt, progress, error."""
+    return experiments.status(session, experiment_id)
+
+
+@router.get("/{experiment_id}/metrics", summary="Metrics of pretraining", responses=problem_responses(404, 422))
+async def get_metrics(
+    experiment_id: str,
+    context: ContextDep,
+    keys: Keys = None,
+    mode: Mode = "recent",
+    window: Window = 5000,
+    max_points: MaxPoints = 2000,
+) -> MetricsReply:
+    """Downsampled per name by largest-triangle-three-buckets. For each step the highest attempt counts."""
+    return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points)
+
+
+@router.get("/{experiment_id}/rl-metrics", summary="Metrics of the controller", responses=problem_responses(404, 422))
+async def get_rl_metrics(
+    experiment_id: str,
+    context: ContextDep,
+    keys: Keys = None,
+    mode: Mode = "recent",
+    window: Window = 5000,
+    max_points: MaxPoints = 2000,
+) -> MetricsReply:
+    """Like `metrics`; a step is a transition."""
+    return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points)
+
+
+async def _metrics(
+    context: Context,
+    experiment_id: str,
+    kind: Literal["metrics", "rl-metrics"],
+    keys: str | None,
+    mode: Literal["recent", "historical"],
+    window: int,
+    max_points: int,
+) -> MetricsReply:
+    # The position first, the files second: the writer puts a point into the file before it goes into the stream.
+    try:
+        cursor = format_id(await context.hub.position(experiment_stream(experiment_id)))
+    except RedisError:
+        cursor = None
+    names = [name.strip() for name in keys.split(",") if name.strip()] if keys is not None else None
+
+    def read() -> MetricsReply:
+        with context.sessions() as session:
+            experiments.find(session, experiment_id)
+        return experiments.metrics(
+            context.store,
+            experiment_id,
+            kind,
+            keys=names,
+            mode=mode,
+            window=window,
+            max_points=max_points,
+            stream_cursor=cursor,
+        )
+
+    return await run_in_threadpool(read)
+
+
+@router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404))
+def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> ConfigReply:
+    """Every default filled in."""
+    return experiments.config(session, context.store, experiment_id)
+
+
+@router.get("/{experiment_id}/evaluation", summary="Result of the evaluation", responses=problem_responses(404))
+def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
+    """Perplexity and samples; 404 until it was written."""
+    experiments.find(session, experiment_id)
+    return experiments.result(context.store, experiment_id, experiments.EVALUATION_FILE)
+
+
+@router.get("/{experiment_id}/ablation", summary="Result of the ablation", responses=problem_responses(404))
+def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
+    """Every policy with mean, spread and confidence interval; 404 until it was written."""
+    experiments.find(session, experiment_id)
+    return experiments.result(context.store, experiment_id, experiments.ABLATION_FILE)
+
+
+@router.get("/{experiment_id}/samples", summary="Texts of the evaluation", responses=problem_responses(404))
+def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) -> SampleList:
+    """Prompt and generated text of each sample; 404 until they were written."""
+    experiments.find(session, experiment_id)
+    return experiments.samples(context.store, experiment_id)

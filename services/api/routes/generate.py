@@ -1,0 +1,99 @@
+"""`POST /api/generate`: text from a checkpoint, as a whole or token by token."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from common.errors import TidalError
+from common.jobs.generation_request import GenerationRequest
+from services.api import sse
+from services.api.auth import Caller, ContextDep, anyone
+from services.api.context import Context
+from services.api.operations import generate as operation
+from services.api.rate_limit import TooManyRequests
+from services.api.schemas.generate import GenerateReply, GenerateRequest
+from services.api.schemas.problems import problem_responses
+
+router = APIRouter(tags=["generation"])
+
+
+@router.post(
+    "/api/generate",
+    summary="Generate text",
+    response_model=GenerateReply,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "The text, or with `stream` its tokens"},
+        **problem_responses(413, 422, 429, 503),
+    },
+)
+async def generate(
+    body: GenerateRequest,
+    request: Request,
+    response: Response,
+    context: ContextDep,
+    caller: Annotated[Caller | None, Depends(anyone)],
+) -> GenerateReply | Response:
+    """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
+    request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
+    headers = {} if caller is not None else await _limit(context, request)
+    prepared = await run_in_threadpool(operation.prepare, context.store, body)
+    try:
+        if body.stream:
+            return await _stream(context, request, prepared, headers)
+        reply = await operation.whole(context, prepared, request.is_disconnected)
+    except operation.ClientGone:
+        return Response(status_code=204)  # nobody reads it
+    response.headers.update(headers)
+    return reply
+
+
+async def _stream(
+    context: Context, request: Request, prepared: GenerationRequest, headers: dict[str, str]
+) -> sse.EventStream:
+    """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
+    events = operation.events(context, prepared, request.is_disconnected)
+    first = await anext(events)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield sse.encode(None, first.name, first.data)
+        try:
+            async for event in events:
+                yield sse.encode(None, event.name, event.data)
+        except operation.ClientGone:
+            return
+        except TidalError as error:
+            data = {"code": error.code, "message": error.message, "status": error.status}
+            yield sse.encode(None, "error", json.dumps(data))
+        finally:
+            await events.aclose()
+
+    reply = sse.EventStream(body(), context.metrics)
+    reply.headers.update(headers)
+    return reply
+
+
+async def _limit(context: Context, request: Request) -> dict[str, str]:
+    verdict = await context.limiter.take(client_key(request.client.host if request.client else "unknown"))
+    if verdict is None:
+        return {}
+    if not verdict.allowed:
+        raise TooManyRequests(verdict)
+    return verdict.headers()
+
+
+def client_key(address: str) -> str:
+    """What one caller is counted under: the IPv4 address, or the /64 an IPv6 address lies in."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        mapped = parsed.ipv4_mapped
+        return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

@@ -1,0 +1,44 @@
+"""`/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from services.api.auth import ContextDep, Reader
+from services.api.errors import problem
+from services.api.operations import health
+from services.api.schemas.health import Alive, Ready
+from services.api.schemas.problems import problem_responses
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", summary="Does the process answer", response_model=Alive)
+async def healthz(request: Request) -> Alive:
+    """Touches neither database nor Redis."""
+    return Alive(version=request.app.version)
+
+
+@router.get("/readyz", summary="Is everything there", response_model=Ready, responses=problem_responses(503))
+async def readyz(request: Request, context: ContextDep) -> Ready | Response:
+    """200 when database, schema, Redis and artifact store are usable; 503 says what is missing and how to get it."""
+    ready = await health.readiness(context)
+    if ready.ready:
+        return ready
+    missing = [{"location": name, "message": part.detail} for name, part in ready.parts.items() if not part.ok]
+    return problem(
+        503,
+        "; ".join(f"{item['location']}: {item['message']}" for item in missing),
+        code="not_ready",
+        errors=missing,
+        headers={"Retry-After": "5"},
+        request_id=request.state.request_id,
+    )
+
+
+@router.get("/metrics", summary="Figures for Prometheus", dependencies=[Reader], response_class=Response)
+def metrics(context: ContextDep) -> Response:
+    """Text format. Open unless reads are closed; then Prometheus sends the token."""
+    return Response(health.exposition(context), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,165 @@
+"""`/api/jobs`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query, Response
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from common.errors import InvalidInputError
+from common.jobs.payloads import JobType
+from common.jobs.queue import submit
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import TERMINAL, JobStatus
+from services.api.auth import ContextDep, Reader, Submitter
+from services.api.context import session_of
+from services.api.operations import jobs, logs, submission
+from services.api.paging import Cursor, Limit
+from services.api.schemas.jobs import (
+    JobDetail,
+    JobEventList,
+    JobList,
+    JobPrediction,
+    JobRequest,
+    LogPage,
+    SignalRequest,
+)
+from services.api.schemas.problems import problem_responses
+
+router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+
+
+@router.post(
+    "",
+    summary="Submit a job",
+    status_code=201,
+    response_model=JobDetail | JobPrediction,
+    dependencies=[Submitter],
+    responses={
+        200: {"model": JobPrediction, "description": "`dryRun=true`: what would happen"},
+        **problem_responses(401, 404, 409, 413, 422, 503),
+    },
+)
+def create(
+    body: JobRequest,
+    context: ContextDep,
+    background: BackgroundTasks,
+    response: Response,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            max_length=200,
+            description="Send the same key when repeating a request whose answer was lost: the job that exists is "
+            "returned (`Idempotency-Replayed: true`). Kept for 24 h; the same key with another body is a 422.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, submit nothing.")] = False,
+) -> JobDetail | JobPrediction:
+    """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
+    queue (`queuePosition`), or is refused with 409 when `queue` is false."""
+    checker = submission.Submitter(context.settings, context.store)
+    if dry_run:
+        with context.sessions() as session:
+            new = submission.new_job(session, checker, body)
+            response.status_code = 200
+            return jobs.predict(session, context.settings, new)
+    with context.sessions.begin() as session:
+        new = submission.new_job(session, checker, body, idempotency_key=idempotency_key)
+        job = submit(session, new, context.settings)
+        if job.created_at != session.scalar(select(func.now())):
+            response.headers["Idempotency-Replayed"] = "true"
+        created = jobs.detail(session, job)
+    background.add_task(context.publish)
+    response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/jobs/{created.id}"
+    return created
+
+
+@router.get("", summary="List jobs", dependencies=[Reader], responses=problem_responses(422))
+def list_jobs(
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Repeat it for several.")] = None,
+    kind: Annotated[JobType | None, Query(alias="type")] = None,
+    tag: Annotated[str | None, Query(max_length=64)] = None,
+    experiment_id: Annotated[str | None, Query(max_length=200, alias="experimentId")] = None,
+) -> JobList:
+    """Newest first."""
+    return jobs.list_jobs(
+        session, limit=limit, cursor=cursor, statuses=status, kind=kind, tag=tag, experiment_id=experiment_id
+    )
+
+
+@router.get("/active", summary="List jobs that hold a slot", dependencies=[Reader])
+def list_active(session: SessionDep) -> JobList:
+    """Provisioning, starting, running, completing, stopping and stale ones."""
+    return jobs.active_jobs(session)
+
+
+@router.get("/{job_id}", summary="Show a job", dependencies=[Reader], responses=problem_responses(404))
+def get(job_id: str, session: SessionDep) -> JobDetail:
+    """With its complete payload."""
+    return jobs.get_job(session, job_id)
+
+
+@router.get(
+    "/{job_id}/events", summary="What happened to a job", dependencies=[Reader], responses=problem_responses(404)
+)
+def get_events(
+    job_id: str,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the page before.")] = None,
+) -> JobEventList:
+    """Oldest first; one event per change, written in the transaction of the change."""
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
+        message = "no cursor of this list; use `nextCursor` of the page before as it is"
+        raise InvalidInputError(f"query.cursor: {message}", errors=[{"location": "query.cursor", "message": message}])
+    return jobs.events(session, job_id, limit=limit, after=int(cursor or 0))
+
+
+@router.get(
+    "/{job_id}/logs", summary="What its trainer printed", dependencies=[Reader], responses=problem_responses(404, 422)
+)
+def get_logs(
+    job_id: str,
+    session: SessionDep,
+    context: ContextDep,
+    limit: Annotated[int, Query(ge=1, le=5000, description="Most lines in the reply.")] = 500,
+    cursor: Annotated[str | None, Query(max_length=60, description="`nextCursor` of the page before.")] = None,
+) -> LogPage:
+    """Lines of all attempts in order. The cursor of the last page finds what was written since."""
+    job = jobs.find_job(session, job_id)
+    folder = context.store.experiment(job.experiment_id) / "logs"
+    return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL)
+
+
+@router.post(
+    "/{job_id}/signal",
+    summary="Pause, resume, complete or stop a job",
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409, 422),
+)
+def signal(job_id: str, body: SignalRequest, context: ContextDep, background: BackgroundTasks) -> JobDetail:
+    """Records the wish; the worker carries it out. 409 with `currentStatus` when that status does not take it."""
+    with context.sessions.begin() as session:
+        found = jobs.detail(session, request_signal(session, job_id, body.signal))
+    background.add_task(context.publish)
+    return found
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409),
+)
+def cancel_job(job_id: str, context: ContextDep, background: BackgroundTasks) -> JobDetail:
+    """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""
+    with context.sessions.begin() as session:
+        found = jobs.detail(session, cancel(session, job_id))
+    background.add_task(context.publish)
+    return found

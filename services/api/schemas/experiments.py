@@ -1,0 +1,123 @@
+"""Experiments on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from common.jobs.status import JobStatus
+from services.api.schemas.base import Reply, UtcTime
+from services.api.schemas.jobs import JobError, JobProgress
+
+
+class ExperimentReply(Reply):
+    """One experiment: what a job made."""
+
+    id: str
+    type: str
+    """lm, rl, evaluation or ablation."""
+    name: str | None = None
+    tags: list[str]
+    notes: str | None = None
+    imported: bool = False
+    source_experiment_id: str | None = None
+    """Whose checkpoint it began from."""
+    source_checkpoint: str | None = None
+    status: JobStatus | Literal["imported"]
+    """Of its newest job."""
+    job_id: str | None = None
+    progress: JobProgress | None = None
+    created_at: UtcTime
+    updated_at: UtcTime
+
+
+class ExperimentDetail(ExperimentReply):
+    """One experiment with what there is to see of it."""
+
+    metric_names: list[str]
+    rl_metric_names: list[str]
+    results: list[str]
+    """Which of `evaluation`, `ablation`, `samples` exist."""
+
+
+class ExperimentList(Reply):
+    """A page of experiments, newest first."""
+
+    experiments: list[ExperimentReply]
+    next_cursor: str | None = None
+
+
+class ExperimentStatus(Reply):
+    """Where its newest job stands."""
+
+    experiment_id: str
+    status: JobStatus | Literal["imported"]
+    job_id: str | None = None
+    attempt: int = 0
+    progress: JobProgress | None = None
+    error: JobError | None = None
+    finished_at: UtcTime | None = None
+
+
+class Point(Reply):
+    """One value."""
+
+    step: int
+    value: float
+
+
+class MetricPointReply(Reply):
+    """One point as it was reported."""
+
+    step: int
+    time: str
+    attempt: int
+    values: dict[str, float | None]
+
+
+class MetricsReply(Reply):
+    """Metrics of an experiment."""
+
+    experiment_id: str
+    mode: Literal["recent", "historical"]
+    keys: list[str]
+    """Names in this reply."""
+    available_keys: list[str]
+    total_points: int
+    """Points before downsampling."""
+    series: dict[str, list[Point]]
+    """Per name at most `maxPoints` points, chosen by largest-triangle-three-buckets."""
+    last: MetricPointReply | None = None
+    """The newest point, whole."""
+    stream_cursor: str | None = None
+    """Following the experiment's stream with `?since=` this misses no point; points already here may come again."""
+
+
+class ConfigReply(Reply):
+    """The configuration of an experiment, every default filled in."""
+
+    experiment_id: str
+    config: dict[str, Any] | None = None
+    """Of the language model."""
+    rl_config: dict[str, Any] | None = None
+    """Of the controller."""
+
+
+class ResultReply(Reply):
+    """A result file as it was written."""
+
+    experiment_id: str
+    result: dict[str, Any]
+
+
+class Sample(Reply):
+    """A text the trained model wrote."""
+
+    prompt: str
+    generated: str
+
+
+class SampleList(Reply):
+    """Texts of the evaluation."""
+
+    experiment_id: str
+    samples: list[Sample]

@@ -1,0 +1,28 @@
+"""What the health endpoints say."""
+
+from __future__ import annotations
+
+from services.api.schemas.base import Reply
+
+
+class Alive(Reply):
+    """The process answers."""
+
+    status: str = "ok"
+    version: str
+
+
+class Part(Reply):
+    """One thing the api needs."""
+
+    ok: bool
+    detail: str
+    """`ok`, or what is wrong and what to do."""
+
+
+class Ready(Reply):
+    """Whether requests can be served."""
+
+    ready: bool
+    parts: dict[str, Part]
+    """`database`, `schema`, `redis`, `store`."""

@@ -1,0 +1,303 @@
+"""One Redis reader per stream and process, shared by all its clients, with replay that has no gap and no duplicate.
+
+A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is nothing but a
+cursor (a stream id): while the ring still holds what follows its cursor it is fed from there, otherwise it pages
+through Redis until it has caught up. So a slow client costs no memory, and joining live to replay needs no hand-over.
+
+A cursor that cannot be continued (entries after it were trimmed, it lies beyond the last id, or Redis was emptied
+since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. Emptying is
+told by `tidal:epoch`, whose value begins with the Redis time at which it was written: an older cursor is from before.
+
+Leaves out: the wire format and the snapshots (`sse.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from common.logging import get_logger
+from common.metrics.keys import EPOCH
+from services.api.http_metrics import HttpMetrics
+from services.api.redis_streams import page_after, read_after
+
+log = get_logger(__name__)
+
+BLOCK_MILLISECONDS = 2000
+"""Longest wait of one XREAD; the reader's socket timeout lies above it."""
+PAGE = 500
+"""Entries per read."""
+RING = 2000
+"""Entries a topic keeps in memory."""
+EPOCH_CHECK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+StreamId = tuple[int, int]
+ORIGIN: StreamId = (0, 0)
+
+_ENSURE_EPOCH = """
+local epoch = redis.call('GET', KEYS[1])
+if epoch then return epoch end
+local clock = redis.call('TIME')
+epoch = string.format('%d%03d-%s', clock[1], math.floor(clock[2] / 1000), ARGV[1])
+redis.call('SET', KEYS[1], epoch)
+return epoch
+"""
+
+
+def parse_id(text: str) -> StreamId:
+    """`1700000000000-3` as numbers; the part after the dash may be missing. ValueError when it is no stream id."""
+    first, _, second = text.strip().partition("-")
+    if not first.isdecimal() or (second and not second.isdecimal()) or len(first) > 20 or len(second) > 20:
+        raise ValueError(f"'{text}' is no stream id; expected digits-digits, as in an event's id line")
+    return int(first), int(second or 0)
+
+
+def format_id(stream_id: StreamId) -> str:
+    """The text form Redis uses."""
+    return f"{stream_id[0]}-{stream_id[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a stream."""
+
+    id: StreamId
+    event: str
+    data: str
+    encoded: bytes
+    """As it goes over the wire; made once for all clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The cursor could not be continued; go on after `position`, once a snapshot made from now on was sent."""
+
+    position: StreamId
+    reason: str
+
+
+Encoder = Callable[[str, str, str], bytes]
+"""(id, event, data) to bytes."""
+
+
+class Topic:
+    """One stream: its reader task, its ring and the wake-up of its clients."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.clients = 0
+        self.ring: deque[Entry] = deque()
+        self.base: StreamId | None = None
+        """Everything after this id is in the ring; None before the reader knows where it stands."""
+        self.generation = 0
+        """Raised when Redis was emptied."""
+        self.reader: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    def publish(self, entries: list[Entry]) -> None:
+        """Add what the reader has read, drop the oldest beyond the ring's size, wake the clients."""
+        self.ring.extend(entries)
+        while len(self.ring) > RING:
+            self.base = self.ring.popleft().id
+        self.wake()
+
+    def restart(self, position: StreamId) -> None:
+        """Begin anew after `position` (first start, or Redis was emptied)."""
+        self.ring.clear()
+        self.base = position
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every waiting client look again."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def news(self) -> asyncio.Event:
+        """The event that the next publication sets; take it before looking, wait on it after."""
+        return self._news
+
+    def after(self, cursor: StreamId) -> list[Entry] | None:
+        """What follows `cursor`, or None when the ring does not reach back so far."""
+        if self.base is None or cursor < self.base:
+            return None
+        if not self.ring or self.ring[-1].id <= cursor:
+            return []
+        found: list[Entry] = []
+        for entry in reversed(self.ring):
+            if entry.id <= cursor:
+                break
+            found.append(entry)
+        found.reverse()
+        return found
+
+
+class StreamHub:
+    """All topics of this process."""
+
+    def __init__(self, redis: Redis, blocking_redis: Redis, encode: Encoder, metrics: HttpMetrics) -> None:
+        """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer."""
+        self._redis = redis
+        self._blocking = blocking_redis
+        self._encode = encode
+        self._metrics = metrics
+        self._topics: dict[str, Topic] = {}
+        self._ensure_epoch = redis.register_script(_ENSURE_EPOCH)
+        self.closing = asyncio.Event()
+
+    async def close(self) -> None:
+        """End every stream and its reader; new ones end at once."""
+        self.closing.set()
+        readers = [topic.reader for topic in self._topics.values() if topic.reader is not None]
+        for topic in self._topics.values():
+            topic.wake()
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+    async def ensure_epoch(self) -> str:
+        """The present life of the Redis data; begun here when Redis is empty. RedisError."""
+        return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
+
+    async def position(self, key: str) -> StreamId:
+        """The last id of the stream; ORIGIN when there is none. Read it before making a snapshot. RedisError."""
+        info = await self._info(key)
+        return ORIGIN if info is None else parse_id(info["last-generated-id"])
+
+    async def follow(self, key: str, cursor: StreamId, *, fresh: bool = False) -> AsyncIterator[list[Entry] | Reset]:
+        """Everything after `cursor`, in order and once, in batches, until the hub closes.
+
+        `fresh`: the cursor was read with `position` for this call and needs no judging.
+        """
+        async with self._joined(key) as topic:
+            generation = topic.generation
+            checked = fresh
+            while not self.closing.is_set():
+                news = topic.news()
+                batch = topic.after(cursor) if checked and topic.generation == generation else None
+                if batch is None and topic.base is not None:
+                    try:
+                        generation = topic.generation
+                        reset = await self._judge(key, cursor)
+                        checked = True
+                        if reset is not None:
+                            self._metrics.sse_resets.inc()
+                            cursor = reset.position
+                            yield reset
+                            continue
+                        batch = topic.after(cursor)
+                        if batch is None:
+                            batch = await self._page(key, cursor)
+                            if not batch:
+                                # Expired or trimmed between the two reads: judge again, at the next entry or soon.
+                                checked = False
+                                await self._pause(news)
+                                continue
+                    except RedisError as error:
+                        log.warning("replay failed, trying again", stream=key, error=str(error))
+                        checked = False
+                        await self._pause(self.closing)
+                        continue
+                if batch:
+                    cursor = batch[-1].id
+                    yield batch
+                else:
+                    await news.wait()
+
+    @asynccontextmanager
+    async def _joined(self, key: str) -> AsyncIterator[Topic]:
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(key)
+            topic.reader = asyncio.create_task(self._read(topic), name=f"reader {key}")
+            self._metrics.sse_readers.set(len(self._topics))
+        topic.clients += 1
+        try:
+            yield topic
+        finally:
+            topic.clients -= 1
+            if topic.clients == 0:
+                self._topics.pop(key, None)
+                self._metrics.sse_readers.set(len(self._topics))
+                if topic.reader is not None:
+                    topic.reader.cancel()
+
+    async def _read(self, topic: Topic) -> None:
+        """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
+        epoch: str | None = None
+        last: StreamId = ORIGIN
+        checked_at = 0.0
+        while True:
+            try:
+                if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
+                    now = await self.ensure_epoch()
+                    if now != epoch:
+                        position = await self.position(topic.key)
+                        if epoch is not None:
+                            topic.generation += 1
+                            log.warning("Redis was emptied, streams start anew", stream=topic.key)
+                        epoch, last = now, position
+                        topic.restart(position)
+                    checked_at = time.monotonic()
+                found = await read_after(
+                    self._blocking, topic.key, format_id(last), count=PAGE, block=BLOCK_MILLISECONDS
+                )
+                entries = [self._entry(*raw) for raw in found]
+                if entries:
+                    last = entries[-1].id
+                    topic.publish(entries)
+            except RedisError as error:
+                log.warning("stream reader lost Redis, trying again", stream=topic.key, error=str(error))
+                checked_at = 0.0
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _judge(self, key: str, cursor: StreamId) -> Reset | None:
+        """None when everything after `cursor` is still in the stream."""
+        epoch = await self.ensure_epoch()
+        info = await self._info(key)
+        last = ORIGIN if info is None else parse_id(info["last-generated-id"])
+        if cursor > last:
+            return Reset(last, "the cursor lies beyond the end of the stream")
+        if info is None:
+            return None
+        first_entry = info["first-entry"]
+        first = parse_id(first_entry[0]) if first_entry else None
+        trimmed = int(info["entries-added"]) > int(info["length"])
+        if trimmed and (first is None or cursor < first) and cursor != last:
+            return Reset(last, "the entries after the cursor are no longer kept")
+        began, _, _ = epoch.partition("-")
+        if cursor != ORIGIN and began.isdecimal() and cursor[0] < int(began):
+            return Reset(last, "the stream was emptied since")
+        return None
+
+    async def _page(self, key: str, cursor: StreamId) -> list[Entry]:
+        found = await page_after(self._redis, key, format_id(cursor), count=PAGE)
+        return [self._entry(*raw) for raw in found]
+
+    async def _info(self, key: str) -> dict[str, Any] | None:
+        try:
+            info: dict[str, Any] = await self._redis.xinfo_stream(key)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return None
+            raise
+        return info
+
+    async def _pause(self, unless: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await unless.wait()
+
+    def _entry(self, raw_id: str, fields: dict[str, str]) -> Entry:
+        event, data = fields.get("event", "message"), fields.get("data", "null")
+        return Entry(parse_id(raw_id), event, data, self._encode(raw_id, event, data))
