@@ -74,7 +74,7 @@ def read_wish(session: Session, job_id: str, attempt: int) -> Wish:
     ).one_or_none()
     if row is None:
         raise LeaseLostError(f"job {job_id}: attempt {attempt} no longer owns it")
-    desired, cancel, at, age = row.tuple()
+    desired, cancel, at, age = row
     return Wish(DesiredState(desired), cancel, at, None if age is None else float(age))
 
 

@@ -25,7 +25,7 @@ def type_limit(settings: Settings, job_type: str) -> int:
 def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
     """Active and stale jobs per type; types without one are missing."""
     query = select(Job.type, func.count()).where(Job.status.in_(LEASED), Job.type.in_(list(types))).group_by(Job.type)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int]:

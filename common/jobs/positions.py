@@ -27,4 +27,4 @@ def positions(session: Session, job_ids: Iterable[str] | None = None) -> dict[st
         if not wanted:
             return {}
         query = query.where(line.c.id.in_(wanted))
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())

@@ -111,7 +111,7 @@ def _ring_again(session: Session, settings: Settings, queue: str, waiting: int) 
     if session.scalar(select(text("1")).where(*eligible(queue), overdue).limit(1)) is None:
         return 0
     counts = select(Job.type, func.count()).where(*eligible(queue)).group_by(Job.type)
-    pending = dict(session.execute(counts).tuples().all())
+    pending = dict(session.execute(counts).all())
     free = open_slots(session, settings, pending)
     claimable = sum(min(count, free.get(job_type, 0)) for job_type, count in pending.items())
     count = max(0, min(claimable, MOST_DOORBELLS) - waiting)

@@ -1,0 +1,127 @@
+"""Real servers for the integration tests: one PostgreSQL and one Valkey per session, a fresh database for each test.
+
+`settings` points to both, with folders of the test's own. A database is copied from a migrated template, Valkey is
+emptied before each test that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from sqlalchemy import Engine, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.db import make_engine, session_factory, upgrade
+from services.local.servers import PostgresServer, ValkeyServer
+
+_numbers = count(1)
+TEMPLATE = "tidal_template"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A throw-away PostgreSQL; durability is off, because no test pulls its plug."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off", "full_page_writes": "off"})
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """A throw-away Valkey."""
+    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres: PostgresServer) -> str:
+    """A migrated database to copy."""
+    execute(postgres, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    upgrade(sibling(postgres, TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a fresh database without tables."""
+    yield from new_database(postgres, "template1")
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, database_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    yield from new_database(postgres, database_template)
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyServer) -> str:
+    """The URL of an empty Valkey."""
+    with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
+        client.flushall()
+    return valkey.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client that decodes answers to text."""
+    with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine for the fresh database."""
+    engine = make_engine(database_url, pool_size=10)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    """`with sessions.begin() as session:`"""
+    return session_factory(engine)
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings with the real servers, and folders below the test's own; the environment is not read for these."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=redis_url,
+        experiments_dir=tmp_path / "experiments",
+        data_dir=tmp_path / "data",
+    )
+
+
+def new_database(postgres: PostgresServer, template: str) -> Iterator[str]:
+    """Create a database, yield its URL, drop it whoever is still connected."""
+    name = f"test_{next(_numbers)}"
+    identifier = sql.Identifier(name)
+    execute(postgres, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template)))
+    yield sibling(postgres, name)
+    execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+def sibling(postgres: PostgresServer, database: str) -> str:
+    """The server's URL with another database."""
+    return make_url(postgres.url).set(database=database).render_as_string(hide_password=False)
+
+
+def execute(postgres: PostgresServer, statement: sql.Composed) -> None:
+    """Run one statement outside a transaction in the maintenance database."""
+    url = make_url(postgres.url)
+    with psycopg.connect(
+        host=url.host, port=url.port, user=url.username, password=url.password, dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute(statement)

@@ -1,0 +1,98 @@
+"""A test's view of the job rows: make a job, take it to a status the lawful way, read its history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.db import Job, JobEvent
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob, claim, complete, register_checkpoint, submit, transition
+from common.jobs.signals import request_signal
+from common.jobs.status import JobStatus, Signal
+
+S = JobStatus
+
+
+@dataclass
+class Desk:
+    """One database, seen by a test."""
+
+    sessions: sessionmaker[Session]
+    settings: Settings
+
+    def submit(self, job_type: str = "lm-training", **fields: Any) -> str:
+        """The id of a new job with the smallest payload of its type."""
+        payload: dict[str, Any] = {"config": {}}
+        if job_type == "rl-training":
+            payload |= {"checkpoint": "exp/final", "data": {}}
+        if job_type == "evaluation":
+            payload = {"checkpoint": "exp/final", "data": {}, "evaluation": {}}
+        with self.sessions.begin() as session:
+            return submit(session, NewJob(type=JobType(job_type), payload=payload, **fields)).id
+
+    def claim(self, owner: str = "worker-1") -> Job | None:
+        with self.sessions.begin() as session:
+            return claim(session, "training", owner, self.settings)
+
+    def job(self, job_id: str) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def status(self, job_id: str) -> str:
+        return self.job(job_id).status
+
+    def do(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call `function(session, …)` in a transaction of its own."""
+        with self.sessions.begin() as session:
+            return function(session, *arguments, **named)
+
+    def bring(self, status: JobStatus, job_type: str = "lm-training", *, checkpoint: bool = False) -> str:
+        """A new job in `status`; attempt 1 where it was claimed."""
+        job_id = self.submit(job_type)
+        if status is S.PENDING:
+            return job_id
+        claimed = self.claim()
+        assert claimed is not None and claimed.id == job_id
+        if checkpoint or status is S.PAUSED:
+            self.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="00")
+        if status in (S.STOPPING, S.CANCELLED):
+            self.do(request_signal, job_id, Signal.STOP)
+            self.do(transition, job_id, 1, S.STOPPING)
+        way = {
+            S.STARTING: [S.STARTING],
+            S.RUNNING: [S.STARTING, S.RUNNING],
+            S.COMPLETING: [S.STARTING, S.RUNNING, S.COMPLETING],
+            S.PAUSED: [S.STARTING, S.RUNNING],
+            S.CANCELLED: [S.CANCELLED],
+        }.get(status, [])
+        for step in way:
+            self.do(transition, job_id, 1, step)
+        if status is S.PAUSED:
+            self.do(request_signal, job_id, Signal.PAUSE)
+            self.do(transition, job_id, 1, S.PAUSED)
+        if status is S.COMPLETED:
+            self.do(complete, job_id, 1)
+        return job_id
+
+    def lapse(self, job_id: str, seconds: float = 1.0) -> None:
+        """Put the end of the lease `seconds` into the past, by the database's clock."""
+        statement = text("UPDATE jobs SET lease_expires_at = now() - make_interval(secs => :s) WHERE id = :id")
+        with self.sessions.begin() as session:
+            session.execute(statement, {"s": seconds, "id": job_id})
+
+    def history(self, job_id: str) -> list[tuple[str, str | None, str | None]]:
+        """(event, from, to), oldest first."""
+        query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)
+        with self.sessions() as session:
+            return [(row.event, row.from_status, row.to_status) for row in session.scalars(query)]
+
+    def sql(self, statement: str, **values: Any) -> Any:
+        with self.sessions.begin() as session:
+            result = session.execute(text(statement), values)
+            return result.scalar() if result.returns_rows else None

@@ -1,0 +1,187 @@
+"""What a claim promises: one winner, limits never passed, best job first, no claimer in another's way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Barrier
+
+from sqlalchemy import text
+
+from common.config import Settings
+from common.db import make_engine, session_factory
+from common.jobs.positions import positions
+from common.jobs.queue import claim, complete, release
+from common.jobs.status import JobStatus
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+
+
+def with_limits(desk: Desk, **limits: int) -> Desk:
+    return Desk(desk.sessions, desk.settings.model_copy(update=limits))
+
+
+def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: multiprocessing.Queue[str]) -> None:
+    """Claim until nothing is left, in a process of its own."""
+    engine = make_engine(url, pool_size=1)
+    settings = Settings(_env_file=None, lm_training_concurrency=limit)
+    gate.wait()
+    while True:
+        with session_factory(engine).begin() as session:
+            job = claim(session, "training", owner, settings)
+        if job is None:
+            break
+        answers.put(job.id)
+    answers.put("")
+    engine.dispose()
+
+
+def test_a_claim_raises_attempt_and_leases_by_the_databases_clock(desk: Desk) -> None:
+    job_id = desk.submit()
+    job = desk.claim("worker-7")
+    assert job is not None
+    assert (job.id, job.status, job.attempt, job.lease_owner) == (job_id, "provisioning", 1, "worker-7")
+    left = desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs")
+    assert 50 < left <= 60
+    assert desk.history(job_id)[1:] == [("claimed", "pending", "provisioning")]
+    assert desk.claim() is None
+
+
+def test_one_doorbell_rung_twenty_times_is_claimed_once(desk: Desk) -> None:
+    desk.submit()
+    gate = threading.Barrier(20)
+
+    def worker(number: int) -> bool:
+        gate.wait()
+        return desk.claim(f"worker-{number}") is not None
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(worker, range(20))) == 1
+    assert desk.sql("SELECT attempt FROM jobs") == 1
+    assert desk.sql("SELECT count(*) FROM job_events WHERE event = 'claimed'") == 1
+
+
+def test_processes_share_the_queue_without_double_or_loss(desk: Desk, database_url: str) -> None:
+    submitted = {desk.submit() for _ in range(30)}
+    context = multiprocessing.get_context("spawn")
+    gate, answers = context.Barrier(3), context.Queue()
+    workers = [
+        context.Process(target=claim_in_process, args=(database_url, 30, gate, f"worker-{n}", answers))
+        for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    claimed: list[str] = []
+    open_ends = len(workers)
+    while open_ends:
+        answer = answers.get(timeout=60)
+        if answer:
+            claimed.append(answer)
+        else:
+            open_ends -= 1
+    for worker in workers:
+        worker.join(timeout=30)
+    assert sorted(claimed) == sorted(submitted)
+
+
+def test_a_limit_is_never_passed_by_racing_claimers(desk: Desk) -> None:
+    desk = with_limits(desk, lm_training_concurrency=3)
+    for _ in range(12):
+        desk.submit()
+    gate = threading.Barrier(10)
+
+    def worker(number: int) -> bool:
+        gate.wait()
+        return desk.claim(f"worker-{number}") is not None
+
+    with ThreadPoolExecutor(10) as pool:
+        taken = sum(pool.map(worker, range(10)))
+    assert taken == 3
+    assert desk.sql("SELECT count(*) FROM jobs WHERE status = 'provisioning'") == 3
+
+
+def test_a_type_at_its_limit_does_not_hold_up_another(desk: Desk) -> None:
+    desk.submit(priority=100)
+    desk.submit(priority=100)
+    other = desk.submit("rl-training", priority=-100)
+    assert desk.claim() is not None
+    second = desk.claim()
+    assert second is not None and second.id == other
+    assert desk.claim() is None
+
+
+def test_claimers_of_several_types_never_deadlock(desk: Desk) -> None:
+    desk = with_limits(desk, lm_training_concurrency=100, rl_training_concurrency=100, other_concurrency=100)
+    for _ in range(8):
+        for job_type in ("rl-training", "lm-training", "evaluation"):
+            desk.submit(job_type)
+
+    def worker(number: int) -> int:
+        count = 0
+        while desk.claim(f"worker-{number}") is not None:
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(worker, range(6))) == 24
+
+
+def test_a_stale_job_counts_against_the_limit(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.submit()
+    desk.sql(
+        "UPDATE jobs SET status = 'stale', status_before_stale = 'running', stale_at = now() WHERE id = :id", id=job_id
+    )
+    assert desk.claim() is None
+
+
+def test_higher_priority_first_then_the_older(desk: Desk) -> None:
+    desk = with_limits(desk, lm_training_concurrency=10)
+    old, low, new, high = desk.submit(), desk.submit(priority=-5), desk.submit(), desk.submit(priority=5)
+    order = []
+    while (job := desk.claim()) is not None:
+        order.append(job.id)
+    assert order == [high, old, new, low]
+
+
+def test_a_job_is_not_claimed_before_its_time(desk: Desk) -> None:
+    job_id = desk.submit(not_before=datetime.now(UTC) + timedelta(hours=1))
+    assert desk.claim() is None
+    desk.sql("UPDATE jobs SET not_before = now() - interval '1 second'")
+    job = desk.claim()
+    assert job is not None and job.id == job_id
+
+
+def test_a_locked_row_is_passed_over_not_waited_for(desk: Desk) -> None:
+    desk = with_limits(desk, lm_training_concurrency=2)
+    first, second = desk.submit(), desk.submit()
+    with desk.sessions.begin() as busy:
+        busy.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": first})
+        job = desk.claim()
+    assert job is not None and job.id == second
+
+
+def test_whoever_frees_a_slot_rings(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    bells = "SELECT count(*) FROM outbox WHERE kind = 'doorbell'"
+    before = desk.sql(bells)
+    desk.do(complete, job_id, 1)
+    assert desk.sql(bells) == before + 1
+    other = desk.submit()
+    before = desk.sql(bells)
+    assert desk.claim() is not None
+    assert desk.sql(bells) == before
+    desk.do(release, other, 1)
+    assert desk.sql(bells) == before + 1
+
+
+def test_positions_count_those_of_the_same_type_ahead(desk: Desk) -> None:
+    running = desk.submit()
+    desk.claim()
+    a, b, urgent, other = desk.submit(), desk.submit(), desk.submit(priority=9), desk.submit("rl-training")
+    assert desk.do(positions) == {urgent: 1, a: 2, b: 3, other: 1}
+    assert desk.do(positions, [b, running]) == {b: 3}
+    assert desk.do(positions, []) == {}

@@ -1,0 +1,175 @@
+"""Submission: one job per Idempotency-Key, everything in one transaction, nothing that could never run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from common.config import LMConfig, dump_yaml
+from common.db import Experiment, Job, JobEvent, Outbox
+from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError
+from common.jobs.experiments import label
+from common.jobs.payloads import JobType, LmTraining
+from common.jobs.queue import NewJob, submit
+from common.jobs.status import JobStatus
+from common.jobs.submission import forget_idempotency_keys
+from tests.integration.jobs.desk import Desk
+
+LM = JobType.LM_TRAINING
+S = JobStatus
+
+
+def test_a_submission_makes_job_experiment_event_and_outbox_rows_together(desk: Desk) -> None:
+    job = desk.job(desk.submit(name="first", tags=("a", "b"), priority=7))
+    assert (job.status, job.desired_state, job.attempt, job.priority, job.tags) == ("pending", "run", 0, 7, ["a", "b"])
+    assert job.payload["config"] == LMConfig().model_dump(mode="json")  # complete, not just what was sent
+    with desk.sessions() as session:
+        experiment = session.get_one(Experiment, job.experiment_id)
+        assert (experiment.type, experiment.name, experiment.tags) == ("lm", "first", ["a", "b"])
+        kinds = session.scalars(select(Outbox.kind).order_by(Outbox.id)).all()
+    assert kinds == ["job-update", "doorbell"]
+    assert desk.history(job.id) == [("submitted", None, "pending")]
+
+
+def test_a_rolled_back_submission_leaves_nothing(desk: Desk) -> None:
+    with desk.sessions() as session:
+        submit(session, NewJob(type=LM, payload={"config": {}}))
+        session.rollback()
+    for table in (Job, Experiment, JobEvent, Outbox):
+        with desk.sessions() as session:
+            assert session.scalars(select(table)).first() is None
+
+
+def test_the_same_key_and_body_is_the_same_job(desk: Desk) -> None:
+    assert desk.submit(idempotency_key="k") == desk.submit(idempotency_key="k")
+    assert desk.sql("SELECT count(*) FROM jobs") == 1
+
+
+def test_the_same_key_with_another_body_is_refused(desk: Desk) -> None:
+    desk.submit(idempotency_key="k")
+    with pytest.raises(InvalidInputError, match="another body") as caught:
+        desk.submit(idempotency_key="k", priority=1)
+    assert (caught.value.status, caught.value.code) == (422, "idempotency_key_reused")
+
+
+def test_a_key_is_free_again_after_a_day(desk: Desk) -> None:
+    first = desk.submit(idempotency_key="k")
+    desk.sql("UPDATE jobs SET created_at = now() - interval '24 hours 1 second'")
+    second = desk.submit(idempotency_key="k", priority=1)
+    assert second != first
+    desk.sql("UPDATE jobs SET created_at = now() - interval '25 hours' WHERE id = :id", id=second)
+    assert desk.do(forget_idempotency_keys) == 1
+    assert desk.job(second).idempotency_key is None
+
+
+def test_twenty_clients_repeating_one_key_make_one_job(desk: Desk) -> None:
+    gate = threading.Barrier(20)
+
+    def client(_: int) -> str:
+        gate.wait()
+        return desk.submit(idempotency_key="same")
+
+    with ThreadPoolExecutor(20) as pool:
+        assert len(set(pool.map(client, range(20)))) == 1
+    assert desk.sql("SELECT count(*) FROM jobs") == 1
+    assert desk.sql("SELECT count(*) FROM outbox WHERE kind = 'doorbell'") == 1
+
+
+def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) -> None:
+    job = desk.job(desk.submit())
+    digest = hashlib.sha256(dump_yaml(LMConfig()).encode()).hexdigest()[:10]
+    match = re.fullmatch(rf"(\d{{8}}-\d{{6}})-commit_(nogit|[0-9a-f]{{7,12}})-config_{digest}", job.experiment_id)
+    assert match is not None
+    assert datetime.strptime(match[1] + "+0000", "%Y%m%d-%H%M%S%z") == job.created_at.replace(microsecond=0)
+    assert re.search(r"-rl_[0-9a-f]{10}$", desk.job(desk.submit("rl-training")).experiment_id)
+
+
+def test_experiments_of_one_second_get_a_suffix(desk: Desk) -> None:
+    with desk.sessions.begin() as session:  # one transaction: one now()
+        new = NewJob(type=LM, payload={"config": {}})
+        names = [submit(session, new).experiment_id for _ in range(3)]
+    assert names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]
+
+
+def test_racing_submissions_of_one_second_get_different_experiments(desk: Desk) -> None:
+    gate = threading.Barrier(8)
+
+    def client(_: int) -> str:
+        gate.wait()
+        return desk.job(desk.submit()).experiment_id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(client, range(8)))) == 8
+
+
+def test_a_different_configuration_has_a_different_label() -> None:
+    other = LMConfig.model_validate({"training": {"seed": 7}})
+    assert label(LmTraining(config=LMConfig())) != label(LmTraining(config=other))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"priority": 101}, "priority 101"),
+        ({"gpus": 2}, "gpus 2"),
+        ({"not_before": datetime(2030, 1, 1)}, "time zone"),
+        ({"webhook_url": "ftp://x"}, "webhookUrl"),
+        ({"name": ""}, "name"),
+        ({"tags": ("x" * 201,)}, "tag"),
+        ({"idempotency_key": "\x00"}, "Idempotency-Key"),
+    ],
+)
+def test_what_could_never_run_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        NewJob(type=LM, payload={"config": {}}, **fields)
+
+
+def test_an_unknown_key_names_the_nearest_and_its_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        NewJob(type=LM, payload={"config": {"model": {"d_modl": 64}}})
+    assert caught.value.errors == [
+        {"location": "config.model.d_modl", "message": "unknown key 'd_modl'; did you mean 'd_model'?"}
+    ]
+
+
+def test_a_full_type_is_refused_only_when_the_client_will_not_wait(desk: Desk) -> None:
+    desk.submit()
+    with pytest.raises(ConflictError) as caught:
+        desk.submit(wait=False)
+    assert caught.value.code == "concurrency_limit"
+    desk.submit()
+    desk.submit("rl-training", wait=False)
+
+
+def test_resuming_an_ended_job_begins_at_its_checkpoint(desk: Desk) -> None:
+    parent_id = desk.bring(S.CANCELLED, checkpoint=True)
+    parent = desk.job(parent_id)
+    child = desk.job(desk.submit(parent_id=parent_id))
+    assert child.experiment_id != parent.experiment_id
+    assert child.checkpoint_ref == parent.checkpoint_ref == child.payload["initial_checkpoint"]
+    assert child.parent_id == parent_id
+
+
+def test_resuming_needs_an_ended_parent_with_a_checkpoint(desk: Desk) -> None:
+    with pytest.raises(NotFoundError):
+        desk.submit(parent_id="job_none")
+    live = desk.submit()
+    with pytest.raises(ConflictError, match="pending"):
+        desk.submit(parent_id=live)
+    desk.sql("UPDATE jobs SET status = 'cancelled', desired_state = 'stop', finished_at = now()")
+    with pytest.raises(InvalidInputError, match="no checkpoint"):
+        desk.submit(parent_id=live)
+
+
+def test_not_before_is_stored_in_utc(desk: Desk) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert desk.job(desk.submit(not_before=later)).not_before == later
+    with desk.sessions() as session:
+        assert session.scalar(text("SHOW timezone")) == "UTC"
