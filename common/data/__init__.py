@@ -1,0 +1,20 @@
+"""Text to batches: tokeniser, corpora, the token cache, chunks for training, prompts for generation.
+
+Works without a network: the tokeniser's files come with a package, and `builtin:stories` is written by a program.
+"""
+
+from common.data.corpus import Corpus, open_corpus
+from common.data.loader import ChunkLoader
+from common.data.prompts import PromptPool, document_prompts
+from common.data.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
+
+__all__ = [
+    "END_OF_TEXT",
+    "END_OF_TEXT_ID",
+    "ChunkLoader",
+    "Corpus",
+    "PromptPool",
+    "document_prompts",
+    "load_tokenizer",
+    "open_corpus",
+]

@@ -1,0 +1,167 @@
+"""A corpus ready for training: tokens of both splits, where documents start, and a line that says what it is.
+
+Opening builds the token cache on first use. A validation part comes from the source where it has one; otherwise
+documents are held out by the hash of their text, so equal documents never stand on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from common.config.lm import DataConfig
+from common.data.source import Source, first_documents, is_hub_name, training_source, validation_source
+from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
+from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
+from common.errors import DataError
+
+SplitName = Literal["train", "validation"]
+Progress = Callable[[str, int, int | None], None]
+"""Called with a phase, documents done, and documents in all where known."""
+BATCH_DOCUMENTS = 512
+BATCH_CHARACTERS = 1 << 21
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokens are uint16, memory-mapped; every document ends with `<|endoftext|>`."""
+
+    train: Tokens
+    validation: Tokens
+    description: str
+    """Which corpus it is and how large, for people."""
+    digest: str
+    """Names the tokens of both splits; equal digests mean equal data."""
+    folder: Path
+    """The token cache."""
+    _train_documents: Offsets
+    _validation_documents: Offsets
+
+    def tokens(self, split: SplitName) -> Tokens:
+        """The token stream of a split."""
+        return self.train if split == "train" else self.validation
+
+    def documents(self, split: SplitName) -> Offsets:
+        """Offset of the first token of each document of a split."""
+        return self._train_documents if split == "train" else self._validation_documents
+
+
+def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None = None) -> Corpus:
+    """The corpus of a configuration; its cache lies in `data_dir`/cache and is built when it is not there.
+
+    Safe to call from two processes at once. Raises DataError when the source cannot be read, is too small, or the
+    cache is stale or damaged; StorageError when the cache cannot be written.
+    """
+    folder = data_dir / "cache" / _cache_name(config)
+    if folder.exists() and is_hub_name(config.source):
+        # A data set of the hub is not asked for again: the cache holds what was fetched.
+        cache = open_cache(folder, _expected(config), dict, str, lambda _: None)
+    else:
+        train = training_source(config, data_dir)
+        held_out = validation_source(config, data_dir)
+        sources = [source for source in (train, held_out) if source is not None]
+        cache = open_cache(
+            folder,
+            _expected(config),
+            lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
+            lambda: "+".join(source.digest() for source in sources),
+            lambda temporary: _build(temporary, config, train, held_out, progress or _silent),
+        )
+    return _corpus(config, cache)
+
+
+def _build(folder: Path, config: DataConfig, train: Source, held_out: Source | None, progress: Progress) -> None:
+    writers = {name: SplitWriter(folder, name, END_OF_TEXT_ID) for name in ("train", "validation")}
+    done = 0
+    try:
+        for part in (train, held_out):
+            if part is None:
+                continue
+            total = part.count()
+            if total is not None and config.max_documents is not None:
+                total = min(total, config.max_documents)
+            done = 0
+            for texts, tokens in _tokenised(first_documents(part, config.max_documents)):
+                for text, document in zip(texts, tokens, strict=True):
+                    if held_out is None:
+                        split = "validation" if _is_held_out(text, config.validation_fraction) else "train"
+                    else:
+                        split = "train" if part is train else "validation"
+                    writers[split].add(document)
+                done += len(texts)
+                progress("tokenise", done, total)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    counts = {name: writer.tokens for name, writer in writers.items()}
+    if held_out is None:
+        # Hashing may leave one side of a small corpus empty; then its end is held out.
+        for source, target in (("train", "validation"), ("validation", "train")):
+            if counts[target] == 0 and counts[source] >= 4:
+                move_tail(folder, source, target, config.validation_fraction if target == "validation" else 0.5)
+                return
+    if min(counts.values()) < 2:
+        raise DataError(
+            f"{config.source}: {counts['train']} tokens for training and {counts['validation']} for validation; "
+            "both need at least 2. Use a larger corpus"
+        )
+
+
+def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[list[int]]]]:
+    encoding = load_tokenizer()
+    while batch := _batch(documents):
+        yield batch, encoding.encode_ordinary_batch(batch, num_threads=THREADS)
+
+
+def _batch(documents: Iterator[str]) -> list[str]:
+    batch, size = [], 0
+    for text in islice(documents, BATCH_DOCUMENTS):
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_CHARACTERS:
+            break
+    return batch
+
+
+def _is_held_out(text: str, fraction: float) -> bool:
+    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return value / 2**64 < fraction
+
+
+def _expected(config: DataConfig) -> dict[str, object]:
+    return {"tokenizer": config.tokenizer, "data": config.model_dump(mode="json")}
+
+
+def _cache_name(config: DataConfig) -> str:
+    key = hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(config.source).name).strip("-")[:40] or "corpus"
+    return f"{slug}-{key}"
+
+
+def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
+    def size(split: Split) -> str:
+        return f"{len(split.documents):,} documents, {len(split.tokens):,} tokens"
+
+    source = config.source if not config.source.startswith("builtin:") else f"{config.source} (written by a program)"
+    parts = [f"{source}: {size(cache.train)} for training", f"{size(cache.validation)} for validation"]
+    hashes = "".join(cache.header["splits"][name]["sha256"] for name in ("train", "validation"))
+    return Corpus(
+        train=cache.train.tokens,
+        validation=cache.validation.tokens,
+        description="; ".join(parts),
+        digest=hashlib.sha256(hashes.encode()).hexdigest(),
+        folder=cache.folder,
+        _train_documents=cache.train.documents,
+        _validation_documents=cache.validation.documents,
+    )
+
+
+def _silent(_phase: str, _done: int, _total: int | None) -> None:
+    return None

@@ -1,0 +1,96 @@
+"""Prompts that begin where documents begin, in pools that never share a prompt.
+
+The pool of a prompt follows from a hash of its tokens: training takes 80 % of all prompts, evaluation and ablation
+10 % each. That holds across runs and machines without any list being kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import numpy as np
+import torch
+
+from common.data.corpus import Corpus, SplitName
+from common.data.token_cache import Tokens
+from common.data.tokenizer import END_OF_TEXT_ID
+from common.errors import DataError
+
+PASSES = 4
+"""Draws per document before prompts may repeat."""
+
+
+class PromptPool(StrEnum):
+    """What a set of prompts is for. Two pools have no prompt in common."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    ABLATION = "ablation"
+
+
+def document_prompts(
+    corpus: Corpus,
+    split: SplitName,
+    n: int,
+    min_tokens: int,
+    max_tokens: int,
+    generator: torch.Generator,
+    *,
+    pool: PromptPool | None = None,
+) -> list[list[int]]:
+    """n prompts of min_tokens..max_tokens tokens, the beginnings of random documents, all different while that lasts.
+
+    With `pool` only prompts of that pool. A corpus too small for n different ones repeats them; one without a fitting
+    document start is searched at any position. Raises DataError when even that finds nothing.
+    """
+    if not 1 <= min_tokens <= max_tokens:
+        raise ValueError(f"prompt lengths {min_tokens}..{max_tokens} are no range of at least 1")
+    tokens, starts = corpus.tokens(split), np.asarray(corpus.documents(split))
+    found = _draw(tokens, starts, n, min_tokens, max_tokens, generator, pool)
+    if not found:
+        found = _draw(tokens, np.arange(min(len(tokens), 1 << 20)), n, min_tokens, max_tokens, generator, pool)
+    if not found:
+        purpose = f" for the {pool} pool" if pool else ""
+        raise DataError(
+            f"no prompt of {min_tokens} to {max_tokens} tokens{purpose} in the {split} split "
+            f"({len(starts)} documents, {len(tokens)} tokens); use a larger corpus or shorter prompts"
+        )
+    return [found[i % len(found)] for i in range(n)]
+
+
+def pool_of(prompt: list[int]) -> PromptPool:
+    """The pool a prompt belongs to."""
+    digest = hashlib.blake2b(np.array(prompt, dtype=np.uint32).tobytes(), digest_size=8).digest()
+    share = int.from_bytes(digest, "big") / 2**64
+    if share < 0.8:
+        return PromptPool.TRAINING
+    return PromptPool.EVALUATION if share < 0.9 else PromptPool.ABLATION
+
+
+def _draw(
+    tokens: Tokens,
+    starts: np.ndarray[tuple[int], np.dtype[np.int64]],
+    n: int,
+    shortest: int,
+    longest: int,
+    generator: torch.Generator,
+    pool: PromptPool | None,
+) -> list[list[int]]:
+    found: list[list[int]] = []
+    seen: set[tuple[int, ...]] = set()
+    for _ in range(PASSES):
+        order = torch.randperm(len(starts), generator=generator)
+        lengths = torch.randint(shortest, longest + 1, (len(starts),), generator=generator)
+        for index, length in zip(order.tolist(), lengths.tolist(), strict=True):
+            start = int(starts[index])
+            prompt = [int(token) for token in tokens[start : start + length]]
+            if END_OF_TEXT_ID in prompt:
+                prompt = prompt[: prompt.index(END_OF_TEXT_ID)]
+            if len(prompt) < shortest or tuple(prompt) in seen or (pool is not None and pool_of(prompt) is not pool):
+                continue
+            seen.add(tuple(prompt))
+            found.append(prompt)
+            if len(found) == n:
+                return found
+    return found

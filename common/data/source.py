@@ -1,0 +1,286 @@
+"""Where documents come from: the built-in stories, a .txt, .jsonl or .parquet file, a data set on the hub.
+
+A source streams its documents one by one and names its content by a digest. Leaves out tokens (`token_cache`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.config.lm import DataConfig
+from common.data import stories
+from common.data.tokenizer import END_OF_TEXT
+from common.errors import DataError
+
+BUILTIN_STORIES = "builtin:stories"
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+BLOCK_CHARACTERS = 1 << 20
+LONGEST_DOCUMENT = 1 << 22
+"""Characters; a longer document goes on as a new one, so that memory stays bounded."""
+
+
+class Source(Protocol):
+    """A stream of documents."""
+
+    @property
+    def description(self) -> str:
+        """What a person reads about it."""
+        ...
+
+    def stamp(self) -> dict[str, Any]:
+        """What is cheap to compare and changes when the content may have changed; {} when nothing is known."""
+        ...
+
+    def digest(self) -> str:
+        """Names the content; may read all of it."""
+        ...
+
+    def count(self) -> int | None:
+        """Documents, where known without reading them."""
+        ...
+
+    def documents(self) -> Iterator[str]:
+        """The documents in order, without surrounding white space, none empty. DataError where one is malformed."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoriesSource:
+    """`builtin:stories`."""
+
+    total: int = stories.STORY_COUNT
+
+    @property
+    def description(self) -> str:
+        return "builtin:stories (written by a program, a stand-in for natural text)"
+
+    def stamp(self) -> dict[str, Any]:
+        return {"digest": self.digest()}
+
+    def digest(self) -> str:
+        return f"stories-{stories.VERSION}-{stories.DEFAULT_SEED}-{self.total}"
+
+    def count(self) -> int | None:
+        return self.total
+
+    def documents(self) -> Iterator[str]:
+        return (stories.story(index) for index in range(self.total))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A local file; its suffix says how it is read."""
+
+    path: Path
+    text_field: str
+
+    @property
+    def description(self) -> str:
+        return str(self.path)
+
+    def stamp(self) -> dict[str, Any]:
+        status = self.path.stat()
+        return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+    def digest(self) -> str:
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def count(self) -> int | None:
+        return None
+
+    def documents(self) -> Iterator[str]:
+        read = {".txt": self._text, ".jsonl": self._json_lines, ".parquet": self._parquet}[self.path.suffix.lower()]
+        try:
+            yield from (piece for text in read() for piece in _pieces(text))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 text ({error.reason}); convert it first") from error
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+
+    def _text(self) -> Iterator[str]:
+        rest = ""
+        with self.path.open(encoding="utf-8-sig") as file:
+            while block := file.read(BLOCK_CHARACTERS):
+                *whole, rest = (rest + block).split(END_OF_TEXT)
+                yield from whole
+                if len(rest) > LONGEST_DOCUMENT:
+                    cut = _break_before(rest, LONGEST_DOCUMENT)
+                    yield rest[:cut]
+                    rest = rest[cut:]
+        yield rest
+
+    def _json_lines(self) -> Iterator[str]:
+        with self.path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    text = json.loads(line)[self.text_field]
+                except ValueError as error:
+                    raise DataError(f"{self.path}: line {number} is no JSON ({error})") from error
+                except (KeyError, TypeError, IndexError):
+                    raise DataError(
+                        f"{self.path}: line {number} has no field '{self.text_field}'; set data.text_field"
+                    ) from None
+                if not isinstance(text, str):
+                    raise DataError(
+                        f"{self.path}: line {number}: '{self.text_field}' is {type(text).__name__}, expected text"
+                    )
+                yield text
+
+    def _parquet(self) -> Iterator[str]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(self.path) as file:
+                names = file.schema_arrow.names
+                if self.text_field not in names:
+                    raise DataError(
+                        f"{self.path}: no column '{self.text_field}' (it has {', '.join(names)}); set data.text_field"
+                    )
+                for batch in file.iter_batches(batch_size=1024, columns=[self.text_field]):
+                    for text in batch.column(0).to_pylist():
+                        if text is None:
+                            continue
+                        if not isinstance(text, str):
+                            raise DataError(f"{self.path}: column '{self.text_field}' holds {type(text).__name__}")
+                        yield text
+        except pa.ArrowException as error:
+            raise DataError(f"{self.path}: not a readable parquet file ({str(error)[:200]})") from error
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One split of a data set on the hub, fetched by the `datasets` library into its own cache."""
+
+    name: str
+    split: str
+    text_field: str
+
+    @property
+    def description(self) -> str:
+        return f"{self.name} ({self.split})"
+
+    def stamp(self) -> dict[str, Any]:
+        return {}
+
+    def digest(self) -> str:
+        return f"hub-{self.name}-{self.split}-{self._load()._fingerprint}"
+
+    def count(self) -> int | None:
+        return len(self._load())
+
+    def documents(self) -> Iterator[str]:
+        rows = self._load()
+        if self.text_field not in rows.column_names:
+            raise DataError(
+                f"{self.name}: no column '{self.text_field}' (it has {', '.join(rows.column_names)}); "
+                "set data.text_field"
+            )
+        for text in rows.select_columns([self.text_field]):
+            yield from _pieces(str(text[self.text_field] or ""))
+
+    def _load(self) -> Any:
+        return _from_hub(self.name, "load_dataset", split=self.split)
+
+
+def hub_splits(name: str) -> list[str]:
+    """The splits a data set on the hub has."""
+    return list(_from_hub(name, "get_dataset_split_names"))
+
+
+def training_source(config: DataConfig, data_dir: Path) -> Source:
+    """The source that a configuration names. DataError when it is a file that does not exist."""
+    if config.source.startswith("builtin:"):
+        if config.source != BUILTIN_STORIES:
+            raise DataError(f"{config.source}: there is only {BUILTIN_STORIES}")
+        if config.max_documents is not None:
+            return StoriesSource(min(config.max_documents, stories.STORY_COUNT))
+        return StoriesSource()
+    if is_file_name(config.source):
+        return FileSource(locate(config.source, data_dir), config.text_field)
+    return HubSource(config.source, "train", config.text_field)
+
+
+def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
+    """The separate validation part; None when documents of the training source are held out instead."""
+    named = config.validation_source
+    if named is not None and is_file_name(named):
+        return FileSource(locate(named, data_dir), config.text_field)
+    if config.source.startswith("builtin:") or is_file_name(config.source):
+        if named is not None:
+            raise DataError(f"data.validation_source {named}: expected a file ({', '.join(SUFFIXES)})")
+        return None
+    splits = hub_splits(config.source)
+    if named is not None and named not in splits:
+        raise DataError(f"{config.source} has no split '{named}' (it has {', '.join(splits)})")
+    chosen = named or next((split for split in ("validation", "valid", "test") if split in splits), None)
+    return HubSource(config.source, chosen, config.text_field) if chosen else None
+
+
+def is_file_name(source: str) -> bool:
+    """Whether a source is a path, told by its suffix or by being absolute or relative to a folder."""
+    return source.lower().endswith(SUFFIXES) or source.startswith(("/", "./", "../", "~"))
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether a source is a data set on the hub."""
+    return not source.startswith("builtin:") and not is_file_name(source)
+
+
+def locate(source: str, data_dir: Path) -> Path:
+    """The file, looked up below `data_dir` and then in the working directory. DataError when it is in neither."""
+    path = Path(source).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{source}: a local corpus is a file with suffix {', '.join(SUFFIXES)}")
+    candidates = [path] if path.is_absolute() else [data_dir / path, path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    raise DataError(f"no such corpus: {' nor '.join(str(candidate.absolute()) for candidate in candidates)}")
+
+
+def first_documents(source: Source, limit: int | None) -> Iterator[str]:
+    """The documents of a source, at most `limit`."""
+    return islice(source.documents(), limit)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    while len(text) > LONGEST_DOCUMENT:
+        cut = _break_before(text, LONGEST_DOCUMENT)
+        if piece := text[:cut].strip():
+            yield piece
+        text = text[cut:]
+    if text := text.strip():
+        yield text
+
+
+def _break_before(text: str, limit: int) -> int:
+    for separator in ("\n", " "):
+        cut = text.rfind(separator, limit // 2, limit)
+        if cut > 0:
+            return cut
+    return limit
+
+
+def _from_hub(name: str, function: str, **arguments: Any) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"{name}: the hub needs the package datasets; install tidal[torch]") from error
+    try:
+        return getattr(datasets, function)(name, **arguments)
+    except Exception as error:  # the library raises whatever its transport raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"{name}: cannot be fetched from the hub ({reason}); check the name and the network, or set data.source "
+            f"to {BUILTIN_STORIES} or a local {', '.join(SUFFIXES)} file"
+        ) from error

@@ -1,0 +1,276 @@
+"""`builtin:stories`: children's stories written by a program, so that Tidal shows everything without a network.
+
+A story is fixed by (seed, index): a hero, a friend or grown-up, a place and a thing go through one of the plots, and
+all sentences speak of the same people and things. The vocabulary is that of a small child, the variety far below
+natural text: figures on this corpus compare with nothing but themselves. Change VERSION with any change of the words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from common.data import story_words as words
+
+VERSION = 1
+DEFAULT_SEED = 7
+STORY_COUNT = 20_000
+"""Stories in the corpus."""
+
+T = TypeVar("T")
+
+
+def story(index: int, seed: int = DEFAULT_SEED) -> str:
+    """Story number `index` (100 to 220 words, paragraphs separated by an empty line)."""
+    writer = _Writer(random.Random(f"{seed}:{index}"))
+    return writer.write()
+
+
+@dataclass(frozen=True)
+class Hero:
+    """Who a sentence is about; the pronouns agree."""
+
+    name: str
+    they: str
+    them: str
+    their: str
+    kind: str
+    """little girl, young fox, …"""
+
+
+class _Writer:
+    """One story. Only `random()` of the generator is used, whose sequence Python keeps stable across versions."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self._generator = generator
+        self.hero = self._person()
+        self.friend = self._person(other_than=self.hero.name)
+        self.elder, self.elder_they = self.one(words.ELDERS)
+        self.place = self.one(words.PLACES)
+        self.thing = self.one(words.THINGS)
+        self.colour = self.one(words.COLOURS)
+        self.size = self.one(words.SIZES)
+        self.trait = self.one(words.TRAITS)
+
+    def write(self) -> str:
+        """The story: opening, middle, end."""
+        plot = self.one((self.lost, self.share, self.learn, self.help_animal, self.storm, self.make, self.find))
+        paragraphs = [self._opening(), *plot(), self._ending(words.MORALS[plot.__name__])]
+        return "\n\n".join(" ".join(sentence for sentence in part if sentence) for part in paragraphs)
+
+    def one(self, choices: Sequence[T]) -> T:
+        """A random member."""
+        return choices[int(self._generator.random() * len(choices))]
+
+    def maybe(self, *choices: str) -> str:
+        """One of the sentences, or none as often as any of them."""
+        return self.one((*choices, ""))
+
+    def _person(self, other_than: str = "") -> Hero:
+        while True:
+            name, they = self.one(words.NAMES)
+            if name != other_than:
+                break
+        them, their = ("her", "her") if they == "she" else ("him", "his")
+        child = "girl" if they == "she" else "boy"
+        kind = f"{self.one(words.AGES)} {child if self._generator.random() < 0.55 else self.one(words.ANIMALS)}"
+        return Hero(name, they, them, their, kind)
+
+    def _opening(self) -> list[str]:
+        h, f = self.hero, self.friend
+        start = self.one(
+            (
+                f"Once upon a time, there was {a(h.kind)} named {h.name}.",
+                f"Once upon a time, {a(h.kind)} named {h.name} lived near {self.place}.",
+                f"One day, {a(h.kind)} named {h.name} woke up early.",
+                f"There once was {a(h.kind)} called {h.name}.",
+                f"{h.name} was {a(h.kind)} who lived with {h.their} {self.elder}.",
+            )
+        )
+        return [
+            start,
+            f"{h.name} was very {self.trait} and loved to {self.one(words.HOBBIES)}.",
+            self.maybe(
+                f"{h.their.capitalize()} best friend was {a(f.kind)} named {f.name}.",
+                f"Every {self.one(words.TIMES)}, {h.they} went to {self.place} with {f.name}.",
+                f"{h.name} had {a(self.colour)} {self.one(words.CLOTHES)} and wore it all the time.",
+            ),
+            f"It was {a(self.one(words.WEATHER))} {self.one(words.TIMES)}.",
+        ]
+
+    def lost(self) -> list[list[str]]:
+        """A favourite thing is gone and found again."""
+        h, f, thing = self.hero, self.friend, f"{self.colour} {self.thing}"
+        spots = [self.one(words.SPOTS), self.one(words.SPOTS), self.one(words.HIDING)]
+        return [
+            [
+                f"{h.name} had {a(self.size)} {thing}, and {h.they} took it everywhere.",
+                f"But that day, the {self.thing} was gone!",
+                f"{h.name} felt {self.one(words.SAD)}.",
+                f'"Where is my {self.thing}?" {h.they} {self.one(("asked", "cried", "said"))}.',
+                f'"I will help you look," said {f.name}.',
+            ],
+            [
+                f"They looked {spots[0]}, but it was not there.",
+                f"They looked {spots[1]}, but they only saw {a(self.one(words.SMALL_THINGS))}.",
+                f"Then {f.name} heard {a(self.one(words.NOISES))} and ran to see what it was.",
+                f"The {thing} was {spots[2]}, next to {a(self.one(words.ANIMALS))}!",
+                self.maybe(f'"You found it!" {h.name} shouted.', f"{h.name} jumped up and down."),
+                f'{h.name} gave {f.name} a big hug and said, "Thank you for helping me."',
+            ],
+        ]
+
+    def share(self) -> list[list[str]]:
+        """Two want the same thing and learn to share it."""
+        h, f = self.hero, self.friend
+        return [
+            [
+                f"{h.name} and {f.name} went to {self.place}.",
+                f"There they saw {a(self.size)} {self.colour} {self.thing}.",
+                f'"It is mine! I saw it first!" said {f.name}.',
+                f'"No, it is mine!" said {h.name}.',
+                f"They both pulled the {self.thing}, and soon they were {self.one(words.ANGRY)}.",
+            ],
+            [
+                f'{h.name}\'s {self.elder} came and asked, "Why are you so loud?"',
+                f"{h.name} looked down and told {self.elder_them} what had happened.",
+                f'"A {self.thing} is more fun with a friend," said {h.their} {self.elder}. "You can take turns."',
+                f"So {f.name} played first, and {h.name} waited {self.one(words.HOW)}.",
+                f"Then it was {h.name}'s turn.",
+                f"They laughed and {self.one(words.PLAYED)} until the {self.one(words.TIMES)} was over.",
+            ],
+        ]
+
+    def learn(self) -> list[list[str]]:
+        """Something is hard at first and works after many tries."""
+        h, f, skill = self.hero, self.friend, self.one(words.SKILLS)
+        return [
+            [
+                f"{h.name} wanted to {skill}, but it was very hard.",
+                f"{h.they.capitalize()} tried once and {self.one(words.FAILED)}.",
+                f"{h.they.capitalize()} tried again and {self.one(words.FAILED)}.",
+                f'"I can not do it," {h.name} said, and {h.they} felt {self.one(words.SAD)}.',
+            ],
+            [
+                f'{f.name} sat down next to {h.them}. "I could not {skill} at first," {f.they} said.',
+                f'"You have to go slow and try {self.one(words.HOW)}."',
+                f"{h.name} took a deep breath and thought of {h.their} {self.colour} {self.thing} to feel brave.",
+                f"The next {self.one(words.TIMES)}, {h.they} went to {self.place} and tried once more.",
+                f'This time it worked! "Look, {f.name}! I can {skill}!" {h.they} shouted.',
+                f"{h.their.capitalize()} {self.elder} clapped and was very proud.",
+            ],
+        ]
+
+    def help_animal(self) -> list[list[str]]:
+        """An animal is in need and is helped."""
+        h, animal = self.hero, self.one(words.WILD)
+        return [
+            [
+                f"{h.name} walked to {self.place} to play with {h.their} {self.colour} {self.thing}.",
+                f"On the way, {h.they} heard {a(self.one(words.NOISES))}.",
+                f"It was {a(self.size)} {animal}, and it was {self.one(words.TROUBLES)}.",
+                f'"Do not be afraid," said {h.name}. "I will help you."',
+            ],
+            [
+                f"{h.name} ran home and came back with {h.their} {self.elder} and {self.one(words.TOOLS)}.",
+                f"Together they worked {self.one(words.HOW)}, and soon the {animal} was safe.",
+                f"{h.name} gave the {animal} some {self.one(words.FOODS)} and stroked it {self.one(words.HOW)}.",
+                f"The {animal} looked at {h.name} with {self.one(words.EYES)} eyes.",
+                self.maybe(
+                    f'"You are very {self.one(words.GOOD)}," said {h.their} {self.elder}.',
+                    f'"Can it stay with us?" {h.name} asked. "It has to go home," said {h.their} {self.elder}.',
+                ),
+                f"From that day on, the {animal} came to see {h.name} every {self.one(words.TIMES)}.",
+            ],
+        ]
+
+    def storm(self) -> list[list[str]]:
+        """Bad weather frightens; together it is not so bad."""
+        h, f = self.hero, self.friend
+        return [
+            [
+                f"{h.name} and {f.name} were playing with {a(self.colour)} {self.thing} at {self.place}.",
+                f"Suddenly, the sky turned dark, and {self.one(words.STORMS)}.",
+                f'"I am scared," said {f.name}.',
+                f"{h.name} was scared too, but {h.they} wanted to be {self.one(words.GOOD)}.",
+            ],
+            [
+                f'"Hold my hand," said {h.name}. They ran and hid {self.one(words.SHELTERS)}.',
+                f"While they waited, they {self.one(words.PASTIMES)} and ate some {self.one(words.FOODS)}.",
+                f"Then {h.name}'s {self.elder} came with {a(self.size)} {self.one(words.LIGHTS)}.",
+                f'"There you are!" {self.elder_they} said. "I looked for you everywhere."',
+                f"Soon the sun came out, and they saw {a(self.one(words.SIGHTS))}.",
+                f"They picked up the {self.thing} and walked home {self.one(words.HOW)}.",
+            ],
+        ]
+
+    def make(self) -> list[list[str]]:
+        """A present is made for someone."""
+        h, f, made = self.hero, self.friend, self.one(words.MADE)
+        return [
+            [
+                f"The next day was {f.name}'s birthday, and {h.name} had no present.",
+                f'"I will make {a(made)}," {h.they} thought.',
+                f"{h.they.capitalize()} went to {self.place} to look for what {h.they} needed.",
+                f"There {h.they} found {a(self.one(words.SMALL_THINGS))} and {a(self.colour)} ribbon.",
+            ],
+            [
+                f"At home, {h.name}'s {self.elder} helped {h.them} with {self.one(words.TOOLS)}.",
+                f"First, they {self.one(words.STEPS)}. Then they {self.one(words.STEPS)}, {self.one(words.HOW)}.",
+                f"Oh no! The {made} fell down, and {self.one(words.MISHAPS)}.",
+                f'"We can fix it," said {h.their} {self.elder}, and they did.',
+                f"When {f.name} saw the {made}, {f.they} smiled {self.one(words.HOW)}.",
+                f'"This is even better than {a(self.size)} {self.thing}!" {f.they} said.',
+            ],
+        ]
+
+    def find(self) -> list[list[str]]:
+        """Something found turns out to belong to someone."""
+        h, f, thing = self.hero, self.friend, f"{self.colour} {self.thing}"
+        return [
+            [
+                f"{h.name} went for a walk to {self.place}.",
+                f"{self.one(words.HIDING).capitalize()}, {h.they} saw something {self.one(words.SHINY)}.",
+                f"It was {a(self.size)} {thing}!",
+                f'"I want to keep it," {h.name} thought. {h.they.capitalize()} put it in {h.their} bag.',
+            ],
+            [
+                f"On the way home, {h.they} met {f.name}, who looked {self.one(words.SAD)}.",
+                f'"I lost my {thing}," said {f.name}. "My {self.one(words.ELDERS)[0]} gave it to me."',
+                f"{h.name} felt {self.one(words.QUEASY)}. {h.they.capitalize()} did not know what to do.",
+                f"Then {h.they} remembered what {h.their} {self.elder} always said about telling the truth.",
+                f'"I found it. Here you are," said {h.name}.',
+                f'{f.name} was so happy. "You are a true friend," {f.they} said. "Let us play with it together."',
+            ],
+        ]
+
+    @property
+    def elder_them(self) -> str:
+        """Object pronoun of the grown-up."""
+        return "her" if self.elder_they == "she" else "him"
+
+    def _ending(self, morals: Sequence[str]) -> list[str]:
+        h, f = self.hero, self.friend
+        return [
+            self.maybe(
+                f"In the evening, {h.name} told {h.their} {self.elder} all about it.",
+                f"That night, {h.name} lay in bed and thought about {self.place}.",
+                f"They all went home and ate {self.one(words.FOODS)}.",
+            ),
+            self.one(
+                (
+                    f"{h.name} learned that {self.one(morals)}.",
+                    f"And {h.name} never forgot that {self.one(morals)}.",
+                    f"After that day, {h.name} and {f.name} {self.one(words.AFTER)}.",
+                    f"{h.name} fell asleep with a {self.one(('big', 'little', 'happy'))} smile.",
+                    f"It was the best {self.one(words.TIMES)} ever. The end.",
+                )
+            ),
+        ]
+
+
+def a(noun: str) -> str:
+    """The noun with its indefinite article."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

