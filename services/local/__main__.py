@@ -1,11 +1,13 @@
-"""The local stack as a process of its own: `python -m services.local up` and `python -m services.local down`.
+"""The local stack as a process of its own: `python -m services.local up|down|migrate|programs`.
 
-`tidal up` and `tidal demo` start this; nothing else needs to. Errors are one line and exit status 1.
+`tidal up`, `tidal demo` and `tidal doctor` start this; nothing else needs to. `programs` prints as JSON which server
+programs would be used. Errors are one line and exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -16,7 +18,9 @@ from rich.console import Console
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings
-from common.errors import TidalError
+from common.db import upgrade
+from common.errors import TidalError, UnavailableError
+from services.local.binaries import find_postgres, find_valkey
 from services.local.server import gone
 from services.local.servers import PostgresServer, ValkeyServer
 from services.local.supervisor import Supervisor
@@ -27,18 +31,28 @@ DOWN_SECONDS = 20.0
 def main() -> int:
     """Parse the command line and run; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.local", description=__doc__)
-    parser.add_argument("command", choices=("up", "down"))
+    parser.add_argument("command", choices=("up", "down", "migrate", "programs"))
     parser.add_argument("--folder", type=Path, default=instance_folder(), help="data, logs and state (default .tidal)")
     parser.add_argument("--port", type=int, help="port of the api; 0: any free one")
     parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
+    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this is gone")
     parser.add_argument("--quiet", action="store_true", help="log files only")
     options = parser.parse_args()
     try:
         if options.command == "down":
             return down(options.folder.absolute())
+        if options.command == "migrate":
+            return migrate(Settings())
+        if options.command == "programs":
+            return programs()
         console = None if options.quiet else Console(highlight=False)
         return Supervisor(
-            options.folder, Settings(), port=options.port, flower_port=options.flower_port, console=console
+            options.folder,
+            Settings(),
+            port=options.port,
+            flower_port=options.flower_port,
+            console=console,
+            parent=os.getppid() if options.with_parent else None,
         ).run()
     except TidalError as error:
         if os.environ.get("TIDAL_DEBUG"):
@@ -60,6 +74,25 @@ def down(folder: Path) -> int:
         if server.folder.exists():
             server.stop()
     (folder / STATE_FILE).unlink(missing_ok=True)
+    return 0
+
+
+def migrate(settings: Settings) -> int:
+    """Bring the tables of TIDAL_DATABASE_URL up to date."""
+    upgrade(settings.database_url)
+    return 0
+
+
+def programs() -> int:
+    """Print where PostgreSQL and Valkey are, or what to do about their absence."""
+    found = {}
+    for name, find in (("postgres", find_postgres), ("valkey", find_valkey)):
+        try:
+            program = find()
+            found[name] = {"path": str(program.path), "major": program.major, "origin": program.origin}
+        except UnavailableError as error:
+            found[name] = {"error": error.message}
+    sys.stdout.write(json.dumps(found) + "\n")
     return 0
 
 

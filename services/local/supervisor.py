@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 
 from common.client.local_instance import STATE_FILE, LocalInstance, ProcessState
-from common.config import PROJECT_ROOT, Settings
+from common.config import Settings
 from common.errors import ConflictError, StorageError, UnavailableError
 from services.local import stack
 from services.local.child import Child, ChildSpec, describe_exit
@@ -36,13 +36,17 @@ EARLY_ENDS = 3
 WATCH_SECONDS = 1.0
 """Between looks at the two servers, which need not be our children."""
 NAME = "tidal"
-MIGRATE = ("-m", "alembic", "-c", str(PROJECT_ROOT / "alembic.ini"), "upgrade", "head")
+MIGRATE = ("-m", "services.local", "migrate")
 Plan = Callable[[Settings, stack.Addresses, stack.Secrets, Mapping[str, str]], list[ChildSpec]]
 """What runs beside the servers; tests put small programs in the places of the services."""
 
 
 class Supervisor:
-    """One running stack. `run()` returns the exit status of the process."""
+    """One running stack. `run()` returns the exit status of the process.
+
+    `port` and `flower_port` as in `stack.choose_addresses`; with `parent`, a process id, it stops when that is no
+    longer its parent.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,14 @@ class Supervisor:
         port: int | None = None,
         flower_port: int | None = None,
         console: Console | None = None,
+        parent: int | None = None,
         plan: Plan = stack.processes,
         migrate: tuple[str, ...] = MIGRATE,
     ) -> None:
         self.folder = folder.absolute()
         self.settings = settings
         self._ports = (port, flower_port)
+        self._parent = parent
         self._plan = plan
         self._migrate_arguments = migrate
         self._sink = LogSink(self.folder / "logs", console)
@@ -193,6 +199,8 @@ class Supervisor:
                 if not self._stops:
                     delay = child.plan_restart()
                     self.say(f"{child.spec.name} ended ({describe_exit(status)}); starting it again in {delay:g} s")
+        if self._parent is not None and os.getppid() != self._parent and not self._stops:
+            self._on_signal()
         if time.monotonic() >= self._watch_at and not self._stops:
             changed |= self._revive_servers()
             self._watch_at = time.monotonic() + WATCH_SECONDS

@@ -1,0 +1,33 @@
+"""Which api a command talks to: `--url`, TIDAL_URL, the local stack of this folder, or port 4400 of this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from common.client import Client, read_instance
+from common.config import get_settings
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="TIDAL_URL", help="Address of the API. Default: the local stack of this folder."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="TIDAL_AUTH_TOKEN", help="Access token. Default: that of the local stack."),
+]
+
+
+def connect(url: str | None, token: str | None) -> Client:
+    """The client for these options. A local token is never sent to an address that was given."""
+    if url:
+        return Client(url, token)
+    if instance := read_instance():
+        return Client(instance.api_url, token or instance.token)
+    settings = get_settings()
+    if token is None and settings.auth_token is not None:
+        token = settings.auth_token.get_secret_value() or None
+    port = os.environ.get("TIDAL_API_PORT") or settings.port
+    return Client(f"http://127.0.0.1:{port}", token)

@@ -1,0 +1,88 @@
+"""Which text the demonstration learns from: the given file, the hub if it answers, else the built-in stories."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import InvalidInputError, NotFoundError, StorageError
+from services.cli.doctor import HUB_CORPUS, hub_reachable
+from services.cli.output import size
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+BUILTIN = "builtin:stories"
+HUB_DOCUMENTS = 50_000
+"""Of the hub's corpus; more than minutes of training can see."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A choice. `source` is what a configuration names, unless `file` must be brought into the data folder first."""
+
+    description: str
+    source: str = ""
+    file: Path | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further values of the `data` section."""
+    replacement: Corpus | None = None
+    """What to use when this one cannot be."""
+
+    def place(self, data_dir: Path) -> str:
+        """The name for `data.source`; a file is linked, or copied, below `data_dir`. StorageError."""
+        if self.file is None:
+            return self.source
+        name = f"demo/{hashlib.sha256(os.fsencode(self.file)).hexdigest()[:8]}-{self.file.name}"
+        target = data_dir / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not _same(self.file, target):
+                temporary = target.with_name(f".{target.name}.{os.getpid()}")
+                try:
+                    os.link(self.file, temporary)
+                except OSError:  # another file system, or links are not allowed
+                    shutil.copy2(self.file, temporary)
+                temporary.replace(target)
+        except OSError as error:
+            raise StorageError(f"{self.file} cannot be brought to {target}: {error.strerror or error}") from error
+        return name
+
+
+def choose_corpus(path: Path | None) -> Corpus:
+    """The corpus for `--data path`; without one the hub's, with the built-in stories as replacement, or those."""
+    if path is not None:
+        return local_corpus(path)
+    builtin = Corpus(f"{BUILTIN}, written by a program; DATA=path takes your own text", BUILTIN)
+    if not hub_reachable():
+        return builtin
+    settings = {"max_documents": HUB_DOCUMENTS}
+    return Corpus(f"{HUB_CORPUS} from the hub", HUB_CORPUS, settings=settings, replacement=builtin)
+
+
+def local_corpus(path: Path) -> Corpus:
+    """A file of the user's. NotFoundError, InvalidInputError for a form that cannot be read."""
+    path = path.expanduser().resolve()
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder; name one file ({', '.join(SUFFIXES)})")
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidInputError(f"{path.name}: a corpus is a file with suffix {', '.join(SUFFIXES)}")
+    if not os.access(path, os.R_OK):
+        raise StorageError(f"{path} cannot be read by this user")
+    if path.stat().st_size == 0:
+        raise InvalidInputError(f"{path} is empty")
+    return Corpus(f"{path} ({size(path.stat().st_size)})", file=path)
+
+
+def _same(source: Path, target: Path) -> bool:
+    """Whether `target` is `source` already: the same file, or a copy with its size and time."""
+    if not target.exists():
+        return False
+    if source.samefile(target):
+        return True
+    one, other = source.stat(), target.stat()
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)

@@ -1,0 +1,207 @@
+"""`tidal doctor`: what this machine has, what is missing, and how to get it. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import httpx
+import typer
+from rich.text import Text
+
+from common.client import instance_folder, read_instance
+from common.config import get_settings
+from services.cli.output import out, print_json, table
+from services.cli.processes import child_environment
+
+HUB = "https://huggingface.co"
+HUB_CORPUS = "roneneldan/TinyStories"
+HUB_SECONDS = 3.0
+ROOM_GB = 5.0
+"""Less free disk than this is worth a warning."""
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "missing": ("✗", "red")}
+TORCH_PACKAGES = ("safetensors", "datasets", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `fix` says what to do unless it is ok."""
+
+    name: str
+    state: Literal["ok", "warning", "missing"]
+    detail: str
+    fix: str = ""
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Check this machine, and say how to get what is missing.
+
+    Looks at Python, packages, torch, servers, ports, disk, GPU and hub. Exit status 1 if something that is needed is
+    missing.
+    """
+    findings = list(examine())
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = table("", "", "")
+        rows.show_header = False
+        for finding in findings:
+            mark, style = MARKS[finding.state]
+            detail = Text(finding.detail)
+            if finding.fix:
+                detail.append(f"\n{finding.fix}", style="dim")
+            rows.add_row(Text(mark, style=style), finding.name, detail)
+        out.print(rows)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order things are needed."""
+    yield python()
+    yield packages()
+    yield torch()
+    yield from servers()
+    yield from ports()
+    yield disk()
+    yield gpu()
+    yield hub()
+
+
+def python() -> Finding:
+    """The interpreter."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("Python", "ok", f"{found} in {sys.prefix}")
+    return Finding("Python", "missing", found, "Python 3.11 to 3.13 is supported: make … PYTHON=python3.12")
+
+
+def packages() -> Finding:
+    """The packages everything needs."""
+    try:
+        wanted = [line for line in requires("tidal") or [] if "extra ==" not in line]
+    except PackageNotFoundError:
+        return Finding("Packages", "warning", "tidal runs from its source", "`make install` sets up .venv")
+    names = [line.split(";")[0].split("[")[0].split(">")[0].split("=")[0].split("<")[0].strip() for line in wanted]
+    absent = [name for name in names if not _installed(name)]
+    if absent:
+        return Finding("Packages", "missing", f"not installed: {', '.join(absent)}", "run `make install`")
+    return Finding("Packages", "ok", f"all {len(names)} are installed")
+
+
+def torch() -> Finding:
+    """PyTorch and what training needs beside it, without loading it."""
+    absent = [name for name in ("torch", *TORCH_PACKAGES) if importlib.util.find_spec(name) is None]
+    if absent:
+        fix = "needed to train and generate on this machine: run `make install`"
+        return Finding("PyTorch", "missing", f"not installed: {', '.join(absent)}", fix)
+    return Finding("PyTorch", "ok", version("torch"))
+
+
+def servers() -> Iterator[Finding]:
+    """PostgreSQL and Valkey, as the local stack would find them."""
+    settings = get_settings()
+    asked = subprocess.run(
+        [sys.executable, "-m", "services.local", "programs"], capture_output=True, text=True, env=child_environment()
+    )
+    try:
+        found = json.loads(asked.stdout)
+    except ValueError:
+        reason = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
+        yield Finding("Servers", "missing", reason, "run `make install`")
+        return
+    for key, name, setting in (("postgres", "PostgreSQL", "database_url"), ("valkey", "Valkey", "redis_url")):
+        program = found[key]
+        if setting in settings.model_fields_set:
+            yield Finding(name, "ok", f"the server of TIDAL_{setting.upper()} is used")
+        elif "error" in program:
+            what, _, fix = program["error"].partition("; ")
+            yield Finding(name, "missing", what, fix)
+        else:
+            yield Finding(name, "ok", f"{program['major']} ({program['origin']}), {program['path']}")
+
+
+def ports() -> Iterator[Finding]:
+    """The port of the api; free, or used by our own stack."""
+    instance = read_instance()
+    if instance is not None:
+        yield Finding("Local stack", "ok", f"runs at {instance.api_url}")
+        return
+    port = get_settings().port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            yield Finding("Port", "warning", f"{port} is in use by another program", "tidal up --port 0, or TIDAL_PORT")
+            return
+    yield Finding("Port", "ok", f"{port} is free")
+
+
+def disk() -> Finding:
+    """Room where the data goes."""
+    folder = instance_folder()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Finding("Disk", "missing", f"{folder} cannot be written", "run from another folder, or set TIDAL_HOME")
+    free = shutil.disk_usage(folder).free / 1e9
+    state: Literal["ok", "warning"] = "ok" if free >= ROOM_GB else "warning"
+    return Finding("Disk", state, f"{free:.0f} GB free", "" if state == "ok" else f"training wants {ROOM_GB:.0f} GB")
+
+
+def gpu() -> Finding:
+    """An NVIDIA GPU that torch could use."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        detail = "none found, training runs on the CPU"
+        if Path("/dev/nvidia0").exists():
+            return Finding("GPU", "warning", "a device without nvidia-smi", "install the NVIDIA driver's tools")
+        return Finding("GPU", "ok", detail)
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
+    if asked.returncode or not asked.stdout.strip():
+        return Finding("GPU", "warning", "nvidia-smi finds none", "look at the NVIDIA driver; the CPU is used")
+    found = "; ".join(asked.stdout.strip().splitlines())
+    if _installed("torch") and version("torch").endswith("+cpu"):
+        return Finding("GPU", "warning", f"{found}, but torch is a CPU build", "pip install torch==2.13.0 with CUDA")
+    return Finding("GPU", "ok", found)
+
+
+def hub() -> Finding:
+    """Whether corpora can be downloaded by name."""
+    address = os.environ.get("HF_ENDPOINT", HUB)
+    if hub_reachable():
+        return Finding("Hub", "ok", f"{address} answers")
+    fix = "corpora by name cannot be downloaded; use builtin:stories or a local file (DATA=path)"
+    return Finding("Hub", "warning", f"{address} does not answer in {HUB_SECONDS:g} s", fix)
+
+
+def hub_reachable(seconds: float = HUB_SECONDS) -> bool:
+    """Whether the hub answers within `seconds`; never when HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set."""
+    if any(os.environ.get(name, "") not in ("", "0") for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")):
+        return False
+    try:
+        address = os.environ.get("HF_ENDPOINT", HUB)
+        reply = httpx.head(f"{address}/api/datasets/{HUB_CORPUS}", timeout=seconds, follow_redirects=True)
+        return reply.status_code == 200
+    except (httpx.HTTPError, OSError):
+        return False
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True

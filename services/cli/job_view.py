@@ -1,0 +1,101 @@
+"""What is known of a running job from the events of its experiment's stream. Pure: no terminal, no network.
+
+`JobView.apply(event)` takes events in any order the server may send them and returns the remarks worth a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.client import Event, Job
+from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
+
+QUIET_STATUSES = frozenset({"provisioning", "starting"})
+"""Shown as the phase, not as a line of their own."""
+
+
+@dataclass
+class JobView:
+    """The newest state of one job."""
+
+    job: Job
+    phase: str = ""
+    step: int = 0
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    """Newest value of each metric."""
+    first_values: dict[str, float] = field(default_factory=dict)
+    """First value of each metric that was seen."""
+
+    def __post_init__(self) -> None:
+        self._take_progress(self.job.progress.model_dump())
+
+    @property
+    def fraction(self) -> float:
+        """Share of the steps that are done, 0 while unknown."""
+        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
+
+    def take(self, job: Job) -> list[str]:
+        """A newer state of the job from elsewhere."""
+        return self._job(job)
+
+    def apply(self, event: Event) -> list[str]:
+        """Take one event; the lines to print, if any."""
+        data = event.data if isinstance(event.data, dict) else {}
+        if event.name in ("metrics", "rl-metrics"):
+            for point in data.get("points", ()):
+                self._point(point)
+        elif event.name == "status":
+            self._take_progress({"step": data.get("step"), "total_steps": data.get("totalSteps")})
+            self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
+        elif event.name == "rewind":
+            self.step = int(data.get("step") or 0)
+            return [f"attempt {data.get('attempt')} goes on after step {self.step}"]
+        elif event.name == "job-update":
+            return self._job_document(data)
+        return []
+
+    def summary(self) -> str:
+        """The numbers beside the bar: `loss 4.31 · validation 4.40 · 12.3k tokens/s`."""
+        parts = []
+        for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
+            if name in self.values:
+                parts.append(f"{label} {self.values[name]:.3f}")
+        if TOKENS_PER_SECOND in self.values:
+            parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
+        return " · ".join(parts)
+
+    def _point(self, point: Mapping[str, Any]) -> None:
+        self.step = max(self.step, int(point.get("step") or 0))
+        for name, value in (point.get("values") or {}).items():
+            if value is not None:
+                self.values[name] = float(value)
+                self.first_values.setdefault(name, float(value))
+
+    def _take_progress(self, progress: Mapping[str, Any]) -> None:
+        self.phase = progress.get("phase") or self.phase
+        self.step = max(self.step, progress.get("step") or 0)
+        self.total_steps = progress.get("total_steps") or self.total_steps
+        self.eta_seconds = progress.get("eta_seconds") or self.eta_seconds
+
+    def _job_document(self, data: Mapping[str, Any]) -> list[str]:
+        document = data.get("job") if isinstance(data.get("job"), dict) else data
+        assert document is not None
+        if document.get("id") != self.job.id or "status" not in document:
+            return []
+        known = self.job.model_dump(by_alias=True)
+        if code := document.get("errorCode"):
+            known["error"] = {"code": code, "message": document.get("errorMessage")}
+        return self._job(Job.model_validate({**known, **document}))
+
+    def _job(self, job: Job) -> list[str]:
+        before, self.job = self.job, job
+        self._take_progress(job.progress.model_dump())
+        if (job.status, job.attempt) == (before.status, before.attempt) or job.status in QUIET_STATUSES:
+            return []
+        attempt = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+        reason = f": {job.error.message or job.error.code}" if job.error and job.status in ("failed", "stale") else ""
+        return [f"{job.status}{attempt}{reason}"]

@@ -1,0 +1,262 @@
+"""`tidal jobs …`: submit, look at, follow and steer jobs through the api."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from common.client import Client, Job
+from services.cli.configuration import read_overrides
+from services.cli.connection import Token, Url, connect
+from services.cli.output import age, duration, err, out, print_json, status_text, table
+from services.cli.watch import watch as follow
+
+app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
+
+FOLLOW_SECONDS = 1.0
+
+JobId = Annotated[str, typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB")]
+Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
+
+
+class JobType(StrEnum):
+    """What the api accepts."""
+
+    LM = "lm-training"
+    RL = "rl-training"
+    EVALUATION = "evaluation"
+    ABLATION = "ablation"
+
+
+class Signal(StrEnum):
+    """What can be sent to a job."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    COMPLETE = "complete"
+    STOP = "stop"
+
+
+@app.command()
+def submit(
+    job_type: Annotated[JobType, typer.Argument(help="Kind of job.", metavar="TYPE")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="YAML file of this machine, sent with the job.")
+    ] = None,
+    config_path: Annotated[
+        str | None, typer.Option("--config-path", help="YAML file in the configuration folder of the server.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="One value over the file: training.max_steps=200.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="builtin:stories, a file in the data folder, or a name on the hub.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Language model: EXPERIMENT/FILE or EXPERIMENT/final.")
+    ] = None,
+    rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for ablation.")] = None,
+    resume_from: Annotated[
+        str | None, typer.Option("--resume-from", help="Ended job whose checkpoint and configuration to go on with.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", min=-100, max=100, help="Higher runs first.")] = None,
+    no_queue: Annotated[bool, typer.Option("--no-queue", help="Fail instead of waiting for a free slot.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, submit nothing.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it ends.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a job.
+
+    For lm-training the configuration is that of the language model, for rl-training and ablation that of the
+    controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
+    """
+    values = read_overrides(config, settings or [])
+    fields: dict[str, Any] = {
+        "config_path" if job_type in (JobType.LM, JobType.EVALUATION) else "rl_config_path": config_path,
+        "checkpoint": checkpoint,
+        "rl_checkpoint": rl_checkpoint,
+        "resume_from": resume_from,
+        "name": name,
+        "tags": tags or None,
+        "priority": priority,
+        "queue": False if no_queue else None,
+    }
+    if data is not None and job_type is JobType.LM:
+        values = {**values, "data": {**values.get("data", {}), "source": data}}
+    elif data is not None:
+        fields["data"] = {"source": data}
+    with connect(url, token) as client:
+        if dry_run:
+            print_json(client.predict_job(job_type, config=values or None, **fields))
+            return
+        job = client.submit_job(job_type, config=values, **fields)
+        if as_json:
+            print_json(job.model_dump(mode="json", by_alias=True))
+        else:
+            place = f", place {job.queue_position} in the queue" if job.queue_position else ""
+            out.print(f"Submitted {job.id}{place}.")
+            out.print(f"Experiment {job.experiment_id}", soft_wrap=True)
+        if watch:
+            _watch(client, job)
+        elif not as_json:
+            err.print(f"Follow it with: tidal jobs watch {job.id}")
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option("--status", help="Only this status.")] = None,
+    job_type: Annotated[JobType | None, typer.Option("--type", help="Only this type.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show the newest jobs."""
+    with connect(url, token) as client:
+        jobs = client.jobs(status=status, job_type=job_type, tag=tag, limit=limit)
+    if as_json:
+        print_json([job.model_dump(mode="json", by_alias=True) for job in jobs])
+        return
+    if not jobs:
+        err.print("No jobs. Submit one with `tidal jobs submit`.")
+        return
+    rows = table("job", "type", "status", "progress>", "name", "submitted")
+    for job in jobs:
+        rows.add_row(job.id, job.type, status_text(job.status), _progress(job), job.name or "", age(job.created_at))
+    out.print(rows)
+
+
+@app.command()
+def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Show one job with its history."""
+    with connect(url, token) as client:
+        job = _find(client, job_id)
+        if as_json:
+            print_json(job.model_dump(mode="json", by_alias=True))
+            return
+        events = client.job_events(job.id)
+    facts: dict[str, str | Text | None] = {
+        "type": job.type,
+        "status": status_text(job.status),
+        "name": job.name,
+        "experiment": job.experiment_id,
+        "progress": _progress(job),
+        "phase": job.progress.phase if not job.ended else None,
+        "queue place": str(job.queue_position) if job.queue_position else None,
+        "attempt": str(job.attempt),
+        "worker": job.worker,
+        "checkpoint": job.checkpoint,
+        "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
+        "possible signals": ", ".join(job.signals) or None,
+        "took": duration((job.finished_at - job.started_at).total_seconds())
+        if job.finished_at and job.started_at
+        else None,
+    }
+    grid = table("", "", title=job.id)
+    grid.show_header = False
+    for key, value in facts.items():
+        if value:
+            grid.add_row(f"[dim]{key}", value)
+    out.print(grid)
+    history = table("time", "attempt>", "event", "by", "status")
+    for event in events:
+        moved = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
+        history.add_row(event.at.strftime("%H:%M:%S"), str(event.attempt), event.event, event.actor, moved)
+    out.print(history)
+
+
+@app.command()
+def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
+    """Follow a job live: progress, loss, status. Ctrl-C ends the watching, not the job."""
+    with connect(url, token) as client:
+        _watch(client, _find(client, job_id))
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what the trainer of a job wrote."""
+    with connect(url, token) as client:
+        job = _find(client, job_id)
+        cursor: str | None = None
+        while True:
+            ended = client.job(job.id).ended
+            page = client.job_logs(job.id, cursor=cursor)
+            for line in page.lines:
+                out.out(line.text, highlight=False)
+            cursor = page.next_cursor or cursor
+            if page.complete and (ended or not follow_on):
+                return
+            if page.complete:
+                time.sleep(FOLLOW_SECONDS)
+
+
+@app.command()
+def signal(
+    job_id: JobId,
+    wish: Annotated[Signal, typer.Argument(help="What the job should do.", metavar="SIGNAL")],
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Send a signal: pause, resume, complete or stop.
+
+    pause: checkpoint, free the slot. resume: go on after a pause. complete: end training now, evaluate, write the
+    final model. stop: checkpoint, then cancelled.
+    """
+    with connect(url, token) as client:
+        job = client.signal_job(_find(client, job_id).id, wish)
+    out.print(f"{job.id}: {wish} is noted, its status is {job.status}.")
+
+
+@app.command()
+def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:
+    """Cancel a job.
+
+    It writes a checkpoint if it can, and is killed at the end of the grace if it cannot.
+    """
+    with connect(url, token) as client:
+        job = client.cancel_job(_find(client, job_id).id)
+    out.print(f"{job.id}: cancelling, its status is {job.status}.")
+
+
+def _watch(client: Client, job: Job) -> None:
+    try:
+        view = follow(client, job)
+    except KeyboardInterrupt:
+        err.print(f"\nNo longer watching; the job goes on. `tidal jobs watch {job.id}` comes back to it.")
+        raise typer.Exit(130) from None
+    ended = view.job
+    numbers = f" · {view.summary()}" if view.summary() else ""
+    out.print(status_text(ended.status).append(f" {ended.id}{numbers}", style=""))
+    if ended.status == "failed":
+        if ended.error is not None:
+            err.print(f"{ended.error.code}: {ended.error.message or ''}", soft_wrap=True)
+        err.print(f"Its log: tidal jobs logs {ended.id}")
+        raise typer.Exit(1)
+
+
+def _find(client: Client, job_id: str) -> Job:
+    if job_id == "last" and (newest := client.jobs(limit=1)):
+        job_id = newest[0].id
+    return client.job(job_id)
+
+
+def _progress(job: Job) -> str:
+    step, total = job.progress.step, job.progress.total_steps
+    if not step:
+        return ""
+    return f"{step} / {total}" if total else str(step)

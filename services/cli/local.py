@@ -1,0 +1,194 @@
+"""`tidal up`, `tidal down`, `tidal status`: the local stack, run by `python -m services.local`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from common.client import LocalInstance, instance_folder, read_instance
+from common.client.local_instance import read_state_file
+from common.config import get_settings
+from common.errors import UnavailableError
+from services.cli.output import age, err, out, print_json, size, status_text, table
+from services.cli.processes import child_environment, last_lines
+
+START_SECONDS = 150.0
+"""Above the supervisor's own limit."""
+
+Port = Annotated[int | None, typer.Option("--port", help="Port of the API, 0 for any free one. [default: 4400]")]
+FlowerPort = Annotated[
+    int | None, typer.Option("--flower-port", help="Port of Flower, 0 for any free one. [default: 5555, if free]")
+]
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; it runs on.")] = False,
+    port: Port = None,
+    flower_port: FlowerPort = None,
+) -> None:
+    """Start database, queue, API, workers and Flower on this machine.
+
+    In the foreground it shows one log of everything; Ctrl-C stops all of it. Data, logs and secrets are kept in
+    `.tidal` (or TIDAL_HOME). A second `tidal up` finds the running one.
+    """
+    running = read_instance()
+    if running is not None:
+        err.print(f"It runs already, since {_since(running)}.")
+        describe(running)
+        return
+    arguments = up_arguments(port, flower_port, quiet=detach)
+    if detach:
+        describe(start_detached(arguments))
+        return
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *arguments], child_environment())
+
+
+def down() -> None:
+    """Stop the local stack of this folder.
+
+    Whoever started it, in whichever terminal. Running jobs write a checkpoint and go on after the next `tidal up`.
+    """
+    folder = instance_folder()
+    running = read_instance(folder)
+    known = read_state_file(folder)
+    with err.status("Stopping …"):
+        ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=child_environment())
+    if ended.returncode:
+        raise typer.Exit(ended.returncode)
+    err.print("Stopped." if running or known else f"Nothing runs in {folder}.")
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, without secrets.")] = False,
+) -> None:
+    """Show the processes and addresses of the local stack.
+
+    Exit status 3 when it does not run.
+    """
+    folder = instance_folder()
+    instance = read_instance(folder)
+    if instance is None:
+        left = read_state_file(folder)
+        if left is not None:
+            err.print("Its supervisor was killed. `tidal up` goes on where it was, `tidal down` cleans up.")
+        else:
+            err.print(f"Nothing runs in {folder}. Start it with `tidal up`.")
+        raise typer.Exit(3)
+    if as_json:
+        secret = {"token", "flower_password", "database_url", "redis_url"}
+        values = {key: value for key, value in vars(instance).items() if key not in secret}
+        print_json({**values, "processes": {name: vars(state) for name, state in instance.processes.items()}})
+        return
+    rows = table("process", "state", "pid>", "port>", "memory>", "restarts>")
+    for name, state in instance.processes.items():
+        memory = _memory(state.pid)
+        rows.add_row(
+            name, status_text(state.status), str(state.pid or ""), str(state.port or ""), memory, str(state.restarts)
+        )
+    out.print(f"{instance.status.capitalize()}, since {_since(instance)}.")
+    out.print(rows)
+    describe(instance)
+
+
+def describe(instance: LocalInstance) -> None:
+    """The addresses a person needs."""
+    out.print(f"  API     {instance.api_url}      docs: {instance.api_url}/docs")
+    out.print(f"  Flower  {instance.flower_url}      user: tidal  password: {instance.flower_password}")
+    out.print(f"  Token   {instance.token}")
+    out.print(f"  Logs    {instance.logs_dir}", soft_wrap=True)
+
+
+def up_arguments(
+    port: int | None, flower_port: int | None, *, quiet: bool = False, with_parent: bool = False
+) -> list[str]:
+    """Arguments of the Python interpreter that run the supervisor."""
+    arguments = ["-m", "services.local", "up"]
+    if port is not None:
+        arguments += ["--port", str(port)]
+    if flower_port is not None:
+        arguments += ["--flower-port", str(flower_port)]
+    if quiet:
+        arguments.append("--quiet")
+    return [*arguments, "--with-parent"] if with_parent else arguments
+
+
+def port_to_use(port: int | None) -> int:
+    """The port asked for; without one the usual port if it is free, else 0 (any free one)."""
+    if port is not None:
+        return port
+    usual = get_settings().port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", usual))
+        except OSError:
+            return 0
+    return usual
+
+
+def start_detached(arguments: list[str]) -> LocalInstance:
+    """Start the supervisor in a session of its own and return when it is ready. UnavailableError."""
+    process = launch(arguments)
+    with err.status("Starting …"):
+        return wait_until_ready(process)
+
+
+def launch(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """The supervisor in the background; what it says goes to `logs/up.log`."""
+    with up_log().open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=child_environment(),
+        )
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> LocalInstance:
+    """The instance, once its api answers. UnavailableError with the reason when it ends instead."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        instance = read_instance()
+        if instance is not None and instance.pid == process.pid and instance.status == "ready":
+            return instance
+        try:
+            process.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        reason = "\n".join(last_lines(up_log(), 15)).removeprefix("error: ")
+        raise UnavailableError(reason or f"the stack ended with exit code {process.returncode}")
+    raise UnavailableError(f"the stack is not ready after {seconds:g} s; see {up_log().parent}")
+
+
+def up_log() -> Path:
+    """Where a supervisor in the background writes."""
+    folder = instance_folder() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "up.log"
+
+
+def _since(instance: LocalInstance) -> str:
+    return age(datetime.fromtimestamp(instance.started, UTC)).removesuffix(" ago").replace("just now", "a moment")
+
+
+def _memory(pid: int | None) -> str:
+    """Resident memory of the process and its descendants."""
+    if pid is None:
+        return ""
+    try:
+        process = psutil.Process(pid)
+        return size(sum(each.memory_info().rss for each in (process, *process.children(recursive=True))))
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,0 +1,92 @@
+"""The command `tidal`: every subcommand in one place, and the one place that turns an error into a line.
+
+Torch never loads here: what needs it runs as a child process. TIDAL_DEBUG=1 shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from common.errors import TidalError
+from services.cli import checkpoints, database, demo, doctor, environment, generate, jobs, local, training
+from services.cli.output import fail, out
+
+app = typer.Typer(
+    name="tidal",
+    help="Train small language models, train a controller that steers their decoding, and generate from the result.",
+    epilog="Begin with `tidal demo`, or `tidal up` and then `tidal jobs submit`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+START, JOBS, OFFLINE, HELP = "Start and stop", "Train and generate", "Without any service", "Help"
+
+app.command("demo", rich_help_panel=START)(demo.command)
+app.command("up", rich_help_panel=START)(local.up)
+app.command("down", rich_help_panel=START)(local.down)
+app.command("status", rich_help_panel=START)(local.status)
+app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
+app.command("generate", rich_help_panel=JOBS)(generate.command)
+app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)
+app.command("migrate-checkpoint", rich_help_panel=OFFLINE)(checkpoints.migrate)
+app.command("doctor", rich_help_panel=HELP)(doctor.command)
+app.command("env", rich_help_panel=HELP)(environment.command)
+app.add_typer(database.app, name="db", rich_help_panel=HELP)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        out.print(f"tidal {version('tidal')}")
+    except PackageNotFoundError:
+        out.print("tidal, run from its source")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    print_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Runs before every subcommand; `--version` ends it."""
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 (error), 2 (usage) or 130 (Ctrl-C)."""
+    debug = bool(os.environ.get("TIDAL_DEBUG"))
+    try:
+        app(prog_name="tidal")
+    except TidalError as error:
+        if debug:
+            raise
+        fail(error.message)
+        sys.exit(1)
+    except ValidationError as error:
+        if debug:
+            raise
+        finding = error.errors()[0]
+        fail(f"{'.'.join(str(part) for part in finding['loc'])}: {finding['msg']}")
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of a pipe went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if debug:
+            raise
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        fail(f"{type(error).__name__}: {error} (a fault in Tidal; TIDAL_DEBUG=1 shows where)")
+        sys.exit(1)

@@ -1,0 +1,109 @@
+"""How the command line speaks: one console for results, one for remarks, and the few styles they share.
+
+Results go to stdout, remarks and errors to stderr, so that output can be piped. Colour only on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+STATUS_STYLES = {
+    "pending": "yellow",
+    "provisioning": "cyan",
+    "starting": "cyan",
+    "running": "bold cyan",
+    "completing": "cyan",
+    "stopping": "yellow",
+    "paused": "yellow",
+    "stale": "red",
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "dim",
+    "ready": "green",
+    "restarting": "red",
+    "stopped": "dim",
+}
+LOW, HIGH = (84, 155, 245), (250, 150, 60)
+"""Colours of modulation 0 (calm blue) and 1 (warm orange)."""
+
+
+def status_text(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, style=STATUS_STYLES.get(status, ""))
+
+
+def modulation_style(modulation: float | None) -> str:
+    """Between blue (0) and orange (1); none without a modulation."""
+    if modulation is None:
+        return ""
+    share = min(max(modulation, 0.0), 1.0)
+    red, green, blue = (round(low + share * (high - low)) for low, high in zip(LOW, HIGH, strict=True))
+    return f"rgb({red},{green},{blue})"
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An airy table; a column name that ends in `>` is aligned right."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for name in columns:
+        made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+    return made
+
+
+def print_json(value: Any) -> None:
+    """Machine-readable output, for `--json`."""
+    out.out(json.dumps(value, indent=2, ensure_ascii=False, default=str), highlight=False)
+
+
+def say(message: str | Text) -> None:
+    """A remark that is no result."""
+    err.print(message)
+
+
+def fail(message: str) -> None:
+    """The one line of an error."""
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `3:05`, `2:03:05`; an empty string for None."""
+    if seconds is None:
+        return ""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(moment: datetime | None, now: datetime | None = None) -> str:
+    """`just now`, `5 min ago`, `3 h ago`, `2 d ago`."""
+    if moment is None:
+        return ""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    for limit, unit, name in ((86_400, 86_400, "d"), (3_600, 3_600, "h"), (60, 60, "min")):
+        if seconds >= limit:
+            return f"{int(seconds // unit)} {name} ago"
+    return "just now"
+
+
+def size(count: int | None) -> str:
+    """`1.5 MB`; an empty string for None."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return ""

@@ -1,0 +1,59 @@
+"""`tidal train lm|rl`: train in this terminal, with no database, queue or api. The trainer is a child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.processes import run_module
+
+app = typer.Typer(help="Train here and now, with no service at all.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; repeat the command to go on.")]
+Data = Annotated[str | None, typer.Option("--data", help="builtin:stories, a text file, or a name on the hub.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and of the token cache.")]
+NoResume = Annotated[bool, typer.Option("--no-resume", help="Refuse to go on from checkpoints in the folder.")]
+
+
+@app.command()
+def lm(
+    out: Out,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file. Default: 30.6 M model.")] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Weights to begin with.")] = None,
+    no_resume: NoResume = False,
+) -> None:
+    """Pretrain a language model. Ctrl-C writes a checkpoint; the same command goes on from it (exit status 3)."""
+    _train("lm", out, config, data, data_dir, checkpoint, no_resume)
+
+
+@app.command()
+def rl(
+    out: Out,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="The language model to steer.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the controller.")] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    no_resume: NoResume = False,
+) -> None:
+    """Train a controller for a language model, then compare it with the others (ablation)."""
+    _train("rl", out, config, data, data_dir, checkpoint, no_resume)
+
+
+def _train(
+    kind: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    checkpoint: Path | None,
+    no_resume: bool,
+) -> None:
+    named = {"--config": config, "--data": data, "--data-dir": data_dir, "--checkpoint": checkpoint}
+    arguments = [part for name, value in named.items() if value is not None for part in (name, str(value))]
+    if no_resume:
+        arguments.append("--no-resume")
+    run_module("services.trainer", "--local", kind, "--out", str(out), *arguments)
