@@ -155,7 +155,7 @@ def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = N
         "queue place": str(job.queue_position) if job.queue_position else None,
         "attempt": str(job.attempt),
         "worker": job.worker,
-        "checkpoint": job.checkpoint,
+        "checkpoint": job.checkpoint_ref,
         "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
         "possible signals": ", ".join(job.signals) or None,
         "took": duration((job.finished_at - job.started_at).total_seconds())
