@@ -1,7 +1,7 @@
 """Policies from files: `load_policy(path)`.
 
-Reads the original's `rl_checkpoint_*.pth` (and ours, which have the same form), a bare state dict, a `.safetensors`
-file, and a checkpoint directory of a controller training. Nothing is unpickled but tensors and plain values. The shape
+Reads the original's `rl_checkpoint_*.pth` (and ours, which have the same form), a bare state dict, and a checkpoint
+folder of a controller training. Nothing is unpickled but tensors and plain values. The shape
 (family, widths, cost critic) follows from the tensors; cap and modulation map come from the stored configuration,
 where there is one. Leaves out: optimiser and schedules, which only training needs.
 """
@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from common.checkpoint import load_policy_file
 from common.config import ModulationConfig, PolicyConfig, Range
 from common.controller.modulation import DEFAULT_MODULATION
 from common.controller.policy import GatingPolicy
-from common.errors import CheckpointError, NotFoundError
-
-_COMPILED_PREFIX = "_orig_mod."
+from common.errors import CheckpointError
 
 
 def load_policy(path: str | Path, *, device: torch.device | str = "cpu") -> GatingPolicy:
@@ -31,13 +28,10 @@ def load_policy(path: str | Path, *, device: torch.device | str = "cpu") -> Gati
     Raises NotFoundError when there is no such file, CheckpointError when it is damaged, would run code when
     loaded, or holds something else than a policy.
     """
-    path = Path(path)
-    content = _read(path)
-    weights = content.get("agent_state_dict", content)
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{path}: holds no policy (no agent_state_dict and no plain state dict)")
+    content = load_policy_file(path)
     stored = content.get("config")
-    return policy_from_state_dict(weights, stored if isinstance(stored, Mapping) else {}, where=str(path)).to(device)
+    config = stored if isinstance(stored, Mapping) else {}
+    return policy_from_state_dict(content["agent_state_dict"], config, where=str(path)).to(device)
 
 
 def policy_from_state_dict(
@@ -47,7 +41,6 @@ def policy_from_state_dict(
 
     Raises CheckpointError when the weights are not those of a policy.
     """
-    weights = {name.removeprefix(_COMPILED_PREFIX): tensor for name, tensor in weights.items()}
     first = weights.get("feature_extractor.1.weight")
     if first is None or first.dim() != 2:
         raise CheckpointError(f"{where}: holds no policy (feature_extractor.1.weight is missing)")
@@ -64,25 +57,9 @@ def policy_from_state_dict(
             modulation_config=_modulation(config),
         )
         policy.load_state_dict(weights)
-    except (RuntimeError, ValidationError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"{where}: does not fit a policy ({error})") from None
     return policy.eval()
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if path.is_dir():
-        path = path / "weights.safetensors"
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such policy file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged or unsafe file
-        raise CheckpointError(f"{path}: cannot be loaded safely ({type(error).__name__}: {error})") from None
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds no policy but a {type(content).__name__}")
-    return content
 
 
 def _concentration_max(config: Mapping[str, Any]) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
+from common.checkpoint import CheckpointManager
 from common.config import ModulationConfig, PolicyConfig, RLConfig
 from common.controller import GatingPolicy, load_policy
 from common.errors import CheckpointError, NotFoundError
@@ -22,10 +22,12 @@ def test_every_form_round_trips(tmp_path: Path, distribution: str, cost_critic: 
     torch.save({"agent_state_dict": state, "global_step": 3}, tmp_path / "rl_checkpoint_final.pth")
     torch.save(state, tmp_path / "bare.pth")
     torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, tmp_path / "compiled.pth")
-    (tmp_path / "iter-000000001").mkdir()
-    save_file(state, tmp_path / "iter-000000001" / "weights.safetensors")
-    for name in ("rl_checkpoint_final.pth", "bare.pth", "compiled.pth", "iter-000000001"):
-        loaded = load_policy(tmp_path / name)
+    folder = CheckpointManager(tmp_path / "checkpoints", keep_last=1, prefix="iter").save(
+        1, state, {"global_step": 3}, meta={"kind": "rl", "config": RLConfig().model_dump(mode="json")}
+    )
+    files = [tmp_path / "rl_checkpoint_final.pth", tmp_path / "bare.pth", tmp_path / "compiled.pth", folder.path]
+    for name in files:
+        loaded = load_policy(name)
         assert loaded.config.distribution == distribution
         assert not loaded.training
         for key, value in loaded.state_dict().items():
@@ -55,7 +57,7 @@ class _Evil:
 
 
 def test_files_that_are_no_policy_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such policy"):
+    with pytest.raises(NotFoundError, match="no such"):
         load_policy(tmp_path / "missing.pth")
     (tmp_path / "noise.pth").write_bytes(b"not a checkpoint")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"agent_state_dict": _Evil()}))

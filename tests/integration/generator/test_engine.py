@@ -1,0 +1,235 @@
+"""The engine over a real Redis: what a client reads for good requests, bad ones, late ones and cancelled ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import torch
+
+from common.artifacts import ArtifactStore
+from common.checkpoint import load_model, save_model
+from common.config import Settings
+from common.controller import GatingPolicy, load_policy
+from common.data import load_tokenizer
+from common.generation import generate
+from common.jobs.child_protocol import CHILD_FD_VARIABLE
+from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
+from common.model import ModelConfig, TransformerLM
+from services.generator.engine import Engine
+from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
+from services.generator.model_cache import ModelCache
+
+ROOT = Path(__file__).resolve().parents[3]
+EXPERIMENT = "20260101-000000-demo"
+MODEL = f"{EXPERIMENT}/model.safetensors"
+POLICY = f"{EXPERIMENT}/rl_checkpoint_final.pth"
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one experiment: a tiny model whose end-of-text is rare, and a policy."""
+    folder = tmp_path_factory.mktemp("experiments")
+    (folder / EXPERIMENT).mkdir()
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    with torch.no_grad():
+        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
+    save_model(model, folder / MODEL)
+    torch.save({"agent_state_dict": GatingPolicy().state_dict()}, folder / POLICY)
+    (folder / EXPERIMENT / "broken.pth").write_bytes(b"noise")
+    (folder.parent / "secret.pth").write_bytes(b"outside")
+    return folder
+
+
+@pytest.fixture
+def engine(redis_url: str, experiments: Path) -> Iterator[Engine]:
+    with redis.Redis.from_url(redis_url) as client:
+        models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=2)
+        yield Engine(client, models, total_seconds=60.0)
+
+
+def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
+    """Put a request where the api puts it."""
+    wanted = GenerationRequest(
+        id=request_id, **{"checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
+    )
+    client.set(keys.generate_request(request_id), wanted.model_dump_json(), ex=60)
+    return request_id
+
+
+def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
+    entries = client.xrange(keys.generate_stream(request_id))
+    return [(fields["event"], json.loads(fields["data"])) for _, fields in entries]
+
+
+@pytest.mark.parametrize("mode", ["none", "fixed", "random", "learned"])
+def test_the_reply_equals_the_library_and_the_streamed_tokens(
+    engine: Engine, redis_client: redis.Redis, experiments: Path, mode: str
+) -> None:
+    rl_checkpoint = POLICY if mode == "learned" else None
+    request(redis_client, "r1", gating_mode=mode, seed=4, modulation=0.4, stream=True, rl_checkpoint=rl_checkpoint)
+    engine.handle("r1")
+    *tokens, (last, reply) = events(redis_client, "r1")
+    assert last == keys.EVENT_DONE
+    expected = generate(
+        load_model(experiments / MODEL),
+        "Once upon",
+        max_tokens=12,
+        gating_mode=mode,
+        seed=4,
+        modulation=0.4,
+        policy=load_policy(experiments / POLICY) if rl_checkpoint else None,
+    )
+    assert reply["text"] == expected.text
+    assert reply["finishReason"] == "length"
+    assert reply["tokensGenerated"] == 12
+    assert [kind for kind, _ in tokens] == [keys.EVENT_TOKEN] * 12
+    assert [data for _, data in tokens] == reply["trajectory"]
+    assert "".join(data["text"] for _, data in tokens) == reply["text"]
+    assert reply["effective"]["gatingMode"] == mode
+    assert reply["effective"]["seed"] == 4
+    assert 0 < redis_client.ttl(keys.generate_stream("r1")) <= keys.GENERATE_TTL_SECONDS
+
+
+def test_a_client_that_does_not_stream_gets_the_reply_only(engine: Engine, redis_client: redis.Redis) -> None:
+    request(redis_client, "r1")
+    engine.handle("r1")
+    assert [kind for kind, _ in events(redis_client, "r1")] == [keys.EVENT_DONE]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"checkpoint": f"{EXPERIMENT}/nothing.pth"}, 404, "not_found"),
+        ({"checkpoint": "20260101-000000-other/final"}, 404, "not_found"),
+        ({"checkpoint": f"{EXPERIMENT}/../../secret.pth"}, 422, "invalid_input"),
+        ({"checkpoint": "/etc/passwd"}, 422, "invalid_input"),
+        ({"checkpoint": f"{EXPERIMENT}/broken.pth"}, 422, "invalid_checkpoint"),
+        ({"checkpoint": POLICY}, 422, "invalid_checkpoint"),
+        ({"gating_mode": "learned", "rl_checkpoint": MODEL}, 422, "invalid_checkpoint"),
+        ({"gating_mode": "learned"}, 422, "invalid_input"),
+        ({"temperature": 0.0}, 422, "invalid_input"),
+    ],
+    ids=str,
+)
+def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
+    engine: Engine, redis_client: redis.Redis, fields: dict[str, Any], status: int, code: str
+) -> None:
+    request(redis_client, "bad", **fields)
+    request(redis_client, "good")
+    engine.handle("bad")
+    engine.handle("good")
+    [(kind, error)] = events(redis_client, "bad")
+    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, status, code)
+    assert events(redis_client, "good")[-1][0] == keys.EVENT_DONE
+
+
+def test_a_request_that_expired_in_the_queue_gets_503(engine: Engine, redis_client: redis.Redis) -> None:
+    engine.handle("gone")
+    [(kind, error)] = events(redis_client, "gone")
+    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "queue_timeout")
+
+
+def test_a_request_handed_over_twice_is_answered_once(engine: Engine, redis_client: redis.Redis) -> None:
+    request(redis_client, "r1", stream=True)
+    engine.handle("r1")
+    before = events(redis_client, "r1")
+    engine.handle("r1")
+    assert events(redis_client, "r1") == before
+
+
+def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_url: str, experiments: Path) -> None:
+    models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=2)
+    with redis.Redis.from_url(redis_url) as client:
+        request(redis_client, "slow", max_tokens=4096)
+        Engine(client, models, total_seconds=0.05).handle("slow")
+    [(kind, error)] = events(redis_client, "slow")
+    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "timeout")
+
+
+def test_a_replaced_checkpoint_is_loaded_anew(engine: Engine, redis_client: redis.Redis, experiments: Path) -> None:
+    def answer(request_id: str) -> str:
+        request(redis_client, request_id, checkpoint=f"{EXPERIMENT}/changing.safetensors", seed=1)
+        engine.handle(request_id)
+        reply: dict[str, Any] = events(redis_client, request_id)[-1][1]
+        return str(reply["text"])
+
+    path = experiments / EXPERIMENT / "changing.safetensors"
+    save_model(load_model(experiments / MODEL), path)
+    first = answer("r1")
+    torch.manual_seed(9)
+    save_model(TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=32)), path)
+    assert answer("r2") != first
+
+
+class Child:
+    """A real engine child and the worker's end of its channel."""
+
+    def __init__(self, settings: Settings, experiments: Path) -> None:
+        self.channel, inherited = EngineChannel.pair()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TIDAL_REDIS_URL": settings.redis_url.get_secret_value(),
+            "TIDAL_EXPERIMENTS_DIR": str(experiments),
+            "TIDAL_GENERATOR_THREADS": "1",
+            CHILD_FD_VARIABLE: str(inherited.fileno()),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", ENGINE_MODULE], env=environment, pass_fds=[inherited.fileno()], cwd=ROOT
+        )
+        inherited.close()
+        self.messages = self.channel.messages()
+
+
+@pytest.fixture
+def child(settings: Settings, experiments: Path) -> Iterator[Child]:
+    started = Child(settings, experiments)
+    yield started
+    started.channel.close()
+    started.process.kill()
+    started.process.wait()
+
+
+def test_the_child_answers_and_ends_with_its_worker(child: Child, redis_client: redis.Redis) -> None:
+    assert next(child.messages)["type"] == "ready"
+    request(redis_client, "r1")
+    child.channel.send("generate", "r1")
+    assert next(child.messages) == {"type": "done", "request_id": "r1"}
+    assert events(redis_client, "r1")[-1][0] == keys.EVENT_DONE
+    # In the middle of a generation that would take minutes:
+    request(redis_client, "long", max_tokens=4096, stream=True)
+    child.channel.send("generate", "long")
+    assert redis_client.xread({keys.generate_stream("long"): 0}, block=20_000)
+    child.channel.close()
+    assert child.process.wait(timeout=5) == 0
+
+
+def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client: redis.Redis) -> None:
+    assert next(child.messages)["type"] == "ready"
+    request(redis_client, "long", max_tokens=4096, stream=True)
+    child.channel.send("generate", "long")
+    assert redis_client.xread({keys.generate_stream("long"): 0}, block=20_000)
+    started = time.monotonic()
+    redis_client.set(keys.generate_cancelled("long"), "1", ex=60)
+    watchdog = threading.Timer(30, child.process.kill)
+    watchdog.start()
+    assert next(child.messages) == {"type": "done", "request_id": "long"}
+    watchdog.cancel()
+    assert time.monotonic() - started < 1.0
+    kind, reply = events(redis_client, "long")[-1]
+    assert (kind, reply["finishReason"]) == (keys.EVENT_DONE, "cancelled")
+    assert reply["tokensGenerated"] < 4096

@@ -1,0 +1,67 @@
+"""Which files stay loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from services.generator.model_cache import FileCache
+
+
+class Loader:
+    """Reads text and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, path: Path) -> str:
+        self.asked.append(path.name)
+        return path.read_text()
+
+
+def write(path: Path, text: str, changed_at: int) -> Path:
+    path.write_text(text)
+    os.utime(path, ns=(changed_at, changed_at))
+    return path
+
+
+def test_the_least_recently_used_file_is_dropped(tmp_path: Path) -> None:
+    a, b, c = (write(tmp_path / name, name, 1) for name in "abc")
+    loader = Loader()
+    cache = FileCache(loader, 2)
+    for path in (a, b, a, c, a, b):
+        assert cache.get(path) == path.name
+    assert loader.asked == ["a", "b", "c", "b"]
+
+
+def test_a_changed_file_is_loaded_anew_and_a_checkpoint_folder_goes_by_its_manifest(tmp_path: Path) -> None:
+    loader = Loader()
+    cache = FileCache(loader, 2)
+    path = write(tmp_path / "a", "old", 1)
+    assert cache.get(path) == "old"
+    write(path, "new", 2)
+    assert cache.get(path) == "new"
+    folder = tmp_path / "step-1"
+    folder.mkdir()
+    write(folder / "manifest.json", "{}", 5)
+    read = FileCache(lambda found: (found / "manifest.json").read_text(), 1)
+    assert read.get(folder) == "{}"
+    write(folder / "manifest.json", "[]", 6)
+    assert read.get(folder) == "[]"
+
+
+def test_a_failed_load_is_tried_again(tmp_path: Path) -> None:
+    failures = [OSError("first")]
+
+    def load(path: Path) -> str:
+        if failures:
+            raise failures.pop()
+        return path.read_text()
+
+    cache = FileCache(load, 1)
+    path = write(tmp_path / "a", "text", 1)
+    with pytest.raises(OSError, match="first"):
+        cache.get(path)
+    assert cache.get(path) == "text"
