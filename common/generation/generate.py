@@ -24,6 +24,7 @@ from common.controller import (
     decoding_parameter_rows,
     parameter_rows,
 )
+from common.data import load_tokenizer
 from common.errors import InvalidInputError
 from common.generation.gating import NEUTRAL_MODULATION, Gating, GatingMode, StepContext, make_gating
 from common.generation.noise import RowNoise, fresh_seed
@@ -104,11 +105,7 @@ def generate_batch(
         seeds = [fresh_seed() for _ in prompts]
     if len(seeds) != len(prompts):
         raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one each")
-    if tokenizer is None:
-        from common.data import load_tokenizer
-
-        tokenizer = load_tokenizer()
-    run = _Run(model.eval(), prompts, settings, list(seeds), tokenizer)
+    run = _Run(model.eval(), prompts, settings, list(seeds), tokenizer or load_tokenizer())
     return run.to_end(on_token, cancelled)
 
 
