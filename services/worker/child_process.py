@@ -1,0 +1,116 @@
+"""The trainer as a process: started in its own session with a socketpair and a log pipe, watched, ended.
+
+The child asks for SIGKILL at the death of the thread that started it, so call `start` from the thread that stays with
+the job. Leaves out: what the messages mean (`services.worker.supervisor`), what an exit means
+(`services.worker.exit_status`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE, Channel, Message, Start
+from services.worker.log_capture import LogCapture
+
+SECRETS = ("TIDAL_DATABASE_URL", "TIDAL_AUTH_TOKEN", "DATABASE_URL", "PGPASSWORD")
+"""What the environment of a trainer does not contain: training code knows no database."""
+EXIT_SECONDS = 5.0
+"""From the end of the channel to SIGKILL of a child that does not leave."""
+
+
+def trainer_command(configured: str) -> list[str]:
+    """The command line of a trainer; `configured` empty means this Python's `services.trainer`."""
+    return shlex.split(configured) if configured else [sys.executable, "-m", "services.trainer"]
+
+
+class ChildProcess:
+    """One trainer process. Only `send` may be called from another thread."""
+
+    def __init__(self, command: list[str], log: LogCapture, environ: Mapping[str, str] = os.environ) -> None:
+        self._command = command
+        self._log = log
+        self._environ = {name: value for name, value in environ.items() if name not in SECRETS}
+        self._channel: Channel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, also the id of its process group and session; None before `start`."""
+        return None if self._process is None else self._process.pid
+
+    def start(self, message: Start) -> None:
+        """Execute the command and hand it the job; raises OSError when it cannot be executed."""
+        channel, theirs = Channel.pair()
+        environ = {
+            **self._environ,
+            "PYTHONUNBUFFERED": "1",
+            CHILD_FD_VARIABLE: str(theirs.fileno()),
+            PARENT_PID_VARIABLE: str(os.getpid()),
+        }
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log.write_fd,
+                stderr=self._log.write_fd,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=environ,
+            )
+        except OSError:
+            channel.close()
+            raise
+        finally:
+            theirs.close()
+            self._log.child_has_it()
+        self._channel = channel
+        self.send(message)
+
+    def send(self, message: Message) -> bool:
+        """Hand over a message; False when the child is gone."""
+        if self._channel is None:
+            return False
+        try:
+            return self._channel.send(message)
+        except OSError:
+            return False
+
+    def receive(self, timeout: float) -> Message | None:
+        """The next message, None after `timeout` seconds; EOFError when the child closed its end."""
+        assert self._channel is not None, "start the child first"
+        return self._channel.receive(timeout)
+
+    def terminate(self) -> None:
+        """SIGTERM to the trainer itself."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to the trainer's whole process group, which it shares with its own workers."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = EXIT_SECONDS) -> int:
+        """The exit status (negative: signal); a child that has not left after `timeout` seconds is killed."""
+        assert self._process is not None, "start the child first"
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self._process.wait()
+
+    def close(self) -> None:
+        """Make sure that nothing of the child is left, and free the descriptors."""
+        if self._process is not None:
+            # The group outlives its leader when the trainer's own workers do.
+            self.kill()
+            self._process.wait()
+        if self._channel is not None:
+            self._channel.close()

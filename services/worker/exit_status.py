@@ -1,0 +1,95 @@
+"""What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
+
+Pure, but for the kernel's counter of out-of-memory kills. The words of the child count only together with a fitting
+exit: `finished` and status 0. Leaves out: what the job's row becomes (`services.worker.conclusion`).
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from common.jobs.child_protocol import EXIT_FINISHED, Failed, Finished
+from common.jobs.retry import Fault
+
+MAX_MESSAGE = 2000
+
+
+class KillReason(StrEnum):
+    """Why the supervisor itself killed the trainer."""
+
+    STOP_GRACE = "stop_grace"
+    """A wish was not carried out in time."""
+    DRAIN = "drain"
+    """The worker had to leave."""
+    NO_PROGRESS = "no_progress"
+    LEASE_LOST = "lease_lost"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Either `outcome` (completed, paused, stopped, drained) or `fault` with code and message for the row.
+
+    `killed`: the supervisor ended it, so there is neither.
+    """
+
+    outcome: str | None = None
+    fault: Fault | None = None
+    code: str = ""
+    message: str = ""
+    killed: KillReason | None = None
+
+
+def classify(
+    status: int,
+    *,
+    finished: Finished | None,
+    failed: Failed | None,
+    killed: KillReason | None,
+    oom_kills: int,
+    log_tail: str,
+) -> Ending:
+    """The ending of a trainer that left with `status` (negative: signal) and `oom_kills` by the kernel meanwhile."""
+    if finished is not None and status == EXIT_FINISHED:
+        return Ending(outcome=finished.outcome)
+    if killed is KillReason.NO_PROGRESS:
+        message = "The trainer made no progress for far longer than a micro-batch takes; it was killed."
+        return Ending(fault=Fault.NO_PROGRESS, code=Fault.NO_PROGRESS.value, message=message)
+    if killed is not None:
+        return Ending(killed=killed)
+    if failed is not None:
+        fault = Fault.CUDA_OOM if failed.kind == "cuda_oom" else Fault.USER_ERROR
+        code = Fault.CUDA_OOM.value if failed.kind == "cuda_oom" else failed.code
+        return Ending(fault=fault, code=code, message=failed.message[:MAX_MESSAGE])
+    if status == -signal.SIGKILL and oom_kills > 0:
+        message = (
+            "The kernel killed the trainer because memory ran out. Lower training.micro_batch_size, "
+            "model.context_length or the size of the model, or use a machine with more memory."
+        )
+        return Ending(fault=Fault.OOM_KILLED, code=Fault.OOM_KILLED.value, message=message)
+    if status < 0:
+        message = f"The trainer was ended by {_signal_name(-status)}."
+        return Ending(fault=Fault.WORKER_LOST, code="trainer_killed", message=message)
+    message = f"The trainer left with exit status {status} without a word. Its log ends with:\n{log_tail}"
+    return Ending(fault=Fault.USER_ERROR, code="trainer_exited", message=message[:MAX_MESSAGE])
+
+
+def oom_kill_count(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Out-of-memory kills of this machine so far (Linux 4.13 and newer; 0 where it is not told)."""
+    try:
+        for line in vmstat.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

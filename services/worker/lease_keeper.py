@@ -1,0 +1,94 @@
+"""Keeps the lease of one job and knows the user's present wish.
+
+One thread renews every `lease_renew_seconds` and asks for the wish every `wish_poll_seconds`, or at once when it is
+pushed. Only the database judges the lease; the local monotonic clock tells how old the last renewal is, taken before
+it was sent. Leaves out: what follows from a wish or a lost lease (`services.worker.supervisor`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.errors import LeaseLostError
+from common.jobs.lease import Wish, read_wish, renew
+from common.logging import get_logger
+from services.worker.row_writer import DATABASE_AWAY
+
+log = get_logger(__name__)
+
+_RETRY_SECONDS = 1.0
+
+
+class LeaseKeeper:
+    """Start with `claimed_at` = monotonic seconds before the claim was sent."""
+
+    def __init__(
+        self, sessions: sessionmaker[Session], job_id: str, attempt: int, settings: Settings, *, claimed_at: float
+    ) -> None:
+        self._sessions, self._job_id, self._attempt, self._settings = sessions, job_id, attempt, settings
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._trouble = False
+        self.renewed_at = claimed_at
+        """Monotonic seconds; the right to run is at least that fresh."""
+        self.wish: Wish | None = None
+        self.lost = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin renewing."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """The wish may have changed: ask now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Renew no more."""
+        self._stop.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        first = True
+        while not self._stop.is_set() and not self.lost.is_set():
+            began = time.monotonic()
+            try:
+                if first or began - self.renewed_at >= self._settings.lease_renew_seconds:
+                    with self._sessions.begin() as session:
+                        self.wish = renew(session, self._job_id, self._attempt, self._settings).wish
+                    self.renewed_at = began
+                    first = False
+                else:
+                    with self._sessions.begin() as session:
+                        self.wish = read_wish(session, self._job_id, self._attempt)
+                self._well()
+                pause = self._settings.wish_poll_seconds
+            except LeaseLostError as error:
+                log.warning("lease lost", error=error.message)
+                self.lost.set()
+                return
+            except DATABASE_AWAY as error:
+                self._ill(error)
+                pause = _RETRY_SECONDS
+            except Exception:
+                # Without a renewal the trainer is suspended and the reaper acts; the thread must live to heal that.
+                log.exception("lease not renewed")
+                pause = _RETRY_SECONDS
+            due = self.renewed_at + self._settings.lease_renew_seconds - time.monotonic()
+            self._wake.wait(max(0.0, min(pause, due)) if not self._trouble else pause)
+            self._wake.clear()
+
+    def _well(self) -> None:
+        if self._trouble:
+            log.info("database answers again")
+        self._trouble = False
+
+    def _ill(self, error: Exception) -> None:
+        if not self._trouble:
+            log.warning("lease not renewed, database away", error=str(error).splitlines()[0])
+        self._trouble = True

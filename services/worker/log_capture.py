@@ -1,0 +1,156 @@
+"""Standard output and error of a trainer: through one pipe (so the order is kept) into a bounded file, and live.
+
+A pump thread moves bytes from the pipe to `<experiment>/logs/<attempt>.log`, so a trainer never waits for Redis; a
+second thread ships complete lines to the streams of job and experiment. `close` loses nothing that was written.
+Leaves out: rotation and search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.logging import get_logger
+from common.metrics import keys
+from common.metrics.shipper import Entry, StreamShipper, connect
+
+log = get_logger(__name__)
+
+MAX_BYTES = 64 * 1024 * 1024
+MAX_LINE = 4096
+"""Characters of a line in the live stream; the file has it whole."""
+LINES_PER_ENTRY = 200
+SHIP_SECONDS = 0.2
+CLOSE_SECONDS = 2.0
+"""What `close` gives a pipe held open by a grandchild, and an absent Redis."""
+
+
+class LogCapture:
+    """One attempt's log. Give `write_fd` to the child, then call `child_has_it`; `close` when the child is gone."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        attempt: int,
+        redis_url: str | None = None,
+        streams: Sequence[str] = (),
+        stream_max_length: int = 20_000,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.path = path
+        self._room = max_bytes
+        self._dropped = 0
+        self._last = b"\n"
+        self._tail = b""
+        self._read_fd, self.write_fd = os.pipe()
+        self._stop = threading.Event()
+        self._shipper: StreamShipper | None = None
+        if redis_url is not None:
+            client = connect(redis_url)
+            self._shipper = StreamShipper(client, streams, _Renderer(attempt), max_length=stream_max_length)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
+        self._threads = [threading.Thread(target=self._pump, name="log-pump", daemon=True)]
+        if self._shipper is not None:
+            self._threads.append(threading.Thread(target=self._ship, name="log-ship", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def child_has_it(self) -> None:
+        """Close our copy of the pipe's writing end, so that the child's exit ends the pipe."""
+        fd, self.write_fd = self.write_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def note(self, text: str) -> None:
+        """A line of the supervisor's own in the log; only before the child has the pipe."""
+        with contextlib.suppress(OSError):
+            os.write(self.write_fd, f"[tidal] {text}\n".encode())
+
+    @property
+    def tail(self) -> str:
+        """The newest lines, for an error message."""
+        return self._tail.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """Return when everything the child wrote is in the file, and in Redis if Redis answers."""
+        self.child_has_it()
+        self._threads[0].join(CLOSE_SECONDS)
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        os.close(self._read_fd)
+        self._finish_file()
+        if self._shipper is not None:
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while not self._shipper.ship([self.path], force=True) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self._shipper.close()
+
+    def _pump(self) -> None:
+        poller = select.poll()
+        poller.register(self._read_fd, select.POLLIN | select.POLLHUP)
+        while True:
+            if not poller.poll(200):
+                if self._stop.is_set():
+                    return
+                continue
+            data = os.read(self._read_fd, 65536)
+            if not data:
+                return
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._tail = (self._tail + data)[-4000:]
+        kept = data[: self._room]
+        self._room -= len(kept)
+        self._dropped += len(data) - len(kept)
+        if not kept:
+            return
+        self._last = kept[-1:]
+        try:
+            self._file.write(kept)
+        except OSError as error:
+            # A full disk must not block the trainer: the pipe is emptied all the same.
+            self._dropped += len(kept)
+            log.warning("log line lost", path=str(self.path), error=str(error))
+
+    def _finish_file(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._last != b"\n":
+                self._file.write(b"\n")
+            if self._dropped:
+                self._file.write(f"[tidal] {self._dropped} bytes of output were dropped\n".encode())
+        self._file.close()
+
+    def _ship(self) -> None:
+        assert self._shipper is not None
+        while not self._stop.wait(SHIP_SECONDS):
+            try:
+                self._shipper.ship([self.path])
+            except Exception:
+                log.exception("log lines could not be sent")
+
+
+class _Renderer:
+    """Lines of the file to stream entries."""
+
+    def __init__(self, attempt: int) -> None:
+        self._attempt = attempt
+
+    def __call__(self, lines: list[bytes], first: int) -> list[Entry]:
+        numbered = [
+            {"n": first + index, "text": line.decode(errors="replace").rstrip("\r\n")[:MAX_LINE]}
+            for index, line in enumerate(lines)
+        ]
+        return [
+            (keys.EVENT_LOG_LINES, json.dumps({"attempt": self._attempt, "lines": numbered[at : at + LINES_PER_ENTRY]}))
+            for at in range(0, len(numbered), LINES_PER_ENTRY)
+        ]

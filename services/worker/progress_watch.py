@@ -1,0 +1,54 @@
+"""Notices a trainer that lives but does not get on.
+
+Between steps: no progress for ten times the median interval so far (after 20 of them, never under 120 s). In a named
+phase (compile, evaluation, checkpoint, …): 30 minutes. A suspended trainer is excused. Pure: the caller gives the time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+FACTOR = 10.0
+FLOOR_SECONDS = 120.0
+PHASE_SECONDS = 1800.0
+WARM_UP = 20
+"""Intervals before the median is believed; until then the limit of a phase holds."""
+
+
+class ProgressWatch:
+    """Fed with what the child says; `now` is a monotonic clock in seconds."""
+
+    def __init__(
+        self, now: float, *, floor_seconds: float = FLOOR_SECONDS, phase_seconds: float = PHASE_SECONDS
+    ) -> None:
+        self._floor, self._phase_limit = floor_seconds, phase_seconds
+        self._intervals: deque[float] = deque(maxlen=200)
+        self._heard_at = now
+        self._stepping = False
+
+    def progress(self, now: float) -> None:
+        """A micro-batch was finished."""
+        if self._stepping:
+            self._intervals.append(now - self._heard_at)
+        self._stepping = True
+        self._heard_at = now
+
+    def phase(self, name: str, now: float) -> None:
+        """The child entered a phase."""
+        self._stepping = False
+        self._heard_at = now
+
+    def excuse(self, now: float) -> None:
+        """The child is suspended: its silence is ours."""
+        self._heard_at = now
+
+    def limit(self) -> float:
+        """Seconds of silence allowed now."""
+        if not self._stepping or len(self._intervals) < WARM_UP:
+            return self._phase_limit
+        return max(self._floor, FACTOR * median(self._intervals))
+
+    def overdue(self, now: float) -> bool:
+        """Whether the silence has lasted too long."""
+        return now - self._heard_at > self.limit()

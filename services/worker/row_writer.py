@@ -1,0 +1,82 @@
+"""What the owner of a job writes to its row: in order, each write until it is committed, off the supervisor's loop.
+
+A database that is away delays writes and loses none; a lease that is lost ends them all. The functions of
+`common.jobs.queue` may be repeated when the answer to a commit got lost, so every write here is one of them. Leaves
+out: the renewal of the lease, which must not wait behind other writes (`services.worker.lease_keeper`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar, cast
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.errors import LeaseLostError
+from common.logging import get_logger
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""Errors that another try may not meet: no connection, timeout, deadlock, a server that is restarting."""
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class RowWriter:
+    """One thread; `lost` is set when a write found that another attempt owns the job."""
+
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+        self._writes: queue.SimpleQueue[tuple[Callable[[Session], object], Future[object]] | None] = queue.SimpleQueue()
+        self._abandoned = threading.Event()
+        self.lost = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, write: Callable[[Session], T]) -> Future[T]:
+        """Run `write` in a transaction of its own, after all writes before it."""
+        future: Future[object] = Future()
+        self._writes.put((write, future))
+        return cast("Future[T]", future)
+
+    def close(self, *, abandon: bool = False) -> None:
+        """Finish what was submitted; `abandon` gives up on what the database does not take now."""
+        if abandon:
+            self._abandoned.set()
+        self._writes.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._writes.get()) is not None:
+            write, future = item
+            try:
+                future.set_result(self._commit(write))
+            except LeaseLostError as error:
+                self.lost.set()
+                future.set_exception(error)
+            except Exception as error:
+                if not isinstance(error, DATABASE_AWAY):
+                    log.exception("a write to the job's row was refused")
+                future.set_exception(error)
+
+    def _commit(self, write: Callable[[Session], object]) -> object:
+        tries = 0
+        while True:
+            if self.lost.is_set():
+                raise LeaseLostError("the lease was lost before this write")
+            try:
+                with self._sessions.begin() as session:
+                    return write(session)
+            except DATABASE_AWAY as error:
+                if tries == 0:
+                    log.warning("database away, the write waits", error=str(error).splitlines()[0])
+                wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
+                tries += 1
+                if self._abandoned.wait(wait):
+                    raise
