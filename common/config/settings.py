@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     """From SIGTERM to SIGKILL."""
     drain_seconds: float = Field(60.0, gt=0)
     """What a worker has for checkpoint and release after SIGTERM."""
+    trainer_command: str = ""
+    """Command line of the trainer child; empty: this Python with `-m services.trainer`."""
+    log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    """Size of one attempt's log file; what a trainer prints beyond it is dropped and counted."""
     max_infra_restarts: int = Field(3, ge=1)
     """A job fails at so many lost attempts without a new checkpoint."""
     max_user_failures: int = Field(0, ge=0)

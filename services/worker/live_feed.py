@@ -42,21 +42,23 @@ class LiveFeed:
 
     def event(self, streams: Sequence[str], event: str, data: Mapping[str, Any]) -> None:
         """Append one event to each stream."""
-        fields = {"event": event, "data": json.dumps(data)}
+        fields: dict[Any, Any] = {"event": event, "data": json.dumps(data)}
 
         def command(pipe: redis.client.Pipeline) -> None:
             for stream in streams:
-                pipe.xadd(stream, fields, maxlen=self._max_length, approximate=True)  # type: ignore[arg-type]
+                pipe.xadd(stream, fields, maxlen=self._max_length, approximate=True)
 
         self._put(command)
 
     def heartbeat(self, worker: str, fields: Mapping[str, str], *, now: float, seconds_to_live: float) -> None:
         """Replace the heartbeat of `worker`; `now` in seconds since 1970."""
 
+        mapping: dict[Any, Any] = dict(fields)
+
         def command(pipe: redis.client.Pipeline) -> None:
             key = keys.heartbeat(worker)
             pipe.delete(key)
-            pipe.hset(key, mapping=dict(fields))
+            pipe.hset(key, mapping=mapping)
             pipe.pexpire(key, round(seconds_to_live * 1000))
             pipe.zadd(keys.WORKERS, {worker: now})
             pipe.zremrangebyscore(keys.WORKERS, 0, now - 24 * 3600)
@@ -125,7 +127,7 @@ class WishListener:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                with redis.client.PubSub(self._client.connection_pool, ignore_subscribe_messages=True) as channel:
                     channel.subscribe(keys.WISHES_CHANNEL)
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)

@@ -1,0 +1,49 @@
+"""The Celery app of the training worker: `celery -A services.worker.celery_app worker`, started by `services.worker`.
+
+Signals of Celery lead to the worker: `worker_shutting_down` drains, `worker_shutdown` closes. With the threads pool
+the drain begins at once while the task runs on; with prefork it would not. Leaves out: the settings
+(`common.jobs.celery_settings`) and the tasks (`services.worker.tasks`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from celery import signals
+
+from common.config import get_settings
+from common.jobs.celery_settings import TRAINING_QUEUE, make_app
+from common.logging import configure
+from services.worker.worker import Worker
+
+app = make_app("tidal-worker", get_settings().redis_url)
+app.conf.include = ["services.worker.tasks"]
+
+
+@lru_cache(maxsize=1)
+def worker() -> Worker:
+    """The worker of this process."""
+    return Worker(get_settings(), queue=TRAINING_QUEUE)
+
+
+def _log_our_way(**_: Any) -> None:
+    configure("worker")
+
+
+def _appear(**_: Any) -> None:
+    worker()
+
+
+def _drain(**_: Any) -> None:
+    worker().drain()
+
+
+def _close(**_: Any) -> None:
+    worker().close()
+
+
+signals.setup_logging.connect(_log_our_way, weak=False)
+signals.worker_ready.connect(_appear, weak=False)
+signals.worker_shutting_down.connect(_drain, weak=False)
+signals.worker_shutdown.connect(_close, weak=False)

@@ -1,0 +1,193 @@
+"""What the child says, turned into writes to the job's row and events for the live streams.
+
+Checkpoints and artifacts are registered only when their file lies inside the experiment; progress is written at most
+once a second and never queues up. Leaves out: deciding anything about the child (`services.worker.supervisor`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from common.artifacts import ArtifactStore
+from common.errors import TidalError
+from common.jobs import queue as rows
+from common.jobs.child_protocol import (
+    Artifact,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Phase,
+    Progress,
+    Running,
+)
+from common.jobs.status import JobStatus
+from common.logging import get_logger
+from common.metrics import keys
+from services.worker.claimed_job import ClaimedJob
+from services.worker.live_feed import LiveFeed
+from services.worker.progress_meter import ProgressMeter
+from services.worker.progress_watch import ProgressWatch
+from services.worker.row_writer import RowWriter
+
+log = get_logger(__name__)
+
+REPORT_SECONDS = 1.0
+"""Between two writes of progress."""
+LAST_PHASES = frozenset({"completing", "saving", "ablation"})
+"""Phases after the last training step."""
+RESULT_KINDS = frozenset({"evaluation", "ablation"})
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+class ChildReports:
+    """The child's side of the story so far. `now` is a monotonic clock in seconds."""
+
+    def __init__(self, job: ClaimedJob, writer: RowWriter, feed: LiveFeed, store: ArtifactStore, now: float) -> None:
+        self._job, self._writer, self._feed, self._store = job, writer, feed, store
+        self.status = JobStatus.PROVISIONING
+        self.phase = "starting"
+        self.finished: Finished | None = None
+        self.failed: Failed | None = None
+        self.meter = ProgressMeter()
+        self.watch = ProgressWatch(now)
+        self._reported_at = now - REPORT_SECONDS
+        self._progress_write: Future[None] | None = None
+
+    def move(self, status: JobStatus) -> None:
+        """Write a status that needs no judgement: starting, running, completing, stopping."""
+        self.status = status
+        self._writer.submit(lambda session: rows.transition(session, self._job.id, self._job.attempt, status))
+
+    def hear(self, message: Message, now: float) -> None:
+        """Take in one message."""
+        if isinstance(message, Progress):
+            self.watch.progress(now)
+            self.meter.hear(message.step, message.total_steps, now)
+            if now - self._reported_at >= REPORT_SECONDS:
+                self._report(now)
+        elif isinstance(message, Phase):
+            self._enter(message.name, now)
+        elif isinstance(message, Running):
+            if self.status is JobStatus.STARTING:
+                self.move(JobStatus.RUNNING)
+        elif isinstance(message, Checkpoint):
+            self._checkpoint(message)
+        elif isinstance(message, Artifact):
+            self._artifact(message)
+        elif isinstance(message, Event):
+            self.event(message.name, **message.details)
+        elif isinstance(message, Finished):
+            self.finished = message
+        elif isinstance(message, Failed):
+            self.failed = message
+        else:
+            log.warning("the child sent what only a supervisor sends", message_type=message.type)
+
+    def event(self, name: str, **details: object) -> None:
+        """A line in the job's history."""
+        write = partial(rows.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
+        self._writer.submit(write)
+
+    def last_report(self, now: float) -> None:
+        """Write the newest progress, whenever the last one was."""
+        if self.meter.step is not None:
+            self._progress_write = None
+            self._report(now)
+
+    def _enter(self, phase: str, now: float) -> None:
+        self.phase = phase
+        self.watch.phase(phase, now)
+        if phase in LAST_PHASES and self.status is JobStatus.RUNNING:
+            self.move(JobStatus.COMPLETING)
+        self._report(now)
+
+    def _report(self, now: float) -> None:
+        self._reported_at = now
+        status = {
+            "jobId": self._job.id,
+            "attempt": self._job.attempt,
+            "status": self.status.value,
+            "phase": self.phase,
+            "step": self.meter.step,
+            "totalSteps": self.meter.total_steps,
+            "etaSeconds": self.meter.eta_seconds,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+        self._feed.event(self._job.streams, keys.EVENT_STATUS, status)
+        if self._progress_write is None or self._progress_write.done():
+            write = partial(
+                rows.record_progress,
+                job_id=self._job.id,
+                attempt=self._job.attempt,
+                step=self.meter.step or 0,
+                total_steps=self.meter.total_steps,
+                eta_seconds=self.meter.eta_seconds,
+                phase=self.phase,
+            )
+            self._progress_write = self._writer.submit(write)
+
+    def _checkpoint(self, said: Checkpoint) -> None:
+        name = said.name if "/" in said.name else f"{CHECKPOINT_FOLDER}/{said.name}"
+        if self._existing(name) is None:
+            return
+        write = partial(
+            rows.register_checkpoint,
+            job_id=self._job.id,
+            attempt=self._job.attempt,
+            name=name,
+            step=said.step,
+            sha256=said.sha256,
+            size_bytes=said.size_bytes,
+        )
+        data = {
+            "name": name,
+            "step": said.step,
+            "attempt": self._job.attempt,
+            "sha256": said.sha256,
+            "sizeBytes": said.size_bytes,
+        }
+
+        def announce(written: Future[str]) -> None:
+            if written.exception() is None:
+                self._feed.event(self._job.streams, keys.EVENT_CHECKPOINT, data)
+
+        self._writer.submit(write).add_done_callback(announce)
+
+    def _artifact(self, said: Artifact) -> None:
+        path = self._existing(said.name)
+        if path is None:
+            return
+        digest = size = None
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+        kind = "result" if said.kind in RESULT_KINDS else said.kind
+        write = partial(
+            rows.register_artifact,
+            job_id=self._job.id,
+            attempt=self._job.attempt,
+            name=said.name,
+            kind=kind,
+            sha256=digest,
+            size_bytes=size,
+        )
+        self._writer.submit(write)
+
+    def _existing(self, name: str) -> Path | None:
+        """The path of a file the child wrote; what lies outside its experiment or nowhere is not registered."""
+        try:
+            path = self._store.path(self._job.experiment_id, name)
+        except TidalError as error:
+            log.error("the child named a file outside its experiment", name=name, error=error.message)
+            return None
+        if not path.exists():
+            log.error("the child named a file that is not there", name=name)
+            return None
+        return path

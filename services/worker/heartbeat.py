@@ -1,0 +1,82 @@
+"""The worker's sign of life for the display: host, device, memory, what it does. The lease decides, this only shows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from services.worker.live_feed import LiveFeed
+
+MISSED = 3
+"""Beats that may be missed before the worker vanishes from the display."""
+
+
+class Heartbeat:
+    """Beats every `seconds`, and whenever `beat` is called; `describe` adds fields."""
+
+    def __init__(
+        self, worker: str, feed: LiveFeed, describe: Callable[[], Mapping[str, str]], *, seconds: float
+    ) -> None:
+        self._worker, self._feed, self._describe, self._seconds = worker, feed, describe, seconds
+        self._device = device_name()
+        self._process = psutil.Process()
+        self._started_at = time.time()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Say now what the worker does. Never blocks."""
+        now = time.time()
+        memory = psutil.virtual_memory()
+        fields = {
+            "worker": self._worker,
+            "host": platform.node(),
+            "pid": str(os.getpid()),
+            "device": self._device,
+            "at": f"{now:.3f}",
+            "startedAt": f"{self._started_at:.3f}",
+            "memoryBytes": str(self._memory()),
+            "hostMemoryBytes": str(memory.total),
+            "hostMemoryAvailableBytes": str(memory.available),
+            "load": f"{os.getloadavg()[0]:.2f}",
+            **self._describe(),
+        }
+        self._feed.heartbeat(self._worker, fields, now=now, seconds_to_live=MISSED * self._seconds)
+
+    def close(self) -> None:
+        """Beat no more and leave the display."""
+        self._stop.set()
+        self._thread.join()
+        self._feed.farewell(self._worker)
+
+    def _run(self) -> None:
+        self.beat()
+        while not self._stop.wait(self._seconds):
+            self.beat()
+
+    def _memory(self) -> int:
+        """Resident bytes of the worker and its children."""
+        total = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+        return total
+
+
+def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
+    """Model of the first NVIDIA GPU that the driver names, else "cpu". Without torch."""
+    for information in sorted(proc.glob("*/information")):
+        for line in information.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                return value.strip()
+    return "cpu"

@@ -1,0 +1,260 @@
+"""One attempt of one job, from the claim to its honest end.
+
+The supervisor starts the trainer child, keeps the lease, hands wishes down, climbs the stop ladder, and writes what
+became of it, every write fenced by (job, attempt). It loads no torch and decides nothing about training. One thread
+runs `supervise`; leases, row writes, logs and Redis have threads of their own, so a database or Redis that is away
+never keeps it from its child.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.artifacts import ArtifactStore
+from common.config import Settings
+from common.errors import LeaseLostError
+from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
+from common.jobs.retry import Fault
+from common.jobs.status import DesiredState, JobStatus
+from common.logging import get_logger
+from services.worker.child_process import ChildProcess, trainer_command
+from services.worker.child_reports import ChildReports
+from services.worker.claimed_job import ClaimedJob
+from services.worker.conclusion import conclude
+from services.worker.exit_status import Ending, KillReason, classify, oom_kill_count
+from services.worker.lease_keeper import LeaseKeeper
+from services.worker.live_feed import LiveFeed
+from services.worker.log_capture import LogCapture
+from services.worker.row_writer import RowWriter
+from services.worker.stop_ladder import Action, StopLadder
+
+log = get_logger(__name__)
+
+TICK_SECONDS = 0.1
+"""Longest wait for a word of the child before leases, wishes and deadlines are looked at."""
+EXIT_SECONDS = 5.0
+"""From the end of the channel to SIGKILL of a child that stays."""
+TEARDOWN_SECONDS = 15.0
+"""The same after `finished`: everything is on disk, torch may take a while to leave."""
+
+
+class Supervisor:
+    """Runs one claimed job. `drain` is set when the worker has to leave."""
+
+    def __init__(
+        self,
+        job: ClaimedJob,
+        *,
+        sessions: sessionmaker[Session],
+        settings: Settings,
+        feed: LiveFeed,
+        drain: threading.Event,
+    ) -> None:
+        self._job, self._settings, self._drain = job, settings, drain
+        self._store = ArtifactStore(settings.experiments_dir)
+        self._writer = RowWriter(sessions)
+        self._keeper = LeaseKeeper(sessions, job.id, job.attempt, settings, claimed_at=job.claimed_at)
+        self._reports = ChildReports(job, self._writer, feed, self._store, time.monotonic())
+        self._ladder = StopLadder(
+            stop_grace=settings.stop_grace_seconds,
+            kill_grace=settings.kill_grace_seconds,
+            drain_grace=settings.drain_seconds,
+        )
+        self._child: ChildProcess | None = None
+        self._killed: KillReason | None = None
+        self._suspended = False
+        self._pinged_at = job.claimed_at
+
+    @property
+    def job(self) -> ClaimedJob:
+        """What is being run."""
+        return self._job
+
+    def wish_pushed(self) -> None:
+        """Somebody changed desired_state: look at once. From any thread."""
+        self._keeper.wake()
+
+    def describe(self) -> dict[str, str]:
+        """The attempt for a heartbeat. From any thread."""
+        meter = self._reports.meter
+        pace = meter.steps_per_second
+        return {
+            "job": self._job.id,
+            "attempt": str(self._job.attempt),
+            "jobType": self._job.type,
+            "experiment": self._job.experiment_id,
+            "phase": self._reports.phase,
+            "suspended": str(self._suspended).lower(),
+            "step": "" if meter.step is None else str(meter.step),
+            "totalSteps": "" if meter.total_steps is None else str(meter.total_steps),
+            "stepsPerSecond": "" if pace is None else f"{pace:.6g}",
+            "trainerPid": "" if self._child is None or self._child.pid is None else str(self._child.pid),
+        }
+
+    def supervise(self) -> JobStatus | None:
+        """Run the job; the status it was left in, None when another attempt owns it now.
+
+        Call it from a thread that outlives the job: the trainer dies with it.
+        """
+        self._keeper.start()
+        abandon = True
+        try:
+            ending = self._run()
+            status = None if ending is None else self._conclude(ending)
+            abandon = status is None
+            return status
+        finally:
+            self._keeper.stop()
+            self._writer.close(abandon=abandon)
+
+    def _run(self) -> Ending | None:
+        if self._drain.is_set():
+            return Ending(outcome="drained")
+        folder = self._store.experiment(self._job.experiment_id)
+        try:
+            capture = LogCapture(
+                folder / "logs" / f"{self._job.attempt}.log",
+                attempt=self._job.attempt,
+                redis_url=self._settings.redis_url.get_secret_value(),
+                streams=self._job.streams,
+                stream_max_length=self._settings.stream_max_length,
+                max_bytes=self._settings.log_max_bytes,
+            )
+        except OSError as error:
+            return _not_started(f"The experiment's folder {folder} cannot be written: {error}")
+        self._child = child = ChildProcess(trainer_command(self._settings.trainer_command), capture)
+        kills_before = oom_kill_count()
+        try:
+            try:
+                child.start(self._start_message())
+            except OSError as error:
+                return _not_started(f"The trainer could not be started: {error}")
+            self._reports.move(JobStatus.STARTING)
+            self._watch_child(child)
+            finished = self._reports.finished
+            status = child.wait(EXIT_SECONDS if finished is None else TEARDOWN_SECONDS)
+        finally:
+            child.close()
+            capture.close()
+        if self._killed is KillReason.LEASE_LOST:
+            return None
+        self._reports.last_report(time.monotonic())
+        return classify(
+            status,
+            finished=finished,
+            failed=self._reports.failed,
+            killed=self._killed,
+            oom_kills=oom_kill_count() - kills_before,
+            log_tail=capture.tail,
+        )
+
+    def _start_message(self) -> Start:
+        settings = self._settings
+        return Start(
+            job=self._job.for_child(),
+            experiments_dir=str(settings.experiments_dir.absolute()),
+            data_dir=str(settings.data_dir.absolute()),
+            redis_url=settings.redis_url.get_secret_value(),
+            stream_max_length=settings.stream_max_length,
+            pause_after_seconds=settings.trainer_pause_seconds,
+        )
+
+    def _watch_child(self, child: ChildProcess) -> None:
+        """Until the child's end of the channel is closed."""
+        while True:
+            try:
+                message = child.receive(TICK_SECONDS)
+            except EOFError:
+                return
+            except ProtocolError as error:
+                log.error("the child does not keep to the protocol", error=str(error))
+                continue
+            now = time.monotonic()
+            if message is not None:
+                self._reports.hear(message, now)
+            if self._keeper.lost.is_set() or self._writer.lost.is_set():
+                self._kill(child, KillReason.LEASE_LOST)
+            self._mind_lease(child, now)
+            self._mind_wishes(child, now)
+            if self._reports.watch.overdue(now):
+                self._kill(child, KillReason.NO_PROGRESS)
+
+    def _mind_lease(self, child: ChildProcess, now: float) -> None:
+        renewed_at = self._keeper.renewed_at
+        if renewed_at > self._pinged_at:
+            self._pinged_at = renewed_at
+            child.send(Ping(renewed_at=renewed_at))
+            if self._suspended:
+                self._suspended = False
+                self._reports.meter.restart()
+                self._reports.event("resumed_after_suspension")
+        if now - renewed_at > self._settings.trainer_pause_seconds and not self._suspended:
+            self._suspended = True
+            child.send(Suspend())
+            log.warning("trainer suspended: the lease cannot be renewed", job_id=self._job.id)
+        if self._suspended:
+            self._reports.watch.excuse(now)
+
+    def _mind_wishes(self, child: ChildProcess, now: float) -> None:
+        wish = self._keeper.wish
+        if self._drain.is_set():
+            self._ladder.want("drain", now)
+        if wish is not None:
+            match wish.desired_state:
+                case DesiredState.STOP:
+                    self._ladder.want("stop", now, cancel=wish.cancel_requested)
+                    if self._reports.status is not JobStatus.STOPPING:
+                        self._reports.move(JobStatus.STOPPING)
+                case DesiredState.PAUSE:
+                    self._ladder.want("pause", now)
+                case DesiredState.COMPLETE:
+                    self._ladder.want("complete", now)
+                case DesiredState.RUN:
+                    pass
+        match self._ladder.step(now):
+            case Action.ASK:
+                assert self._ladder.request is not None
+                child.send(Stop(request=self._ladder.request))
+            case Action.TERMINATE:
+                self._reports.event("sigterm_sent", wish=self._ladder.request)
+                child.terminate()
+            case Action.KILL:
+                drained = self._ladder.request == "drain"
+                self._kill(child, KillReason.DRAIN if drained else KillReason.STOP_GRACE)
+            case None:
+                pass
+
+    def _kill(self, child: ChildProcess, reason: KillReason) -> None:
+        if self._killed is None:
+            self._killed = reason
+            log.warning("killing the trainer", job_id=self._job.id, reason=reason.value)
+            if reason is not KillReason.LEASE_LOST:
+                self._reports.event("sigkill_sent", reason=reason.value)
+            child.kill()
+
+    def _conclude(self, ending: Ending) -> JobStatus | None:
+        """Write the ending, for as long as the database takes and the lease is not another's."""
+        job = self._job
+        write = partial(conclude, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
+        written = self._writer.submit(write)
+        gives_up_at: float | None = None
+        while True:
+            try:
+                return written.result(timeout=TICK_SECONDS)
+            except FutureTimeoutError:
+                now = time.monotonic()
+                if self._drain.is_set() and gives_up_at is None:
+                    gives_up_at = now + self._settings.drain_seconds
+                if self._keeper.lost.is_set() or (gives_up_at is not None and now > gives_up_at):
+                    return None
+            except LeaseLostError:
+                return None
+
+
+def _not_started(message: str) -> Ending:
+    return Ending(fault=Fault.WORKER_LOST, code="trainer_not_started", message=message)

@@ -1,0 +1,24 @@
+"""The tasks of the training worker. Arguments hold names only, never prompts or configurations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from common.jobs.celery_settings import DOORBELL_TASK, SWEEP_TASK
+from common.jobs.sweep import sweep_once
+from services.worker.celery_app import app, worker
+
+
+def doorbell(queue: str) -> str:
+    """Run the best job of the queue, if there is one. The row in Postgres holds the result, this text is for Flower."""
+    return worker().run_next(queue)
+
+
+def sweep() -> dict[str, Any]:
+    """Reaper, doorbells and outbox once, by hand, for when the health process is down."""
+    return asdict(sweep_once())
+
+
+app.task(doorbell, name=DOORBELL_TASK)
+app.task(sweep, name=SWEEP_TASK)

@@ -1,0 +1,111 @@
+"""A training worker: hears a doorbell, claims the best job, supervises it, and beats for the display.
+
+One per Celery process, made on first use. `drain` is called when the process has to leave. Leaves out: Celery
+(`services.worker.tasks`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+
+from common.config import Settings
+from common.db import make_engine, session_factory
+from common.errors import JobFailed, UnavailableError
+from common.jobs.queue import claim
+from common.jobs.status import JobStatus
+from common.logging import get_logger
+from services.worker.claimed_job import ClaimedJob
+from services.worker.heartbeat import Heartbeat
+from services.worker.live_feed import LiveFeed, WishListener
+from services.worker.row_writer import DATABASE_AWAY
+from services.worker.supervisor import Supervisor
+
+log = get_logger(__name__)
+
+
+def worker_name() -> str:
+    """`host:pid:random`: no two workers share it, not even after a restart in a container."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+
+
+class Worker:
+    """`run_next` per doorbell; several threads may call it, each runs one job."""
+
+    def __init__(self, settings: Settings, *, queue: str, name: str | None = None) -> None:
+        self.name = name or worker_name()
+        self._settings, self._queue = settings, queue
+        self._engine = make_engine(settings.database_url, application_name="tidal-worker")
+        self._sessions = session_factory(self._engine)
+        redis_url = settings.redis_url.get_secret_value()
+        self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
+        self._running: dict[str, Supervisor] = {}
+        self._lock = threading.Lock()
+        self._leaving = threading.Event()
+        self._wishes = WishListener(redis_url, self._wish_pushed)
+        self._heartbeat = Heartbeat(self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds)
+
+    def run_next(self, queue: str) -> str:
+        """Claim and run one job of `queue`; what became of it, in words for Flower.
+
+        Raises JobFailed when the job failed, UnavailableError when the database is away.
+        """
+        if self._leaving.is_set():
+            return "the worker is leaving"
+        claimed_at = time.monotonic()
+        try:
+            with self._sessions.begin() as session:
+                row = claim(session, queue, self.name, self._settings)
+                job = None if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
+        except DATABASE_AWAY as error:
+            raise UnavailableError(f"no claim, the database is away: {str(error).splitlines()[0]}") from None
+        if job is None:
+            return "no job to claim"
+        log.info("job claimed", job_id=job.id, attempt=job.attempt, type=job.type)
+        supervisor = Supervisor(
+            job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._leaving
+        )
+        with self._lock:
+            self._running[job.id] = supervisor
+        self._heartbeat.beat()
+        try:
+            status = supervisor.supervise()
+        finally:
+            with self._lock:
+                del self._running[job.id]
+            self._heartbeat.beat()
+        text = f"{job.id} attempt {job.attempt}: {'lease lost' if status is None else status.value}"
+        log.info("attempt ended", job_id=job.id, attempt=job.attempt, status=None if status is None else status.value)
+        if status is JobStatus.FAILED:
+            raise JobFailed(text)
+        return text
+
+    def drain(self) -> None:
+        """Claim nothing more; running jobs write a checkpoint and go back to the queue. Returns at once."""
+        self._leaving.set()
+
+    def close(self) -> None:
+        """Free connections and threads; call it when nothing runs."""
+        self._leaving.set()
+        self._heartbeat.close()
+        self._wishes.close()
+        self._feed.close()
+        self._engine.dispose()
+
+    def _wish_pushed(self, job_id: str) -> None:
+        with self._lock:
+            supervisor = self._running.get(job_id)
+        if supervisor is not None:
+            supervisor.wish_pushed()
+
+    def _describe(self) -> dict[str, str]:
+        with self._lock:
+            running = list(self._running.values())
+        state = "leaving" if self._leaving.is_set() else "busy" if running else "idle"
+        fields = {"queue": self._queue, "state": state}
+        for supervisor in running:
+            fields |= supervisor.describe()
+        return fields
