@@ -1,0 +1,191 @@
+"""Real worker and health processes for one test, with shortened timers and the fake trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.db import Checkpoint, Job, JobEvent
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob, submit
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import Signal
+
+ROOT = Path(__file__).resolve().parents[3]
+TIMERS = {
+    "TIDAL_LEASE_SECONDS": "3",
+    "TIDAL_LEASE_RENEW_SECONDS": "0.5",
+    "TIDAL_TRAINER_PAUSE_SECONDS": "2",
+    "TIDAL_HEARTBEAT_SECONDS": "0.5",
+    "TIDAL_REAPER_SECONDS": "0.3",
+    "TIDAL_QUARANTINE_SECONDS": "0.5",
+    "TIDAL_REAPER_CONTACT_SECONDS": "0.5",
+    "TIDAL_OUTBOX_SECONDS": "1",
+    "TIDAL_WISH_POLL_SECONDS": "0.3",
+    "TIDAL_STOP_GRACE_SECONDS": "2",
+    "TIDAL_KILL_GRACE_SECONDS": "1",
+    "TIDAL_DRAIN_SECONDS": "5",
+}
+LONG = {"steps": 1_000_000}
+"""A plan that lasts until somebody ends it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step some attempt executed."""
+
+    attempt: int
+    step: int
+    time: float
+
+
+class Fleet:
+    """Processes by name; leaving the block ends all of them."""
+
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session], folder: Path) -> None:
+        self.settings, self.sessions, self.folder = settings, sessions, folder
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {
+            **os.environ,
+            **TIMERS,
+            "PYTHONPATH": str(ROOT),
+            "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),
+            "TIDAL_REDIS_URL": settings.redis_url.get_secret_value(),
+            "TIDAL_EXPERIMENTS_DIR": str(settings.experiments_dir),
+            "TIDAL_DATA_DIR": str(settings.data_dir),
+            "TIDAL_TRAINER_COMMAND": f"{sys.executable} -m tests.integration.worker.fake_trainer",
+        }
+
+    def __enter__(self) -> Self:
+        self.start("health", "services.health")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        stuck = []
+        for name, process in self.processes.items():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                stuck.append(name)
+        if kind is not None:
+            for name in self.processes:
+                sys.stderr.write(f"--- {name}\n{self.log(name).read_text()[-6000:]}\n")
+        assert not stuck or kind is not None, f"{stuck} did not stop within 20 s of SIGTERM"
+
+    def start(self, name: str, module: str, **environment: str) -> subprocess.Popen[bytes]:
+        with self.log(name).open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self.processes[name]
+
+    def worker(self, name: str = "worker", plan: dict[str, Any] | None = None, **environment: str) -> None:
+        """A training worker whose trainers follow `plan`."""
+        self.start(name, "services.worker", TIDAL_FAKE_TRAINER=json.dumps(plan or {}), **environment)
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def submit(self, **fields: Any) -> str:
+        with self.sessions.begin() as session:
+            return submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}, **fields)).id
+
+    def signal(self, job_id: str, name: str) -> None:
+        with self.sessions.begin() as session:
+            request_signal(session, job_id, Signal(name))
+
+    def cancel(self, job_id: str) -> None:
+        with self.sessions.begin() as session:
+            cancel(session, job_id)
+
+    def job(self, job_id: str) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def events(self, job_id: str) -> list[JobEvent]:
+        with self.sessions() as session:
+            return list(session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)))
+
+    def statuses(self, job_id: str) -> list[str]:
+        return [event.to_status for event in self.events(job_id) if event.to_status]
+
+    def event_names(self, job_id: str) -> list[str]:
+        return [event.event for event in self.events(job_id)]
+
+    def artifacts(self, job_id: str) -> list[Checkpoint]:
+        with self.sessions() as session:
+            return list(session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id)))
+
+    def experiment(self, job_id: str) -> Path:
+        return self.settings.experiments_dir / self.job(job_id).experiment_id
+
+    def steps(self, job_id: str) -> list[Step]:
+        path = self.experiment(job_id) / "steps.jsonl"
+        if not path.exists():
+            return []
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return [Step(line["attempt"], line["step"], line["time"]) for line in lines]
+
+    def wait_status(self, job_id: str, wanted: str | Iterable[str], seconds: float = 30) -> Job:
+        names = {wanted} if isinstance(wanted, str) else set(wanted)
+        self.wait_for(lambda: self.job(job_id).status in names, f"{names}", seconds, job_id)
+        return self.job(job_id)
+
+    def wait_steps(self, job_id: str, count: int, *, attempt: int = 1, seconds: float = 30) -> None:
+        """Until `attempt` has executed `count` steps."""
+
+        def check() -> bool:
+            return sum(step.attempt == attempt for step in self.steps(job_id)) >= count
+
+        self.wait_for(check, f"{count} steps of attempt {attempt}", seconds, job_id)
+
+    def wait_for(self, check: Callable[[], bool], what: str, seconds: float = 30, job_id: str | None = None) -> None:
+        deadline = time.monotonic() + seconds
+        while not check():
+            if time.monotonic() > deadline:
+                where = "" if job_id is None else f"; statuses {self.statuses(job_id)}, {self.event_names(job_id)}"
+                raise AssertionError(f"{what} not seen within {seconds} s{where}")
+            time.sleep(0.03)
+
+    def trainers(self, name: str = "worker") -> list[psutil.Process]:
+        """The trainer processes of a worker."""
+        try:
+            return [
+                child
+                for child in psutil.Process(self.processes[name].pid).children(recursive=True)
+                if "tests.integration.worker.fake_trainer" in child.cmdline()
+            ]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, name: str) -> None:
+        """kill -9 of the process itself, not of its children."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
