@@ -1,0 +1,242 @@
+"""Configuration files of the original project (upper-case, flat) to ours (lower-case, nested).
+
+`convert` maps every key that has a place here and names, in notes, every key it leaves out and why, so that nothing
+disappears silently. Leaves out files: the command `tidal import-config` reads and writes them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from common.config.lm import LMConfig
+from common.config.loader import build
+from common.config.rl import RLConfig
+from common.errors import ConfigError
+
+Kind = Literal["lm", "rl"]
+
+LM_KEYS = {
+    "MODEL_VERSION": "model.version",
+    "MODEL_NAME": "model.name",
+    "VOCAB_SIZE": "model.vocab_size",
+    "EMBED_DIM": "model.d_model",
+    "NUM_TRANSFORMER_BLOCKS": "model.num_layers",
+    "NUM_ATTENTION_HEADS": "model.num_heads",
+    "FFN_HIDDEN_DIM": "model.ffn_dim",
+    "DROPOUT": "model.dropout",
+    "MAX_CONTEXT_LENGTH": "model.context_length",
+    "GATE_DIM": "model.gate_dim",
+    "DATASET": "data.source",
+    "TOKENIZER": "data.tokenizer",
+    "VALIDATION_SPLIT_RATIO": "data.validation_fraction",
+    "NUM_EPOCHS": "training.epochs",
+    "DESIRED_BATCH_SIZE": "training.effective_batch_size",
+    "BATCH_SIZE": "training.micro_batch_size",
+    "MAX_GRAD_NORM": "training.max_grad_norm",
+    "PATIENCE": "training.patience",
+    "MIN_DELTA": "training.min_delta",
+    "DEVICE": "training.device",
+    "TORCH_COMPILE": "training.compile",
+    "EVAL_BATCH_SIZE": "evaluation.batch_size",
+}
+"""Key of the original to the place of its value here."""
+
+SCHEDULER_KEYS = {
+    "BASE_LR": "training.learning_rate",
+    "MIN_LR": "training.min_learning_rate",
+    "WARMUP_RATIO": "training.warmup_ratio",
+    "WARMUP_STEPS": "training.warmup_steps",
+}
+"""Keys below LEARNING_RATE_SCHEDULER."""
+
+LM_UNUSED = {
+    "NUM_CPU_CORE_WORKERS": "tokens come from a memory-mapped cache, which needs no loader processes",
+    "LOG_DIRECTORY": "logs go to the experiment's folder",
+    "ENABLE_CONSOLE_LOGGING": "set TIDAL_LOG_LEVEL instead",
+    "TRAINING_MODEL_ARTIFACT_CACHE_FREQUENCY": "it counts epochs; set checkpoint.every_steps or every_seconds",
+    "TENSORBOARD_TAGS": "metric names are fixed",
+}
+"""Known keys of the base file without a place here, and why."""
+
+RL_KEYS = {
+    "RL_AGENT_TYPE": "policy.distribution",
+    "RL_HIDDEN_DIM": "policy.hidden_dim",
+    "RL_BETA_CONCENTRATION_MAX": "policy.concentration_max",
+    "RL_LEARNING_RATE": "ppo.learning_rate",
+    "RL_GAMMA": "ppo.gamma",
+    "RL_GAE_LAMBDA": "ppo.gae_lambda",
+    "RL_CLIP_EPSILON": "ppo.clip_range",
+    "RL_ENTROPY_COEF": "ppo.entropy_coef",
+    "RL_ENTROPY_COEF_FINAL": "ppo.entropy_coef_final",
+    "RL_VALUE_COEF": "ppo.value_coef",
+    "RL_MAX_GRAD_NORM": "ppo.max_grad_norm",
+    "RL_ROLLOUT_STEPS": "ppo.rollout_steps",
+    "RL_NUM_EPOCHS": "ppo.epochs",
+    "RL_BATCH_SIZE": "ppo.minibatch_size",
+    "RL_TOTAL_TIMESTEPS": "ppo.total_steps",
+    "RL_MAX_EPISODE_LENGTH": "episode.max_length",
+    "RL_PROMPT_MIN_LENGTH": "episode.prompt_min_tokens",
+    "RL_PROMPT_MAX_LENGTH": "episode.prompt_max_tokens",
+    "RL_BASE_TEMPERATURE": "modulation.base_temperature",
+    "RL_BASE_REPETITION_PENALTY": "modulation.base_repetition_penalty",
+    "RL_MODULATION_TEMP_MIN": "modulation.temperature.low",
+    "RL_MODULATION_TEMP_MAX": "modulation.temperature.high",
+    "RL_MODULATION_TOP_P_MIN": "modulation.top_p.low",
+    "RL_MODULATION_TOP_P_MAX": "modulation.top_p.high",
+    "RL_MODULATION_PENALTY_MIN": "modulation.repetition_penalty.low",
+    "RL_MODULATION_PENALTY_MAX": "modulation.repetition_penalty.high",
+    "RL_MODULATION_TOP_K_MIN": "modulation.top_k.low",
+    "RL_MODULATION_TOP_K_MAX": "modulation.top_k.high",
+    "RL_REWARD_PERPLEXITY_WEIGHT": "reward.perplexity_weight",
+    "RL_REWARD_DIVERSITY_WEIGHT": "reward.diversity_weight",
+    "RL_REWARD_SAMPLING_WEIGHT": "reward.sampling_weight",
+    "RL_REWARD_REPETITION_WEIGHT": "reward.repetition_weight",
+    "RL_REWARD_COHERENCE_WEIGHT": "reward.coherence_weight",
+    "RL_PERPLEXITY_CLIP": "reward.perplexity_clip",
+    "RL_ENTROPY_TARGET": "reward.entropy_target",
+    "RL_SAMPLING_ENTROPY_TARGET": "reward.sampling_entropy_target",
+    "RL_EVAL_EPISODES": "ablation.prompts",
+    "RL_CHECKPOINT_INTERVAL": "checkpoint_every_iterations",
+    "DEVICE": "device",
+}
+
+_HOMEOSTASIS = "entropy homeostasis has no job option here; training uses the linear schedule"
+_DIVERSITY = "diversity homeostasis has no job option here; the diversity weight stays constant"
+_LAGRANGIAN = "the constrained (Lagrangian) mode has no job option here; training is weighted"
+_GATES = "gate training has no job option here; the gates stay as they are"
+RL_UNUSED = {
+    "RL_TOP_K": "the original never used it",
+    "RL_EMA_ALPHA": "the average of episode rewards is fixed at 0.05",
+    "RL_EVAL_INTERVAL": "every iteration is logged, and the ablation follows the training",
+    "RL_LOG_INTERVAL": "every iteration is logged",
+    "RL_METRICS_INTERVAL": "every iteration is logged",
+    "RL_POLICY_ENTROPY_TARGET": _HOMEOSTASIS,
+    "RL_ENTROPY_HOMEOSTASIS_RELEASE_RATE": _HOMEOSTASIS,
+    "RL_ENTROPY_HOMEOSTASIS_DECAY_RATE": _HOMEOSTASIS,
+    "RL_ENTROPY_COEF_MIN": _HOMEOSTASIS,
+    "RL_ENTROPY_COEF_MAX": _HOMEOSTASIS,
+    "RL_DIVERSITY_HOMEOSTASIS_TARGET": _DIVERSITY,
+    "RL_DIVERSITY_HOMEOSTASIS_RELEASE_RATE": _DIVERSITY,
+    "RL_DIVERSITY_HOMEOSTASIS_DECAY_RATE": _DIVERSITY,
+    "RL_DIVERSITY_WEIGHT_MIN": _DIVERSITY,
+    "RL_DIVERSITY_WEIGHT_MAX": _DIVERSITY,
+    "RL_DIVERSITY_CONSTRAINT_THRESHOLD": _LAGRANGIAN,
+    "RL_LAGRANGE_MULTIPLIER_LR": _LAGRANGIAN,
+    "RL_LAGRANGE_MULTIPLIER_INIT": _LAGRANGIAN,
+    "RL_GATE_LR": _GATES,
+    "RL_GATE_ENTROPY_WEIGHT": _GATES,
+}
+RL_FIXED: dict[str, tuple[Any, str]] = {
+    "RL_OBSERVATION_DIM": (64, "the observation always has 64 values"),
+    "RL_ACTION_DIM": (1, "the action always is one modulation"),
+    "RL_ENTROPY_SCHEDULE": ("linear", _HOMEOSTASIS),
+    "RL_CONSTRAINT_MODE": ("weighted", _LAGRANGIAN),
+    "RL_UNFREEZE_DYNAMIC_GATES": (False, _GATES),
+}
+"""Keys that may only have the value given; any other is noted."""
+
+
+def convert(mapping: Mapping[str, Any]) -> tuple[Kind, dict[str, Any], list[str]]:
+    """The kind of the file ("lm" or "rl"), its values as our nested mapping, and notes for a person.
+
+    The mapping holds only what the file set; `load_lm_config` or `load_rl_config` reads it once it is dumped to YAML.
+    Raises ConfigError when no key is the original's, or a value is not valid here.
+    """
+    known = {**LM_KEYS, **LM_UNUSED, **RL_KEYS, **RL_UNUSED, **RL_FIXED, "LEARNING_RATE_SCHEDULER": ""}
+    if not any(key in known for key in mapping):
+        raise ConfigError("not a configuration of the original: none of its upper-case keys is in it")
+    if any(str(key).startswith("RL_") for key in mapping):
+        return "rl", *_convert_rl(mapping)
+    return "lm", *_convert_lm(mapping)
+
+
+def _convert_lm(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    scheduler = mapping.get("LEARNING_RATE_SCHEDULER", {})
+    if not isinstance(scheduler, Mapping):
+        raise ConfigError(f"LEARNING_RATE_SCHEDULER: expected a mapping, got {scheduler!r}")
+    _place(mapping, LM_KEYS, LM_UNUSED, {"LEARNING_RATE_SCHEDULER"}, values, notes)
+    _place(scheduler, SCHEDULER_KEYS, {}, set(), values, notes, where="LEARNING_RATE_SCHEDULER.")
+    _adjust(values, "training.compile", lambda on: on if isinstance(on, str) else "on" if on else "off")
+    inputs = _get(values, "model.gate_dim", 1)
+    if isinstance(inputs, int) and inputs > 1:
+        notes.append(f"GATE_DIM {inputs} became 1; `tidal migrate-checkpoint` converts the files")
+        _put(values, "model.gate_dim", 1)
+    _whole_accumulation(values, notes)
+    notes.append(
+        "the original trains with Adam without decay and never feeds modulation in pretraining; "
+        "set training.weight_decay and training.modulation_fraction to 0 for the same"
+    )
+    return _checked(LMConfig, values), notes
+
+
+def _convert_rl(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    _place(mapping, RL_KEYS, RL_UNUSED, set(RL_FIXED), values, notes)
+    for key, (only, reason) in RL_FIXED.items():
+        if key in mapping and mapping[key] != only:
+            notes.append(f"{key} {mapping[key]!r} left out: {reason}")
+    _put(values, "ppo.num_envs", 1)
+    notes.append("ppo.num_envs is 1, as in the original; 32 with minibatch_size 1024 trains many times faster")
+    return _checked(RLConfig, values), notes
+
+
+def _place(
+    mapping: Mapping[str, Any],
+    places: Mapping[str, str],
+    unused: Mapping[str, str],
+    handled: set[str],
+    values: dict[str, Any],
+    notes: list[str],
+    where: str = "",
+) -> None:
+    for key, value in mapping.items():
+        if key in places:
+            if value is not None:
+                _put(values, places[key], value)
+        elif key in unused:
+            notes.append(f"{where}{key} {value!r} left out: {unused[key]}")
+        elif key not in handled:
+            near = difflib.get_close_matches(str(key).upper(), [*places, *unused, *handled], n=1, cutoff=0.6)
+            hint = f"; the nearest known key is {near[0]}" if near else ""
+            notes.append(f"{where}{key} {value!r} left out: unknown key{hint}")
+
+
+def _whole_accumulation(values: dict[str, Any], notes: list[str]) -> None:
+    default = LMConfig().training
+    micro = _get(values, "training.micro_batch_size", default.micro_batch_size)
+    effective = _get(values, "training.effective_batch_size", default.effective_batch_size)
+    if isinstance(micro, int) and isinstance(effective, int) and micro > 0 and effective % micro:
+        whole = max(1, effective // micro) * micro
+        _put(values, "training.effective_batch_size", whole)
+        notes.append(f"DESIRED_BATCH_SIZE {effective} became {whole}, a multiple of BATCH_SIZE {micro}")
+
+
+def _checked(section: type[LMConfig] | type[RLConfig], values: dict[str, Any]) -> dict[str, Any]:
+    return build(section, values, where="converted configuration").model_dump(mode="json", exclude_unset=True)
+
+
+def _put(values: dict[str, Any], place: str, value: Any) -> None:
+    *path, last = place.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+    values[last] = value
+
+
+def _get(values: Mapping[str, Any], place: str, default: Any) -> Any:
+    for name in place.split("."):
+        if name not in values:
+            return default
+        values = values[name]
+    return values
+
+
+def _adjust(values: dict[str, Any], place: str, change: Callable[[Any], Any]) -> None:
+    missing = object()
+    value = _get(values, place, missing)
+    if value is not missing:
+        _put(values, place, change(value))
