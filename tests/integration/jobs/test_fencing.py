@@ -1,0 +1,279 @@
+"""What the fencing token promises: an attempt that lost its job writes nothing, whatever it tries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from common.errors import ConflictError, LeaseLostError
+from common.jobs.lease import read_wish, renew
+from common.jobs.queue import (
+    complete,
+    fail,
+    pause,
+    record_event,
+    record_progress,
+    register_artifact,
+    register_checkpoint,
+    release,
+    stopped,
+    transition,
+)
+from common.jobs.reaper import mark_stale
+from common.jobs.retry import Fault
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import ACTIVE, JobStatus, Signal
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+
+OWNER_WRITES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+    (transition, (S.STARTING,), {}),
+    (complete, (), {}),
+    (pause, (), {}),
+    (release, (), {}),
+    (stopped, (), {}),
+    (fail, (Fault.USER_ERROR, "boom"), {}),
+    (record_event, ("resume_inexact",), {}),
+    (record_progress, (), {"step": 1}),
+    (register_checkpoint, (), {"name": "step-1", "step": 1, "sha256": "00"}),
+    (register_artifact, (), {"name": "model.pth", "kind": "model"}),
+    (renew, (), {}),
+    (read_wish, (), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("write", "arguments", "named"), OWNER_WRITES, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_an_old_attempt_writes_nothing(
+    desk: Desk, write: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    job_id = desk.bring(S.PROVISIONING)
+    desk.do(release, job_id, 1)
+    second = desk.claim("worker-2")
+    assert second is not None and second.attempt == 2
+    events = desk.history(job_id)
+    row = desk.sql("SELECT to_jsonb(jobs) FROM jobs")
+    with pytest.raises(LeaseLostError):
+        desk.do(write, job_id, 1, *arguments, **named)
+    assert desk.sql("SELECT to_jsonb(jobs) FROM jobs") == row
+    assert desk.history(job_id) == events
+    assert desk.sql("SELECT count(*) FROM checkpoints") == 0
+
+
+def test_a_deleted_job_is_a_lost_lease(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.sql("DELETE FROM experiments")
+    with pytest.raises(LeaseLostError):
+        desk.do(complete, job_id, 1)
+    assert desk.sql("SELECT count(*) FROM job_events") == 0
+
+
+def test_the_straight_way_is_written_step_by_step(desk: Desk) -> None:
+    job_id = desk.bring(S.COMPLETING)
+    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    job = desk.job(job_id)
+    assert (job.lease_owner, job.lease_expires_at) == (None, None)
+    assert job.finished_at is not None
+    assert [(before, after) for _, before, after in desk.history(job_id)] == [
+        (None, "pending"),
+        ("pending", "provisioning"),
+        ("provisioning", "starting"),
+        ("starting", "running"),
+        ("running", "completing"),
+        ("completing", "completed"),
+    ]
+
+
+def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.do(transition, job_id, 1, S.RUNNING)
+    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    events = desk.history(job_id)
+    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    assert desk.history(job_id) == events
+    other = desk.bring(S.RUNNING)
+    assert [desk.do(release, other, 1), desk.do(release, other, 1)] == [S.PENDING, S.PENDING]
+
+
+def test_a_move_outside_the_table_is_refused(desk: Desk) -> None:
+    job_id = desk.bring(S.PROVISIONING)
+    with pytest.raises(ValueError, match="from provisioning to completed"):
+        desk.do(transition, job_id, 1, S.COMPLETED)
+    assert desk.status(job_id) == "provisioning"
+
+
+def test_stop_beats_a_natural_end(desk: Desk) -> None:
+    job_id = desk.bring(S.COMPLETING)
+    desk.do(request_signal, job_id, Signal.STOP)
+    with pytest.raises(ConflictError, match="stopped"):
+        desk.do(transition, job_id, 1, S.COMPLETED)
+    assert desk.do(complete, job_id, 1) == S.CANCELLED
+    assert desk.history(job_id)[-2:] == [("stopping", "completing", "stopping"), ("cancelled", "stopping", "cancelled")]
+
+
+@pytest.mark.parametrize("end", [release, pause])
+def test_stop_beats_leaving_the_job_behind(desk: Desk, end: Callable[..., Any]) -> None:
+    job_id = desk.bring(S.RUNNING, checkpoint=True)
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    desk.do(cancel, job_id)
+    assert desk.do(end, job_id, 1) == S.CANCELLED
+
+
+def test_pause_needs_the_wish_and_a_checkpoint(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    with pytest.raises(ConflictError, match="wish is run"):
+        desk.do(transition, job_id, 1, S.PAUSED)
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    with pytest.raises(ConflictError, match="no checkpoint"):
+        desk.do(transition, job_id, 1, S.PAUSED)
+    desk.do(register_checkpoint, job_id, 1, name="step-9", step=9, sha256="00")
+    assert desk.do(pause, job_id, 1) == S.PAUSED
+
+
+def test_a_withdrawn_pause_goes_back_to_the_queue(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING, checkpoint=True)
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    desk.do(request_signal, job_id, Signal.RESUME)
+    assert desk.do(pause, job_id, 1) == S.PENDING
+    assert desk.claim() is not None
+
+
+def test_a_drained_job_that_was_to_pause_is_paused(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING, checkpoint=True)
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    assert desk.do(release, job_id, 1) == S.PAUSED
+
+
+@pytest.mark.parametrize("status", sorted(ACTIVE - {S.STOPPING}))
+def test_a_drain_frees_the_job_from_everywhere(desk: Desk, status: JobStatus) -> None:
+    job_id = desk.bring(status)
+    assert desk.do(release, job_id, 1, reason="drain") == S.PENDING
+    job = desk.job(job_id)
+    assert (job.attempt, job.lease_owner, job.infra_restarts, job.user_failures) == (1, None, 0, 0)
+
+
+def test_user_errors_fail_at_once_and_say_why(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    assert (
+        desk.do(fail, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=desk.settings) == S.FAILED
+    )
+    job = desk.job(job_id)
+    assert (job.error_code, job.error_message) == ("cuda_out_of_memory", "lower training.micro_batch_size")
+    assert (job.user_failures, job.infra_restarts) == (1, 0)
+
+
+def test_the_third_lost_attempt_without_a_new_checkpoint_fails(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    outcomes = [desk.do(fail, job_id, 1, Fault.OOM_KILLED, "killed", settings=desk.settings)]
+    for attempt in (2, 3):
+        desk.sql("UPDATE jobs SET not_before = NULL")
+        assert desk.claim() is not None
+        outcomes.append(desk.do(fail, job_id, attempt, Fault.OOM_KILLED, "killed", settings=desk.settings))
+    assert outcomes == [S.PENDING, S.PENDING, S.FAILED]
+    assert desk.job(job_id).error_code == "out_of_memory"
+
+
+def test_only_a_checkpoint_further_on_gives_the_budget_back(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING, checkpoint=True)  # at step 5
+    desk.sql("UPDATE jobs SET infra_restarts = 2")
+    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="11")
+    assert desk.job(job_id).infra_restarts == 2
+    reference = desk.do(register_checkpoint, job_id, 1, name="step-6", step=6, sha256="22")
+    job = desk.job(job_id)
+    assert (job.infra_restarts, job.checkpoint_step, job.checkpoint_ref) == (0, 6, reference)
+    assert reference == f"{job.experiment_id}/checkpoints/step-6"
+    assert desk.sql("SELECT sha256 FROM checkpoints WHERE name = 'checkpoints/step-5'") == "11"
+
+
+def test_progress_is_shown_without_an_event(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    before = desk.history(job_id)
+    desk.do(record_progress, job_id, 1, step=3, total_steps=10, eta_seconds=7.5, phase="training")
+    job = desk.job(job_id)
+    assert (job.progress_step, job.progress_total_steps, job.progress_eta_seconds) == (3, 10, 7.5)
+    assert job.progress_phase == "training"
+    assert desk.history(job_id) == before
+
+
+def test_renewal_extends_the_lease_and_brings_the_wish(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, -1.0)
+    desk.do(cancel, job_id)
+    renewal = desk.do(renew, job_id, 1, desk.settings)
+    assert (renewal.healed, renewal.desired_state, renewal.wish.cancel_requested) == (False, "stop", True)
+    assert 0 <= renewal.wish.since_seconds < 30
+    assert 50 < desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs") <= 60
+
+
+def test_an_expired_lease_nobody_judged_yet_can_be_renewed(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, 3600)
+    assert desk.do(renew, job_id, 1, desk.settings).healed is False
+
+
+def test_the_same_owner_heals_within_the_quarantine(desk: Desk) -> None:
+    job_id = desk.bring(S.COMPLETING)
+    desk.lapse(job_id, 5)
+    assert desk.do(mark_stale) == 1
+    assert desk.status(job_id) == "stale"
+    assert desk.do(renew, job_id, 1, desk.settings).healed is True
+    assert desk.history(job_id)[-2:] == [("stale", "completing", "stale"), ("healed", "stale", "completing")]
+
+
+def test_another_write_of_the_owner_heals_too(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, 5)
+    desk.do(mark_stale)
+    assert desk.do(complete, job_id, 1) == S.COMPLETED
+
+
+def test_after_the_quarantine_the_reaper_has_the_say(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, desk.settings.quarantine_seconds + 1)
+    desk.do(mark_stale)
+    with pytest.raises(LeaseLostError):
+        desk.do(renew, job_id, 1, desk.settings)
+    assert desk.status(job_id) == "stale"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE jobs SET status = 'pending', finished_at = NULL",
+        "UPDATE jobs SET status = 'failed', error_code = 'x'",
+        "UPDATE jobs SET attempt = attempt - 1",
+        "UPDATE jobs SET type = 'rl-training'",
+        "UPDATE jobs SET lease_owner = 'x', lease_expires_at = now()",
+        "UPDATE jobs SET priority = 101",
+        "UPDATE jobs SET desired_state = 'stop'",
+        "INSERT INTO job_events (job_id, attempt, event, actor, to_status)"
+        " SELECT id, 1, 'failed', 'api', 'failed' FROM jobs",
+    ],
+)
+def test_the_database_itself_refuses_to_break_the_rules(desk: Desk, statement: str) -> None:
+    desk.bring(S.COMPLETED)
+    with pytest.raises(IntegrityError):
+        desk.sql(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE jobs SET status = 'paused', lease_owner = NULL, lease_expires_at = NULL",
+        "UPDATE jobs SET lease_owner = NULL",
+        "UPDATE jobs SET status = 'stale'",
+        "UPDATE jobs SET status = 'stopping'",
+        "UPDATE jobs SET status = 'gone'",
+        "UPDATE jobs SET status = 'completed', lease_owner = NULL, lease_expires_at = NULL",
+        "UPDATE jobs SET status = 'pending'",
+    ],
+)
+def test_a_running_row_cannot_be_half_moved(desk: Desk, statement: str) -> None:
+    desk.bring(S.RUNNING)
+    with pytest.raises(IntegrityError):
+        desk.sql(statement)

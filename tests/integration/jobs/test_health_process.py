@@ -1,0 +1,100 @@
+"""The health process as it is run: it relays, reaps, beats, survives the loss of its servers, and stops on SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from common.config import PROJECT_ROOT
+from common.jobs.publisher import HEARTBEAT_KEY
+from common.jobs.status import JobStatus
+from common.metrics import keys
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+
+
+def environment(database_url: str, redis_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "TIDAL_DATABASE_URL": database_url,
+        "TIDAL_REDIS_URL": redis_url,
+        "TIDAL_REAPER_SECONDS": "0.2",
+        "TIDAL_REAPER_CONTACT_SECONDS": "0.5",
+        "TIDAL_QUARANTINE_SECONDS": "0.5",
+    }
+
+
+@pytest.fixture
+def health(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.health"], cwd=PROJECT_ROOT, env=environment(database_url, redis_url)
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def next_status(client: redis.Redis, last: str, wanted: str) -> str:
+    """Read the jobs' stream from `last` until a job-update with `wanted`; returns its position."""
+    while True:
+        answer: Any = client.xread({keys.JOBS_STREAM: last}, block=9000, count=1)
+        assert answer, f"no job-update with {wanted}"
+        ((last, fields),) = answer[0][1]
+        if f'"status": "{wanted}"' in fields["data"]:
+            return last
+
+
+def test_it_relays_reaps_beats_and_stops(
+    desk: Desk, health: subprocess.Popen[bytes], redis_client: redis.Redis
+) -> None:
+    job_id = desk.bring(S.RUNNING)
+    position = next_status(redis_client, "0", "running")
+    desk.lapse(job_id, 1)
+    position = next_status(redis_client, position, "stale")
+    next_status(redis_client, position, "pending")
+    beat: Any = redis_client.hgetall(HEARTBEAT_KEY)
+    assert (beat["pid"], beat["database"]) == (str(health.pid), "ok")
+    assert 0 < redis_client.ttl(HEARTBEAT_KEY) < 60
+    health.send_signal(signal.SIGTERM)
+    assert health.wait(timeout=10) == 0
+
+
+def test_it_survives_the_loss_of_every_connection(
+    desk: Desk, health: subprocess.Popen[bytes], redis_client: redis.Redis
+) -> None:
+    desk.submit()
+    position = next_status(redis_client, "0", "pending")
+    with desk.sessions.begin() as session:
+        cut = session.scalars(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'tidal-health' AND datname = current_database()"
+            )
+        ).all()
+    assert len(cut) >= 1
+    redis_client.client_kill_filter(_type="normal", skipme=True)
+    desk.claim()
+    next_status(redis_client, position, "provisioning")
+    assert health.poll() is None
+
+
+def test_an_unmigrated_database_ends_it_with_the_remedy(empty_database_url: str, redis_url: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "services.health"],
+        cwd=PROJECT_ROOT,
+        env=environment(empty_database_url, redis_url),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert finished.returncode == 1
+    assert "tidal db migrate" in finished.stderr

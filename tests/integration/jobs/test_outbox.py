@@ -1,0 +1,189 @@
+"""The outbox: everything committed is published, in order, even when Redis or a relay fails in between."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from common.errors import UnavailableError
+from common.jobs.outbox import prune, publish_after_commit, relay, waiting
+from common.jobs.publisher import DOORBELL_TASK, RedisPublisher
+from common.jobs.queue import complete
+from common.jobs.signals import request_signal
+from common.jobs.status import JobStatus, Signal
+from common.metrics import keys
+from services.health.outbox_relay import OutboxRelay
+from services.local.servers import free_port
+from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.recorder import RecordingPublisher
+
+S = JobStatus
+
+
+def documents(client: redis.Redis, stream: str) -> list[dict[str, Any]]:
+    entries: Any = client.xrange(stream)
+    assert {fields["event"] for _, fields in entries} <= {"job-update"}
+    return [json.loads(fields["data"]) for _, fields in entries]
+
+
+def test_a_job_life_reaches_its_three_streams_in_order(
+    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.do(complete, job_id, 1)
+    publisher = RedisPublisher(redis_url)
+    assert relay(engine, publisher) > 0
+    assert relay(engine, publisher) == 0
+    publisher.close()
+    statuses = ["pending", "provisioning", "starting", "running", "completing", "completed"]
+    for stream in (keys.JOBS_STREAM, keys.job_stream(job_id), keys.experiment_stream(desk.job(job_id).experiment_id)):
+        assert [document["status"] for document in documents(redis_client, stream)] == statuses
+    last = documents(redis_client, keys.JOBS_STREAM)[-1]
+    assert (last["id"], last["attempt"], last["event"]) == (job_id, 1, "completed")
+    assert last["finishedAt"].endswith("Z")
+    assert 0 < redis_client.ttl(keys.job_stream(job_id)) <= 3600
+    assert redis_client.ttl(keys.JOBS_STREAM) == -1
+
+
+def test_a_doorbell_is_a_celery_message_with_the_queue_name_only(
+    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+) -> None:
+    desk.submit()
+    publisher = RedisPublisher(redis_url)
+    relay(engine, publisher)
+    assert publisher.waiting("training") == 1
+    raw: Any = redis_client.lindex("training", 0)
+    message = json.loads(raw)
+    assert message["headers"]["task"] == DOORBELL_TASK
+    assert message["headers"]["argsrepr"] == "['training']"
+    publisher.close()
+
+
+def test_a_repeated_row_adds_nothing(desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis) -> None:
+    job_id = desk.submit()
+    publisher = RedisPublisher(redis_url)
+    relay(engine, publisher)
+    desk.sql("UPDATE outbox SET published_at = NULL WHERE kind = 'job-update'")  # the commit of the relay was lost
+    assert relay(engine, publisher) == 1
+    assert len(documents(redis_client, keys.job_stream(job_id))) == 1
+    publisher.close()
+
+
+def test_a_wish_reaches_the_channel(desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis) -> None:
+    job_id = desk.bring(S.RUNNING)
+    publisher = RedisPublisher(redis_url)
+    relay(engine, publisher)
+    with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe(keys.WISHES_CHANNEL)
+        channel.get_message(timeout=5)
+        desk.do(request_signal, job_id, Signal.STOP)
+        publish_after_commit(engine, publisher)
+        message: Any = channel.get_message(timeout=5)
+    assert message["data"] == job_id
+    publisher.close()
+
+
+def test_an_uncommitted_change_is_not_published(desk: Desk, engine: Engine) -> None:
+    job_id = desk.bring(S.RUNNING)
+    publisher = RecordingPublisher()
+    relay(engine, publisher)
+    publisher.forget()
+    with desk.sessions() as session:
+        request_signal(session, job_id, Signal.STOP)
+        assert relay(engine, publisher) == 0
+        session.rollback()
+    assert relay(engine, publisher) == 0
+    assert publisher.updates == []
+
+
+def test_what_failed_in_the_middle_is_published_later_and_once(desk: Desk, engine: Engine) -> None:
+    for _ in range(5):
+        desk.submit()
+    publisher = RecordingPublisher()
+    publisher.fail_after = 3
+    with pytest.raises(UnavailableError):
+        relay(engine, publisher)
+    publisher.fail_after = None
+    assert relay(engine, publisher) == 7
+    ids = [row for row, _, _ in publisher.updates]
+    assert ids == sorted(set(ids)) and len(ids) == 5
+    assert len(publisher.bells) == 5
+
+
+def test_redis_away_does_not_hurt_the_request(desk: Desk, engine: Engine) -> None:
+    publisher = RedisPublisher(f"redis://127.0.0.1:{free_port()}/0", timeout=1)
+    desk.submit()
+    publish_after_commit(engine, publisher)
+    rows, age = desk.do(waiting)
+    assert rows == 2 and 0 <= age < 60
+    publisher.close()
+
+
+def test_of_two_relays_one_publishes_and_the_waiting_one_sees_the_rest(desk: Desk, engine: Engine) -> None:
+    desk.submit()
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(RecordingPublisher):
+        def ring(self, queue: str) -> None:
+            super().ring(queue)
+            entered.set()
+            assert leave.wait(30)
+
+    slow, other = Slow(), RecordingPublisher()
+    holder = threading.Thread(target=relay, args=(engine, slow))
+    holder.start()
+    assert entered.wait(30)
+    assert relay(engine, other) == 0
+    late = desk.submit()  # not in the holder's view
+    waiter = threading.Thread(target=relay, args=(engine, other), kwargs={"wait": True})
+    waiter.start()
+    leave.set()
+    holder.join(30)
+    waiter.join(30)
+    assert [document["id"] for _, document, _ in other.updates] == [late]
+
+
+def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, engine: Engine) -> None:
+    class Timed(RecordingPublisher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.came = threading.Event()
+
+        def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
+            super().update(outbox_id, document, final=final)
+            self.came.set()
+
+    publisher, stop = Timed(), threading.Event()
+    relayer = OutboxRelay(engine, publisher, stop, poll_seconds=5.0)
+    thread = threading.Thread(target=relayer.run)
+    thread.start()
+    delays = []
+    desk.submit()
+    assert publisher.came.wait(30)  # it listens now
+    for _ in range(7):
+        publisher.came.clear()
+        desk.submit()
+        began = time.perf_counter()
+        assert publisher.came.wait(4), "woken by the poll, not by the commit"
+        delays.append(time.perf_counter() - began)
+    stop.set()
+    desk.submit()  # wakes it so that it sees `stop`
+    thread.join(10)
+    assert not thread.is_alive()
+    assert sorted(delays)[3] < 0.25
+
+
+def test_published_rows_are_pruned_after_a_while(desk: Desk, engine: Engine) -> None:
+    desk.submit()
+    relay(engine, RecordingPublisher())
+    desk.submit()
+    assert desk.do(prune) == 0
+    desk.sql("UPDATE outbox SET published_at = now() - interval '2 hours' WHERE published_at IS NOT NULL")
+    assert desk.do(prune) == 2
+    assert desk.do(waiting)[0] == 2

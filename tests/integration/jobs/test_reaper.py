@@ -1,0 +1,221 @@
+"""The reaper: it acts only after the lease lapsed, waits out the quarantine, minds wish and budget, and acts alone."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, text
+
+from common.errors import LeaseLostError, UnavailableError
+from common.jobs.lease import renew
+from common.jobs.locks import SWEEP
+from common.jobs.queue import complete, register_checkpoint
+from common.jobs.reaper import Contact, reap
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import ACTIVE, JobStatus, Signal
+from common.jobs.sweep import sweep
+from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.recorder import RecordingPublisher
+
+S = JobStatus
+
+
+@pytest.fixture
+def quiet() -> RecordingPublisher:
+    return RecordingPublisher()
+
+
+def age(desk: Desk, job_id: str) -> None:
+    """Put the end of the lease before the quarantine."""
+    desk.lapse(job_id, desk.settings.quarantine_seconds + 1)
+
+
+@pytest.mark.parametrize("status", sorted(ACTIVE - {S.STOPPING}))
+def test_a_lost_worker_costs_one_restart(desk: Desk, status: JobStatus) -> None:
+    job_id = desk.bring(status)
+    desk.do(reap, desk.settings)
+    assert desk.status(job_id) == status  # the lease holds
+    desk.lapse(job_id, 5)
+    assert desk.do(reap, desk.settings).stale == 1
+    assert desk.do(reap, desk.settings).requeued == 0  # quarantine
+    age(desk, job_id)
+    assert desk.do(reap, desk.settings).requeued == 1
+    job = desk.job(job_id)
+    assert (job.status, job.attempt, job.infra_restarts, job.lease_owner) == ("pending", 1, 1, None)
+    assert desk.history(job_id)[-2:] == [("stale", status, "stale"), ("restarted", "stale", "pending")]
+    again = desk.claim("worker-2")
+    assert again is not None and (again.id, again.attempt) == (job_id, 2)
+    with pytest.raises(LeaseLostError):
+        desk.do(complete, job_id, 1)
+
+
+def test_a_lost_job_that_was_to_stop_is_cancelled(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.do(request_signal, job_id, Signal.STOP)
+    age(desk, job_id)
+    assert desk.do(reap, desk.settings).cancelled == 1
+    assert desk.history(job_id)[-1] == ("cancelled", "stale", "cancelled")
+
+
+def test_a_stop_during_the_quarantine_is_minded(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, 1)
+    desk.do(reap, desk.settings)
+    desk.do(cancel, job_id)
+    age(desk, job_id)
+    desk.do(reap, desk.settings)
+    assert desk.status(job_id) == "cancelled"
+
+
+def lose(desk: Desk, job_id: str) -> str:
+    desk.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
+    assert desk.claim() is not None
+    age(desk, job_id)
+    desk.do(reap, desk.settings)
+    return desk.status(job_id)
+
+
+def test_the_third_lost_worker_is_one_too_many(desk: Desk) -> None:
+    job_id = desk.submit()
+    assert [lose(desk, job_id) for _ in range(3)] == ["pending", "pending", "failed"]
+    job = desk.job(job_id)
+    assert (job.error_code, job.attempt, job.infra_restarts) == ("worker_lost", 3, 3)
+    assert job.error_message is not None and "3 times" in job.error_message
+
+
+def test_progress_between_losses_keeps_the_job_alive(desk: Desk) -> None:
+    job_id = desk.submit()
+    for attempt in range(1, 6):
+        desk.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
+        assert desk.claim() is not None
+        desk.do(register_checkpoint, job_id, attempt, name=f"step-{attempt}", step=attempt, sha256="00")
+        age(desk, job_id)
+        desk.do(reap, desk.settings)
+        assert desk.status(job_id) == "pending"
+
+
+def test_a_renewal_in_time_keeps_the_reaper_away(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, 1)
+    desk.do(renew, job_id, 1, desk.settings)
+    assert desk.do(reap, desk.settings).stale == 0
+
+
+def test_a_row_the_owner_is_writing_is_left_alone(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.lapse(job_id, 3600)
+    with desk.sessions.begin() as owner:
+        owner.execute(text("SELECT 1 FROM jobs FOR UPDATE"))
+        assert desk.do(reap, desk.settings).stale == 0
+    assert desk.do(reap, desk.settings).stale == 1
+
+
+def test_of_two_sweeps_one_acts(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+    job_id = desk.bring(S.RUNNING)
+    age(desk, job_id)
+    settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
+    with engine.begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SWEEP})
+        assert sweep(engine, quiet, settings).acted is False
+    assert desk.status(job_id) == "running"
+    gate = threading.Barrier(4)
+
+    def one(_: int) -> int:
+        gate.wait()
+        return sweep(engine, quiet, settings).reaped.requeued
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(one, range(4))) == 1
+    assert [event for event, _, _ in desk.history(job_id)].count("restarted") == 1
+
+
+def test_a_sweep_killed_in_the_middle_leaves_no_trace_and_no_lock(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
+    job_id = desk.bring(S.RUNNING)
+    age(desk, job_id)
+    with engine.connect() as victim, engine.begin() as killer:
+        pid = victim.scalar(text("SELECT pg_backend_pid()"))
+        victim.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SWEEP})
+        victim.execute(text("UPDATE jobs SET updated_at = now()"))
+        killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        victim.invalidate()
+    settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
+    assert sweep(engine, quiet, settings).reaped.requeued == 1
+
+
+class Clock:
+    """Monotonic seconds, moved by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
+    job_id = desk.bring(S.RUNNING)
+    age(desk, job_id)
+    clock = Clock()
+    contact = Contact(clock)
+    for wait, settled in ((0.0, False), (19.0, False), (1.0, True)):
+        clock.now += wait
+        assert (sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 1) is settled
+    desk.do(cancel, job_id)
+    second = desk.bring(S.RUNNING, "rl-training")
+    age(desk, second)
+    contact.lost()
+    assert sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
+    desk.do(renew, second, 1, desk.settings)  # the owner gets its chance
+    clock.now += 20
+    assert sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
+    assert desk.status(second) == "running"
+
+
+def test_pending_jobs_whose_doorbell_got_lost_are_rung_again(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
+    for _ in range(50):
+        desk.submit("evaluation")
+    sweep(engine, quiet, desk.settings)
+    quiet.forget()  # FLUSHALL
+    assert sweep(engine, quiet, desk.settings).rung == 0  # too early to call them lost
+    desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
+    assert sweep(engine, quiet, desk.settings).rung == 4  # as many as may run at once
+    assert quiet.bells == ["training"] * 4
+    assert sweep(engine, quiet, desk.settings).rung == 0  # they still lie there
+
+
+def test_a_job_that_becomes_due_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+    desk.submit()
+    sweep(engine, quiet, desk.settings)
+    quiet.forget()
+    desk.sql("UPDATE jobs SET not_before = now() + interval '1 hour', updated_at = now() - interval '1 hour'")
+    assert sweep(engine, quiet, desk.settings).rung == 0
+    desk.sql("UPDATE jobs SET not_before = now() - interval '1 second'")
+    assert sweep(engine, quiet, desk.settings).rung == 1
+
+
+def test_nothing_is_rung_for_a_type_at_its_limit(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+    desk.bring(S.RUNNING)
+    desk.submit()
+    desk.sql("UPDATE jobs SET updated_at = now() - interval '1 hour'")
+    quiet.forget()
+    sweep(engine, quiet, desk.settings)
+    quiet.forget()
+    assert sweep(engine, quiet, desk.settings).rung == 0
+
+
+def test_reaping_goes_on_while_redis_is_away(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+    job_id = desk.bring(S.RUNNING)
+    age(desk, job_id)
+    quiet.trouble = UnavailableError("Redis does not answer")
+    settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
+    report = sweep(engine, quiet, settings)
+    assert (report.reaped.requeued, report.published) == (1, 0)
+    quiet.trouble = None
+    assert sweep(engine, quiet, settings).published > 0

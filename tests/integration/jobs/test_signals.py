@@ -1,0 +1,147 @@
+"""Signals by status: the table of the specification, every cell of it, and what each leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from common.db import Outbox
+from common.errors import ConflictError, NotFoundError
+from common.jobs.queue import register_checkpoint, transition
+from common.jobs.reaper import mark_stale
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import JobStatus, Signal
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+
+# Straight from the specification: pending: stop; provisioning, starting: stop, pause; running: all; completing: stop;
+# paused: resume, stop; stale: recorded; anything else 409. The value is the status after the signal.
+ACCEPTED = {
+    (S.PENDING, Signal.STOP): S.CANCELLED,
+    (S.PROVISIONING, Signal.STOP): S.PROVISIONING,
+    (S.PROVISIONING, Signal.PAUSE): S.PROVISIONING,
+    (S.STARTING, Signal.STOP): S.STARTING,
+    (S.STARTING, Signal.PAUSE): S.STARTING,
+    (S.RUNNING, Signal.STOP): S.RUNNING,
+    (S.RUNNING, Signal.PAUSE): S.RUNNING,
+    (S.RUNNING, Signal.COMPLETE): S.RUNNING,
+    (S.RUNNING, Signal.RESUME): S.RUNNING,
+    (S.COMPLETING, Signal.STOP): S.COMPLETING,
+    (S.PAUSED, Signal.RESUME): S.PENDING,
+    (S.PAUSED, Signal.STOP): S.CANCELLED,
+    (S.STALE, Signal.STOP): S.STALE,
+    (S.STALE, Signal.PAUSE): S.STALE,
+    (S.STALE, Signal.COMPLETE): S.STALE,
+    (S.STALE, Signal.RESUME): S.STALE,
+}
+
+
+def in_status(desk: Desk, status: JobStatus) -> str:
+    if status is S.STALE:
+        job_id = desk.bring(S.RUNNING)
+        desk.lapse(job_id)
+        desk.do(mark_stale)
+        return job_id
+    if status is S.FAILED:
+        job_id = desk.bring(S.RUNNING)
+        desk.do(transition, job_id, 1, S.FAILED, error_code="user_error")
+        return job_id
+    return desk.bring(status)
+
+
+@pytest.mark.parametrize("status", list(S))
+def test_signals_by_status(desk: Desk, status: JobStatus) -> None:
+    for signal in Signal:
+        job_id = in_status(desk, status)
+        assert desk.status(job_id) == status
+        events = len(desk.history(job_id))
+        if (status, signal) in ACCEPTED:
+            job = desk.do(request_signal, job_id, signal)
+            assert job.status == desk.status(job_id) == ACCEPTED[status, signal]
+            expected = {"pause": "pause", "resume": "run", "complete": "complete", "stop": "stop"}[signal]
+            assert desk.job(job_id).desired_state == expected
+            assert len(desk.history(job_id)) == events + (signal is not Signal.RESUME or status is S.PAUSED)
+        else:
+            with pytest.raises(ConflictError, match=status) as caught:
+                desk.do(request_signal, job_id, signal)
+            assert caught.value.errors == [{"location": "status", "message": status}]
+            assert len(desk.history(job_id)) == events
+        desk.sql("DELETE FROM experiments")
+
+
+def test_wishes_only_become_more_severe_except_pause_to_run(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    for signal in (Signal.PAUSE, Signal.RESUME, Signal.PAUSE, Signal.COMPLETE):
+        desk.do(request_signal, job_id, signal)
+    for milder in (Signal.PAUSE, Signal.RESUME):
+        with pytest.raises(ConflictError, match="complete"):
+            desk.do(request_signal, job_id, milder)
+    desk.do(request_signal, job_id, Signal.STOP)
+    with pytest.raises(ConflictError, match="stop"):
+        desk.do(request_signal, job_id, Signal.COMPLETE)
+    assert desk.job(job_id).desired_state == "stop"
+
+
+def test_repeating_a_wish_changes_nothing(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    first = desk.do(request_signal, job_id, Signal.STOP).desired_at
+    events = desk.history(job_id)
+    assert desk.do(request_signal, job_id, Signal.STOP).desired_at == first
+    assert desk.history(job_id) == events
+
+
+def test_cancel_hardens_a_stop_without_giving_new_grace(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    first = desk.do(request_signal, job_id, Signal.STOP).desired_at
+    desk.do(transition, job_id, 1, S.STOPPING)
+    job = desk.do(cancel, job_id)
+    assert (job.cancel_requested, job.desired_at) == (True, first)
+
+
+@pytest.mark.parametrize("status", [S.PENDING, S.PAUSED])
+def test_cancel_ends_a_job_nobody_holds_at_once(desk: Desk, status: JobStatus) -> None:
+    job_id = desk.bring(status)
+    assert desk.do(cancel, job_id).status == S.CANCELLED
+    assert desk.history(job_id)[-1] == ("cancelled", status, "cancelled")
+
+
+@pytest.mark.parametrize("status", [S.COMPLETED, S.CANCELLED])
+def test_cancel_of_an_ended_job_is_a_conflict(desk: Desk, status: JobStatus) -> None:
+    job_id = desk.bring(status)
+    with pytest.raises(ConflictError, match=status):
+        desk.do(cancel, job_id)
+
+
+def test_a_job_without_checkpoints_takes_stop_only(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING, "evaluation")
+    for signal in (Signal.PAUSE, Signal.COMPLETE):
+        with pytest.raises(ConflictError, match="takes stop only"):
+            desk.do(request_signal, job_id, signal)
+    assert desk.do(request_signal, job_id, Signal.STOP).desired_state == "stop"
+
+
+def test_a_changed_wish_is_pushed_to_the_owner_and_announced(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.sql("DELETE FROM outbox")
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    with desk.sessions() as session:
+        rows = [(row.kind, row.payload.get("desiredState")) for row in session.scalars(select(Outbox))]
+    assert sorted(rows, key=str) == [("job-update", "pause"), ("wish", None)]
+
+
+def test_a_resumed_job_is_claimed_again_with_its_checkpoint(desk: Desk) -> None:
+    job_id = desk.bring(S.PAUSED)
+    desk.do(request_signal, job_id, Signal.RESUME)
+    job = desk.claim("worker-2")
+    assert job is not None
+    assert (job.id, job.attempt, job.desired_state, job.checkpoint_step) == (job_id, 2, "run", 5)
+    desk.do(transition, job_id, 2, S.STARTING)
+    desk.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="00")
+
+
+def test_a_job_that_is_not_there(desk: Desk) -> None:
+    with pytest.raises(NotFoundError, match="job_none"):
+        desk.do(request_signal, "job_none", Signal.STOP)
+    with pytest.raises(NotFoundError):
+        desk.do(cancel, "job_none")

@@ -1,0 +1,124 @@
+"""The table of transitions is the one of the specification, and its invariants hold for every pair."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import pytest
+
+from common.db.models import job as table
+from common.jobs.status import (
+    ACTIVE,
+    LEASED,
+    LIVE,
+    TERMINAL,
+    TRANSITIONS,
+    DesiredState,
+    JobStatus,
+    Signal,
+    Writer,
+    may_move,
+    refusal,
+    wish_after,
+)
+
+S = JobStatus
+D = DesiredState
+
+# The specification, line by line, in its own words.
+SPECIFICATION = """
+pending → cancelled: api
+pending → provisioning: claimer
+provisioning → starting → running: owner
+running → completing → completed: owner
+running → paused: owner
+paused → pending: api
+paused → cancelled: api
+active → stopping → cancelled: owner
+active → pending: owner
+active → failed: owner
+active → stale: reaper
+stale → active: owner
+stale → pending: reaper
+stale → cancelled: reaper
+stale → failed: reaper
+"""
+ACTIVE_WORDS = ["provisioning", "starting", "running", "completing", "stopping"]
+
+
+def specified() -> set[tuple[str, str, str]]:
+    triples: set[tuple[str, str, str]] = set()
+    for line in SPECIFICATION.strip().splitlines():
+        way, writer = line.split(": ")
+        stations = [ACTIVE_WORDS if word == "active" else [word] for word in way.split(" → ")]
+        for sources, targets in pairwise(stations):
+            triples |= {(a, b, writer) for a, b in product(sources, targets) if a != b}
+    return triples
+
+
+def test_the_table_is_the_specification() -> None:
+    assert {(a, b, writer) for (a, b), writers in TRANSITIONS.items() for writer in writers} == specified()
+
+
+def test_nothing_leaves_a_terminal_status() -> None:
+    assert not [pair for pair in TRANSITIONS if pair[0] in TERMINAL]
+
+
+def test_the_api_writes_only_where_no_lease_exists_and_the_reaper_only_where_one_was() -> None:
+    for (source, _), writers in TRANSITIONS.items():
+        if Writer.API in writers or Writer.CLAIMER in writers:
+            assert source not in LEASED
+        if Writer.REAPER in writers:
+            assert source in LEASED
+
+
+def test_every_live_status_can_reach_every_terminal_one() -> None:
+    for start in LIVE:
+        reached, edge = {start}, {start}
+        while edge:
+            edge = {target for source, target in TRANSITIONS if source in edge} - reached
+            reached |= edge
+        assert reached >= TERMINAL, start
+
+
+def test_the_tables_of_the_database_hold_the_same_names() -> None:
+    assert set(table.STATUSES) == set(S)
+    assert set(table.ACTIVE) == ACTIVE
+    assert set(table.TERMINAL) == TERMINAL
+    assert set(table.DESIRED) == set(D)
+
+
+def test_may_move_asks_for_the_writer() -> None:
+    assert may_move(S.PENDING, S.PROVISIONING, Writer.CLAIMER)
+    assert not may_move(S.PENDING, S.PROVISIONING, Writer.OWNER)
+
+
+WORTH = {D.RUN: 0, D.PAUSE: 1, D.COMPLETE: 2, D.STOP: 3}
+MEANS = {Signal.RESUME: D.RUN, Signal.PAUSE: D.PAUSE, Signal.COMPLETE: D.COMPLETE, Signal.STOP: D.STOP}
+
+
+@pytest.mark.parametrize(("present", "signal"), list(product(D, Signal)))
+def test_wishes_only_become_more_severe(present: DesiredState, signal: Signal) -> None:
+    wanted = MEANS[signal]
+    allowed = WORTH[wanted] >= WORTH[present] or (present, wanted) == (D.PAUSE, D.RUN)
+    assert wish_after(present, signal) == (wanted if allowed else None)
+
+
+@pytest.mark.parametrize(
+    ("target", "desired", "has_checkpoint", "allowed"),
+    [
+        (S.COMPLETED, D.RUN, False, True),
+        (S.COMPLETED, D.COMPLETE, False, True),
+        (S.COMPLETED, D.STOP, True, False),
+        (S.PAUSED, D.PAUSE, True, True),
+        (S.PAUSED, D.PAUSE, False, False),
+        (S.PAUSED, D.RUN, True, False),
+        (S.STOPPING, D.STOP, False, True),
+        (S.STOPPING, D.PAUSE, False, False),
+        (S.CANCELLED, D.RUN, False, False),
+        (S.RUNNING, D.STOP, False, True),
+        (S.PENDING, D.RUN, False, True),
+    ],
+)
+def test_guards_of_the_owner(target: JobStatus, desired: DesiredState, has_checkpoint: bool, allowed: bool) -> None:
+    assert (refusal(target, desired, has_checkpoint=has_checkpoint) is None) is allowed
