@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -28,7 +30,9 @@ class NgramStatistics:
         self.bigram_total = int(bigram_counts.sum())
 
     @classmethod
-    def from_sequences(cls, sequences: Iterable[Sequence[int]], vocab_size: int) -> NgramStatistics:
+    def from_sequences(
+        cls, sequences: Iterable[Sequence[int] | NDArray[np.integer[Any]]], vocab_size: int
+    ) -> NgramStatistics:
         """Count `sequences`. Raises ValueError for an id outside [0, vocab_size)."""
         parts = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
         nothing = np.zeros(0, dtype=np.int64)

@@ -1,0 +1,191 @@
+"""Does the controller beat a constant? Three policies on the same unseen prompts, with intervals.
+
+Learned (deterministic), random (uniform per token) and fixed modulation decode the same prompts with the same random
+numbers, so that differences are paired. An episode counts its mean reward per token. `write_ablation` is the job,
+`run_ablation` the library call. Leaves out: the statistics (`common.rl.comparison`), other baselines than constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.config import RLConfig
+from common.controller import GatingPolicy, pad
+from common.data import Corpus, load_tokenizer
+from common.model import TransformerLM
+from common.rl import export
+from common.rl.comparison import QUANTITIES, compare
+from common.rl.decoder import Decoder
+from common.rl.prompts import ablation_prompts, ngram_statistics
+from common.rl.rewards import reward_weights
+from common.rl.statistics import NgramStatistics
+from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+
+Chooser = Callable[[Tensor, Tensor], Tensor]
+"""Observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
+
+ROWS = 96
+"""Sequences decoded at once."""
+
+
+class _Leave(Exception):
+    """A stop wish met in the middle of an ablation."""
+
+    def __init__(self, request: StopRequest) -> None:
+        super().__init__(request.value)
+        self.request = request
+
+
+def run_ablation(
+    config: RLConfig,
+    model: TransformerLM,
+    policy: GatingPolicy,
+    corpus: Corpus,
+    *,
+    statistics: NgramStatistics | None = None,
+    end_token: int | None = None,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Compare `policy` with random and fixed modulation on validation prompts: the content of ablation_results.json.
+
+    `statistics` are counted from the corpus without; `end_token` is end-of-text without. `on_step(tokens)` hears of
+    every batch step and may raise. Raises ConfigError when episodes do not fit into the context, DataError without
+    usable documents.
+    """
+    if statistics is None:
+        statistics = ngram_statistics(corpus, config, model.config.vocab_size)
+    prompts = ablation_prompts(corpus, config)
+    named = choosers(policy.to(model.device).eval(), config.ablation.fixed_modulation)
+    values = play(
+        model,
+        list(named.values()),
+        prompts,
+        config,
+        statistics,
+        end_token=end_of_text(model) if end_token is None else end_token,
+        seed=config.ablation.seed,
+        on_step=on_step,
+    )
+    source = f"validation documents of {corpus.description}"
+    return compare(dict(zip(named, values, strict=True)), prompts, config, prompt_source=source)
+
+
+def write_ablation(
+    config: RLConfig,
+    model: TransformerLM,
+    policy: GatingPolicy,
+    corpus: Corpus,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    statistics: NgramStatistics | None = None,
+    end_token: int | None = None,
+) -> Outcome:
+    """Run the ablation, write `ablation_results.json`, tell the hooks. Obeys pause, stop and drain between steps."""
+    hooks.phase("ablation")
+
+    def on_step(_: int) -> None:
+        hooks.wait_while_suspended()
+        request = hooks.requested_stop()
+        if request not in (None, StopRequest.COMPLETE):
+            raise _Leave(request)
+
+    try:
+        results = run_ablation(
+            config, model, policy, corpus, statistics=statistics, end_token=end_token, on_step=on_step
+        )
+    except _Leave as leave:
+        return outcome_of(leave.request)
+    hooks.artifact_saved(export.write_ablation(results, directory).name, "ablation")
+    hooks.event("ablation", conclusion=results["conclusion"])
+    return Outcome.COMPLETED
+
+
+def end_of_text(model: TransformerLM) -> int | None:
+    """The id of end-of-text, None when the model's vocabulary does not reach it."""
+    token = load_tokenizer().eot_token
+    return token if token < model.config.vocab_size else None
+
+
+def choosers(policy: GatingPolicy, fixed_modulation: float) -> dict[str, Chooser]:
+    """The compared policies by their name in the results."""
+    return {
+        "learned": lambda seen, _: policy.act(seen, deterministic=True).action,
+        "random": lambda _, noise: noise[:, None],
+        "fixed": lambda seen, _: torch.full((seen.shape[0], 1), fixed_modulation, device=seen.device),
+    }
+
+
+@torch.no_grad()
+def play(
+    model: TransformerLM,
+    policies: Sequence[Chooser],
+    prompts: Sequence[Sequence[int]],
+    config: RLConfig,
+    statistics: NgramStatistics | None,
+    *,
+    end_token: int | None,
+    seed: int,
+    on_step: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float64]:
+    """One episode per prompt and policy: means per token, (policies, prompts, 8) in the order of `QUANTITIES`.
+
+    Prompt i draws its noise from `seed + i`, one number per token for sampling and one for the policy, the same for
+    every policy and batch size. `on_step(tokens)` is called after each batch step and may raise to abandon the run.
+    """
+    length = config.episode.max_length
+    noise = torch.stack(
+        [torch.rand(2, length, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))]
+    ).to(model.device)
+    results = np.zeros((len(policies), len(prompts), len(QUANTITIES)))
+    per_batch = max(ROWS // len(policies), 1)
+    for start in range(0, len(prompts), per_batch):
+        batch = slice(start, min(start + per_batch, len(prompts)))
+        sums = _episodes(model, policies, prompts[batch], noise[batch], config, statistics, end_token, on_step)
+        results[:, batch] = sums.view(len(policies), -1, len(QUANTITIES)).double().cpu().numpy()
+    lengths = results[:, :, -1:]
+    results[:, :, :-1] /= lengths
+    return results
+
+
+def _episodes(
+    model: TransformerLM,
+    policies: Sequence[Chooser],
+    prompts: Sequence[Sequence[int]],
+    noise: Tensor,
+    config: RLConfig,
+    statistics: NgramStatistics | None,
+    end_token: int | None,
+    on_step: Callable[[int], None],
+) -> Tensor:
+    """Sums over the episodes of (policies × prompts) rows, (rows, 8)."""
+    n = len(prompts)
+    rows = n * len(policies)
+    decoder = Decoder(model, config, statistics, rows, end_token=end_token)
+    tokens, lengths = pad(prompts, device=model.device)
+    decoder.start(tokens.repeat(len(policies), 1), lengths.repeat(len(policies)))
+    weights = torch.tensor(reward_weights(config.reward), device=model.device)
+    sums = torch.zeros(rows, len(QUANTITIES), device=model.device)
+    alive = torch.ones(rows, dtype=torch.bool, device=model.device)
+    previous = torch.zeros(rows, 1, device=model.device)
+    for t in range(config.episode.max_length):
+        seen = decoder.observe(torch.full((rows,), t, device=model.device), previous)
+        parts = torch.chunk(seen, len(policies))
+        action = torch.cat([policy(part, noise[:, 1, t]) for policy, part in zip(policies, parts, strict=True)])
+        step = decoder.step(action, noise[:, 0, t].repeat(len(policies)))
+        total = step.components @ weights
+        row = torch.cat([total[:, None], step.components, action, torch.ones_like(action)], dim=1)
+        sums += torch.where(alive[:, None], row, 0.0)
+        alive = alive & ~step.ended
+        previous = action
+        on_step(rows)
+        if model.device.type == "cpu" and not bool(alive.any()):
+            break
+    return sums

@@ -1,0 +1,103 @@
+"""B sequences decoded together: observe, apply a modulation, draw a token, score it, feed it to the model.
+
+The step of training rollouts and of the ablation. Only the `top_k.high` largest entries of a row are ever ordered:
+top-k follows top-p, so no other entry can be drawn. Nothing waits for the device. Leaves out: when episodes end and
+what the next prompt is (`common.rl.environment`), and sliding windows: prompt and episode fit into the context.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.config import RLConfig
+from common.controller import TokenHistory, build_observations, decoding_parameter_rows
+from common.errors import ConfigError
+from common.generation.sampling import sample_tokens
+from common.model import TransformerLM
+from common.rl.rewards import WINDOW, reward_components
+from common.rl.statistics import NgramStatistics
+
+
+class Step(NamedTuple):
+    """What one step did: token (B,) int64, reward components (B, 5), whether the token ended the text (B,) bool."""
+
+    token: Tensor
+    components: Tensor
+    ended: Tensor
+
+
+class Decoder:
+    """State of B sequences on the model's device: history, KV cache, raw logits (B, V) and hidden state (B, D)."""
+
+    def __init__(
+        self,
+        model: TransformerLM,
+        config: RLConfig,
+        statistics: NgramStatistics | None,
+        batch_size: int,
+        *,
+        end_token: int | None,
+    ) -> None:
+        """Raises ConfigError when prompt and episode together exceed the model's context."""
+        self.model = model.eval()
+        self.config = config
+        self.batch_size = batch_size
+        self.device = model.device
+        self.capacity = config.episode.prompt_max_tokens + config.episode.max_length
+        context = model.config.context_length
+        if self.capacity > context:
+            raise ConfigError(
+                f"episode.prompt_max_tokens {config.episode.prompt_max_tokens} + episode.max_length "
+                f"{config.episode.max_length} exceeds the model's context of {context} tokens; "
+                f"use episode.max_length {max(context - config.episode.prompt_max_tokens, 1)} or less"
+            )
+        self.statistics = None if statistics is None else statistics.to(self.device)
+        self.end_token = -1 if end_token is None else end_token
+        self.max_top_k = max(round(config.modulation.top_k.high), 1)
+        vocabulary = model.config.vocab_size
+        self.history = TokenHistory(batch_size, self.capacity, vocabulary, device=self.device)
+        self.cache = model.new_cache(batch_size, capacity=self.capacity)
+        self.logits = torch.zeros(batch_size, vocabulary, device=self.device)
+        self.hidden = torch.zeros(batch_size, model.config.d_model, device=self.device)
+
+    def start(self, prompts: Tensor, lengths: Tensor) -> None:
+        """Begin anew with prompts (B, P) int64, right-padded to `lengths` (B,); prefilled without modulation."""
+        self.history.reset(prompts, lengths)
+        logits, hidden = self.model.prefill(prompts, self.cache, lengths)
+        self.logits, self.hidden = logits.float(), hidden.float()
+
+    def observe(self, step: Tensor, previous_action: Tensor) -> Tensor:
+        """The observations (B, 64); `step` (B,) tokens generated in the episode, `previous_action` (B,) or (B, 1)."""
+        return build_observations(
+            self.history,
+            self.logits,
+            self.hidden,
+            step=step,
+            episode_length=self.config.episode.max_length,
+            previous_action=previous_action,
+        )
+
+    @torch.no_grad()
+    def step(self, action: Tensor, uniform: Tensor) -> Step:
+        """Draw a token per row with modulation `action` (B, 1) and noise `uniform` (B,), score it, decode it."""
+        parameters = decoding_parameter_rows(action, self.config.modulation)
+        draw = sample_tokens(self.logits, self.history.seen, parameters, uniform, most=self.max_top_k)
+        components = reward_components(
+            draw.log_prob,
+            draw.entropy,
+            draw.sampling_entropy,
+            draw.token,
+            self.history.recent(WINDOW),
+            self.statistics,
+            self.config.reward,
+        )
+        self.history.append(draw.token)
+        # Rows restart at different times; the host knows only that none exceeds prompt + episode.
+        self.cache.bounds = [min(bound, self.capacity - 1) for bound in self.cache.bounds]
+        gate_input = action.reshape(-1, 1) if self.model.gates_trained else None
+        logits, hidden = self.model.decode_one_token(draw.token, self.cache, gate_input)
+        self.logits, self.hidden = logits.float(), hidden.float()
+        return Step(draw.token, components, draw.token == self.end_token)

@@ -1,0 +1,97 @@
+"""What a controller training leaves behind: the policy in the original's format, the points it logged, the ablation.
+
+Leaves out: resumable checkpoints (`common.rl.state`), reading policies (`common.controller.load_policy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint.files import write_atomic, write_json, write_object
+from common.config import RLConfig
+from common.rl.state import ControllerState
+
+FINAL_POLICY = "rl_checkpoint_final.pth"
+METRICS_FILE = "rl_metrics/rl_training_metrics.json"
+ABLATION_FILE = "ablation_results.json"
+
+
+def write_policy(state: ControllerState, directory: Path) -> Path:
+    """`rl_checkpoint_final.pth`: agent_state_dict, optimizer_state_dict, global_step and config, as the original's.
+
+    `config` holds our sections and beside them the original's upper-case keys. Raises StorageError.
+    """
+    content = {
+        "agent_state_dict": {name: tensor.detach().cpu() for name, tensor in state.policy.state_dict().items()},
+        "optimizer_state_dict": state.optimizer.state_dict(),
+        "global_step": state.counters.step,
+        "config": {**state.config.model_dump(mode="json"), **original_keys(state.config)},
+    }
+    path = directory / FINAL_POLICY
+    write_atomic(path, lambda temporary: write_object(temporary, content))
+    return path
+
+
+def write_points(points: Sequence[Mapping[str, float]], directory: Path) -> Path:
+    """`rl_metrics/rl_training_metrics.json`: {"points": [one mapping per iteration]}. Raises StorageError."""
+    path = directory / METRICS_FILE
+    write_atomic(path, lambda temporary: write_json(temporary, {"points": [dict(point) for point in points]}))
+    return path
+
+
+def write_ablation(results: Mapping[str, Any], directory: Path) -> Path:
+    """`ablation_results.json`. Raises StorageError."""
+    path = directory / ABLATION_FILE
+    write_atomic(path, lambda temporary: write_json(temporary, results))
+    return path
+
+
+def original_keys(config: RLConfig) -> dict[str, Any]:
+    """The configuration in the original's words, as far as it has them."""
+    ppo, episode, reward, modulation = config.ppo, config.episode, config.reward, config.modulation
+    return {
+        "RL_AGENT_TYPE": config.policy.distribution,
+        "RL_OBSERVATION_DIM": 64,
+        "RL_ACTION_DIM": 1,
+        "RL_HIDDEN_DIM": config.policy.hidden_dim,
+        "RL_BETA_CONCENTRATION_MAX": config.policy.concentration_max,
+        "RL_LEARNING_RATE": ppo.learning_rate,
+        "RL_GAMMA": ppo.gamma,
+        "RL_GAE_LAMBDA": ppo.gae_lambda,
+        "RL_CLIP_EPSILON": ppo.clip_range,
+        "RL_ENTROPY_COEF": ppo.entropy_coef,
+        "RL_ENTROPY_COEF_FINAL": ppo.entropy_coef_final,
+        "RL_ENTROPY_SCHEDULE": ppo.entropy_schedule,
+        "RL_VALUE_COEF": ppo.value_coef,
+        "RL_MAX_GRAD_NORM": ppo.max_grad_norm,
+        "RL_ROLLOUT_STEPS": ppo.rollout_steps,
+        "RL_NUM_EPOCHS": ppo.epochs,
+        "RL_BATCH_SIZE": ppo.minibatch_size or 32 * ppo.num_envs,
+        "RL_TOTAL_TIMESTEPS": ppo.total_steps,
+        "RL_CONSTRAINT_MODE": "weighted",
+        "RL_UNFREEZE_DYNAMIC_GATES": False,
+        "RL_MAX_EPISODE_LENGTH": episode.max_length,
+        "RL_PROMPT_MIN_LENGTH": episode.prompt_min_tokens,
+        "RL_PROMPT_MAX_LENGTH": episode.prompt_max_tokens,
+        "RL_BASE_TEMPERATURE": modulation.base_temperature,
+        "RL_BASE_REPETITION_PENALTY": modulation.base_repetition_penalty,
+        "RL_MODULATION_TEMP_MIN": modulation.temperature.low,
+        "RL_MODULATION_TEMP_MAX": modulation.temperature.high,
+        "RL_MODULATION_PENALTY_MIN": modulation.repetition_penalty.low,
+        "RL_MODULATION_PENALTY_MAX": modulation.repetition_penalty.high,
+        "RL_MODULATION_TOP_K_MIN": modulation.top_k.low,
+        "RL_MODULATION_TOP_K_MAX": modulation.top_k.high,
+        "RL_MODULATION_TOP_P_MIN": modulation.top_p.low,
+        "RL_MODULATION_TOP_P_MAX": modulation.top_p.high,
+        "RL_REWARD_PERPLEXITY_WEIGHT": reward.perplexity_weight,
+        "RL_REWARD_DIVERSITY_WEIGHT": reward.diversity_weight,
+        "RL_REWARD_SAMPLING_WEIGHT": reward.sampling_weight,
+        "RL_REWARD_REPETITION_WEIGHT": reward.repetition_weight,
+        "RL_REWARD_COHERENCE_WEIGHT": reward.coherence_weight,
+        "RL_PERPLEXITY_CLIP": reward.perplexity_clip,
+        "RL_ENTROPY_TARGET": reward.entropy_target,
+        "RL_SAMPLING_ENTROPY_TARGET": reward.sampling_entropy_target,
+        "RL_EVAL_EPISODES": config.ablation.prompts,
+    }

@@ -1,0 +1,167 @@
+"""Everything a controller training needs to go on exactly where it stood, savable at any moment.
+
+The point to resume from is the boundary between two iterations: `mark` copies the environment and the random states
+there, the policy changes only inside `take_iteration`, under a lock. A checkpoint written in the middle of a rollout is
+therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: files (`common.checkpoint`), the
+loop (`common.rl.train`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from common.checkpoint import CheckpointInfo, CheckpointManager
+from common.config import RLConfig
+from common.controller import GatingPolicy
+from common.errors import CheckpointError
+from common.rl.environment import DecodingEnvironment
+from common.rl.rollout import EpisodeMean
+
+ADAM_EPSILON = 1e-5
+"""PPO's convention; torch's default of 1e-8 lets tiny gradients take full-size steps."""
+
+
+@dataclass
+class Counters:
+    """How far a training is."""
+
+    iteration: int = 0
+    """Finished iterations: rollout and update."""
+    step: int = 0
+    """Transitions used."""
+    seconds: float = 0.0
+    """Training time over all attempts."""
+    finished: bool = False
+    """Training has ended; policy file and ablation are what is left."""
+    episode: EpisodeMean = field(default_factory=EpisodeMean)
+
+
+class ControllerState:
+    """Policy, optimiser, environment, random states, counters and the points logged so far."""
+
+    def __init__(
+        self,
+        config: RLConfig,
+        policy: GatingPolicy,
+        environment: DecodingEnvironment,
+        manager: CheckpointManager,
+        *,
+        origin: dict[str, Any],
+    ) -> None:
+        """`origin` says what the training stands on (corpus digest, language model, …): plain values."""
+        self.config = config
+        self.policy = policy
+        self.environment = environment
+        self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.learning_rate, eps=ADAM_EPSILON)
+        device = environment.device
+        self.action_random = torch.Generator(device).manual_seed(config.seed + 2)
+        self.order_random = torch.Generator().manual_seed(config.seed + 3)
+        self.counters = Counters()
+        self.points: list[dict[str, float]] = []
+        """What was reported, one mapping per iteration."""
+        self.manager = manager
+        self._origin = {
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "device": device.type,
+            **origin,
+        }
+        self._lock = threading.Lock()
+        self._leaving = False
+        self._saved: CheckpointInfo | None = None
+        self._snapshot: dict[str, Any] = {}
+        self.mark()
+
+    def mark(self) -> None:
+        """Declare this moment, between two iterations, to be the point to resume from."""
+        self._snapshot = {
+            "counters": asdict(self.counters),
+            "environment": self.environment.state_dict(),
+            "action_random": self.action_random.get_state(),
+            "order_random": self.order_random.get_state(),
+            "points": list(self.points),
+        }
+
+    def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
+        """Run `update`, which changes the policy and returns the point to log; count it and mark."""
+        with self._lock:
+            point = update()
+            self.points.append({"step": self.counters.step + transitions, **point})
+            self.counters.iteration += 1
+            self.counters.step += transitions
+            self._saved = None
+            self.mark()
+        return point
+
+    def finish(self) -> None:
+        """Training has ended; the next checkpoint says so."""
+        with self._lock:
+            self.counters.finished = True
+            self.mark()
+
+    def save(self, *, leaving: bool = False) -> CheckpointInfo:
+        """Write the marked state; with `leaving` no other thread will write one any more. Raises StorageError."""
+        with self._lock:
+            self._leaving = self._leaving or leaving
+            return self._write()
+
+    def save_and_hold(self) -> CheckpointInfo | None:
+        """From another thread: write the marked state and let training go no further; the process must end.
+
+        None when training is on its own way out and has written, or is writing, its last checkpoint.
+        """
+        self._lock.acquire()
+        if self._leaving:
+            self._lock.release()
+            return None
+        return self._write()
+
+    def restore(self, info: CheckpointInfo) -> list[str]:
+        """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
+
+        Raises CheckpointError when it is damaged or belongs to another training.
+        """
+        device = self.environment.device
+        weights, state = self.manager.load(info, "cpu")
+        try:
+            self.policy.load_state_dict(weights)
+            self.optimizer.load_state_dict(state["optimizer"])
+            counters = state["counters"]
+            self.counters = Counters(**{**counters, "episode": EpisodeMean(**counters["episode"])})
+            self.points = list(state["points"])
+            self.environment.load_state_dict(state["environment"])
+            self.order_random.set_state(state["order_random"])
+            before = state["origin"]
+            if before["device"] == device.type:
+                self.action_random.set_state(state["action_random"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
+        self._saved = info
+        self.mark()
+        return [f"{k} was {before.get(k)}, is {v}" for k, v in self._origin.items() if before.get(k) != v]
+
+    def _write(self) -> CheckpointInfo:
+        counters = self._snapshot["counters"]
+        saved = self._saved
+        if saved is not None and saved.meta.get("finished") == counters["finished"]:
+            return saved
+        state = {
+            **self._snapshot,
+            "optimizer": self.optimizer.state_dict(),
+            "origin": self._origin,
+        }
+        meta = {
+            "kind": "rl",
+            "global_step": counters["step"],
+            "finished": counters["finished"],
+            "config": self.config.model_dump(mode="json"),
+        }
+        info = self.manager.save(counters["iteration"], self.policy.state_dict(), state, meta=meta)
+        # Folders are numbered by iteration; the surroundings count transitions.
+        self._saved = replace(info, step=counters["step"])
+        return self._saved

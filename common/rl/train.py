@@ -1,0 +1,272 @@
+"""Controller training from a language model's checkpoint to a policy and its ablation.
+
+One iteration: rollout; advantages; PPO epochs with the entropy coefficient and learning rate of its start; report. The
+schedules run over the share of transitions done, or of `max_seconds` where that is larger. Run it with
+`tidal train rl --config … --out …`. Leaves out: homeostasis, constrained mode and gate training as options; their maths
+is in `common.rl.schedules`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from common.checkpoint import CheckpointManager, load_model
+from common.config import DataConfig, RLConfig
+from common.controller import GatingPolicy
+from common.data import Corpus, open_corpus
+from common.model import TransformerLM
+from common.rl import export, schedules
+from common.rl.ablation import choosers, end_of_text, play, write_ablation
+from common.rl.comparison import QUANTITIES
+from common.rl.environment import DecodingEnvironment
+from common.rl.ppo import explained_variance, ppo_update
+from common.rl.prompts import Prompt, evaluation_prompts, ngram_statistics, training_prompts
+from common.rl.rewards import COMPONENTS, reward_weights
+from common.rl.rollout import Rollout, collect
+from common.rl.state import ControllerState
+from common.rl.statistics import NgramStatistics
+from common.training.device import select_device
+from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+
+EVALUATION_SEED = 9_000_000
+"""Noise of the evaluation on the way; the same at every evaluation."""
+
+
+def train_controller(
+    config: RLConfig,
+    lm_checkpoint: Path,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data: DataConfig,
+    data_dir: Path,
+    resume: bool = True,
+) -> Outcome:
+    """Train a policy that steers the language model in `lm_checkpoint`; everything it makes goes to `directory`.
+
+    Goes on from the newest whole checkpoint below `directory` when there is one. Ends with `rl_checkpoint_final.pth`,
+    `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first. Raises
+    CheckpointError, DataError, ConfigError or StorageError.
+    """
+    device = prepare(config)
+    hooks.phase("loading data")
+    corpus = open_corpus(data, data_dir=data_dir)
+    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    model = load_model(lm_checkpoint, device=device)
+    return train_policy(config, model, corpus, directory, hooks, end_token=end_of_text(model), resume=resume)
+
+
+def prepare(config: RLConfig) -> torch.device:
+    """Set the CPU threads of the process and choose the device. Raises ConfigError when there is no such device."""
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    return select_device(config.device)
+
+
+def train_policy(
+    config: RLConfig,
+    model: TransformerLM,
+    corpus: Corpus,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    end_token: int | None,
+    resume: bool = True,
+) -> Outcome:
+    """`train_controller` with model and corpus at hand."""
+    run = _begin(config, model, corpus, directory, hooks, end_token)
+    state = run.state
+    if resume:
+        _restore(state, hooks)
+    if not state.counters.finished:
+        hooks.phase("training")
+        hooks.offer_checkpoint(state.save_and_hold)
+        request = run.iterate()
+        if request in (None, StopRequest.COMPLETE):
+            state.finish()
+        hooks.phase("checkpoint")
+        hooks.checkpoint_saved(state.save(leaving=True))
+        hooks.offer_checkpoint(None)
+        if request is not None and request is not StopRequest.COMPLETE:
+            return outcome_of(request)
+    hooks.artifact_saved(export.write_policy(state, directory).name, "policy")
+    export.write_points(state.points, directory)
+    return write_ablation(
+        config, model, state.policy, corpus, directory, hooks, statistics=run.statistics, end_token=end_token
+    )
+
+
+def _begin(
+    config: RLConfig,
+    model: TransformerLM,
+    corpus: Corpus,
+    directory: Path,
+    hooks: TrainingHooks,
+    end_token: int | None,
+) -> _Run:
+    model.requires_grad_(False)
+    statistics = ngram_statistics(corpus, config, model.config.vocab_size)
+    prompts = training_prompts(corpus, config)
+    environment = DecodingEnvironment(model, prompts, config, statistics, end_token=end_token, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        policy = GatingPolicy(config.policy, modulation_config=config.modulation)
+    manager = CheckpointManager(directory / "checkpoints", keep_last=config.checkpoint_keep_last, prefix="iter")
+    origin = {"corpus": corpus.digest, "language_model": _fingerprint(model)}
+    state = ControllerState(config, policy.to(model.device), environment, manager, origin=origin)
+    return _Run(config, model, hooks, state, statistics, evaluation_prompts(corpus, config), end_token)
+
+
+def _restore(state: ControllerState, hooks: TrainingHooks) -> None:
+    info = state.manager.latest()
+    for skipped in state.manager.skipped:
+        hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
+    if info is None:
+        return
+    reasons = state.restore(info)
+    hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
+    if reasons:
+        hooks.event("resume_inexact", reasons=reasons)
+
+
+def _fingerprint(model: TransformerLM) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class _Run:
+    """The loop over iterations of one attempt."""
+
+    def __init__(
+        self,
+        config: RLConfig,
+        model: TransformerLM,
+        hooks: TrainingHooks,
+        state: ControllerState,
+        statistics: NgramStatistics,
+        evaluation: list[Prompt],
+        end_token: int | None,
+    ) -> None:
+        self.config, self.model, self.hooks, self.state = config, model, hooks, state
+        self.statistics, self.evaluation, self.end_token = statistics, evaluation, end_token
+        self.weights = reward_weights(config.reward)
+        self.request: StopRequest | None = None
+        self.started = self.saved = time.monotonic()
+
+    def iterate(self) -> StopRequest | None:
+        """Iterations until the transitions or seconds are used up (None) or somebody wants a stop."""
+        ppo, counters = self.config.ppo, self.state.counters
+        while counters.step < ppo.total_steps:
+            self.started = time.monotonic()
+            steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
+            rollout = collect(
+                self.state.environment,
+                self.state.policy,
+                steps,
+                weights=self.weights,
+                generator=self.state.action_random,
+                keep_going=self._keep_going,
+            )
+            if rollout is None:
+                return self.request
+            point = self.state.take_iteration(partial(self._update, rollout), steps * ppo.num_envs)
+            self.hooks.report_metrics("rl-metrics", counters.step, point)
+            self.hooks.report_progress(counters.step, ppo.total_steps)
+            self._save_when_due()
+        return None
+
+    def _keep_going(self, t: int) -> bool:
+        ppo, counters = self.config.ppo, self.state.counters
+        self.hooks.wait_while_suspended()
+        self.hooks.report_progress(min(counters.step + t * ppo.num_envs, ppo.total_steps), ppo.total_steps)
+        self.request = self.hooks.requested_stop()
+        # At least one iteration, so that there is a policy that learned something.
+        return self.request is None and (counters.iteration == 0 or self._share_of_time() < 1)
+
+    def _share_of_time(self) -> float:
+        if self.config.max_seconds is None:
+            return 0.0
+        return (self.state.counters.seconds + time.monotonic() - self.started) / self.config.max_seconds
+
+    def _update(self, rollout: Rollout) -> dict[str, float]:
+        config, ppo, state, counters = self.config, self.config.ppo, self.state, self.state.counters
+        progress = counters.step / ppo.total_steps
+        if config.max_seconds is not None:
+            progress = max(progress, counters.seconds / config.max_seconds)
+        entropy_coef = schedules.linear(ppo.entropy_coef, ppo.entropy_coef_final, progress)
+        learning_rate = schedules.learning_rate(ppo.learning_rate, progress)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate
+        batch, values, returns = rollout.batch(gamma=ppo.gamma, gae_lambda=ppo.gae_lambda)
+        variance = float(explained_variance(values, returns))
+        losses = ppo_update(
+            state.policy,
+            state.optimizer,
+            batch,
+            epochs=ppo.epochs,
+            minibatch_size=ppo.minibatch_size or 32 * ppo.num_envs,
+            clip_range=ppo.clip_range,
+            value_coef=ppo.value_coef,
+            entropy_coef=entropy_coef,
+            max_grad_norm=ppo.max_grad_norm,
+            generator=state.order_random,
+        )
+        counters.episode.update(rollout.reward, rollout.terminated | rollout.truncated)
+        components = rollout.components.mean((0, 1))
+        diversity = rollout.components[..., COMPONENTS.index("diversity")]
+        point = {
+            **({} if counters.episode.value is None else {"mean_episode_reward": counters.episode.value}),
+            "mean_reward": float(rollout.reward.mean()),
+            "policy_loss": losses["policy_loss"],
+            "value_loss": losses["value_loss"],
+            "cost_value_loss": losses["cost_value_loss"],
+            "policy_entropy": losses["entropy"],
+            "entropy_coef": entropy_coef,
+            "mean_modulation": float(rollout.action.mean()),
+            "std_modulation": float(rollout.action.std(correction=0)),
+            "explained_variance": variance,
+            **{f"reward_{name}": value for name, value in zip(COMPONENTS, components.tolist(), strict=True)},
+            "diversity_weight": self.weights[COMPONENTS.index("diversity")],
+            "lagrange_multiplier": 0.0,
+            "mean_cost": float(schedules.hinge_cost(diversity).mean()),
+            "approx_kl": losses["approx_kl"],
+            "clip_fraction": losses["clip_fraction"],
+            "gradient_norm": losses["gradient_norm"],
+            "learning_rate": learning_rate,
+            "episodes": float(counters.episode.finished),
+        }
+        seconds = time.monotonic() - self.started
+        point["steps_per_second"] = rollout.reward.numel() / seconds
+        if (counters.iteration + 1) % config.checkpoint_every_iterations == 0:
+            point |= self._evaluate()
+        counters.seconds += time.monotonic() - self.started
+        return point
+
+    def _evaluate(self) -> dict[str, float]:
+        """Reward of the deterministic policy on prompts that neither training nor ablation uses."""
+        learned = choosers(self.state.policy, self.config.ablation.fixed_modulation)["learned"]
+        played = play(
+            self.model,
+            [learned],
+            self.evaluation,
+            self.config,
+            self.statistics,
+            end_token=self.end_token,
+            seed=EVALUATION_SEED,
+        )
+        means = dict(zip(QUANTITIES, played[0].mean(axis=0).tolist(), strict=True))
+        return {"evaluation_reward": means["total"], "evaluation_modulation": means["modulation"]}
+
+    def _save_when_due(self) -> None:
+        due = self.state.counters.iteration % self.config.checkpoint_every_iterations == 0
+        if due or time.monotonic() - self.saved >= self.config.checkpoint_every_seconds:
+            self.hooks.checkpoint_saved(self.state.save())
+            self.saved = time.monotonic()

@@ -1,0 +1,65 @@
+"""A tiny model, corpus and configuration for the tests of controller training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.config import RLConfig, build
+from common.data import Corpus
+from common.model import ModelConfig, TransformerLM
+
+VOCAB = 97
+END = 96
+SHAPE = ModelConfig(vocab_size=VOCAB, d_model=48, num_layers=2, num_heads=2, ffn_dim=64, context_length=32, dropout=0.2)
+
+
+def toy_model(seed: int = 0, *, gates_trained: bool = False, sharpness: float = 12.0) -> TransformerLM:
+    """A seeded model with far from uniform logits, so that decoding parameters matter."""
+    torch.manual_seed(seed)
+    model = TransformerLM(SHAPE).eval()
+    with torch.no_grad():
+        model.output_projection.weight.mul_(sharpness)
+        for gate in model.gates:
+            gate.net[-1].get_parameter("weight").normal_(std=0.5)
+    model.gates_trained = gates_trained
+    return model
+
+
+def toy_config(**overrides: Any) -> RLConfig:
+    """Small enough for a test; nested overrides as in `common.config.build`."""
+    values: dict[str, Any] = {
+        "ppo": {"total_steps": 96, "num_envs": 3, "rollout_steps": 8, "epochs": 2, "minibatch_size": 8},
+        "episode": {"max_length": 6, "prompt_min_tokens": 2, "prompt_max_tokens": 5, "statistics_documents": 40},
+        "ablation": {"prompts": 7, "bootstrap_resamples": 200},
+        "modulation": {"top_k": {"low": 2, "high": 30}},
+        "checkpoint_every_iterations": 2,
+        "device": "cpu",
+        "threads": 1,
+    }
+    return build(RLConfig, values, overrides)
+
+
+def toy_corpus(seed: int = 0, documents: int = 200) -> Corpus:
+    """Random documents of 8 to 20 tokens below END, each ended by END."""
+    random = np.random.default_rng(seed)
+
+    def split() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        texts = [[*random.integers(0, END, size=random.integers(8, 20)).tolist(), END] for _ in range(documents)]
+        starts = np.cumsum([0, *[len(text) for text in texts]])[:-1]
+        return np.array([token for text in texts for token in text], dtype=np.uint16), starts.astype(np.int64)
+
+    train, train_starts = split()
+    validation, validation_starts = split()
+    return Corpus(
+        train=train,
+        validation=validation,
+        description="toy documents",
+        digest=f"toy-{seed}",
+        folder=Path(),
+        _train_documents=train_starts,
+        _validation_documents=validation_starts,
+    )
