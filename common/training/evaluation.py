@@ -1,0 +1,108 @@
+"""Validation loss, perplexity and samples of a language model, during training and at its end.
+
+Validation reads the held-out tokens in order, in non-overlapping pieces of the context length, and uses no randomness:
+two validations of the same weights agree. Leaves out: what the numbers are compared with (`common.rl.ablation`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.config.lm import EvaluationConfig
+from common.data import ChunkLoader
+from common.errors import StorageError
+from common.generation import generate
+from common.model import TransformerLM
+from common.training.device import Compute
+from common.training.loss import summed_loss
+
+RESULTS_FILE = "evaluation_results/evaluation_results.json"
+SAMPLE_SEED = 1234
+
+
+def validation_loss(
+    model: TransformerLM,
+    tokens: NDArray[np.uint16],
+    config: EvaluationConfig,
+    compute: Compute,
+    *,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> float | None:
+    """Mean of −ln p(token), nats, gates without modulation; None when `keep_going` said no between two batches.
+
+    At most `config.max_batches` batches from the beginning of `tokens`. Raises DataError below two tokens.
+    """
+    loader = ChunkLoader(
+        tokens, context_length=model.config.context_length, batch_size=config.batch_size, shuffle=False
+    )
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=compute.device)
+    positions = 0
+    try:
+        with torch.no_grad(), compute.autocast():
+            for input_ids, targets in islice(loader.batches(), config.max_batches):
+                if not keep_going():
+                    return None
+                total += summed_loss(model, input_ids.to(compute.device), targets.to(compute.device)).double()
+                positions += targets.numel()
+    finally:
+        model.train(was_training)
+    return float(total) / positions
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss); infinity where that overflows."""
+    return math.exp(loss) if loss < 700.0 else math.inf
+
+
+def samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
+    """One continuation for each of the configured prompts, without gating; the same seeds every time."""
+    was_training = model.training
+    model.eval()
+    try:
+        return [_sample(model, prompt, number, config) for number, prompt in enumerate(config.prompts)]
+    finally:
+        model.train(was_training)
+
+
+def _sample(model: TransformerLM, prompt: str, number: int, config: EvaluationConfig) -> dict[str, Any]:
+    generation = generate(
+        model,
+        prompt,
+        max_tokens=config.sample_tokens,
+        gating_mode="none",
+        temperature=config.temperature,
+        top_k=config.top_k,
+        repetition_penalty=config.repetition_penalty,
+        seed=SAMPLE_SEED + number,
+    )
+    return {"prompt": prompt, "text": generation.text, "tokens": len(generation.token_ids)}
+
+
+def write_results(directory: Path, results: dict[str, Any]) -> Path:
+    """Write `evaluation_results/evaluation_results.json` below the experiment's folder, whole or not at all."""
+    path = directory / RESULTS_FILE
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+        ) from error
+    return path

@@ -1,0 +1,66 @@
+"""What a completed pretraining leaves: the model in two formats and the evaluation results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.checkpoint import save_model
+from common.config.lm import LMConfig
+from common.data import Corpus
+from common.metrics import names
+from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
+from common.training.hooks import TrainingHooks
+from common.training.training_state import TrainingState
+
+
+def write_final_model(
+    state: TrainingState,
+    config: LMConfig,
+    corpus: Corpus,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    keep_going: Callable[[], bool],
+) -> bool:
+    """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and the results, the last one last.
+
+    False, with nothing written, when `keep_going` said no during the validation. Raises StorageError.
+    """
+    hooks.phase("evaluation")
+    counters = state.counters
+    loss = counters.validation_loss if counters.validated_step == counters.step > 0 else None
+    if loss is None:
+        loss = validation_loss(state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_going)
+        if loss is None:
+            return False
+        values = {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}
+        hooks.report_metrics("metrics", counters.step, values)
+    stories = samples(state.model, config.evaluation)
+    if not keep_going():
+        return False
+    hooks.wait_while_suspended()
+    hooks.offer_checkpoint(None)
+    hooks.phase("saving")
+    stem = f"{config.model.name}_v{config.model.version}"
+    for suffix in (".pth", ".safetensors"):
+        save_model(state.model, directory / f"{stem}{suffix}")
+        hooks.artifact_saved(f"{stem}{suffix}", "model")
+    results = {
+        "model": f"{stem}.safetensors",
+        "validation_loss": loss,
+        "perplexity": perplexity(loss),
+        "initial_validation_loss": counters.initial_validation_loss,
+        "best_validation_loss": min(loss, counters.best_validation_loss or loss),
+        "steps": counters.step,
+        "tokens_seen": counters.tokens_seen,
+        "training_seconds": counters.seconds,
+        "corpus": corpus.description,
+        "device": str(state.compute.device),
+        "samples": stories,
+        "created_at": datetime.now(UTC).isoformat(),
+    }
+    write_results(directory, results)
+    hooks.artifact_saved(RESULTS_FILE, "evaluation")
+    return True

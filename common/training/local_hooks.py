@@ -1,0 +1,117 @@
+"""`TrainingHooks` for a terminal: progress bars, a line per event, metrics into the experiment's folder.
+
+Ctrl-C is a pause: the training writes a checkpoint and the same command goes on from it. A second Ctrl-C ends at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from common.metrics import MetricsWriter, names
+from common.training.hooks import SavedCheckpoint, StopRequest
+
+PRINT_SECONDS = 10.0
+"""Between two printed losses."""
+_SHOWN = {
+    names.LOSS: "loss",
+    names.VALIDATION_LOSS: "validation loss",
+    names.PERPLEXITY: "perplexity",
+    names.LEARNING_RATE: "learning rate",
+    names.TOKENS_PER_SECOND: "tokens/s",
+    names.EPISODE_REWARD: "episode reward",
+    names.ENTROPY: "entropy",
+    names.MODULATION_MEAN: "modulation",
+}
+
+
+class LocalHooks:
+    """Use as a context manager; `directory` is the experiment's folder."""
+
+    def __init__(self, directory: Path, *, attempt: int = 1, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._writer = MetricsWriter(directory, None, directory.name, "local", attempt)
+        self._attempt = attempt
+        self._request: StopRequest | None = None
+        self._started = False
+        self._printed_at = -PRINT_SECONDS
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._bar = self._progress.add_task("starting", total=1)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._writer.close()
+
+    def request(self, request: StopRequest) -> None:
+        """A wish, from a signal handler; raises KeyboardInterrupt when there already is one."""
+        if self._request is not None:
+            raise KeyboardInterrupt
+        self._request = request
+        self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
+
+    def phase(self, name: str) -> None:
+        """Shown beside the bar."""
+        if name == "checkpoint":
+            self._writer.flush()
+        self._progress.update(self._bar, description=name)
+
+    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Archived; printed every few seconds, validations always."""
+        self._writer.add(kind, step, values)
+        now = time.monotonic()
+        if now - self._printed_at < PRINT_SECONDS and names.VALIDATION_LOSS not in values:
+            return
+        self._printed_at = now
+        shown = [f"{label} {values[name]:,.4g}" for name, label in _SHOWN.items() if name in values]
+        self.console.print(f"step {step:>6}  " + "  ".join(shown), highlight=False)
+
+    def report_progress(self, step: int, total_steps: int) -> None:
+        """Moves the bar."""
+        if not self._started:
+            self._started = True
+            if self._attempt > 1:
+                self._writer.rewind(step)
+        self._progress.update(self._bar, completed=step, total=total_steps)
+
+    def requested_stop(self) -> StopRequest | None:
+        """The wish of a signal."""
+        return self._request
+
+    def wait_while_suspended(self) -> None:
+        """Returns at once: nobody else may want to run this."""
+
+    def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
+        """Not needed: who is in a hurry presses Ctrl-C twice."""
+
+    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        """Printed."""
+        self.console.print(f"checkpoint {info.name} ({info.size_bytes / 1e6:,.1f} MB)", style="dim", highlight=False)
+
+    def artifact_saved(self, name: str, kind: str) -> None:
+        """Printed."""
+        self.console.print(f"{kind}: {name}", highlight=False)
+
+    def event(self, name: str, **details: Any) -> None:
+        """Printed."""
+        text = ", ".join(f"{key} {value}" for key, value in details.items())
+        self.console.print(f"{name.replace('_', ' ')}: {text}", highlight=False)

@@ -1,0 +1,116 @@
+"""What a pretraining consists of before its first step: corpus, model, optimiser, state, and where it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.checkpoint import CheckpointManager
+from common.config.lm import LMConfig
+from common.data import ChunkLoader, Corpus, load_tokenizer, open_corpus
+from common.errors import ConfigError
+from common.model import TransformerLM
+from common.training.device import Compute, prepare_compute
+from common.training.hooks import StopRequest, TrainingHooks
+from common.training.loss import summed_loss
+from common.training.optimizer import make_optimizer
+from common.training.starting_point import find_start
+from common.training.training_state import TrainingState
+
+
+class StoppedWhileLoading(Exception):
+    """Somebody wants out before there is any state to save."""
+
+    def __init__(self, request: StopRequest) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+@dataclass
+class Run:
+    """One execution of a pretraining."""
+
+    config: LMConfig
+    corpus: Corpus
+    compute: Compute
+    state: TrainingState
+    hooks: TrainingHooks
+    loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    total_steps: int
+    clock: float
+    """time.monotonic() at which counters.seconds would have been 0."""
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all attempts."""
+        return time.monotonic() - self.clock
+
+    def wants_out(self) -> bool:
+        """Whether somebody wants to leave without a final model."""
+        return self.hooks.requested_stop() not in (None, StopRequest.COMPLETE)
+
+
+def prepare(
+    config: LMConfig,
+    directory: Path,
+    hooks: TrainingHooks,
+    data_dir: Path,
+    resume: bool,
+    initial_checkpoint: Path | None,
+) -> Run:
+    """Everything ready for the first step. Arguments and errors as of `pretrain`; StoppedWhileLoading on a stop."""
+    training = config.training
+    hooks.phase("loading data")
+    vocabulary = load_tokenizer().n_vocab
+    if config.model.vocab_size < vocabulary:
+        raise ConfigError(
+            f"model.vocab_size {config.model.vocab_size} is below the {vocabulary} entries of the tokenizer "
+            f"'{config.data.tokenizer}'; use {vocabulary}"
+        )
+
+    def loading(_name: str, _done: int, _total: int | None) -> None:
+        request = hooks.requested_stop()
+        if request in (StopRequest.STOP, StopRequest.DRAIN):
+            raise StoppedWhileLoading(request)
+
+    corpus = open_corpus(config.data, data_dir=data_dir, progress=loading)
+    hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
+    compute = prepare_compute(training)
+    torch.manual_seed(training.seed)
+    model = TransformerLM(config.model).to(compute.device)
+    loader = ChunkLoader(
+        corpus.train,
+        context_length=config.model.context_length,
+        batch_size=training.micro_batch_size,
+        seed=training.seed,
+    )
+    manager = CheckpointManager(directory / "checkpoints", keep_last=config.checkpoint.keep_last)
+    state = TrainingState(
+        model,
+        make_optimizer(model, training),
+        compute.scaler(),
+        loader,
+        compute,
+        manager,
+        corpus_digest=corpus.digest,
+    )
+    find_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)
+    model.gates_trained = model.gates_trained or training.modulation_fraction > 0
+    model.train()
+    steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
+    return Run(
+        config=config,
+        corpus=corpus,
+        compute=compute,
+        state=state,
+        hooks=hooks,
+        loss=compute.compiled(lambda ids, targets, m: summed_loss(model, ids, targets, m)),
+        total_steps=min(steps, training.max_steps or steps),
+        clock=time.monotonic() - state.counters.seconds,
+    )

@@ -1,0 +1,227 @@
+"""Pretraining of the language model: from a configuration and a corpus to a checkpointed, evaluated, saved model.
+
+Resumes by itself from the newest sound checkpoint in `<directory>/checkpoints`. A wish to stop is obeyed at the next
+micro-batch. What it cannot do: several devices, and bit-exact resume under `max_seconds`, because there the learning
+rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.config.lm import LMConfig
+from common.errors import TidalError
+from common.metrics import names
+from common.training.evaluation import perplexity, validation_loss
+from common.training.final_model import write_final_model
+from common.training.hooks import Outcome, TrainingHooks, outcome_of
+from common.training.lr_schedule import learning_rate
+from common.training.optimizer import clipped_step, set_learning_rate
+from common.training.preparation import Run, StoppedWhileLoading, prepare
+
+INITIAL_VALIDATION_BATCHES = 16
+"""The loss before training is a reference value; the whole validation part would cost more than it tells."""
+
+
+def pretrain(
+    config: LMConfig,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data_dir: Path,
+    resume: bool = True,
+    initial_checkpoint: Path | None = None,
+) -> Outcome:
+    """Train until the steps, epochs, time or patience of `config.training` are used up, or a stop is wanted.
+
+    `directory` is the experiment's folder. With `resume` its newest sound checkpoint is continued; otherwise, or when
+    there is none, `initial_checkpoint` (a checkpoint folder: training state; a file: weights only) or new weights.
+    COMPLETED means that the final model and `evaluation_results/evaluation_results.json` are written; every other
+    outcome leaves a checkpoint, except STOPPED and DRAINED while the corpus was still being tokenised.
+    Raises ConfigError, DataError, CheckpointError, StorageError, and TidalError "diverged" when the loss is no number.
+    """
+    try:
+        run = prepare(config, directory, hooks, data_dir, resume, initial_checkpoint)
+    except StoppedWhileLoading as stop:
+        return outcome_of(stop.request)
+    hooks.offer_checkpoint(run.state.save_and_hold)
+    try:
+        if not run.state.counters.finished:
+            _train(run)
+        if not run.wants_out():
+            run.state.finish()
+            _save(run)
+            keep_going = lambda: not run.wants_out()  # noqa: E731
+            if write_final_model(run.state, config, run.corpus, directory, hooks, keep_going=keep_going):
+                return Outcome.COMPLETED
+        _save(run, leaving=True)
+        request = hooks.requested_stop()
+        assert request is not None  # wishes are never taken back once the training has seen them
+        return outcome_of(request)
+    finally:
+        hooks.offer_checkpoint(None)
+
+
+def _train(run: Run) -> None:
+    """Step after step until the end or a stop; validations and checkpoints in between."""
+    counters, training = run.state.counters, run.config.training
+    run.hooks.phase("compile" if run.compute.compiles else "training")
+    saved_at = logged_at = time.monotonic()
+    first, logged_step = True, counters.step
+    while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
+        if _validation_is_due(run) and not _validate(run):
+            return
+        if counters.validations_without_gain >= training.patience:
+            run.hooks.event("early_stop", step=counters.step, validation_loss=counters.best_validation_loss)
+            return
+        finished = _take_step(run)
+        if finished is None:
+            return
+        loss, norm, rate = finished
+        if first:
+            run.hooks.phase("training")
+            first = False
+        if counters.step % training.log_every_steps == 0 or counters.step == run.total_steps:
+            now = time.monotonic()
+            elapsed, steps = max(now - logged_at, 1e-9), counters.step - logged_step
+            logged_at, logged_step = now, counters.step
+            _report(run, float(loss), float(norm), rate, steps / elapsed)
+        if _checkpoint_is_due(run, time.monotonic() - saved_at):
+            _save(run)
+            saved_at = time.monotonic()
+
+
+def _take_step(run: Run) -> tuple[Tensor, Tensor, float] | None:
+    """One optimiser update: mean loss, gradient norm, learning rate; None when a stop came before it was whole."""
+    state, training = run.state, run.config.training
+    sequences = min(training.effective_batch_size, state.chunks_left)
+    tokens = sequences * state.loader.length
+    mean_loss = torch.zeros((), device=run.compute.device)
+    for _ in range(math.ceil(sequences / training.micro_batch_size)):
+        run.hooks.wait_while_suspended()
+        run.hooks.report_progress(state.counters.step, run.total_steps)
+        if run.hooks.requested_stop() is not None:
+            state.optimizer.zero_grad(set_to_none=True)
+            return None
+        input_ids, targets = state.loader.next_batch()
+        modulation = _random_modulation(len(input_ids), training.modulation_fraction)
+        with run.compute.autocast():
+            loss = run.loss(
+                input_ids.to(run.compute.device),
+                targets.to(run.compute.device),
+                None if modulation is None else modulation.to(run.compute.device),
+            )
+        loss = loss / tokens
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        mean_loss += loss.detach()
+    rate = learning_rate(
+        state.counters.step,
+        run.total_steps,
+        warmup_steps=_warmup_steps(run),
+        peak=training.learning_rate,
+        floor=training.min_learning_rate,
+        time_fraction=run.seconds / training.max_seconds if training.max_seconds else 0.0,
+    )
+    set_learning_rate(state.optimizer, rate)
+    run.hooks.wait_while_suspended()
+
+    def update() -> Tensor:
+        state.counters.seconds = run.seconds
+        return clipped_step(state.model, state.optimizer, state.scaler, training.max_grad_norm)
+
+    norm = state.take_step(update, tokens)
+    return mean_loss, norm, rate
+
+
+def _random_modulation(batch: int, fraction: float) -> Tensor | None:
+    """m (B, 1) uniform in [0, 1] for a share of the micro-batches, so that the gates learn what it means."""
+    if fraction <= 0.0 or float(torch.rand(())) >= fraction:
+        return None
+    return torch.rand(batch, 1)
+
+
+def _warmup_steps(run: Run) -> int:
+    training = run.config.training
+    return round(training.warmup_ratio * run.total_steps) if training.warmup_steps is None else training.warmup_steps
+
+
+def _report(run: Run, loss: float, norm: float, rate: float, steps_per_second: float) -> None:
+    counters, training = run.state.counters, run.config.training
+    if not math.isfinite(loss):
+        raise TidalError(
+            f"the loss of step {counters.step} is {loss}; lower training.learning_rate or raise "
+            "training.warmup_steps, and resume from an earlier checkpoint",
+            code="diverged",
+        )
+    sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
+    values = {
+        names.LOSS: loss,
+        names.LEARNING_RATE: rate,
+        names.GRADIENT_NORM: norm,
+        names.STEPS_PER_SECOND: steps_per_second,
+        names.TOKENS_PER_SECOND: steps_per_second * sequences * run.state.loader.length,
+        names.TOKENS_SEEN: float(counters.tokens_seen),
+        names.EPOCH: run.state.epochs_done,
+    }
+    run.hooks.report_metrics("metrics", counters.step, values)
+
+
+def _validation_is_due(run: Run) -> bool:
+    counters, every = run.state.counters, run.config.evaluation.every_steps
+    if counters.validated_step == counters.step:
+        return False
+    if counters.step == 0:
+        return True
+    return run.state.epoch_ended if every is None else counters.step % every == 0
+
+
+def _validate(run: Run) -> bool:
+    """Measure, report and count a validation; False when somebody wanted a stop meanwhile."""
+    counters, evaluation = run.state.counters, run.config.evaluation
+    initial = counters.step == 0
+    if initial:
+        limit = min(evaluation.max_batches or INITIAL_VALIDATION_BATCHES, INITIAL_VALIDATION_BATCHES)
+        evaluation = evaluation.model_copy(update={"max_batches": limit})
+    run.hooks.phase("evaluation")
+    loss = validation_loss(
+        run.state.model,
+        run.corpus.validation,
+        evaluation,
+        run.compute,
+        keep_going=lambda: run.hooks.requested_stop() is None,
+    )
+    if loss is None:
+        return False
+    run.hooks.phase("training")
+    counters.validated_step, counters.validation_loss = counters.step, loss
+    if initial:
+        counters.initial_validation_loss = loss
+    elif counters.best_validation_loss is None or loss < counters.best_validation_loss - run.config.training.min_delta:
+        counters.best_validation_loss, counters.validations_without_gain = loss, 0
+    else:
+        counters.validations_without_gain += 1
+    run.state.mark()
+    run.hooks.report_metrics(
+        "metrics", counters.step, {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}
+    )
+    return True
+
+
+def _checkpoint_is_due(run: Run, seconds_since: float) -> bool:
+    every = run.config.checkpoint
+    by_step = every.every_steps is not None and run.state.counters.step % every.every_steps == 0
+    return by_step or seconds_since >= every.every_seconds
+
+
+def _save(run: Run, *, leaving: bool = False) -> None:
+    run.hooks.wait_while_suspended()
+    run.hooks.phase("checkpoint")
+    info, new = run.state.save(leaving=leaving)
+    if new:
+        run.hooks.checkpoint_saved(info)
+    run.hooks.phase("training")

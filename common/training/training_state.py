@@ -1,0 +1,210 @@
+"""Everything a pretraining needs to go on exactly where it stood, and the lock that makes it savable at any moment.
+
+Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the
+end of a step. So a checkpoint is always the state as of the last finished optimiser step, also when it is written from
+another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: files
+(`common.checkpoint`), the loop (`common.training.pretrain`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from common.checkpoint import CheckpointInfo, CheckpointManager
+from common.data import ChunkLoader
+from common.errors import CheckpointError, DataError
+from common.model import TransformerLM
+from common.training.device import Compute
+from common.training.random_state import capture_random_state, restore_random_state
+
+
+@dataclass
+class Counters:
+    """How far a training is."""
+
+    step: int = 0
+    """Finished optimiser updates."""
+    tokens_seen: int = 0
+    seconds: float = 0.0
+    """Training time over all attempts."""
+    finished: bool = False
+    """Training has ended; evaluation and the final model are what is left."""
+    validated_step: int = -1
+    """Step of the newest validation."""
+    validation_loss: float | None = None
+    """Of the newest validation, nats."""
+    initial_validation_loss: float | None = None
+    """Before the first step, nats."""
+    best_validation_loss: float | None = None
+    """Lowest by more than min_delta, nats."""
+    validations_without_gain: int = 0
+
+
+class TrainingState:
+    """Model, optimiser, scaler, data position and counters of one training, saved and restored together."""
+
+    def __init__(
+        self,
+        model: TransformerLM,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        loader: ChunkLoader,
+        compute: Compute,
+        manager: CheckpointManager,
+        *,
+        corpus_digest: str,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.loader = loader
+        self.compute = compute
+        self.counters = Counters()
+        self._manager = manager
+        self._corpus_digest = corpus_digest
+        self._lock = threading.Lock()
+        self._leaving = False
+        self._saved: CheckpointInfo | None = None
+        self._snapshot: dict[str, Any] = {}
+        self.mark()
+
+    @property
+    def chunks_left(self) -> int:
+        """Sequences until the end of the epoch; at its end those of the next one."""
+        return self.loader.num_chunks - self.loader.position % self.loader.num_chunks
+
+    @property
+    def epochs_done(self) -> float:
+        """Finished epochs, with fraction."""
+        return self.loader.epoch + self.loader.position / self.loader.num_chunks
+
+    @property
+    def epoch_ended(self) -> bool:
+        """Whether the newest step was the last of an epoch."""
+        return self.loader.position == self.loader.num_chunks
+
+    def mark(self) -> None:
+        """Declare this moment to be a point to resume from; called between micro-batches of different steps only."""
+        self._snapshot = {
+            "counters": asdict(self.counters),
+            "random": capture_random_state(),
+            "loader": self.loader.state_dict(),
+        }
+
+    def take_step(self, update: Callable[[], torch.Tensor], tokens: int) -> torch.Tensor:
+        """Run `update`, which changes the weights, count it and mark; returns what it returned."""
+        with self._lock:
+            result = update()
+            self.counters.step += 1
+            self.counters.tokens_seen += tokens
+            self._saved = None
+            self.mark()
+        return result
+
+    def finish(self) -> None:
+        """Training has ended: the marked state is the final one, whatever was begun since is discarded."""
+        self.counters.finished = True
+        self._snapshot = {**self._snapshot, "counters": asdict(self.counters)}
+
+    def save(self, *, leaving: bool = False) -> tuple[CheckpointInfo, bool]:
+        """Write the marked state, unless it is on disk already (False); with `leaving` no other thread will write one.
+
+        Raises StorageError when the disk refuses.
+        """
+        with self._lock:
+            self._leaving = self._leaving or leaving
+            before = self._saved
+            info = self._write()
+            return info, info is not before
+
+    def save_and_hold(self) -> CheckpointInfo | None:
+        """From another thread: write the marked state and let training take no further step; the process must end.
+
+        None when training is on its own way out and has written, or is writing, its last checkpoint.
+        """
+        self._lock.acquire()
+        if self._leaving:
+            self._lock.release()
+            return None
+        return self._write()
+
+    def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
+        """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
+
+        `own` False: it belongs to another experiment, so it has to be written here again, and that experiment's end,
+        time and patience do not count. Raises CheckpointError when it is damaged or belongs to another model.
+        """
+        weights, state = self._manager.load(info, self.compute.device)
+        try:
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.counters = Counters(**state["counters"])
+            reasons = self._differences(state["environment"])
+            reasons += self._restore_position(state)
+            if not restore_random_state(state["random"]):
+                reasons.append("the number of CUDA devices changed")
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
+        self.model.gates_trained = bool(info.meta.get("gates_trained", False))
+        if own:
+            self._saved = info
+        else:
+            self.counters.finished, self.counters.seconds, self.counters.validations_without_gain = False, 0.0, 0
+        self.mark()
+        return reasons
+
+    def _restore_position(self, state: dict[str, Any]) -> list[str]:
+        if state["environment"]["corpus"] != self._corpus_digest:
+            return []  # named by _differences; the new corpus is read from its beginning
+        try:
+            self.loader.load_state_dict(state["loader"])
+        except DataError as error:
+            return [error.message]
+        return []
+
+    def _write(self) -> CheckpointInfo:
+        if self._saved is not None and self._saved_is_current():
+            return self._saved
+        counters = self._snapshot["counters"]
+        state = {
+            **self._snapshot,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "environment": self._environment(),
+        }
+        meta = {
+            "kind": "lm",
+            "model": self.model.config.model_dump(mode="json"),
+            "gates_trained": self.model.gates_trained,
+            "validation_loss": counters["validation_loss"],
+            "finished": counters["finished"],
+        }
+        self._saved = self._manager.save(counters["step"], self.model.state_dict(), state, meta=meta)
+        return self._saved
+
+    def _saved_is_current(self) -> bool:
+        assert self._saved is not None
+        counters = self._snapshot["counters"]
+        saved = (self._saved.step, self._saved.meta.get("finished"))
+        return saved == (counters["step"], counters["finished"])
+
+    def _environment(self) -> dict[str, Any]:
+        return {
+            "torch": str(torch.__version__),
+            "threads": self.compute.threads,
+            "device": self.compute.device.type,
+            "precision": self.compute.precision,
+            "corpus": self._corpus_digest,
+        }
+
+    def _differences(self, before: dict[str, Any]) -> list[str]:
+        now = self._environment()
+        return [
+            f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value
+        ]

@@ -1,0 +1,23 @@
+"""Entry point of the trainer process, under a supervisor or with `--local` on its own.
+
+The lifeline to the supervisor is up before torch is imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run one job; the exit code is 0 after an outcome, 1 after a failure, 2 for a wrong command line."""
+    if "--local" in sys.argv[1:]:
+        from services.trainer.local import run_local
+
+        return run_local(sys.argv[1:])
+    from services.trainer.child import run_child
+
+    return run_child()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""One attempt of a job as a child of a supervisor: receive, execute the handler, report how it ended.
+
+The socket says everything (`common.jobs.child_protocol`); its end of file means that the supervisor is gone, and the
+process exits at once, whatever it is doing. Leaves out: what the jobs do (`services.trainer.handlers`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+
+from common.artifacts import ArtifactStore
+from common.jobs.child_lifeline import Lifeline, die_with_parent
+from common.jobs.child_protocol import (
+    CHILD_FD_VARIABLE,
+    EXIT_FAILED,
+    EXIT_FINISHED,
+    Channel,
+    Failed,
+    Finished,
+    ProtocolError,
+    Start,
+    Stop,
+)
+from common.logging import configure, get_logger
+from common.metrics import MetricsWriter
+from common.training.hooks import Outcome, StopRequest
+from services.trainer.supervised_hooks import SupervisedHooks
+
+log = get_logger(__name__)
+
+
+def run_child() -> int:
+    """Execute the job that the supervisor sends; returns the exit code."""
+    die_with_parent()
+    configure("trainer")
+    if CHILD_FD_VARIABLE not in os.environ:
+        print(  # noqa: T201 (nobody else is there to be told)
+            "services.trainer is started by a worker; to train without services use: tidal train lm|rl", file=sys.stderr
+        )
+        return 2
+    channel = Channel.from_environment()
+    try:
+        start = channel.receive()
+    except (EOFError, ProtocolError):
+        return EXIT_FAILED
+    if not isinstance(start, Start):
+        log.error("the first message is not 'start'", message=type(start).__name__)
+        return EXIT_FAILED
+    structlog.contextvars.bind_contextvars(job_id=start.job.job_id, attempt=start.job.attempt)
+    return _execute(channel, start)
+
+
+def _execute(channel: Channel, start: Start) -> int:
+    job = start.job
+    store = ArtifactStore(Path(start.experiments_dir))
+    directory = store.experiment(job.experiment_id)
+    writer = MetricsWriter(
+        directory,
+        start.redis_url,
+        job.experiment_id,
+        job.job_id,
+        job.attempt,
+        stream_max_length=start.stream_max_length,
+    )
+    hooks = SupervisedHooks(channel, writer, Lifeline(start.pause_after_seconds), attempt=job.attempt)
+    listener = threading.Thread(target=_listen, args=(channel, hooks), name="supervisor", daemon=True)
+    listener.start()
+    signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))
+    try:
+        # Imported here: torch takes seconds, and the supervisor may go away meanwhile.
+        from services.trainer.handlers import HANDLERS, Paths
+
+        handler = HANDLERS.get(job.job_type)
+        if handler is None:
+            raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
+        outcome = handler(job, Paths(store, Path(start.data_dir), start.initial_checkpoint), hooks)
+    except Exception as error:
+        return _report_failure(channel, hooks, error)
+    return _report_outcome(channel, hooks, outcome)
+
+
+def _report_outcome(channel: Channel, hooks: SupervisedHooks, outcome: Outcome) -> int:
+    hooks.leave()
+    log.info("finished", outcome=outcome.value)
+    channel.send(Finished(outcome=outcome.value))
+    return EXIT_FINISHED
+
+
+def _report_failure(channel: Channel, hooks: SupervisedHooks, error: Exception) -> int:
+    from services.trainer.failures import describe
+
+    failure = describe(error)
+    if failure.code == "internal_error":
+        log.exception("the job failed")
+    else:
+        log.error("the job failed", code=failure.code, message=failure.message)
+    hooks.leave()
+    channel.send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
+    return EXIT_FAILED
+
+
+def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
+    """The supervisor's messages, until it is gone."""
+    while True:
+        try:
+            message = channel.receive()
+        except (EOFError, OSError):
+            if not hooks.leaving:
+                os._exit(EXIT_FAILED)
+            return
+        except ProtocolError as error:
+            log.warning("a message was not understood", error=str(error))
+            continue
+        if isinstance(message, Stop):
+            hooks.request(StopRequest(message.request))
+        elif message is not None:
+            hooks.lifeline.hear(message)

@@ -1,0 +1,76 @@
+"""Jobs on a controller, with paths resolved: training and ablation.
+
+Used by the handlers of a worker's child and by `--local`. The training itself is `common.rl.train_controller`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+import common.rl
+from common.checkpoint import load_model
+from common.checkpoint.manager import MANIFEST, verify
+from common.config import DataConfig, RLConfig
+from common.controller import load_policy
+from common.data import open_corpus
+from common.errors import CheckpointError, StorageError
+from common.rl.train import prepare, write_ablation
+from common.training.hooks import Outcome, TrainingHooks
+
+
+def train_controller(
+    config: RLConfig,
+    lm_checkpoint: Path,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data: DataConfig,
+    data_dir: Path,
+    initial_checkpoint: Path | None = None,
+) -> Outcome:
+    """`common.rl.train_controller`, with its ablation; `initial_checkpoint` is what the first attempt begins with."""
+    if initial_checkpoint is not None and not any((directory / "checkpoints").glob("*/manifest.json")):
+        _adopt(initial_checkpoint, directory)
+    return common.rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
+
+
+def ablate_controller(
+    config: RLConfig,
+    lm_checkpoint: Path,
+    policy_path: Path,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data: DataConfig,
+    data_dir: Path,
+) -> Outcome:
+    """Learned, random and fixed modulation on unseen prompts into `ablation_results.json`."""
+    device = prepare(config)
+    hooks.phase("loading data")
+    corpus = open_corpus(data, data_dir=data_dir)
+    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    model = load_model(lm_checkpoint, device=device)
+    policy = load_policy(policy_path)
+    hooks.report_progress(0, 1)
+    outcome = write_ablation(config, model, policy, corpus, directory, hooks)
+    if outcome is Outcome.COMPLETED:
+        hooks.report_progress(1, 1)
+    return outcome
+
+
+def _adopt(checkpoint: Path, directory: Path) -> None:
+    """Copy another experiment's checkpoint folder, whole or not at all; the training then resumes from it."""
+    if not (checkpoint / MANIFEST).is_file():
+        raise CheckpointError(f"{checkpoint}: no checkpoint folder to go on from")
+    verify(checkpoint)
+    target = directory / "checkpoints" / checkpoint.name
+    temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        shutil.copytree(checkpoint, temporary)
+        temporary.rename(target)
+    except OSError as error:
+        raise StorageError(f"{target}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

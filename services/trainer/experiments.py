@@ -1,0 +1,67 @@
+"""What an experiment's folder says about itself: its configuration as YAML and `metadata.json`.
+
+Written by the first attempt, left alone by later ones.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from common.config import LMConfig, RLConfig, dump_yaml
+from common.errors import StorageError
+
+
+def describe_lm(directory: Path, config: LMConfig, *, source_checkpoint: str | None = None) -> None:
+    """`config.yaml` and `metadata.json` of a pretraining."""
+    _write_once(directory / "config.yaml", dump_yaml(config))
+    describe_other(directory, "lm", source_checkpoint=source_checkpoint)
+
+
+def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path, *, source_checkpoint: str) -> None:
+    """`rl_config.yaml`, the language model's `base_config.yaml` where it is known, and `metadata.json`."""
+    _write_once(directory / "rl_config.yaml", dump_yaml(config))
+    base = config_of(lm_checkpoint)
+    if base is not None:
+        _write_once(directory / "base_config.yaml", base.read_text(encoding="utf-8"))
+    describe_other(directory, "rl", source_checkpoint=source_checkpoint)
+
+
+def describe_other(directory: Path, kind: str, *, source_checkpoint: str | None = None) -> None:
+    """`metadata.json` alone. The source experiment is the first part of the checkpoint's reference."""
+    source = source_checkpoint.removeprefix("experiments/").split("/", 1)[0] if source_checkpoint else None
+    metadata = {
+        "type": kind,
+        "created_at": datetime.now(UTC).isoformat(),
+        "source_experiment_id": source,
+        "source_checkpoint": source_checkpoint,
+    }
+    _write_once(directory / "metadata.json", json.dumps(metadata, indent=2) + "\n")
+
+
+def config_of(lm_checkpoint: Path) -> Path | None:
+    """The `config.yaml` of the experiment that a model file or checkpoint folder lies in, if it has one."""
+    for folder in lm_checkpoint.parents[:2]:
+        if (folder / "config.yaml").is_file():
+            return folder / "config.yaml"
+    return None
+
+
+def save_config(path: Path, config: BaseModel) -> None:
+    """Write a configuration where none is yet."""
+    _write_once(path, dump_yaml(config))
+
+
+def _write_once(path: Path, text: str) -> None:
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error

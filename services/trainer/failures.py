@@ -1,0 +1,47 @@
+"""What went wrong in a job, in words for its user, and which retry budget it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from common.errors import TidalError
+
+_HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last message of a failed job."""
+
+    code: str
+    message: str
+    kind: Literal["user", "cuda_oom"] = "user"
+
+
+def describe(error: BaseException) -> Failure:
+    """Sort an exception of a handler: out of CUDA memory, out of host memory, an error the user can mend, or ours."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return Failure(
+            "cuda_out_of_memory",
+            f"CUDA ran out of memory ({_first_line(error)}). Lower training.micro_batch_size or evaluation.batch_size "
+            "(the result stays the same), model.context_length or model.d_model; for a controller ppo.num_envs or "
+            "ppo.minibatch_size; or free the device of other processes",
+            "cuda_oom",
+        )
+    if isinstance(error, TidalError):
+        return Failure(error.code, error.message)
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _HOST_MEMORY):
+        return Failure(
+            "out_of_memory",
+            f"the machine ran out of memory ({_first_line(error)}). Lower training.micro_batch_size, "
+            "evaluation.batch_size or the model's size; for a controller ppo.num_envs",
+        )
+    return Failure("internal_error", f"{type(error).__name__}: {_first_line(error)}; the job's log has the traceback")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

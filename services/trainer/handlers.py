@@ -1,0 +1,102 @@
+"""One handler per job type: the payload checked, references resolved, the library called.
+
+Each imports torch and its library when it is called. To add a type: a payload in `common.jobs.payloads`, a function
+here, a line in HANDLERS. Leaves out: the socket, the database, and how a job fails (exceptions leave a handler as they
+are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.artifacts import ArtifactStore
+from common.jobs.child_protocol import ChildJob
+from common.jobs.payloads import Ablation, Evaluation, LmTraining, RlTraining
+from common.training.hooks import Outcome, TrainingHooks
+from services.trainer import experiments
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a job reads and writes."""
+
+    store: ArtifactStore
+    data_dir: Path
+    initial_checkpoint: str | None = None
+    """Reference of another experiment's checkpoint to begin from, decided after submission."""
+
+
+Handler = Callable[[ChildJob, Paths, TrainingHooks], Outcome]
+
+
+def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """Pretrain a language model."""
+    from services.trainer import language_model
+
+    payload = LmTraining.model_validate(job.payload)
+    directory = paths.store.experiment(job.experiment_id)
+    initial = paths.initial_checkpoint or payload.initial_checkpoint
+    experiments.describe_lm(directory, payload.config, source_checkpoint=initial)
+    return language_model.train_language_model(
+        payload.config,
+        directory,
+        hooks,
+        data_dir=paths.data_dir,
+        initial_checkpoint=paths.store.resolve(initial) if initial else None,
+    )
+
+
+def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """Train a controller against a finished language model, then ablate."""
+    from services.trainer import controller
+
+    payload = RlTraining.model_validate(job.payload)
+    directory = paths.store.experiment(job.experiment_id)
+    lm_checkpoint = paths.store.resolve(payload.checkpoint)
+    experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.checkpoint)
+    initial = paths.initial_checkpoint or payload.initial_checkpoint
+    return controller.train_controller(
+        payload.config,
+        lm_checkpoint,
+        directory,
+        hooks,
+        data=payload.data,
+        data_dir=paths.data_dir,
+        initial_checkpoint=paths.store.resolve(initial) if initial else None,
+    )
+
+
+def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """Perplexity and samples of a checkpoint."""
+    from services.trainer import language_model
+
+    payload = Evaluation.model_validate(job.payload)
+    directory = paths.store.experiment(job.experiment_id)
+    model_path = paths.store.resolve(payload.checkpoint)
+    experiments.describe_other(directory, "lm", source_checkpoint=payload.checkpoint)
+    return language_model.evaluate_checkpoint(
+        model_path, directory, hooks, data=payload.data, evaluation=payload.evaluation, data_dir=paths.data_dir
+    )
+
+
+def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """Compare a trained controller with random and fixed modulation."""
+    from services.trainer import controller
+
+    payload = Ablation.model_validate(job.payload)
+    directory = paths.store.experiment(job.experiment_id)
+    lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
+    experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.rl_checkpoint)
+    return controller.ablate_controller(
+        payload.config, lm_checkpoint, policy_path, directory, hooks, data=payload.data, data_dir=paths.data_dir
+    )
+
+
+HANDLERS: dict[str, Handler] = {
+    "lm-training": lm_training,
+    "rl-training": rl_training,
+    "evaluation": evaluation,
+    "ablation": ablation,
+}

@@ -1,0 +1,80 @@
+"""Jobs on a language model, with paths resolved: pretraining and evaluation.
+
+Used by the handlers of a worker's child and by `--local`. The training itself is `common.training.pretrain`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.checkpoint import load_model
+from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
+from common.data import open_corpus
+from common.metrics import names
+from common.training.device import prepare_compute
+from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
+from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from common.training.pretrain import pretrain
+
+
+def train_language_model(
+    config: LMConfig,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data_dir: Path,
+    initial_checkpoint: Path | None = None,
+    resume: bool = True,
+) -> Outcome:
+    """`common.training.pretrain`."""
+    return pretrain(config, directory, hooks, data_dir=data_dir, resume=resume, initial_checkpoint=initial_checkpoint)
+
+
+def evaluate_checkpoint(
+    model_path: Path,
+    directory: Path,
+    hooks: TrainingHooks,
+    *,
+    data: DataConfig,
+    evaluation: EvaluationConfig,
+    data_dir: Path,
+) -> Outcome:
+    """Validation loss, perplexity and samples of a model into `evaluation_results/`; a stop leaves nothing behind."""
+    hooks.phase("loading data")
+    corpus = open_corpus(data, data_dir=data_dir)
+    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    compute = prepare_compute(TrainingConfig())
+    model = load_model(model_path, device=compute.device)
+    hooks.phase("evaluation")
+
+    def keep_going() -> bool:
+        hooks.wait_while_suspended()
+        hooks.report_progress(0, 1)
+        return _leave(hooks) is None
+
+    loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
+    if loss is not None:
+        stories = samples(model, evaluation)
+    if loss is None or not keep_going():
+        return outcome_of(_leave(hooks) or StopRequest.STOP)
+    hooks.report_metrics("metrics", 0, {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)})
+    results = {
+        "model": model_path.name,
+        "validation_loss": loss,
+        "perplexity": perplexity(loss),
+        "corpus": corpus.description,
+        "device": str(compute.device),
+        "samples": stories,
+        "created_at": datetime.now(UTC).isoformat(),
+    }
+    write_results(directory, results)
+    hooks.artifact_saved(RESULTS_FILE, "evaluation")
+    hooks.report_progress(1, 1)
+    return Outcome.COMPLETED
+
+
+def _leave(hooks: TrainingHooks) -> StopRequest | None:
+    """The wish, unless it is to complete, which is what happens anyway."""
+    request = hooks.requested_stop()
+    return None if request is StopRequest.COMPLETE else request

@@ -1,0 +1,119 @@
+"""Training on this machine with no service: `python -m services.trainer --local lm|rl --config … --out …`.
+
+The same work as a job of a worker, with a terminal for surroundings. Called by `tidal train`. The experiment's folder
+is `--out`; the command repeated goes on from its newest checkpoint. Exit codes: 0 completed, 1 failed, 3 stopped with a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from rich.console import Console
+
+from common.config import DataConfig, get_settings, load_lm_config, load_rl_config
+from common.errors import ConfigError, NotFoundError, TidalError
+from common.logging import configure
+from common.training.hooks import Outcome, StopRequest
+from common.training.local_hooks import LocalHooks
+
+EXIT_STOPPED = 3
+
+
+def run_local(arguments: list[str]) -> int:
+    """Parse, train, print; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    configure("trainer")
+    console = Console()
+    try:
+        outcome = _train_lm(options, console) if options.kind == "lm" else _train_rl(options, console)
+    except TidalError as error:
+        console.print(f"{options.kind} training failed: {error.message}", style="red", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("ended at once; the newest checkpoint is what is left", style="red")
+        return 1
+    except Exception as error:
+        from services.trainer.failures import describe
+
+        failure = describe(error)
+        if failure.code == "internal_error":
+            raise
+        console.print(f"{options.kind} training failed: {failure.message}", style="red", highlight=False)
+        return 1
+    console.print(f"{outcome.value}: {options.out}", style="green" if outcome is Outcome.COMPLETED else "yellow")
+    return 0 if outcome is Outcome.COMPLETED else EXIT_STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m services.trainer", description=__doc__)
+    parser.add_argument("--local", action="store_true", required=True, help="train without a supervisor")
+    parser.add_argument("kind", choices=("lm", "rl"), help="language model or controller")
+    parser.add_argument("--config", type=Path, help="YAML file; the defaults without")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
+    parser.add_argument("--data", help="corpus instead of the configured one: builtin:stories, a file, a hub name")
+    parser.add_argument("--data-dir", type=Path, help="folder of local corpora and the token cache")
+    parser.add_argument("--checkpoint", type=Path, help="lm: weights to begin with; rl: the language model to steer")
+    parser.add_argument("--no-resume", action="store_true", help="begin anew; refused when --out has checkpoints")
+    return parser
+
+
+def _train_lm(options: argparse.Namespace, console: Console) -> Outcome:
+    overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
+    config = load_lm_config(options.config, overrides)
+    _refuse_to_mix(options)
+    with _hooks(options.out, console) as hooks:
+        from services.trainer import experiments, language_model
+
+        experiments.describe_lm(options.out, config)
+        return language_model.train_language_model(
+            config,
+            options.out,
+            hooks,
+            data_dir=_data_dir(options),
+            initial_checkpoint=_existing(options.checkpoint) if options.checkpoint else None,
+        )
+
+
+def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
+    if options.checkpoint is None:
+        raise ConfigError("a controller needs a language model: give its file or checkpoint folder with --checkpoint")
+    config = load_rl_config(options.config)
+    lm_checkpoint = _existing(options.checkpoint)
+    _refuse_to_mix(options)
+    with _hooks(options.out, console) as hooks:
+        from services.trainer import controller, experiments
+
+        lm_config = experiments.config_of(lm_checkpoint)
+        data = load_lm_config(lm_config).data if lm_config else DataConfig()
+        if options.data:
+            data = data.model_copy(update={"source": options.data, "validation_source": None})
+        experiments.describe_rl(options.out, config, lm_checkpoint, source_checkpoint=str(lm_checkpoint))
+        return controller.train_controller(
+            config, lm_checkpoint, options.out, hooks, data=data, data_dir=_data_dir(options)
+        )
+
+
+def _hooks(out: Path, console: Console) -> LocalHooks:
+    attempts = [int(path.stem.split("-")[-2]) for path in (out / "metrics").glob("*-*-*.jsonl")]
+    hooks = LocalHooks(out, attempt=max(attempts, default=0) + 1, console=console)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: hooks.request(StopRequest.PAUSE))
+    return hooks
+
+
+def _data_dir(options: argparse.Namespace) -> Path:
+    return options.data_dir if options.data_dir is not None else get_settings().data_dir
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such checkpoint")
+    return path
+
+
+def _refuse_to_mix(options: argparse.Namespace) -> None:
+    if options.no_resume and any((options.out / "checkpoints").glob("*/manifest.json")):
+        raise ConfigError(f"--no-resume, but {options.out} has checkpoints; choose another --out or remove the folder")

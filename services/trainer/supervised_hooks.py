@@ -1,0 +1,167 @@
+"""`TrainingHooks` over the supervisor's socket, and the emergency exit for a stop that cannot wait.
+
+A micro-batch of a large model takes a minute on a CPU. When a wish to leave has not been obeyed after
+`urgent_seconds`, the state of the last finished step is saved from another thread and the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from common.errors import TidalError
+from common.jobs.child_lifeline import Lifeline
+from common.jobs.child_protocol import (
+    EXIT_FAILED,
+    EXIT_FINISHED,
+    Artifact,
+    Channel,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Phase,
+    Progress,
+    Running,
+)
+from common.logging import get_logger
+from common.metrics import MetricsWriter
+from common.training.hooks import SavedCheckpoint, StopRequest, outcome_of
+
+log = get_logger(__name__)
+
+PROGRESS_SECONDS = 0.2
+URGENT_SECONDS = 3.0
+"""From a wish to leave to the emergency exit. A local stop leaves a trainer 10 s."""
+
+
+class SupervisedHooks:
+    """The surroundings of a training under a supervisor; the wishes arrive from the thread that reads the socket."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        writer: MetricsWriter,
+        lifeline: Lifeline,
+        *,
+        attempt: int,
+        urgent_seconds: float = URGENT_SECONDS,
+        end_process: Callable[[int], None] = os._exit,
+    ) -> None:
+        self.lifeline = lifeline
+        self.leaving = False
+        """The last message is on its way: end of file is no longer an alarm."""
+        self._channel = channel
+        self._writer = writer
+        self._attempt = attempt
+        self._urgent_seconds = urgent_seconds
+        self._end_process = end_process
+        self._request: StopRequest | None = None
+        self._urgent: threading.Thread | None = None
+        self._over = threading.Event()
+        self._lender = threading.Lock()
+        self._save: Callable[[], SavedCheckpoint | None] | None = None
+        self._running = False
+        self._progress_at = -PROGRESS_SECONDS
+        self._sent_step = -1
+
+    def request(self, request: StopRequest) -> None:
+        """A wish arrived; the newest one counts. May be called from any thread and from a signal handler."""
+        self._request = request
+        if request is StopRequest.COMPLETE or self._urgent is not None:
+            return
+        self._urgent = threading.Thread(target=self._leave_in_a_hurry, name="urgent-stop", daemon=True)
+        self._urgent.start()
+
+    def leave(self) -> None:
+        """The handler has ended: bring all metrics out; only the last message may follow."""
+        with self._lender:
+            self._save = None
+        self._over.set()
+        self._writer.close()
+        self.leaving = True
+
+    def phase(self, name: str) -> None:
+        """Tell the supervisor; before a checkpoint the metrics up to it are brought to disk."""
+        if name == "checkpoint":
+            self._writer.flush()
+        self._send(Phase(name=name))
+
+    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Into the writer's queue."""
+        self._writer.add(kind, step, values)
+
+    def report_progress(self, step: int, total_steps: int) -> None:
+        """`running` and the rewind of earlier attempts at the first call; then at most five messages a second."""
+        if not self._running:
+            self._running = True
+            if self._attempt > 1:
+                self._writer.rewind(step)
+            self._send(Running())
+        now = time.monotonic()
+        if now - self._progress_at >= PROGRESS_SECONDS or step >= total_steps > self._sent_step:
+            self._progress_at, self._sent_step = now, step
+            self._send(Progress(step=step, total_steps=total_steps), droppable=True)
+
+    def requested_stop(self) -> StopRequest | None:
+        """The newest wish."""
+        return self._request
+
+    def wait_while_suspended(self) -> None:
+        """Blocks while the lease is in doubt."""
+        self.lifeline.wait()
+
+    def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
+        """Keep the function for the emergency exit."""
+        with self._lender:
+            self._save = save
+
+    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        """Tell the supervisor, which registers it."""
+        self._send(
+            Checkpoint(name=f"checkpoints/{info.name}", step=info.step, sha256=info.sha256, size_bytes=info.size_bytes)
+        )
+
+    def artifact_saved(self, name: str, kind: str) -> None:
+        """Tell the supervisor."""
+        self._send(Artifact(name=name, kind=kind))
+
+    def event(self, name: str, **details: Any) -> None:
+        """Tell the supervisor, and the log."""
+        log.info(name, **details)
+        self._send(Event(name=name, details=details))
+
+    def _send(self, message: Message, *, droppable: bool = False) -> None:
+        try:
+            self._channel.send(message, droppable=droppable)
+        except OSError:
+            # Nobody may act for a supervisor that is gone: another attempt may be running already.
+            self._end_process(EXIT_FAILED)
+
+    def _leave_in_a_hurry(self) -> None:
+        if self._over.wait(self._urgent_seconds):
+            return
+        with self._lender:
+            save = self._save
+        if save is None:
+            return
+        try:
+            self.lifeline.wait()
+            info = save()
+        except TidalError as error:
+            self._send(Failed(code=error.code, message=error.message))
+            self._end_process(EXIT_FAILED)
+            return
+        if info is None:
+            return
+        request = self._request
+        assert request is not None  # this thread is started by one
+        log.info("left in the middle of a step", request=request.value, checkpoint=info.name)
+        self.checkpoint_saved(info)
+        self.leave()
+        self._send(Finished(outcome=outcome_of(request).value))
+        self._end_process(EXIT_FINISHED)

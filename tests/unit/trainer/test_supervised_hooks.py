@@ -1,0 +1,138 @@
+"""The hooks of a child: limited progress, suspension, and the emergency exit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import StorageError
+from common.jobs.child_lifeline import Lifeline
+from common.jobs.child_protocol import Channel, Checkpoint, Failed, Finished, Progress, Resume, Running, Suspend
+from common.metrics import MetricsWriter
+from common.training.hooks import StopRequest
+from services.trainer.supervised_hooks import SupervisedHooks
+
+
+@dataclass(frozen=True)
+class Info:
+    name: str = "step-000000004"
+    step: int = 4
+    sha256: str = "ab"
+    size_bytes: int = 10
+
+
+@dataclass
+class Bench:
+    """Hooks, the supervisor's end of the channel, and the exit codes of a process that does not really end."""
+
+    hooks: SupervisedHooks
+    supervisor: Channel
+    exits: list[int]
+    ended: threading.Event
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    supervisor, theirs = Channel.pair()
+    channel = Channel(theirs)
+    exits: list[int] = []
+    ended = threading.Event()
+
+    def end(code: int) -> None:
+        exits.append(code)
+        ended.set()
+
+    writer = MetricsWriter(tmp_path, None, "e", "job_1", 1)
+    hooks = SupervisedHooks(channel, writer, Lifeline(60.0), attempt=1, urgent_seconds=0.05, end_process=end)
+    yield Bench(hooks, supervisor, exits, ended)
+    hooks.leave()
+    supervisor.close()
+    channel.close()
+
+
+def test_a_wish_that_the_loop_cannot_hear_is_obeyed_from_outside(bench: Bench) -> None:
+    bench.hooks.offer_checkpoint(Info)
+    bench.hooks.request(StopRequest.DRAIN)
+    assert bench.supervisor.receive(10) == Checkpoint(
+        name="checkpoints/step-000000004", step=4, sha256="ab", size_bytes=10
+    )
+    assert bench.supervisor.receive(10) == Finished(outcome="drained")
+    assert bench.ended.wait(10)
+    assert bench.exits == [0]
+
+
+def test_complete_never_leaves_in_a_hurry(bench: Bench) -> None:
+    called = threading.Event()
+    bench.hooks.offer_checkpoint(lambda: called.set())
+    bench.hooks.request(StopRequest.COMPLETE)
+    assert not called.wait(0.3)
+
+
+@pytest.mark.parametrize("answer", [None, "withdrawn"])
+def test_a_training_on_its_way_out_is_left_alone(bench: Bench, answer: str | None) -> None:
+    called = threading.Event()
+
+    def save() -> None:
+        called.set()
+
+    bench.hooks.offer_checkpoint(save if answer is None else None)
+    bench.hooks.request(StopRequest.PAUSE)
+    assert called.wait(0.3) is (answer is None)
+    bench.hooks.leave()
+    assert bench.exits == []
+
+
+def test_a_full_disk_in_the_hurry_is_reported(bench: Bench) -> None:
+    def save() -> Any:
+        raise StorageError("disk full")
+
+    bench.hooks.offer_checkpoint(save)
+    bench.hooks.request(StopRequest.PAUSE)
+    assert bench.supervisor.receive(10) == Failed(code="storage", message="disk full")
+    assert bench.ended.wait(10)
+    assert bench.exits == [1]
+
+
+def test_progress_is_limited_but_the_end_is_always_told(bench: Bench) -> None:
+    for step in range(1000):
+        bench.hooks.report_progress(step, 1000)
+    bench.hooks.report_progress(1000, 1000)
+    bench.hooks.phase("over")
+    seen = []
+    while (message := bench.supervisor.receive(10)) is not None and message.type != "phase":
+        seen.append(message)
+    assert seen[0] == Running()
+    assert seen[1] == Progress(step=0, total_steps=1000)
+    assert seen[-1] == Progress(step=1000, total_steps=1000)
+    assert len(seen) < 20
+
+
+def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
+    bench.hooks.lifeline.hear(Suspend())
+    passed = threading.Event()
+
+    def wait() -> None:
+        bench.hooks.wait_while_suspended()
+        passed.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not passed.wait(0.2)
+    bench.hooks.lifeline.hear(Resume())
+    assert passed.wait(10)
+    thread.join()
+
+
+def test_a_supervisor_that_is_gone_ends_the_process(bench: Bench) -> None:
+    bench.supervisor.close()
+    ending: Callable[[], bool] = bench.ended.is_set
+    for _ in range(100):
+        bench.hooks.phase("training")
+        if ending():
+            break
+    assert bench.exits[0] == 1

@@ -1,0 +1,142 @@
+"""A tiny corpus, a tiny model's configuration and hooks that record and stop on demand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.config import LMConfig
+from common.config.loader import merge
+from common.training.hooks import SavedCheckpoint, StopRequest
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 short documents of a few words each, always the same."""
+    chooser = random.Random(7)
+    words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
+    documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
+    path = tmp_path_factory.mktemp("corpus") / "words.txt"
+    path.write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the token cache of the session lies."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def make_config(text_file: Path) -> Callable[..., LMConfig]:
+    """`make_config(training={…}, …)`: the tiny configuration with sections overridden."""
+
+    def make(**sections: Mapping[str, Any]) -> LMConfig:
+        base = {
+            "model": {
+                "name": "tiny",
+                "d_model": 8,
+                "num_layers": 1,
+                "num_heads": 2,
+                "ffn_dim": 16,
+                "context_length": 16,
+                "gate_hidden_dim": 4,
+                "dropout": 0.2,
+            },
+            "data": {"source": str(text_file), "validation_fraction": 0.2},
+            "training": {
+                "epochs": 2,
+                "max_steps": 6,
+                "effective_batch_size": 6,
+                "micro_batch_size": 2,
+                "learning_rate": 0.01,
+                "modulation_fraction": 0.5,
+                "device": "cpu",
+                "threads": 1,
+            },
+            "evaluation": {
+                "every_steps": 2,
+                "batch_size": 4,
+                "max_batches": 2,
+                "prompts": ["the cat"],
+                "sample_tokens": 3,
+            },
+            "checkpoint": {"every_seconds": 3600.0},
+        }
+        return LMConfig.model_validate(merge(base, sections))
+
+    return make
+
+
+@dataclass
+class Recorder:
+    """Hooks that keep everything, and wish for `request` from the `after`-th call of report_progress on."""
+
+    request: StopRequest | None = None
+    after: int = 1
+    in_phase: str | None = None
+    """Wish as soon as this phase is entered instead."""
+    metrics: list[tuple[str, int, dict[str, float]]] = field(default_factory=list)
+    progress: list[tuple[int, int]] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
+    checkpoints: list[SavedCheckpoint] = field(default_factory=list)
+    artifacts: list[tuple[str, str]] = field(default_factory=list)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    suspensions: int = 0
+    save: Callable[[], SavedCheckpoint | None] | None = None
+    on_progress: Callable[[int], None] = lambda _: None
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        self.metrics.append((kind, step, dict(values)))
+
+    def report_progress(self, step: int, total_steps: int) -> None:
+        self.progress.append((step, total_steps))
+        self.on_progress(len(self.progress))
+
+    def requested_stop(self) -> StopRequest | None:
+        if self.in_phase is not None:
+            return self.request if self.in_phase in self.phases else None
+        return self.request if len(self.progress) >= self.after else None
+
+    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        self.checkpoints.append(info)
+
+    def artifact_saved(self, name: str, kind: str) -> None:
+        self.artifacts.append((name, kind))
+
+    def event(self, name: str, **details: Any) -> None:
+        self.events.append((name, details))
+
+    def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
+        self.save = save
+
+    def wait_while_suspended(self) -> None:
+        self.suspensions += 1
+
+    def series(self, name: str) -> dict[int, float]:
+        """Step to value of one metric."""
+        return {step: values[name] for _, step, values in self.metrics if name in values}
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        """Details of all events of a name."""
+        return [details for event, details in self.events if event == name]
+
+
+@pytest.fixture
+def recorder() -> type[Recorder]:
+    """The class, to build as many as a test needs."""
+    return Recorder
