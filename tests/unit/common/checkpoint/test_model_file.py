@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.checkpoint import export_legacy_state_dict, load_model, load_policy_file, migrate_checkpoint, save_model
+from common.checkpoint.__main__ import main
 from common.errors import CheckpointError, NotFoundError, StorageError
 from common.model import ModelConfig, TransformerLM
 
@@ -135,6 +136,17 @@ def test_migration_writes_one_input_gates_and_refuses_to_overwrite(parity: Path,
     assert all(torch.equal(migrated[name], original[name]) for name in original)
     with pytest.raises(StorageError, match="exists already"):
         migrate_checkpoint(parity / "lm_small_three_gates.pth", target)
+
+
+def test_the_command_migrates_and_says_why_it_cannot(
+    parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(parity / "lm_d64_all_forms.pth"), str(tmp_path / "m.safetensors"), "--column", "0"]
+    assert main(arguments) == 0
+    assert "2 gates reduced to input 0" in capsys.readouterr().out
+    assert load_model(tmp_path / "m.safetensors").config.d_model == 64
+    assert main(arguments) == 1
+    assert "exists already" in capsys.readouterr().err
 
 
 class _Harmful:
