@@ -9,14 +9,13 @@ import shutil
 import uuid
 from pathlib import Path
 
-import common.rl
+from common import rl
 from common.checkpoint import load_model
 from common.checkpoint.manager import MANIFEST, verify
 from common.config import DataConfig, RLConfig
 from common.controller import load_policy
 from common.data import open_corpus
 from common.errors import CheckpointError, StorageError
-from common.rl.train import prepare, write_ablation
 from common.training.hooks import Outcome, TrainingHooks
 
 
@@ -33,7 +32,7 @@ def train_controller(
     """`common.rl.train_controller`, with its ablation; `initial_checkpoint` is what the first attempt begins with."""
     if initial_checkpoint is not None and not any((directory / "checkpoints").glob("*/manifest.json")):
         _adopt(initial_checkpoint, directory)
-    return common.rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
+    return rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
 
 
 def ablate_controller(
@@ -47,14 +46,14 @@ def ablate_controller(
     data_dir: Path,
 ) -> Outcome:
     """Learned, random and fixed modulation on unseen prompts into `ablation_results.json`."""
-    device = prepare(config)
+    device = rl.prepare(config)
     hooks.phase("loading data")
     corpus = open_corpus(data, data_dir=data_dir)
     hooks.event("corpus", description=corpus.description, digest=corpus.digest)
     model = load_model(lm_checkpoint, device=device)
     policy = load_policy(policy_path)
     hooks.report_progress(0, 1)
-    outcome = write_ablation(config, model, policy, corpus, directory, hooks)
+    outcome = rl.write_ablation(config, model, policy, corpus, directory, hooks)
     if outcome is Outcome.COMPLETED:
         hooks.report_progress(1, 1)
     return outcome
