@@ -90,6 +90,8 @@ class PostgresServer(Server):
                 except psutil.NoSuchProcess:
                     continue
             strays = [process for process in strays if not gone(process, 1.0)]
+        # Nobody works in the folder now. PostgreSQL would take a zombie, or a stranger with that number, for the owner.
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         account = postgres_account()

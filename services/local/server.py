@@ -189,9 +189,13 @@ def living(pid: int) -> Any:
     """The psutil.Process of `pid`, None when there is none or it is a zombie."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process
     except psutil.NoSuchProcess:
         return None
+    if child := _children.pop(pid, None):
+        child.wait()  # ours, and dead: collect it
+    return None
 
 
 def works_in(process: Any, folder: Path) -> bool:

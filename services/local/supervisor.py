@@ -161,7 +161,7 @@ class Supervisor:
             if _answers(f"{self._instance.api_url}/readyz"):
                 self._instance.status = "ready"
                 self._write_state()
-                self.say(f"ready: {self._instance.api_url}/docs (after {time.monotonic() - started:.1f} s)")
+                self.say(f"ready: {self._instance.api_url}/docs ({time.time() - self._instance.started:.1f} s after the start)")
                 return
             api = self._children[0]
             if api.restarts >= EARLY_ENDS or time.monotonic() - started > READY_SECONDS:
@@ -214,6 +214,7 @@ class Supervisor:
                 self.say(f"{server.name} is gone; starting it again")
                 try:
                     server.start()
+                    self.say(f"{server.name} is back on port {server.port}")
                     revived = True
                 except (UnavailableError, ConflictError, StorageError) as error:
                     self.say(f"{server.name} does not start: {error.message}")

@@ -1,0 +1,127 @@
+"""Folders for local stacks, and their supervisors as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.client.local_instance import LocalInstance, read_instance
+from services.local.servers import PostgresServer, ValkeyServer
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL_STACK = Path(__file__).with_name("small_stack.py")
+
+
+class Running:
+    """A supervisor and what it has printed.
+
+    With `database` it starts a PostgreSQL of its own; without, it is told of one that nobody asks, which saves seconds.
+    """
+
+    def __init__(
+        self, folder: Path, port: int = 0, behaviour: str = "steady", *, database: bool = False, **environment: str
+    ) -> None:
+        self.folder = folder
+        if not database:
+            environment["TIDAL_DATABASE_URL"] = "postgresql+psycopg://nobody@127.0.0.1:1/asks"
+        self.process = subprocess.Popen(
+            [sys.executable, SMALL_STACK, str(folder), str(port), behaviour],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip())
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, text: str, *, times: int = 1, seconds: float = 40) -> None:
+        """Until `text` was printed so often."""
+        with self._news:
+            found = self._news.wait_for(lambda: sum(text in line for line in self.lines) >= times, seconds)
+        assert found, f"{text!r} was not printed:\n{self.output}"
+
+    def ready(self) -> LocalInstance:
+        """The instance, once it says so."""
+        self.wait_for("ready: ")
+        instance = read_instance(self.folder)
+        assert instance is not None
+        return instance
+
+    def tree(self) -> list[psutil.Process]:
+        """Every process that belongs to it now, the servers included."""
+        instance = read_instance(self.folder)
+        assert instance is not None
+        mains = [psutil.Process(state.pid) for state in instance.processes.values() if state.pid]
+        return [psutil.Process(self.process.pid), *mains, *(c for p in mains for c in p.children(recursive=True))]
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> float:
+        """Send the signal and wait; the seconds it took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.finish()
+        return time.monotonic() - started
+
+    def finish(self, seconds: float = 40) -> int:
+        """Wait for its end; the exit status."""
+        status = self.process.wait(seconds)
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+
+def gone(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.Process]:
+    """Those that are still there after `seconds`, zombies apart."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a stack; its servers and their data are removed afterwards."""
+    path = tmp_path / "stack"
+    yield path
+    for server in (PostgresServer(path / "postgres"), ValkeyServer(path / "valkey")):
+        server.remove()
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., Running]]:
+    """Starts supervisors of `folder` (or another one) and ends what a test leaves behind."""
+    started: list[Running] = []
+
+    def run(at: Path = folder, **options: object) -> Running:
+        running = Running(at, **options)  # type: ignore[arg-type]
+        started.append(running)
+        return running
+
+    yield run
+    for running in started:
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGINT)
+        running.finish()
