@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from common.errors import TidalError
-from services.cli import checkpoints, database, demo, doctor, environment, generate, jobs, local, training
+from services.cli import checkpoints, database, demo, doctor, environment, generate, jobs, local, original, training
 from services.cli.output import fail, out
 
 app = typer.Typer(
@@ -35,8 +35,10 @@ app.command("down", rich_help_panel=START)(local.down)
 app.command("status", rich_help_panel=START)(local.status)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
+app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)
 app.command("migrate-checkpoint", rich_help_panel=OFFLINE)(checkpoints.migrate)
+app.command("import-config", rich_help_panel=OFFLINE)(original.import_config)
 app.command("doctor", rich_help_panel=HELP)(doctor.command)
 app.command("env", rich_help_panel=HELP)(environment.command)
 app.add_typer(database.app, name="db", rich_help_panel=HELP)

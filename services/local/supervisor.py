@@ -161,7 +161,8 @@ class Supervisor:
             if _answers(f"{self._instance.api_url}/readyz"):
                 self._instance.status = "ready"
                 self._write_state()
-                self.say(f"ready: {self._instance.api_url}/docs ({time.time() - self._instance.started:.1f} s after the start)")
+                seconds = time.time() - self._instance.started
+                self.say(f"ready: {self._instance.api_url}/docs ({seconds:.1f} s after the start)")
                 return
             api = self._children[0]
             if api.restarts >= EARLY_ENDS or time.monotonic() - started > READY_SECONDS:

@@ -1,0 +1,214 @@
+"""An experiment folder of the original becomes a finished experiment: files into the store, rows into the database.
+
+Copied to a hidden folder first and renamed when whole; the rows follow in one transaction, and without them the folder
+goes again. Converted: configuration files (the originals are kept beside them), metrics. Leaves out: TensorBoard logs,
+and the check that a checkpoint can be loaded, which is made (safely) whenever one is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+from common.artifacts import ArtifactStore
+from common.client import read_instance
+from common.config import get_settings
+from common.config.legacy import convert
+from common.db import Checkpoint, Experiment, make_engine, require_schema, session_factory
+from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from services.cli.configuration import read_yaml
+from services.cli.database import database_url
+from services.cli.import_metrics import write_metrics, write_rl_metrics
+
+COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
+CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
+
+
+@dataclass
+class Imported:
+    """What was taken over."""
+
+    experiment_id: str
+    kind: str
+    files: int = 0
+    points: int = 0
+    model: str | None = None
+    """Reference of the language model, if there is one."""
+    remarks: list[str] = field(default_factory=list)
+
+
+def run(folder: Path, *, experiment_id: str | None, name: str | None) -> Imported:
+    """Import `folder`. NotFoundError, InvalidInputError (no such experiment folder), ConflictError (id is taken)."""
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder")
+    metadata = _metadata(folder)
+    done = Imported(experiment_id or _id_from(folder.name), _kind(folder, metadata))
+    store = ArtifactStore(_experiments_dir())
+    target = store.experiment(done.experiment_id)
+    if target.exists():
+        raise ConflictError(f"experiment {done.experiment_id} exists already; give the import another --id")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".import-{uuid.uuid4().hex}")
+    try:
+        config = _fill(folder, staging, done)
+        staging.replace(target)
+        try:
+            _insert_rows(store, done, metadata, config, name)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    if any(not f.policy for f in store.checkpoint_files(done.experiment_id)):
+        done.model = f"{done.experiment_id}/final"
+    return done
+
+
+def _fill(folder: Path, staging: Path, done: Imported) -> dict[str, Any]:
+    """Copy and convert; the main configuration as a mapping."""
+    staging.mkdir()
+    sources = [path for path in sorted(folder.glob("*.pth")) if path.is_file() and not path.is_symlink()]
+    sources += [path for name in COPIED if (path := folder / name).is_file()]
+    if not sources:
+        raise InvalidInputError(f"{folder} holds neither checkpoints (*.pth) nor results; is it an experiment folder?")
+    for path in sources:
+        copy = staging / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+        done.files += 1
+    config = _convert_configs(folder, staging, done)
+    for name, write in (
+        ("dashboard_metrics/metrics.jsonl", write_metrics),
+        ("rl_metrics/rl_training_metrics.json", write_rl_metrics),
+    ):
+        if (folder / name).is_file():
+            points, skipped = write(folder / name, staging)
+            done.points += points
+            if skipped:
+                done.remarks.append(f"{name}: {skipped} lines could not be read and were left out")
+    return config
+
+
+def _convert_configs(folder: Path, staging: Path, done: Imported) -> dict[str, Any]:
+    main: dict[str, Any] = {}
+    for name in CONFIG_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        kept = staging / "original" / name
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copy2(path, kept)
+        done.files += 1
+        try:
+            kind, converted, _ = convert(read_yaml(path))
+        except ConfigError as error:
+            done.remarks.append(f"{name} could not be converted and is kept as it was: {error.message}")
+            continue
+        text = yaml.safe_dump(converted, sort_keys=False, allow_unicode=True)
+        (staging / name).write_text(text, encoding="utf-8")
+        if kind == done.kind:
+            main = converted
+    return main
+
+
+def _insert_rows(
+    store: ArtifactStore, done: Imported, metadata: dict[str, Any], config: dict[str, Any], name: str | None
+) -> None:
+    engine = make_engine(database_url())
+    try:
+        require_schema(engine)
+        with session_factory(engine).begin() as session:
+            created = _time(metadata.get("created_at")) or datetime.now(UTC)
+            session.add(
+                Experiment(
+                    id=done.experiment_id,
+                    type=done.kind,
+                    name=name,
+                    config=config,
+                    imported=True,
+                    created_at=created,
+                    source_experiment_id=metadata.get("source_experiment_id"),
+                    source_checkpoint=metadata.get("source_checkpoint"),
+                )
+            )
+            session.flush()
+            for found in store.checkpoint_files(done.experiment_id):
+                path = store.path(done.experiment_id, found.name)
+                session.add(
+                    Checkpoint(
+                        experiment_id=done.experiment_id,
+                        kind="policy" if found.policy else "model",
+                        name=found.name,
+                        sha256=_sha256(path),
+                        size_bytes=found.size_bytes,
+                        created_at=found.modified_at,
+                    )
+                )
+    except IntegrityError as error:
+        raise ConflictError(f"experiment {done.experiment_id} exists already; give the import another --id") from error
+    except (OperationalError, ProgrammingError) as error:
+        raise UnavailableError("the database cannot be reached; start the local stack with `tidal up`") from error
+    finally:
+        engine.dispose()
+
+
+def _experiments_dir() -> Path:
+    settings, instance = get_settings(), read_instance()
+    if "experiments_dir" not in settings.model_fields_set and instance is not None:
+        return Path(instance.experiments_dir)
+    return settings.experiments_dir
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = folder / "metadata.json"
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"{path}: expected a JSON object")
+    return values
+
+
+def _kind(folder: Path, metadata: dict[str, Any]) -> str:
+    kind = metadata.get("type")
+    if kind in ("lm", "rl"):
+        return str(kind)
+    if kind is not None:
+        raise InvalidInputError(f"{folder / 'metadata.json'}: type {kind!r} is neither lm nor rl")
+    return "rl" if (folder / "rl_config.yaml").exists() or any(folder.glob("rl_checkpoint*.pth")) else "lm"
+
+
+def _id_from(name: str) -> str:
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_")
+    if not cleaned:
+        raise InvalidInputError(f"no experiment id can be made from the folder name {name!r}; give one with --id")
+    return cleaned[:200]
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

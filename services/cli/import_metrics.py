@@ -1,0 +1,97 @@
+"""Metrics of the original as segments of our archive (`metrics/<kind>-1-1.jsonl`), attempt 1.
+
+Read: `metrics.jsonl` with flat lines {step, timestamp, name: number, …}; `rl_training_metrics.json` as a list of such
+mappings, as {"points": [...]}, or as {name: [numbers]}. What cannot be read is counted, not guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.metrics.keys import EVENT_METRICS, EVENT_RL_METRICS
+
+STEP_NAMES = ("step", "iteration", "total_steps", "timestep", "global_step")
+TIME_NAMES = ("timestamp", "time", "wall_time")
+NOT_VALUES = frozenset({*STEP_NAMES, *TIME_NAMES})
+
+
+def write_metrics(source: Path, experiment: Path) -> tuple[int, int]:
+    """metrics.jsonl; the numbers of points written and of lines left out."""
+    with source.open(encoding="utf-8", errors="replace") as lines:
+        return _write(experiment, EVENT_METRICS, (_parse(line) for line in lines if line.strip()))
+
+
+def write_rl_metrics(source: Path, experiment: Path) -> tuple[int, int]:
+    """rl_training_metrics.json; the numbers of points written and of entries left out."""
+    content = _parse(source.read_text(encoding="utf-8", errors="replace"))
+    return _write(experiment, EVENT_RL_METRICS, _points(content))
+
+
+def _points(content: Any) -> Iterator[Any]:
+    if isinstance(content, Mapping):
+        for key in ("points", "metrics", "history"):
+            if isinstance(content.get(key), list | Mapping):
+                yield from _points(content[key])
+                return
+        columns = {name: values for name, values in content.items() if isinstance(values, list) and values}
+        for index in range(max(map(len, columns.values()), default=0)):
+            yield {"step": index, **{name: values[index] for name, values in columns.items() if index < len(values)}}
+    elif isinstance(content, list):
+        yield from content
+    else:
+        yield None
+
+
+def _write(experiment: Path, kind: str, points: Iterable[Any]) -> tuple[int, int]:
+    written = skipped = 0
+    path = experiment / "metrics" / f"{kind}-1-1.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for point in points:
+            line = _line(point)
+            if line is None:
+                skipped += 1
+                continue
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            written += 1
+    return written, skipped
+
+
+def _line(point: Any) -> dict[str, Any] | None:
+    if not isinstance(point, Mapping):
+        return None
+    step = next((point[name] for name in STEP_NAMES if isinstance(point.get(name), int | float)), None)
+    values = {
+        str(name): float(value) if math.isfinite(value) else None
+        for name, value in point.items()
+        if name not in NOT_VALUES and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    if step is None or not math.isfinite(step) or not values:
+        return None
+    stamp = next((point[name] for name in TIME_NAMES if name in point), None)
+    return {"step": int(step), "time": _time(stamp), "attempt": 1, "values": values}
+
+
+def _time(value: Any) -> str:
+    """ISO 8601 UTC from seconds or text; the beginning of 1970 when there is none."""
+    try:
+        moment = (
+            datetime.fromtimestamp(value, UTC)
+            if isinstance(value, int | float)
+            else datetime.fromisoformat(str(value)).astimezone(UTC)
+        )
+    except (ValueError, OverflowError, OSError):
+        moment = datetime.fromtimestamp(0, UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,54 @@
+"""`tidal import-config` and `tidal import`: what the original wrote, made ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from common.config.legacy import convert
+from services.cli import import_directory
+from services.cli.configuration import read_yaml
+from services.cli.output import err, out
+
+
+def import_config(
+    source: Annotated[Path, typer.Argument(help="YAML file of the original, with its upper-case keys.")],
+    target: Annotated[Path | None, typer.Option("--out", "-o", help="File to write. Default: print it.")] = None,
+) -> None:
+    """Convert a configuration file of the original to ours.
+
+    Language model or controller, told by its keys. What has no place here is named with the reason.
+    """
+    kind, values, notes = convert(read_yaml(source))
+    for note in notes:
+        err.print(f"  {note}", style="yellow", soft_wrap=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if target is None:
+        out.out(text, highlight=False, end="")
+        return
+    target.write_text(text, encoding="utf-8")
+    what = "language model" if kind == "lm" else "controller"
+    out.print(f"Wrote {target}, the configuration of a {what}.", soft_wrap=True)
+
+
+def import_experiment(
+    folder: Annotated[Path, typer.Argument(help="Experiment folder of the original.")],
+    experiment_id: Annotated[
+        str | None, typer.Option("--id", help="Id of the experiment here. Default: the folder's name.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
+) -> None:
+    """Take over an experiment of the original as a finished one.
+
+    Configuration, metrics, results and checkpoints are taken; TensorBoard logs are not. Writes to the artifact store
+    and the database directly: those of the local stack, or of TIDAL_EXPERIMENTS_DIR and TIDAL_DATABASE_URL.
+    """
+    done = import_directory.run(folder, experiment_id=experiment_id, name=name)
+    out.print(f"Imported {done.experiment_id} ({done.kind}): {done.files} files, {done.points} metric points.")
+    for line in done.remarks:
+        out.print(f"  {line}", soft_wrap=True)
+    if done.model is not None:
+        out.print(f"Try it: tidal generate 'Once upon a time' --checkpoint {done.model}", soft_wrap=True)
