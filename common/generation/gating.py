@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from common.controller import GatingPolicy, TokenHistory, build_observations
+from common.controller import OBSERVATION_DIM, GatingPolicy, TokenHistory, build_observations
 from common.errors import InvalidInputError
 
 NEUTRAL_MODULATION = 0.5
@@ -85,6 +85,10 @@ class LearnedGating:
     """
 
     def __init__(self, policy: GatingPolicy, *, sample: bool = False, generator: torch.Generator | None = None) -> None:
+        if policy.observation_dim != OBSERVATION_DIM:
+            raise InvalidInputError(
+                f"the controller wants {policy.observation_dim} observations; generation has {OBSERVATION_DIM}"
+            )
         self.policy = policy
         self.sample = sample
         self.generator = generator

@@ -9,6 +9,7 @@ Leaves out: serving (queues, checkpoints, wire format), which is `services.gener
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,7 +26,7 @@ from common.controller import (
     parameter_rows,
 )
 from common.data import load_tokenizer
-from common.errors import InvalidInputError
+from common.errors import CheckpointError, InvalidInputError
 from common.generation.gating import NEUTRAL_MODULATION, Gating, GatingMode, StepContext, make_gating
 from common.generation.noise import RowNoise, fresh_seed
 from common.generation.result import FinishReason, Generation, TokenStep
@@ -95,7 +96,8 @@ def generate_batch(
 ) -> list[Generation]:
     """Continue every prompt, all in one batch. `seeds` has one number per prompt; `on_token` gets (row, step).
 
-    The model is put into evaluation mode. Raises InvalidInputError for values out of range.
+    The model runs in evaluation mode and is left in the mode it was in. Raises InvalidInputError for values out of
+    range, CheckpointError when the model gives no finite logits.
     """
 
     settings = settings or GenerationSettings()
@@ -105,8 +107,13 @@ def generate_batch(
         seeds = [fresh_seed() for _ in prompts]
     if len(seeds) != len(prompts):
         raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one each")
-    run = _Run(model.eval(), prompts, settings, list(seeds), tokenizer or load_tokenizer())
-    return run.to_end(on_token, cancelled)
+    was_training = model.training
+    model.eval()
+    try:
+        run = _Run(model, prompts, settings, list(seeds), tokenizer or load_tokenizer())
+        return run.to_end(on_token, cancelled)
+    finally:
+        model.train(was_training)
 
 
 class _Run:
@@ -196,10 +203,12 @@ class _Run:
         for row, token in enumerate(tokens):
             if not self.active[row]:
                 continue
+            log_prob, entropy, sampling_entropy, temperature, top_p, penalty, top_k, *rest = numbers[row]
+            if not math.isfinite(log_prob):
+                raise CheckpointError("the model gives no finite logits; its weights are damaged or diverged")
             if token == self.end_of_text and not self.settings.ignore_end_of_text:
                 self._end(row, FinishReason.STOP)
                 continue
-            log_prob, entropy, sampling_entropy, temperature, top_p, penalty, top_k, *rest = numbers[row]
             entry = TokenStep(
                 token_id=token,
                 text=self.texts[row].push(token, last=final),

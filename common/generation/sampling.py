@@ -103,7 +103,7 @@ def pick(candidates: Candidates, uniform: Tensor) -> Tensor:
     cumulative = candidates.probabilities.cumsum(1)
     place = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
     # Rounding must not reach beyond the last possible token.
-    place = torch.minimum(place, (candidates.probabilities > 0).sum(1) - 1)
+    place = torch.minimum(place, (candidates.probabilities > 0).sum(1) - 1).clamp(min=0)
     return candidates.ids.gather(1, place[:, None])[:, 0]
 
 

@@ -58,11 +58,7 @@ class SlidingWindow:
             self._tokens[row] = []
             self._cache.reset([row])
             return
-        # One place is for the new token, which belongs to the newer half.
-        kept = self._tokens[row][self._context // 2 + 1 :] if self._context > 2 else []
-        self.truncated[row] += len(self._tokens[row]) - len(kept)
-        self._tokens[row] = kept
-        if kept:
-            self._model.prefill(torch.tensor([kept], device=self._model.device), self._cache, rows=[row])
-        else:
-            self._cache.reset([row])
+        half = self._context // 2
+        self.truncated[row] += half
+        self._tokens[row] = self._tokens[row][half:]
+        self._model.prefill(torch.tensor([self._tokens[row]], device=self._model.device), self._cache, rows=[row])

@@ -73,6 +73,8 @@ def test_impossible_gatings_are_refused() -> None:
         make_gating("wild")
     with pytest.raises(InvalidInputError, match="controller"):
         make_gating("learned")
+    with pytest.raises(InvalidInputError, match="wants 20"):
+        make_gating("learned", policy=GatingPolicy(observation_dim=20))
     with pytest.raises(InvalidInputError, match=r"1\.5"):
         FixedGating(1.5)
 

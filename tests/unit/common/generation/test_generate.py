@@ -9,7 +9,7 @@ import tiktoken
 import torch
 
 from common.controller import GatingPolicy, build_observation, decoding_parameter_rows, decoding_parameters
-from common.errors import InvalidInputError
+from common.errors import CheckpointError, InvalidInputError
 from common.generation import (
     FinishReason,
     Generation,
@@ -194,10 +194,10 @@ def test_a_full_window_drops_its_oldest_half(tokenizer: tiktoken.Encoding) -> No
     model = tiny_model(context_length=8)
     result = generate(model, [1, 2, 3], max_tokens=7, repetition_penalty=1.0, seed=2, tokenizer=tokenizer)
     sequence = [1, 2, 3, *result.token_ids]
-    assert result.truncated == 5  # 8 cached, 3 kept, the new one takes the fourth place of the newer half
-    # The last token was sampled from the window that holds sequence[5:9].
+    assert result.truncated == 4
+    # The last token was sampled from the window that holds sequence[4:9].
     with torch.no_grad():
-        logits = model(torch.tensor([sequence[5:9]]))[:, -1]
+        logits = model(torch.tensor([sequence[4:9]]))[:, -1]
     entropy = torch.distributions.Categorical(logits=logits / 0.8).entropy()
     assert result.trajectory[6].entropy == pytest.approx(entropy.item(), abs=1e-3)
 
@@ -289,3 +289,18 @@ def test_prompts_the_model_cannot_read_are_refused(tokenizer: tiktoken.Encoding)
         generate(without, [], tokenizer=tokenizer)
     with pytest.raises(InvalidInputError, match="seeds"):
         generate_batch(tiny_model(), ["a"], seeds=[1, 2], tokenizer=tokenizer)
+
+
+def test_a_model_in_training_stays_in_training(tokenizer: tiktoken.Encoding) -> None:
+    """And dropout is off meanwhile: two runs agree."""
+    model = tiny_model().train()
+    first, second = (generate(model, "ab", max_tokens=8, seed=1, tokenizer=tokenizer) for _ in range(2))
+    assert first.token_ids == second.token_ids
+    assert model.training
+
+
+def test_a_diverged_model_is_named_as_the_cause(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model()
+    torch.nn.init.constant_(model.output_projection.bias, float("nan"))
+    with pytest.raises(CheckpointError, match="finite"):
+        generate(model, "ab", tokenizer=tokenizer)
