@@ -5,12 +5,13 @@
     engine   XADD tidal:stream:generate:<id> with `event` and `data`, camelCase as the client gets it:
              token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
                      "logProb", "entropy", "samplingEntropy"}
-             done   {"text", "tokensGenerated", "elapsedMs", "finishReason", "truncated", "trajectory": [tokens],
-                     "effective": {…}}, last
+             done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
+                     "trajectory": [tokens], "effective": {…}}, last
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
-A request that is no longer there when the engine looks is dropped without a word: nobody waits for it.
+The engine takes the request away when it begins. One that it does not find has expired (`error` with 503) or, where the
+stream exists, was answered before (left alone).
 """
 
 from __future__ import annotations
@@ -40,4 +41,4 @@ class GenerationRequest(BaseModel):
     rl_checkpoint: str | None = None
     """The controller, for mode learned."""
     stream: bool = False
-    """Whether the client reads token by token; without it `token` events may be left out."""
+    """Whether the client reads token by token; without it only the first `token` event comes, at the start."""

@@ -20,7 +20,10 @@ FLUSH_SECONDS = 0.02
 
 
 class ReplyStream:
-    """Writes the events of one request; `cancelled` is what the last call to Redis said."""
+    """Writes the events of one request; `cancelled` is what the last call to Redis said.
+
+    Without `send_tokens` only the first token is sent: it tells the api that the request has left the queue.
+    """
 
     def __init__(self, redis: Redis, request_id: str, *, send_tokens: bool) -> None:
         self._redis = redis
@@ -33,7 +36,7 @@ class ReplyStream:
 
     def token(self, data: dict[str, Any]) -> None:
         """Send a token, now or with the next ones."""
-        if self._send_tokens:
+        if self._send_tokens or self._flushed_at == 0.0:
             self._waiting.append(data)
         if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self._flush()

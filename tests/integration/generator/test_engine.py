@@ -104,10 +104,13 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
     assert 0 < redis_client.ttl(keys.generate_stream("r1")) <= keys.GENERATE_TTL_SECONDS
 
 
-def test_a_client_that_does_not_stream_gets_the_reply_only(engine: Engine, redis_client: redis.Redis) -> None:
+def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
+    engine: Engine, redis_client: redis.Redis
+) -> None:
+    """The first token says that the request has left the queue."""
     request(redis_client, "r1")
     engine.handle("r1")
-    assert [kind for kind, _ in events(redis_client, "r1")] == [keys.EVENT_DONE]
+    assert [kind for kind, _ in events(redis_client, "r1")] == [keys.EVENT_TOKEN, keys.EVENT_DONE]
 
 
 @pytest.mark.parametrize(
