@@ -14,7 +14,7 @@ from common.db import Job
 from common.jobs.changes import move
 from common.jobs.clock import now_plus
 from common.jobs.limits import open_slots
-from common.jobs.locks import lock_type
+from common.jobs.locks import lock_types
 from common.jobs.status import JobStatus, Writer
 
 
@@ -32,10 +32,7 @@ def claim(session: Session, queue: str, owner: str, settings: Settings) -> Job |
 
     The caller commits at once and starts work only afterwards.
     """
-    waiting = session.scalars(select(Job.type).where(*eligible(queue)).distinct()).all()
-    types = sorted(waiting)  # one order for all claimers: no deadlock
-    for job_type in types:
-        lock_type(session, job_type)
+    types = lock_types(session, select(Job.type).where(*eligible(queue)).distinct())
     free = open_slots(session, settings, types) if types else {}
     if not free:
         return None

@@ -64,8 +64,8 @@ def push_wish(session: Session, job: Job) -> None:
 
 
 def _add(session: Session, *rows: dict[str, Any]) -> None:
-    session.execute(insert(Outbox), list(rows))
-    session.execute(select(func.pg_notify(CHANNEL, "")))
+    # One round trip: claims queue behind each other while these rows are written.
+    session.execute(insert(Outbox).returning(func.pg_notify(CHANNEL, "")), list(rows))
 
 
 def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: bool = False) -> int:

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
-from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 from pydantic import SecretStr
 
 from common.errors import UnavailableError
+from common.jobs.celery_settings import DOORBELL_TASK, make_app
 from common.metrics import keys
 
-DOORBELL_TASK: Final = "tidal.training.doorbell"
 HEARTBEAT_KEY: Final = "tidal:health"
 """Hash of the health process, with a time to live: pid, host, sweptAt, published, …"""
 REPEAT_SECONDS: Final = 24 * 3600
@@ -46,19 +45,13 @@ class RedisPublisher:
             url, socket_timeout=timeout, socket_connect_timeout=timeout, health_check_interval=25, decode_responses=True
         )
         self._update = self._redis.register_script(_UPDATE)
-        self._celery = Celery("tidal-producer", broker=url, set_as_current=False)
-        self._celery.conf.update(
-            task_ignore_result=True,
-            broker_connection_retry=False,
-            broker_transport_options={
-                "visibility_timeout": 3600,
-                "socket_timeout": timeout,
-                "socket_connect_timeout": timeout,
-                "socket_keepalive": True,
-                "health_check_interval": 25,
-                "max_retries": 0,
-            },
-        )
+        self._celery = make_app("tidal-producer", url)
+        self._celery.conf.broker_transport_options = {
+            **self._celery.conf.broker_transport_options,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "max_retries": 0,
+        }
 
     def ring(self, queue: str) -> None:
         """One doorbell for `queue`."""

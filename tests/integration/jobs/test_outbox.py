@@ -12,8 +12,9 @@ import redis
 from sqlalchemy import Engine
 
 from common.errors import UnavailableError
+from common.jobs.celery_settings import DOORBELL_TASK
 from common.jobs.outbox import prune, publish_after_commit, relay, waiting
-from common.jobs.publisher import DOORBELL_TASK, RedisPublisher
+from common.jobs.publisher import RedisPublisher
 from common.jobs.queue import complete
 from common.jobs.signals import request_signal
 from common.jobs.status import JobStatus, Signal
