@@ -100,7 +100,11 @@ def build_observations(
 
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
-    entropy: Tensor = torch.special.entr(torch.softmax(logits.float(), dim=-1)).sum(-1)
+    # ln Z − Σ p·x, with ln Z from the largest entry: half the passes over V of the sum over −p ln p.
+    shifted = logits.float() - logits.amax(-1, keepdim=True)
+    probabilities = shifted.softmax(-1)
+    log_mass = -probabilities.amax(-1).log()
+    entropy: Tensor = log_mass - torch.linalg.vecdot(probabilities, shifted.clamp_(min=-1000.0))
     return entropy
 
 

@@ -66,8 +66,25 @@ def scored_logits(logits: Tensor, seen: Tensor, repetition_penalty: Tensor, temp
 
 def score(logits: Tensor, seen: Tensor, parameters: DecodingParameterRows) -> Scores:
     """The scored distribution of raw logits (B, V); its entropy counts impossible tokens (−inf) as 0."""
-    scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
-    scored = (scored - scored.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT)
+    return _scores(scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature))
+
+
+def score_sequences(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows) -> Scores:
+    """`score` from the sequences themselves, several times faster: only the logits of their tokens are penalised.
+
+    tokens (B, S) int64, negative where there is none, but never so in the first column.
+    """
+    temperature, penalty = parameters.temperature[:, None], parameters.repetition_penalty[:, None]
+    ids = torch.where(tokens < 0, tokens[:, :1], tokens)
+    held = logits.gather(1, ids).float()
+    held = torch.where(held > 0, held / penalty, held * penalty) / temperature
+    # A repeated token writes the same value again.
+    return _scores((logits.float() / temperature).scatter_(1, ids, held))
+
+
+def _scores(scored: Tensor) -> Scores:
+    """Takes `scored` over and changes it in place."""
+    scored.sub_(scored.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT)
     weights = scored.exp()
     mass = weights.sum(1)
     log_mass = mass.log()
@@ -111,7 +128,13 @@ def sample_tokens(
     logits: Tensor, seen: Tensor, parameters: DecodingParameterRows, uniform: Tensor, *, most: int | None = None
 ) -> SampledTokens:
     """One token per row from raw logits (B, V), tokens seen so far (B, V) bool and uniform numbers (B,) in [0, 1)."""
-    scores = score(logits, seen, parameters)
+    return sample_scored(score(logits, seen, parameters), parameters, uniform, most=most)
+
+
+def sample_scored(
+    scores: Scores, parameters: DecodingParameterRows, uniform: Tensor, *, most: int | None = None
+) -> SampledTokens:
+    """`sample_tokens` from a distribution that is scored already."""
     candidates = filter_candidates(scores, parameters, most=most)
     token = pick(candidates, uniform)
     log_prob = scores.logits.gather(1, token[:, None])[:, 0] - scores.log_mass

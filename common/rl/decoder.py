@@ -15,7 +15,7 @@ from torch import Tensor
 from common.config import RLConfig
 from common.controller import TokenHistory, build_observations, decoding_parameter_rows
 from common.errors import ConfigError
-from common.generation.sampling import sample_tokens
+from common.generation.sampling import sample_scored, score_sequences
 from common.model import TransformerLM
 from common.rl.rewards import WINDOW, reward_components
 from common.rl.statistics import NgramStatistics
@@ -84,7 +84,8 @@ class Decoder:
     def step(self, action: Tensor, uniform: Tensor) -> Step:
         """Draw a token per row with modulation `action` (B, 1) and noise `uniform` (B,), score it, decode it."""
         parameters = decoding_parameter_rows(action, self.config.modulation)
-        draw = sample_tokens(self.logits, self.history.seen, parameters, uniform, most=self.max_top_k)
+        scores = score_sequences(self.logits, self.history.tokens, parameters)
+        draw = sample_scored(scores, parameters, uniform, most=self.max_top_k)
         components = reward_components(
             draw.log_prob,
             draw.entropy,

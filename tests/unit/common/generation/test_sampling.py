@@ -23,6 +23,7 @@ from common.generation import (
     score,
     scored_logits,
 )
+from common.generation.sampling import score_sequences
 
 PARITY = Path(__file__).parents[3] / "data/parity"
 REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))
@@ -191,3 +192,20 @@ def test_log_probability_is_that_of_the_scored_distribution() -> None:
     scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
     expected = torch.log_softmax(scored, 1).gather(1, sampled.token[:, None])[:, 0]
     torch.testing.assert_close(sampled.log_prob, expected, atol=1e-5, rtol=0)
+
+
+def test_scoring_from_sequences_equals_scoring_from_a_mask() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(6, 83, generator=generator)
+    logits[1, 7] = -math.inf
+    tokens = torch.randint(0, 83, (6, 9), generator=generator)
+    tokens[2, 4:] = -1
+    tokens[3] = tokens[3, 0]
+    seen = torch.zeros(6, 83, dtype=torch.bool)
+    for row, sequence in enumerate(tokens.tolist()):
+        seen[row, [token for token in sequence if token >= 0]] = True
+    parameters = decoding_parameter_rows(torch.linspace(0, 1, 6))
+    for found, expected in zip(
+        score_sequences(logits, tokens, parameters), score(logits, seen, parameters), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
