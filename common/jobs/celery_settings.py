@@ -7,6 +7,9 @@ Leaves out: the tasks themselves; each service registers its own on the app that
 
 from __future__ import annotations
 
+import secrets
+import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -70,3 +73,23 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
     app = Celery(name, set_as_current=False)
     app.conf.update(celery_settings(redis_url))
     return app
+
+
+def worker_command(app: str, queue: str, arguments: Sequence[str] = ()) -> list[str]:
+    """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app."""
+    return [
+        sys.executable,
+        "-m",
+        "celery",
+        "--app",
+        app,
+        "worker",
+        *WORKER_FLAGS,
+        "--concurrency",
+        "1",
+        "--queues",
+        f"{queue},{HEALTH_QUEUE}",
+        "--hostname",
+        f"{queue}-{secrets.token_hex(3)}@%h",
+        *arguments,
+    ]

@@ -6,31 +6,9 @@ Further arguments go to `celery worker`. One process per GPU; set CUDA_VISIBLE_D
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 
-from common.jobs.celery_settings import HEALTH_QUEUE, TRAINING_QUEUE, WORKER_FLAGS
-
-
-def command(arguments: list[str]) -> list[str]:
-    """The command line that replaces this process."""
-    return [
-        sys.executable,
-        "-m",
-        "celery",
-        "--app",
-        "services.worker.celery_app",
-        "worker",
-        *WORKER_FLAGS,
-        "--concurrency",
-        "1",
-        "--queues",
-        f"{TRAINING_QUEUE},{HEALTH_QUEUE}",
-        "--hostname",
-        f"training-{secrets.token_hex(3)}@%h",
-        *arguments,
-    ]
-
+from common.jobs.celery_settings import TRAINING_QUEUE, worker_command
 
 if __name__ == "__main__":
-    os.execv(sys.executable, command(sys.argv[1:]))
+    os.execv(sys.executable, worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:]))

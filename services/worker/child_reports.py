@@ -29,8 +29,8 @@ from common.jobs.child_protocol import (
 from common.jobs.status import JobStatus
 from common.logging import get_logger
 from common.metrics import keys
+from common.metrics.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
-from services.worker.live_feed import LiveFeed
 from services.worker.progress_meter import ProgressMeter
 from services.worker.progress_watch import ProgressWatch
 from services.worker.row_writer import RowWriter

@@ -22,13 +22,13 @@ from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
 from common.jobs.retry import Fault
 from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
+from common.metrics.live_feed import LiveFeed
 from services.worker.child_process import ChildProcess, trainer_command
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.conclusion import conclude
 from services.worker.exit_status import Ending, KillReason, classify, oom_kill_count
 from services.worker.lease_keeper import LeaseKeeper
-from services.worker.live_feed import LiveFeed
 from services.worker.log_capture import LogCapture
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder

@@ -18,11 +18,12 @@ from common.errors import JobFailed, UnavailableError
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
 from common.logging import get_logger
+from common.metrics.heartbeat import Heartbeat
+from common.metrics.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
-from services.worker.heartbeat import Heartbeat
-from services.worker.live_feed import LiveFeed, WishListener
 from services.worker.row_writer import DATABASE_AWAY
 from services.worker.supervisor import Supervisor
+from services.worker.wish_listener import WishListener
 
 log = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""The worker's sign of life for the display: host, device, memory, what it does. The lease decides, this only shows."""
+"""A worker's sign of life for the display: host, device, memory, what it does. The lease decides, this only shows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
+import redis
 
-from services.worker.live_feed import LiveFeed
+from common.metrics import keys
+from common.metrics.live_feed import LiveFeed
+from common.metrics.shipper import connect
 
 MISSED = 3
 """Beats that may be missed before the worker vanishes from the display."""
@@ -70,6 +73,21 @@ class Heartbeat:
             except psutil.Error:
                 continue
         return total
+
+
+def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
+    """Whether a worker of `queue` on this host has beaten lately; False also when Redis does not answer."""
+    client = connect(redis_url)
+    try:
+        for name in client.zrange(keys.WORKERS, 0, -1):
+            beat = client.hmget(keys.heartbeat(str(name)), ["host", "queue"])
+            if beat == [host or platform.node(), queue]:
+                return True
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+    return False
 
 
 def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:

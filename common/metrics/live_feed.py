@@ -1,8 +1,8 @@
-"""What the worker tells Redis for display: status, checkpoints, heartbeats. Best effort, never in anybody's way.
+"""What a worker tells Redis for display: status, checkpoints, heartbeats. Best effort, never in anybody's way.
 
 Calls put a command into a bounded queue and return; one thread sends them in pipelines. While Redis is away commands
-are dropped: the truth is in Postgres and in the archive, and the next heartbeat repeats itself. Also listens for pushed
-wishes. Leaves out: metrics and logs, which must not lose a line (`common.metrics`, `services.worker.log_capture`).
+are dropped: the truth is in Postgres and in the archive, and the next heartbeat repeats itself. Leaves out: metrics and
+logs, which must not lose a line (`common.metrics.writer`, `services.worker.log_capture`).
 """
 
 from __future__ import annotations
@@ -106,32 +106,3 @@ class LiveFeed:
                 self._stop.wait(RETRY_SECONDS)
             if None in batch or (self._stop.is_set() and (away or self._commands.empty())):
                 return
-
-
-class WishListener:
-    """Calls `hear(job_id)` for each pushed wish. Polling covers whatever is missed while Redis is away."""
-
-    def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
-        self._client = connect(redis_url)
-        self._hear = hear
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="wishes", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Listen no more; returns within two seconds."""
-        self._stop.set()
-        self._thread.join()
-        self._client.close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with redis.client.PubSub(self._client.connection_pool, ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(keys.WISHES_CHANNEL)
-                    while not self._stop.is_set():
-                        message = channel.get_message(timeout=1.0)
-                        if message is not None:
-                            self._hear(str(message["data"]))
-            except (redis.RedisError, OSError):
-                self._stop.wait(RETRY_SECONDS)

@@ -1,0 +1,14 @@
+"""`python -m services.generator`: becomes a Celery worker of the queue "generate" with one engine child.
+
+Further arguments go to `celery worker`. The child loads torch; this process never does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from common.jobs.celery_settings import GENERATE_QUEUE, worker_command
+
+if __name__ == "__main__":
+    os.execv(sys.executable, worker_command("services.generator.celery_app", GENERATE_QUEUE, sys.argv[1:]))

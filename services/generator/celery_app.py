@@ -1,0 +1,75 @@
+"""The Celery app of the generator: `celery -A services.generator.celery_app worker`, started by `services.generator`.
+
+No torch here: the task hands a request over to the engine child and returns. Leaves out: the settings
+(`common.jobs.celery_settings`) and the tasks (`services.generator.tasks`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from functools import lru_cache
+from typing import Any
+
+from celery import signals
+
+from common.config import Settings, get_settings
+from common.jobs.celery_settings import GENERATE_QUEUE, make_app
+from common.logging import configure
+from common.metrics.heartbeat import Heartbeat
+from common.metrics.live_feed import LiveFeed
+from services.generator.engine_host import EngineHost
+
+app = make_app("tidal-generator", get_settings().redis_url)
+app.conf.include = ["services.generator.tasks"]
+
+
+class Generator:
+    """The engine host of this process and its heartbeat."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.host = EngineHost(settings)
+        redis_url = settings.redis_url.get_secret_value()
+        self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
+        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._heartbeat = Heartbeat(name, self._feed, self._describe, seconds=settings.heartbeat_seconds)
+
+    def close(self) -> None:
+        """End the child and leave the display."""
+        self.host.close()
+        self._heartbeat.close()
+        self._feed.close()
+
+    def _describe(self) -> dict[str, str]:
+        busy = self.host.waiting > 0
+        return {
+            "queue": GENERATE_QUEUE,
+            "state": "starting" if not self.host.ready.is_set() else "busy" if busy else "idle",
+            "waiting": str(self.host.waiting),
+            "restarts": str(self.host.restarts),
+            "enginePid": "" if self.host.pid is None else str(self.host.pid),
+        }
+
+
+@lru_cache(maxsize=1)
+def generator() -> Generator:
+    """The generator of this process."""
+    return Generator(get_settings())
+
+
+def _log_our_way(**_: Any) -> None:
+    configure("generator")
+
+
+def _appear(**_: Any) -> None:
+    generator()
+
+
+def _close(**_: Any) -> None:
+    generator().close()
+
+
+signals.setup_logging.connect(_log_our_way, weak=False)
+signals.worker_init.connect(_appear, weak=False)
+signals.worker_shutdown.connect(_close, weak=False)

@@ -1,0 +1,185 @@
+"""Keeps one engine child alive and hands it requests by id.
+
+A thread of its own starts the child (the child dies with that thread), reads what it says and starts a fresh one when
+it ends. Requests the dead child had not begun go to the new one; the one it was working on is answered with an error,
+so that no client waits in vain. `hand_over` blocks while the child has enough to do: the queue then stays in Redis.
+Leaves out: torch, the requests themselves (`services.generator.engine`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import redis
+
+from common.config import Settings
+from common.errors import UnavailableError
+from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.logging import get_logger
+from common.metrics import keys
+from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
+from services.generator.reply_stream import ReplyStream
+
+log = get_logger(__name__)
+
+MAX_HANDED_OVER = 16
+"""Requests the child has at once."""
+SECRETS = ("TIDAL_DATABASE_URL", "TIDAL_AUTH_TOKEN", "DATABASE_URL", "PGPASSWORD")
+"""What the environment of the engine does not contain."""
+RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
+"""Before the next start, by the number of starts that came to nothing in a row."""
+FINISH_SECONDS = 3.0
+"""What `close` gives requests that are being answered."""
+EXIT_SECONDS = 3.0
+
+
+class EngineHost:
+    """One per generator process. `command` is a seam for tests."""
+
+    def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
+        self._command = command or (sys.executable, "-m", ENGINE_MODULE)
+        self._redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
+        )
+        self._changed = threading.Condition()
+        self._handed_over: dict[str, None] = {}
+        self._channel: EngineChannel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
+        self.ready = threading.Event()
+        """The child takes requests."""
+        self.restarts = 0
+        self._thread = threading.Thread(target=self._run, name="engine-host", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while there is none."""
+        process = self._process
+        return None if process is None else process.pid
+
+    @property
+    def waiting(self) -> int:
+        """Requests the child has."""
+        return len(self._handed_over)
+
+    def hand_over(self, request_id: str) -> bool:
+        """Give a request to the child, now or as soon as there is one; False when the host is closing.
+
+        Blocks while the child has MAX_HANDED_OVER of them.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or len(self._handed_over) < MAX_HANDED_OVER)
+            if self._closing:
+                return False
+            self._handed_over[request_id] = None
+            self._send(request_id)
+        return True
+
+    def close(self) -> None:
+        """Let the child finish for three seconds, answer the rest with an error, end the child."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
+            self._closing = True
+            self._changed.notify_all()
+            channel, process = self._channel, self._process
+        if channel is not None:
+            channel.close()
+        if process is not None:
+            _end(process)
+        self._thread.join()
+        self._redis.close()
+
+    def _run(self) -> None:
+        fruitless = 0
+        while not self._closing:
+            delay = RESTART_SECONDS[min(fruitless, len(RESTART_SECONDS) - 1)]
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, delay):
+                    break
+            try:
+                self._serve()
+            except Exception:
+                log.exception("the engine child could not be served")
+            fruitless = 0 if self.ready.is_set() else fruitless + 1
+            self.ready.clear()
+            self._settle()
+
+    def _serve(self) -> None:
+        """Start a child and read what it says until it ends."""
+        channel, theirs = EngineChannel.pair()
+        environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
+        try:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=environ,
+            )
+        finally:
+            theirs.close()
+        with self._changed:
+            self._process = process
+            self._channel = channel
+            if self._closing:
+                channel.close()
+            for request_id in self._handed_over:
+                self._send(request_id)
+        try:
+            for message in channel.messages():
+                with self._changed:
+                    if message["type"] == "ready":
+                        self.ready.set()
+                    elif message["type"] == "done":
+                        self._handed_over.pop(message["request_id"], None)
+                    self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._channel = None
+            channel.close()
+            status = _end(process)
+            with self._changed:
+                self._process = None
+        if not self._closing:
+            self.restarts += 1
+            log.warning("engine child ended, starting another", status=status, waiting=len(self._handed_over))
+
+    def _settle(self) -> None:
+        """After a child's end: keep what it had not begun, answer what it had."""
+        with self._changed:
+            left = list(self._handed_over)
+        for request_id in left:
+            try:
+                if not self._closing and self._redis.exists(keys.generate_request(request_id)):
+                    continue
+                if self._closing:
+                    self._redis.delete(keys.generate_request(request_id))
+                error = UnavailableError("the generator was restarted; try again", code="generator_restarted")
+                ReplyStream(self._redis, request_id, send_tokens=False).error(error)
+            except redis.RedisError as error:
+                log.warning("a request lost its way", request_id=request_id, error=str(error))
+            with self._changed:
+                self._handed_over.pop(request_id, None)
+                self._changed.notify_all()
+
+    def _send(self, request_id: str) -> None:
+        """To the child if there is one; otherwise the next one gets it. The caller holds the lock."""
+        if self._channel is not None:
+            try:
+                self._channel.send("generate", request_id)
+            except OSError:
+                log.info("engine child is ending, its successor gets the request", request_id=request_id)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """The exit status; a child that stays is killed."""
+    try:
+        return process.wait(EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -1,0 +1,24 @@
+"""The tasks of the generator. Arguments hold ids only, never prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from common.jobs.celery_settings import HANDOVER_TASK, SWEEP_TASK
+from common.jobs.sweep import sweep_once
+from services.generator.celery_app import app, generator
+
+
+def hand_over(request_id: str) -> str:
+    """Give a request to the engine child; the reply goes through Redis."""
+    return "handed over" if generator().host.hand_over(request_id) else "the generator is leaving"
+
+
+def sweep() -> dict[str, Any]:
+    """Reaper, doorbells and outbox once, by hand, for when the health process is down."""
+    return asdict(sweep_once())
+
+
+app.task(hand_over, name=HANDOVER_TASK)
+app.task(sweep, name=SWEEP_TASK)

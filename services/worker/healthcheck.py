@@ -1,0 +1,12 @@
+"""`python -m services.worker.healthcheck`: exit 0 when a training worker of this host has beaten lately."""
+
+from __future__ import annotations
+
+import sys
+
+from common.config import get_settings
+from common.jobs.celery_settings import TRAINING_QUEUE
+from common.metrics.heartbeat import alive_on_host
+
+if __name__ == "__main__":
+    sys.exit(0 if alive_on_host(get_settings().redis_url.get_secret_value(), TRAINING_QUEUE) else 1)

@@ -1,0 +1,42 @@
+"""Hears that the wish for a job has changed, at once instead of at the next poll."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import redis
+
+from common.metrics import keys
+from common.metrics.shipper import connect
+
+RETRY_SECONDS = 1.0
+
+
+class WishListener:
+    """Calls `hear(job_id)` for each pushed wish. Polling covers whatever is missed while Redis is away."""
+
+    def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
+        self._client = connect(redis_url)
+        self._hear = hear
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wishes", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Listen no more; returns within two seconds."""
+        self._stop.set()
+        self._thread.join()
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with redis.client.PubSub(self._client.connection_pool, ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(keys.WISHES_CHANNEL)
+                    while not self._stop.is_set():
+                        message = channel.get_message(timeout=1.0)
+                        if message is not None:
+                            self._hear(str(message["data"]))
+            except (redis.RedisError, OSError):
+                self._stop.wait(RETRY_SECONDS)
