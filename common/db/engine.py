@@ -35,6 +35,7 @@ def make_engine(
     max_overflow: int = 10,
     statement_timeout: float = 20.0,
     lock_timeout: float = 10.0,
+    idle_in_transaction_timeout: float = 60.0,
 ) -> Engine:
     """An engine whose connections give up: connect 5 s, statement and lock as given (seconds), dead peers 15 s.
 
@@ -43,7 +44,7 @@ def make_engine(
     options = (
         f"-c statement_timeout={round(statement_timeout * 1000)}"
         f" -c lock_timeout={round(lock_timeout * 1000)}"
-        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
+        f" -c idle_in_transaction_session_timeout={round(idle_in_transaction_timeout * 1000)} -c timezone=UTC"
     )
     return create_engine(
         database_url(url),

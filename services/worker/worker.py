@@ -39,7 +39,12 @@ class Worker:
     def __init__(self, settings: Settings, *, queue: str, name: str | None = None) -> None:
         self.name = name or worker_name()
         self._settings, self._queue = settings, queue
-        self._engine = make_engine(settings.database_url, application_name="tidal-worker")
+        self._engine = make_engine(
+            settings.database_url,
+            application_name="tidal-worker",
+            # A worker that is stopped in the middle of a transaction must not keep the reaper from its row.
+            idle_in_transaction_timeout=max(0.5, settings.lease_seconds / 6),
+        )
         self._sessions = session_factory(self._engine)
         redis_url = settings.redis_url.get_secret_value()
         self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)

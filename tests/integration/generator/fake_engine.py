@@ -1,0 +1,36 @@
+"""An engine child without torch: answers each request with its own id; "crash" and "hang" in the id do that."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import redis
+
+from common.jobs.child_lifeline import die_with_parent
+from common.metrics import keys
+from services.generator.engine_protocol import EngineChannel
+from services.generator.reply_stream import ReplyStream
+
+
+def main() -> None:
+    die_with_parent()
+    client = redis.Redis.from_url(sys.argv[1])
+    channel = EngineChannel.from_environment()
+    channel.send("ready")
+    for message in channel.messages():
+        request_id = message["request_id"]
+        if client.getdel(keys.generate_request(request_id)) is None:
+            channel.send("done", request_id)
+            continue
+        if request_id.startswith("crash"):
+            os._exit(1)
+        if request_id.startswith("hang"):
+            threading.Event().wait()
+        ReplyStream(client, request_id, send_tokens=False).done({"text": request_id, "pid": os.getpid()})
+        channel.send("done", request_id)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The engine child is kept alive, and no request is left without an answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from common.config import Settings
+from common.metrics import keys
+from services.generator.engine_host import MAX_HANDED_OVER, EngineHost
+
+
+@pytest.fixture
+def host(settings: Settings) -> Iterator[EngineHost]:
+    url = settings.redis_url.get_secret_value()
+    host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
+    assert host.ready.wait(30)
+    yield host
+    host.close()
+
+
+def ask(host: EngineHost, client: redis.Redis, request_id: str) -> None:
+    client.set(keys.generate_request(request_id), "{}", ex=30)
+    assert host.hand_over(request_id)
+
+
+def answer(client: redis.Redis, request_id: str) -> tuple[str, dict[str, Any]]:
+    """The first event of the reply, waited for."""
+    [[_, [[_, fields]]]] = client.xread({keys.generate_stream(request_id): "0"}, count=1, block=9000)
+    return fields["event"], json.loads(fields["data"])
+
+
+def test_a_request_is_answered(host: EngineHost, redis_client: redis.Redis) -> None:
+    ask(host, redis_client, "one")
+    event, data = answer(redis_client, "one")
+    assert (event, data["text"], data["pid"]) == ("done", "one", host.pid)
+
+
+def test_a_crash_answers_the_request_it_hit_and_passes_the_rest_to_a_fresh_child(
+    host: EngineHost, redis_client: redis.Redis
+) -> None:
+    before = host.pid
+    for name in ("crash", "after-1", "after-2"):
+        ask(host, redis_client, name)
+    event, data = answer(redis_client, "crash")
+    assert (event, data["code"], data["status"]) == ("error", "generator_restarted", 503)
+    for name in ("after-1", "after-2"):
+        event, data = answer(redis_client, name)
+        assert (event, data["text"]) == ("done", name)
+        assert data["pid"] != before
+    assert host.restarts == 1
+
+
+def test_a_killed_child_is_replaced(host: EngineHost, redis_client: redis.Redis) -> None:
+    assert host.pid is not None
+    psutil.Process(host.pid).kill()
+    ask(host, redis_client, "next")
+    assert answer(redis_client, "next")[0] == "done"
+
+
+def test_closing_answers_what_is_left_and_leaves_no_process(settings: Settings, redis_client: redis.Redis) -> None:
+    url = settings.redis_url.get_secret_value()
+    host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
+    assert host.ready.wait(30)
+    for number in range(MAX_HANDED_OVER):
+        ask(host, redis_client, f"hang-{number}")
+    assert host.pid is not None
+    child = psutil.Process(host.pid)
+    host.close()
+    assert psutil.wait_procs([child], timeout=5)[1] == []
+    assert answer(redis_client, f"hang-{MAX_HANDED_OVER - 1}")[0] == "error"
+    assert not host.hand_over("late")
+
+
+@pytest.mark.parametrize("app", ["services.generator.tasks", "services.worker.tasks"])
+def test_the_celery_process_never_loads_torch(app: str) -> None:
+    code = f"import sys, {app}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

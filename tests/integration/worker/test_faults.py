@@ -1,0 +1,125 @@
+"""What breaks under a job: the trainer, its worker, the worker's host; and what the job makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.integration.worker.fleet import LONG, Fleet
+
+
+def test_kill_9_of_the_trainer_is_noticed_at_once_and_the_job_goes_on_from_its_checkpoint(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker(plan=LONG)
+    fleet.wait_steps(job_id, 7)
+    [trainer] = fleet.trainers()
+    trainer.kill()
+    killed_at = time.monotonic()
+    fleet.wait_for(lambda: "restarted" in fleet.event_names(job_id), "the restart", 5, job_id)
+    assert time.monotonic() - killed_at < 5
+    fleet.wait_steps(job_id, 1, attempt=2)
+    steps = fleet.steps(job_id)
+    resumed = next(s for s in steps if s.attempt == 2)
+    assert resumed.step % 5 == 1, "the step after a checkpoint"
+    assert resumed.time > max(s.time for s in steps if s.attempt == 1)
+    restart = next(event for event in fleet.events(job_id) if event.event == "restarted")
+    assert restart.details["code"] == "trainer_killed"
+    assert fleet.job(job_id).infra_restarts in (0, 1)
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled")
+
+
+def test_kill_9_of_the_worker_takes_its_trainer_along_and_another_worker_goes_on(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker("first", plan=LONG)
+    fleet.wait_steps(job_id, 7)
+    [trainer] = fleet.trainers("first")
+    fleet.worker("second", plan=LONG)
+    fleet.kill("first")
+    trainer_gone = psutil.wait_procs([trainer], timeout=2)[1] == []
+    assert trainer_gone, "the trainer outlived its supervisor by 2 s"
+    fleet.wait_steps(job_id, 1, attempt=2, seconds=20)
+    steps = fleet.steps(job_id)
+    resumed = next(s for s in steps if s.attempt == 2)
+    assert resumed.step % 5 == 1
+    assert resumed.time > max(s.time for s in steps if s.attempt == 1)
+    assert [name for name in fleet.statuses(job_id) if name == "stale"] == ["stale"]
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled")
+
+
+def test_sigterm_of_a_worker_hands_the_job_to_another_one(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker("first", plan=LONG)
+    fleet.wait_steps(job_id, 3)
+    fleet.worker("second", plan=LONG)
+    fleet.processes["first"].terminate()
+    assert fleet.processes["first"].wait(15) == 0
+    fleet.wait_steps(job_id, 1, attempt=2)
+    steps = fleet.steps(job_id)
+    assert next(s.step for s in steps if s.attempt == 2) == max(s.step for s in steps if s.attempt == 1) + 1
+    released = next(event for event in fleet.events(job_id) if event.event == "released")
+    assert released.details["reason"] == "drained"
+    assert "stale" not in fleet.statuses(job_id)
+    assert fleet.job(job_id).infra_restarts == 0
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "words"),
+    [
+        ("fail:user", "bad_data", "no such corpus"),
+        ("fail:cuda_oom", "cuda_out_of_memory", "no such corpus"),
+        ("exit:3", "trainer_exited", "about to leave"),
+    ],
+)
+def test_a_mistake_of_the_job_fails_it_at_once_and_says_why(fleet: Fleet, ending: str, code: str, words: str) -> None:
+    job_id = fleet.submit()
+    fleet.worker(plan={**LONG, "ending": ending})
+    job = fleet.wait_status(job_id, "failed")
+    assert (job.attempt, job.error_code, job.user_failures) == (1, code, 1)
+    assert words in str(job.error_message)
+    assert fleet.trainers() == []
+
+
+def test_a_trainer_that_dies_again_and_again_fails_the_job_at_the_third_time(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker(plan={**LONG, "ending": f"signal:{signal.SIGSEGV.value}", "at": 2})
+    job = fleet.wait_status(job_id, "failed", seconds=60)
+    assert (job.attempt, job.error_code, job.infra_restarts) == (3, "trainer_killed", 3)
+    assert "SIGSEGV" in str(job.error_message)
+
+
+def test_a_worker_that_stood_still_writes_nothing_more_and_two_attempts_never_overlap(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker("first", plan=LONG)
+    fleet.wait_steps(job_id, 7)
+    [trainer] = fleet.trainers("first")
+    fleet.worker("second", plan=LONG)
+    fleet.processes["first"].send_signal(signal.SIGSTOP)
+    fleet.wait_steps(job_id, 10, attempt=2, seconds=30)
+    fleet.processes["first"].send_signal(signal.SIGCONT)
+    assert psutil.wait_procs([trainer], timeout=10)[1] == []
+    steps = fleet.steps(job_id)
+    assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
+    assert fleet.job(job_id).attempt == 2
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled")
+
+
+def test_the_environment_of_a_trainer_holds_no_secret_of_the_database(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker(plan=LONG, TIDAL_AUTH_TOKEN="secret-token")
+    fleet.wait_steps(job_id, 1)
+    [trainer] = fleet.trainers()
+    environ = trainer.environ()
+    assert "TIDAL_DATABASE_URL" not in environ
+    assert "secret-token" not in environ.values()
+    assert os.getsid(trainer.pid) == trainer.pid
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled")
