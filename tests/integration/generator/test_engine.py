@@ -18,7 +18,6 @@ import torch
 
 from common.artifacts import ArtifactStore
 from common.checkpoint import load_model, save_model
-from common.config import Settings
 from common.controller import GatingPolicy, load_policy
 from common.data import load_tokenizer
 from common.generation import generate
@@ -181,12 +180,12 @@ def test_a_replaced_checkpoint_is_loaded_anew(engine: Engine, redis_client: redi
 class Child:
     """A real engine child and the worker's end of its channel."""
 
-    def __init__(self, settings: Settings, experiments: Path) -> None:
+    def __init__(self, redis_url: str, experiments: Path) -> None:
         self.channel, inherited = EngineChannel.pair()
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "TIDAL_REDIS_URL": settings.redis_url.get_secret_value(),
+            "TIDAL_REDIS_URL": redis_url,
             "TIDAL_EXPERIMENTS_DIR": str(experiments),
             "TIDAL_GENERATOR_THREADS": "1",
             CHILD_FD_VARIABLE: str(inherited.fileno()),
@@ -199,8 +198,8 @@ class Child:
 
 
 @pytest.fixture
-def child(settings: Settings, experiments: Path) -> Iterator[Child]:
-    started = Child(settings, experiments)
+def child(redis_url: str, experiments: Path) -> Iterator[Child]:
+    started = Child(redis_url, experiments)
     yield started
     started.channel.close()
     started.process.kill()
