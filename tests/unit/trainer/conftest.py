@@ -52,10 +52,12 @@ class Child:
 
 @pytest.fixture
 def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """`start_child(job_type=…, payload=…, attempt=…)`: experiments and data lie below `tmp_path`."""
+    """`start_child(payload, job_type=…, attempt=…)`: experiments and data lie below `tmp_path`."""
     children: list[Child] = []
 
-    def start(payload: Mapping[str, Any], *, job_type: str = "lm-training", attempt: int = 1) -> Child:
+    def start(
+        payload: Mapping[str, Any], *, job_type: str = "lm-training", attempt: int = 1, experiment_id: str = "tiny"
+    ) -> Child:
         channel, theirs = Channel.pair()
         environ = {
             **os.environ,
@@ -74,7 +76,9 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         theirs.close()
         child = Child(process, channel)
         children.append(child)
-        job = ChildJob(job_id="job_1", attempt=attempt, job_type=job_type, experiment_id="tiny", payload=dict(payload))
+        job = ChildJob(
+            job_id="job_1", attempt=attempt, job_type=job_type, experiment_id=experiment_id, payload=dict(payload)
+        )
         channel.send(Start(job=job, experiments_dir=str(tmp_path / "experiments"), data_dir=str(tmp_path / "data")))
         return child
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from common.config import LMConfig
+from common.config import LMConfig, RLConfig
 from common.jobs.child_protocol import (
     CHILD_FD_VARIABLE,
     PARENT_PID_VARIABLE,
@@ -131,6 +131,43 @@ def test_an_evaluation_measures_a_finished_model(start_child: StartChild, make_c
     found = json.loads(results.read_text())
     assert found["validation_loss"] == pytest.approx(expected["validation_loss"], abs=1e-5)
     assert found["samples"] == expected["samples"]
+
+
+def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
+    start_child: StartChild, make_config: Config, tmp_path: Path
+) -> None:
+    config = make_config()
+    start_child(payload(config)).until(Finished)
+    rl_config = {
+        "ppo": {"total_steps": 32, "num_envs": 4, "rollout_steps": 8, "epochs": 1},
+        "episode": {"max_length": 6, "prompt_max_tokens": 5, "statistics_documents": 20},
+        "ablation": {"prompts": 4, "bootstrap_resamples": 100},
+        "device": "cpu",
+        "threads": 1,
+    }
+    values = RLConfig.model_validate(rl_config).model_dump(mode="json")
+    data = config.data.model_dump(mode="json")
+    model = "tiny/tiny_v1.0.0.safetensors"
+    training = start_child(
+        {"config": values, "checkpoint": model, "data": data}, job_type="rl-training", experiment_id="steered"
+    )
+    messages = training.until(Finished)
+    assert messages[-1].outcome == "completed"
+    assert {artifact.kind for artifact in of_kind(messages, Artifact)} >= {"policy", "ablation"}
+    experiment = tmp_path / "experiments/steered"
+    metadata = json.loads((experiment / "metadata.json").read_text())
+    assert (metadata["type"], metadata["source_experiment_id"]) == ("rl", "tiny")
+    assert (experiment / "base_config.yaml").read_text() == (tmp_path / "experiments/tiny/config.yaml").read_text()
+    first = json.loads((experiment / "ablation_results.json").read_text())
+
+    comparison = start_child(
+        {"config": values, "checkpoint": model, "rl_checkpoint": "steered/rl_checkpoint_final.pth", "data": data},
+        job_type="ablation",
+        experiment_id="compared",
+    )
+    assert comparison.until(Finished)[-1].outcome == "completed"
+    second = json.loads((tmp_path / "experiments/compared/ablation_results.json").read_text())
+    assert second == first
 
 
 def test_a_missing_corpus_fails_with_a_message_for_the_user(start_child: StartChild, make_config: Config) -> None:
