@@ -45,13 +45,15 @@ def loss_line(before: float | None, after: float | None) -> Text:
         " before → ",
         (f"{after:.2f}", "bold green"),
         " after",
-        (f"  (validation, nats per token; perplexity {math.exp(min(after, 50.0)):,.0f})", "dim"),
+        (f"  (validation, perplexity {math.exp(min(after, 50.0)):,.0f})", "dim"),
     )
 
 
 def ablation_table(result: Mapping[str, Any]) -> Table:
     """One row per policy, then the paired differences, each with its 95 % interval."""
-    rows = table("policy", "reward per token>", "95 % interval>", "modulation>", "length>")
+    rows = table("policy", "reward/token>", "95 % interval>", "modulation>")
+    for column in rows.columns:
+        column.no_wrap = True
     policies = result.get("policies", {})
     for name in sorted(policies, key=lambda key: POLICY_ORDER.index(key) if key in POLICY_ORDER else 99):
         row = policies[name]
@@ -60,15 +62,13 @@ def ablation_table(result: Mapping[str, Any]) -> Table:
             f"{row['total']['mean']:.4f}",
             _interval(row["total"]),
             f"{row['modulation']['mean']:.2f}",
-            f"{row['length']['mean']:.1f}" if "length" in row else "",
         )
     paired = result.get("paired", {})
     if paired:
         rows.add_section()
     for name, row in paired.items():
-        rows.add_row(
-            f"{name.replace('_', ' ')} (paired)", f"{row['total']['mean']:+.4f}", _interval(row["total"]), "", ""
-        )
+        label = name.replace("_minus_", " − ")
+        rows.add_row(f"{label}, paired", f"{row['total']['mean']:+.4f}", _interval(row["total"]), "")
     return rows
 
 

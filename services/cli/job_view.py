@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,16 +28,38 @@ class JobView:
     eta_seconds: float | None = None
     values: dict[str, float] = field(default_factory=dict)
     """Newest value of each metric."""
-    first_values: dict[str, float] = field(default_factory=dict)
-    """First value of each metric that was seen."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds."""
+    _first_step_at: float | None = None
 
     def __post_init__(self) -> None:
         self._take_progress(self.job.progress.model_dump())
 
     @property
     def fraction(self) -> float:
-        """Share of the steps that are done, 0 while unknown."""
-        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
+        """Share that is done, of the steps or of the time limit, whichever ends it first; 0 while unknown."""
+        if self.job.status == "completed":
+            return 1.0
+        by_step = self.step / self.total_steps if self.total_steps else 0.0
+        by_time = 0.0
+        limit = self._time_limit()
+        if limit and self._first_step_at is not None:
+            by_time = (self.clock() - self._first_step_at) / limit
+        return min(max(by_step, by_time), 1.0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """What the trainer expects, or what the time limit leaves if that is less; None while unknown."""
+        limit = self._time_limit()
+        by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
+        known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None and seconds > 0]
+        return min(known) if known and not self.job.ended else None
+
+    def _time_limit(self) -> float | None:
+        """`max_seconds` of the job's configuration: of the section training for a language model, else at the top."""
+        config = (self.job.payload or {}).get("config", {})
+        limit = config.get("training", config).get("max_seconds")
+        return float(limit) if limit else None
 
     def take(self, job: Job) -> list[str]:
         """A newer state of the job from elsewhere."""
@@ -69,15 +92,16 @@ class JobView:
         return " · ".join(parts)
 
     def _point(self, point: Mapping[str, Any]) -> None:
-        self.step = max(self.step, int(point.get("step") or 0))
+        self._take_progress({"step": int(point.get("step") or 0)})
         for name, value in (point.get("values") or {}).items():
             if value is not None:
                 self.values[name] = float(value)
-                self.first_values.setdefault(name, float(value))
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
         self.phase = progress.get("phase") or self.phase
         self.step = max(self.step, progress.get("step") or 0)
+        if self.step and self._first_step_at is None:
+            self._first_step_at = self.clock()
         self.total_steps = progress.get("total_steps") or self.total_steps
         self.eta_seconds = progress.get("eta_seconds") or self.eta_seconds
 
@@ -92,7 +116,7 @@ class JobView:
         return self._job(Job.model_validate({**known, **document}))
 
     def _job(self, job: Job) -> list[str]:
-        before, self.job = self.job, job
+        before, self.job = self.job, job.model_copy(update={"payload": job.payload or self.job.payload})
         self._take_progress(job.progress.model_dump())
         if (job.status, job.attempt) == (before.status, before.attempt) or job.status in QUIET_STATUSES:
             return []

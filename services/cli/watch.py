@@ -121,11 +121,11 @@ class _Bar:
     def refresh(self) -> None:
         view = self._view
         elapsed = duration(time.monotonic() - self._started)
-        left = f" · about {duration(view.eta_seconds)} left" if view.eta_seconds and not view.job.ended else ""
+        left = f" · about {duration(view.seconds_left)} left" if view.seconds_left else ""
         self._progress.update(
             self._task,
-            total=view.total_steps,
-            completed=view.step,
+            total=100.0 if view.fraction else None,
+            completed=100.0 * view.fraction,
             phase=view.phase if view.phase not in ("", "training") else "",
             numbers=view.summary(),
             clock=elapsed + left,
@@ -148,13 +148,13 @@ class _Lines:
         return
 
     def remark(self, line: str) -> None:
-        self._console.print(f"  {self._title}: {line}", soft_wrap=True)
+        self._console.print(f"{self._title}: {line}", soft_wrap=True)
 
     def refresh(self) -> None:
         if time.monotonic() < self._next or not self._view.step:
             return
         view = self._view
-        share = f"{view.fraction:4.0%}" if view.total_steps else f"step {view.step}"
-        parts = [share, view.phase if view.phase != "training" else "", view.summary()]
-        self._console.print(f"  {self._title}: {' · '.join(part for part in parts if part)}", soft_wrap=True)
+        share = f"{view.fraction:4.0%}" if view.fraction else ""
+        parts = [share, f"step {view.step}", view.phase if view.phase != "training" else "", view.summary()]
+        self._console.print(f"{self._title}: {' · '.join(part for part in parts if part)}", soft_wrap=True)
         self._next = time.monotonic() + LINE_SECONDS
