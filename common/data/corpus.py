@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from common.config.lm import DataConfig
 from common.data.source import Source, first_documents, is_hub_name, training_source, validation_source
@@ -26,7 +31,7 @@ Progress = Callable[[str, int, int | None], None]
 """Called with a phase, documents done, and documents in all where known."""
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 21
-THREADS = 2
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,16 @@ def _build(folder: Path, config: DataConfig, train: Source, held_out: Source | N
         )
 
 
-def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[list[int]]]]:
+def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[npt.NDArray[np.uint32]]]]:
     encoding = load_tokenizer()
-    while batch := _batch(documents):
-        yield batch, encoding.encode_ordinary_batch(batch, num_threads=THREADS)
+
+    def encode(text: str) -> npt.NDArray[np.uint32]:
+        return np.asarray(encoding.encode_to_numpy(text, disallowed_special=()), dtype=np.uint32)
+
+    # tiktoken releases the interpreter lock, so threads do help.
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := _batch(documents):
+            yield batch, list(pool.map(encode, batch))
 
 
 def _batch(documents: Iterator[str]) -> list[str]:

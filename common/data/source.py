@@ -185,8 +185,9 @@ class HubSource:
                 f"{self.name}: no column '{self.text_field}' (it has {', '.join(rows.column_names)}); "
                 "set data.text_field"
             )
-        for text in rows.select_columns([self.text_field]):
-            yield from _pieces(str(text[self.text_field] or ""))
+        for batch in rows.select_columns([self.text_field]).iter(batch_size=1024):
+            for text in batch[self.text_field]:
+                yield from _pieces(str(text or ""))
 
     def _load(self) -> Any:
         return _from_hub(self.name, "load_dataset", split=self.split)

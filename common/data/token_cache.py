@@ -87,14 +87,14 @@ class SplitWriter:
     def __init__(self, folder: Path, name: str, end_of_text: int) -> None:
         self._tokens = (folder / f"{name}.bin").open("wb")
         self._documents = (folder / f"{name}.documents.bin").open("wb")
-        self._end_of_text = end_of_text
+        self._end_of_text = np.uint16(end_of_text).tobytes()
         self.tokens = 0
         self.documents = 0
 
-    def add(self, document: list[int]) -> None:
+    def add(self, document: npt.NDArray[np.uint32]) -> None:
         """Write one document and the end-of-text token."""
-        np.array([self.tokens], dtype=np.int64).tofile(self._documents)
-        self._tokens.write(np.array([*document, self._end_of_text], dtype=np.uint16).tobytes())
+        self._documents.write(np.int64(self.tokens).tobytes())
+        self._tokens.write(document.astype(np.uint16).tobytes() + self._end_of_text)
         self.tokens += len(document) + 1
         self.documents += 1
 
