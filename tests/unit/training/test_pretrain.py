@@ -180,3 +180,33 @@ def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="use 50257"):
         pretrain(make_config(model={"vocab_size": 300}), tmp_path, recorder(), data_dir=data_dir)
+
+
+def test_bfloat16_trains_nearly_the_same_as_float32(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for precision in ("float32", "bf16"):
+        config = make_config(model={"dropout": 0.0}, training={"precision": precision, "max_steps": 3})
+        hooks = recorder()
+        assert pretrain(config, tmp_path / precision, hooks, data_dir=data_dir) is Outcome.COMPLETED
+        losses.append(hooks.series("Losses/Total"))
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != losses[0]
+
+
+def test_half_precision_without_cuda_is_refused(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    config = make_config(training={"precision": "fp16"})
+    with pytest.raises(ConfigError, match=r"training\.precision"):
+        pretrain(config, tmp_path, recorder(), data_dir=data_dir)
+
+
+def test_a_stop_while_the_corpus_is_read_ends_without_a_trace(
+    make_config: Config, recorder: Recorders, tmp_path: Path
+) -> None:
+    hooks = recorder(StopRequest.STOP, in_phase="loading data")
+    outcome = pretrain(make_config(), tmp_path / "run", hooks, data_dir=tmp_path / "fresh")
+    assert outcome is Outcome.STOPPED
+    assert not (tmp_path / "run").exists()
