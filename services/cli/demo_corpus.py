@@ -35,9 +35,12 @@ class Corpus:
         """The name for `data.source`; a file is linked, or copied, below `data_dir`. StorageError."""
         if self.file is None:
             return self.source
-        name = f"demo/{hashlib.sha256(os.fsencode(self.file)).hexdigest()[:8]}-{self.file.name}"
-        target = data_dir / name
         try:
+            # A file that has changed gets another name: the token cache of the old one would be stale, an error.
+            status = self.file.stat()
+            key = os.fsencode(self.file) + f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
+            name = f"demo/{hashlib.sha256(key).hexdigest()[:8]}-{self.file.name}"
+            target = data_dir / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not _same(self.file, target):
                 temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -47,7 +50,7 @@ class Corpus:
                     shutil.copy2(self.file, temporary)
                 temporary.replace(target)
         except OSError as error:
-            raise StorageError(f"{self.file} cannot be brought to {target}: {error.strerror or error}") from error
+            raise StorageError(f"{self.file} cannot be brought to {data_dir}: {error.strerror or error}") from error
         return name
 
 
