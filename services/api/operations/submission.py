@@ -34,6 +34,7 @@ from common.jobs.payloads import Ablation, Evaluation, JobType, LmTraining, Payl
 from common.jobs.queue import NewJob
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
+from services.api.operations.corpora import check_corpus
 from services.api.schemas.jobs import JobRequest
 
 DEFAULT_LM = "base_config.yaml"
@@ -68,6 +69,10 @@ def new_job(
         raise _invalid(unused[0], f"a {request.type} job does not use it")
     parent = _parent(session, request) if request.resume_from is not None else None
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
+    if isinstance(payload, LmTraining):
+        check_corpus(payload.config["data"], location="body.config.data")
+    else:
+        check_corpus(payload.data, location="body.data")
     return NewJob(
         type=request.type,
         payload=payload,
