@@ -5,18 +5,16 @@ Whether the file is there only the worker can tell. Leaves out: reading it (`com
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
+from common.config import DataConfig
 from common.errors import InvalidInputError
 
 
-def check_corpus(data: Mapping[str, Any], *, location: str) -> None:
+def check_corpus(data: DataConfig, *, location: str) -> None:
     """InvalidInputError when a source of this `data` section leads outside the data folder."""
-    for field in ("source", "validation_source"):
-        source = data.get(field)
-        if not isinstance(source, str):
+    for field, source in (("source", data.source), ("validation_source", data.validation_source)):
+        if source is None:
             continue
         if source.startswith(("/", "~")) or ".." in PurePosixPath(source).parts:
             message = (

@@ -70,8 +70,8 @@ def new_job(
     parent = _parent(session, request) if request.resume_from is not None else None
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
     if isinstance(payload, LmTraining):
-        check_corpus(payload.config["data"], location="body.config.data")
-    else:
+        check_corpus(payload.config.data, location="body.config.data")
+    elif isinstance(payload, RlTraining | Evaluation | Ablation):
         check_corpus(payload.data, location="body.data")
     return NewJob(
         type=request.type,

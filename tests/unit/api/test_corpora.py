@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from common.config import DataConfig
 from common.errors import InvalidInputError
 from services.api.operations.corpora import check_corpus
 
@@ -12,7 +13,7 @@ from services.api.operations.corpora import check_corpus
 @pytest.mark.parametrize("field", ["source", "validation_source"])
 def test_a_path_outside_the_data_folder_is_refused_with_its_place(field: str, source: str) -> None:
     with pytest.raises(InvalidInputError, match="outside the data folder") as caught:
-        check_corpus({field: source}, location="body.data")
+        check_corpus(DataConfig.model_validate({field: source}), location="body.data")
     assert caught.value.errors[0]["location"] == f"body.data.{field}"
 
 
@@ -20,4 +21,4 @@ def test_a_path_outside_the_data_folder_is_refused_with_its_place(field: str, so
     "source", ["builtin:stories", "roneneldan/TinyStories", "mine.txt", "demo/a..b.txt", "x/y.parquet"]
 )
 def test_everything_else_is_left_to_the_worker(source: str) -> None:
-    check_corpus({"source": source, "validation_source": None}, location="body.data")
+    check_corpus(DataConfig(source=source), location="body.data")
