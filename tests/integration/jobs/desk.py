@@ -96,3 +96,8 @@ class Desk:
         with self.sessions.begin() as session:
             result = session.execute(text(statement), values)
             return result.scalar() if result.returns_rows else None
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self.sessions() as session:
+            return [tuple(row) for row in session.execute(text(statement))]

@@ -1,0 +1,192 @@
+"""Random users, owners (also outdated ones), lost leases and sweeps: whatever the order, the histories stay lawful.
+
+The checker reads nothing but rows: every event continues where the one before ended, along the table of the
+specification, terminal ends are final and single, attempts grow by one per claim, limits hold, the outbox tells the
+same story as the events.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from common.errors import ConflictError, LeaseLostError
+from common.jobs.lease import renew
+from common.jobs.queue import complete, fail, pause, register_checkpoint, release, stopped, transition
+from common.jobs.reaper import reap
+from common.jobs.retry import Fault
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import LEASED, TERMINAL, TRANSITIONS, JobStatus, Signal
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+LIMIT = 1
+HISTORY = "SELECT job_id, attempt, event, from_status, to_status FROM job_events ORDER BY job_id, id"
+TOLD = "SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY job_id, id"
+ROWS = "SELECT id, status, attempt, desired_state, type FROM jobs"
+
+
+class Histories(RuleBasedStateMachine):
+    """One database, up to a few jobs at a time; `desk` is set by the test."""
+
+    desk: Desk
+    jobs = Bundle("jobs")
+    attempts = Bundle("attempts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.desk.sql("TRUNCATE experiments, outbox CASCADE")
+        self.ended: dict[str, str] = {}
+
+    def owner(self, function: Any, owned: tuple[str, int], *arguments: Any, **named: Any) -> None:
+        """A write of an owner; an outdated one must be refused, whatever it writes."""
+        job_id, attempt = owned
+        if self.desk.job(job_id).attempt == attempt:
+            self.attempt(function, job_id, attempt, *arguments, **named)
+            return
+        try:
+            self.desk.do(function, job_id, attempt, *arguments, **named)
+        except LeaseLostError:
+            return
+        raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
+
+    def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
+        """Do it; being refused is fine, breaking is not."""
+        try:
+            self.desk.do(function, *arguments, **named)
+        except (ConflictError, LeaseLostError):
+            pass
+        except ValueError as error:
+            assert "may not move" in str(error)
+
+    @rule(target=jobs, job_type=st.sampled_from(["lm-training", "evaluation"]), priority=st.integers(-2, 2))
+    def submit(self, job_type: str, priority: int) -> str:
+        return self.desk.submit(job_type, priority=priority)
+
+    @rule(target=attempts, worker=st.sampled_from(["worker-1", "worker-2"]))
+    def claim(self, worker: str) -> Any:
+        job = self.desk.claim(worker)
+        return multiple() if job is None else (job.id, job.attempt)
+
+    @rule(owned=attempts, to=st.sampled_from(list(S)))
+    def move(self, owned: tuple[str, int], to: JobStatus) -> None:
+        fields = {"error_code": "user_error"} if to is S.FAILED else {}
+        if to is not S.STALE:
+            self.owner(transition, owned, to, **fields)
+
+    @rule(owned=attempts)
+    def progress(self, owned: tuple[str, int]) -> None:
+        for to in (S.STARTING, S.RUNNING):
+            self.owner(transition, owned, to)
+
+    @rule(owned=attempts, ending=st.sampled_from([complete, pause, release, stopped]))
+    def end(self, owned: tuple[str, int], ending: Any) -> None:
+        self.owner(ending, owned)
+
+    @rule(owned=attempts, fault=st.sampled_from(list(Fault)))
+    def fault(self, owned: tuple[str, int], fault: Fault) -> None:
+        self.owner(fail, owned, fault, "it broke", settings=self.desk.settings)
+
+    @rule(owned=attempts, step=st.integers(0, 5))
+    def checkpoint(self, owned: tuple[str, int], step: int) -> None:
+        self.owner(register_checkpoint, owned, name=f"step-{step}", step=step, sha256="00")
+
+    @rule(owned=attempts)
+    def renew(self, owned: tuple[str, int]) -> None:
+        self.owner(renew, owned, self.desk.settings)
+
+    @rule(job_id=jobs, signal=st.sampled_from(list(Signal)))
+    def signal(self, job_id: str, signal: Signal) -> None:
+        self.attempt(request_signal, job_id, signal)
+
+    @rule(job_id=jobs)
+    def cancel(self, job_id: str) -> None:
+        self.attempt(cancel, job_id)
+
+    @rule(job_id=jobs, age=st.sampled_from([1, 3600]))
+    def lose_worker(self, job_id: str, age: int) -> None:
+        self.desk.sql(
+            "UPDATE jobs SET lease_expires_at = now() - make_interval(secs => :age)"
+            " WHERE id = :id AND lease_owner IS NOT NULL",
+            age=age,
+            id=job_id,
+        )
+        self.desk.do(reap, self.desk.settings)
+
+    @rule(job_id=jobs)
+    def partition(self, job_id: str) -> None:
+        self.lose_worker(job_id, 1)
+
+    @rule()
+    def time_passes(self) -> None:
+        self.desk.sql("UPDATE jobs SET not_before = NULL WHERE status = 'pending'")
+        self.desk.do(reap, self.desk.settings)
+
+    @invariant()
+    def histories_are_lawful(self) -> None:
+        rows = {row[0]: row for row in self.desk.rows(ROWS)}
+        events: dict[str, list[Any]] = {job_id: [] for job_id in rows}
+        for row in self.desk.rows(HISTORY):
+            events[row[0]].append(row)
+        told: dict[str, list[str]] = {job_id: [] for job_id in rows}
+        for job_id, status in self.desk.rows(TOLD):
+            told[job_id].append(status)
+        for job_id, (_, status, attempt, _, _) in rows.items():
+            moves = [row for row in events[job_id] if row[4] is not None]
+            assert (moves[0][3], moves[0][4]) == (None, "pending")
+            for before, after in pairwise(moves):
+                assert after[3] == before[4], "an event does not continue where the last one ended"
+                assert (S(after[3]), S(after[4])) in TRANSITIONS
+                assert after[1] - before[1] == (after[2] == "claimed"), "an attempt is exactly one claim"
+            assert (moves[-1][4], moves[-1][1]) == (status, attempt)
+            assert sum(row[4] in TERMINAL for row in moves) == (status in TERMINAL)
+            assert [after for after, _ in _runs(told[job_id])] == [after for after, _ in _runs([m[4] for m in moves])]
+            if job_id in self.ended:
+                assert status == self.ended[job_id], "a terminal row moved"
+            if status in TERMINAL:
+                self.ended[job_id] = status
+        for job_type in ("lm-training", "evaluation"):
+            assert sum(row[4] == job_type and row[1] in LEASED for row in rows.values()) <= LIMIT
+
+    def teardown(self) -> None:
+        """Left alone, every job that is asked to stop ends, and exactly once."""
+        for (job_id,) in self.desk.rows("SELECT id FROM jobs"):
+            self.attempt(cancel, job_id)
+            self.lose_worker(job_id, 3600)
+        assert self.desk.rows("SELECT status FROM jobs WHERE finished_at IS NULL") == []
+        self.histories_are_lawful()
+
+
+def _runs(values: list[str]) -> list[tuple[str, int]]:
+    """Neighbours that are equal become one: an update without a change of status repeats the last one."""
+    runs: list[tuple[str, int]] = []
+    for value in values:
+        if runs and runs[-1][0] == value:
+            runs[-1] = (value, runs[-1][1] + 1)
+        else:
+            runs.append((value, 1))
+    return runs
+
+
+def test_random_histories_are_lawful(desk: Desk) -> None:
+    limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
+
+    class Bound(Histories):
+        pass
+
+    Bound.desk = Desk(desk.sessions, desk.settings.model_copy(update=limits))
+    run_state_machine_as_test(
+        Bound,
+        settings=settings(
+            max_examples=8,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            phases=[Phase.generate],  # shrinking takes minutes; the steps printed are enough
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
