@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import typer
-from alembic.util.exc import CommandError
-from sqlalchemy.exc import OperationalError
 
 from common.client import read_instance
 from common.config import get_settings
-from common.db import make_engine, schema_status, upgrade
 from common.errors import UnavailableError
 from services.cli.output import out
 
@@ -23,6 +20,12 @@ def group() -> None:
 @app.command()
 def migrate() -> None:
     """Create or update the tables. Safe to repeat, and to run from two places at once."""
+    # Imported here: other commands do without the second that it takes.
+    from alembic.util.exc import CommandError
+    from sqlalchemy.exc import OperationalError
+
+    from common.db import make_engine, schema_status, upgrade
+
     url = database_url()
     engine = make_engine(url)
     try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.text import Text
 
@@ -25,6 +26,7 @@ from services.cli.configuration import read_overrides
 from services.cli.demo_corpus import Corpus, choose_corpus
 from services.cli.local import describe, launch, port_to_use, up_arguments, wait_until_ready
 from services.cli.output import duration, err, out
+from services.cli.processes import last_lines
 from services.cli.watch import watch
 
 PROMPT = "Once upon a time"
@@ -32,6 +34,8 @@ STORY_TOKENS = 60
 SEED = 7
 LOG_LINES = 15
 STOP_SECONDS = 20.0
+FLOWER_SECONDS = 20.0
+"""It starts last and is long up by the end, but not on every machine."""
 
 
 @dataclass
@@ -76,6 +80,7 @@ def command(
     try:
         with _stack(clock, keep=keep, port=port) as (instance, stays), _client(instance) as client:
             _run(client, instance, clock, corpus, lm_values, rl_values)
+            _check_flower(instance)
     except KeyboardInterrupt:
         err.print("\nStopped.")
         raise typer.Exit(130) from None
@@ -180,6 +185,21 @@ def _stack(clock: Clock, *, keep: bool, port: int | None) -> Iterator[tuple[Loca
         if process is not None and not (keep and completed):
             with clock.phase("stop"), err.status("      stopping"):
                 _stop(process)
+
+
+def _check_flower(instance: LocalInstance) -> None:
+    """The address that was printed works. UnavailableError with Flower's last words."""
+    deadline = time.monotonic() + FLOWER_SECONDS
+    while True:
+        try:
+            if httpx.get(f"{instance.flower_url}/healthcheck", timeout=5, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        if time.monotonic() > deadline:
+            log = "\n".join(f"  {line}" for line in last_lines(Path(instance.logs_dir) / "flower.log", LOG_LINES))
+            raise UnavailableError(f"Flower does not answer at {instance.flower_url}; its log ends with:\n{log}")
+        time.sleep(0.5)
 
 
 def _client(instance: LocalInstance) -> Client:

@@ -9,7 +9,6 @@ import typer
 import yaml
 
 from common.config.legacy import convert
-from services.cli import import_directory
 from services.cli.configuration import read_yaml
 from services.cli.output import err, out
 
@@ -46,6 +45,8 @@ def import_experiment(
     Configuration, metrics, results and checkpoints are taken; TensorBoard logs are not. Writes to the artifact store
     and the database directly: those of the local stack, or of TIDAL_EXPERIMENTS_DIR and TIDAL_DATABASE_URL.
     """
+    from services.cli import import_directory  # it loads the database's library
+
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)
     out.print(f"Imported {done.experiment_id} ({done.kind}): {done.files} files, {done.points} metric points.")
     for line in done.remarks:

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings
-from common.db import upgrade
 from common.errors import TidalError, UnavailableError
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server import gone
@@ -79,6 +78,8 @@ def down(folder: Path) -> int:
 
 def migrate(settings: Settings) -> int:
     """Bring the tables of TIDAL_DATABASE_URL up to date."""
+    from common.db import upgrade  # half a second that the supervisor itself does without
+
     upgrade(settings.database_url)
     return 0
 

@@ -145,7 +145,7 @@ def processes(
     return [
         ChildSpec("api", module("api"), environment, stop_seconds=min(5.0, longest), port=addresses.port),
         ChildSpec("worker", module("worker"), environment, stop_seconds=longest),
-        ChildSpec("health", module("health"), environment, stop_seconds=min(3.0, longest)),
+        ChildSpec("health", module("health"), environment, stop_seconds=min(5.0, longest)),
         ChildSpec(
             "generator",
             module("generator"),
@@ -159,7 +159,7 @@ def processes(
             "flower",
             module("worker.flower"),
             flower,
-            stop_seconds=min(2.0, longest),
+            stop_seconds=min(5.0, longest),
             after_ready=True,
             port=addresses.flower_port,
         ),

@@ -36,8 +36,8 @@ def main() -> int:
         return 1
     os.environ.update(environ)
     take_out_writing()
-    celery_main(["--app", "services.worker.celery_app", "flower"])
-    return 0
+    sys.argv[1:] = ["--app", "services.worker.celery_app", "flower"]
+    return int(celery_main() or 0)
 
 
 def flower_environment(environ: dict[str, str]) -> dict[str, str]:
