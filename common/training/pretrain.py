@@ -53,6 +53,7 @@ def pretrain(
     try:
         if not run.state.counters.finished:
             _train(run)
+        hooks.report_progress(run.state.counters.step, run.total_steps)
         if not run.wants_out():
             run.state.finish()
             _save(run)

@@ -154,7 +154,7 @@ def first_steps_by_attempt(stack: Stack, job: dict[str, str]) -> dict[int, int]:
     for segment in sorted(folder.glob("metrics-*.jsonl")):
         for line in segment.read_text().splitlines():
             point = json.loads(line)
-            if "Losses/Total" in point["values"]:
+            if "Losses/Total" in point.get("values", {}):  # a rewind line has none
                 first[point["attempt"]] = min(point["step"], first.get(point["attempt"], point["step"]))
     return first
 
