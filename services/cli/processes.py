@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from common.config import PROJECT_ROOT
+from common.config.compute_environment import with_compute_environment
 
 
 def child_environment() -> dict[str, str]:
@@ -23,7 +24,8 @@ def run_module(module: str, *arguments: str) -> None:
 
     Ctrl-C reaches the child too; it gets the time to write a checkpoint.
     """
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=child_environment())
+    environ = with_compute_environment(child_environment())
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ)
     while True:
         try:
             status = process.wait()

@@ -16,6 +16,7 @@ import threading
 import redis
 
 from common.config import Settings
+from common.config.compute_environment import with_compute_environment
 from common.errors import UnavailableError
 from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.logging import get_logger
@@ -111,7 +112,8 @@ class EngineHost:
     def _serve(self) -> None:
         """Start a child and read what it says until it ends."""
         channel, theirs = EngineChannel.pair()
-        environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environ = with_compute_environment(kept)
         environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
         try:
             process = subprocess.Popen(

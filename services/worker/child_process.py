@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+from common.config.compute_environment import with_compute_environment
 from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE, Channel, Message, Start
 from services.worker.log_capture import LogCapture
 
@@ -35,7 +36,8 @@ class ChildProcess:
     def __init__(self, command: list[str], log: LogCapture, environ: Mapping[str, str] = os.environ) -> None:
         self._command = command
         self._log = log
-        self._environ = {name: value for name, value in environ.items() if name not in SECRETS}
+        kept = {name: value for name, value in environ.items() if name not in SECRETS}
+        self._environ = with_compute_environment(kept)
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
