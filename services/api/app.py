@@ -18,6 +18,7 @@ from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, streams
+from services.api.schemas.problems import problem_responses
 
 DESCRIPTION = """\
 Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
@@ -67,6 +68,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        responses=problem_responses(422, 503),
         # /api/jobs/ is a mistake to be told, not a redirect that loses the token.
         redirect_slashes=False,
     )

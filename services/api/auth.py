@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from common.config import Settings
@@ -99,7 +99,7 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ContextDep = Annotated[Context, Depends(context_of)]
 
 
-async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
+async def anyone(context: ContextDep, credentials: Credentials) -> Caller | None:
     """An open endpoint: the caller if the token is valid, None otherwise."""
     return authenticate(credentials.credentials, context.token) if credentials else None
 

@@ -5,7 +5,6 @@ Connections open on first use, so the api starts (and says what is missing) whil
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,10 +20,10 @@ from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
-from common.jobs.outbox import publish_after_commit
 from common.jobs.publisher import RedisPublisher
 from services.api import sse
 from services.api.http_metrics import HttpMetrics
+from services.api.publishing import OutboxThread
 from services.api.rate_limit import ANSWER_WITHIN_SECONDS, RateLimiter
 from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
 
@@ -45,21 +44,14 @@ class Context:
     limiter: RateLimiter
     store: ArtifactStore
     celery: Celery
-    publisher: RedisPublisher
-    _publishing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def publish(self) -> None:
-        """Send what requests have just committed to Redis; the relay of the health process repeats what fails."""
-        # One at a time: the publisher owns one set of connections.
-        with self._publishing:
-            publish_after_commit(self.engine, self.publisher)
+    outbox: OutboxThread
 
     async def close(self) -> None:
         """End streams, close connections."""
         await self.hub.close()
         for client in (self.redis, self.blocking_redis, self.limiter_redis):
             await client.aclose()
-        self.publisher.close()
+        self.outbox.close()
         self.celery.close()
         self.engine.dispose()
 
@@ -91,7 +83,7 @@ def make_context(settings: Settings, token: str) -> Context:
         ),
         store=ArtifactStore(settings.experiments_dir),
         celery=_producer(settings),
-        publisher=RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length),
+        outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
     )
 
 

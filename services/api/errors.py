@@ -14,12 +14,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from common.errors import RateLimitedError, TidalError, UnavailableError
+from common.errors import InvalidInputError, RateLimitedError, TidalError, UnavailableError
 from common.logging import get_logger
 from services.api.schemas.problems import PROBLEM_TYPE
 
@@ -107,6 +107,9 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state in _SCHEMA_STATES:
         return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
+    if isinstance(error, DataError):
+        # Text with a NUL character, a number that is not finite: well-formed JSON that PostgreSQL cannot keep.
+        return InvalidInputError("a value cannot be stored: text with a NUL character, or a number that is not finite")
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     ):
@@ -139,6 +142,14 @@ async def _tidal(request: Request, error: Exception) -> Response:
 
 async def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    kind = request.headers.get("content-type", "")
+    if (
+        any(item["loc"] == ("body",) for item in error.errors())
+        and "json" not in kind
+        and int(request.headers.get("content-length") or 1)
+    ):
+        detail = f"the body is {kind or 'of no named type'}; send JSON with `Content-Type: application/json`"
+        return problem(415, detail, request_id=_request_id(request))
     found = findings(error.errors())
     detail = "; ".join(f"{f['location']}: {f['message']}" for f in found[:3])
     if len(found) > 3:

@@ -58,9 +58,10 @@ return epoch
 def parse_id(text: str) -> StreamId:
     """`1700000000000-3` as numbers; the part after the dash may be missing. ValueError when it is no stream id."""
     first, _, second = text.strip().partition("-")
-    if not first.isdecimal() or (second and not second.isdecimal()) or len(first) > 20 or len(second) > 20:
-        raise ValueError(f"'{text}' is no stream id; expected digits-digits, as in an event's id line")
-    return int(first), int(second or 0)
+    parts = first, second or "0"
+    if not all(part.isascii() and part.isdecimal() and len(part) <= 20 and int(part) < 2**64 for part in parts):
+        raise ValueError(f"'{text[:50]}' is no stream id; expected digits-digits, as in an event's id line")
+    return int(parts[0]), int(parts[1])
 
 
 def format_id(stream_id: StreamId) -> str:

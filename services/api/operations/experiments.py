@@ -50,7 +50,7 @@ def list_experiments(
     if status is not None:
         query = query.where(Job.status == status)
     if tag is not None:
-        query = query.where(Experiment.tags.contains([tag]))
+        query = query.where(Experiment.tags.bool_op("@>")([tag]))
     if search:
         query = query.where(
             or_(Experiment.id.icontains(search, autoescape=True), Experiment.name.icontains(search, autoescape=True))

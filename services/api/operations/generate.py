@@ -95,6 +95,9 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
         while True:
             waited = time.monotonic() - begun
             limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
+            if waited >= limit and not started and not await context.redis.delete(keys.generate_request(request.id)):
+                started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
+                continue
             if waited >= limit:
                 raise _too_late(settings.generate_total_seconds if started else None, waited)
             if await gone():

@@ -41,7 +41,7 @@ def list_jobs(
     if kind is not None:
         query = query.where(Job.type == kind)
     if tag is not None:
-        query = query.where(Job.tags.contains([tag]))
+        query = query.where(Job.tags.bool_op("@>")([tag]))
     if experiment_id is not None:
         query = query.where(Job.experiment_id == experiment_id)
     if cursor is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -46,7 +46,6 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 def create(
     body: JobRequest,
     context: ContextDep,
-    background: BackgroundTasks,
     response: Response,
     idempotency_key: Annotated[
         str | None,
@@ -72,7 +71,7 @@ def create(
         if job.created_at != session.scalar(select(func.now())):
             response.headers["Idempotency-Replayed"] = "true"
         created = jobs.detail(session, job)
-    background.add_task(context.publish)
+    context.outbox.wake()
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/jobs/{created.id}"
     return created
 
@@ -143,11 +142,11 @@ def get_logs(
     dependencies=[Submitter],
     responses=problem_responses(401, 404, 409, 422),
 )
-def signal(job_id: str, body: SignalRequest, context: ContextDep, background: BackgroundTasks) -> JobDetail:
+def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     """Records the wish; the worker carries it out. 409 with `currentStatus` when that status does not take it."""
     with context.sessions.begin() as session:
         found = jobs.detail(session, request_signal(session, job_id, body.signal))
-    background.add_task(context.publish)
+    context.outbox.wake()
     return found
 
 
@@ -157,9 +156,9 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep, background: Ba
     dependencies=[Submitter],
     responses=problem_responses(401, 404, 409),
 )
-def cancel_job(job_id: str, context: ContextDep, background: BackgroundTasks) -> JobDetail:
+def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
     """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""
     with context.sessions.begin() as session:
         found = jobs.detail(session, cancel(session, job_id))
-    background.add_task(context.publish)
+    context.outbox.wake()
     return found

@@ -1,0 +1,162 @@
+"""The api on a real port, in a thread of the test, with the real database and Valkey of the session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from common.config import Settings
+from services.api.app import create_app
+from services.api.context import Context
+from services.api.server import make_server
+
+TOKEN = "administrator-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+TINY_CONFIG = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data": {"source": "builtin:stories"}}
+
+
+@dataclass
+class Api:
+    """A running api: `http` has no token, `admin` has it."""
+
+    url: str
+    settings: Settings
+    context: Context
+    http: httpx.Client
+    admin: httpx.Client
+
+    def submit(self, **body: Any) -> dict[str, Any]:
+        reply = self.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG, **body})
+        assert reply.status_code == 201, reply.text
+        return dict(reply.json())
+
+    def experiment_folder(self, experiment_id: str) -> Path:
+        folder = self.settings.experiments_dir / experiment_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+RunApi = Callable[..., Any]
+
+
+@contextmanager
+def running(settings: Settings, **changes: Any) -> Iterator[Api]:
+    """Serve `settings` (with `changes`) until the block ends; the server must stop within 20 s."""
+    secret = {name: SecretStr(changes[name]) for name in ("database_url", "redis_url") if name in changes}
+    settings = settings.model_copy(update={"port": 0, **changes, **secret})
+    app = create_app(settings, TOKEN)
+    server = make_server(app, settings)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()  # from here on connections wait until the server takes them
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with (
+        httpx.Client(base_url=url, timeout=20) as http,
+        httpx.Client(base_url=url, headers=BEARER, timeout=20) as admin,
+    ):
+        # Connections to a bound socket wait in its backlog only once it listens.
+        transport = httpx.HTTPTransport(retries=10)
+        with httpx.Client(base_url=url, transport=transport, timeout=20) as first:
+            first.get("/healthz").raise_for_status()
+        yield Api(url, settings, app.state.context, http, admin)
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive(), "the server did not stop"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_logs() -> None:
+    """Log lines go to stdlib logging, where pytest shows them for a test that fails."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """With a configuration folder of the test's own."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "base_config.yaml").write_text("data: {source: 'builtin:stories'}\ntraining: {max_steps: 7}\n")
+    (folder / "rl_config.yaml").write_text("ppo: {total_steps: 4096}\n")
+    (tmp_path / "secret.yaml").write_text("training: {max_steps: 1}\n")
+    return settings.model_copy(update={"config_dir": folder})
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[Api]:
+    """The api with default settings."""
+    with running(settings) as running_api:
+        yield running_api
+
+
+@pytest.fixture
+def serve(settings: Settings) -> RunApi:
+    """`with serve(require_auth_for_reads=True) as api:`"""
+    return lambda **changes: running(settings, **changes)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream; `data` is parsed."""
+
+    name: str
+    id: str | None
+    data: Any
+
+
+class Events:
+    """The events of an open stream, one after the other."""
+
+    def __init__(self, reply: httpx.Response) -> None:
+        self._lines = reply.iter_lines()
+
+    def __iter__(self) -> Iterator[Event]:
+        name, event_id, data = "message", None, []
+        for line in self._lines:
+            field, _, value = line.partition(": ")
+            if line == "" and data:
+                yield Event(name, event_id, json.loads("\n".join(data)))
+                name, event_id, data = "message", None, []
+            elif field == "event":
+                name = value
+            elif field == "id":
+                event_id = value
+            elif field == "data":
+                data.append(value)
+
+    def take(self, count: int) -> list[Event]:
+        iterator = iter(self)
+        return [next(iterator) for _ in range(count)]
+
+
+@contextmanager
+def events_of(client: httpx.Client, path: str, since: str | None = None) -> Iterator[Events]:
+    """Open a stream."""
+    headers = {"Last-Event-ID": since} if since is not None else {}
+    with client.stream("GET", path, headers=headers) as reply:
+        if reply.status_code != 200:
+            reply.read()
+        assert reply.status_code == 200, reply.text
+        yield Events(reply)

@@ -1,0 +1,201 @@
+"""Every error is a problem document: whatever was wrong, whoever noticed."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from common.config import Settings
+from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
+
+
+def assert_problem(reply: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = reply.json()
+    assert body["type"] == f"urn:tidal:problem:{code}"
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["title"] and body["detail"] and isinstance(body["errors"], list)
+    assert body["requestId"] == reply.headers["X-Request-ID"]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nothing", 404, "not_found"),
+        ("GET", "/api/jobs/", 404, "not_found"),
+        ("DELETE", "/api/jobs", 405, "method_not_allowed"),
+        ("GET", "/api/jobs/job_nosuch", 404, "not_found"),
+        ("GET", "/api/jobs/job_nosuch/events", 404, "not_found"),
+        ("GET", "/api/jobs/job_nosuch/logs", 404, "not_found"),
+        ("GET", "/api/jobs/job_nosuch/stream", 404, "not_found"),
+        ("POST", "/api/jobs/job_nosuch/cancel", 404, "not_found"),
+        ("GET", "/api/jobs/%00", 422, "invalid_input"),
+        ("GET", "/api/jobs?limit=0", 422, "invalid_input"),
+        ("GET", "/api/jobs?limit=lots", 422, "invalid_input"),
+        ("GET", "/api/jobs?status=dancing", 422, "invalid_input"),
+        ("GET", "/api/jobs?cursor=AAAA", 422, "invalid_input"),
+        ("GET", "/api/jobs?cursor=%F0%9F%98%80", 422, "invalid_input"),
+        ("GET", "/api/jobs/stream?since=yesterday", 422, "invalid_input"),
+        ("GET", "/api/jobs/stream?since=99999999999999999999-1", 422, "invalid_input"),
+        ("GET", "/api/experiments/nosuch", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/metrics", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/rl-metrics", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/status", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/config", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/evaluation", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/ablation", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/samples", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/checkpoints", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/checkpoints/final", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/stream", 404, "not_found"),
+        ("GET", "/api/experiments/nosuch/metrics?maxPoints=2", 422, "invalid_input"),
+        ("GET", "/api/experiments/nosuch/metrics?mode=eternal", 422, "invalid_input"),
+        ("GET", "/api/configs/nosuch.yaml", 404, "not_found"),
+    ],
+)
+def test_a_bad_request_is_answered_with_a_problem_document(
+    api: Api, method: str, path: str, status: int, code: str
+) -> None:
+    assert_problem(api.admin.request(method, path), status, code)
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b"[" * 100_000, 400),
+        (b'{"type": "lm-training", "name": "\\ud800"}', 422),
+        (b'{"type": "lm-training", "name": "a\\u0000b"}', 422),
+        (b'{"type": "lm-training", "priority": NaN}', 422),
+        (b'{"type": "lm-training", "config": {"training": {"learning_rate": Infinity}}}', 422),
+        (b"\xff\xfe", 422),
+    ],
+)
+def test_a_body_that_is_no_job_is_refused_and_nothing_is_written(api: Api, content: bytes, status: int) -> None:
+    reply = api.admin.post("/api/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert reply.status_code == status, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert api.http.get("/api/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        ({}, "body.type"),
+        ({"type": "juggling"}, "body.type"),
+        ({"type": "lm-training", "colour": 1}, "body.colour"),
+        ({"type": "lm-training", "priority": 101}, "body.priority"),
+        ({"type": "lm-training", "priority": "high"}, "body.priority"),
+        ({"type": "lm-training", "gpus": 2}, "body.gpus"),
+        ({"type": "lm-training", "tags": "demo"}, "body.tags"),
+        ({"type": "lm-training", "tags": ["no spaces"]}, "body.tags.0"),
+        ({"type": "lm-training", "notBefore": "2030-01-01T00:00:00"}, "body.notBefore"),
+        ({"type": "lm-training", "config": []}, "body.config"),
+        ({"type": "lm-training", "config": {"model": {"d_model": 17}}}, "body.config.model"),
+        ({"type": "lm-training", "config": {"model": {"d_mdel": 16}}}, "body.config.model.d_mdel"),
+        ({"type": "lm-training", "rlCheckpoint": "a/b"}, "body.rlCheckpoint"),
+        ({"type": "lm-training", "data": {"source": "x"}}, "body.data"),
+        ({"type": "lm-training", "resumeFrom": "job_nosuch"}, "body.resumeFrom"),
+        ({"type": "rl-training"}, "body.checkpoint"),
+        ({"type": "rl-training", "checkpoint": "nosuch/final"}, "body.checkpoint"),
+        ({"type": "ablation", "checkpoint": "../../etc/passwd"}, "body.checkpoint"),
+    ],
+)
+def test_a_wrong_field_is_named(api: Api, body: dict[str, Any], location: str) -> None:
+    reply = api.admin.post("/api/jobs", json=body)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert reply.status_code in (404, 422)
+    assert location in [item["location"] for item in reply.json()["errors"]]
+
+
+def test_a_body_that_is_not_called_json_is_refused(api: Api) -> None:
+    reply = api.admin.post("/api/jobs", data={"type": "lm-training"})
+    assert "application/json" in assert_problem(reply, 415, "unsupported_media_type")["detail"]
+
+
+def test_an_unknown_configuration_key_names_the_nearest_one(api: Api) -> None:
+    reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {"training": {"lerning_rate": 1}}})
+    assert "did you mean 'learning_rate'" in assert_problem(reply, 422, "invalid_config")["detail"]
+
+
+def test_a_request_id_is_taken_over_when_it_looks_like_one(api: Api) -> None:
+    assert api.http.get("/healthz", headers={"X-Request-ID": "abc-123"}).headers["X-Request-ID"] == "abc-123"
+    replaced = api.http.get("/healthz", headers={"X-Request-ID": "two words"}).headers["X-Request-ID"]
+    assert len(replaced) == 32
+
+
+def test_a_body_over_one_mebibyte_is_refused(api: Api) -> None:
+    body = b'{"type": "lm-training", "name": "' + b"x" * (1024 * 1024) + b'"}'
+    announced = api.admin.post("/api/jobs", content=body, headers={"Content-Type": "application/json"})
+    assert_problem(announced, 413, "body_too_large")
+    chunked = api.admin.post(
+        "/api/jobs",
+        content=(body[i : i + 65536] for i in range(0, len(body), 65536)),
+        headers={"Content-Type": "application/json"},
+    )
+    assert_problem(chunked, 413, "body_too_large")
+
+
+def test_a_body_of_almost_one_mebibyte_is_read(api: Api) -> None:
+    body = {"type": "lm-training", "config": TINY_CONFIG, "colour": "x" * (1024 * 1024 - 1000)}
+    assert_problem(api.admin.post("/api/jobs", json=body), 422, "invalid_input")
+
+
+def test_a_bad_request_line_is_not_a_server_error(api: Api) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(b"GET /api/jobs?cursor=\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        status = raw.recv(4096).split(b" ", 2)[1]
+    assert status in (b"400", b"422")
+
+
+def test_a_fault_of_ours_is_a_problem_without_details(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("password=hunter2")
+
+    monkeypatch.setattr("services.api.operations.jobs.list_jobs", broken)
+    body = assert_problem(api.http.get("/api/jobs"), 500, "internal")
+    assert "hunter2" not in str(body)
+    assert api.http.get("/healthz").status_code == 200
+
+
+def test_a_database_that_is_not_migrated_is_said_clearly(settings: Settings, empty_database_url: str) -> None:
+    with running(settings, database_url=empty_database_url) as api:
+        ready = assert_problem(api.http.get("/readyz"), 503, "not_ready")
+        assert [item["location"] for item in ready["errors"]] == ["schema"]
+        assert "tidal db migrate" in ready["detail"]
+        for reply in (api.http.get("/api/jobs"), api.http.get("/api/experiments"), api.http.get("/api/jobs/stream")):
+            assert "tidal db migrate" in assert_problem(reply, 503, "database_not_migrated")["detail"]
+        submitted = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG})
+        assert_problem(submitted, 503, "database_not_migrated")
+        assert "tidal_database_up 0.0" in api.http.get("/metrics").text
+
+
+def test_absent_servers_are_named_and_the_process_stays_up(serve: RunApi) -> None:
+    absent = {
+        "database_url": "postgresql+psycopg://tidal@127.0.0.1:1/tidal",
+        "redis_url": "redis://127.0.0.1:1/0",
+    }
+    with serve(**absent) as api:
+        ready = assert_problem(api.http.get("/readyz"), 503, "not_ready")
+        assert {item["location"] for item in ready["errors"]} == {"database", "schema", "redis"}
+        assert_problem(api.http.get("/api/jobs"), 503, "unavailable")
+        assert api.http.get("/healthz").status_code == 200
+
+
+def test_readyz_says_ready(api: Api) -> None:
+    assert api.http.get("/readyz").json()["ready"] is True
+
+
+def test_submissions_are_accepted_while_redis_is_away(serve: RunApi) -> None:
+    with serve(redis_url="redis://127.0.0.1:1/0") as api:
+        job = api.submit()
+        assert api.http.get(f"/api/jobs/{job['id']}").json()["status"] == "pending"
+        assert_problem(api.http.get("/api/jobs/stream"), 503, "unavailable")
