@@ -84,6 +84,7 @@ def _train(run: Run) -> None:
         if finished is None:
             return
         loss, norm, rate = finished
+        run.hooks.report_progress(counters.step, run.total_steps)
         if first:
             run.hooks.phase("training")
             first = False

@@ -67,7 +67,8 @@ class SupervisedHooks:
         self._save: Callable[[], SavedCheckpoint | None] | None = None
         self._running = False
         self._progress_at = -PROGRESS_SECONDS
-        self._sent_step = -1
+        self._progress: Progress | None = None
+        """The newest one that has not been sent."""
 
     def request(self, request: StopRequest) -> None:
         """A wish arrived; the newest one counts. May be called from any thread and from a signal handler."""
@@ -82,6 +83,7 @@ class SupervisedHooks:
         with self._lender:
             self._save = None
         self._over.set()
+        self._send_progress()
         self._writer.close()
         self.leaving = True
 
@@ -89,6 +91,7 @@ class SupervisedHooks:
         """Tell the supervisor; before a checkpoint the metrics up to it are brought to disk."""
         if name == "checkpoint":
             self._writer.flush()
+        self._send_progress()
         self._send(Phase(name=name))
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -96,16 +99,20 @@ class SupervisedHooks:
         self._writer.add(kind, step, values)
 
     def report_progress(self, step: int, total_steps: int) -> None:
-        """`running` and the rewind of earlier attempts at the first call; then at most five messages a second."""
+        """`running` and the rewind of earlier attempts at the first call; then at most five messages a second.
+
+        The newest one is never left out for long: the next phase, and the end, send it.
+        """
         if not self._running:
             self._running = True
             if self._attempt > 1:
                 self._writer.rewind(step)
             self._send(Running())
+        self._progress = Progress(step=step, total_steps=total_steps)
         now = time.monotonic()
-        if now - self._progress_at >= PROGRESS_SECONDS or step >= total_steps > self._sent_step:
-            self._progress_at, self._sent_step = now, step
-            self._send(Progress(step=step, total_steps=total_steps), droppable=True)
+        if now - self._progress_at >= PROGRESS_SECONDS:
+            self._progress_at = now
+            self._send(self._progress, droppable=True)
 
     def requested_stop(self) -> StopRequest | None:
         """The newest wish."""
@@ -134,6 +141,11 @@ class SupervisedHooks:
         """Tell the supervisor, and the log."""
         log.info(name, **details)
         self._send(Event(name=name, details=details))
+
+    def _send_progress(self) -> None:
+        if self._progress is not None:
+            self._send(self._progress)
+            self._progress = None
 
     def _send(self, message: Message, *, droppable: bool = False) -> None:
         try:
