@@ -9,8 +9,10 @@ is in `common.rl.schedules`.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from common.checkpoint import CheckpointManager, load_model
 from common.config import DataConfig, RLConfig
 from common.controller import GatingPolicy
 from common.data import Corpus, open_corpus
+from common.errors import TidalError
+from common.metrics import names
 from common.model import TransformerLM
 from common.rl import export, schedules
 from common.rl.ablation import choosers, end_of_text, play, write_ablation
@@ -52,12 +56,12 @@ def train_controller(
 
     Goes on from the newest whole checkpoint below `directory` when there is one. Ends with `rl_checkpoint_final.pth`,
     `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first. Raises
-    CheckpointError, DataError, ConfigError or StorageError.
+    CheckpointError, DataError, ConfigError, StorageError, and TidalError "diverged" when a loss is no number.
     """
     device = prepare(config)
     hooks.phase("loading data")
     corpus = open_corpus(data, data_dir=data_dir)
-    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     model = load_model(lm_checkpoint, device=device)
     return train_policy(config, model, corpus, directory, hooks, end_token=end_of_text(model), resume=resume)
 
@@ -131,7 +135,7 @@ def _restore(state: ControllerState, hooks: TrainingHooks) -> None:
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
     if reasons:
-        hooks.event("resume_inexact", reasons=reasons)
+        hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 
 
 def _fingerprint(model: TransformerLM) -> str:
@@ -140,6 +144,16 @@ def _fingerprint(model: TransformerLM) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _check_finite(point: Mapping[str, float], iteration: int) -> None:
+    for name, value in point.items():
+        if not math.isfinite(value):
+            raise TidalError(
+                f"{name} of iteration {iteration} is {value}; lower ppo.learning_rate, and resume from an earlier "
+                "checkpoint",
+                code="diverged",
+            )
 
 
 class _Run:
@@ -223,28 +237,29 @@ class _Run:
         components = rollout.components.mean((0, 1))
         diversity = rollout.components[..., COMPONENTS.index("diversity")]
         point = {
-            **({} if counters.episode.value is None else {"mean_episode_reward": counters.episode.value}),
-            "mean_reward": float(rollout.reward.mean()),
-            "policy_loss": losses["policy_loss"],
-            "value_loss": losses["value_loss"],
-            "cost_value_loss": losses["cost_value_loss"],
-            "policy_entropy": losses["entropy"],
-            "entropy_coef": entropy_coef,
-            "mean_modulation": float(rollout.action.mean()),
-            "std_modulation": float(rollout.action.std(correction=0)),
-            "explained_variance": variance,
-            **{f"reward_{name}": value for name, value in zip(COMPONENTS, components.tolist(), strict=True)},
-            "diversity_weight": self.weights[COMPONENTS.index("diversity")],
-            "lagrange_multiplier": 0.0,
-            "mean_cost": float(schedules.hinge_cost(diversity).mean()),
-            "approx_kl": losses["approx_kl"],
-            "clip_fraction": losses["clip_fraction"],
-            "gradient_norm": losses["gradient_norm"],
-            "learning_rate": learning_rate,
-            "episodes": float(counters.episode.finished),
+            names.STEP_REWARD: float(rollout.reward.mean()),
+            names.POLICY_LOSS: losses["policy_loss"],
+            names.VALUE_LOSS: losses["value_loss"],
+            names.COST_VALUE_LOSS: losses["cost_value_loss"],
+            names.ENTROPY: losses["entropy"],
+            names.ENTROPY_COEF: entropy_coef,
+            names.MODULATION_MEAN: float(rollout.action.mean()),
+            names.MODULATION_STD: float(rollout.action.std(correction=0)),
+            names.EXPLAINED_VARIANCE: variance,
+            **{names.REWARD_PREFIX + name: x for name, x in zip(COMPONENTS, components.tolist(), strict=True)},
+            names.DIVERSITY_WEIGHT: self.weights[COMPONENTS.index("diversity")],
+            names.LAGRANGE_MULTIPLIER: 0.0,
+            names.COST: float(schedules.hinge_cost(diversity).mean()),
+            names.APPROX_KL: losses["approx_kl"],
+            names.CLIP_FRACTION: losses["clip_fraction"],
+            names.RL_GRADIENT_NORM: losses["gradient_norm"],
+            names.RL_LEARNING_RATE: learning_rate,
+            names.EPISODES: float(counters.episode.finished),
         }
-        seconds = time.monotonic() - self.started
-        point["steps_per_second"] = rollout.reward.numel() / seconds
+        if counters.episode.value is not None:
+            point[names.EPISODE_REWARD] = counters.episode.value
+        _check_finite(point, counters.iteration)
+        point[names.RL_STEPS_PER_SECOND] = rollout.reward.numel() / (time.monotonic() - self.started)
         if (counters.iteration + 1) % config.checkpoint_every_iterations == 0:
             point |= self._evaluate()
         counters.seconds += time.monotonic() - self.started
@@ -263,7 +278,7 @@ class _Run:
             seed=EVALUATION_SEED,
         )
         means = dict(zip(QUANTITIES, played[0].mean(axis=0).tolist(), strict=True))
-        return {"evaluation_reward": means["total"], "evaluation_modulation": means["modulation"]}
+        return {names.EVALUATION_REWARD: means["total"], names.EVALUATION_MODULATION: means["modulation"]}
 
     def _save_when_due(self) -> None:
         due = self.state.counters.iteration % self.config.checkpoint_every_iterations == 0

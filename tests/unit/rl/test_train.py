@@ -14,6 +14,7 @@ from torch import Tensor
 from common.checkpoint import CheckpointManager
 from common.config import RLConfig
 from common.controller import load_policy
+from common.errors import TidalError
 from common.rl import COMPONENTS, train_policy
 from common.rl.export import FINAL_POLICY
 from common.training.hooks import NullHooks, Outcome, SavedCheckpoint, StopRequest
@@ -22,18 +23,18 @@ from tests.unit.rl.toys import END, toy_config, toy_corpus, toy_model
 torch.set_num_threads(1)
 
 LOGGED = {
-    "mean_episode_reward",
+    "episode_reward",
     "policy_loss",
     "value_loss",
     "cost_value_loss",
-    "policy_entropy",
+    "entropy",
     "entropy_coef",
-    "mean_modulation",
+    "modulation_mean",
     "explained_variance",
-    *(f"reward_{name}" for name in COMPONENTS),
+    *(f"reward/{name}" for name in COMPONENTS),
     "diversity_weight",
     "lagrange_multiplier",
-    "mean_cost",
+    "cost",
     "approx_kl",
     "clip_fraction",
     "steps_per_second",
@@ -236,12 +237,12 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
             "sampling_entropy_target": target,
         },
         ppo={
-            "total_steps": 16 * 24 * 25,
+            "total_steps": 16 * 24 * 16,
             "num_envs": 16,
             "rollout_steps": 24,
             "epochs": 4,
             "minibatch_size": 96,
-            "learning_rate": 2e-3,
+            "learning_rate": 3e-3,
             "entropy_coef": 0.0,
             "entropy_coef_final": 0.0,
         },
@@ -249,9 +250,15 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
     )
     _, hooks = _train(tmp_path, config)
     first, last = hooks.points[0][1], hooks.points[-1][1]
-    assert (last["mean_modulation"] - first["mean_modulation"]) * direction > 0.15
-    assert last["mean_reward"] > first["mean_reward"]
-    assert last["mean_episode_reward"] > first["mean_episode_reward"]
+    assert (last["modulation_mean"] - first["modulation_mean"]) * direction > 0.15
+    assert last["step_reward"] > first["step_reward"]
+    assert last["episode_reward"] > first["episode_reward"]
     results = json.loads((tmp_path / "ablation_results.json").read_text())
     assert results["paired"]["learned_minus_fixed"]["total"]["ci_low"] > 0
     assert results["paired"]["learned_minus_random"]["total"]["ci_low"] > 0
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(TidalError, match=r"lower ppo\.learning_rate") as caught:
+        _train(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
+    assert caught.value.code == "diverged"
