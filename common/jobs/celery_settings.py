@@ -81,6 +81,7 @@ def worker_command(app: str, queue: str, arguments: Sequence[str] = ()) -> list[
         sys.executable,
         "-m",
         "celery",
+        "--quiet",
         "--app",
         app,
         "worker",

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from common.jobs.celery_settings import HANDOVER_TASK, SWEEP_TASK
-from common.jobs.sweep import sweep_once
 from services.generator.celery_app import app, generator
 
 
@@ -17,6 +16,9 @@ def hand_over(request_id: str) -> str:
 
 def sweep() -> dict[str, Any]:
     """Reaper, doorbells and outbox once, by hand, for when the health process is down."""
+    # Imported here: nothing else in the generator needs the database.
+    from common.jobs.sweep import sweep_once
+
     return asdict(sweep_once())
 
 

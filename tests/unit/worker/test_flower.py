@@ -1,0 +1,45 @@
+"""Flower starts with a login and without the endpoints that change something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import ConfigError
+
+
+def test_no_password_no_flower() -> None:
+    from services.worker.flower import flower_environment
+
+    with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD"):
+        flower_environment({})
+    told = flower_environment({"TIDAL_FLOWER_PASSWORD": "pw", "TIDAL_FLOWER_PORT": "7"})
+    assert told["FLOWER_BASIC_AUTH"] == "tidal:pw"
+    assert told["FLOWER_READ_ONLY"] == "true"
+    assert told["FLOWER_ADDRESS"] == "127.0.0.1"
+
+
+def test_nothing_that_publishes_or_controls_is_left() -> None:
+    code = """
+from services.worker.flower import _path, take_out_writing
+from flower import urls
+before = {_path(h) for h in urls.handlers}
+take_out_writing()
+print("\\n".join(sorted(before - {_path(h) for h in urls.handlers})))
+print("--")
+print("\\n".join(sorted(_path(h) for h in urls.handlers if "/api/" in _path(h))))
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    removed, left = output.split("--\n")
+    assert "/api/task/send-task/(.+)" in removed
+    assert "/api/worker/shutdown/(.+)" in removed
+    assert left.split() == [
+        "/api/queues/length",
+        "/api/task/info/(.*)",
+        "/api/task/result/(.+)",
+        "/api/task/types",
+        "/api/tasks",
+        "/api/workers",
+    ]

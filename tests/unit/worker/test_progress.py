@@ -1,0 +1,64 @@
+"""Standing still is noticed, slowness is not; the time left follows the pace."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.worker.progress_meter import ProgressMeter
+from services.worker.progress_watch import ProgressWatch
+
+
+def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:
+    watch, now = ProgressWatch(0.0), 0.0
+    for _ in range(count):
+        now += interval
+        watch.progress(now)
+    return watch, now
+
+
+def test_silence_of_ten_times_the_median_is_too_long() -> None:
+    watch, now = stepping(60.0, 30)
+    assert not watch.overdue(now + 599)
+    assert watch.overdue(now + 601)
+
+
+def test_fast_steps_are_given_two_minutes() -> None:
+    watch, now = stepping(0.05, 100)
+    assert not watch.overdue(now + 119)
+    assert watch.overdue(now + 121)
+
+
+def test_the_first_steps_and_named_phases_are_given_half_an_hour() -> None:
+    watch, now = stepping(0.1, 10)
+    assert not watch.overdue(now + 1799)
+    assert watch.overdue(now + 1801)
+    watch, now = stepping(0.1, 100)
+    watch.phase("evaluation", now)
+    assert not watch.overdue(now + 1799)
+
+
+def test_a_suspended_trainer_is_excused() -> None:
+    watch, now = stepping(0.1, 100)
+    watch.excuse(now + 500)
+    assert not watch.overdue(now + 600)
+
+
+def test_the_time_left_follows_the_pace_of_the_last_minute() -> None:
+    meter = ProgressMeter()
+    meter.hear(0, 1000, 0.0)
+    assert meter.eta_seconds is None
+    for step in range(1, 101):
+        meter.hear(step, 1000, step * 10.0)
+    assert meter.steps_per_second == pytest.approx(0.1)
+    for step in range(101, 301):
+        meter.hear(step, 1000, 1000.0 + (step - 100) * 0.5)
+    assert meter.eta_seconds == pytest.approx(700 / 2.0, rel=0.02)
+
+
+def test_micro_batches_of_one_step_do_not_count_as_pace() -> None:
+    meter = ProgressMeter()
+    for now in range(10):
+        meter.hear(3, 10, float(now))
+    assert meter.steps_per_second is None
+    meter.restart()
+    assert meter.step == 3
