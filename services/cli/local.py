@@ -65,7 +65,7 @@ def down() -> None:
         ended = subprocess.run([sys.executable, "-m", "services.local", "down"], env=child_environment())
     if ended.returncode:
         raise typer.Exit(ended.returncode)
-    err.print("Stopped." if running or known else f"Nothing runs in {folder}.")
+    err.print("Stopped." if running or known else f"Nothing runs in {folder}.", soft_wrap=True)
 
 
 def status(
@@ -82,7 +82,7 @@ def status(
         if left is not None:
             err.print("Its supervisor was killed. `tidal up` goes on where it was, `tidal down` cleans up.")
         else:
-            err.print(f"Nothing runs in {folder}. Start it with `tidal up`.")
+            err.print(f"Nothing runs in {folder}. Start it with `tidal up`.", soft_wrap=True)
         raise typer.Exit(3)
     if as_json:
         secret = {"token", "flower_password", "database_url", "redis_url"}

@@ -115,8 +115,10 @@ def start(folder: Path) -> Iterator[Callable[..., Running]]:
     """Starts supervisors of `folder` (or another one) and ends what a test leaves behind."""
     started: list[Running] = []
 
-    def run(at: Path = folder, **options: object) -> Running:
-        running = Running(at, **options)  # type: ignore[arg-type]
+    def run(
+        at: Path = folder, port: int = 0, behaviour: str = "steady", *, database: bool = False, **environment: str
+    ) -> Running:
+        running = Running(at, port, behaviour, database=database, **environment)
         started.append(running)
         return running
 

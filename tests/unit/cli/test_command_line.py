@@ -1,0 +1,110 @@
+"""The command as a person meets it: one line for an error, help everywhere, no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from services.cli import main as command_line
+from services.cli.environment import environment_text
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TIDAL_PORT": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_an_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    ended = run("jobs", "list", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr == "error: no api answers at http://127.0.0.1:1; start one with `tidal up`\n"
+
+
+def test_a_traceback_comes_only_when_asked_for(tmp_path: Path) -> None:
+    assert "Traceback" in run("jobs", "list", cwd=tmp_path, TIDAL_DEBUG="1").stderr
+    assert "Traceback" not in run("import", str(tmp_path / "nowhere"), cwd=tmp_path).stderr
+
+
+def test_torch_is_never_loaded(tmp_path: Path) -> None:
+    script = "import sys, services.cli.main, services.cli.import_directory; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment).returncode == 0
+
+
+def commands(group: typer.Typer, *path: str) -> list[tuple[str, ...]]:
+    found = [(*path, str(each.name or each.callback.__name__)) for each in group.registered_commands if each.callback]
+    for sub in group.registered_groups:
+        assert sub.typer_instance is not None
+        found += commands(sub.typer_instance, *path, str(sub.name))
+    return found
+
+
+EVERY_COMMAND = commands(command_line.app)
+
+
+def test_the_promised_commands_exist() -> None:
+    promised = {("demo",), ("up",), ("down",), ("status",), ("generate",), ("import",), ("doctor",), ("env",)}
+    jobs = ["submit", "list", "show", "watch", "logs", "signal", "cancel"]
+    more = {("import-config",), ("migrate-checkpoint",), ("train", "lm"), ("train", "rl"), ("db", "migrate")}
+    assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
+
+
+@pytest.mark.parametrize("path", EVERY_COMMAND, ids=" ".join)
+def test_every_command_and_every_option_has_a_help_text(path: tuple[str, ...]) -> None:
+    click = typer.main.get_command(command_line.app)
+    for name in path:
+        click = vars(click)["commands"][name]
+    assert click.help
+    silent = [p.name for p in click.params if p.name != "help" and not getattr(p, "help", None)]
+    assert not silent
+    shown = CliRunner().invoke(command_line.app, [*path, "--help"])
+    assert shown.exit_code == 0
+
+
+def test_env_writes_different_secrets_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    first = run("env", "--profile", "cpu", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    text = path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "COMPOSE_PROFILES=cpu" in text
+    values = re.findall(r"^(TIDAL_\w+)=(\S+)$", text, re.MULTILINE)
+    assert [name for name, _ in values] == [
+        "TIDAL_AUTH_TOKEN",
+        "TIDAL_POSTGRES_PASSWORD",
+        "TIDAL_REDIS_PASSWORD",
+        "TIDAL_FLOWER_PASSWORD",
+    ]
+    assert len({value for _, value in values}) == 4
+    assert all(len(value) >= 24 and re.fullmatch(r"[A-Za-z0-9_-]+", value) for _, value in values)
+    second = run("env", cwd=tmp_path)
+    assert second.returncode == 1
+    assert path.read_text() == text
+
+
+def test_env_names_what_compose_asks_for() -> None:
+    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()))
+    written = set(re.findall(r"^(\w+)=", environment_text("cpu"), re.MULTILINE))
+    assert asked <= written
+
+
+def test_status_of_nothing_is_said_with_exit_3(tmp_path: Path) -> None:
+    ended = run("status", cwd=tmp_path)
+    assert ended.returncode == 3
+    assert "Start it with `tidal up`" in ended.stderr

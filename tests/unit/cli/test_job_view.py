@@ -1,0 +1,89 @@
+"""What the live view knows of a job follows from the events alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common.client import Event, Job
+from common.metrics.names import LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
+from services.cli.job_view import JobView
+
+
+def job(**changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "id": "job_1",
+        "type": "lm-training",
+        "status": "running",
+        "experimentId": "exp",
+        "attempt": 1,
+        "createdAt": "2026-01-31T12:00:00Z",
+        "payload": {"config": {"training": {"max_seconds": 100.0}}},
+    }
+    return Job.model_validate({**values, **changes})
+
+
+def points(*steps: int, **values: float) -> Event:
+    listed = [{"step": step, "time": "2026-01-31T12:00:00Z", "attempt": 1, "values": values} for step in steps]
+    return Event("metrics", {"points": listed})
+
+
+def test_metrics_move_the_step_and_the_numbers() -> None:
+    view = JobView(job(), total_steps=200)
+    view.apply(points(49, 50, **{LOSS: 4.5, TOKENS_PER_SECOND: 12_345.0}))
+    view.apply(points(50, **{VALIDATION_LOSS: 4.75}))
+    assert view.step == 50
+    assert view.fraction == 0.25
+    assert view.summary() == "loss 4.500 · validation 4.750 · 12.3k tokens/s"
+
+
+def test_a_value_that_was_not_finite_is_left_out() -> None:
+    view = JobView(job())
+    view.apply(Event("metrics", {"points": [{"step": 3, "values": {LOSS: None}}]}))
+    assert view.summary() == ""
+
+
+def test_the_time_limit_counts_from_the_first_step() -> None:
+    now = [1000.0]
+    view = JobView(job(), total_steps=10_000, clock=lambda: now[0])
+    now[0] = 1050.0  # loading data does not count
+    assert view.fraction == 0.0
+    view.apply(points(1))
+    now[0] = 1075.0
+    assert view.fraction == pytest.approx(0.25)
+    assert view.seconds_left == pytest.approx(75.0)
+    view.apply(points(5000))
+    assert view.fraction == pytest.approx(0.5)  # the steps are further than the clock
+
+
+def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
+    view = JobView(job(status="pending", attempt=0))
+    update = {"id": "job_1", "type": "lm-training", "experimentId": "exp", "createdAt": "2026-01-31T12:00:00Z"}
+    said = [
+        view.apply(Event("job-update", {**update, "status": status, "attempt": attempt}))
+        for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
+    ]
+    assert said == [[], [], ["running"], [], ["running (attempt 2)"]]
+    assert view.job.payload is not None  # updates come without it
+
+
+def test_a_failure_says_why() -> None:
+    view = JobView(job())
+    failed = job(status="failed", error={"code": "cuda_oom", "message": "lower micro_batch_size"}, payload=None)
+    assert view.take(failed) == ["failed: lower micro_batch_size"]
+    assert view.job.ended
+
+
+def test_updates_of_another_job_are_ignored() -> None:
+    view = JobView(job())
+    other = {"id": "job_2", "status": "failed", "createdAt": "2026-01-31T12:00:00Z"}
+    assert view.apply(Event("job-update", other)) == []
+    assert view.job.status == "running"
+
+
+def test_a_rewind_moves_back() -> None:
+    view = JobView(job())
+    view.apply(points(90))
+    assert view.apply(Event("rewind", {"attempt": 2, "step": 60})) == ["attempt 2 goes on after step 60"]
+    assert view.step == 60

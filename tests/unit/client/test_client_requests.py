@@ -1,0 +1,119 @@
+"""Requests carry what the api expects, and problem documents come back as our exceptions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from common.client import Client
+from common.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitedError,
+    TidalError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+JOB: dict[str, Any] = {
+    "id": "job_1",
+    "type": "lm-training",
+    "status": "pending",
+    "desiredState": "run",
+    "experimentId": "exp",
+    "queuePosition": 1,
+    "createdAt": "2026-01-31T12:00:00Z",
+    "aKeyOfALaterVersion": True,
+}
+
+
+def client(answer: Callable[[httpx.Request], httpx.Response], token: str | None = None) -> Client:
+    return Client("http://tidal/", token, transport=httpx.MockTransport(answer))
+
+
+def test_a_submission_is_camel_case_and_repeatable() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(201, json=JOB)
+
+    with client(answer, "secret") as api:
+        job = api.submit_job(
+            "lm-training", config={"training": {"max_steps": 3}}, config_path="demo/lm.yaml", tags=["a"], name=None
+        )
+        api.submit_job("lm-training", idempotency_key="mine")
+    assert json.loads(seen[0].content) == {
+        "type": "lm-training",
+        "config": {"training": {"max_steps": 3}},  # names inside are those of the YAML files
+        "configPath": "demo/lm.yaml",
+        "tags": ["a"],
+    }
+    assert seen[0].headers["Authorization"] == "Bearer secret"
+    assert len(seen[0].headers["Idempotency-Key"]) >= 16
+    assert seen[1].headers["Idempotency-Key"] == "mine"
+    assert (job.id, job.queue_position, job.ended) == ("job_1", 1, False)
+
+
+def test_pages_of_jobs_are_put_together() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        cursor = request.url.params.get("cursor")
+        number = 2 if cursor == "next" else 1
+        page: dict[str, Any] = {"jobs": [{**JOB, "id": f"job_{number}"}]}
+        return httpx.Response(200, json={**page, "nextCursor": None if cursor else "next"})
+
+    with client(answer) as api:
+        assert [job.id for job in api.jobs(limit=10)] == ["job_1", "job_2"]
+        assert [job.id for job in api.jobs(limit=1)] == ["job_1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidInputError),
+        (401, UnauthorizedError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (413, InvalidInputError),
+        (422, InvalidInputError),
+        (500, TidalError),
+        (503, UnavailableError),
+    ],
+)
+def test_a_problem_document_becomes_the_exception_it_came_from(status: int, kind: type[TidalError]) -> None:
+    document = {
+        "detail": "what and why",
+        "code": "some_code",
+        "errors": [{"location": "body.x", "message": "bad"}],
+    }
+    with client(lambda _: httpx.Response(status, json=document)) as api, pytest.raises(kind) as caught:
+        api.job("job_1")
+    assert (caught.value.message, caught.value.code) == ("what and why", "some_code")
+    assert caught.value.errors == document["errors"]
+
+
+def test_a_rate_limit_says_when_to_come_back() -> None:
+    reply = httpx.Response(429, json={"detail": "slowly"}, headers={"Retry-After": "7"})
+    with client(lambda _: reply) as api, pytest.raises(RateLimitedError) as caught:
+        api.generate("x/final", "Once")
+    assert caught.value.retry_after == 7
+
+
+def test_an_error_that_is_no_document_is_still_an_error() -> None:
+    with client(lambda _: httpx.Response(502, text="<html>")) as api, pytest.raises(TidalError, match="502"):
+        api.job("job_1")
+
+
+def test_nobody_there_says_how_to_start_one() -> None:
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with client(away) as api, pytest.raises(UnavailableError, match="tidal up"):
+        api.job("job_1")

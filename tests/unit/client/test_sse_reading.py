@@ -1,0 +1,110 @@
+"""Server-sent events are read as the standard says, and go on without gap or duplicate after a broken connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+
+import httpx
+import pytest
+
+from common.client import Client
+from common.client.sse import Event, follow, parse_events
+from common.errors import NotFoundError, UnavailableError
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    lines = [
+        ": a comment",
+        "",
+        "event: metrics",
+        "id: 7-0",
+        'data: {"a":',
+        "data: 1}",
+        "",
+        "data:no space, no JSON",
+        "retry: 2000",
+        "",
+        "event: lost",
+        "data: the connection broke before the blank line",
+    ]
+    assert list(parse_events(lines)) == [
+        Event("metrics", {"a": 1}, "7-0"),
+        Event("message", "no space, no JSON", None),
+    ]
+
+
+class BrokenStream(httpx.SyncByteStream):
+    """Sends what it has and breaks off."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+        raise httpx.ReadError("broken")
+
+
+def event(number: int) -> bytes:
+    return f"event: metrics\nid: {number}-0\ndata: {number}\n\n".encode()
+
+
+def test_a_broken_stream_goes_on_after_the_last_event() -> None:
+    asked: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("Last-Event-ID"))
+        match len(asked):
+            case 1:
+                return httpx.Response(200, stream=BrokenStream(event(1), event(2), b"event: metrics\nid: 3-0\nda"))
+            case 2:
+                return httpx.Response(503, json={"detail": "restarting"})
+            case 3:
+                raise httpx.ConnectError("nobody there")
+            case _:
+                return httpx.Response(200, stream=BrokenStream(event(3), event(4)))
+
+    http = httpx.Client(base_url="http://tidal", transport=httpx.MockTransport(answer))
+    waits: list[float] = []
+    events = follow(lambda headers: http.stream("GET", "/x", headers=headers), sleep=waits.append)
+    assert [each.data for each in islice(events, 4)] == [1, 2, 3, 4]
+    assert asked == [None, "2-0", "2-0", "2-0"]
+    assert waits == sorted(waits)  # it backs off
+    http.close()
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(404, json={"detail": "no such experiment"}))
+    with Client("http://tidal", transport=transport) as client, pytest.raises(NotFoundError, match="no such"):
+        next(client.follow_experiment("x"))
+
+
+def test_patience_has_an_end() -> None:
+    def away(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("nobody there")
+
+    http = httpx.Client(base_url="http://tidal", transport=httpx.MockTransport(away))
+    events = follow(lambda headers: http.stream("GET", "/x", headers=headers), patience=0.0, sleep=lambda _: None)
+    with pytest.raises(UnavailableError, match="does not come back"):
+        next(events)
+    http.close()
+
+
+def test_a_generation_ends_with_done_and_its_errors_are_raised() -> None:
+    done = {"text": "a b", "tokensGenerated": 2, "elapsedMs": 5.0, "finishReason": "length"}
+    body = b'event: token\ndata: {"text":" a"}\n\nevent: done\ndata: ' + json.dumps(done).encode() + b"\n\n"
+    sent: list[dict[str, object]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(200, content=body)
+
+    with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
+        events = list(client.generate_stream("x/final", "Once", max_tokens=2, gating_mode="fixed", seed=None))
+    assert [e.name for e in events] == ["token", "done"]
+    assert sent == [{"checkpoint": "x/final", "prompt": "Once", "stream": True, "maxTokens": 2, "gatingMode": "fixed"}]
+    failing = b'event: error\ndata: {"code":"unavailable","message":"the engine was restarted","status":503}\n\n'
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=failing))
+    with Client("http://tidal", transport=transport) as client, pytest.raises(UnavailableError, match="restarted"):
+        list(client.generate_stream("x/final", "Once"))

@@ -1,0 +1,45 @@
+"""Every line of every process is kept whole in a file and shown short on the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from services.local import log_sink
+from services.local.log_sink import LogSink
+
+LINE = "2026-01-31T12:00:00.123456Z [warning  ] lease lapsed                   attempt=2 service=worker job_id=job_1"
+
+
+def test_a_structured_line_is_short_on_the_terminal_and_whole_in_the_file(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    sink = LogSink(tmp_path, Console(file=screen, width=40, color_system=None))
+    sink.write("worker", LINE + "\n")
+    sink.write("worker", "plain words [not markup]")
+    sink.write("worker", "   ")
+    sink.close()
+    shown = screen.getvalue().splitlines()
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in shown] == [
+        "worker    │ lease lapsed  attempt=2 job_id=job_1",
+        "worker    │ plain words [not markup]",
+    ]
+    kept = (tmp_path / "worker.log").read_text().splitlines()
+    assert kept[0] == LINE
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ plain words \[not markup\]", kept[1])
+    assert sink.last_lines("worker", 1) == ["plain words [not markup]"]
+    assert sink.last_lines("nobody") == []
+
+
+def test_a_long_file_is_cut_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_sink, "MAX_BYTES", 100)
+    sink = LogSink(tmp_path)
+    for number in range(10):
+        sink.write("api", f"line {number} " + "x" * 40)
+    sink.close()
+    both = (tmp_path / "api.log.1").read_text() + (tmp_path / "api.log").read_text()
+    assert "line 9" in both
+    assert (tmp_path / "api.log").stat().st_size < 200
