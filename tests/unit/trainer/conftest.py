@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from common.artifacts import ArtifactStore
 from common.config import LMConfig
 from common.config.loader import merge
 from common.jobs.child_protocol import (
@@ -23,9 +24,11 @@ from common.jobs.child_protocol import (
     Message,
     Start,
 )
+from common.training.hooks import NullHooks
+from services.trainer.handlers import HANDLERS, Paths
 
 ROOT = Path(__file__).resolve().parents[3]
-SECONDS = 60.0
+SECONDS = 200.0
 """Most that a test waits for one message."""
 
 
@@ -108,3 +111,18 @@ def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
         return LMConfig.model_validate(merge(base, sections))
 
     return make
+
+
+@pytest.fixture
+def finished_model(make_config: Callable[..., LMConfig], tmp_path: Path) -> LMConfig:
+    """The configuration of the completed experiment `tiny`, trained in this process."""
+    config = make_config()
+    job = ChildJob(
+        job_id="job_0",
+        attempt=1,
+        job_type="lm-training",
+        experiment_id="tiny",
+        payload={"config": config.model_dump(mode="json")},
+    )
+    HANDLERS["lm-training"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), NullHooks())
+    return config

@@ -29,6 +29,7 @@ from common.jobs.child_protocol import (
 )
 from common.metrics import read_metrics
 
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[3]
 Config = Callable[..., LMConfig]
 StartChild = Callable[..., Any]
@@ -67,19 +68,6 @@ def test_a_job_runs_to_its_end_and_tells_everything(
     assert (experiment / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize(("wish", "outcome"), [("pause", "paused"), ("stop", "stopped"), ("drain", "drained")])
-def test_a_wish_to_leave_leaves_a_checkpoint(
-    wish: Any, outcome: str, start_child: StartChild, make_config: Config
-) -> None:
-    child = start_child(payload(make_config(training=ENDLESS)))
-    child.until(Progress)
-    child.channel.send(Stop(request=wish))
-    messages = child.until(Finished)
-    assert messages[-1].outcome == outcome
-    assert of_kind(messages, Checkpoint)
-    assert child.process.wait(30) == 0
-
-
 def test_the_next_attempt_goes_on_after_the_checkpoint_and_voids_later_points(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
@@ -93,18 +81,9 @@ def test_the_next_attempt_goes_on_after_the_checkpoint_and_voids_later_points(
     assert [event.details["step"] for event in of_kind(messages, Event) if event.name == "resumed"] == [step]
     second.channel.send(Stop(request="complete"))
     assert second.until(Finished)[-1].outcome == "completed"
+    assert (tmp_path / "experiments/tiny/tiny_v1.0.0.safetensors").is_file()
     lines = (tmp_path / "experiments/tiny/metrics/metrics-2-1.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"rewind": {"attempt": 2, "step": step}}
-
-
-def test_complete_ends_training_and_writes_the_model(
-    start_child: StartChild, make_config: Config, tmp_path: Path
-) -> None:
-    child = start_child(payload(make_config(training=ENDLESS)))
-    child.until(Progress)
-    child.channel.send(Stop(request="complete"))
-    assert child.until(Finished)[-1].outcome == "completed"
-    assert (tmp_path / "experiments/tiny/tiny_v1.0.0.safetensors").is_file()
 
 
 def test_sigterm_is_a_drain(start_child: StartChild, make_config: Config) -> None:
@@ -115,13 +94,13 @@ def test_sigterm_is_a_drain(start_child: StartChild, make_config: Config) -> Non
     assert child.process.wait(30) == 0
 
 
-def test_an_evaluation_measures_a_finished_model(start_child: StartChild, make_config: Config, tmp_path: Path) -> None:
-    config = make_config()
-    start_child(payload(config)).until(Finished)
+def test_an_evaluation_measures_a_finished_model(
+    start_child: StartChild, finished_model: LMConfig, tmp_path: Path
+) -> None:
     results = tmp_path / "experiments/tiny/evaluation_results/evaluation_results.json"
     expected = json.loads(results.read_text())
     results.unlink()
-    values = config.model_dump(mode="json")
+    values = finished_model.model_dump(mode="json")
     child = start_child(
         {"checkpoint": "tiny/tiny_v1.0.0.safetensors", "data": values["data"], "evaluation": values["evaluation"]},
         job_type="evaluation",
@@ -134,10 +113,8 @@ def test_an_evaluation_measures_a_finished_model(start_child: StartChild, make_c
 
 
 def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
-    start_child: StartChild, make_config: Config, tmp_path: Path
+    start_child: StartChild, finished_model: LMConfig, tmp_path: Path
 ) -> None:
-    config = make_config()
-    start_child(payload(config)).until(Finished)
     rl_config = {
         "ppo": {"total_steps": 32, "num_envs": 4, "rollout_steps": 8, "epochs": 1},
         "episode": {"max_length": 6, "prompt_max_tokens": 5, "statistics_documents": 20},
@@ -146,7 +123,7 @@ def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
         "threads": 1,
     }
     values = RLConfig.model_validate(rl_config).model_dump(mode="json")
-    data = config.data.model_dump(mode="json")
+    data = finished_model.data.model_dump(mode="json")
     model = "tiny/tiny_v1.0.0.safetensors"
     training = start_child(
         {"config": values, "checkpoint": model, "data": data}, job_type="rl-training", experiment_id="steered"

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from common.config import LMConfig, dump_yaml
 
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[3]
 Config = Callable[..., LMConfig]
 
@@ -21,7 +24,7 @@ def command(*arguments: str) -> list[str]:
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(command(*arguments), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command(*arguments), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
 
 
 def test_a_training_shows_its_losses_and_leaves_the_model(make_config: Config, tmp_path: Path) -> None:
