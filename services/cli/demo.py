@@ -33,6 +33,7 @@ PROMPT = "Once upon a time"
 STORY_TOKENS = 60
 SEED = 7
 LOG_LINES = 15
+TAG = "demo"
 STOP_SECONDS = 20.0
 FLOWER_SECONDS = 20.0
 """It starts last and is long up by the end, but not on every machine."""
@@ -78,14 +79,16 @@ def command(
     corpus = choose_corpus(data)
     out.print(Text.assemble(("Tidal", "bold"), " — a small model, a controller that steers it, three stories.\n"))
     try:
-        with _stack(clock, keep=keep, port=port) as (instance, stays), _client(instance) as client:
+        with _stack(clock, keep=keep, port=port) as (instance, started), _client(instance) as client:
+            if started:
+                _cancel_leftovers(client)
             _run(client, instance, clock, corpus, lm_values, rl_values)
             _check_flower(instance)
     except KeyboardInterrupt:
         err.print("\nStopped.")
         raise typer.Exit(130) from None
     out.print(report.times_table(clock.times))
-    if stays:
+    if keep or not started:
         describe(instance)
         out.print("It goes on running; `tidal down` stops it.")
     else:
@@ -128,6 +131,13 @@ def _run(
             out.print(report.story(mode, PROMPT, reply))
 
 
+def _cancel_leftovers(client: Client) -> None:
+    """Jobs of a demonstration that was interrupted would run before ours. The stack is new, so nobody watches them."""
+    for job in client.jobs(tag=TAG, limit=100):
+        if not job.ended:
+            client.cancel_job(job.id)
+
+
 def _pretrain(client: Client, instance: LocalInstance, corpus: Corpus, values: dict[str, Any]) -> Job:
     """The finished pretraining job; the built-in stories take over when the hub breaks off."""
     _title(2, "Pretraining a language model", "lm-training")
@@ -147,7 +157,7 @@ def _pretrain(client: Client, instance: LocalInstance, corpus: Corpus, values: d
 
 def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **fields: Any) -> Job:
     """Submit and follow; UnavailableError with the last log lines unless it is completed."""
-    job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=["demo"], **fields)
+    job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=[TAG], **fields)
     ended = watch(client, job, label=f"      {label}", console=out).job
     if ended.status == "completed":
         return ended
@@ -162,12 +172,12 @@ def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **
 
 @contextmanager
 def _stack(clock: Clock, *, keep: bool, port: int | None) -> Iterator[tuple[LocalInstance, bool]]:
-    """The local stack and whether it stays: the one that runs, else our own, stopped at the end unless `keep`."""
+    """The local stack and whether it is ours: the one that runs, else our own, stopped at the end unless `keep`."""
     _title(1, "Starting PostgreSQL, Valkey, API, worker, generator, Flower", "up")
     running = read_instance()
     if running is not None and running.status == "ready":
         out.print(f"      found running at {running.api_url}")
-        yield running, True
+        yield running, False
         return
     process: subprocess.Popen[bytes] | None = None
     completed = False
@@ -179,7 +189,7 @@ def _stack(clock: Clock, *, keep: bool, port: int | None) -> Iterator[tuple[Loca
         out.print(f"      ready in {duration(time.monotonic() - started)}")
         out.print(f"      API docs  {instance.api_url}/docs")
         out.print(f"      Flower    {instance.flower_url}  (user tidal, password {instance.flower_password})")
-        yield instance, keep
+        yield instance, True
         completed = True
     finally:
         if process is not None and not (keep and completed):
