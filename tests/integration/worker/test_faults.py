@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from common.jobs.publisher import RedisPublisher
 from tests.integration.worker.fleet import LONG, Fleet
 
 
@@ -123,3 +124,17 @@ def test_the_environment_of_a_trainer_holds_no_secret_of_the_database(fleet: Fle
     assert os.getsid(trainer.pid) == trainer.pid
     fleet.signal(job_id, "stop")
     fleet.wait_status(job_id, "cancelled")
+
+
+def test_the_same_doorbell_twenty_times_to_two_workers_is_one_claim(fleet: Fleet) -> None:
+    publisher = RedisPublisher(fleet.settings.redis_url)
+    job_id = fleet.submit()
+    for _ in range(20):
+        publisher.ring("training")
+    for name in ("first", "second"):
+        fleet.worker(name)
+    fleet.wait_status(job_id, "completed")
+    fleet.wait_for(lambda: publisher.waiting("training") == 0, "all doorbells heard")
+    publisher.close()
+    assert fleet.event_names(job_id).count("claimed") == 1
+    assert [step.step for step in fleet.steps(job_id)] == list(range(1, 21))
