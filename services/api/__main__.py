@@ -27,6 +27,7 @@ def main() -> int:
     try:
         settings = get_settings()
         token, made = administrator_token(settings)
+        app = create_app(settings, token)
         listener = _listen(settings)
     except (TidalError, ValidationError, OSError) as error:
         sys.stderr.write(f"tidal api: {error}\n")
@@ -35,7 +36,7 @@ def main() -> int:
     if made:
         sys.stdout.write(f"No TIDAL_AUTH_TOKEN is set; this run accepts the token: {token}\n")
         sys.stdout.flush()
-    server = make_server(create_app(settings, token), settings)
+    server = make_server(app, settings)
     # uvicorn raises the signal again once it has stopped; a stop that was asked for exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

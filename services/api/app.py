@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI
 from redis.exceptions import RedisError
@@ -18,7 +19,7 @@ from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, streams
-from services.api.schemas.problems import problem_responses
+from services.api.schemas.problems import problem_responses, problem_schemas
 
 DESCRIPTION = """\
 Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
@@ -44,6 +45,16 @@ TAGS = [
 ]
 
 
+class Api(FastAPI):
+    """A FastAPI whose document knows the shape of an error."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"].update(problem_schemas())
+        return document
+
+
 def create_app(settings: Settings, token: str) -> FastAPI:
     """The ASGI application; `token` is the administrator's."""
     context = make_context(settings, token)
@@ -58,7 +69,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         finally:
             await context.close()
 
-    app = FastAPI(
+    app = Api(
         title="Tidal",
         summary="Train small language models and steer their decoding.",
         description=DESCRIPTION,

@@ -24,7 +24,7 @@ from common.jobs.publisher import RedisPublisher
 from services.api import sse
 from services.api.http_metrics import HttpMetrics
 from services.api.publishing import OutboxThread
-from services.api.rate_limit import ANSWER_WITHIN_SECONDS, RateLimiter
+from services.api.rate_limit import RateLimiter
 from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
 
 
@@ -62,8 +62,8 @@ def make_context(settings: Settings, token: str) -> Context:
     metrics = HttpMetrics()
     redis = _redis(settings, socket_timeout=5.0, attempts=1)
     blocking = _redis(settings, socket_timeout=BLOCK_MILLISECONDS / 1000 + 10, attempts=0)
-    # The limiter lets requests through rather than wait, so its client neither waits nor tries again.
-    limiter_redis = _redis(settings, socket_timeout=ANSWER_WITHIN_SECONDS, attempts=0)
+    # The limiter has its own deadline and lets requests through rather than try again.
+    limiter_redis = _redis(settings, socket_timeout=1.0, attempts=0)
     return Context(
         settings=settings,
         token=token,

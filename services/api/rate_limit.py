@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -37,6 +39,9 @@ return {allowed, math.floor(level / per_token), math.ceil(wait)}
 """
 
 ANSWER_WITHIN_SECONDS = 0.05
+_SLICES = 10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,26 +92,67 @@ class RateLimiter:
         self._name = name
         self._capacity = capacity
         self._refill_seconds = refill_seconds
-        self._script = redis.register_script(_SCRIPT)
+        self._waiting: list[tuple[str, asyncio.Future[Verdict | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
 
     async def take(self, client: str) -> Verdict | None:
-        """Take one token for `client`; None when Redis did not answer in time (then let the request through)."""
-        arguments = [self._capacity, int(self._refill_seconds * 1_000_000)]
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
-                allowed, remaining, wait = await self._script(
-                    keys=[f"tidal:rate:{self._name}:{client}"], args=arguments
-                )
-        except (RedisError, OSError, TimeoutError):
+        """Take one token for `client`; None when Redis did not answer in time (then let the request through).
+
+        Who comes while a call is on its way shares the next one, so a burst costs a few round trips.
+        """
+        future: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((client, future))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="rate limit")
+        verdict = await future
+        if verdict is None:
             self._metrics.rate_limit_unavailable.inc()
-            return None
-        verdict = Verdict(
-            allowed=bool(allowed),
-            limit=self._capacity,
-            remaining=int(remaining),
-            wait_seconds=int(wait) / 1_000_000,
-            window_seconds=self._capacity * self._refill_seconds,
-        )
-        if not verdict.allowed:
+        elif not verdict.allowed:
             self._metrics.rate_limited.inc()
         return verdict
+
+    async def _ask(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            verdicts: list[Verdict | None]
+            try:
+                verdicts = list(await _within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
+            except (RedisError, OSError, TimeoutError):
+                # Those who queued behind have waited as long; they go through too.
+                batch, self._waiting = batch + self._waiting, []
+                verdicts = [None] * len(batch)
+            for (_, future), verdict in zip(batch, verdicts, strict=True):
+                if not future.done():
+                    future.set_result(verdict)
+
+    async def _call(self, clients: list[str]) -> list[Verdict]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for client in clients:
+            key = f"tidal:rate:{self._name}:{client}"
+            pipeline.eval(_SCRIPT, 1, key, str(self._capacity), str(int(self._refill_seconds * 1_000_000)))
+        return [self._verdict(*map(int, answer)) for answer in await pipeline.execute()]
+
+    def _verdict(self, allowed: int, remaining: int, wait_microseconds: int) -> Verdict:
+        return Verdict(
+            allowed=bool(allowed),
+            limit=self._capacity,
+            remaining=remaining,
+            wait_seconds=wait_microseconds / 1_000_000,
+            window_seconds=self._capacity * self._refill_seconds,
+        )
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, or TimeoutError after `seconds` in which the event loop was free to receive it.
+
+    Waits in slices: when the loop itself is late (a burst of requests), the answer may lie in the socket already, and
+    one long timer would fire before it is read.
+    """
+    task = asyncio.ensure_future(work)
+    for _ in range(_SLICES):
+        done, _pending = await asyncio.wait({task}, timeout=seconds / _SLICES)
+        if done:
+            return task.result()
+    task.cancel()
+    await asyncio.wait({task})
+    raise TimeoutError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -54,9 +55,16 @@ class Problem(Reply):
 PROBLEM_TYPE = "application/problem+json"
 
 
+REF = "#/components/schemas/{model}"
+
+
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses=` entry of a route for these statuses, for the OpenAPI document."""
-    return {
-        status: {"model": Problem, "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-        for status in statuses
-    }
+    content = {PROBLEM_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def problem_schemas() -> dict[str, Any]:
+    """Component schemas that `problem_responses` points to."""
+    schema = Problem.model_json_schema(ref_template=REF)
+    return {**schema.pop("$defs"), "Problem": schema}

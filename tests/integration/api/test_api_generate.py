@@ -1,0 +1,283 @@
+"""Generation through a stand-in for the engine that speaks its side of the wire over the real Valkey."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
+from tests.integration.api.conftest import Api, Events, RunApi
+
+Answer = Callable[["Engine", GenerationRequest], None]
+
+
+class Engine:
+    """Hears the Celery messages of the queue `generate` and answers each request with `answer`."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
+        self.answer: Answer = whole_answer
+        self.requests: list[GenerationRequest] = []
+        self.left = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def event(self, request_id: str, name: str, data: dict[str, Any]) -> None:
+        self.redis.xadd(keys.generate_stream(request_id), {"event": name, "data": json.dumps(data)})
+
+    def until_cancelled(self, request_id: str) -> None:
+        while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):
+            self._stop.wait(0.01)
+        self.left.set()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self.redis.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            message = self.redis.brpop(["generate"], timeout=0.2)
+            if not message:
+                continue
+            [request_id] = json.loads(_body(message[1]))[0]
+            raw = self.redis.getdel(keys.generate_request(request_id))
+            if raw is not None:
+                request = GenerationRequest.model_validate_json(str(raw))
+                self.requests.append(request)
+                self.answer(self, request)
+
+
+def _body(message: str) -> str:
+    return base64.b64decode(json.loads(message)["body"]).decode()
+
+
+def reply_of(request: GenerationRequest) -> dict[str, Any]:
+    return {
+        "text": request.prompt.upper(),
+        "tokensGenerated": 2,
+        "elapsedMs": 1.5,
+        "finishReason": "length",
+        "truncated": 0,
+        "trajectory": [{"index": 0, "id": 5, "logProb": -0.5}],
+        "effective": {"topK": request.top_k},
+    }
+
+
+def whole_answer(engine: Engine, request: GenerationRequest) -> None:
+    if request.stream:
+        for index in range(2):
+            engine.event(request.id, "token", {"index": index, "text": "ab"[index]})
+    engine.event(request.id, "done", reply_of(request))
+
+
+@pytest.fixture
+def engine(redis_url: str) -> Iterator[Engine]:
+    engine = Engine(redis_url)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def checkpoint(api: Api) -> str:
+    return make_checkpoint(api)
+
+
+def make_checkpoint(api: Api) -> str:
+    (api.experiment_folder("exp-1") / "model.safetensors").write_bytes(b"x")
+    (api.experiment_folder("exp-2") / "rl_checkpoint_final.pth").write_bytes(b"x")
+    return "exp-1/model.safetensors"
+
+
+def test_the_whole_reply_is_what_the_engine_said(api: Api, engine: Engine, checkpoint: str) -> None:
+    body = {"checkpoint": "exp-1/final", "prompt": "once", "maxTokens": 2, "topK": None, "seed": 7, "topP": 0.5}
+    reply = api.admin.post("/api/generate", json=body)
+    [request] = engine.requests
+    assert reply.status_code == 200
+    assert reply.json() == reply_of(request)
+    assert (request.checkpoint, request.prompt, request.seed) == (checkpoint, "once", 7)
+    assert (request.max_tokens, request.top_k, request.top_p, request.stream) == (2, None, 0.5, False)
+
+
+def test_the_defaults_are_those_of_the_specification(api: Api, engine: Engine, checkpoint: str) -> None:
+    assert api.admin.post("/api/generate", json={"checkpoint": checkpoint}).status_code == 200
+    [request] = engine.requests
+    assert (request.max_tokens, request.temperature, request.top_k, request.top_p) == (50, 0.8, 50, 1.0)
+    assert (request.repetition_penalty, request.gating_mode, request.modulation) == (1.2, "none", 0.5)
+
+
+def test_a_stream_is_tokens_and_then_the_whole_reply(api: Api, engine: Engine, checkpoint: str) -> None:
+    body = {"checkpoint": checkpoint, "prompt": "once", "stream": True}
+    with api.http.stream("POST", "/api/generate", json=body) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.headers["x-ratelimit-remaining"] == "4"
+        events = list(Events(reply))
+    assert [event.name for event in events] == ["token", "token", "done"]
+    assert "".join(event.data["text"] for event in events[:2]) == "ab"
+    assert events[2].data["text"] == "ONCE"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_engine_is_a_problem(api: Api, engine: Engine, checkpoint: str, stream: bool) -> None:
+    error = {"code": "invalid_checkpoint", "message": "weights are damaged", "status": 422}
+    engine.answer = lambda engine, request: engine.event(request.id, "error", error)
+    reply = api.admin.post("/api/generate", json={"checkpoint": checkpoint, "stream": stream})
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_checkpoint")
+    assert reply.json()["detail"] == "weights are damaged"
+
+
+def test_an_error_after_the_first_token_is_an_event(api: Api, engine: Engine, checkpoint: str) -> None:
+    def broken(engine: Engine, request: GenerationRequest) -> None:
+        engine.event(request.id, "token", {"index": 0})
+        engine.event(request.id, "error", {"code": "internal", "message": "oh", "status": 500})
+
+    engine.answer = broken
+    with api.admin.stream("POST", "/api/generate", json={"checkpoint": checkpoint, "stream": True}) as reply:
+        events = list(Events(reply))
+    assert [event.name for event in events] == ["token", "error"]
+    assert events[1].data == {"code": "internal", "message": "oh", "status": 500}
+
+
+@pytest.mark.parametrize(
+    ("change", "location"),
+    [
+        ({"topK": 1025}, "body.topK"),
+        ({"topK": 0}, "body.topK"),
+        ({"maxTokens": 4097}, "body.maxTokens"),
+        ({"maxTokens": 0}, "body.maxTokens"),
+        ({"temperature": 0}, "body.temperature"),
+        ({"topP": 1.5}, "body.topP"),
+        ({"modulation": 2}, "body.modulation"),
+        ({"gatingMode": "magic"}, "body.gatingMode"),
+        ({"gatingMode": "learned"}, "body"),
+        ({"rlCheckpoint": "exp-2/rl_checkpoint_final.pth"}, "body"),
+        ({"checkpoint": "nosuch/final"}, "body.checkpoint"),
+        ({"checkpoint": "/etc/passwd"}, "body.checkpoint"),
+        ({"checkpoint": "exp-2/rl_checkpoint_final.pth"}, "body.checkpoint"),
+        ({"gatingMode": "learned", "rlCheckpoint": "exp-1/model.safetensors"}, "body.rlCheckpoint"),
+        ({"prompt": 5}, "body.prompt"),
+        ({"top_k_": 5}, "body.top_k_"),
+    ],
+)
+def test_a_value_out_of_range_is_named(api: Api, checkpoint: str, change: dict[str, Any], location: str) -> None:
+    reply = api.admin.post("/api/generate", json={"checkpoint": checkpoint, **change})
+    assert reply.status_code == 422, reply.text
+    assert location in [item["location"] for item in reply.json()["errors"]]
+
+
+def test_nobody_takes_the_request_in_time(serve: RunApi, redis_client: redis.Redis) -> None:
+    with serve(generate_queue_seconds=0.3) as api:
+        reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
+        assert (reply.status_code, reply.json()["code"]) == (503, "generation_queue_timeout")
+        assert not redis_client.keys("tidal:generate:request:*")
+        assert len(list(redis_client.scan_iter("tidal:generate:cancelled:*"))) == 1
+
+
+def test_an_engine_at_work_has_the_whole_time_even_without_tokens(serve: RunApi, engine: Engine) -> None:
+    late = threading.Event()
+
+    def slow(engine: Engine, request: GenerationRequest) -> None:
+        late.wait(0.6)
+        whole_answer(engine, request)
+
+    engine.answer = slow
+    with serve(generate_queue_seconds=0.3) as api:
+        assert api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api)}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_generation_that_takes_too_long_is_given_up(serve: RunApi, engine: Engine, stream: bool) -> None:
+    engine.answer = lambda engine, request: engine.until_cancelled(request.id)
+    with serve(generate_queue_seconds=0.2, generate_total_seconds=0.4) as api:
+        body = {"checkpoint": make_checkpoint(api), "stream": stream}
+        reply = api.admin.post("/api/generate", json=body)
+        assert (reply.status_code, reply.json()["code"]) == (503, "generation_timeout")
+    assert engine.left.wait(5)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_engine_hears_when_the_client_leaves(api: Api, engine: Engine, checkpoint: str, stream: bool) -> None:
+    begun = threading.Event()
+
+    def endless(engine: Engine, request: GenerationRequest) -> None:
+        engine.event(request.id, "token", {"index": 0})
+        begun.set()
+        engine.until_cancelled(request.id)
+
+    engine.answer = endless
+
+    def leave() -> None:
+        timeout = httpx.Timeout(10, read=0.3)
+        with httpx.Client(base_url=api.url, timeout=timeout) as client, pytest.raises(httpx.ReadTimeout):
+            body = {"checkpoint": checkpoint, "stream": stream}
+            with client.stream("POST", "/api/generate", json=body) as reply:
+                assert list(reply.iter_lines()) is not None
+
+    leave()
+    assert begun.wait(5)
+    assert engine.left.wait(5)
+
+
+def test_callers_without_a_token_have_five_and_then_wait(api: Api, engine: Engine, checkpoint: str) -> None:
+    body = {"checkpoint": checkpoint}
+    replies = [api.http.post("/api/generate", json=body) for _ in range(6)]
+    assert [reply.status_code for reply in replies] == [200] * 5 + [429]
+    assert [reply.headers["x-ratelimit-remaining"] for reply in replies] == ["4", "3", "2", "1", "0", "0"]
+    assert {reply.headers["x-ratelimit-limit"] for reply in replies} == {"5"}
+    refused = replies[5]
+    assert (refused.json()["code"], refused.headers["content-type"]) == ("rate_limited", "application/problem+json")
+    assert 1 <= int(refused.headers["retry-after"]) <= 6
+    assert refused.headers["ratelimit"].startswith('"generate";r=0;t=')
+    assert api.admin.post("/api/generate", json=body).status_code == 200
+    assert "x-ratelimit-limit" not in api.admin.post("/api/generate", json=body).headers
+    assert api.http.post("/api/generate", json=body, headers={"Authorization": "Bearer no"}).status_code == 429
+
+
+def test_the_bucket_fills_again_with_time(serve: RunApi, engine: Engine) -> None:
+    with serve(rate_limit_capacity=1, rate_limit_refill_seconds=0.3) as api:
+        body = {"checkpoint": make_checkpoint(api)}
+        assert api.http.post("/api/generate", json=body).status_code == 200
+        seen = {api.http.post("/api/generate", json=body).status_code for _ in range(200)}
+        assert seen == {200, 429}
+
+
+def test_many_callers_at_once_get_no_more_than_the_bucket_holds(serve: RunApi, engine: Engine) -> None:
+    with serve(rate_limit_refill_seconds=600) as api:
+        checkpoint = make_checkpoint(api)
+
+        def call(_: int) -> int:
+            return httpx.post(f"{api.url}/api/generate", json={"checkpoint": checkpoint}, timeout=20).status_code
+
+        with ThreadPoolExecutor(16) as pool:
+            statuses = list(pool.map(call, range(48)))
+        assert (statuses.count(200), statuses.count(429)) == (5, 43)
+
+
+def test_forwarded_addresses_count_only_from_a_trusted_proxy(serve: RunApi, engine: Engine) -> None:
+    def statuses(api: Api) -> list[int]:
+        body = {"checkpoint": make_checkpoint(api)}
+        headers = [{"X-Forwarded-For": f"203.0.113.{n}"} for n in range(3)]
+        return [api.http.post("/api/generate", json=body, headers=header).status_code for header in headers]
+
+    with serve(rate_limit_capacity=1) as api:
+        assert statuses(api) == [200, 429, 429]
+    with serve(rate_limit_capacity=1, trusted_proxies="127.0.0.1") as api:
+        assert statuses(api) == [200, 200, 200]
+
+
+def test_a_limiter_that_does_not_answer_lets_through_and_counts(serve: RunApi) -> None:
+    with serve(redis_url="redis://127.0.0.1:1/0") as api:
+        reply = api.http.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
+        assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
+        assert "tidal_rate_limit_unavailable_total 1.0" in api.http.get("/metrics").text

@@ -1,0 +1,99 @@
+"""`python -m services.api` as a process: when it refuses to start, what it prints, how it stops."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from common.config import PROJECT_ROOT
+from tests.integration.api.conftest import TOKEN, events_of
+
+
+@contextmanager
+def process(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The api with this environment; killed at the end if it still runs."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
+    started = subprocess.Popen(
+        [sys.executable, "-m", "services.api"],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": str(PROJECT_ROOT), "TIDAL_EXPERIMENTS_DIR": str(folder), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.communicate()
+
+
+def address_of(started: subprocess.Popen[str]) -> str:
+    """Where it listens, from its log."""
+    assert started.stderr is not None
+    for line in started.stderr:
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            return found.group()
+    raise AssertionError("it ended without listening")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"TIDAL_HOST": "0.0.0.0"}, "TIDAL_AUTH_TOKEN is not set"),
+        ({"HOST": "0.0.0.0"}, "TIDAL_AUTH_TOKEN is not set"),
+        ({"TIDAL_AUTH_TOKEN": "short"}, "shorter than 8"),
+        ({"TIDAL_PORT": "http"}, "port"),
+        ({"TIDAL_DATABASE_URL": "mysql://x/y"}, "PostgreSQL"),
+    ],
+)
+def test_it_refuses_to_start_with_one_clear_line(tmp_path: Path, environment: dict[str, str], message: str) -> None:
+    with process(tmp_path, **environment) as started:
+        output, errors = started.communicate(timeout=60)
+    assert started.returncode == 2
+    assert message.lower() in errors.lower() and "Traceback" not in errors
+    assert output == ""
+
+
+def test_a_port_in_use_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with process(tmp_path, TIDAL_PORT=str(port)) as started:
+            _, errors = started.communicate(timeout=60)
+    assert started.returncode == 2
+    assert f"port {port}" in errors and "in use" in errors
+
+
+def test_on_loopback_it_makes_a_token_and_prints_it(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    with process(tmp_path, TIDAL_PORT="0", TIDAL_DATABASE_URL=database_url, TIDAL_REDIS_URL=redis_url) as started:
+        url = address_of(started)
+        assert started.stdout is not None
+        token = started.stdout.readline().split()[-1]
+        assert len(token) >= 24
+        assert httpx.post(f"{url}/api/jobs/x/cancel").status_code == 401
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert httpx.post(f"{url}/api/jobs/x/cancel", headers=bearer).status_code == 404
+
+
+def test_sigterm_ends_open_streams_and_exits_with_0(tmp_path: Path, database_url: str, redis_url: str) -> None:
+    environment = {"TIDAL_PORT": "0", "TIDAL_AUTH_TOKEN": TOKEN}
+    with process(tmp_path, TIDAL_DATABASE_URL=database_url, TIDAL_REDIS_URL=redis_url, **environment) as started:
+        url = address_of(started)
+        with httpx.Client(base_url=url, timeout=30) as client, events_of(client, "/api/jobs/stream") as events:
+            events.take(1)
+            started.send_signal(signal.SIGTERM)
+            assert list(events) == []
+        assert started.wait(20) == 0

@@ -1,0 +1,165 @@
+"""The pure parts of the api: tokens, cursors, log positions, headers, the page of the reference."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+
+from common.config import Settings
+from common.errors import ConfigError, InvalidInputError
+from services.api.app import create_app
+from services.api.auth import Scope, administrator_token, authenticate, is_loopback
+from services.api.docs import render
+from services.api.operations.logs import read_logs
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.rate_limit import Verdict
+from services.api.routes.generate import client_key
+from services.api.schemas.base import iso_utc
+from services.api.sse import encode
+
+
+def settings(**values: Any) -> Settings:
+    return Settings(_env_file=None, **values)
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(settings(), "administrator-token").openapi()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]"])
+def test_loopback_needs_no_token_and_makes_a_long_one(host: str) -> None:
+    token, made = administrator_token(settings(host=host))
+    assert is_loopback(host) and made and len(token) >= 24
+    assert administrator_token(settings(host=host))[0] != token
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "tidal.example", ""])
+def test_any_other_address_needs_a_token(host: str) -> None:
+    with pytest.raises(ConfigError, match="TIDAL_AUTH_TOKEN"):
+        administrator_token(settings(host=host))
+    given = settings(host=host, auth_token=SecretStr("long enough"))
+    assert administrator_token(given) == ("long enough", False)
+
+
+def test_only_the_whole_token_opens() -> None:
+    caller = authenticate("administrator-token", "administrator-token")
+    assert caller is not None and all(caller.may(scope) for scope in Scope)
+    for wrong in ("", "administrator-toke", "administrator-token ", "ADMINISTRATOR-TOKEN", "ü"):
+        assert authenticate(wrong, "administrator-token") is None
+
+
+def test_a_cursor_keeps_time_and_id() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert decode_cursor(encode_cursor(moment, "job_ä/1")) == (moment, "job_ä/1")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "====", "bm90IGpzb24", "WzEsMl0", "WyIyMDI2LTAxLTAxIiwgIngiXQ", "é"])
+def test_a_cursor_of_our_own_making_is_needed(cursor: str) -> None:
+    with pytest.raises(InvalidInputError, match="nextCursor"):
+        decode_cursor(cursor)
+
+
+def test_times_leave_in_utc() -> None:
+    moment = datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
+    assert iso_utc(moment) == "2025-12-31T23:00:00Z"
+
+
+def test_log_pages_join_to_the_whole_log(tmp_path: Path) -> None:
+    expected = []
+    for attempt in (1, 2, 10):
+        lines = [f"{attempt}:{n} ü" for n in range(7)]
+        (tmp_path / f"{attempt}.log").write_text("\n".join(lines) + ("\n" if attempt != 10 else ""))
+        expected += [(attempt, n + 1, line) for n, line in enumerate(lines)]
+    (tmp_path / "notes.log").write_text("not an attempt\n")
+    for size in (1, 3, 100):
+        found, cursor, complete = [], None, False
+        while not complete:
+            page = read_logs(tmp_path, cursor, size, ended=True)
+            found += [(line.attempt, line.line, line.text) for line in page.lines]
+            cursor, complete = page.next_cursor, page.complete
+        assert found == expected
+
+
+def test_broken_bytes_and_endless_lines_do_not_break_a_page(tmp_path: Path) -> None:
+    (tmp_path / "1.log").write_bytes(b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n")
+    first, second = read_logs(tmp_path, None, 10, ended=True).lines
+    assert first.text == "��" and len(second.text) == 16 * 1024
+
+
+def test_headers_of_the_bucket() -> None:
+    verdict = Verdict(allowed=False, limit=5, remaining=0, wait_seconds=5.2, window_seconds=30.0)
+    headers = Headers(verdict.headers())
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"], headers["Retry-After"]) == ("5", "0", "6")
+    assert headers["RateLimit"] == '"generate";r=0;t=6'
+    assert headers["RateLimit-Policy"] == '"generate";q=5;w=30'
+    free = Verdict(allowed=True, limit=5, remaining=3, wait_seconds=0.0, window_seconds=30.0)
+    assert "Retry-After" not in free.headers()
+
+
+def test_one_caller_is_one_address_and_an_ipv6_network() -> None:
+    assert client_key("203.0.113.7") == "203.0.113.7"
+    assert client_key("::ffff:203.0.113.7") == "203.0.113.7"
+    assert client_key("2001:db8:1:2:3::4") == client_key("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert len(client_key("x" * 1000)) == 64
+
+
+def test_an_event_with_line_breaks_stays_one_event() -> None:
+    assert encode("1-0", "log-lines", "a\nb\r\nc") == b"id: 1-0\nevent: log-lines\ndata: a\ndata: b\ndata: c\n\n"
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(path, method, found) for path, item in document["paths"].items() for method, found in item.items()]
+
+
+def test_every_operation_is_described_and_every_error_is_a_problem(document: dict[str, Any]) -> None:
+    found = operations(document)
+    assert len(found) >= 28
+    for path, method, operation in found:
+        assert operation["summary"] and operation["description"] and operation["tags"], (method, path)
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert list(response["content"]) == ["application/problem+json"], (method, path, status)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_what_changes_something_asks_for_a_token(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        if method != "get" and path != "/api/generate":
+            assert operation["security"] == [{"token": []}], (method, path)
+            assert "401" in operation["responses"], (method, path)
+
+
+class Outline(HTMLParser):
+    """Collects what the page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+
+def test_the_reference_page_names_every_operation_and_loads_nothing(document: dict[str, Any]) -> None:
+    page = render(document, "/tidal")
+    outline = Outline()
+    outline.feed(page)
+    assert "script" not in outline.tags and "img" not in outline.tags and "link" not in outline.tags
+    assert all(link.startswith(("#", "/tidal/")) for link in outline.links)
+    for path, _, operation in operations(document):
+        assert f"/tidal{path}" in page
+        assert operation["summary"] in page
+
+
+def test_what_stands_in_a_document_is_not_run(document: dict[str, Any]) -> None:
+    hostile = {**document, "info": {**document["info"], "title": "<script>alert(1)</script>"}}
+    assert "<script>" not in render(hostile)

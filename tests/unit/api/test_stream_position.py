@@ -1,0 +1,61 @@
+"""Stream ids and the ring: what a client with a given cursor is fed."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.api import stream_hub
+from services.api.stream_hub import Entry, Topic, format_id, parse_id
+
+WORD = st.integers(0, 2**64 - 1)
+
+
+def entry(number: int) -> Entry:
+    return Entry((number, 0), "metrics", "{}", b"")
+
+
+@given(WORD, WORD)
+def test_an_id_survives_the_way_through_text(first: int, second: int) -> None:
+    assert parse_id(format_id((first, second))) == (first, second)
+
+
+def test_the_part_after_the_dash_may_be_missing() -> None:
+    assert parse_id("0") == (0, 0)
+    assert parse_id(" 17 ") == (17, 0)
+
+
+@pytest.mark.parametrize("text", ["", "-", "a", "1-b", "-1", "1.5", "$", "١-0", f"{2**64}-0", "1-" + "9" * 21])
+def test_anything_else_is_no_id(text: str) -> None:
+    with pytest.raises(ValueError, match="no stream id"):
+        parse_id(text)
+
+
+@given(st.lists(st.integers(1, 5), max_size=40), st.integers(0, 250), st.integers(1, 20))
+def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[int], cursor: int, size: int) -> None:
+    published = [sum(steps[: n + 1]) for n in range(len(steps))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_hub, "RING", size)
+        topic = Topic("key")
+        topic.restart((0, 0))
+        for number in published:
+            topic.publish([entry(number)])
+    found = topic.after((cursor, 0))
+    dropped = published[: max(0, len(published) - size)]
+    if dropped and cursor < dropped[-1]:
+        assert found is None
+    else:
+        assert found is not None
+        assert [item.id[0] for item in found] == [number for number in published if number > cursor]
+
+
+def test_before_the_reader_knows_its_place_the_ring_says_nothing() -> None:
+    assert Topic("key").after((5, 0)) is None
+
+
+def test_waiting_clients_hear_of_a_publication() -> None:
+    topic = Topic("key")
+    news = topic.news()
+    topic.publish([entry(1)])
+    assert news.is_set() and not topic.news().is_set()
