@@ -28,6 +28,8 @@ from common.training.hooks import NullHooks
 from services.trainer.handlers import HANDLERS, Paths
 
 ROOT = Path(__file__).resolve().parents[3]
+NO_PAUSE = 3600.0
+"""These supervisors renew no lease; the child must not wait for one on a slow machine."""
 SECONDS = 200.0
 """Most that a test waits for one message."""
 
@@ -82,7 +84,14 @@ def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
         job = ChildJob(
             job_id="job_1", attempt=attempt, job_type=job_type, experiment_id=experiment_id, payload=dict(payload)
         )
-        channel.send(Start(job=job, experiments_dir=str(tmp_path / "experiments"), data_dir=str(tmp_path / "data")))
+        channel.send(
+            Start(
+                job=job,
+                experiments_dir=str(tmp_path / "experiments"),
+                data_dir=str(tmp_path / "data"),
+                pause_after_seconds=NO_PAUSE,
+            )
+        )
         return child
 
     yield start

@@ -200,7 +200,9 @@ def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
         experiment_id="tiny",
         payload=payload(make_config(training=ENDLESS)),
     )
-    channel.send(Start(job=job, experiments_dir=str(tmp_path / "e"), data_dir=str(tmp_path / "d")))
+    channel.send(
+        Start(job=job, experiments_dir=str(tmp_path / "e"), data_dir=str(tmp_path / "d"), pause_after_seconds=3600)
+    )
     message = channel.receive(60)
     while not isinstance(message, Progress):
         message = channel.receive(60)
