@@ -30,20 +30,21 @@ def command(
         typer.Option("--checkpoint", "-c", help="EXPERIMENT/FILE or EXPERIMENT/final. Default: the newest model."),
     ] = None,
     mode: Annotated[
-        GatingMode, typer.Option("--mode", "-m", help="Where the modulation comes from.")
+        GatingMode, typer.Option("--gating", "-g", help="Where the modulation comes from.")
     ] = GatingMode.NONE,
     modulation: Annotated[
-        float | None, typer.Option("--modulation", min=0, max=1, help="For mode fixed: 0 careful, 1 daring.")
+        float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed: 0 careful, 1 daring.")
     ] = None,
     policy: Annotated[
-        str | None, typer.Option("--policy", "-p", help="For mode learned: EXPERIMENT/final. Default: the newest one.")
+        str | None,
+        typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.01, help="For mode none.")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For mode none.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", min=0.01, max=1, help="For mode none.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0.01, help="For gating none.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", min=0.01, max=1, help="For gating none.")] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option("--repetition-penalty", min=0.01, help="For mode none.")
+        float | None, typer.Option("--repetition-penalty", min=0.01, help="For gating none.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text when it is complete.")] = False,
@@ -70,7 +71,7 @@ def command(
         if mode is GatingMode.LEARNED:
             fields["rl_checkpoint"] = policy or newest(client, "rl")
         elif policy is not None:
-            raise InvalidInputError(f"--policy is used with --mode learned only, not {mode}")
+            raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
         if as_json or no_stream:
             reply = client.generate(model, prompt, **fields)
             if as_json:

@@ -46,10 +46,8 @@ class Signal(StrEnum):
 def submit(
     job_type: Annotated[JobType, typer.Argument(help="Kind of job.", metavar="TYPE")],
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML file of this machine, sent with the job.")
-    ] = None,
-    config_path: Annotated[
-        str | None, typer.Option("--config-path", help="YAML file in the configuration folder of the server.")
+        str | None,
+        typer.Option("--config", "-c", help="YAML file of this machine, else of the server's configuration folder."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="One value over the file: training.max_steps=200.")
@@ -79,7 +77,10 @@ def submit(
     For lm-training the configuration is that of the language model, for rl-training and ablation that of the
     controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
     """
-    values = read_overrides(config, settings or [])
+    # What lies here is sent along; any other name is the server's to find, such as demo/lm.yaml.
+    here = Path(config) if config is not None and Path(config).is_file() else None
+    config_path = config if here is None else None
+    values = read_overrides(here, settings or [])
     fields: dict[str, Any] = {
         "config_path" if job_type in (JobType.LM, JobType.EVALUATION) else "rl_config_path": config_path,
         "checkpoint": checkpoint,

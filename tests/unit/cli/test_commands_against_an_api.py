@@ -1,0 +1,139 @@
+"""What commands send to the api and make of its answers; the api is played by a function."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from common.client import Client
+from common.errors import NotFoundError
+from services.cli import generate, jobs
+from services.cli.main import app
+
+JOB = {
+    "id": "job_1",
+    "type": "lm-training",
+    "status": "pending",
+    "experimentId": "exp",
+    "queuePosition": 1,
+    "createdAt": "2026-01-31T12:00:00Z",
+}
+
+
+class Api:
+    """Answers by path and remembers what was sent."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.sent: list[tuple[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append((request.url.path, json.loads(request.content) if request.content else None))
+        answer = self.answers.get(request.url.path)
+        if isinstance(answer, str):
+            return httpx.Response(200, content=answer.encode())
+        return (
+            httpx.Response(404, json={"detail": "nothing there"})
+            if answer is None
+            else httpx.Response(200, json=answer)
+        )
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    played = Api()
+
+    def connect(url: str | None, token: str | None) -> Client:
+        return Client("http://tidal", transport=httpx.MockTransport(played))
+
+    for module in (jobs, generate):
+        monkeypatch.setattr(module, "connect", connect)
+    return played
+
+
+@pytest.fixture
+def tidal() -> Callable[..., Result]:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+def test_a_local_file_is_sent_along_and_another_name_is_the_servers(
+    api: Api, tidal: Callable[..., Result], tmp_path: Path
+) -> None:
+    api.answers["/api/jobs"] = JOB
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {max_steps: 5}")
+    assert tidal("jobs", "submit", "lm-training", "--config", str(path), "--data", "builtin:stories").exit_code == 0
+    assert tidal("jobs", "submit", "rl-training", "-c", "demo/rl.yaml", "--checkpoint", "x/final").exit_code == 0
+    assert [body for _, body in api.sent] == [
+        {"type": "lm-training", "config": {"training": {"max_steps": 5}, "data": {"source": "builtin:stories"}}},
+        {"type": "rl-training", "rlConfigPath": "demo/rl.yaml", "checkpoint": "x/final"},
+    ]
+
+
+def test_json_is_what_the_api_says(api: Api, tidal: Callable[..., Result]) -> None:
+    api.answers["/api/jobs"] = {"jobs": [JOB]}
+    (listed,) = json.loads(tidal("jobs", "list", "--json").output)
+    assert {key: listed[key] for key in JOB} == JOB
+
+
+def test_last_is_the_newest_job(api: Api, tidal: Callable[..., Result]) -> None:
+    api.answers = {"/api/jobs": {"jobs": [JOB]}, "/api/jobs/job_1": JOB, "/api/jobs/job_1/signal": JOB}
+    assert tidal("jobs", "signal", "last", "stop").exit_code == 0
+    assert api.sent[-1] == ("/api/jobs/job_1/signal", {"signal": "stop"})
+
+
+def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tidal: Callable[..., Result]) -> None:
+    def experiment(name: str, kind: str, status: str) -> dict[str, Any]:
+        return {"id": name, "type": kind, "status": status, "createdAt": "2026-01-31T12:00:00Z"}
+
+    api.answers["/api/experiments"] = {
+        "experiments": [
+            experiment("newest-but-running", "lm", "running"),
+            experiment("controller", "rl", "completed"),
+            experiment("model", "lm", "completed"),
+        ]
+    }
+    done = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason": "length"}
+    api.answers["/api/generate"] = (
+        'event: token\ndata: {"text": " a", "modulation": 0.1}\n\n'
+        'event: token\ndata: {"text": " cat", "modulation": 0.9}\n\n'
+        f"event: done\ndata: {json.dumps(done)}\n\n"
+    )
+    shown = tidal("generate", "There was", "--gating", "learned", "--seed", "7")
+    assert shown.exit_code == 0
+    assert shown.stdout == "There was a cat\n"
+    assert "2 tokens · 200 tokens/s · model/final" in shown.stderr
+    assert api.sent[-1][1] == {
+        "checkpoint": "model/final",
+        "rlCheckpoint": "controller/final",
+        "prompt": "There was",
+        "gatingMode": "learned",
+        "maxTokens": 120,
+        "seed": 7,
+        "stream": True,
+    }
+
+
+def test_without_a_model_the_way_to_one_is_said(api: Api, tidal: Callable[..., Result]) -> None:
+    api.answers["/api/experiments"] = {"experiments": []}
+    failed = tidal("generate", "hello")
+    assert isinstance(failed.exception, NotFoundError)
+    assert "tidal jobs submit lm-training" in failed.exception.message
+
+
+def test_logs_are_read_to_their_end(api: Api, tidal: Callable[..., Result]) -> None:
+    lines = [{"attempt": 1, "line": n, "text": f"line {n} [not markup]"} for n in (1, 2)]
+    api.answers = {
+        "/api/jobs/job_1": {**JOB, "status": "completed"},
+        "/api/jobs/job_1/logs": {"lines": lines, "nextCursor": "1:2", "complete": True},
+    }
+    assert tidal("jobs", "logs", "job_1", "--follow").stdout == "line 1 [not markup]\nline 2 [not markup]\n"
