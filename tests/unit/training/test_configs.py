@@ -1,0 +1,21 @@
+"""The shipped configurations load, and the documented defaults are the defaults."""
+
+from __future__ import annotations
+
+from common.config import PROJECT_ROOT, LMConfig, RLConfig, load_lm_config, load_rl_config
+
+CONFIGS = PROJECT_ROOT / "configs"
+
+
+def test_the_base_files_spell_out_the_defaults() -> None:
+    assert load_lm_config(CONFIGS / "base_config.yaml") == LMConfig()
+    assert load_rl_config(CONFIGS / "rl_config.yaml") == RLConfig()
+
+
+def test_the_demonstration_fits_together() -> None:
+    lm, rl = load_lm_config(CONFIGS / "demo/lm.yaml"), load_rl_config(CONFIGS / "demo/rl.yaml")
+    assert rl.episode.max_length + rl.episode.prompt_max_tokens <= lm.model.context_length
+    assert lm.training.modulation_fraction > 0, "the controller acts through gates that know modulation"
+    assert lm.training.max_seconds is not None
+    assert rl.max_seconds is not None
+    assert lm.training.max_seconds + rl.max_seconds <= 300
