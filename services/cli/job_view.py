@@ -52,8 +52,8 @@ class JobView:
         """What the trainer expects, or what the time limit leaves if that is less; None while unknown."""
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
-        known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None and seconds > 0]
-        return min(known) if known and not self.job.ended else None
+        known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None]
+        return min(known) if known and min(known) > 0 and self.job.status == "running" else None
 
     def _time_limit(self) -> float | None:
         """`max_seconds` of the job's configuration: of the section training for a language model, else at the top."""

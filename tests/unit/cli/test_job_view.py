@@ -53,8 +53,12 @@ def test_the_time_limit_counts_from_the_first_step() -> None:
     now[0] = 1075.0
     assert view.fraction == pytest.approx(0.25)
     assert view.seconds_left == pytest.approx(75.0)
+    view.apply(Event("status", {"step": 1, "etaSeconds": 900.0}))
+    assert view.seconds_left == pytest.approx(75.0)  # the limit ends it first
     view.apply(points(5000))
     assert view.fraction == pytest.approx(0.5)  # the steps are further than the clock
+    now[0] = 1200.0
+    assert (view.fraction, view.seconds_left) == (1.0, None)
 
 
 def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
