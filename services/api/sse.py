@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from common.errors import InvalidInputError, TidalError
 from common.logging import get_logger
 from services.api.http_metrics import HttpMetrics
-from services.api.stream_hub import Reset, StreamHub, StreamId, format_id, parse_id
+from services.api.stream_hub import Reset, StreamHub
+from services.api.stream_ids import StreamId, format_id, parse_id
 
 log = get_logger(__name__)
 
@@ -79,16 +80,16 @@ class EventStream(EventSourceResponse):
 
 async def stream(hub: StreamHub, metrics: HttpMetrics, key: str, request: Request, snapshot: Snapshot) -> EventStream:
     """The response of a stream endpoint. RedisError (503) before the first byte when Redis is away."""
-    cursor = cursor_of(request)
-    fresh = cursor is None
+    cursor, epoch = cursor_of(request), ""
     first: list[bytes] = [f"retry: {RETRY_MILLISECONDS}\n\n".encode()]
     if cursor is None:
         # Position first, state second: what happens in between is sent twice rather than not at all.
-        cursor = await hub.position(key)
+        position = await hub.position(key)
+        cursor, epoch = position.id, position.epoch
         first.append(encode(format_id(cursor), "snapshot", json.dumps(await snapshot())))
     else:
         await hub.position(key)
-    return EventStream(_events(hub, metrics, key, cursor, first, snapshot, fresh=fresh), metrics)
+    return EventStream(_events(hub, metrics, key, cursor, first, snapshot, epoch), metrics)
 
 
 async def _events(
@@ -98,11 +99,10 @@ async def _events(
     cursor: StreamId,
     first: list[bytes],
     snapshot: Snapshot,
-    *,
-    fresh: bool,
+    epoch: str,
 ) -> AsyncIterator[bytes]:
     yield b"".join(first)
-    async for batch in hub.follow(key, cursor, fresh=fresh):
+    async for batch in hub.follow(key, cursor, epoch):
         if isinstance(batch, Reset):
             try:
                 state = json.dumps(await snapshot())

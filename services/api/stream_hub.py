@@ -30,6 +30,7 @@ from common.logging import get_logger
 from common.metrics.keys import EPOCH
 from services.api.http_metrics import HttpMetrics
 from services.api.redis_streams import page_after, read_after
+from services.api.stream_ids import ORIGIN, StreamId, format_id, parse_id
 
 log = get_logger(__name__)
 
@@ -42,9 +43,6 @@ RING = 2000
 EPOCH_CHECK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
-StreamId = tuple[int, int]
-ORIGIN: StreamId = (0, 0)
-
 _ENSURE_EPOCH = """
 local epoch = redis.call('GET', KEYS[1])
 if epoch then return epoch end
@@ -53,20 +51,6 @@ epoch = string.format('%d%03d-%s', clock[1], math.floor(clock[2] / 1000), ARGV[1
 redis.call('SET', KEYS[1], epoch)
 return epoch
 """
-
-
-def parse_id(text: str) -> StreamId:
-    """`1700000000000-3` as numbers; the part after the dash may be missing. ValueError when it is no stream id."""
-    first, _, second = text.strip().partition("-")
-    parts = first, second or "0"
-    if not all(part.isascii() and part.isdecimal() and len(part) <= 20 and int(part) < 2**64 for part in parts):
-        raise ValueError(f"'{text[:50]}' is no stream id; expected digits-digits, as in an event's id line")
-    return int(parts[0]), int(parts[1])
-
-
-def format_id(stream_id: StreamId) -> str:
-    """The text form Redis uses."""
-    return f"{stream_id[0]}-{stream_id[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +62,14 @@ class Entry:
     data: str
     encoded: bytes
     """As it goes over the wire; made once for all clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a stream, and the life of the Redis data it belongs to."""
+
+    id: StreamId
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +93,8 @@ class Topic:
         self.ring: deque[Entry] = deque()
         self.base: StreamId | None = None
         """Everything after this id is in the ring; None before the reader knows where it stands."""
-        self.generation = 0
-        """Raised when Redis was emptied."""
+        self.epoch = ""
+        """Life of the Redis data that the ring belongs to."""
         self.reader: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -113,10 +105,11 @@ class Topic:
             self.base = self.ring.popleft().id
         self.wake()
 
-    def restart(self, position: StreamId) -> None:
+    def restart(self, position: Position) -> None:
         """Begin anew after `position` (first start, or Redis was emptied)."""
+        self.epoch = position.epoch
         self.ring.clear()
-        self.base = position
+        self.base = position.id
         self.wake()
 
     def wake(self) -> None:
@@ -170,43 +163,36 @@ class StreamHub:
         """The present life of the Redis data; begun here when Redis is empty. RedisError."""
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
-    async def position(self, key: str) -> StreamId:
-        """The last id of the stream; ORIGIN when there is none. Read it before making a snapshot. RedisError."""
-        info = await self._info(key)
-        return ORIGIN if info is None else parse_id(info["last-generated-id"])
+    async def position(self, key: str) -> Position:
+        """Where the stream ends now. Read it before making a snapshot. RedisError."""
+        epoch = await self.ensure_epoch()
+        return Position(_last_id(await self._info(key)), epoch)
 
-    async def follow(self, key: str, cursor: StreamId, *, fresh: bool = False) -> AsyncIterator[list[Entry] | Reset]:
+    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncIterator[list[Entry] | Reset]:
         """Everything after `cursor`, in order and once, in batches, until the hub closes.
 
-        `fresh`: the cursor was read with `position` for this call and needs no judging.
+        `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
         """
         async with self._joined(key) as topic:
-            generation = topic.generation
-            checked = fresh
             while not self.closing.is_set():
                 news = topic.news()
-                batch = topic.after(cursor) if checked and topic.generation == generation else None
+                batch = topic.after(cursor) if topic.epoch == epoch else None
                 if batch is None and topic.base is not None:
                     try:
-                        generation = topic.generation
-                        reset = await self._judge(key, cursor)
-                        checked = True
+                        reset, epoch = await self._judge(key, cursor, epoch)
                         if reset is not None:
                             self._metrics.sse_resets.inc()
                             cursor = reset.position
                             yield reset
                             continue
-                        batch = topic.after(cursor)
-                        if batch is None:
-                            batch = await self._page(key, cursor)
-                            if not batch:
-                                # Expired or trimmed between the two reads: judge again, at the next entry or soon.
-                                checked = False
-                                await self._pause(news)
-                                continue
+                        batch = await self._page(key, cursor)
+                        if not batch:
+                            # Nothing yet, expired or trimmed meanwhile, or the reader has yet to see the new epoch.
+                            await self._pause(news)
+                            continue
                     except RedisError as error:
                         log.warning("replay failed, trying again", stream=key, error=str(error))
-                        checked = False
+                        epoch = ""
                         await self._pause(self.closing)
                         continue
                 if batch:
@@ -235,19 +221,16 @@ class StreamHub:
 
     async def _read(self, topic: Topic) -> None:
         """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
-        epoch: str | None = None
         last: StreamId = ORIGIN
         checked_at = 0.0
         while True:
             try:
                 if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
-                    now = await self.ensure_epoch()
-                    if now != epoch:
-                        position = await self.position(topic.key)
-                        if epoch is not None:
-                            topic.generation += 1
+                    if await self.ensure_epoch() != topic.epoch:
+                        if topic.epoch:
                             log.warning("Redis was emptied, streams start anew", stream=topic.key)
-                        epoch, last = now, position
+                        position = await self.position(topic.key)
+                        last = position.id
                         topic.restart(position)
                     checked_at = time.monotonic()
                 found = await read_after(
@@ -262,24 +245,27 @@ class StreamHub:
                 checked_at = 0.0
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _judge(self, key: str, cursor: StreamId) -> Reset | None:
-        """None when everything after `cursor` is still in the stream."""
+    async def _judge(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
+        """Whether the cursor must be reset, or None when everything after it is still there; and the epoch.
+
+        `known` is the epoch in which the cursor is known to be good, or empty.
+        """
         epoch = await self.ensure_epoch()
         info = await self._info(key)
-        last = ORIGIN if info is None else parse_id(info["last-generated-id"])
+        last = _last_id(info)
         if cursor > last:
-            return Reset(last, "the cursor lies beyond the end of the stream")
+            return Reset(last, "the cursor lies beyond the end of the stream"), epoch
         if info is None:
-            return None
+            return None, epoch
         first_entry = info["first-entry"]
         first = parse_id(first_entry[0]) if first_entry else None
         trimmed = int(info["entries-added"]) > int(info["length"])
         if trimmed and (first is None or cursor < first) and cursor != last:
-            return Reset(last, "the entries after the cursor are no longer kept")
+            return Reset(last, "the entries after the cursor are no longer kept"), epoch
         began, _, _ = epoch.partition("-")
-        if cursor != ORIGIN and began.isdecimal() and cursor[0] < int(began):
-            return Reset(last, "the stream was emptied since")
-        return None
+        if epoch != known and cursor != ORIGIN and began.isdecimal() and cursor[0] < int(began):
+            return Reset(last, "the stream was emptied since"), epoch
+        return None, epoch
 
     async def _page(self, key: str, cursor: StreamId) -> list[Entry]:
         found = await page_after(self._redis, key, format_id(cursor), count=PAGE)
@@ -302,3 +288,7 @@ class StreamHub:
     def _entry(self, raw_id: str, fields: dict[str, str]) -> Entry:
         event, data = fields.get("event", "message"), fields.get("data", "null")
         return Entry(parse_id(raw_id), event, data, self._encode(raw_id, event, data))
+
+
+def _last_id(info: dict[str, Any] | None) -> StreamId:
+    return ORIGIN if info is None else parse_id(info["last-generated-id"])

@@ -25,7 +25,7 @@ from services.api.schemas.experiments import (
     SampleList,
 )
 from services.api.schemas.problems import problem_responses
-from services.api.stream_hub import format_id
+from services.api.stream_ids import format_id
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
@@ -104,7 +104,7 @@ async def _metrics(
 ) -> MetricsReply:
     # The position first, the files second: the writer puts a point into the file before it goes into the stream.
     try:
-        cursor = format_id(await context.hub.position(experiment_stream(experiment_id)))
+        cursor = format_id((await context.hub.position(experiment_stream(experiment_id))).id)
     except RedisError:
         cursor = None
     names = [name.strip() for name in keys.split(",") if name.strip()] if keys is not None else None

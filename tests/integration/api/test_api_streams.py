@@ -106,6 +106,16 @@ def test_since_zero_replays_everything_that_is_kept(api: Api, path: str, key: st
     assert numbers(api.http, f"{path}?since=0", None, 4) == [0, 1, 2, 3, 4]
 
 
+def test_a_replay_from_the_beginning_goes_through_entries_older_than_the_epoch(
+    api: Api, path: str, key: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_hub, "PAGE", 2)
+    for n in range(7):
+        add(redis_client, key, n)
+    redis_client.delete(EPOCH)
+    assert numbers(api.http, f"{path}?since=0", None, 6) == list(range(7))
+
+
 def test_the_header_wins_over_the_query(api: Api, path: str, key: str, redis_client: redis.Redis) -> None:
     ids = [add(redis_client, key, n) for n in range(5)]
     assert numbers(api.http, f"{path}?since=0", ids[2], 4) == [3, 4]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api import stream_hub
-from services.api.stream_hub import Entry, Topic, format_id, parse_id
+from services.api.stream_hub import Entry, Position, Topic
+from services.api.stream_ids import format_id, parse_id
 
 WORD = st.integers(0, 2**64 - 1)
 
@@ -38,7 +39,7 @@ def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream_hub, "RING", size)
         topic = Topic("key")
-        topic.restart((0, 0))
+        topic.restart(Position((0, 0), "1-a"))
         for number in published:
             topic.publish([entry(number)])
     found = topic.after((cursor, 0))
