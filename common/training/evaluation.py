@@ -67,7 +67,10 @@ def perplexity(loss: float) -> float:
 
 
 def samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """One continuation for each of the configured prompts, without gating; the same seeds every time."""
+    """One continuation for each of the configured prompts, without gating; the same seeds every time.
+
+    Each is {"prompt", "generated" (the continuation, as text), "tokens"}.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -87,7 +90,7 @@ def _sample(model: TransformerLM, prompt: str, number: int, config: EvaluationCo
         repetition_penalty=config.repetition_penalty,
         seed=SAMPLE_SEED + number,
     )
-    return {"prompt": prompt, "text": generation.text, "tokens": len(generation.token_ids)}
+    return {"prompt": prompt, "generated": generation.text, "tokens": len(generation.token_ids)}
 
 
 def write_results(directory: Path, results: dict[str, Any]) -> Path:

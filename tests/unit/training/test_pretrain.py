@@ -42,7 +42,9 @@ def test_a_training_completes_with_model_results_and_metrics(
     assert results["validation_loss"] == hooks.series("Losses/Validation")[6]
     assert results["perplexity"] == pytest.approx(math.exp(results["validation_loss"]))
     assert results["initial_validation_loss"] == hooks.series("Losses/Validation")[0]
-    assert [sample["prompt"] for sample in results["samples"]] == ["the cat"]
+    [sample] = results["samples"]
+    assert (sample["prompt"], sample["tokens"]) == ("the cat", 3)
+    assert sample["generated"] and not sample["generated"].startswith("the cat")
     assert hooks.artifacts == [
         ("tiny_v1.0.0.pth", "model"),
         ("tiny_v1.0.0.safetensors", "model"),
