@@ -1,7 +1,7 @@
 """The database: engine, tables, state of the schema. PostgreSQL 15 or newer."""
 
 from common.db.base import Base
-from common.db.engine import database_url, make_engine, session_factory
+from common.db.engine import database_away, database_url, make_engine, session_factory
 from common.db.models import Checkpoint, Experiment, Job, JobEvent, Outbox
 from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade
 
@@ -13,6 +13,7 @@ __all__ = [
     "JobEvent",
     "Outbox",
     "SchemaStatus",
+    "database_away",
     "database_url",
     "downgrade",
     "make_engine",

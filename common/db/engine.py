@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.errors import ConfigError
@@ -70,3 +72,13 @@ def make_engine(
 def session_factory(engine: Engine) -> sessionmaker[Session]:
     """Sessions whose objects stay readable after the commit."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def database_away(error: BaseException) -> bool:
+    """Whether another try may not meet `error`: no connection, a lost one, timeout, deadlock, a server that restarts.
+
+    A connection that the server ended while its transaction stood still is among them (25P03, an internal error).
+    """
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated

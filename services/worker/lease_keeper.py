@@ -13,10 +13,10 @@ import time
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
+from common.db import database_away
 from common.errors import LeaseLostError
 from common.jobs.lease import Wish, read_wish, renew
 from common.logging import get_logger
-from services.worker.row_writer import DATABASE_AWAY
 
 log = get_logger(__name__)
 
@@ -67,20 +67,17 @@ class LeaseKeeper:
                     with self._sessions.begin() as session:
                         self.wish = read_wish(session, self._job_id, self._attempt)
                 self._well()
-                pause = self._settings.wish_poll_seconds
+                due = self.renewed_at + self._settings.lease_renew_seconds - time.monotonic()
+                pause = max(0.0, min(self._settings.wish_poll_seconds, due))
             except LeaseLostError as error:
                 log.warning("lease lost", error=error.message)
                 self.lost.set()
                 return
-            except DATABASE_AWAY as error:
+            except Exception as error:
+                # Without a renewal the trainer is suspended and the reaper acts; the thread must live to heal that.
                 self._ill(error)
                 pause = _RETRY_SECONDS
-            except Exception:
-                # Without a renewal the trainer is suspended and the reaper acts; the thread must live to heal that.
-                log.exception("lease not renewed")
-                pause = _RETRY_SECONDS
-            due = self.renewed_at + self._settings.lease_renew_seconds - time.monotonic()
-            self._wake.wait(max(0.0, min(pause, due)) if not self._trouble else pause)
+            self._wake.wait(pause)
             self._wake.clear()
 
     def _well(self) -> None:
@@ -89,6 +86,8 @@ class LeaseKeeper:
         self._trouble = False
 
     def _ill(self, error: Exception) -> None:
-        if not self._trouble:
+        if not database_away(error):
+            log.error("lease not renewed", exc_info=error)
+        elif not self._trouble:
             log.warning("lease not renewed, database away", error=str(error).splitlines()[0])
         self._trouble = True

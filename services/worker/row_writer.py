@@ -13,18 +13,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar, cast
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.db import database_away
 from common.errors import LeaseLostError
 from common.logging import get_logger
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
-DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
-"""Errors that another try may not meet: no connection, timeout, deadlock, a server that is restarting."""
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -61,7 +59,7 @@ class RowWriter:
                 self.lost.set()
                 future.set_exception(error)
             except Exception as error:
-                if not isinstance(error, DATABASE_AWAY):
+                if not database_away(error):
                     log.exception("a write to the job's row was refused")
                 future.set_exception(error)
 
@@ -73,7 +71,9 @@ class RowWriter:
             try:
                 with self._sessions.begin() as session:
                     return write(session)
-            except DATABASE_AWAY as error:
+            except SQLAlchemyError as error:
+                if not database_away(error):
+                    raise
                 if tries == 0:
                     log.warning("database away, the write waits", error=str(error).splitlines()[0])
                 wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]

@@ -12,8 +12,10 @@ import socket
 import threading
 import time
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from common.config import Settings
-from common.db import make_engine, session_factory
+from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed, UnavailableError
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
@@ -21,7 +23,6 @@ from common.logging import get_logger
 from common.metrics.heartbeat import Heartbeat
 from common.metrics.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
-from services.worker.row_writer import DATABASE_AWAY
 from services.worker.supervisor import Supervisor
 from services.worker.wish_listener import WishListener
 
@@ -66,7 +67,9 @@ class Worker:
             with self._sessions.begin() as session:
                 row = claim(session, queue, self.name, self._settings)
                 job = None if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
-        except DATABASE_AWAY as error:
+        except SQLAlchemyError as error:
+            if not database_away(error):
+                raise
             raise UnavailableError(f"no claim, the database is away: {str(error).splitlines()[0]}") from None
         if job is None:
             return "no job to claim"

@@ -1,0 +1,75 @@
+"""A connection that the server ended in the middle of a transaction costs a try, never the write."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import InternalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.db import make_engine, session_factory
+from services.worker import lease_keeper
+from services.worker.lease_keeper import LeaseKeeper
+from services.worker.row_writer import RowWriter
+
+GONE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)"
+
+
+def wait_until_gone(sessions: sessionmaker[Session], pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with sessions.begin() as session:
+            if session.scalar(text(GONE), {"pid": pid}):
+                return
+    raise AssertionError("the server did not end the idle transaction")
+
+
+def test_a_write_that_stood_still_in_its_transaction_is_repeated(
+    settings: Settings, sessions: sessionmaker[Session]
+) -> None:
+    engine = make_engine(settings.database_url, idle_in_transaction_timeout=0.2)
+    writer = RowWriter(session_factory(engine))
+    met: list[BaseException] = []
+
+    def write(session: Session) -> str:
+        pid = session.scalar(text("SELECT pg_backend_pid()"))
+        if not met:
+            wait_until_gone(sessions, cast("int", pid))
+            try:
+                session.execute(text("SELECT 1"))
+            except Exception as error:
+                met.append(error)
+                raise
+        return "written"
+
+    assert writer.submit(write).result(timeout=30) == "written"
+    writer.close()
+    engine.dispose()
+    assert [type(error) for error in met] == [InternalError], "the case this test is about"
+
+
+def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_after_a_pause(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_keeper, "_RETRY_SECONDS", 0.2)
+    tries: list[float] = []
+    enough = threading.Event()
+
+    class Broken:
+        def begin(self) -> Any:
+            tries.append(time.monotonic())
+            if len(tries) == 3:
+                enough.set()
+            raise RuntimeError("nobody foresaw this")
+
+    keeper = LeaseKeeper(cast("Any", Broken()), "job_1", 1, settings, claimed_at=time.monotonic() - 1000)
+    keeper.start()
+    assert enough.wait(20)
+    keeper.stop()
+    assert tries[1] - tries[0] >= 0.2
+    assert tries[2] - tries[1] >= 0.2
