@@ -58,6 +58,11 @@ def main() -> int:
             raise
         sys.stderr.write(f"error: {error.message}\n")
         return 1
+    except OSError as error:
+        if os.environ.get("TIDAL_DEBUG"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 1
 
 
 def down(folder: Path) -> int:

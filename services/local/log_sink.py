@@ -1,16 +1,20 @@
 """Lines of many processes, each to its own file and all to the terminal under the name of their process.
 
 A structured line is shortened for the terminal (its time and service are in the prefix); the file keeps it whole.
-Files are cut over at 20 MB, one older file is kept.
+Files are cut over at 20 MB, one older file is kept. A full disk or a closed terminal loses lines, nothing else: what
+could not be written is counted, and the file says so when it can be written again.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from collections import deque
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from rich.console import Console
 from rich.text import Text
@@ -31,21 +35,28 @@ class LogSink:
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self._folder = folder
         self._console = console
-        self._files: dict[str, IO[str]] = {}
+        self._files: dict[str, FileIO] = {}
         self._last: dict[str, deque[str]] = {}
+        self._lost: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, line: str) -> None:
-        """To the file of `name` with the time in front, and to the terminal."""
+        """To the file of `name` with the time in front, and to the terminal. Never fails."""
         line = line.rstrip()
         if not line:
             return
         self._last.setdefault(name, deque(maxlen=KEPT_LINES)).append(line)
-        file = self._file(name)
-        file.write(line + "\n" if STRUCTURED.match(line) else f"{_now()} {line}\n")
-        file.flush()
+        try:
+            self._append(name, line if STRUCTURED.match(line) else f"{_now()} {line}")
+        except OSError:
+            self._lost[name] = self._lost.get(name, 0) + 1
         if self._console is not None:
-            self._console.print(self._for_terminal(name, line), soft_wrap=True)
+            with suppress(OSError):
+                self._console.print(self._for_terminal(name, line), soft_wrap=True)
+
+    def lost(self, name: str) -> int:
+        """Lines of `name` that its file has not got and does not mention yet."""
+        return self._lost.get(name, 0)
 
     def last_lines(self, name: str, count: int = 12) -> list[str]:
         """The newest lines of a process, for an error message."""
@@ -54,18 +65,30 @@ class LogSink:
     def close(self) -> None:
         """Close every file."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):
+                file.close()
         self._files.clear()
 
-    def _file(self, name: str) -> IO[str]:
+    def _append(self, name: str, line: str) -> None:
+        if lost := self._lost.get(name, 0):
+            line = f"{_now()} [{lost} lines could not be written]\n{line}"
+        # Unbuffered: a buffer that cannot be flushed would be tried again, and fail again, at every later line.
+        file = self._file(name)
+        data = f"{line}\n".encode(errors="replace")
+        if file.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._lost.pop(name, None)
+
+    def _file(self, name: str) -> FileIO:
         path = self._folder / f"{name}.log"
         file = self._files.get(name)
         if file is not None and file.tell() > MAX_BYTES:
+            del self._files[name]
             file.close()
             path.replace(path.with_suffix(".log.1"))
             file = None
         if file is None:
-            file = self._files[name] = path.open("a", encoding="utf-8", errors="replace")
+            file = self._files[name] = path.open("ab", buffering=0)
         return file
 
     def _for_terminal(self, name: str, line: str) -> Text:

@@ -13,7 +13,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -206,7 +206,7 @@ class Supervisor:
             changed |= self._revive_servers()
             self._watch_at = time.monotonic() + WATCH_SECONDS
         if changed:
-            self._write_state()
+            self._update_state()
 
     def _revive_servers(self) -> bool:
         revived = False
@@ -223,22 +223,32 @@ class Supervisor:
 
     def _stop_all(self, *, at_once: bool) -> None:
         self._stops = self._stops or 1
-        if self._instance is not None:
-            self._instance.status = "stopping"
-            self._write_state()
-        for child in self._children:
-            child.stop(at_once=at_once or self._stops > 1)
-        while any(child.running for child in self._children):
-            self._wait(0.1)
+        try:
+            if self._instance is not None:
+                self._instance.status = "stopping"
+                self._update_state()
             for child in self._children:
-                if child.enforce():
-                    self.say(f"{child.spec.name} did not end in {child.spec.stop_seconds:g} s and was killed")
-            self._step()
-        for server in self._servers.values():
-            server.stop(stack.SERVER_STOP_SECONDS / 2)
-        (self.folder / STATE_FILE).unlink(missing_ok=True)
-        self.say("everything has stopped")
-        self._sink.close()
+                child.stop(at_once=at_once or self._stops > 1)
+            while any(child.running for child in self._children):
+                self._wait(0.1)
+                for child in self._children:
+                    if child.enforce():
+                        self.say(f"{child.spec.name} did not end in {child.spec.stop_seconds:g} s and was killed")
+                self._step()
+        finally:
+            with ExitStack() as stops:  # each of them, whatever becomes of the others
+                stops.callback(self._sink.close)
+                stops.callback(self.say, "everything has stopped")
+                stops.callback((self.folder / STATE_FILE).unlink, missing_ok=True)
+                for server in self._servers.values():
+                    stops.callback(server.stop, stack.SERVER_STOP_SECONDS / 2)
+
+    def _update_state(self) -> None:
+        """The state file, if the disk takes it: a stale one is no reason to stop, or not to stop, anything."""
+        try:
+            self._write_state()
+        except StorageError as error:
+            self.say(error.message)
 
     def _write_state(self) -> None:
         if self._instance is None:

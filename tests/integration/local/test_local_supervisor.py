@@ -77,6 +77,23 @@ def test_a_crashed_child_starts_again_and_leaves_no_grandchild(start: Start, fol
     assert instance.processes["worker"].restarts == 1
 
 
+def test_a_full_disk_stops_nothing_and_hinders_no_stop(start: Start, folder: Path) -> None:
+    running = start()
+    running.wait_for("worker is up")
+    running.ready()
+    tree = running.tree()
+    supervisor = psutil.Process(running.process.pid)
+    # Every write of the supervisor to a file fails from here on, as on a full disk.
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (0, supervisor.rlimit(psutil.RLIMIT_FSIZE)[1]))
+    (folder / "crash").touch()
+    running.wait_for("worker is up", times=2)
+    assert "cannot write" in running.output
+    assert running.stop() < 12
+    assert running.finish() == 0
+    assert not gone(tree)
+    assert running.lines[-1].endswith("everything has stopped")
+
+
 def test_kill_9_takes_the_children_and_the_next_one_uses_the_same_servers(start: Start, folder: Path) -> None:
     first = start(database=True)
     before = first.ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,24 @@ def test_a_long_file_is_cut_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     both = (tmp_path / "api.log.1").read_text() + (tmp_path / "api.log").read_text()
     assert "line 9" in both
     assert (tmp_path / "api.log").stat().st_size < 200
+
+
+def test_a_full_disk_loses_lines_and_says_how_many_afterwards(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    sink = LogSink(tmp_path, Console(file=screen, width=40, color_system=None))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink.write("api", "first")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "api.log").stat().st_size, hard))
+        sink.write("api", "second")
+        sink.write("api", "third")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sink.lost("api") == 2
+    assert "third" in screen.getvalue()
+    sink.write("api", "fourth")
+    sink.close()
+    assert sink.lost("api") == 0
+    kept = [line.split(" ", 1)[1] for line in (tmp_path / "api.log").read_text().splitlines()]
+    assert kept == ["first", "[2 lines could not be written]", "fourth"]
