@@ -1,11 +1,12 @@
 """Is the database migrated? And the migration itself, behind `tidal db migrate`.
 
-`require_schema(engine)` at the start of every service; `upgrade(url)` is safe to run from two processes at once
-(the environment of the migrations takes an advisory lock).
+`wait_for_schema(engine, stop)` at the start of the health process and of a training worker; `upgrade(url)` is safe to
+run from two processes at once (the environment of the migrations takes an advisory lock).
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +15,16 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import URL, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import PROJECT_ROOT
 from common.db.engine import database_url
 from common.errors import UnavailableError
+from common.logging import get_logger
+
+RETRY_SECONDS = 2.0
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,21 @@ def require_schema(engine: Engine) -> None:
     status = schema_status(engine)
     if status.state != "current":
         raise UnavailableError(status.message, code="database_not_migrated")
+
+
+def wait_for_schema(engine: Engine, stop: threading.Event) -> bool:
+    """Wait for the database to answer; False when told to stop first. Raises UnavailableError when not current."""
+    told = False
+    while not stop.is_set():
+        try:
+            require_schema(engine)
+            return True
+        except SQLAlchemyError as error:
+            if not told:
+                log.warning("waiting for the database", error=str(error))
+            told = True
+        stop.wait(RETRY_SECONDS)
+    return False
 
 
 def upgrade(url: str | SecretStr | URL, revision: str = "head") -> None:

@@ -12,17 +12,14 @@ import threading
 from types import FrameType
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import Settings, get_settings
-from common.db import make_engine, require_schema
+from common.db import make_engine, wait_for_schema
 from common.errors import TidalError
 from common.jobs.publisher import RedisPublisher
 from common.logging import configure, get_logger
 from services.health.outbox_relay import OutboxRelay
 from services.health.sweeper import Sweeper
-
-RETRY_SECONDS = 2.0
 
 log = get_logger(__name__)
 
@@ -41,7 +38,7 @@ def main() -> int:
         signal.signal(number, on_signal)
     engine = make_engine(settings.database_url, application_name="tidal-health", pool_size=3, max_overflow=2)
     try:
-        if not _wait_for_schema(engine, stop):
+        if not wait_for_schema(engine, stop):
             return 0
         _run(engine, settings, stop)
     except TidalError as error:
@@ -66,21 +63,6 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
         thread.join(timeout=10)
         for publisher in publishers:
             publisher.close()
-
-
-def _wait_for_schema(engine: Engine, stop: threading.Event) -> bool:
-    """Wait for the database to answer; False when told to stop first. Raises UnavailableError when not migrated."""
-    told = False
-    while not stop.is_set():
-        try:
-            require_schema(engine)
-            return True
-        except SQLAlchemyError as error:
-            if not told:
-                log.warning("waiting for the database", error=str(error))
-            told = True
-        stop.wait(RETRY_SECONDS)
-    return False
 
 
 if __name__ == "__main__":

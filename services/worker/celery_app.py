@@ -1,6 +1,7 @@
 """The Celery app of the training worker: `celery -A services.worker.celery_app worker`, started by `services.worker`.
 
-Signals of Celery lead to the worker: `worker_shutting_down` drains, `worker_shutdown` closes. With the threads pool
+Signals of Celery lead to the worker: `worker_init` refuses a database with another schema before anything is
+consumed, `worker_shutting_down` drains, `worker_shutdown` closes. With the threads pool
 the drain begins at once while the task runs on; with prefork it would not. Leaves out: the settings
 (`common.jobs.celery_settings`) and the tasks (`services.worker.tasks`).
 """
@@ -8,14 +9,19 @@ the drain begins at once while the task runs on; with prefork it would not. Leav
 from __future__ import annotations
 
 from functools import lru_cache
+from threading import Event
 from typing import Any
 
 from celery import signals
 
 from common.config import get_settings
+from common.db import make_engine, wait_for_schema
+from common.errors import UnavailableError
 from common.jobs.celery_settings import TRAINING_QUEUE, make_app
-from common.logging import configure
+from common.logging import configure, get_logger
 from services.worker.worker import Worker
+
+log = get_logger(__name__)
 
 app = make_app("tidal-worker", get_settings().redis_url)
 app.conf.include = ["services.worker.tasks"]
@@ -31,6 +37,19 @@ def _log_our_way(**_: Any) -> None:
     configure("worker")
 
 
+def _check_schema(**_: Any) -> None:
+    configure("worker")
+    engine = make_engine(get_settings().database_url, application_name="tidal-worker")
+    try:
+        wait_for_schema(engine, Event())
+    except UnavailableError as error:
+        log.error(error.message)
+        # Celery only logs an exception of a signal's receiver.
+        raise SystemExit(1) from None
+    finally:
+        engine.dispose()
+
+
 def _appear(**_: Any) -> None:
     worker()
 
@@ -44,6 +63,7 @@ def _close(**_: Any) -> None:
 
 
 signals.setup_logging.connect(_log_our_way, weak=False)
+signals.worker_init.connect(_check_schema, weak=False)
 signals.worker_ready.connect(_appear, weak=False)
 signals.worker_shutting_down.connect(_drain, weak=False)
 signals.worker_shutdown.connect(_close, weak=False)
