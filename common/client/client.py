@@ -11,6 +11,7 @@ Leaves out: downloads, uploads, analyses.
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -25,7 +26,9 @@ from common.client.models import (
     Generation,
     Job,
     JobEvent,
+    JobEventPage,
     JobPage,
+    LogLine,
     LogPage,
     Metrics,
     Reply,
@@ -115,13 +118,30 @@ class Client:
         return self._post(Job, f"/api/jobs/{job_id}/cancel", None)
 
     def job_events(self, job_id: str) -> list[JobEvent]:
-        """The newest page of what happened to a job, in order."""
-        events = self._request("GET", f"/api/jobs/{job_id}/events").json()["events"]
-        return [JobEvent.model_validate(event) for event in events]
+        """Everything that happened to a job, in order."""
+        found: list[JobEvent] = []
+        cursor: str | None = None
+        while True:
+            page = self._get(JobEventPage, f"/api/jobs/{job_id}/events", limit=1000, cursor=cursor)
+            found += page.events
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
 
     def job_logs(self, job_id: str, *, cursor: str | None = None) -> LogPage:
         """A page of its log after `cursor`."""
         return self._get(LogPage, f"/api/jobs/{job_id}/logs", cursor=cursor)
+
+    def last_log_lines(self, job_id: str, count: int) -> list[LogLine]:
+        """The newest `count` lines of its log; reads all of it."""
+        last: deque[LogLine] = deque(maxlen=count)
+        cursor: str | None = None
+        while True:
+            page = self._get(LogPage, f"/api/jobs/{job_id}/logs", limit=5000, cursor=cursor)
+            last.extend(page.lines)
+            cursor = page.next_cursor
+            if page.complete or cursor is None:
+                return list(last)
 
     def experiments(self, *, limit: int = 20) -> list[Experiment]:
         """The newest experiments."""

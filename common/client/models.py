@@ -86,6 +86,13 @@ class JobEvent(Reply):
     at: datetime
 
 
+class JobEventPage(Reply):
+    """Changes of a job, oldest first."""
+
+    events: list[JobEvent]
+    next_cursor: str | None = None
+
+
 class LogLine(Reply):
     """One line a trainer printed."""
 

@@ -163,7 +163,7 @@ def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **
         return ended
     reason = f"{ended.error.code}: {ended.error.message or ''}" if ended.error else f"it is {ended.status}"
     try:
-        tail = [line.text for line in client.job_logs(job.id).lines][-LOG_LINES:]
+        tail = [line.text for line in client.last_log_lines(job.id, LOG_LINES)]
     except TidalError:
         tail = []
     log = "\n".join(f"  {line}" for line in tail)

@@ -73,6 +73,30 @@ def test_pages_of_jobs_are_put_together() -> None:
         assert [job.id for job in api.jobs(limit=1)] == ["job_1"]
 
 
+def test_the_history_of_a_job_is_whole_however_long_it_is() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        first = int(request.url.params.get("cursor") or 0)
+        events = [
+            {"id": number, "attempt": 1, "event": "checkpoint", "actor": "worker", "at": "2026-01-31T12:00:00Z"}
+            for number in range(first + 1, min(first + 3, 7) + 1)
+        ]
+        return httpx.Response(200, json={"events": events, "nextCursor": str(first + 3) if first + 3 < 7 else None})
+
+    with client(answer) as api:
+        assert [event.id for event in api.job_events("job_1")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_last_lines_of_a_log_are_those_of_its_last_page() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        second = request.url.params.get("cursor") == "1-9-2"
+        lines = [{"attempt": 1, "line": n, "text": f"line {n}"} for n in ((3,) if second else (1, 2))]
+        cursor = "1-14-3" if second else "1-9-2"
+        return httpx.Response(200, json={"lines": lines, "nextCursor": cursor, "complete": second})
+
+    with client(answer) as api:
+        assert [line.text for line in api.last_log_lines("job_1", 2)] == ["line 2", "line 3"]
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
