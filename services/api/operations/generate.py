@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -109,9 +110,10 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
                 if event.name == keys.EVENT_ERROR:
                     finished = True
                     raise _engine_error(event.data)
+                # Before the yield: whoever has the whole reply asks for no further event.
+                finished = event.name == keys.EVENT_DONE
                 yield event
-                if event.name == keys.EVENT_DONE:
-                    finished = True
+                if finished:
                     return
     finally:
         if not finished:
@@ -120,9 +122,10 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
 
 async def whole(context: Context, request: GenerationRequest, gone: Gone) -> GenerateReply:
     """The finished reply."""
-    async for event in events(context, request, gone):
-        if event.name == keys.EVENT_DONE:
-            return GenerateReply.model_validate_json(event.data)
+    async with aclosing(events(context, request, gone)) as following:
+        async for event in following:
+            if event.name == keys.EVENT_DONE:
+                return GenerateReply.model_validate_json(event.data)
     raise UnavailableError("the generator ended without an answer; try again")
 
 

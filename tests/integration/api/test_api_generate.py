@@ -128,6 +128,15 @@ def test_a_stream_is_tokens_and_then_the_whole_reply(api: Api, engine: Engine, c
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_generation_that_was_finished_is_not_marked_as_cancelled(
+    api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
+) -> None:
+    assert api.admin.post("/api/generate", json={"checkpoint": checkpoint, "stream": stream}).status_code == 200
+    api.admin.get("/healthz")  # the clean-up of the first request is done by the time a second one is answered
+    assert not list(redis_client.scan_iter("tidal:generate:cancelled:*"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_an_error_of_the_engine_is_a_problem(api: Api, engine: Engine, checkpoint: str, stream: bool) -> None:
     error = {"code": "invalid_checkpoint", "message": "weights are damaged", "status": 422}
     engine.answer = lambda engine, request: engine.event(request.id, "error", error)
