@@ -23,9 +23,13 @@ from common.jobs.status import (
     Signal,
     Writer,
     allowed_signals,
-    signal_allowed,
     wish_after,
 )
+
+
+def possible_signals(job: Job) -> frozenset[Signal]:
+    """The signals `job` takes as it is now, for buttons and messages; each may still be milder than a present wish."""
+    return allowed_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
 def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
@@ -35,13 +39,15 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     """
     job = lock(session, job_id)
     status = JobStatus(job.status)
-    if not signal_allowed(status, signal):
-        possible = ", ".join(sorted(allowed_signals(status))) or "no signal"
-        raise _conflict(job, f"job {job_id} is {status} and takes {possible}, not {signal}")
-    if signal in (Signal.PAUSE, Signal.COMPLETE) and job.type not in RESUMABLE:
-        raise _conflict(job, f"{job.type} job {job_id} keeps no checkpoint and takes stop only, not {signal}")
-    if status in (JobStatus.PENDING, JobStatus.PAUSED):
-        return _cancel(session, job) if signal is Signal.STOP else _resume(session, job)
+    possible = possible_signals(job)
+    if signal not in possible:
+        kind = "" if job.type in RESUMABLE else f" ({job.type}, which keeps no checkpoint)"
+        names = ", ".join(sorted(possible)) or "no signal"
+        raise _conflict(job, f"job {job_id}{kind} is {status} and takes {names}, not {signal}")
+    if status in (JobStatus.PENDING, JobStatus.PAUSED) and signal is Signal.STOP:
+        return _cancel(session, job)
+    if status is JobStatus.PAUSED:
+        return _resume(session, job)
     present = DesiredState(job.desired_state)
     wish = wish_after(present, signal)
     if wish is None:

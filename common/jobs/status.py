@@ -137,14 +137,16 @@ def may_move(source: JobStatus, target: JobStatus, writer: Writer) -> bool:
     return writer in TRANSITIONS.get((source, target), frozenset())
 
 
-def signal_allowed(status: JobStatus, signal: Signal) -> bool:
-    """Whether a job in `status` takes `signal` at all; everything else is answered with 409."""
-    return signal in _SIGNALS.get(status, frozenset())
+def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool) -> frozenset[Signal]:
+    """The signals a job in `status` under the wish `desired` takes; everything else is answered with 409.
 
-
-def allowed_signals(status: JobStatus) -> frozenset[Signal]:
-    """The signals a job in `status` takes, for messages and buttons."""
-    return _SIGNALS.get(status, frozenset())
+    A job that keeps no checkpoint (not `resumable`) takes stop only. A pending job takes resume while
+    the wish is pause: it left a worker before it had a checkpoint to pause at, and would pause at its first safe point.
+    """
+    signals = _SIGNALS.get(status, frozenset())
+    if status is S.PENDING and desired is DesiredState.PAUSE:
+        signals |= {Signal.RESUME}
+    return signals if resumable else signals & {Signal.STOP}
 
 
 def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:

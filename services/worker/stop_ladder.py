@@ -1,6 +1,7 @@
 """From a wish to its end: ask, wait, SIGTERM, wait, SIGKILL.
 
     pause, stop   ask · stop grace · SIGTERM · kill grace · SIGKILL
+                  (a pause: from the first step on; before it there is nothing to keep but the preparation itself)
     cancel        ask · stop grace · SIGKILL
     drain         ask · drain time · SIGKILL
     complete      ask only: evaluation and final files take as long as they take
@@ -32,19 +33,26 @@ class StopLadder:
         self._stop_grace, self._kill_grace, self._drain_grace = stop_grace, kill_grace, drain_grace
         self.request: Request | None = None
         self._asked = True
+        self._timed = False
         self._terminate_at: float | None = None
         self._kill_at: float | None = None
 
-    def want(self, request: Request, now: float, *, cancel: bool = False) -> None:
-        """A wish was heard. A milder one than the present is ignored; a repeated one moves no deadline later."""
+    def want(self, request: Request, now: float, *, cancel: bool = False, stepping: bool = True) -> None:
+        """A wish was heard. A milder one than the present is ignored; a repeated one moves no deadline later.
+
+        `stepping`: the child has come to its first step; until then a pause is asked for and has no deadline. Repeat
+        the wish for as long as it stands.
+        """
         if self.request is None or _SEVERITY[request] > _SEVERITY[self.request]:
             self.request = request
-            self._asked = False
-            self._terminate_at = now + self._stop_grace if request in ("pause", "stop") else None
+            self._asked = self._timed = False
+            self._terminate_at = None
             if request == "complete":
                 self._kill_at = None
-            elif request in ("pause", "stop"):
-                self._kill_at = self._sooner(now + self._stop_grace + self._kill_grace)
+        if request == self.request and not self._timed and (request == "stop" or (request == "pause" and stepping)):
+            self._timed = True
+            self._terminate_at = now + self._stop_grace
+            self._kill_at = self._sooner(now + self._stop_grace + self._kill_grace)
         if request == "drain":
             self._kill_at = self._sooner(now + self._drain_grace)
         if cancel and self._terminate_at is not None:

@@ -42,6 +42,8 @@ EXIT_SECONDS = 5.0
 TEARDOWN_SECONDS = 15.0
 """The same after `finished`: everything is on disk, torch may take a while to leave."""
 
+_BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
+
 
 class Supervisor:
     """Runs one claimed job. `drain` is set when the worker has to leave."""
@@ -211,7 +213,7 @@ class Supervisor:
                     if self._reports.status is not JobStatus.STOPPING:
                         self._reports.move(JobStatus.STOPPING)
                 case DesiredState.PAUSE:
-                    self._ladder.want("pause", now)
+                    self._ladder.want("pause", now, stepping=self._reports.status not in _BEFORE_STEPS)
                 case DesiredState.COMPLETE:
                     self._ladder.want("complete", now)
                 case DesiredState.RUN:

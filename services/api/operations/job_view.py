@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from common.db import Job
 from common.jobs.documents import job_document
-from common.jobs.status import JobStatus, Signal, signal_allowed
+from common.jobs.signals import possible_signals
+from common.jobs.status import Signal
 from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
 
 
@@ -21,7 +22,8 @@ def error_of(job: Job) -> JobError | None:
 
 def job_reply(job: Job, queue_position: int | None = None) -> JobReply:
     """Everything but the payload."""
-    signals = [signal for signal in Signal if signal_allowed(JobStatus(job.status), signal)]
+    possible = possible_signals(job)
+    signals = [signal for signal in Signal if signal in possible]
     return JobReply.model_validate({**job_document(job), "queuePosition": queue_position, "signals": signals})
 
 

@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from common.db import Outbox
 from common.errors import ConflictError, NotFoundError
-from common.jobs.queue import register_checkpoint, transition
+from common.jobs.queue import register_checkpoint, release, transition
 from common.jobs.reaper import mark_stale
-from common.jobs.signals import cancel, request_signal
+from common.jobs.signals import cancel, possible_signals, request_signal
 from common.jobs.status import JobStatus, Signal
 from tests.integration.jobs.desk import Desk
 
@@ -113,10 +113,25 @@ def test_cancel_of_an_ended_job_is_a_conflict(desk: Desk, status: JobStatus) -> 
         desk.do(cancel, job_id)
 
 
+def test_a_pause_that_found_no_checkpoint_stays_the_wish_and_can_be_taken_back(desk: Desk) -> None:
+    job_id = desk.bring(S.STARTING)
+    desk.do(request_signal, job_id, Signal.PAUSE)
+    assert desk.do(release, job_id, 1) == S.PENDING
+    assert desk.job(job_id).desired_state == "pause"
+    job = desk.claim()
+    assert job is not None and job.desired_state == "pause", "it pauses at the first safe point of the next attempt"
+    assert desk.do(release, job_id, 2) == S.PENDING
+    assert possible_signals(desk.job(job_id)) == {Signal.RESUME, Signal.STOP}
+    desk.do(request_signal, job_id, Signal.RESUME)
+    assert (desk.status(job_id), desk.job(job_id).desired_state) == ("pending", "run")
+    assert possible_signals(desk.job(job_id)) == {Signal.STOP}
+
+
 def test_a_job_without_checkpoints_takes_stop_only(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING, "evaluation")
-    for signal in (Signal.PAUSE, Signal.COMPLETE):
-        with pytest.raises(ConflictError, match="takes stop only"):
+    assert possible_signals(desk.job(job_id)) == {Signal.STOP}
+    for signal in (Signal.PAUSE, Signal.COMPLETE, Signal.RESUME):
+        with pytest.raises(ConflictError, match="keeps no checkpoint"):
             desk.do(request_signal, job_id, signal)
     assert desk.do(request_signal, job_id, Signal.STOP).desired_state == "stop"
 

@@ -1,9 +1,9 @@
 """A trainer without torch for the tests of the supervisor: counts steps, writes them down, keeps to the protocol.
 
 Each step appends {"job", "attempt", "step", "time"} to `steps.jsonl` in the experiment's folder. TIDAL_FAKE_TRAINER
-(JSON) chooses what it does: `steps`, `step_seconds`, `every` (steps between checkpoints), `ending` at step `at`:
-"exit:<status>", "signal:<number>", "fail:<kind>", "hang", and `deaf` (ignores wishes and SIGTERM). `until_attempt`
-limits the ending to the first attempts.
+(JSON) chooses what it does: `prepare_seconds` (before the first step of a job without checkpoint), `steps`,
+`step_seconds`, `every` (steps between checkpoints), `ending` at step `at`: "exit:<status>", "signal:<number>",
+"fail:<kind>", "hang", and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class FakeTrainer:
 
     def __init__(self) -> None:
         self.plan: dict[str, Any] = {
+            "prepare_seconds": 0.0,
             "steps": 20,
             "step_seconds": 0.02,
             "every": 5,
@@ -75,6 +76,8 @@ class FakeTrainer:
         step = self.newest_checkpoint()
         if step:
             self.channel.send(Event(name="resumed", details={"step": step}))
+        else:
+            time.sleep(self.plan["prepare_seconds"])
         self.channel.send(Running())
         self.channel.send(Phase(name="training"))
         with (self.folder / "steps.jsonl").open("a", buffering=1) as steps:

@@ -82,6 +82,16 @@ def test_pause_frees_the_slot_and_resume_goes_on_at_the_next_step(fleet: Fleet) 
     fleet.wait_status(job_id, "cancelled")
 
 
+def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(fleet: Fleet) -> None:
+    job_id = fleet.submit()
+    fleet.worker(plan={**LONG, "prepare_seconds": 2.0}, TIDAL_STOP_GRACE_SECONDS="0.4", TIDAL_KILL_GRACE_SECONDS="0.4")
+    fleet.wait_status(job_id, "starting")
+    fleet.signal(job_id, "pause")
+    job = fleet.wait_status(job_id, ("paused", "pending"))
+    assert (job.status, job.attempt) == ("paused", 1)
+    assert not {"sigterm_sent", "sigkill_sent"} & set(fleet.event_names(job_id))
+
+
 def test_cancel_ends_a_trainer_that_hears_nothing_at_the_end_of_the_grace(fleet: Fleet) -> None:
     job_id = fleet.submit()
     fleet.worker(plan={**LONG, "deaf": True})

@@ -33,6 +33,26 @@ def test_stop_and_pause_ask_then_terminate_then_kill() -> None:
         assert actions(ladder, 500) == [(0, Action.ASK), (60, Action.TERMINATE), (90, Action.KILL)]
 
 
+def test_a_pause_has_no_deadline_before_the_first_step() -> None:
+    ladder = make()
+    found = []
+    for now in range(1000):
+        ladder.want("pause", float(now), stepping=now >= 500)
+        action = ladder.step(float(now))
+        if action is not None:
+            found.append((now, action))
+        if action is Action.KILL:
+            break
+    assert found == [(0, Action.ASK), (560, Action.TERMINATE), (590, Action.KILL)]
+
+
+def test_a_stop_during_the_preparation_has_its_deadlines() -> None:
+    ladder = make()
+    ladder.want("pause", 0, stepping=False)
+    ladder.want("stop", 10, stepping=False)
+    assert actions(ladder, 500, 10) == [(10, Action.ASK), (70, Action.TERMINATE), (100, Action.KILL)]
+
+
 def test_cancel_kills_at_the_end_of_the_grace() -> None:
     ladder = make()
     ladder.want("stop", 0, cancel=True)
