@@ -46,12 +46,17 @@ TAGS = [
 
 
 class Api(FastAPI):
-    """A FastAPI whose document knows the shape of an error."""
+    """A FastAPI whose document knows the shape of an error, and which operations work without a token."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
         document = super().openapi()
         document["components"]["schemas"].update(problem_schemas())
+        closed = self.state.context.settings.require_auth_for_reads
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if "security" in operation and (path == "/api/generate" or (method == "get" and not closed)):
+                    operation["security"] = [{}, {"token": []}]
         return document
 
 

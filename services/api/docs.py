@@ -6,23 +6,34 @@ Leaves out: trying requests from the page; every entry carries its `curl` line i
 
 from __future__ import annotations
 
+import inspect
 import json
 from html import escape
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from markdown_it import MarkdownIt
+from starlette.responses import HTMLResponse, RedirectResponse
 
 router = APIRouter(include_in_schema=False)
+_MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8885;--soft:#8882}
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 code,pre{font:13px/1.45 ui-monospace,monospace}pre{background:var(--soft);padding:.7rem;overflow:auto;border-radius:6px}
 details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0;padding:.4rem .8rem}summary{cursor:pointer}
-.m{display:inline-block;min-width:4.2rem;font-weight:700}table{border-collapse:collapse;width:100%}
+.t{border:1px solid var(--line);border-radius:6px;padding:0 .4rem;font-size:.75rem}
+.m{display:inline-block;min-width:4.2rem;font-weight:700}
+table{border-collapse:collapse;width:100%}
 td,th{border-top:1px solid var(--line);padding:.25rem .5rem;text-align:left;vertical-align:top}
 """
+
+
+@router.get("/")
+def home(request: Request) -> RedirectResponse:
+    """Who opens the address in a browser finds the reference."""
+    return RedirectResponse(str(request.scope.get("root_path", "")) + "/docs")
 
 
 @router.get("/docs")
@@ -58,10 +69,10 @@ def render(document: dict[str, Any], root: str = "") -> str:
 
 
 def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
-    secured = " 🔒" if operation.get("security") else ""
+    secured = "<span class=t>token</span> " if needs_token(operation) else ""
     out = [
-        f"<details><summary><span class=m>{method.upper()}</span> <code>{escape(path)}</code>{secured} ",
-        f"{escape(operation.get('summary', ''))}</summary>{_prose(operation.get('description', ''))}",
+        f"<details><summary><span class=m>{method.upper()}</span> <code>{escape(path)}</code> ",
+        f"{secured}{escape(operation.get('summary', ''))}</summary>{_prose(operation.get('description', ''))}",
     ]
     parameters = operation.get("parameters", [])
     if parameters:
@@ -84,6 +95,12 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
         out.append(f"<li><b>{status}</b> {escape(response.get('description', ''))} {_link(content.get('schema', {}))}")
     out.append("</ul></details>")
     return "".join(out)
+
+
+def needs_token(operation: dict[str, Any]) -> bool:
+    """Whether the operation always needs one: `{}` among the alternatives means that it is open by default."""
+    alternatives = operation.get("security", [])
+    return bool(alternatives) and {} not in alternatives
 
 
 def _example(body: dict[str, Any], schemas: dict[str, Any]) -> Any:
@@ -131,12 +148,5 @@ def _link(schema: dict[str, Any]) -> str:
 
 
 def _prose(text: str) -> str:
-    """Paragraphs and list items of a docstring; no further markup."""
-    blocks = []
-    for block in text.strip().split("\n\n"):
-        if block.lstrip().startswith("* "):
-            items = " ".join(line.strip() for line in block.splitlines()).split("* ")[1:]
-            blocks.append("<ul>" + "".join(f"<li>{escape(item.strip())}" for item in items) + "</ul>")
-        elif block.strip():
-            blocks.append(f"<p>{escape(' '.join(block.split()))}</p>")
-    return "".join(blocks)
+    """A docstring's Markdown as HTML; raw HTML in it stays text."""
+    return str(_MARKDOWN.render(inspect.cleandoc(text)))

@@ -1,0 +1,28 @@
+"""The reference page shows prose as prose and says which operations need a token."""
+
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+
+from common.config import Settings
+from services.api.app import create_app
+
+
+def test_the_page_is_readable_without_script_or_other_hosts() -> None:
+    client = TestClient(create_app(Settings(), "secret"))
+    reply = client.get("/")  # leads to the page
+    assert reply.status_code == 200 and reply.url.path == "/docs"
+    assert "<strong>Submit</strong>" in reply.text and "**" not in reply.text
+    assert "<script" not in reply.text and "src=" not in reply.text
+
+
+def test_the_document_says_what_works_without_a_token() -> None:
+    paths = TestClient(create_app(Settings(), "secret")).get("/openapi.json").json()["paths"]
+    assert paths["/api/jobs"]["get"]["security"] == [{}, {"token": []}]
+    assert paths["/api/generate"]["post"]["security"] == [{}, {"token": []}]
+    assert paths["/api/jobs"]["post"]["security"] == [{"token": []}]
+
+
+def test_closed_reads_need_a_token_in_the_document_too() -> None:
+    client = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"))
+    assert client.get("/openapi.json").json()["paths"]["/api/jobs"]["get"]["security"] == [{"token": []}]
