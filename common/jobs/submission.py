@@ -115,7 +115,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     ConflictError (`wait=False` and the type is at its limit, or the parent still lives). The caller commits.
     """
     if new.idempotency_key is not None:
-        known = _submitted_before(session, new.idempotency_key, new.digest())
+        known = submitted_before(session, new.idempotency_key, new.digest())
         if known is not None:
             return known
     payload = new.checked_payload
@@ -173,7 +173,11 @@ def _job_type(value: str) -> JobType:
         raise InvalidInputError(f"type {value!r} is not one of {', '.join(JobType)}") from None
 
 
-def _submitted_before(session: Session, key: str, digest: str) -> Job | None:
+def submitted_before(session: Session, key: str, digest: str) -> Job | None:
+    """The job that `key` made in the last 24 h, None without one; others with this key wait until the caller commits.
+
+    Raises InvalidInputError when the job was made from a body of another digest (`NewJob.body_hash`).
+    """
     lock_idempotency_key(session, key)
     fresh = Job.created_at >= now_minus(IDEMPOTENCY_SECONDS)
     found = session.execute(select(Job, fresh).where(Job.idempotency_key == key)).one_or_none()

@@ -84,7 +84,7 @@ def new_job(
         parent_id=parent.id if parent is not None else None,
         wait=request.queue,
         idempotency_key=idempotency_key,
-        body_hash=_body_hash(request) if idempotency_key is not None else None,
+        body_hash=body_hash(request) if idempotency_key is not None else None,
     )
 
 
@@ -206,7 +206,7 @@ def _invalid(field: str, message: str) -> InvalidInputError:
     return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
-def _body_hash(request: JobRequest) -> str:
+def body_hash(request: JobRequest) -> str:
     """Equal for bodies that mean the same, whatever their spacing and order."""
     body = request.model_dump(mode="json", exclude_unset=True)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from common.errors import InvalidInputError
@@ -13,6 +12,7 @@ from common.jobs.payloads import JobType
 from common.jobs.queue import submit
 from common.jobs.signals import cancel, request_signal
 from common.jobs.status import TERMINAL, JobStatus
+from common.jobs.submission import submitted_before
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
 from services.api.operations import jobs, logs, submission
@@ -66,10 +66,14 @@ def create(
             response.status_code = 200
             return jobs.predict(session, context.settings, new)
     with context.sessions.begin() as session:
-        new = submission.new_job(session, checker, body, idempotency_key=idempotency_key)
-        job = submit(session, new, context.settings)
-        if job.created_at != session.scalar(select(func.now())):
+        # The key first: a repeat gets its job even when the files it named have changed since.
+        known = idempotency_key and submitted_before(session, idempotency_key, submission.body_hash(body))
+        if known:
             response.headers["Idempotency-Replayed"] = "true"
+            job = known
+        else:
+            new = submission.new_job(session, checker, body, idempotency_key=idempotency_key)
+            job = submit(session, new, context.settings)
         created = jobs.detail(session, job)
     context.outbox.wake()
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/jobs/{created.id}"

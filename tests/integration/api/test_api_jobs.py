@@ -115,6 +115,17 @@ def test_a_repeated_key_is_the_same_job(api: Api) -> None:
     assert len(api.http.get("/api/jobs").json()["jobs"]) == 1
 
 
+def test_a_repeat_is_recognised_even_when_its_files_are_gone(api: Api) -> None:
+    (api.experiment_folder("exp-1") / "model.safetensors").write_bytes(b"x")
+    body = {"type": "evaluation", "checkpoint": "exp-1/final"}
+    first = api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-1"})
+    (api.experiment_folder("exp-1") / "model.safetensors").unlink()
+    again = api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-1"})
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json()["id"] == first.json()["id"]
+    assert api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-2"}).status_code == 422
+
+
 def test_one_key_from_many_clients_at_once_is_one_job(api: Api) -> None:
     body = {"type": "lm-training", "config": TINY_CONFIG}
 
