@@ -32,7 +32,10 @@ log = get_logger(__name__)
 
 
 class Publisher(Protocol):
-    """Where the messages go. Each method raises UnavailableError when Redis is away."""
+    """Where the messages go. Each method raises UnavailableError when Redis is away.
+
+    Anything else that they raise is a fault of the one message.
+    """
 
     def ring(self, queue: str) -> None:
         """Wake one worker of `queue`."""
@@ -73,7 +76,9 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
 
     With `wait` it waits for the other one instead, and then sees what that one could not see yet.
 
-    Raises UnavailableError when Redis is away; what went out before is marked, the rest stays for the next pass.
+    Raises UnavailableError when Redis is away; what went out before is marked, the rest stays for the next pass. A row
+    that cannot be published is logged and marked like the others, so that those behind it go out; streams are told
+    again with the next change of its job.
     The transaction stays open while Redis is written: its lock keeps the order, and the client's timeouts bound it.
     """
     trouble: UnavailableError | None = None
@@ -90,6 +95,8 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
             except UnavailableError as error:
                 trouble = error
                 break
+            except Exception:
+                log.exception("outbox row cannot be published and is left out", row=row.id, kind=row.kind)
             published.append(row.id)
         if published:
             session.execute(update(Outbox).where(Outbox.id.in_(published)).values(published_at=func.now()))

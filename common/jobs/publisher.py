@@ -1,7 +1,8 @@
 """Publishing to Redis: doorbells as Celery messages, job-updates into the streams, wishes on their channel.
 
 Celery is used as a producer only (no worker, no result backend). Every call has a timeout of a few seconds and
-raises UnavailableError when Redis does not answer. One publisher per thread: it owns its connections.
+raises UnavailableError when Redis does not answer, ValueError for a message that Redis will never take. One publisher
+per thread: it owns its connections.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import redis
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import KombuError, OperationalError, SerializationError
 from pydantic import SecretStr
 
 from common.errors import UnavailableError
@@ -107,5 +108,9 @@ class RedisPublisher:
 def _redis_errors() -> Iterator[None]:
     try:
         yield
+    except (redis.DataError, SerializationError) as error:
+        raise ValueError(f"the message has no form for Redis: {error}") from error
     except (redis.RedisError, KombuError, OperationalError, OSError) as error:
+        if isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error):
+            raise ValueError(f"the key of the message is taken by something else: {error}") from error
         raise UnavailableError(f"Redis does not answer: {error}") from error

@@ -117,6 +117,20 @@ def test_what_failed_in_the_middle_is_published_later_and_once(desk: Desk, engin
     assert len(publisher.bells) == 5
 
 
+def test_a_row_that_cannot_be_published_does_not_keep_back_those_behind_it(
+    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+) -> None:
+    first, second, third = desk.submit(), desk.submit(), desk.submit()
+    desk.sql("UPDATE outbox SET payload = '{}' WHERE job_id = :id", id=first)
+    redis_client.set(keys.job_stream(second), "no stream")
+    publisher = RedisPublisher(redis_url)
+    assert relay(engine, publisher) == 6
+    assert publisher.waiting("training") == 3
+    publisher.close()
+    assert [document["id"] for document in documents(redis_client, keys.job_stream(third))] == [third]
+    assert desk.do(waiting)[0] == 0
+
+
 def test_redis_away_does_not_hurt_the_request(desk: Desk, engine: Engine) -> None:
     publisher = RedisPublisher(f"redis://127.0.0.1:{free_port()}/0", timeout=1)
     desk.submit()
