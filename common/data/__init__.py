@@ -5,6 +5,7 @@ Works without a network: the tokeniser's files come with a package, and `builtin
 
 from common.data.corpus import Corpus, open_corpus
 from common.data.loader import ChunkLoader
+from common.data.places import require_inside, seen_from_here
 from common.data.prompts import PromptPool, document_prompts
 from common.data.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
 
@@ -17,4 +18,6 @@ __all__ = [
     "document_prompts",
     "load_tokenizer",
     "open_corpus",
+    "require_inside",
+    "seen_from_here",
 ]

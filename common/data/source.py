@@ -1,6 +1,7 @@
 """Where documents come from: the built-in stories, a .txt, .jsonl or .parquet file, a data set on the hub.
 
-A source streams its documents one by one and names its content by a digest. Leaves out tokens (`token_cache`).
+A source streams its documents one by one and names its content by a digest. Leaves out where files may lie
+(`places`) and tokens (`token_cache`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from typing import Any, Protocol
 
 from common.config.lm import DataConfig
 from common.data import stories
+from common.data.places import BUILTIN_STORIES, SUFFIXES, check_hub_name, is_file_name, locate
 from common.data.tokenizer import END_OF_TEXT
 from common.errors import DataError
 
-BUILTIN_STORIES = "builtin:stories"
-SUFFIXES = (".txt", ".jsonl", ".parquet")
 BLOCK_CHARACTERS = 1 << 20
 LONGEST_DOCUMENT = 1 << 22
 """Characters; a longer document goes on as a new one, so that memory stays bounded."""
@@ -199,7 +199,7 @@ def hub_splits(name: str) -> list[str]:
 
 
 def training_source(config: DataConfig, data_dir: Path) -> Source:
-    """The source that a configuration names. DataError when it is a file that does not exist."""
+    """The source that a configuration names. DataError for a file that does not exist and for a name of no form."""
     if config.source.startswith("builtin:"):
         if config.source != BUILTIN_STORIES:
             raise DataError(f"{config.source}: there is only {BUILTIN_STORIES}")
@@ -208,6 +208,7 @@ def training_source(config: DataConfig, data_dir: Path) -> Source:
         return StoriesSource()
     if is_file_name(config.source):
         return FileSource(locate(config.source, data_dir), config.text_field)
+    check_hub_name(config.source)
     return HubSource(config.source, "train", config.text_field)
 
 
@@ -220,33 +221,12 @@ def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
         if named is not None:
             raise DataError(f"data.validation_source {named}: expected a file ({', '.join(SUFFIXES)})")
         return None
+    check_hub_name(config.source)
     splits = hub_splits(config.source)
     if named is not None and named not in splits:
         raise DataError(f"{config.source} has no split '{named}' (it has {', '.join(splits)})")
     chosen = named or next((split for split in ("validation", "valid", "test") if split in splits), None)
     return HubSource(config.source, chosen, config.text_field) if chosen else None
-
-
-def is_file_name(source: str) -> bool:
-    """Whether a source is a path, told by its suffix or by being absolute or relative to a folder."""
-    return source.lower().endswith(SUFFIXES) or source.startswith(("/", "./", "../", "~"))
-
-
-def is_hub_name(source: str) -> bool:
-    """Whether a source is a data set on the hub."""
-    return not source.startswith("builtin:") and not is_file_name(source)
-
-
-def locate(source: str, data_dir: Path) -> Path:
-    """The file, looked up below `data_dir` and then in the working directory. DataError when it is in neither."""
-    path = Path(source).expanduser()
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{source}: a local corpus is a file with suffix {', '.join(SUFFIXES)}")
-    candidates = [path] if path.is_absolute() else [data_dir / path, path]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
-    raise DataError(f"no such corpus: {' nor '.join(str(candidate.absolute()) for candidate in candidates)}")
 
 
 def first_documents(source: Source, limit: int | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.artifacts import ArtifactStore
+from common.config import DataConfig
 from common.jobs.child_protocol import ChildJob
 from common.jobs.payloads import Ablation, Evaluation, LmTraining, RlTraining
 from common.training.hooks import Outcome, TrainingHooks
@@ -36,6 +37,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     from services.trainer import language_model
 
     payload = LmTraining.model_validate(job.payload)
+    _require_inside(payload.config.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     initial = paths.initial_checkpoint or payload.initial_checkpoint
     experiments.describe_lm(directory, payload.config, source_checkpoint=initial)
@@ -53,6 +55,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     from services.trainer import controller
 
     payload = RlTraining.model_validate(job.payload)
+    _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
     experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.checkpoint)
@@ -73,6 +76,7 @@ def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     from services.trainer import language_model
 
     payload = Evaluation.model_validate(job.payload)
+    _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     model_path = paths.store.resolve(payload.checkpoint)
     experiments.describe_other(directory, "lm", source_checkpoint=payload.checkpoint)
@@ -86,12 +90,19 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     from services.trainer import controller
 
     payload = Ablation.model_validate(job.payload)
+    _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
     experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.rl_checkpoint)
     return controller.ablate_controller(
         payload.config, lm_checkpoint, policy_path, directory, hooks, data=payload.data, data_dir=paths.data_dir
     )
+
+
+def _require_inside(data: DataConfig, data_dir: Path) -> None:
+    from common.data import require_inside
+
+    require_inside(data, data_dir)
 
 
 HANDLERS: dict[str, Handler] = {

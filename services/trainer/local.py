@@ -65,8 +65,10 @@ def _train_lm(options: argparse.Namespace, console: Console) -> Outcome:
     config = load_lm_config(options.config, overrides)
     _refuse_to_mix(options)
     with _hooks(options.out, console) as hooks:
+        from common.data import seen_from_here
         from services.trainer import experiments, language_model
 
+        config = config.model_copy(update={"data": seen_from_here(config.data, _data_dir(options))})
         experiments.describe_lm(options.out, config)
         return language_model.train_language_model(
             config,
@@ -84,6 +86,7 @@ def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
     lm_checkpoint = _existing(options.checkpoint)
     _refuse_to_mix(options)
     with _hooks(options.out, console) as hooks:
+        from common.data import seen_from_here
         from services.trainer import controller, experiments
 
         lm_config = experiments.config_of(lm_checkpoint)
@@ -92,7 +95,12 @@ def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
             data = data.model_copy(update={"source": options.data, "validation_source": None})
         experiments.describe_rl(options.out, config, lm_checkpoint, source_checkpoint=str(lm_checkpoint))
         return controller.train_controller(
-            config, lm_checkpoint, options.out, hooks, data=data, data_dir=_data_dir(options)
+            config,
+            lm_checkpoint,
+            options.out,
+            hooks,
+            data=seen_from_here(data, _data_dir(options)),
+            data_dir=_data_dir(options),
         )
 
 

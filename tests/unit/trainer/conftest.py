@@ -107,11 +107,12 @@ def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
     chooser = random.Random(7)
     words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
     documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
-    text = tmp_path / "words.txt"
+    text = tmp_path / "data/words.txt"
+    text.parent.mkdir()
     text.write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
     base = {
         "model": {"name": "tiny", "d_model": 8, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "context_length": 16},
-        "data": {"source": str(text), "validation_fraction": 0.2},
+        "data": {"source": "words.txt", "validation_fraction": 0.2},
         "training": {"max_steps": 6, "effective_batch_size": 4, "micro_batch_size": 2, "device": "cpu", "threads": 1},
         "evaluation": {"batch_size": 4, "max_batches": 2, "prompts": ["the cat"], "sample_tokens": 3},
     }

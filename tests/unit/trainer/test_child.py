@@ -156,6 +156,18 @@ def test_a_missing_corpus_fails_with_a_message_for_the_user(start_child: StartCh
     assert child.process.wait(30) == 1
 
 
+def test_a_job_reads_no_text_outside_the_data_folder(
+    start_child: StartChild, make_config: Config, tmp_path: Path
+) -> None:
+    for name in ("words.txt", "secret.txt"):
+        (tmp_path / name).write_text("Nobody may train on this.\n" * 50)
+    outside = str(tmp_path / "secret.txt")
+    for source, finding in ((outside, "outside the data folder"), ("secret.txt", "no such corpus")):
+        failed = start_child(payload(make_config(data={"source": source}))).until(Failed)[-1]
+        assert failed.code == "invalid_data"
+        assert finding in failed.message
+
+
 def test_a_job_type_without_handler_fails(start_child: StartChild) -> None:
     child = start_child({}, job_type="knitting")
     failed = child.until(Failed)[-1]

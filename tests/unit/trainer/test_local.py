@@ -55,6 +55,13 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(make_config: Config, tmp_pat
     assert "resumed" in found.stdout
 
 
+def test_a_corpus_may_lie_where_the_command_is_given(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "data/words.txt").rename(tmp_path / "mine.txt")
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", "mine.txt")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_a_misspelt_key_names_the_right_one(tmp_path: Path) -> None:
     (tmp_path / "lm.yaml").write_text("training:\n  learnin_rate: 0.1\n")
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "x")
