@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response
 from sqlalchemy.orm import Session
 
+from common.db import require_schema
 from common.errors import InvalidInputError
 from common.jobs.payloads import JobType
 from common.jobs.queue import submit
@@ -59,6 +60,7 @@ def create(
 ) -> JobDetail | JobPrediction:
     """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
     queue (`queuePosition`), or is refused with 409 when `queue` is false."""
+    require_schema(context.engine)  # of an older database the tables may look right and mean something else
     checker = submission.Submitter(context.settings, context.store)
     if dry_run:
         with context.sessions() as session:

@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from common.config import Settings
+from common.db import upgrade
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
 
 
@@ -174,8 +176,18 @@ def test_a_database_that_is_not_migrated_is_said_clearly(settings: Settings, emp
         for reply in (api.http.get("/api/jobs"), api.http.get("/api/experiments"), api.http.get("/api/jobs/stream")):
             assert "tidal db migrate" in assert_problem(reply, 503, "database_not_migrated")["detail"]
         submitted = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG})
-        assert_problem(submitted, 503, "database_not_migrated")
+        assert "no Tidal tables" in assert_problem(submitted, 503, "database_not_migrated")["detail"]
         assert "tidal_database_up 0.0" in api.http.get("/metrics").text
+
+
+def test_a_database_of_a_later_version_takes_no_job(settings: Settings, empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    with running(settings, database_url=empty_database_url) as api:
+        with api.context.engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        submitted = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG})
+        assert "update Tidal" in assert_problem(submitted, 503, "database_not_migrated")["detail"]
+        assert api.http.get("/api/jobs").json()["jobs"] == []
 
 
 def test_absent_servers_are_named_and_the_process_stays_up(serve: RunApi) -> None:
