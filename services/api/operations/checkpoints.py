@@ -20,13 +20,18 @@ Format = Literal["safetensors", "pth"]
 WEIGHTS = "weights.safetensors"
 
 
-def of_experiment(session: Session, store: ArtifactStore, experiment_id: str) -> CheckpointList:
-    """Those of one experiment: final files first, then training checkpoints, the newest first."""
+def of_experiment(session: Session, store: ArtifactStore, experiment_id: str, *, root_path: str = "") -> CheckpointList:
+    """Those of one experiment: final files first, then training checkpoints, the newest first.
+
+    `root_path` goes in front of the download links: the prefix under which a proxy serves the api, without a last `/`.
+    """
     find(session, experiment_id)
-    return CheckpointList(experiment_id=experiment_id, checkpoints=_list(session, store, experiment_id))
+    return CheckpointList(experiment_id=experiment_id, checkpoints=_list(session, store, experiment_id, root_path))
 
 
-def overview(session: Session, store: ArtifactStore, *, limit: int, cursor: str | None) -> CheckpointOverview:
+def overview(
+    session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
+) -> CheckpointOverview:
     """Those of every experiment that has some, newest experiment first; `limit` counts experiments looked at."""
     query = select(Experiment).order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
     if cursor is not None:
@@ -42,7 +47,7 @@ def overview(session: Session, store: ArtifactStore, *, limit: int, cursor: str 
             type=row.type,
             name=row.name,
             created_at=row.created_at,
-            checkpoints=_list(session, store, row.id),
+            checkpoints=_list(session, store, row.id, root_path),
         )
         for row in page
     ]
@@ -102,14 +107,16 @@ def _refused(location: str, message: str) -> InvalidInputError:
     return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
-def _list(session: Session, store: ArtifactStore, experiment_id: str) -> list[CheckpointReply]:
+def _list(session: Session, store: ArtifactStore, experiment_id: str, root_path: str) -> list[CheckpointReply]:
     rows = {
         row.name: row for row in session.scalars(select(Checkpoint).where(Checkpoint.experiment_id == experiment_id))
     }
-    return [_reply(experiment_id, file, rows.get(file.name)) for file in store.checkpoint_files(experiment_id)]
+    return [
+        _reply(experiment_id, file, rows.get(file.name), root_path) for file in store.checkpoint_files(experiment_id)
+    ]
 
 
-def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None) -> CheckpointReply:
+def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None, root_path: str) -> CheckpointReply:
     kind = row.kind if row is not None else "training" if file.kind == "step" else "policy" if file.policy else "model"
     return CheckpointReply(
         name=file.name,
@@ -121,7 +128,7 @@ def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None) -> 
         created_at=row.created_at if row is not None else file.modified_at,
         usable_as_base=not file.policy,
         usable_as_policy=file.policy,
-        download=f"/api/experiments/{quote(experiment_id)}/checkpoints/{quote(file.name)}",
+        download=f"{root_path}/api/experiments/{quote(experiment_id)}/checkpoints/{quote(file.name)}",
     )
 
 

@@ -23,7 +23,9 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 @router.get("/api/checkpoints", summary="List all checkpoints", responses=problem_responses(422))
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
     """Grouped by experiment, newest first; those usable as a base for rl-training and generation are marked."""
-    return checkpoints.overview(session, context.store, limit=limit, cursor=cursor)
+    return checkpoints.overview(
+        session, context.store, limit=limit, cursor=cursor, root_path=context.settings.root_path.rstrip("/")
+    )
 
 
 @router.get(
@@ -33,7 +35,9 @@ def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor
 )
 def list_of_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> CheckpointList:
     """Final files first, then training checkpoints, the newest first."""
-    return checkpoints.of_experiment(session, context.store, experiment_id)
+    return checkpoints.of_experiment(
+        session, context.store, experiment_id, root_path=context.settings.root_path.rstrip("/")
+    )
 
 
 @router.get(

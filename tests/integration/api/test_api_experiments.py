@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common.metrics import MetricsWriter
-from tests.integration.api.conftest import Api
+from tests.integration.api.conftest import Api, RunApi
 
 CONTENT = bytes(range(256)) * 40
 
@@ -127,6 +127,16 @@ def test_checkpoints_are_listed_with_reference_and_use(api: Api, experiment: str
     [group] = api.http.get("/api/checkpoints").json()["experiments"]
     assert (group["experimentId"], len(group["checkpoints"])) == (experiment, 3)
     assert all(api.http.get(item["download"]).status_code == 200 for item in found)
+
+
+def test_download_links_hold_the_prefix_of_a_proxy(serve: RunApi) -> None:
+    with serve(root_path="/tidal/") as api:
+        experiment_id = str(api.submit()["experimentId"])
+        (api.experiment_folder(experiment_id) / "model.safetensors").write_bytes(CONTENT)
+        expected = f"/tidal/api/experiments/{experiment_id}/checkpoints/model.safetensors"
+        [listed] = api.http.get(f"/api/experiments/{experiment_id}/checkpoints").json()["checkpoints"]
+        [group] = api.http.get("/api/checkpoints").json()["experiments"]
+        assert [listed["download"], group["checkpoints"][0]["download"]] == [expected] * 2
 
 
 @pytest.mark.parametrize(
