@@ -64,8 +64,6 @@ class Start(_Message):
     stream_max_length: int = 20_000
     pause_after_seconds: float = 40.0
     """The child stands still when its newest `ping` is older than this."""
-    initial_checkpoint: str | None = None
-    """Experiment-relative reference to begin from, when the job continues another experiment."""
 
 
 class Stop(_Message):

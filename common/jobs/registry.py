@@ -5,7 +5,7 @@ The file exists, whole, before its row does. Leaves out: writing and pruning fil
 
 from __future__ import annotations
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,14 +19,18 @@ CHECKPOINT_FOLDER = "checkpoints"
 def register_checkpoint(
     session: Session, job_id: str, attempt: int, *, name: str, step: int, sha256: str, size_bytes: int | None = None
 ) -> str:
-    """Make `name` (`step-000000123`, below checkpoints/) the place where the next attempt begins.
+    """Note that `name` (`step-000000123`, below checkpoints/) is the newest checkpoint.
 
-    Returns its reference, `<experiment id>/checkpoints/<name>`. A step higher than any before gives the budget of
-    infrastructure restarts back. Raises LeaseLostError.
+    The next attempt begins with the newest sound one on disk, and tells of it when the one before died before it could.
+    What is registered already is left alone. Returns its reference, `<experiment id>/checkpoints/<name>`. A step higher
+    than any before gives the budget of infrastructure restarts back. Raises LeaseLostError.
     """
     job = own(session, job_id, attempt)
     path = name if "/" in name else f"{CHECKPOINT_FOLDER}/{name}"
     reference = f"{job.experiment_id}/{path}"
+    known = select(Checkpoint.sha256).where(Checkpoint.experiment_id == job.experiment_id, Checkpoint.name == path)
+    if job.checkpoint_ref == reference and session.scalar(known) == sha256:
+        return reference
     _write(session, job, path, "training", step, sha256, size_bytes)
     fields: dict[str, object] = {"checkpoint_ref": reference, "updated_at": func.now()}
     if job.checkpoint_step is None or step > job.checkpoint_step:

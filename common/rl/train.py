@@ -134,6 +134,8 @@ def _restore(state: ControllerState, hooks: TrainingHooks) -> None:
         return
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
+    # Again: the process that wrote it may have died before it could tell.
+    hooks.checkpoint_saved(info)
     if reasons:
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 

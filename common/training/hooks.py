@@ -88,7 +88,7 @@ class TrainingHooks(Protocol):
         """The wish that holds now; None: go on."""
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """A checkpoint is whole on disk."""
+        """A checkpoint is whole on disk; told again for the one that a training goes on from."""
 
     def artifact_saved(self, name: str, kind: str) -> None:
         """A file of the experiment is whole on disk; `name` is relative to its folder.

@@ -30,6 +30,8 @@ def find_start(
         hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
     if newest is not None:
         _continue(state, newest, hooks, own=True)
+        # Again: the process that wrote it may have died before it could tell.
+        hooks.checkpoint_saved(newest)
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
         _continue(state, read_info(initial_checkpoint), hooks, own=False)

@@ -79,7 +79,7 @@ def _execute(channel: Channel, start: Start) -> int:
         handler = HANDLERS.get(job.job_type)
         if handler is None:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
-        outcome = handler(job, Paths(store, Path(start.data_dir), start.initial_checkpoint), hooks)
+        outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
     except Exception as error:
         return _report_failure(channel, hooks, error)
     return _report_outcome(channel, hooks, outcome)

@@ -25,8 +25,6 @@ class Paths:
 
     store: ArtifactStore
     data_dir: Path
-    initial_checkpoint: str | None = None
-    """Reference of another experiment's checkpoint to begin from, decided after submission."""
 
 
 Handler = Callable[[ChildJob, Paths, TrainingHooks], Outcome]
@@ -39,7 +37,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     payload = LmTraining.model_validate(job.payload)
     _require_inside(payload.config.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
-    initial = paths.initial_checkpoint or payload.initial_checkpoint
+    initial = payload.initial_checkpoint
     experiments.describe_lm(directory, payload.config, source_checkpoint=initial)
     return language_model.train_language_model(
         payload.config,
@@ -59,7 +57,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
     experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.checkpoint)
-    initial = paths.initial_checkpoint or payload.initial_checkpoint
+    initial = payload.initial_checkpoint
     return controller.train_controller(
         payload.config,
         lm_checkpoint,

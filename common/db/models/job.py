@@ -112,7 +112,7 @@ class Job(Base):
     """Attempts lost to the infrastructure since the last new checkpoint."""
     user_failures: Mapped[int] = mapped_column(server_default=text("0"))
     checkpoint_ref: Mapped[str | None]
-    """Newest registered checkpoint, `<experiment id>/checkpoints/<name>`; the next attempt begins there."""
+    """Newest registered checkpoint, `<experiment id>/checkpoints/<name>`."""
     checkpoint_step: Mapped[int | None]
     """Highest registered step."""
     not_before: Mapped[datetime | None]

@@ -277,3 +277,18 @@ def test_a_running_row_cannot_be_half_moved(desk: Desk, statement: str) -> None:
     desk.bring(S.RUNNING)
     with pytest.raises(IntegrityError):
         desk.sql(statement)
+
+
+def test_a_checkpoint_that_is_told_of_again_is_left_alone_and_one_never_told_of_is_registered(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="05")
+    desk.do(release, job_id, 1)
+    assert desk.claim("worker-2") is not None
+    events = desk.history(job_id)
+    for _ in range(2):
+        desk.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="05")
+    assert desk.history(job_id) == events
+    assert desk.rows("SELECT name, attempt FROM checkpoints") == [("checkpoints/step-5", 1)]
+    desk.do(register_checkpoint, job_id, 2, name="step-6", step=6, sha256="06")
+    assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-6"
+    assert desk.job(job_id).checkpoint_step == 6

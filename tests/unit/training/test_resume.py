@@ -113,7 +113,10 @@ def test_saved_by_another_thread_in_the_middle_of_a_step_equals_uninterrupted(
         pretrain(make_config(), tmp_path, hooks, data_dir=data_dir)
     assert taken[0] is not None
     assert taken[0].step == 2
-    pretrain(make_config(), tmp_path, recorder(), data_dir=data_dir)
+    successor = recorder()
+    pretrain(make_config(), tmp_path, successor, data_dir=data_dir)
+    told = successor.checkpoints[0]
+    assert (told.name, told.sha256) == (taken[0].name, taken[0].sha256), "nobody was told of it before"
     assert_same_bits(reference, tmp_path)
 
 
