@@ -21,7 +21,7 @@ import torch
 from common.checkpoint import CheckpointManager, load_model
 from common.config import DataConfig, RLConfig
 from common.controller import GatingPolicy
-from common.data import Corpus, open_corpus
+from common.data import Corpus
 from common.errors import TidalError
 from common.metrics import names
 from common.model import TransformerLM
@@ -37,6 +37,7 @@ from common.rl.state import ControllerState
 from common.rl.statistics import NgramStatistics
 from common.training.device import select_device
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from common.training.loading import StoppedWhileLoading, load_corpus
 
 EVALUATION_SEED = 9_000_000
 """Noise of the evaluation on the way; the same at every evaluation."""
@@ -55,13 +56,15 @@ def train_controller(
     """Train a policy that steers the language model in `lm_checkpoint`; everything it makes goes to `directory`.
 
     Goes on from the newest whole checkpoint below `directory` when there is one. Ends with `rl_checkpoint_final.pth`,
-    `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first. Raises
-    CheckpointError, DataError, ConfigError, StorageError, and TidalError "diverged" when a loss is no number.
+    `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first; one that comes
+    while the corpus is tokenised leaves nothing. Raises CheckpointError, DataError, ConfigError, StorageError, and
+    TidalError "diverged" when a loss is no number.
     """
     device = prepare(config)
-    hooks.phase("loading data")
-    corpus = open_corpus(data, data_dir=data_dir)
-    hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
+    try:
+        corpus = load_corpus(data, data_dir, hooks)
+    except StoppedWhileLoading as stop:
+        return outcome_of(stop.request)
     model = load_model(lm_checkpoint, device=device)
     return train_policy(config, model, corpus, directory, hooks, end_token=end_of_text(model), resume=resume)
 

@@ -12,6 +12,7 @@ from common.data import Corpus
 from common.metrics import names
 from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
 from common.training.hooks import TrainingHooks
+from common.training.loading import LongPhase
 from common.training.training_state import TrainingState
 
 
@@ -28,11 +29,16 @@ def write_final_model(
 
     False, with nothing written, when `keep_going` said no during the validation. Raises StorageError.
     """
-    hooks.phase("evaluation")
+    phase = LongPhase(hooks, "evaluation")
+
+    def measuring() -> bool:
+        phase.beat()
+        return keep_going()
+
     counters = state.counters
     loss = counters.validation_loss if counters.validated_step == counters.step > 0 else None
     if loss is None:
-        loss = validation_loss(state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_going)
+        loss = validation_loss(state.model, corpus.validation, config.evaluation, state.compute, keep_going=measuring)
         if loss is None:
             return False
         values = {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}

@@ -13,23 +13,16 @@ from torch import Tensor
 
 from common.checkpoint import CheckpointManager
 from common.config.lm import LMConfig
-from common.data import ChunkLoader, Corpus, load_tokenizer, open_corpus
+from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
 from common.model import TransformerLM
 from common.training.device import Compute, prepare_compute
 from common.training.hooks import StopRequest, TrainingHooks
+from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
 from common.training.starting_point import find_start
 from common.training.training_state import TrainingState
-
-
-class StoppedWhileLoading(Exception):
-    """Somebody wants out before there is any state to save."""
-
-    def __init__(self, request: StopRequest) -> None:
-        super().__init__(request)
-        self.request = request
 
 
 @dataclass
@@ -66,7 +59,6 @@ def prepare(
 ) -> Run:
     """Everything ready for the first step. Arguments and errors as of `pretrain`; StoppedWhileLoading on a stop."""
     training = config.training
-    hooks.phase("loading data")
     vocabulary = load_tokenizer().n_vocab
     if config.model.vocab_size < vocabulary:
         raise ConfigError(
@@ -74,13 +66,7 @@ def prepare(
             f"'{config.data.tokenizer}'; use {vocabulary}"
         )
 
-    def loading(_name: str, _done: int, _total: int | None) -> None:
-        request = hooks.requested_stop()
-        if request in (StopRequest.STOP, StopRequest.DRAIN):
-            raise StoppedWhileLoading(request)
-
-    corpus = open_corpus(config.data, data_dir=data_dir, progress=loading)
-    hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
+    corpus = load_corpus(config.data, data_dir, hooks)
     compute = prepare_compute(training)
     torch.manual_seed(training.seed)
     model = TransformerLM(config.model).to(compute.device)

@@ -20,9 +20,10 @@ from common.metrics import names
 from common.training.evaluation import perplexity, validation_loss
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
+from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import learning_rate
 from common.training.optimizer import clipped_step, set_learning_rate
-from common.training.preparation import Run, StoppedWhileLoading, prepare
+from common.training.preparation import Run, prepare
 
 INITIAL_VALIDATION_BATCHES = 16
 """The loss before training is a reference value; the whole validation part would cost more than it tells."""
@@ -189,14 +190,13 @@ def _validate(run: Run) -> bool:
     if initial:
         limit = min(evaluation.max_batches or INITIAL_VALIDATION_BATCHES, INITIAL_VALIDATION_BATCHES)
         evaluation = evaluation.model_copy(update={"max_batches": limit})
-    run.hooks.phase("evaluation")
-    loss = validation_loss(
-        run.state.model,
-        run.corpus.validation,
-        evaluation,
-        run.compute,
-        keep_going=lambda: run.hooks.requested_stop() is None,
-    )
+    phase = LongPhase(run.hooks, "evaluation")
+
+    def keep_going() -> bool:
+        phase.beat()
+        return run.hooks.requested_stop() is None
+
+    loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
     if loss is None:
         return False
     run.hooks.phase("training")

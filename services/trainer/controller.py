@@ -14,9 +14,9 @@ from common.checkpoint import load_model
 from common.checkpoint.manager import MANIFEST, verify
 from common.config import DataConfig, RLConfig
 from common.controller import load_policy
-from common.data import open_corpus
 from common.errors import CheckpointError, StorageError
-from common.training.hooks import Outcome, TrainingHooks
+from common.training.hooks import Outcome, TrainingHooks, outcome_of
+from common.training.loading import StoppedWhileLoading, load_corpus
 
 
 def train_controller(
@@ -47,9 +47,10 @@ def ablate_controller(
 ) -> Outcome:
     """Learned, random and fixed modulation on unseen prompts into `ablation_results.json`."""
     device = rl.prepare(config)
-    hooks.phase("loading data")
-    corpus = open_corpus(data, data_dir=data_dir)
-    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    try:
+        corpus = load_corpus(data, data_dir, hooks)
+    except StoppedWhileLoading as stop:
+        return outcome_of(stop.request)
     model = load_model(lm_checkpoint, device=device)
     policy = load_policy(policy_path)
     hooks.report_progress(0, 1)

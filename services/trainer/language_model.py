@@ -10,11 +10,11 @@ from pathlib import Path
 
 from common.checkpoint import load_model
 from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
-from common.data import open_corpus
 from common.metrics import names
 from common.training.device import prepare_compute
 from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.pretrain import pretrain
 
 
@@ -41,9 +41,10 @@ def evaluate_checkpoint(
     data_dir: Path,
 ) -> Outcome:
     """Validation loss, perplexity and samples of a model into `evaluation_results/`; a stop leaves nothing behind."""
-    hooks.phase("loading data")
-    corpus = open_corpus(data, data_dir=data_dir)
-    hooks.event("corpus", description=corpus.description, digest=corpus.digest)
+    try:
+        corpus = load_corpus(data, data_dir, hooks)
+    except StoppedWhileLoading as stop:
+        return outcome_of(stop.request)
     compute = prepare_compute(TrainingConfig())
     model = load_model(model_path, device=compute.device)
     hooks.phase("evaluation")

@@ -1,0 +1,72 @@
+"""A long phase stays audible and hears a stop; every kind of job loads its corpus that way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig
+from common.rl import train_controller
+from common.training import loading
+from common.training.hooks import Outcome, StopRequest
+from common.training.loading import StoppedWhileLoading, load_corpus
+from common.training.pretrain import pretrain
+from services.trainer.controller import ablate_controller
+from services.trainer.language_model import evaluate_checkpoint
+
+STORIES = DataConfig(source="builtin:stories", max_documents=1100)
+Recorders = Callable[..., Any]
+NOWHERE = Path("/nowhere")
+
+
+@pytest.mark.parametrize("request_", [StopRequest.STOP, StopRequest.DRAIN])
+def test_a_wish_to_leave_is_heard_while_tokenising(request_: StopRequest, recorder: Recorders, tmp_path: Path) -> None:
+    hooks = recorder(request_, in_phase="loading data")
+    with pytest.raises(StoppedWhileLoading):
+        load_corpus(STORIES, tmp_path, hooks)
+    expected = {StopRequest.STOP: Outcome.STOPPED, StopRequest.DRAIN: Outcome.DRAINED}[request_]
+    rl = RLConfig(threads=1, device="cpu")
+    where = {"data": STORIES, "data_dir": tmp_path}
+    assert train_controller(rl, NOWHERE, tmp_path / "run", hooks, **where) is expected
+    assert ablate_controller(rl, NOWHERE, NOWHERE, tmp_path / "run", hooks, **where) is expected
+    evaluation = EvaluationConfig()
+    assert evaluate_checkpoint(NOWHERE, tmp_path / "run", hooks, evaluation=evaluation, **where) is expected
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pause_waits_until_the_corpus_is_there(recorder: Recorders, tmp_path: Path) -> None:
+    hooks = recorder(StopRequest.PAUSE, in_phase="loading data")
+    assert len(load_corpus(STORIES, tmp_path, hooks).train) > 0
+
+
+def test_every_piece_of_a_corpus_is_a_sign_of_life(
+    recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    hooks = recorder()
+    load_corpus(STORIES, tmp_path, hooks)
+    assert hooks.phases == ["loading data"] * 4, "the beginning and three batches of documents"
+    assert hooks.suspensions == 3
+
+
+def test_signs_of_life_are_not_sent_more_often_than_needed(recorder: Recorders, tmp_path: Path) -> None:
+    hooks = recorder()
+    load_corpus(STORIES, tmp_path, hooks)
+    assert hooks.phases == ["loading data"]
+
+
+def test_every_batch_of_a_validation_is_a_sign_of_life(
+    make_config: Callable[..., LMConfig],
+    recorder: Recorders,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    config = make_config(training={"max_steps": 1}, evaluation={"every_steps": 1000, "max_batches": 2})
+    hooks = recorder()
+    assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
+    assert hooks.phases.count("evaluation") == 2 * (1 + 2), "before the first step and at the end, two batches each"
