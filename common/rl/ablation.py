@@ -103,6 +103,7 @@ def write_ablation(
         )
     except _Leave as leave:
         return outcome_of(leave.request)
+    hooks.wait_while_suspended()
     hooks.artifact_saved(export.write_ablation(results, directory).name, "ablation")
     hooks.event("ablation", conclusion=results["conclusion"])
     return Outcome.COMPLETED

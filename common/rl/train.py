@@ -96,12 +96,13 @@ def train_policy(
         request = run.iterate()
         if request in (None, StopRequest.COMPLETE):
             state.finish()
-        hooks.phase("checkpoint")
-        hooks.checkpoint_saved(state.save(leaving=True))
+        _save(state, hooks, leaving=True)
         hooks.offer_checkpoint(None)
         if request is not None and request is not StopRequest.COMPLETE:
             return outcome_of(request)
+    hooks.wait_while_suspended()
     hooks.artifact_saved(export.write_policy(state, directory).name, "policy")
+    hooks.wait_while_suspended()
     export.write_points(state.points, directory)
     return write_ablation(
         config, model, state.policy, corpus, directory, hooks, statistics=run.statistics, end_token=end_token
@@ -141,6 +142,13 @@ def _restore(state: ControllerState, hooks: TrainingHooks) -> None:
     hooks.checkpoint_saved(info)
     if reasons:
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
+
+
+def _save(state: ControllerState, hooks: TrainingHooks, *, leaving: bool = False) -> None:
+    """Write a checkpoint once it is sure that this attempt still owns the job; the metrics before it are flushed."""
+    hooks.wait_while_suspended()
+    hooks.phase("checkpoint")
+    hooks.checkpoint_saved(state.save(leaving=leaving))
 
 
 def _fingerprint(model: TransformerLM) -> str:
@@ -288,5 +296,6 @@ class _Run:
     def _save_when_due(self) -> None:
         due = self.state.counters.iteration % self.config.checkpoint_every_iterations == 0
         if due or time.monotonic() - self.saved >= self.config.checkpoint_every_seconds:
-            self.hooks.checkpoint_saved(self.state.save())
+            _save(self.state, self.hooks)
+            self.hooks.phase("training")
             self.saved = time.monotonic()

@@ -15,7 +15,7 @@ from common.checkpoint import CheckpointManager
 from common.config import RLConfig
 from common.controller import load_policy
 from common.errors import TidalError
-from common.rl import COMPONENTS, train_policy
+from common.rl import COMPONENTS, export, train_policy
 from common.rl.export import FINAL_POLICY
 from common.training.hooks import NullHooks, Outcome, SavedCheckpoint, StopRequest
 from tests.unit.rl.toys import END, toy_config, toy_corpus, toy_model
@@ -99,7 +99,7 @@ def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path
     assert [step for step, _ in hooks.progress] == sorted(step for step, _ in hooks.progress)
     assert (hooks.checkpoints[0].name, hooks.checkpoints[0].step) == ("iter-000000002", 48)
     assert hooks.artifacts == [FINAL_POLICY, "ablation_results.json"]
-    assert hooks.phases == ["training", "checkpoint", "ablation"]
+    assert hooks.phases == ["training", *["checkpoint", "training"] * 2, "checkpoint", "ablation"]
     stored = torch.load(tmp_path / FINAL_POLICY, weights_only=True)
     assert set(stored) == {"agent_state_dict", "optimizer_state_dict", "global_step", "config"}
     assert stored["global_step"] == 96
@@ -155,6 +155,33 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     texts = [(run / "ablation_results.json").read_text() for run in (uninterrupted, tmp_path / "parts")]
     assert texts[0] == texts[1]
+
+
+def test_every_file_is_written_after_asking_whether_the_job_is_still_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    class Asked(Listener):
+        def wait_while_suspended(self) -> None:
+            seen.append("asked")
+
+    def noted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            seen.append(name)
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, write)
+
+    noted(CheckpointManager, "save")
+    exports = ("write_policy", "write_points", "write_ablation")
+    for name in exports:
+        noted(export, name)
+    assert _train(tmp_path, hooks=Asked())[0] is Outcome.COMPLETED
+    before = [(seen[i - 1], name) for i, name in enumerate(seen) if name != "asked"]
+    assert before == [("asked", name) for name in ("save", "save", "save", *exports)]
 
 
 def test_complete_ends_early_with_policy_and_ablation(tmp_path: Path) -> None:
