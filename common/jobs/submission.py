@@ -49,7 +49,6 @@ class NewJob:
     gpus: int = 1
     not_before: datetime | None = None
     """With time zone; not claimed earlier."""
-    webhook_url: str | None = None
     parent_id: str | None = None
     """Resume from this ended job: its newest checkpoint becomes the start of this one."""
     wait: bool = True
@@ -67,8 +66,6 @@ class NewJob:
             raise InvalidInputError(f"gpus {self.gpus} is not possible yet; a job uses 1")
         if self.not_before is not None and self.not_before.tzinfo is None:
             raise InvalidInputError("notBefore needs a time zone, such as 2030-01-01T00:00:00Z")
-        if self.webhook_url is not None and not self.webhook_url.startswith(("http://", "https://")):
-            raise InvalidInputError(f"webhookUrl {self.webhook_url!r} is no http or https address")
         if len(self.tags) > MAX_TAGS:
             raise InvalidInputError(f"{len(self.tags)} tags are more than {MAX_TAGS}")
         for what, text in (
@@ -97,7 +94,6 @@ class NewJob:
             "priority": self.priority,
             "gpus": self.gpus,
             "not_before": self.not_before.isoformat() if self.not_before else None,
-            "webhook_url": self.webhook_url,
             "parent_id": self.parent_id,
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
@@ -138,7 +134,6 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
             tags=list(new.tags),
             priority=new.priority,
             gpus=new.gpus,
-            webhook_url=new.webhook_url,
             experiment_id=experiment_id,
             parent_id=new.parent_id,
             checkpoint_ref=checkpoint_ref,

@@ -91,7 +91,6 @@ def upgrade() -> None:
         sa.Column("tags", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("priority", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("gpus", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
-        sa.Column("webhook_url", sa.Text(), nullable=True),
         sa.Column("experiment_id", sa.Text(), nullable=False),
         sa.Column("parent_id", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), server_default=sa.text("'pending'"), nullable=False),

@@ -91,7 +91,6 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(server_default=text("0"))
     """-100 … 100, higher first."""
     gpus: Mapped[int] = mapped_column(server_default=text("1"))
-    webhook_url: Mapped[str | None]
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
     """The job this one resumes."""

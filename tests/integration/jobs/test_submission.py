@@ -120,7 +120,6 @@ def test_a_different_configuration_has_a_different_label() -> None:
         ({"priority": 101}, "priority 101"),
         ({"gpus": 2}, "gpus 2"),
         ({"not_before": datetime(2030, 1, 1)}, "time zone"),
-        ({"webhook_url": "ftp://x"}, "webhookUrl"),
         ({"name": ""}, "name"),
         ({"tags": ("x" * 201,)}, "tag"),
         ({"idempotency_key": "\x00"}, "Idempotency-Key"),
