@@ -20,7 +20,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from common.artifacts import ArtifactStore
-from common.config import Settings, get_settings
+from common.config import Settings
 from common.data import load_tokenizer
 from common.jobs.child_lifeline import die_with_parent
 from common.logging import configure, get_logger
@@ -37,7 +37,7 @@ def main() -> int:
     configure("engine")
     # Ctrl-C reaches the whole terminal group; the worker decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settings = get_settings()
+    settings = engine_settings()
     channel = EngineChannel.from_environment()
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
@@ -53,6 +53,11 @@ def main() -> int:
             return 1
         finally:
             channel.send("done", request_id)
+
+
+def engine_settings() -> Settings:
+    """From the environment the worker gave; not from `.env`, whose secrets are not for this process."""
+    return Settings(_env_file=None)
 
 
 def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:

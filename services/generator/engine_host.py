@@ -14,9 +14,10 @@ import sys
 import threading
 
 import redis
+from pydantic import SecretStr
 
 from common.config import Settings
-from common.config.compute_environment import with_compute_environment
+from common.config.child_environment import child_environment
 from common.errors import UnavailableError
 from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.logging import get_logger
@@ -28,8 +29,16 @@ log = get_logger(__name__)
 
 MAX_HANDED_OVER = 16
 """Requests the child has at once."""
-SECRETS = ("TIDAL_DATABASE_URL", "TIDAL_AUTH_TOKEN", "DATABASE_URL", "PGPASSWORD")
-"""What the environment of the engine does not contain."""
+ENGINE_SETTINGS = (
+    "redis_url",
+    "experiments_dir",
+    "generate_total_seconds",
+    "generator_threads",
+    "generator_device",
+    "generator_gpu_mb",
+    "generator_models",
+)
+"""What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
 """Before the next start, by the number of starts that came to nothing in a row."""
 FINISH_SECONDS = 3.0
@@ -42,6 +51,7 @@ class EngineHost:
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
+        self._settings = _variables(settings)
         self._redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
         )
@@ -112,8 +122,7 @@ class EngineHost:
     def _serve(self) -> None:
         """Start a child and read what it says until it ends."""
         channel, theirs = EngineChannel.pair()
-        kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        environ = with_compute_environment(kept)
+        environ = child_environment(os.environ) | self._settings
         environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
         try:
             process = subprocess.Popen(
@@ -176,6 +185,17 @@ class EngineHost:
                 self._channel.send("generate", request_id)
             except OSError:
                 log.info("engine child is ending, its successor gets the request", request_id=request_id)
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """The settings of the engine as environment variables; those that are None are left out."""
+    values = {name: getattr(settings, name) for name in ENGINE_SETTINGS}
+    texts = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+    return {f"TIDAL_{name.upper()}": text for name, text in texts.items()}
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

@@ -15,12 +15,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from common.config.compute_environment import with_compute_environment
+from common.config.child_environment import child_environment
 from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE, Channel, Message, Start
 from services.worker.log_capture import LogCapture
 
-SECRETS = ("TIDAL_DATABASE_URL", "TIDAL_AUTH_TOKEN", "DATABASE_URL", "PGPASSWORD")
-"""What the environment of a trainer does not contain: training code knows no database."""
 EXIT_SECONDS = 5.0
 """From the end of the channel to SIGKILL of a child that does not leave."""
 
@@ -36,8 +34,7 @@ class ChildProcess:
     def __init__(self, command: list[str], log: LogCapture, environ: Mapping[str, str] = os.environ) -> None:
         self._command = command
         self._log = log
-        kept = {name: value for name, value in environ.items() if name not in SECRETS}
-        self._environ = with_compute_environment(kept)
+        self._environ = child_environment(environ)
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
 

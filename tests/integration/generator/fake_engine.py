@@ -28,7 +28,8 @@ def main() -> None:
             os._exit(1)
         if request_id.startswith("hang"):
             threading.Event().wait()
-        ReplyStream(client, request_id, send_tokens=False).done({"text": request_id, "pid": os.getpid()})
+        answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
+        ReplyStream(client, request_id, send_tokens=False).done(answer)
         channel.send("done", request_id)
 
 

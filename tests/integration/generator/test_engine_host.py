@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +14,9 @@ import pytest
 import redis
 
 from common.config import Settings
+from common.config.child_environment import SECRETS
 from common.metrics import keys
+from services.generator.engine_child import engine_settings
 from services.generator.engine_host import MAX_HANDED_OVER, EngineHost
 
 
@@ -41,6 +44,30 @@ def test_a_request_is_answered(host: EngineHost, redis_client: redis.Redis) -> N
     ask(host, redis_client, "one")
     event, data = answer(redis_client, "one")
     assert (event, data["text"], data["pid"]) == ("done", "one", host.pid)
+
+
+def test_the_engine_gets_its_settings_and_no_secret(
+    settings: Settings, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "secret")
+    mine = settings.model_copy(update={"generator_device": "cpu", "generator_models": 7})
+    command = (sys.executable, "-m", "tests.integration.generator.fake_engine", settings.redis_url.get_secret_value())
+    host = EngineHost(mine, command=command)
+    ask(host, redis_client, "one")
+    environment = answer(redis_client, "one")[1]["environment"]
+    host.close()
+    assert not SECRETS & set(environment)
+    (tmp_path / ".env").write_text("TIDAL_AUTH_TOKEN=secret\nTIDAL_GENERATOR_MODELS=9\n")
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    seen = engine_settings()
+    assert (seen.auth_token, seen.generator_models, seen.generator_device) == (None, 7, "cpu")
+    assert seen.redis_url == settings.redis_url
+    assert seen.experiments_dir == settings.experiments_dir
 
 
 def test_a_crash_answers_the_request_it_hit_and_passes_the_rest_to_a_fresh_child(

@@ -115,12 +115,12 @@ def test_a_worker_that_stood_still_writes_nothing_more_and_two_attempts_never_ov
 
 def test_the_environment_of_a_trainer_holds_no_secret_of_the_database(fleet: Fleet) -> None:
     job_id = fleet.submit()
-    fleet.worker(plan=LONG, TIDAL_AUTH_TOKEN="secret-token")
+    fleet.worker(plan=LONG, TIDAL_AUTH_TOKEN="secret-token", TIDAL_FLOWER_PASSWORD="secret-login")
     fleet.wait_steps(job_id, 1)
     [trainer] = fleet.trainers()
     environ = trainer.environ()
     assert "TIDAL_DATABASE_URL" not in environ
-    assert "secret-token" not in environ.values()
+    assert not {"secret-token", "secret-login"} & set(environ.values())
     assert os.getsid(trainer.pid) == trainer.pid
     fleet.signal(job_id, "stop")
     fleet.wait_status(job_id, "cancelled")
