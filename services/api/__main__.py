@@ -19,6 +19,8 @@ from services.api.app import create_app
 from services.api.auth import administrator_token
 from services.api.server import make_server
 
+BACKLOG = 2048
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT."""
@@ -40,7 +42,7 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped; a stop that was asked for exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{settings.root_path}/docs")
+    log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{app.root_path}/docs")
     server.run(sockets=[listener])
     return 0
 
@@ -52,6 +54,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))
+        listener.listen(BACKLOG)  # from here on connections wait instead of being refused
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -79,7 +79,6 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         summary="Train small language models and steer their decoding.",
         description=DESCRIPTION,
         version=_version(),
-        root_path=settings.root_path.rstrip("/"),
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
@@ -88,6 +87,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         # /api/jobs/ is a mistake to be told, not a redirect that loses the token.
         redirect_slashes=False,
     )
+    app.root_path = settings.root_path.rstrip("/")  # whether the proxy takes the prefix off or leaves it
     app.state.context = context
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)

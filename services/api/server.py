@@ -36,6 +36,7 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         host=settings.host,
         port=settings.port,
         log_config=None,
+        log_level="warning",  # its progress in four lines is one of ours, `listening`
         access_log=False,
         proxy_headers=bool(settings.trusted_proxies.strip()),
         forwarded_allow_ips=settings.trusted_proxies or None,
