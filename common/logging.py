@@ -13,6 +13,17 @@ from typing import cast
 
 import structlog
 
+NOISY = (
+    "httpx",
+    "httpcore",
+    "urllib3",
+    "alembic.runtime.plugins",
+    "celery.worker.consumer.connection",
+    "flower.command",
+    "kombu.mixins",
+)
+"""Loggers of libraries whose lines below WARNING say nothing that ours do not."""
+
 
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
     """Send structlog and stdlib logging to stderr in one format; `service` is stamped on every line.
@@ -60,7 +71,7 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "urllib3", "alembic.runtime.plugins"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -79,6 +79,9 @@ def worker_command(app: str, queue: str, arguments: Sequence[str] = ()) -> list[
     """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app."""
     return [
         sys.executable,
+        # Root is warned of messages that run code when they are read; only JSON is read here.
+        "-W",
+        "ignore:You're running the worker with superuser privileges",
         "-m",
         "celery",
         "--quiet",

@@ -15,6 +15,7 @@ from celery.bin.celery import main as celery_main
 from flower import urls
 
 from common.errors import ConfigError
+from common.logging import configure, get_logger
 
 USER = "tidal"
 WRITING = (
@@ -34,6 +35,8 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
+    configure("flower")
+    get_logger(__name__).info("Flower starts", address=f"http://{environ['FLOWER_ADDRESS']}:{environ['FLOWER_PORT']}")
     os.environ.update(environ)
     take_out_writing()
     sys.argv[1:] = ["--app", "services.worker.celery_app", "flower"]
