@@ -1,7 +1,8 @@
 """What one controller training does: policy, PPO, reward, controllers, prompts, ablation (`configs/rl_config.yaml`).
 
-The defaults are the `batched` preset with the original's code-default reward weights. The language model
-it steers comes from a checkpoint, not from this file. Loaded by `common.config.load_rl_config`.
+The defaults are `configs/presets/rl-batched.yaml`; beside it lie `rl-reproduce.yaml` and the reward weights of the
+original's shipped file. The language model it steers comes from a checkpoint, not from this file. Loaded by
+`common.config.load_rl_config`.
 """
 
 from __future__ import annotations

@@ -19,3 +19,15 @@ def test_the_demonstration_fits_together() -> None:
     assert lm.training.max_seconds is not None
     assert rl.max_seconds is not None
     assert lm.training.max_seconds + rl.max_seconds <= 300
+
+
+def test_the_presets_are_the_batched_defaults_the_reproduction_and_the_original_weights() -> None:
+    found = {path.stem: load_rl_config(path) for path in (CONFIGS / "presets").glob("rl-*.yaml")}
+    assert set(found) == {"rl-batched", "rl-reproduce", "rl-original-shipped-weights"}
+    assert found["rl-batched"] == RLConfig()
+    reproduce = found["rl-reproduce"]
+    assert (reproduce.ppo.num_envs, reproduce.ppo.total_steps) == (1, 100_000)
+    assert reproduce.reward == RLConfig().reward, "the weights of the original's code are the defaults"
+    shipped = found["rl-original-shipped-weights"].reward
+    weights = (shipped.perplexity_weight, shipped.diversity_weight, shipped.sampling_weight)
+    assert (*weights, shipped.repetition_weight, shipped.coherence_weight) == (0.4375, 0.1875, 0.1875, 0.0, 0.1875)
