@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from common.config import PROJECT_ROOT, dump_yaml
 from common.db import Experiment
 from common.errors import ConflictError
-from common.jobs.payloads import Ablation, Evaluation, LmTraining, Payload, RlTraining
+from common.jobs.payloads import Ablation, LmTraining, Payload, RlTraining, experiment_type, source_checkpoint
 
 MOST_IN_ONE_SECOND = 1000
 
@@ -56,20 +56,6 @@ def label(payload: Payload) -> str:
     elif isinstance(payload, Ablation):
         kind = "ablation"
     return f"{kind}_{hashlib.sha256(dump_yaml(source).encode()).hexdigest()[:10]}"
-
-
-def experiment_type(payload: Payload) -> str:
-    """lm, rl, evaluation or ablation."""
-    return {"config": "lm"}.get(kind := label(payload).rsplit("_", 1)[0], kind)
-
-
-def source_checkpoint(payload: Payload) -> str | None:
-    """The checkpoint an experiment builds on, `<experiment id>/<file>`."""
-    if isinstance(payload, LmTraining):
-        return payload.initial_checkpoint
-    if isinstance(payload, RlTraining | Evaluation | Ablation):
-        return payload.checkpoint
-    return None
 
 
 def create_experiment(

@@ -101,6 +101,22 @@ PAYLOADS: Final[dict[JobType, type[Payload]]] = {
     JobType.ABLATION: Ablation,
 }
 
+
+def experiment_type(payload: Payload) -> str:
+    """lm, rl, evaluation or ablation: the type of the experiment that a job makes, in its row and its folder."""
+    types = {LmTraining: "lm", RlTraining: "rl", Evaluation: "evaluation", Ablation: "ablation"}
+    return types[type(payload)]
+
+
+def source_checkpoint(payload: Payload) -> str | None:
+    """The checkpoint an experiment builds on, `<experiment id>/<file>`; of an ablation the language model."""
+    if isinstance(payload, LmTraining):
+        return payload.initial_checkpoint
+    if isinstance(payload, RlTraining | Evaluation | Ablation):
+        return payload.checkpoint
+    return None
+
+
 QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
 """The queue whose workers take a type."""
 

@@ -15,24 +15,24 @@ from common.config import LMConfig, RLConfig, dump_yaml
 from common.errors import StorageError
 
 
-def describe_lm(directory: Path, config: LMConfig, *, source_checkpoint: str | None = None) -> None:
-    """`config.yaml` and `metadata.json` of a pretraining."""
+def describe_lm(directory: Path, config: LMConfig) -> None:
+    """`config.yaml` of a pretraining."""
     _write_once(directory / "config.yaml", dump_yaml(config))
-    describe_other(directory, "lm", source_checkpoint=source_checkpoint)
 
 
-def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path, *, source_checkpoint: str) -> None:
-    """`rl_config.yaml`, the language model's `base_config.yaml` where it is known, and `metadata.json`."""
+def describe_rl(directory: Path, config: RLConfig, lm_checkpoint: Path) -> None:
+    """`rl_config.yaml`, and the language model's `base_config.yaml` where it is known."""
     _write_once(directory / "rl_config.yaml", dump_yaml(config))
     base = config_of(lm_checkpoint)
     if base is not None:
         _write_once(directory / "base_config.yaml", base.read_text(encoding="utf-8"))
-    describe_other(directory, "rl", source_checkpoint=source_checkpoint)
 
 
-def describe_other(directory: Path, kind: str, *, source_checkpoint: str | None = None) -> None:
-    """`metadata.json` alone. The source experiment is the first part of the checkpoint's reference."""
-    source = source_checkpoint.removeprefix("experiments/").split("/", 1)[0] if source_checkpoint else None
+def write_metadata(directory: Path, kind: str, source_checkpoint: str | None) -> None:
+    """`metadata.json`. The source experiment is the first part of a reference; a path of this machine has none."""
+    source = None
+    if source_checkpoint and not Path(source_checkpoint).is_absolute():
+        source = source_checkpoint.removeprefix("experiments/").split("/", 1)[0]
     metadata = {
         "type": kind,
         "created_at": datetime.now(UTC).isoformat(),

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.artifacts import ArtifactStore
 from common.config import DataConfig
 from common.jobs.child_protocol import ChildJob
-from common.jobs.payloads import Ablation, Evaluation, LmTraining, RlTraining
+from common.jobs.payloads import Ablation, Evaluation, LmTraining, RlTraining, experiment_type, source_checkpoint
 from common.training.hooks import Outcome, TrainingHooks
 from services.trainer import experiments
 
@@ -38,7 +38,8 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.config.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     initial = payload.initial_checkpoint
-    experiments.describe_lm(directory, payload.config, source_checkpoint=initial)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.describe_lm(directory, payload.config)
     return language_model.train_language_model(
         payload.config,
         directory,
@@ -56,7 +57,8 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
-    experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.checkpoint)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.describe_rl(directory, payload.config, lm_checkpoint)
     initial = payload.initial_checkpoint
     return controller.train_controller(
         payload.config,
@@ -77,7 +79,7 @@ def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     model_path = paths.store.resolve(payload.checkpoint)
-    experiments.describe_other(directory, "lm", source_checkpoint=payload.checkpoint)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
     return language_model.evaluate_checkpoint(
         model_path, directory, hooks, data=payload.data, evaluation=payload.evaluation, data_dir=paths.data_dir
     )
@@ -91,7 +93,8 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
-    experiments.describe_rl(directory, payload.config, lm_checkpoint, source_checkpoint=payload.rl_checkpoint)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.describe_rl(directory, payload.config, lm_checkpoint)
     return controller.ablate_controller(
         payload.config, lm_checkpoint, policy_path, directory, hooks, data=payload.data, data_dir=paths.data_dir
     )

@@ -69,6 +69,8 @@ def _train_lm(options: argparse.Namespace, console: Console) -> Outcome:
         from services.trainer import experiments, language_model
 
         config = config.model_copy(update={"data": seen_from_here(config.data, _data_dir(options))})
+        source = str(_existing(options.checkpoint).resolve()) if options.checkpoint else None
+        experiments.write_metadata(options.out, "lm", source)
         experiments.describe_lm(options.out, config)
         return language_model.train_language_model(
             config,
@@ -93,7 +95,8 @@ def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
         data = load_lm_config(lm_config).data if lm_config else DataConfig()
         if options.data:
             data = data.model_copy(update={"source": options.data, "validation_source": None})
-        experiments.describe_rl(options.out, config, lm_checkpoint, source_checkpoint=str(lm_checkpoint))
+        experiments.write_metadata(options.out, "rl", str(lm_checkpoint.resolve()))
+        experiments.describe_rl(options.out, config, lm_checkpoint)
         return controller.train_controller(
             config,
             lm_checkpoint,

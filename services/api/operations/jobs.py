@@ -10,9 +10,8 @@ from sqlalchemy.orm import Session
 from common.config import Settings
 from common.db import Job, JobEvent
 from common.errors import NotFoundError
-from common.jobs.experiments import experiment_type
 from common.jobs.limits import leased_counts, type_limit
-from common.jobs.payloads import JobType
+from common.jobs.payloads import JobType, experiment_type
 from common.jobs.positions import positions
 from common.jobs.queue import NewJob
 from common.jobs.status import LEASED, LIVE, JobStatus

@@ -145,6 +145,8 @@ def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
     assert comparison.until(Finished)[-1].outcome == "completed"
     second = json.loads((tmp_path / "experiments/compared/ablation_results.json").read_text())
     assert second == first
+    metadata = json.loads((tmp_path / "experiments/compared/metadata.json").read_text())
+    assert (metadata["type"], metadata["source_checkpoint"]) == ("ablation", model)
 
 
 def test_a_missing_corpus_fails_with_a_message_for_the_user(start_child: StartChild, make_config: Config) -> None:
