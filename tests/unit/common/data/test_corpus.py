@@ -22,8 +22,6 @@ from common.data import (
     Corpus,
     load_tokenizer,
     open_corpus,
-    require_inside,
-    seen_from_here,
     source,
 )
 from common.data.source import FileSource
@@ -233,52 +231,6 @@ def test_a_parquet_file_without_the_column_names_those_it_has(tmp_path: Path) ->
 def test_a_source_that_does_not_exist_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=name.split("/")[-1]):
         open_(name, tmp_path)
-
-
-def test_a_relative_file_is_looked_for_below_the_data_folder_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, data = tmp_path / "here", tmp_path / "data"
-    here.mkdir()
-    data.mkdir()
-    secret = text_file(here, name="secret.txt")
-    (data / "link.txt").symlink_to(secret)
-    monkeypatch.chdir(here)
-    for name in ("secret.txt", "./secret.txt"):
-        with pytest.raises(DataError, match="no such corpus"):
-            open_(name, data)
-    for name in ("../here/secret.txt", "link.txt"):
-        with pytest.raises(DataError, match="outside the data folder"):
-            open_(name, data)
-
-
-def test_a_local_folder_is_never_taken_for_a_data_set_of_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder := tmp_path / "someone/stories").mkdir(parents=True)
-    (folder / "train.csv").write_text("text\nNobody may train on this.\n")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="local folder of this name"):
-        open_("someone/stories", tmp_path / "data")
-
-
-def test_files_of_a_job_lie_inside_the_data_folder(tmp_path: Path) -> None:
-    inside, outside = text_file(tmp_path, name="in.txt"), "/etc/hostname.txt"
-    require_inside(DataConfig(source=str(inside), validation_source="in.txt"), tmp_path)
-    require_inside(DataConfig(source="builtin:stories"), tmp_path)
-    for data in (DataConfig(source=outside), DataConfig(source="in.txt", validation_source="~/x.txt")):
-        with pytest.raises(DataError, match="outside the data folder"):
-            require_inside(data, tmp_path)
-
-
-def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (data := tmp_path / "data").mkdir()
-    for folder, name in ((tmp_path, "a.txt"), (tmp_path, "b.txt"), (data, "a.txt")):
-        text_file(folder, name=name)
-    monkeypatch.chdir(tmp_path)
-    found = seen_from_here(DataConfig(source="b.txt", validation_source="a.txt"), data)
-    assert (found.source, found.validation_source) == (str(tmp_path / "b.txt"), "a.txt")
-    assert seen_from_here(DataConfig(source="someone/stories"), data).source == "someone/stories"
 
 
 def test_an_unreachable_hub_points_to_what_works_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
