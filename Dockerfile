@@ -15,6 +15,9 @@ COPY configs ./configs
 COPY migrations ./migrations
 COPY common ./common
 COPY services ./services
+# Experiments are named after it. Last, because it changes with every build.
+ARG TIDAL_COMMIT=
+ENV TIDAL_COMMIT=${TIDAL_COMMIT}
 USER tidal
 EXPOSE 4400
 CMD ["python", "-m", "services.api"]

@@ -26,6 +26,7 @@ from common.errors import ConflictError
 from common.jobs.payloads import Ablation, LmTraining, Payload, RlTraining, experiment_type, source_checkpoint
 
 MOST_IN_ONE_SECOND = 1000
+NO_COMMIT = "nogit"
 
 
 @lru_cache(maxsize=1)
@@ -33,16 +34,16 @@ def commit() -> str:
     """TIDAL_COMMIT (set in images), else the short hash of the checkout, else `nogit`."""
     given = os.environ.get("TIDAL_COMMIT", "").strip()
     if given:
-        return re.sub(r"[^0-9A-Za-z]", "", given)[:12] or "nogit"
+        return re.sub(r"[^0-9A-Za-z]", "", given)[:12] or NO_COMMIT
     if not (PROJECT_ROOT / ".git").exists():
-        return "nogit"
+        return NO_COMMIT
     try:
         found = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):
-        return "nogit"
-    return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else "nogit"
+        return NO_COMMIT
+    return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else NO_COMMIT
 
 
 def label(payload: Payload) -> str:

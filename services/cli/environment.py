@@ -27,7 +27,11 @@ def command(
     chosen = profile or ("gpu" if Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists() else "cpu")
     if chosen not in ("gpu", "cpu"):
         raise typer.BadParameter(f"{chosen}: gpu and cpu are possible", param_hint="--profile")
-    text = environment_text(chosen)
+    # Imported here: it needs the database's packages, which other commands start faster without.
+    from common.jobs.experiments import NO_COMMIT, commit
+
+    found = commit()
+    text = environment_text(chosen, commit=None if found == NO_COMMIT else found)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
@@ -35,8 +39,11 @@ def command(
     out.print(f"Wrote {path} for the {chosen} profile. Next: docker compose up", soft_wrap=True)
 
 
-def environment_text(profile: str) -> str:
-    """The content: one random secret per name, safe in URLs and unquoted in the file."""
+def environment_text(profile: str, *, commit: str | None = None) -> str:
+    """The content: one random secret per name, safe in URLs and unquoted in the file.
+
+    `commit`: what images will be built from; None leaves it out.
+    """
     return "".join(
         f"{line}\n"
         for line in (
@@ -46,5 +53,6 @@ def environment_text(profile: str) -> str:
             f"TIDAL_REDIS_PASSWORD={secrets.token_hex(24)}",
             f"TIDAL_FLOWER_PASSWORD={secrets.token_urlsafe(18)}",
             f"COMPOSE_PROFILES={profile}",
+            *(() if commit is None else (f"TIDAL_COMMIT={commit}",)),
         )
     )

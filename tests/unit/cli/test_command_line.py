@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from services.cli import main as command_line
@@ -79,7 +80,7 @@ def test_every_command_and_every_option_has_a_help_text(path: tuple[str, ...]) -
 
 def test_env_writes_different_secrets_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    first = run("env", "--profile", "cpu", cwd=tmp_path)
+    first = run("env", "--profile", "cpu", cwd=tmp_path, TIDAL_COMMIT="nogit")
     assert first.returncode == 0, first.stderr
     text = path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -96,6 +97,17 @@ def test_env_writes_different_secrets_for_its_owner_only(tmp_path: Path) -> None
     second = run("env", cwd=tmp_path)
     assert second.returncode == 1
     assert path.read_text() == text
+
+
+def test_the_commit_reaches_the_images(tmp_path: Path) -> None:
+    assert run("env", cwd=tmp_path, TIDAL_COMMIT="abc1234").returncode == 0
+    assert "\nTIDAL_COMMIT=abc1234\n" in (tmp_path / ".env").read_text()
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    builds = [service["build"] for service in services.values() if "build" in service]
+    assert builds and all(build["args"]["TIDAL_COMMIT"] == "${TIDAL_COMMIT:-}" for build in builds)
+    for build in builds:
+        text = (ROOT / build.get("dockerfile", "Dockerfile")).read_text()
+        assert "ARG TIDAL_COMMIT=" in text and "ENV TIDAL_COMMIT=${TIDAL_COMMIT}" in text
 
 
 def test_env_names_what_compose_asks_for() -> None:
