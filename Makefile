@@ -23,9 +23,9 @@ down: install ## Stop a local stack
 env: install ## Write .env with random secrets for docker compose
 	@$(BIN)/tidal env
 
-test: ## Unit, architecture and integration tests
+test: ## Unit, architecture and integration tests (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 faults: ## Fault injection with real processes
 	@$(PYTHON) scripts/bootstrap.py test
