@@ -158,7 +158,7 @@ def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_
     with redis.Redis.from_url(redis_url) as client:
         request(redis_client, "slow", max_tokens=4096)
         Engine(client, models, total_seconds=0.05).handle("slow")
-    [(kind, error)] = events(redis_client, "slow")
+    *_, (kind, error) = events(redis_client, "slow")
     assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "timeout")
 
 
