@@ -150,11 +150,6 @@ class TrainingConfig(Section):
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         return self
 
-    @property
-    def accumulation_steps(self) -> int:
-        """Micro-batches per optimiser update."""
-        return self.effective_batch_size // self.micro_batch_size
-
 
 class LMConfig(Section):
     """A whole pretraining job."""

@@ -43,16 +43,6 @@ class ChunkLoader:
         self._chunks = tokens[: self.num_chunks * (self.length + 1)].reshape(self.num_chunks, self.length + 1)
         self._order = self._epoch_order()
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches until every chunk was seen; the last may be smaller."""
-        return -(-self.num_chunks // self.batch_size)
-
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Target tokens in one pass."""
-        return self.num_chunks * self.length
-
     def next_batch(self) -> Batch:
         """The next micro-batch; the last of an epoch may be smaller, after it a new epoch begins."""
         if self.position >= self.num_chunks:

@@ -10,7 +10,6 @@ from common.generation.gating import (
     RandomGating,
     StepContext,
     make_gating,
-    neutral_gating,
 )
 from common.generation.generate import generate, generate_batch
 from common.generation.noise import RowNoise, fresh_seed
@@ -55,7 +54,6 @@ __all__ = [
     "generate",
     "generate_batch",
     "make_gating",
-    "neutral_gating",
     "pick",
     "sample_tokens",
     "sampling_entropy",

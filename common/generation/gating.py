@@ -106,11 +106,6 @@ class LearnedGating:
         return self.policy.act(observation, deterministic=not self.sample, generator=self.generator).action
 
 
-def neutral_gating() -> FixedGating:
-    """The baseline `neutral`."""
-    return FixedGating(NEUTRAL_MODULATION)
-
-
 def make_gating(
     mode: GatingMode | str,
     *,

@@ -26,7 +26,7 @@ def test_an_epoch_sees_every_chunk_once_and_targets_are_shifted(
 ) -> None:
     loader = ChunkLoader(stream(tokens), context_length=context, batch_size=batch, seed=seed)
     starts = []
-    for _ in range(loader.batches_per_epoch):
+    for _ in range(-(-loader.num_chunks // loader.batch_size)):
         inputs, targets = loader.next_batch()
         assert inputs.dtype == targets.dtype == torch.int64
         assert torch.equal(inputs + 1, targets)
@@ -34,7 +34,7 @@ def test_an_epoch_sees_every_chunk_once_and_targets_are_shifted(
         starts += inputs[:, 0].tolist()
     step = loader.length + 1
     assert sorted(starts) == list(range(0, tokens - step + 1, step))
-    assert loader.epoch == 0 and loader.tokens_per_epoch == len(starts) * loader.length
+    assert loader.epoch == 0 and loader.num_chunks == len(starts)
 
 
 def test_epochs_differ_and_the_seed_fixes_them() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from common.controller import GatingPolicy, TokenHistory, build_observation
 from common.errors import InvalidInputError
-from common.generation import FixedGating, NoGating, RowNoise, StepContext, make_gating, neutral_gating
+from common.generation import FixedGating, NoGating, RowNoise, StepContext, make_gating
 
 SEQUENCES = [[1, 2, 3], [4, 4]]
 
@@ -25,7 +25,7 @@ def context() -> StepContext:
     )
 
 
-def test_none_fixed_random_and_neutral() -> None:
+def test_none_fixed_and_random() -> None:
     assert make_gating("none")(context()) is None
     assert isinstance(make_gating("none"), NoGating)
     fixed = make_gating("fixed", modulation=0.125)(context())
@@ -34,7 +34,6 @@ def test_none_fixed_random_and_neutral() -> None:
     random = make_gating("random")(context())
     assert random is not None
     assert random.tolist() == [[0.25], [0.75]]
-    assert neutral_gating()(context()).tolist() == [[0.5], [0.5]]
 
 
 def test_learned_takes_the_deterministic_action_on_the_current_observation() -> None:
