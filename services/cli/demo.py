@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from services.cli.configuration import read_overrides
 from services.cli.demo_corpus import Corpus, choose_corpus
 from services.cli.local import describe, launch, port_to_use, up_arguments, wait_until_ready
 from services.cli.output import duration, err, out
-from services.cli.processes import last_lines
+from services.cli.processes import child_environment, last_lines
 from services.cli.watch import watch
 
 PROMPT = "Once upon a time"
@@ -222,8 +223,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.kill()  # takes the services with it, not the two servers
         process.wait()
+        subprocess.run([sys.executable, "-m", "services.local", "down"], env=child_environment())
 
 
 def _title(number: int, text: str, note: str) -> None:
