@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,9 @@ import typer
 from rich.text import Text
 
 from common.client import Client, Job
+from common.errors import InvalidInputError
+from common.jobs.payloads import JobType
+from common.jobs.status import Signal
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, duration, err, out, print_json, status_text, table
@@ -22,24 +24,6 @@ FOLLOW_SECONDS = 1.0
 
 JobId = Annotated[str, typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB")]
 Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
-
-
-class JobType(StrEnum):
-    """What the api accepts."""
-
-    LM = "lm-training"
-    RL = "rl-training"
-    EVALUATION = "evaluation"
-    ABLATION = "ablation"
-
-
-class Signal(StrEnum):
-    """What can be sent to a job."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    COMPLETE = "complete"
-    STOP = "stop"
 
 
 @app.command()
@@ -79,10 +63,12 @@ def submit(
     """
     # What lies here is sent along; any other name is the server's to find, such as demo/lm.yaml.
     here = Path(config) if config is not None and Path(config).is_file() else None
+    if config is not None and here is None and config.startswith(("/", "./", "../", "~")):
+        raise InvalidInputError(f"--config {config}: there is no such file here")
     config_path = config if here is None else None
     values = read_overrides(here, settings or [])
     fields: dict[str, Any] = {
-        "config_path" if job_type in (JobType.LM, JobType.EVALUATION) else "rl_config_path": config_path,
+        "config_path" if job_type in (JobType.LM_TRAINING, JobType.EVALUATION) else "rl_config_path": config_path,
         "checkpoint": checkpoint,
         "rl_checkpoint": rl_checkpoint,
         "resume_from": resume_from,
@@ -91,7 +77,7 @@ def submit(
         "priority": priority,
         "queue": False if no_queue else None,
     }
-    if data is not None and job_type is JobType.LM:
+    if data is not None and job_type is JobType.LM_TRAINING:
         values = {**values, "data": {**values.get("data", {}), "source": data}}
     elif data is not None:
         fields["data"] = {"source": data}
