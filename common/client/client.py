@@ -143,9 +143,9 @@ class Client:
             if page.complete or cursor is None:
                 return list(last)
 
-    def experiments(self, *, limit: int = 20) -> list[Experiment]:
-        """The newest experiments."""
-        return self._get(ExperimentPage, "/api/experiments", limit=limit).experiments
+    def experiments(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Experiment]:
+        """The newest experiments of this type (lm, rl, …) whose newest job has this status; at most 200."""
+        return self._get(ExperimentPage, "/api/experiments", type=kind, status=status, limit=limit).experiments
 
     def experiment(self, experiment_id: str) -> Experiment:
         """One experiment. NotFoundError."""

@@ -88,17 +88,21 @@ def command(
 
 def stream(client: Client, model: str, prompt: str, fields: dict[str, Any]) -> Generation:
     """Print prompt and tokens as they come; the whole reply at the end. UnavailableError when it breaks off."""
-    out.print(Text(prompt, style="dim"), end="", soft_wrap=True)
     reply: Generation | None = None
+    begun = False
     try:
         for event in client.generate_stream(model, prompt, **fields):
+            if not begun:  # before it there may be an error instead
+                out.print(Text(prompt, style="dim"), end="", soft_wrap=True)
+                begun = True
             if event.name == "token":
                 style = modulation_style(event.data.get("modulation"))
                 out.print(Text(event.data.get("text") or "", style=style), end="", soft_wrap=True)
             elif event.name == "done":
                 reply = Generation.model_validate(event.data)
     finally:
-        out.print()
+        if begun:
+            out.print()
     if reply is None:
         raise UnavailableError("the stream broke off before the text was complete; try again")
     return reply
@@ -114,8 +118,10 @@ def coloured(reply: Generation) -> Text:
 
 def newest(client: Client, kind: str) -> str:
     """Reference of the newest finished experiment of `kind` (lm or rl)."""
-    for experiment in client.experiments(limit=100):
-        if experiment.type == kind and experiment.status in ("completed", "imported"):
-            return f"{experiment.id}/final"
+    trained = client.experiments(kind=kind, status="completed", limit=1)
+    imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == "imported"]
+    finished = sorted([*trained, *imported], key=lambda experiment: experiment.created_at)
+    if finished:
+        return f"{finished[-1].id}/final"
     what, submit = ("model", "lm-training") if kind == "lm" else ("controller", "rl-training")
     raise NotFoundError(f"there is no finished {what} yet; train one with `tidal jobs submit {submit}` or `tidal demo`")

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from common.client import Client
-from common.errors import NotFoundError
+from common.errors import InvalidInputError, NotFoundError
 from services.cli import generate, jobs
 from services.cli.main import app
 
@@ -27,7 +27,7 @@ JOB = {
 
 
 class Api:
-    """Answers by path and remembers what was sent."""
+    """Answers by path and remembers what was sent; experiments are filtered as the query asks."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
@@ -36,6 +36,10 @@ class Api:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.sent.append((request.url.path, json.loads(request.content) if request.content else None))
         answer = self.answers.get(request.url.path)
+        if request.url.path == "/api/experiments":
+            wanted = {name: value for name, value in request.url.params.items() if name in ("type", "status")}
+            found = [item for item in answer["experiments"] if wanted.items() <= item.items()]
+            return httpx.Response(200, json={"experiments": found})
         if isinstance(answer, str):
             return httpx.Response(200, content=answer.encode())
         return (
@@ -121,6 +125,18 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
         "seed": 7,
         "stream": True,
     }
+
+
+def test_a_request_that_is_refused_prints_no_text(api: Api, tidal: Callable[..., Result]) -> None:
+    refused = tidal("generate", "There was", "--checkpoint", "nothing/final")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+
+
+def test_a_path_that_is_not_here_is_said_before_anything_is_sent(api: Api, tidal: Callable[..., Result]) -> None:
+    failed = tidal("jobs", "submit", "lm-training", "--config", "./nothing.yaml")
+    assert isinstance(failed.exception, InvalidInputError)
+    assert "./nothing.yaml: there is no such file" in failed.exception.message
+    assert api.sent == []
 
 
 def test_without_a_model_the_way_to_one_is_said(api: Api, tidal: Callable[..., Result]) -> None:
