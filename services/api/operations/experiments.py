@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,8 +119,13 @@ def metrics(
 ) -> MetricsReply:
     """The archive's points, the last `window` of them in mode recent, downsampled per name."""
     folder = store.experiment(experiment_id)
-    names = metric_names(folder, kind)
-    points = read_metrics(folder, kind, keys=keys, last=window if mode == "recent" else None)
+    points = read_metrics(folder, kind)
+    names = sorted({name for point in points for name in point.values})
+    if keys is not None:
+        kept = ((point, {k: v for k, v in point.values.items() if k in keys}) for point in points)
+        points = [replace(point, values=values) for point, values in kept if values]
+    if mode == "recent":
+        points = points[-window:]
     wanted = names if keys is None else [name for name in keys if name in names]
     series = downsample(points, max_points, wanted)
     return MetricsReply(

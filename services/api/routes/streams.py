@@ -72,7 +72,8 @@ async def _stream(request: Request, context: Context, key: str, state: Callable[
     async def snapshot() -> Any:
         return await run_in_threadpool(read)
 
-    await snapshot()  # 404 for what does not exist, before the first byte
+    if sse.cursor_of(request) is not None:
+        await snapshot()  # 404 for what does not exist, before the first byte; without a cursor `stream` makes one
     return await sse.stream(context.hub, context.metrics, key, request, snapshot)
 
 
