@@ -106,14 +106,9 @@ class JobView:
         self.eta_seconds = progress.get("eta_seconds") or self.eta_seconds
 
     def _job_document(self, data: Mapping[str, Any]) -> list[str]:
-        document = data.get("job") if isinstance(data.get("job"), dict) else data
-        assert document is not None
-        if document.get("id") != self.job.id or "status" not in document:
+        if data.get("id") != self.job.id:
             return []
-        known = self.job.model_dump(by_alias=True)
-        if code := document.get("errorCode"):
-            known["error"] = {"code": code, "message": document.get("errorMessage")}
-        return self._job(Job.model_validate({**known, **document}))
+        return self._job(Job.model_validate({**self.job.model_dump(by_alias=True), **data}))
 
     def _job(self, job: Job) -> list[str]:
         before, self.job = self.job, job.model_copy(update={"payload": job.payload or self.job.payload})

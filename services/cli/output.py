@@ -64,11 +64,6 @@ def print_json(value: Any) -> None:
     out.out(json.dumps(value, indent=2, ensure_ascii=False, default=str), highlight=False)
 
 
-def say(message: str | Text) -> None:
-    """A remark that is no result."""
-    err.print(message)
-
-
 def fail(message: str) -> None:
     """The one line of an error."""
     err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
