@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from pydantic.alias_generators import to_camel
 
 from common.client.models import (
     Checkpoint,
@@ -234,9 +235,4 @@ class Client:
 
 def _body(**fields: Any) -> dict[str, Any]:
     """camelCase names, without what was not given."""
-    return {_camel(name): value for name, value in fields.items() if value is not None}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return {to_camel(name): value for name, value in fields.items() if value is not None}

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -201,8 +202,7 @@ def _placed(error: ConfigError, where: str = "config") -> ConfigError:
 
 
 def _invalid(field: str, message: str) -> InvalidInputError:
-    first, *rest = field.split("_")
-    location = "body." + first + "".join(part.capitalize() for part in rest)
+    location = ".".join(["body", *(to_camel(part) for part in field.split("."))])
     return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
