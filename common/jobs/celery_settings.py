@@ -15,10 +15,7 @@ from typing import Any, Final
 from celery import Celery
 from pydantic import SecretStr
 
-TRAINING_QUEUE: Final = "training"
-GENERATE_QUEUE: Final = "generate"
-HEALTH_QUEUE: Final = "health"
-"""Work by hand when the health loop is down; every worker listens to it."""
+from common.jobs.queue_names import GENERATE_QUEUE, HEALTH_QUEUE, TRAINING_QUEUE
 
 DOORBELL_TASK: Final = "tidal.training.doorbell"
 HANDOVER_TASK: Final = "tidal.generate.handover"

@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Mapping
 
-from common.jobs.child_protocol import EXIT_FAILED, PARENT_PID_VARIABLE, Message, Ping, Resume, Suspend
+from common.jobs.child_protocol import EXIT_FAILED, Message, Ping, Resume, Suspend
+from common.jobs.child_socket import PARENT_PID_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
 

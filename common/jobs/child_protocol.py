@@ -14,21 +14,15 @@ Leaves out: torch, the database, Redis, and what either side does with a message
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import socket
-import threading
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-CHILD_FD_VARIABLE = "TIDAL_CHILD_FD"
-"""Environment variable with the number of the inherited socket."""
-PARENT_PID_VARIABLE = "TIDAL_PARENT_PID"
-"""Environment variable with the process id the child must find as its parent."""
+from common.jobs.child_socket import ChildSocket
+
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
 """Exit codes after `finished` and `failed`; anything else is a crash."""
@@ -189,26 +183,12 @@ def decode(line: bytes | str) -> Message:
         ) from None
 
 
-class Channel:
+class Channel(ChildSocket):
     """One end of the socketpair. `send` may be called from any thread, `receive` from one thread only."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._send_lock = threading.Lock()
+        super().__init__(sock)
         self._buffer = bytearray()
-
-    @classmethod
-    def pair(cls) -> tuple[Self, socket.socket]:
-        """The supervisor's end, and the socket whose descriptor the child inherits."""
-        ours, theirs = socket.socketpair()
-        return cls(ours), theirs
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """The child's end, from TIDAL_CHILD_FD; KeyError when the process was not started by a supervisor."""
-        sock = socket.socket(fileno=int(environ[CHILD_FD_VARIABLE]))
-        sock.set_inheritable(False)
-        return cls(sock)
 
     def fileno(self) -> int:
         """Descriptor, for selectors."""
@@ -248,12 +228,6 @@ class Channel:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return decode(line)
-
-    def close(self) -> None:
-        """Shut the socket down; the peer reads end of file."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
 
     def _writable(self) -> bool:
         poller = select.poll()

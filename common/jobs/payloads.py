@@ -15,8 +15,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig, build
-
-TRAINING_QUEUE: Final = "training"
+from common.jobs.queue_names import TRAINING_QUEUE
 
 
 class JobType(StrEnum):

@@ -15,7 +15,8 @@ from typing import Any
 from celery import signals
 
 from common.config import Settings, get_settings
-from common.jobs.celery_settings import GENERATE_QUEUE, make_app
+from common.jobs.celery_settings import make_app
+from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import configure
 from common.metrics.heartbeat import Heartbeat
 from common.metrics.live_feed import LiveFeed

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from common.config import Settings
 from common.config.child_environment import child_environment
 from common.errors import UnavailableError
-from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.logging import get_logger
 from common.metrics import keys
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel

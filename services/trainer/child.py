@@ -16,17 +16,8 @@ import structlog
 
 from common.artifacts import ArtifactStore
 from common.jobs.child_lifeline import Lifeline, die_with_parent
-from common.jobs.child_protocol import (
-    CHILD_FD_VARIABLE,
-    EXIT_FAILED,
-    EXIT_FINISHED,
-    Channel,
-    Failed,
-    Finished,
-    ProtocolError,
-    Start,
-    Stop,
-)
+from common.jobs.child_protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
+from common.jobs.child_socket import CHILD_FD_VARIABLE
 from common.logging import configure, get_logger
 from common.metrics import MetricsWriter
 from common.training.hooks import Outcome, StopRequest

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from common.jobs.celery_settings import TRAINING_QUEUE, worker_command
+from common.jobs.celery_settings import worker_command
+from common.jobs.queue_names import TRAINING_QUEUE
 
 if __name__ == "__main__":
     os.execv(sys.executable, worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:]))

@@ -17,7 +17,8 @@ from celery import signals
 from common.config import get_settings
 from common.db import make_engine, wait_for_schema
 from common.errors import UnavailableError
-from common.jobs.celery_settings import TRAINING_QUEUE, make_app
+from common.jobs.celery_settings import make_app
+from common.jobs.queue_names import TRAINING_QUEUE
 from common.logging import configure, get_logger
 from services.worker.worker import Worker
 

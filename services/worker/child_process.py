@@ -16,7 +16,8 @@ import sys
 from collections.abc import Mapping
 
 from common.config.child_environment import child_environment
-from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE, Channel, Message, Start
+from common.jobs.child_protocol import Channel, Message, Start
+from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from services.worker.log_capture import LogCapture
 
 EXIT_SECONDS = 5.0

@@ -26,6 +26,7 @@ from common.jobs.child_protocol import (
     Progress,
     Running,
 )
+from common.jobs.registry import CHECKPOINT_FOLDER
 from common.jobs.status import JobStatus
 from common.logging import get_logger
 from common.metrics import keys
@@ -42,7 +43,6 @@ REPORT_SECONDS = 1.0
 LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases after the last training step."""
 RESULT_KINDS = frozenset({"evaluation", "ablation"})
-CHECKPOINT_FOLDER = "checkpoints"
 
 
 class ChildReports:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from common.config import get_settings
-from common.jobs.celery_settings import TRAINING_QUEUE
+from common.jobs.queue_names import TRAINING_QUEUE
 from common.metrics.heartbeat import alive_on_host
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from starlette.concurrency import run_in_threadpool
 
 from common.artifacts import ArtifactStore
 from common.errors import TidalError, UnavailableError
-from common.jobs.celery_settings import GENERATE_QUEUE, HANDOVER_TASK
+from common.jobs.celery_settings import HANDOVER_TASK
 from common.jobs.generation_request import GenerationRequest
+from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
 from common.metrics import keys
 from services.api.context import Context

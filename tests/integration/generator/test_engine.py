@@ -21,7 +21,7 @@ from common.checkpoint import load_model, save_model
 from common.controller import GatingPolicy, load_policy
 from common.data import load_tokenizer
 from common.generation import generate
-from common.jobs.child_protocol import CHILD_FD_VARIABLE
+from common.jobs.child_socket import CHILD_FD_VARIABLE
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM

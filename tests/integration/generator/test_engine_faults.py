@@ -24,7 +24,7 @@ from services.local.servers import free_port
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import os, subprocess, sys, time
-from common.jobs.child_protocol import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 channel, inherited = EngineChannel.pair()
 child = subprocess.Popen(

@@ -14,8 +14,6 @@ import pytest
 
 from common.config import LMConfig, RLConfig
 from common.jobs.child_protocol import (
-    CHILD_FD_VARIABLE,
-    PARENT_PID_VARIABLE,
     Artifact,
     Checkpoint,
     Event,
@@ -27,6 +25,7 @@ from common.jobs.child_protocol import (
     Start,
     Stop,
 )
+from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.metrics import read_metrics
 
 pytestmark = pytest.mark.timeout(300)

@@ -13,7 +13,6 @@ import pytest
 
 from common.jobs.child_lifeline import Lifeline
 from common.jobs.child_protocol import (
-    PARENT_PID_VARIABLE,
     Channel,
     ChildJob,
     Ping,
@@ -26,6 +25,7 @@ from common.jobs.child_protocol import (
     decode,
     encode,
 )
+from common.jobs.child_socket import PARENT_PID_VARIABLE
 
 
 def start_message() -> Start:
