@@ -214,10 +214,11 @@ def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
         payload=payload(make_config(training=ENDLESS)),
     )
     channel.send(
-        Start(job=job, experiments_dir=str(tmp_path / "e"), data_dir=str(tmp_path / "d"), pause_after_seconds=3600)
+        Start(job=job, experiments_dir=str(tmp_path / "e"), data_dir=str(tmp_path / "data"), pause_after_seconds=3600)
     )
     message = channel.receive(60)
     while not isinstance(message, Progress):
+        assert message is not None and not isinstance(message, Failed), message
         message = channel.receive(60)
     parent.kill()
     parent.wait()
