@@ -1,22 +1,17 @@
 """Reading and writing single files so that a crash, a full disk or a hostile file does no harm.
 
-Writes go to a temporary name, are flushed to the disk and renamed; reads never run code from the file. Leaves out what
-the tensors mean (`state`) and directories of checkpoints (`manager`).
+`write_*` fill a file in place and flush it; who calls them renames (`common.files.write_atomic`). Reads never run code
+from the file. Leaves out what the tensors mean (`state`) and directories of checkpoints (`manager`).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import os
 import pickle
-import shutil
-import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.errors import CheckpointError, NotFoundError, StorageError
+from common.errors import CheckpointError, NotFoundError
+from common.files import flush
 
 METADATA_KEY = "tidal"
 """Key of our JSON in the header of a safetensors file."""
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
@@ -122,56 +112,6 @@ def write_object(path: Path, value: Any) -> None:
     if unsafe:
         raise TypeError(f"state holds {', '.join(sorted(unsafe))}; keep tensors, numbers, text, lists and dicts only")
     flush(path)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented JSON in place, flushed to the disk."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    flush(path)
-
-
-def flush(path: Path) -> None:
-    """fsync of a file or directory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; StorageError and no change where that fails."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        require_space(path.parent, needed_bytes)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            write(temporary)
-            temporary.replace(path)
-            flush(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def require_space(directory: Path, needed_bytes: int) -> None:
-    """OSError (ENOSPC) when the file system of `directory` has less than `needed_bytes` free."""
-    free = shutil.disk_usage(directory).free
-    if free < needed_bytes:
-        raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what could not be written and why."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in reason
-        advice = "free some space; what was written before is intact" if full else "what was written before is intact"
-        raise StorageError(f"{path}: cannot be written ({reason}); {advice}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -21,18 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoint.files import (
-    flush,
-    load_tensors,
-    require_space,
-    safe_load,
-    sha256_of,
-    storage_errors,
-    write_json,
-    write_object,
-    write_tensors,
-)
+from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
 from common.errors import CheckpointError
+from common.files import flush, require_space, sha256_of, storage_errors, write_json
 
 WEIGHTS = "weights.safetensors"
 STATE = "training_state.pt"

@@ -16,15 +16,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from common.checkpoint.files import (
-    load_tensors,
-    safe_load,
-    sha256_of,
-    write_atomic,
-    write_json,
-    write_object,
-    write_tensors,
-)
+from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.manager import read_checkpoint
 from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
@@ -36,6 +28,7 @@ from common.checkpoint.state import (
 )
 from common.config.lm import ModelConfig
 from common.errors import CheckpointError, NotFoundError, StorageError
+from common.files import sha256_of, write_atomic, write_json
 from common.model import TransformerLM
 
 

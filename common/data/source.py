@@ -6,7 +6,6 @@ A source streams its documents one by one and names its content by a digest. Lea
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from common.data import stories
 from common.data.places import BUILTIN_STORIES, SUFFIXES, check_hub_name, is_file_name, locate
 from common.data.tokenizer import END_OF_TEXT
 from common.errors import DataError
+from common.files import sha256_of
 
 BLOCK_CHARACTERS = 1 << 20
 LONGEST_DOCUMENT = 1 << 22
@@ -89,8 +89,7 @@ class FileSource:
         return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
     def digest(self) -> str:
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
 
     def count(self) -> int | None:
         return None

@@ -9,7 +9,6 @@ rebuild: a run that resumes must not meet other data unnoticed.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.errors import DataError, StorageError
+from common.files import sha256_of
 
 FORMAT = 1
 DTYPE = "uint16"
@@ -166,8 +166,8 @@ def _describe(folder: Path, name: str) -> dict[str, Any]:
     return {
         "count": tokens.stat().st_size // 2,
         "documents": documents.stat().st_size // 8,
-        "sha256": _sha256(tokens),
-        "documents_sha256": _sha256(documents),
+        "sha256": sha256_of(tokens),
+        "documents_sha256": sha256_of(documents),
     }
 
 
@@ -182,7 +182,7 @@ def _open_split(folder: Path, name: str, header: dict[str, Any]) -> Split:
         path = folder / file
         if not path.is_file() or path.stat().st_size != size:
             raise _damaged(folder, f"{file} is missing or not {size} bytes long")
-        if _sha256(path) != digests[file]:
+        if sha256_of(path) != digests[file]:
             raise _damaged(folder, f"the content of {file} differs from its SHA-256")
     if not entry["count"] or not entry["documents"]:
         raise _damaged(folder, f"the {name} split is empty")
@@ -200,11 +200,6 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("dtype") != DTYPE:
         raise _damaged(folder, f"{HEADER} is not of format {FORMAT}")
     return header
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stale(folder: Path, reason: str) -> DataError:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.checkpoint.files import write_atomic, write_json, write_object
+from common.checkpoint.files import write_object
 from common.config import RLConfig
+from common.files import write_atomic, write_json
 from common.rl.state import ControllerState
 
 FINAL_POLICY = "rl_checkpoint_final.pth"

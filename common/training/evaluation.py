@@ -6,9 +6,7 @@ two validations of the same weights agree. Leaves out: what the numbers are comp
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from common.config.lm import EvaluationConfig
 from common.data import ChunkLoader
-from common.errors import StorageError
+from common.files import write_atomic, write_json
 from common.generation import generate
 from common.model import TransformerLM
 from common.training.device import Compute
@@ -96,16 +94,5 @@ def _sample(model: TransformerLM, prompt: str, number: int, config: EvaluationCo
 def write_results(directory: Path, results: dict[str, Any]) -> Path:
     """Write `evaluation_results/evaluation_results.json` below the experiment's folder, whole or not at all."""
     path = directory / RESULTS_FILE
-    temporary = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
-        ) from error
+    write_atomic(path, lambda temporary: write_json(temporary, results))
     return path

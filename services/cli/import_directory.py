@@ -7,7 +7,6 @@ and the check that a checkpoint can be loaded, which is made (safely) whenever o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -26,6 +25,7 @@ from common.config import get_settings
 from common.config.legacy import convert
 from common.db import Checkpoint, Experiment, make_engine, require_schema, session_factory
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from common.files import sha256_of
 from services.cli.configuration import read_yaml
 from services.cli.database import database_url
 from services.cli.import_metrics import write_metrics, write_rl_metrics
@@ -150,7 +150,7 @@ def _insert_rows(
                         experiment_id=done.experiment_id,
                         kind="policy" if found.policy else "model",
                         name=found.name,
-                        sha256=_sha256(path),
+                        sha256=sha256_of(path) if path.is_file() else None,
                         size_bytes=found.size_bytes,
                         created_at=found.modified_at,
                     )
@@ -205,10 +205,3 @@ def _time(value: Any) -> datetime | None:
     except ValueError:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

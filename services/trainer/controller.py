@@ -14,7 +14,8 @@ from common.checkpoint import load_model
 from common.checkpoint.manager import MANIFEST, verify
 from common.config import DataConfig, RLConfig
 from common.controller import load_policy
-from common.errors import CheckpointError, StorageError
+from common.errors import CheckpointError
+from common.files import flush, storage_errors
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 
@@ -68,9 +69,11 @@ def _adopt(checkpoint: Path, directory: Path) -> None:
     target = directory / "checkpoints" / checkpoint.name
     temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
-        shutil.copytree(checkpoint, temporary)
-        temporary.rename(target)
-    except OSError as error:
-        raise StorageError(f"{target}: cannot be written ({error})") from error
+        with storage_errors(target):
+            shutil.copytree(checkpoint, temporary)
+            for file in temporary.iterdir():
+                flush(file)
+            temporary.rename(target)
+            flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from common.config import LMConfig, RLConfig, dump_yaml
-from common.errors import StorageError
+from common.files import write_atomic, write_text
 
 
 def describe_lm(directory: Path, config: LMConfig) -> None:
@@ -58,10 +58,4 @@ def save_config(path: Path, config: BaseModel) -> None:
 def _write_once(path: Path, text: str) -> None:
     if path.exists():
         return
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+    write_atomic(path, lambda temporary: write_text(temporary, text))

@@ -159,8 +159,9 @@ class SupervisedHooks:
             return
         with self._lender:
             save = self._save
-        if save is None:
-            return
+            if save is None:  # nothing to save yet: a later wish gets a thread of its own
+                self._urgent = None
+                return
         try:
             self.lifeline.wait()
             info = save()

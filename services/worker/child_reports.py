@@ -6,7 +6,6 @@ once a second and never queues up. Leaves out: deciding anything about the child
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from common.artifacts import ArtifactStore
 from common.errors import TidalError
+from common.files import sha256_of
 from common.jobs import queue as rows
 from common.jobs.child_protocol import (
     Artifact,
@@ -165,8 +165,7 @@ class ChildReports:
             return
         digest = size = None
         if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(path)
             size = path.stat().st_size
         kind = "result" if said.kind in RESULT_KINDS else said.kind
         write = partial(

@@ -1,0 +1,81 @@
+"""Files written whole or not at all, on disk when the call returns; their digests.
+
+A write goes to a temporary name beside the target, is flushed and renamed, so neither a crash nor a full disk leaves
+half a file. Leaves out what is in the files; torch's own formats are in `common.checkpoint.files`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import StorageError
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Indented JSON in place, flushed to the disk."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 in place, flushed to the disk."""
+    path.write_text(text, encoding="utf-8")
+    flush(path)
+
+
+def flush(path: Path) -> None:
+    """fsync of a file or directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; StorageError and no change where that fails."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        require_space(path.parent, needed_bytes)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            write(temporary)
+            temporary.replace(path)
+            flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """OSError (ENOSPC) when the file system of `directory` has less than `needed_bytes` free."""
+    free = shutil.disk_usage(directory).free
+    if free < needed_bytes:
+        raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StorageError that says what could not be written and why."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in reason
+        advice = "free some space; what was written before is intact" if full else "what was written before is intact"
+        raise StorageError(f"{path}: cannot be written ({reason}); {advice}") from error
