@@ -5,18 +5,15 @@ A test holds the file against the classes, so the guide cannot fall behind the c
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from common.config import LMConfig, RLConfig, Settings
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from pydantic import BaseModel, SecretStr  # noqa: E402
-from pydantic.fields import FieldInfo  # noqa: E402
-
-from common.config import LMConfig, RLConfig, Settings  # noqa: E402
-
 TARGET = ROOT / "docs" / "configuration.md"
 
 

@@ -58,8 +58,9 @@ def pretrain(
         if not run.wants_out():
             run.state.finish()
             _save(run)
-            keep_going = lambda: not run.wants_out()  # noqa: E731
-            if write_final_model(run.state, config, run.corpus, directory, hooks, keep_going=keep_going):
+            if write_final_model(
+                run.state, config, run.corpus, directory, hooks, keep_going=lambda: not run.wants_out()
+            ):
                 return Outcome.COMPLETED
         _save(run, leaving=True)
         request = hooks.requested_stop()

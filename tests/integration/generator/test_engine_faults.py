@@ -19,7 +19,7 @@ from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from services.generator.engine import Engine
 from services.generator.model_cache import ModelCache
-from services.local.servers import free_port
+from services.local.servers import ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -85,9 +85,21 @@ def test_a_request_that_is_no_request_is_refused(redis_client: redis.Redis, tmp_
     assert json.loads(fields["data"])["status"] == 422
 
 
-def test_the_engine_outlives_a_missing_redis(tmp_path: Path) -> None:
-    with redis.Redis(port=free_port(), socket_connect_timeout=1, retry=None) as client:
-        make_engine(client, tmp_path).handle("r1")
+def test_the_engine_outlives_a_missing_redis_and_answers_when_it_is_back(tmp_path: Path) -> None:
+    server = ValkeyServer(tmp_path / "valkey")
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url, socket_connect_timeout=1, retry=None, decode_responses=True) as client:
+            engine = make_engine(client, tmp_path)
+            server.stop()
+            engine.handle("r1")
+            server.start()
+            client.set(keys.generate_request("r2"), "{}")
+            engine.handle("r2")
+            [(_, fields)] = client.xrange(keys.generate_stream("r2"))
+            assert json.loads(fields["data"])["status"] == 422
+    finally:
+        server.remove()
 
 
 def test_the_child_dies_with_a_killed_worker(redis_url: str, tmp_path: Path) -> None:
