@@ -11,11 +11,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping
 
 from common.jobs.child_protocol import EXIT_FAILED, Message, Ping, Resume, Suspend
 from common.jobs.child_socket import PARENT_PID_VARIABLE
+from common.jobs.lease_clock import lease_clock
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,7 +28,7 @@ class Lifeline:
 
     def __init__(self, pause_after_seconds: float) -> None:
         self._pause_after = pause_after_seconds
-        self._renewed_at = time.monotonic()
+        self._renewed_at = lease_clock()
         self._held = False
         self._changed = threading.Condition()
 
@@ -46,7 +46,7 @@ class Lifeline:
 
     def suspended(self) -> bool:
         """Whether the child must stand still now."""
-        return self._held or time.monotonic() - self._renewed_at > self._pause_after
+        return self._held or lease_clock() - self._renewed_at > self._pause_after
 
     def wait(self) -> None:
         """Return once the child may act; returns at once in the ordinary case."""

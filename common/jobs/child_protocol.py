@@ -80,7 +80,7 @@ class Resume(_Message):
 
 
 class Ping(_Message):
-    """The lease was renewed. `renewed_at`: CLOCK_MONOTONIC seconds read before the renewal was sent."""
+    """The lease was renewed. `renewed_at`: `lease_clock()` read before the renewal was sent."""
 
     type: Literal["ping"] = "ping"
     renewed_at: float

@@ -12,7 +12,7 @@ from common.metrics import keys
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """What the supervisor needs of the row. `claimed_at`: monotonic seconds before the claim was sent."""
+    """What the supervisor needs of the row. `claimed_at`: `lease_clock()` before the claim was sent."""
 
     id: str
     attempt: int

@@ -1,14 +1,13 @@
 """Keeps the lease of one job and knows the user's present wish.
 
 One thread renews every `lease_renew_seconds` and asks for the wish every `wish_poll_seconds`, or at once when it is
-pushed. Only the database judges the lease; the local monotonic clock tells how old the last renewal is, taken before
-it was sent. Leaves out: what follows from a wish or a lost lease (`services.worker.supervisor`).
+pushed. Only the database judges the lease; the lease clock tells how old the last renewal is, taken before it
+was sent. Leaves out: what follows from a wish or a lost lease (`services.worker.supervisor`).
 """
 
 from __future__ import annotations
 
 import threading
-import time
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,6 +15,7 @@ from common.config import Settings
 from common.db import database_away
 from common.errors import LeaseLostError
 from common.jobs.lease import Wish, read_wish, renew
+from common.jobs.lease_clock import lease_clock
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -24,7 +24,7 @@ _RETRY_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Start with `claimed_at` = monotonic seconds before the claim was sent."""
+    """Start with `claimed_at` = `lease_clock()` before the claim was sent."""
 
     def __init__(
         self, sessions: sessionmaker[Session], job_id: str, attempt: int, settings: Settings, *, claimed_at: float
@@ -34,7 +34,7 @@ class LeaseKeeper:
         self._stop = threading.Event()
         self._trouble = False
         self.renewed_at = claimed_at
-        """Monotonic seconds; the right to run is at least that fresh."""
+        """By `lease_clock`; the right to run is at least that fresh."""
         self.wish: Wish | None = None
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -56,7 +56,7 @@ class LeaseKeeper:
     def _run(self) -> None:
         first = True
         while not self._stop.is_set() and not self.lost.is_set():
-            began = time.monotonic()
+            began = lease_clock()
             try:
                 if first or began - self.renewed_at >= self._settings.lease_renew_seconds:
                     with self._sessions.begin() as session:
@@ -67,7 +67,7 @@ class LeaseKeeper:
                     with self._sessions.begin() as session:
                         self.wish = read_wish(session, self._job_id, self._attempt)
                 self._well()
-                due = self.renewed_at + self._settings.lease_renew_seconds - time.monotonic()
+                due = self.renewed_at + self._settings.lease_renew_seconds - lease_clock()
                 pause = max(0.0, min(self._settings.wish_poll_seconds, due))
             except LeaseLostError as error:
                 log.warning("lease lost", error=error.message)

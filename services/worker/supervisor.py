@@ -19,6 +19,7 @@ from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.errors import LeaseLostError
 from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
+from common.jobs.lease_clock import lease_clock
 from common.jobs.retry import Fault
 from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
@@ -195,7 +196,7 @@ class Supervisor:
                 self._suspended = False
                 self._reports.meter.restart()
                 self._reports.event("resumed_after_suspension")
-        if now - renewed_at > self._settings.trainer_pause_seconds and not self._suspended:
+        if lease_clock() - renewed_at > self._settings.trainer_pause_seconds and not self._suspended:
             self._suspended = True
             child.send(Suspend())
             log.warning("trainer suspended: the lease cannot be renewed", job_id=self._job.id)

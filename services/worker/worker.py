@@ -10,13 +10,13 @@ import os
 import secrets
 import socket
 import threading
-import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import Settings
 from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed, UnavailableError
+from common.jobs.lease_clock import lease_clock
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
 from common.logging import get_logger
@@ -62,7 +62,7 @@ class Worker:
         """
         if self._leaving.is_set():
             return "the worker is leaving"
-        claimed_at = time.monotonic()
+        claimed_at = lease_clock()
         try:
             with self._sessions.begin() as session:
                 row = claim(session, queue, self.name, self._settings)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import make_engine, session_factory
+from common.jobs.lease_clock import lease_clock
 from services.worker import lease_keeper
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.row_writer import RowWriter
@@ -67,7 +68,7 @@ def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_aft
                 enough.set()
             raise RuntimeError("nobody foresaw this")
 
-    keeper = LeaseKeeper(cast("Any", Broken()), "job_1", 1, settings, claimed_at=time.monotonic() - 1000)
+    keeper = LeaseKeeper(cast("Any", Broken()), "job_1", 1, settings, claimed_at=lease_clock() - 1000)
     keeper.start()
     assert enough.wait(20)
     keeper.stop()

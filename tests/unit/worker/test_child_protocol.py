@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -26,6 +25,7 @@ from common.jobs.child_protocol import (
     encode,
 )
 from common.jobs.child_socket import PARENT_PID_VARIABLE
+from common.jobs.lease_clock import lease_clock
 
 
 def start_message() -> Start:
@@ -86,7 +86,7 @@ def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
     assert line.suspended()
     waiter = threading.Thread(target=line.wait)
     waiter.start()
-    line.hear(Ping(renewed_at=time.monotonic()))
+    line.hear(Ping(renewed_at=lease_clock()))
     waiter.join(5)
     assert not waiter.is_alive()
     silent = Lifeline(pause_after_seconds=0.0)
@@ -97,7 +97,7 @@ def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
 
 def test_an_old_ping_that_arrives_late_does_not_extend_the_right_to_run() -> None:
     line = Lifeline(pause_after_seconds=5)
-    line.hear(Ping(renewed_at=time.monotonic() - 100))
+    line.hear(Ping(renewed_at=lease_clock() - 100))
     assert not line.suspended(), "the time of the start counts, it is newer"
     assert Lifeline(pause_after_seconds=-1).suspended()
 

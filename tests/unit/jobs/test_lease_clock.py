@@ -1,0 +1,29 @@
+"""A machine that slept must not believe in the lease it held before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from common.jobs import child_lifeline
+from common.jobs.child_lifeline import Lifeline
+from common.jobs.lease_clock import lease_clock
+
+
+def test_the_lease_clock_is_the_kernels_uptime_sleep_included() -> None:
+    before = float(Path("/proc/uptime").read_text().split()[0])
+    assert before - 0.02 <= lease_clock() <= before + 5
+
+
+def test_a_trainer_that_slept_with_its_machine_stands_still_before_its_next_micro_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    awake = time.monotonic()
+    slept = 0.0
+    monkeypatch.setattr(child_lifeline, "lease_clock", lambda: awake + slept)
+    line = Lifeline(pause_after_seconds=40)
+    assert not line.suspended()
+    slept = 3600.0
+    assert line.suspended()
