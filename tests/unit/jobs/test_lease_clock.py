@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +11,11 @@ from common.jobs.child_lifeline import Lifeline
 from common.jobs.lease_clock import lease_clock
 
 
-def test_the_lease_clock_is_the_kernels_uptime_sleep_included() -> None:
-    before = float(Path("/proc/uptime").read_text().split()[0])
-    assert before - 0.02 <= lease_clock() <= before + 5
+def test_the_lease_clock_never_lags_behind_the_clock_that_stops_in_sleep() -> None:
+    awake = time.monotonic()
+    first = lease_clock()
+    assert first >= awake
+    assert lease_clock() >= first
 
 
 def test_a_trainer_that_slept_with_its_machine_stands_still_before_its_next_micro_batch(
