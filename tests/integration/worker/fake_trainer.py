@@ -1,9 +1,11 @@
 """A trainer without torch for the tests of the supervisor: counts steps, writes them down, keeps to the protocol.
 
 Each step appends {"job", "attempt", "step", "time"} to `steps.jsonl` in the experiment's folder. TIDAL_FAKE_TRAINER
-(JSON) chooses what it does: `prepare_seconds` (before the first step of a job without checkpoint), `steps`,
-`step_seconds`, `every` (steps between checkpoints), `ending` at step `at`: "exit:<status>", "signal:<number>",
-"fail:<kind>", "hang", and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts.
+(JSON), and for one job `plan.json` in its experiment's folder, choose what it does: `prepare_seconds` (before the first
+step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds`
+(between the last step and the model), `ending` at step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang",
+"memory:<MiB>" (allocates so much and leaves), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the
+ending to the first attempts. Times come from a clock that a test which shifts the clock of a worker leaves alone.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class FakeTrainer:
             "steps": 20,
             "step_seconds": 0.02,
             "every": 5,
+            "completing_seconds": 0.0,
             "at": 7,
             "ending": "",
             "deaf": False,
@@ -54,6 +57,8 @@ class FakeTrainer:
         self.job = start.job
         self.folder = Path(start.experiments_dir) / self.job.experiment_id
         self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / "plan.json").exists():
+            self.plan |= json.loads((self.folder / "plan.json").read_text())
         self.lifeline = Lifeline(start.pause_after_seconds)
         self.request: str | None = None
         threading.Thread(target=self.listen, daemon=True).start()
@@ -85,7 +90,7 @@ class FakeTrainer:
                 self.lifeline.wait()
                 time.sleep(self.plan["step_seconds"])
                 step += 1
-                line = {"job": self.job.job_id, "attempt": self.job.attempt, "step": step, "time": time.time()}
+                line = {"job": self.job.job_id, "attempt": self.job.attempt, "step": step, "time": now()}
                 steps.write(json.dumps(line) + "\n")
                 self.channel.send(Progress(step=step, total_steps=self.plan["steps"]), droppable=True)
                 if step % self.plan["every"] == 0:
@@ -102,6 +107,7 @@ class FakeTrainer:
 
     def finish(self) -> int:
         self.channel.send(Phase(name="completing"))
+        time.sleep(self.plan["completing_seconds"])
         (self.folder / "model.pth").write_bytes(b"weights")
         self.channel.send(Artifact(name="model.pth", kind="model"))
         self.channel.send(Finished(outcome="completed"))
@@ -133,6 +139,15 @@ class FakeTrainer:
             os._exit(1)
         if how == "hang":
             threading.Event().wait()
+        if how == "memory":
+            taken = [bytes([1]) * 2**20 for _ in range(int(what))]
+            say(f"{len(taken)} MiB taken")
+            os._exit(1)
+
+
+def now() -> float:
+    """Seconds since 1970 by the true clock."""
+    return time.clock_gettime(time.CLOCK_REALTIME)
 
 
 def say(text: str, stream: TextIO = sys.stdout) -> None:

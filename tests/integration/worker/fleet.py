@@ -112,9 +112,16 @@ class Fleet:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def submit(self, **fields: Any) -> str:
+    def submit(self, plan: dict[str, Any] | None = None, **fields: Any) -> str:
+        """A job; `plan` is for its trainers, whichever worker starts them."""
+        new = NewJob(**{"type": JobType.LM_TRAINING, "payload": {"config": {}}, **fields})
         with self.sessions.begin() as session:
-            return submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}, **fields)).id
+            job = submit(session, new)
+            if plan is not None:
+                folder = self.settings.experiments_dir / job.experiment_id
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "plan.json").write_text(json.dumps(plan))
+        return job.id
 
     def signal(self, job_id: str, name: str) -> None:
         with self.sessions.begin() as session:
