@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """One more generate request per so many seconds for callers without a token."""
     stream_max_length: int = Field(20_000, ge=100)
     """Entries a Redis stream keeps (approximately)."""
+    stream_client_seconds: float = Field(30.0, gt=0)
+    """A stream client whose socket takes nothing for so long is closed."""
     stop_budget_seconds: float = Field(12.0, gt=0, validation_alias=_env("STOP_BUDGET"))
     """Local mode: from Ctrl-C to the last process gone."""
 

@@ -2,8 +2,8 @@
 
 A stream begins after `Last-Event-ID` (or `?since=`). Without one it begins with a `snapshot` event that carries the
 position it was made at; with one that cannot be continued, with a `reset` event and then the snapshot. Every other
-event carries `id:` = Redis stream id. A comment goes out every 15 s; a client whose socket stays full for 30 s is
-closed; shutdown ends all streams.
+event carries `id:` = Redis stream id. A comment goes out every 15 s; a client whose socket stays full for
+`stream_client_seconds` is closed; shutdown ends all streams.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from services.api.stream_ids import StreamId, format_id, parse_id
 log = get_logger(__name__)
 
 KEEP_ALIVE_SECONDS = 15
-SLOW_CLIENT_SECONDS = 30
 RETRY_MILLISECONDS = 2000
 """How long a browser waits before it connects again."""
 
@@ -54,13 +53,13 @@ def cursor_of(request: Request) -> StreamId | None:
 class EventStream(EventSourceResponse):
     """A stream response that counts its clients and ends quietly when one reads too slowly."""
 
-    def __init__(self, content: AsyncIterator[bytes], metrics: HttpMetrics) -> None:
+    def __init__(self, content: AsyncIterator[bytes], metrics: HttpMetrics, *, send_seconds: float) -> None:
         super().__init__(
             content,
             ping=KEEP_ALIVE_SECONDS,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
-            send_timeout=SLOW_CLIENT_SECONDS,
+            send_timeout=send_seconds,
             # The generator ends by itself once the hub closes; this is the time it has for it.
             shutdown_grace_period=5,
             headers={"Cache-Control": "no-cache, no-transform"},
@@ -78,7 +77,9 @@ class EventStream(EventSourceResponse):
             self._metrics.sse_clients.dec()
 
 
-async def stream(hub: StreamHub, metrics: HttpMetrics, key: str, request: Request, snapshot: Snapshot) -> EventStream:
+async def stream(
+    hub: StreamHub, metrics: HttpMetrics, key: str, request: Request, snapshot: Snapshot, *, send_seconds: float
+) -> EventStream:
     """The response of a stream endpoint. RedisError (503) before the first byte when Redis is away."""
     cursor, epoch = cursor_of(request), ""
     first: list[bytes] = [f"retry: {RETRY_MILLISECONDS}\n\n".encode()]
@@ -89,7 +90,7 @@ async def stream(hub: StreamHub, metrics: HttpMetrics, key: str, request: Reques
         first.append(encode(format_id(cursor), "snapshot", json.dumps(await snapshot())))
     else:
         await hub.position(key)
-    return EventStream(_events(hub, metrics, key, cursor, first, snapshot, epoch), metrics)
+    return EventStream(_events(hub, metrics, key, cursor, first, snapshot, epoch), metrics, send_seconds=send_seconds)
 
 
 async def _events(

@@ -73,7 +73,7 @@ async def _stream(
         finally:
             await events.aclose()
 
-    reply = sse.EventStream(body(), context.metrics)
+    reply = sse.EventStream(body(), context.metrics, send_seconds=context.settings.stream_client_seconds)
     reply.headers.update(headers)
     return reply
 

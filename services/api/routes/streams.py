@@ -74,7 +74,8 @@ async def _stream(request: Request, context: Context, key: str, state: Callable[
 
     if sse.cursor_of(request) is not None:
         await snapshot()  # 404 for what does not exist, before the first byte; without a cursor `stream` makes one
-    return await sse.stream(context.hub, context.metrics, key, request, snapshot)
+    send_seconds = context.settings.stream_client_seconds
+    return await sse.stream(context.hub, context.metrics, key, request, snapshot, send_seconds=send_seconds)
 
 
 def _wire(reply: Any) -> Any:

@@ -250,10 +250,14 @@ def test_stopping_the_server_ends_open_streams_cleanly(serve: RunApi) -> None:
     assert ended == ["end"]
 
 
-def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(
-    api: Api, path: str, key: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("services.api.sse.SLOW_CLIENT_SECONDS", 0.2)
+def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(serve: RunApi, redis_client: redis.Redis) -> None:
+    with serve(stream_client_seconds=0.2) as api:
+        leave_a_client_behind(api, redis_client)
+
+
+def leave_a_client_behind(api: Api, redis_client: redis.Redis) -> None:
+    experiment = api.submit()["experimentId"]
+    path, key = f"/api/experiments/{experiment}/stream", experiment_stream(experiment)
     host, port = api.url.removeprefix("http://").split(":")
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
