@@ -46,6 +46,8 @@ def move(
 ) -> Job:
     """Move the locked `job` to `target`, setting `fields` as well, and write event, job-update and doorbell.
 
+    The database judges again, by `moved_by`: its trigger holds the same table.
+
     Lease columns are cleared where `target` has none, `finished_at` is set where it is terminal. Whoever frees a
     slot, or makes a job claimable, rings. Raises ValueError for a move outside the table, LeaseLostError when the row
     is no longer as `job` says.
@@ -53,7 +55,7 @@ def move(
     source = JobStatus(job.status)
     if not may_move(source, target, writer):
         raise ValueError(f"job {job.id}: the {writer} may not move it from {source} to {target}")
-    values: dict[str, Any] = {"status": target, "updated_at": func.now()}
+    values: dict[str, Any] = {"status": target, "moved_by": writer, "updated_at": func.now()}
     if target not in LEASED:
         values |= {"lease_owner": None, "lease_expires_at": None}
     if target is not JobStatus.STALE:

@@ -1,7 +1,7 @@
 """The state machine of a job: statuses, wishes, signals, and the one table of transitions.
 
 Pure: no database, no clock. `common.jobs.queue`, `signals` and `reaper` write rows only along `TRANSITIONS`; the
-database guards the coarsest rules again with CHECKs and a trigger. The table is explained in docs/decisions/0014.
+database holds the same table in a trigger and refuses everything else, whoever writes (docs/decisions/0034).
 """
 
 from __future__ import annotations

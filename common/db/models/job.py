@@ -1,7 +1,8 @@
 """Table `jobs`: what was asked, and where it stands. The row is the queue.
 
 Statuses are plain text so that this package needs nothing of `common.jobs`; the CHECKs hold the rules a single row can
-show, the trigger of the migration those about its past (a terminal row never moves, `attempt` never falls).
+show, the trigger of the migrations those about its past: the whole table of transitions, who may write each, and that
+`attempt` grows by a claim only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
@@ -17,6 +18,7 @@ from common.db.base import Base, one_of
 TYPES = ("lm-training", "rl-training", "evaluation", "ablation")
 ACTIVE = ("provisioning", "starting", "running", "completing", "stopping")
 TERMINAL = ("completed", "failed", "cancelled")
+RESUMABLE = ("lm-training", "rl-training")
 STATUSES = ("pending", *ACTIVE, "paused", "stale", *TERMINAL)
 DESIRED = ("run", "pause", "complete", "stop")
 
@@ -53,6 +55,10 @@ class Job(Base):
         ),
         CheckConstraint("status <> 'completed' OR desired_state <> 'stop'", name="completed_not_stopped"),
         CheckConstraint("status NOT IN ('stopping', 'cancelled') OR desired_state = 'stop'", name="stopped_by_wish"),
+        CheckConstraint("NOT cancel_requested OR desired_state = 'stop'", name="cancel"),
+        CheckConstraint("checkpoint_step IS NULL OR checkpoint_ref IS NOT NULL", name="checkpoint"),
+        CheckConstraint(f"desired_state IN ('run', 'stop') OR {one_of('type', RESUMABLE)}", name="resumable"),
+        CheckConstraint("(started_at IS NOT NULL) = (attempt > 0)", name="started"),
         CheckConstraint("(idempotency_key IS NULL) = (idempotency_hash IS NULL)", name="idempotency"),
         Index(
             "ix_jobs_claim",
@@ -70,7 +76,13 @@ class Job(Base):
         ),
         Index("ix_jobs_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_listing", "status", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_experiment_id", "experiment_id"),
+        UniqueConstraint("experiment_id"),
+        Index(
+            "ix_jobs_completed",
+            "type",
+            text("finished_at DESC"),
+            postgresql_where=text("status = 'completed'"),
+        ),
         Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index(
             "uq_jobs_idempotency_key",
@@ -96,6 +108,10 @@ class Job(Base):
     """The job this one resumes."""
 
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    moved_by: Mapped[str | None]
+    """Who changes the status: api, claimer, owner or reaper, named in the UPDATE that does so.
+
+    The trigger checks it against the table of transitions and clears it: NULL at rest."""
     desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))
     desired_at: Mapped[datetime | None]
     """When the present wish was made; the stop grace counts from here."""

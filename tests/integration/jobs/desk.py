@@ -12,7 +12,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.config import Settings
 from common.db import Job, JobEvent
 from common.jobs.payloads import JobType
-from common.jobs.queue import NewJob, claim, complete, register_checkpoint, submit, transition
+from common.jobs.queue import NewJob, claim, complete, fail, register_checkpoint, submit, transition
+from common.jobs.reaper import mark_stale
+from common.jobs.retry import Fault
 from common.jobs.signals import request_signal
 from common.jobs.status import JobStatus, Signal
 
@@ -78,6 +80,11 @@ class Desk:
             self.do(transition, job_id, 1, S.PAUSED)
         if status is S.COMPLETED:
             self.do(complete, job_id, 1)
+        if status is S.FAILED:
+            self.do(fail, job_id, 1, Fault.USER_ERROR, "it broke", settings=self.settings)
+        if status is S.STALE:
+            self.lapse(job_id)
+            self.do(mark_stale)
         return job_id
 
     def lapse(self, job_id: str, seconds: float = 1.0) -> None:

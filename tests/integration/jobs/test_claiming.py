@@ -14,6 +14,7 @@ from common.config import Settings
 from common.db import make_engine, session_factory
 from common.jobs.positions import positions
 from common.jobs.queue import claim, complete, release
+from common.jobs.reaper import mark_stale
 from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
 
@@ -132,9 +133,8 @@ def test_claimers_of_several_types_never_deadlock(desk: Desk) -> None:
 def test_a_stale_job_counts_against_the_limit(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.submit()
-    desk.sql(
-        "UPDATE jobs SET status = 'stale', status_before_stale = 'running', stale_at = now() WHERE id = :id", id=job_id
-    )
+    desk.lapse(job_id)
+    desk.do(mark_stale)
     assert desk.claim() is None
 
 

@@ -18,6 +18,7 @@ from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoun
 from common.jobs.experiments import label
 from common.jobs.payloads import JobType, LmTraining
 from common.jobs.queue import NewJob, submit
+from common.jobs.signals import cancel
 from common.jobs.status import JobStatus
 from common.jobs.submission import forget_idempotency_keys
 from tests.integration.jobs.desk import Desk
@@ -162,7 +163,7 @@ def test_resuming_needs_an_ended_parent_with_a_checkpoint(desk: Desk) -> None:
     live = desk.submit()
     with pytest.raises(ConflictError, match="pending"):
         desk.submit(parent_id=live)
-    desk.sql("UPDATE jobs SET status = 'cancelled', desired_state = 'stop', finished_at = now()")
+    desk.do(cancel, live)
     with pytest.raises(InvalidInputError, match="no checkpoint"):
         desk.submit(parent_id=live)
 
