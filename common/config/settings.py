@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     """From SIGTERM to SIGKILL."""
     drain_seconds: float = Field(60.0, gt=0)
     """What a worker has for checkpoint and release after SIGTERM."""
+    no_progress_seconds: float = Field(120.0, gt=0)
+    """A trainer that beats but does not progress is killed and retried, not before so much silence between steps (10
+    times the median of its micro-batches, if that is longer)."""
+    phase_seconds: float = Field(1800.0, gt=0)
+    """The same within a named phase: compile, evaluation, checkpoint, and before the first 20 micro-batches."""
     trainer_command: str = ""
     """Command line of the trainer child; empty: this Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)

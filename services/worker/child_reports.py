@@ -48,14 +48,22 @@ RESULT_KINDS = frozenset({"evaluation", "ablation"})
 class ChildReports:
     """The child's side of the story so far. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, job: ClaimedJob, writer: RowWriter, feed: LiveFeed, store: ArtifactStore, now: float) -> None:
+    def __init__(
+        self,
+        job: ClaimedJob,
+        writer: RowWriter,
+        feed: LiveFeed,
+        store: ArtifactStore,
+        watch: ProgressWatch,
+        now: float,
+    ) -> None:
         self._job, self._writer, self._feed, self._store = job, writer, feed, store
         self.status = JobStatus.PROVISIONING
         self.phase = "starting"
         self.finished: Finished | None = None
         self.failed: Failed | None = None
         self.meter = ProgressMeter()
-        self.watch = ProgressWatch(now)
+        self.watch = watch
         self._reported_at = now - REPORT_SECONDS
         self._progress_write: Future[None] | None = None
 

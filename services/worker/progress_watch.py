@@ -1,7 +1,8 @@
 """Notices a trainer that lives but does not get on.
 
-Between steps: no progress for ten times the median interval so far (after 20 of them, never under 120 s). In a named
-phase (compile, evaluation, checkpoint, …): 30 minutes. A suspended trainer is excused. Pure: the caller gives the time.
+Between steps: no progress for ten times the median interval so far (after 20 of them, never under a floor). In a named
+phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is excused. Pure: the caller gives
+the time.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from collections import deque
 from statistics import median
 
 FACTOR = 10.0
-FLOOR_SECONDS = 120.0
-PHASE_SECONDS = 1800.0
 WARM_UP = 20
 """Intervals before the median is believed; until then the limit of a phase holds."""
 
@@ -19,9 +18,7 @@ WARM_UP = 20
 class ProgressWatch:
     """Fed with what the child says; `now` is a monotonic clock in seconds."""
 
-    def __init__(
-        self, now: float, *, floor_seconds: float = FLOOR_SECONDS, phase_seconds: float = PHASE_SECONDS
-    ) -> None:
+    def __init__(self, now: float, *, floor_seconds: float, phase_seconds: float) -> None:
         self._floor, self._phase_limit = floor_seconds, phase_seconds
         self._intervals: deque[float] = deque(maxlen=200)
         self._heard_at = now

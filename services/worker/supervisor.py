@@ -31,6 +31,7 @@ from services.worker.conclusion import conclude
 from services.worker.exit_status import Ending, KillReason, classify, oom_kill_count
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.log_capture import LogCapture
+from services.worker.progress_watch import ProgressWatch
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder
 
@@ -62,7 +63,9 @@ class Supervisor:
         self._store = ArtifactStore(settings.experiments_dir)
         self._writer = RowWriter(sessions)
         self._keeper = LeaseKeeper(sessions, job.id, job.attempt, settings, claimed_at=job.claimed_at)
-        self._reports = ChildReports(job, self._writer, feed, self._store, time.monotonic())
+        now = time.monotonic()
+        watch = ProgressWatch(now, floor_seconds=settings.no_progress_seconds, phase_seconds=settings.phase_seconds)
+        self._reports = ChildReports(job, self._writer, feed, self._store, watch, now)
         self._ladder = StopLadder(
             stop_grace=settings.stop_grace_seconds,
             kill_grace=settings.kill_grace_seconds,

@@ -9,7 +9,7 @@ from services.worker.progress_watch import ProgressWatch
 
 
 def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:
-    watch, now = ProgressWatch(0.0), 0.0
+    watch, now = ProgressWatch(0.0, floor_seconds=120.0, phase_seconds=1800.0), 0.0
     for _ in range(count):
         now += interval
         watch.progress(now)
