@@ -18,10 +18,13 @@ def main() -> int:
     quick = parser.parse_args().quick
     rows: list[Row] = []
     for module in pkgutil.iter_modules(bench.__path__):
-        if module.name in {"__main__", "local_stack", "report"}:
+        if module.name == "__main__":
+            continue
+        run = getattr(importlib.import_module(f"bench.{module.name}"), "run", None)
+        if run is None:  # a part of others
             continue
         print(f"bench.{module.name} …", file=sys.stderr, flush=True)
-        rows += importlib.import_module(f"bench.{module.name}").run(quick)
+        rows += run(quick)
     text = f"\n{heading()}\n\n{table(rows)}\n"
     print(text)
     with (Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md").open("a") as file:
