@@ -84,10 +84,12 @@ class Settings(BaseSettings):
     """A job fails at so many lost attempts without a new checkpoint."""
     max_user_failures: int = Field(0, ge=0)
     """Python errors and CUDA out of memory a job survives; 0: fails at once."""
-    lm_training_concurrency: int = Field(1, ge=1)
-    rl_training_concurrency: int = Field(1, ge=1)
-    other_concurrency: int = Field(4, ge=1)
-    """Limit for each of evaluation and ablation."""
+    lm_training_concurrency: int = Field(1, ge=0)
+    """Most lm-training jobs that hold a slot at once, over all workers; 0: as many as there are workers."""
+    rl_training_concurrency: int = Field(1, ge=0)
+    """The same for rl-training."""
+    other_concurrency: int = Field(4, ge=0)
+    """The same for each of evaluation and ablation."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     generate_total_seconds: float = Field(120.0, gt=0)

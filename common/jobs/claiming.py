@@ -1,7 +1,8 @@
 """Claim: a worker takes the best eligible job of its queue, or none.
 
-Highest priority first, then the oldest. The type's advisory lock makes count and claim one step, so a limit is never
-passed; SKIP LOCKED keeps claimers from waiting for a row that is being signalled.
+Highest priority first, then the oldest. SKIP LOCKED keeps claimers from waiting for each other's rows, or for one that
+is being signalled. Where the best job's type has a limit, the type's advisory lock makes count and claim one step, so
+the limit is never passed; a type without one is claimed without that lock (docs/decisions/0035).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from common.config import Settings
 from common.db import Job
 from common.jobs.changes import move
 from common.jobs.clock import now_plus
-from common.jobs.limits import open_slots
-from common.jobs.locks import lock_types
+from common.jobs.limits import open_slots, type_limit
+from common.jobs.locks import lock_type
+from common.jobs.payloads import JobType
 from common.jobs.status import JobStatus, Writer
 
 
@@ -32,21 +34,40 @@ def claim(session: Session, queue: str, owner: str, settings: Settings) -> Job |
 
     The caller commits at once and starts work only afterwards.
     """
-    types = lock_types(session, select(Job.type).where(*eligible(queue)).distinct())
-    free = open_slots(session, settings, types) if types else {}
-    if not free:
-        return None
+    # Counted without a lock: whoever frees a place after this rings for it.
+    open_types = set(open_slots(session, settings, JobType))
+    while open_types:
+        job = _best(session, queue, open_types)
+        if job is None:
+            return None
+        if type_limit(settings, job.type) is None:
+            return _take(session, job, owner, settings)
+        place = session.begin_nested()
+        lock_type(session, job.type)
+        if open_slots(session, settings, [job.type]):
+            place.commit()
+            return _take(session, job, owner, settings)
+        # Lost the race for the last place. The type's lock goes before another type's is taken: two claimers that
+        # each hold one and want the other's would wait forever.
+        place.rollback()
+        open_types.discard(job.type)
+    return None
+
+
+def _best(session: Session, queue: str, types: set[str]) -> Job | None:
+    """The first claimable row of `types`, locked; None without one."""
     best = (
         select(Job)
-        .where(*eligible(queue), Job.type.in_(list(free)))
+        .where(*eligible(queue), *([Job.type.in_(types)] if len(types) < len(JobType) else []))
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
-    job = session.scalars(best).one_or_none()
-    if job is None:
-        return None
+    return session.scalars(best).one_or_none()
+
+
+def _take(session: Session, job: Job, owner: str, settings: Settings) -> Job:
     return move(
         session,
         job,

@@ -1,4 +1,7 @@
-"""How many jobs of a type may hold a slot at once, and how many of them do."""
+"""How many jobs of a type may hold a slot at once, and how many of them do.
+
+The other limit is the worker itself: a worker is one slot (one process per GPU), and a slot runs one job.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,29 @@ from common.jobs.payloads import JobType
 from common.jobs.status import LEASED
 
 
-def type_limit(settings: Settings, job_type: str) -> int:
-    """The concurrency limit of `job_type`."""
+def type_limit(settings: Settings, job_type: str) -> int | None:
+    """The concurrency limit of `job_type`; None: only the number of workers limits it (0 in the settings)."""
     if job_type == JobType.LM_TRAINING:
-        return settings.lm_training_concurrency
-    if job_type == JobType.RL_TRAINING:
-        return settings.rl_training_concurrency
-    return settings.other_concurrency
+        limit = settings.lm_training_concurrency
+    elif job_type == JobType.RL_TRAINING:
+        limit = settings.rl_training_concurrency
+    else:
+        limit = settings.other_concurrency
+    return limit or None
 
 
 def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
     """Active and stale jobs per type; types without one are missing."""
-    query = select(Job.type, func.count()).where(Job.status.in_(LEASED), Job.type.in_(list(types))).group_by(Job.type)
+    names = list(types)
+    if not names:
+        return {}
+    query = select(Job.type, func.count()).where(Job.status.in_(LEASED), Job.type.in_(names)).group_by(Job.type)
     return dict(session.execute(query).all())
 
 
-def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int]:
-    """Free places per type; types at their limit are missing."""
-    names = list(types)
-    taken = leased_counts(session, names)
-    free = {name: type_limit(settings, name) - taken.get(name, 0) for name in names}
-    return {name: count for name, count in free.items() if count > 0}
+def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int | None]:
+    """Free places per type, None where there is no limit; types at their limit are missing."""
+    limits = {name: type_limit(settings, name) for name in types}
+    taken = leased_counts(session, [name for name, limit in limits.items() if limit is not None])
+    free = {name: None if limit is None else limit - taken.get(name, 0) for name, limit in limits.items()}
+    return {name: places for name, places in free.items() if places is None or places > 0}

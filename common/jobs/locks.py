@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Select, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 SWEEP: Final = 7_310_002
@@ -26,18 +26,6 @@ def wait_lock(session: Session, key: int) -> None:
 def lock_type(session: Session, job_type: str) -> None:
     """Serialise the claims of one job type."""
     session.execute(select(func.pg_advisory_xact_lock(_TYPE, func.hashtext(job_type))))
-
-
-def lock_types(session: Session, types: Select[str]) -> list[str]:
-    """Lock every job type that `types` selects, and return them.
-
-    In one order for everybody, so that two claimers never wait for each other; in one statement, to hold them short.
-    """
-    name = types.selected_columns[0].name
-    ordered = types.order_by(text("1")).subquery()
-    column = ordered.c[name]
-    locked = select(column, func.pg_advisory_xact_lock(_TYPE, func.hashtext(column)))
-    return [row[0] for row in session.execute(locked)]
 
 
 def lock_idempotency_key(session: Session, key: str) -> None:

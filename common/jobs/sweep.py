@@ -113,7 +113,7 @@ def _ring_again(session: Session, settings: Settings, queue: str, waiting: int) 
     counts = select(Job.type, func.count()).where(*eligible(queue)).group_by(Job.type)
     pending = dict(session.execute(counts).all())
     free = open_slots(session, settings, pending)
-    claimable = sum(min(count, free.get(job_type, 0)) for job_type, count in pending.items())
+    claimable = sum(min(pending[job_type], places or MOST_DOORBELLS) for job_type, places in free.items())
     count = max(0, min(claimable, MOST_DOORBELLS) - waiting)
     outbox.ring(session, queue, count)
     return count

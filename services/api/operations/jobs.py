@@ -103,11 +103,12 @@ def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
         select(func.count()).where(Job.type == new.type, Job.status == JobStatus.PENDING, Job.priority >= new.priority)
     )
     waiting = before or 0
+    limit = type_limit(settings, new.type)
     return JobPrediction(
         type=new.type,
         experiment_type=experiment_type(payload),
         payload=payload.model_dump(mode="json"),
-        would_wait=busy + waiting >= type_limit(settings, new.type),
+        would_wait=limit is not None and busy + waiting >= limit,
         queue_position=waiting + 1,
     )
 

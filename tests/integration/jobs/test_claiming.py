@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 
+import pytest
 from sqlalchemy import text
 
 from common.config import Settings
 from common.db import make_engine, session_factory
+from common.jobs.locks import lock_type
 from common.jobs.positions import positions
 from common.jobs.queue import claim, complete, release
 from common.jobs.reaper import mark_stale
@@ -102,6 +104,37 @@ def test_a_limit_is_never_passed_by_racing_claimers(desk: Desk) -> None:
         taken = sum(pool.map(worker, range(10)))
     assert taken == 3
     assert desk.sql("SELECT count(*) FROM jobs WHERE status = 'provisioning'") == 3
+
+
+@pytest.mark.parametrize("round_number", range(5))
+def test_claimers_that_lose_the_last_place_of_one_type_take_another(desk: Desk, round_number: int) -> None:
+    """Ten claimers, one place in each of three types: every place is filled, nobody waits in a circle."""
+    desk = with_limits(desk, other_concurrency=1)
+    types = ["lm-training", "rl-training", "evaluation"]
+    for job_type in types * 4:
+        desk.submit(job_type)
+    gate = threading.Barrier(10)
+
+    def worker(number: int) -> str | None:
+        gate.wait()
+        job = desk.claim(f"worker-{number}")
+        return None if job is None else job.type
+
+    with ThreadPoolExecutor(10) as pool:
+        taken = [job_type for job_type in pool.map(worker, range(10)) if job_type]
+    assert sorted(taken) == sorted(types)
+
+
+def test_a_type_without_a_limit_is_claimed_without_its_lock(desk: Desk) -> None:
+    desk = with_limits(desk, lm_training_concurrency=0, other_concurrency=1)
+    jobs = [desk.submit() for _ in range(3)]
+    desk.submit("evaluation", priority=-100)
+    with desk.sessions.begin() as busy:
+        lock_type(busy, "lm-training")
+        claimed = [desk.claim(f"worker-{n}") for n in range(3)]
+    assert [job.id for job in claimed if job] == jobs
+    last = desk.claim()
+    assert last is not None and last.type == "evaluation"
 
 
 def test_a_type_at_its_limit_does_not_hold_up_another(desk: Desk) -> None:

@@ -190,6 +190,15 @@ def test_pending_jobs_whose_doorbell_got_lost_are_rung_again(
     assert sweep(engine, quiet, desk.settings).rung == 0  # they still lie there
 
 
+def test_without_a_limit_every_waiting_job_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
+    for _ in range(6):
+        desk.submit("evaluation")
+    sweep(engine, quiet, desk.settings)
+    quiet.forget()
+    desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
+    assert sweep(engine, quiet, desk.settings.model_copy(update={"other_concurrency": 0})).rung == 6
+
+
 def test_a_job_that_becomes_due_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     desk.submit()
     sweep(engine, quiet, desk.settings)

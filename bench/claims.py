@@ -1,0 +1,214 @@
+"""What a claim costs while 2,000 jobs wait, and what a page of the list costs meanwhile.
+
+Four claimers in processes of their own, limits off, against a PostgreSQL of this run with its usual durability. Each
+alternates a claim with a bare update of one row, both timed from the first statement to the end of the commit, so that
+the machine's own share is seen. The pages are timed after the claimers, over HTTP and inside the api's operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import httpx
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from bench.local_stack import ROOT
+from bench.report import Row, main
+from common.config import Settings
+from common.db import make_engine, session_factory, upgrade
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob, claim, submit
+from services.api.operations.jobs import list_jobs
+from services.local.servers import PostgresServer, ValkeyServer, free_port
+
+WAITING = 2000
+CLAIMERS = 4
+PAGE = 50
+CLAIM_MILLISECONDS = 100.0
+PAGE_MILLISECONDS = 50.0
+COPY = """
+INSERT INTO experiments (id, type, config)
+SELECT 'bench-' || n, type, config FROM experiments, generate_series(2, :n) n;
+INSERT INTO jobs (id, type, queue, payload, experiment_id, priority, created_at)
+SELECT 'job_' || n, type, queue, payload, 'bench-' || n, n % 5, now() - make_interval(secs => n)
+FROM jobs, generate_series(2, :n) n
+"""
+Times = tuple[list[float], list[float]]
+
+
+def run(quick: bool) -> list[Row]:
+    """150 claims per process (50 when quick), refilled so that about 2,000 jobs always wait; 200 pages (50)."""
+    with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
+        postgres = PostgresServer(Path(folder) / "postgres")
+        postgres.start()
+        try:
+            upgrade(postgres.url)
+            claims = 50 if quick else 150
+            _fill(postgres.url, WAITING + CLAIMERS * claims // 2)
+            claimed, bare = _race(postgres.url, claims)
+            pages = 50 if quick else 200
+            inside = _timed(_page_reader(postgres.url), pages)
+            with _api(postgres.url, Path(folder)) as over_http:
+                outside = _timed(over_http, pages)
+        finally:
+            postgres.remove()
+    return [
+        _promise(f"claim with {WAITING} waiting, {CLAIMERS} processes, p50", _p(claimed, 50), CLAIM_MILLISECONDS),
+        _promise(f"claim with {WAITING} waiting, {CLAIMERS} processes, p99", _p(claimed, 99), CLAIM_MILLISECONDS),
+        Row(
+            "claim against a bare update and commit, p50",
+            "ms",
+            _p(claimed, 50),
+            _p(bare, 50),
+            "bare update",
+            15.0,
+            "at most",
+        ),
+        _promise(f"page of {PAGE} jobs in the operation, p99", _p(inside, 99), PAGE_MILLISECONDS),
+        _promise(f"page of {PAGE} jobs over HTTP, p99", _p(outside, 99), PAGE_MILLISECONDS),
+    ]
+
+
+def _promise(name: str, ours: float, bound: float) -> Row:
+    return Row(name, "ms", ours, bound, "promise", 1.0, "at most")
+
+
+def _p(values: list[float], percent: int) -> float:
+    """That percentile, in ms."""
+    if percent == 50:
+        return 1000 * statistics.median(values)
+    return 1000 * sorted(values)[int(percent / 100 * (len(values) - 1))]
+
+
+def _fill(url: str, jobs: int) -> None:
+    """One job submitted as always, the others copied from it."""
+    engine = make_engine(url)
+    with session_factory(engine).begin() as session:
+        submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}))
+        for statement in COPY.split(";"):
+            session.execute(text(statement), {"n": jobs})
+        session.execute(text("CREATE TABLE bare (id int PRIMARY KEY, n int)"))
+        session.execute(text("INSERT INTO bare SELECT n, 0 FROM generate_series(1, :n) n"), {"n": CLAIMERS})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+    engine.dispose()
+
+
+def _race(url: str, claims: int) -> Times:
+    """All claimers at once; their times together."""
+    context = multiprocessing.get_context("spawn")
+    gate = context.Barrier(CLAIMERS)
+    with context.Pool(CLAIMERS, initializer=_keep, initargs=(gate,)) as pool:
+        results = pool.starmap(_claimer, [(url, number + 1, claims) for number in range(CLAIMERS)], chunksize=1)
+    return [t for times in results for t in times[0]], [t for times in results for t in times[1]]
+
+
+_gate: list[Barrier] = []
+
+
+def _keep(gate: Barrier) -> None:
+    _gate.append(gate)
+
+
+def _claimer(url: str, number: int, claims: int) -> Times:
+    """In a process of its own: claim and bare update in turn."""
+    limits = {"lm_training_concurrency": 0, "rl_training_concurrency": 0, "other_concurrency": 0}
+    settings = Settings(_env_file=None, **limits)
+    engine = make_engine(url, pool_size=1)
+    sessions = session_factory(engine)
+
+    def one_claim(session: Session) -> None:
+        if claim(session, "training", f"worker-{number}", settings) is None:
+            raise RuntimeError("nothing to claim")
+
+    def one_update(session: Session) -> None:
+        session.execute(text("UPDATE bare SET n = n + 1 WHERE id = :id"), {"id": number})
+
+    def timed(work: Callable[[Session], None]) -> float:
+        started = time.perf_counter()
+        with sessions.begin() as session:
+            work(session)
+        return time.perf_counter() - started
+
+    for work in (one_claim, one_update):  # connection, caches, compiled statements
+        timed(work)
+    _gate[0].wait()
+    both = [(timed(one_claim), timed(one_update)) for _ in range(claims)]
+    engine.dispose()
+    return [first for first, _ in both], [second for _, second in both]
+
+
+def _timed(work: Callable[[], object], times: int) -> list[float]:
+    work()
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _page_reader(url: str) -> Callable[[], object]:
+    sessions = session_factory(make_engine(url, pool_size=1))
+
+    def read() -> str:
+        with sessions() as session:
+            return list_jobs(session, limit=PAGE, cursor=None).model_dump_json(by_alias=True)
+
+    return read
+
+
+@contextlib.contextmanager
+def _api(url: str, folder: Path) -> Iterator[Callable[[], object]]:
+    """The api as a process of its own; yields a function that asks it for a page."""
+    valkey = ValkeyServer(folder / "valkey")
+    valkey.start()
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")},
+        "TIDAL_DATABASE_URL": url,
+        "TIDAL_REDIS_URL": valkey.url,
+        "TIDAL_PORT": str(port),
+        "TIDAL_EXPERIMENTS_DIR": str(folder / "experiments"),
+        "TIDAL_AUTH_TOKEN": "token-of-the-benchmark",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "services.api"], cwd=ROOT, env=environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            _until_ready(client, process)
+
+            def ask() -> object:
+                return json.loads(client.get("/api/jobs", params={"limit": PAGE}).raise_for_status().content)
+
+            yield ask
+    finally:
+        process.terminate()
+        process.wait(30)
+        valkey.remove()
+
+
+def _until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1500):
+        if process.poll() is not None:
+            raise RuntimeError(f"the api ended with status {process.returncode}")
+        with contextlib.suppress(httpx.TransportError):
+            if client.get("/healthz").status_code == 200:
+                return
+        time.sleep(0.02)
+    raise RuntimeError("the api was not ready within 30 s")
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
