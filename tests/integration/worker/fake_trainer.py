@@ -1,11 +1,16 @@
 """A trainer without torch for the tests of the supervisor: counts steps, writes them down, keeps to the protocol.
 
-Each step appends {"job", "attempt", "step", "time"} to `steps.jsonl` in the experiment's folder. TIDAL_FAKE_TRAINER
-(JSON), and for one job `plan.json` in its experiment's folder, choose what it does: `prepare_seconds` (before the first
-step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds`
-(between the last step and the model), `ending` at step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang",
-"memory:<MiB>" (allocates so much and leaves), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the
-ending to the first attempts. Times come from a clock that a test which shifts the clock of a worker leaves alone.
+Each step appends {"job", "attempt", "step", "began", "ended", "time", "state"} to `steps.jsonl` in the experiment's
+folder: `began` and `ended` on the monotonic clock of the host, `time` in seconds since 1970, `state` a chain of hashes
+that only a trainer continued from the right checkpoint gets right. Points go through the real MetricsWriter; the
+final `model.pth` says which attempt wrote it.
+
+TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
+`prepare_seconds` (before the first step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between
+checkpoints), `completing_seconds` (between the last step and the model), `ending` at step `at`: "exit:<status>",
+"signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (allocates so much and leaves), and `deaf` (ignores wishes and
+SIGTERM). `until_attempt` limits the ending to the first attempts. Times come from clocks that a test which shifts the
+clock of a worker leaves alone.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from common.jobs.child_lifeline import Lifeline, die_with_parent
 from common.jobs.child_protocol import (
@@ -34,6 +39,11 @@ from common.jobs.child_protocol import (
     Start,
     Stop,
 )
+from common.metrics.names import LOSS
+from common.metrics.writer import MetricsWriter
+
+BEGINNING: Final = "0" * 16
+"""The state before the first step."""
 
 
 class FakeTrainer:
@@ -59,6 +69,14 @@ class FakeTrainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / "plan.json").exists():
             self.plan |= json.loads((self.folder / "plan.json").read_text())
+        self.metrics = MetricsWriter(
+            self.folder,
+            start.redis_url,
+            self.job.experiment_id,
+            self.job.job_id,
+            self.job.attempt,
+            stream_max_length=start.stream_max_length,
+        )
         self.lifeline = Lifeline(start.pause_after_seconds)
         self.request: str | None = None
         threading.Thread(target=self.listen, daemon=True).start()
@@ -78,54 +96,93 @@ class FakeTrainer:
         say(f"attempt {self.job.attempt} begins")
         say("a warning on stderr", sys.stderr)
         self.channel.send(Phase(name="loading data"))
-        step = self.newest_checkpoint()
+        step, state = self.newest_checkpoint()
         if step:
             self.channel.send(Event(name="resumed", details={"step": step}))
         else:
             time.sleep(self.plan["prepare_seconds"])
+        if self.job.attempt > 1:
+            self.metrics.rewind(step)
         self.channel.send(Running())
         self.channel.send(Phase(name="training"))
         with (self.folder / "steps.jsonl").open("a", buffering=1) as steps:
             while step < self.plan["steps"] and self.request is None:
                 self.lifeline.wait()
+                began = time.monotonic()
                 time.sleep(self.plan["step_seconds"])
                 step += 1
+                state = state_after(state, step)
                 line = {"job": self.job.job_id, "attempt": self.job.attempt, "step": step, "time": now()}
+                line |= {"began": began, "ended": time.monotonic(), "state": state}
                 steps.write(json.dumps(line) + "\n")
+                self.metrics.add("metrics", step, {LOSS: 1.0 / step})
                 self.channel.send(Progress(step=step, total_steps=self.plan["steps"]), droppable=True)
                 if step % self.plan["every"] == 0:
-                    self.save(step)
+                    self.save(step, state)
                 if step == self.plan["at"] and self.job.attempt <= self.plan.get("until_attempt", 1_000):
                     self.end_badly()
         say(f"last step {step}")
         if self.request in (None, "complete"):
-            return self.finish()
-        self.save(step)
+            return self.finish(step)
+        self.save(step, state)
         outcomes = {"pause": "paused", "stop": "stopped", "drain": "drained"}
-        self.channel.send(Finished.model_validate({"outcome": outcomes[str(self.request)]}))
+        self.leave(Finished.model_validate({"outcome": outcomes[str(self.request)]}))
         return 0
 
-    def finish(self) -> int:
+    def finish(self, step: int) -> int:
         self.channel.send(Phase(name="completing"))
         time.sleep(self.plan["completing_seconds"])
-        (self.folder / "model.pth").write_bytes(b"weights")
+        model = {"job": self.job.job_id, "attempt": self.job.attempt, "step": step}
+        partial = self.folder / f".model-{self.job.attempt}"
+        partial.write_text(json.dumps(model))
+        partial.replace(self.folder / "model.pth")
         self.channel.send(Artifact(name="model.pth", kind="model"))
-        self.channel.send(Finished(outcome="completed"))
+        self.leave(Finished(outcome="completed"))
         return 0
 
-    def save(self, step: int) -> None:
-        name = f"step-{step:09d}"
-        folder = self.folder / "checkpoints" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = folder / ".partial"
-        manifest.write_text(json.dumps({"step": step}))
-        manifest.replace(folder / "manifest.json")
-        digest = hashlib.sha256(str(step).encode()).hexdigest()
-        self.channel.send(Checkpoint(name=name, step=step, sha256=digest, size_bytes=10))
+    def leave(self, message: Finished) -> None:
+        """The archive is whole before the supervisor hears of the end; an absent Redis may take longer than that."""
+        self.metrics.flush()
+        self.channel.send(message)
+        self.metrics.close()
 
-    def newest_checkpoint(self) -> int:
-        found = sorted(self.folder.glob("checkpoints/*/manifest.json"))
-        return int(json.loads(found[-1].read_text())["step"]) if found else 0
+    def save(self, step: int, state: str) -> None:
+        self.metrics.flush()
+        name = f"step-{step:09d}"
+        digest = self.write_checkpoint(self.folder / "checkpoints" / name, step, state)
+        self.channel.send(Checkpoint(name=name, step=step, sha256=digest, size_bytes=len(state)))
+
+    def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
+        """Whole or not at all: the manifest is renamed into place when everything else is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(state.encode()).hexdigest()
+        if self.read_checkpoint(folder / "manifest.json") == (step, state):
+            return digest
+        (folder / "state").write_text(state)
+        partial = folder / ".partial"
+        partial.write_text(json.dumps({"step": step, "sha256": digest}))
+        partial.replace(folder / "manifest.json")
+        return digest
+
+    def newest_checkpoint(self) -> tuple[int, str]:
+        """Step and state of the newest sound checkpoint; (0, BEGINNING) when there is none."""
+        for manifest in sorted(self.folder.glob("checkpoints/*/manifest.json"), reverse=True):
+            found = self.read_checkpoint(manifest)
+            if found is not None:
+                return found
+            details = {"name": f"checkpoints/{manifest.parent.name}", "reason": "the digest differs"}
+            self.channel.send(Event(name="checkpoint_skipped", details=details))
+        return 0, BEGINNING
+
+    def read_checkpoint(self, manifest: Path) -> tuple[int, str] | None:
+        """None when it is damaged."""
+        try:
+            said = json.loads(manifest.read_text())
+            state = (manifest.parent / "state").read_text()
+            sound = hashlib.sha256(state.encode()).hexdigest() == said["sha256"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return (int(said["step"]), state) if sound else None
 
     def end_badly(self) -> None:
         how, _, what = self.plan["ending"].partition(":")
@@ -148,6 +205,11 @@ class FakeTrainer:
 def now() -> float:
     """Seconds since 1970 by the true clock."""
     return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+def state_after(state: str, step: int) -> str:
+    """The chain of hashes, one link per step."""
+    return hashlib.sha256(f"{state}:{step}".encode()).hexdigest()[:16]
 
 
 def say(text: str, stream: TextIO = sys.stdout) -> None:

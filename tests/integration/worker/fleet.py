@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -57,18 +57,28 @@ class Step:
 class Fleet:
     """Processes by name; leaving the block ends all of them."""
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session], folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        folder: Path,
+        timers: Mapping[str, str] = TIMERS,
+        **environment: str,
+    ) -> None:
+        """`timers` and `environment` go to every process."""
         self.settings, self.sessions, self.folder = settings, sessions, folder
+        self.submitted: list[str] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             **os.environ,
-            **TIMERS,
+            **timers,
             "PYTHONPATH": str(ROOT),
             "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),
             "TIDAL_REDIS_URL": settings.redis_url.get_secret_value(),
             "TIDAL_EXPERIMENTS_DIR": str(settings.experiments_dir),
             "TIDAL_DATA_DIR": str(settings.data_dir),
             "TIDAL_TRAINER_COMMAND": f"{sys.executable} -m tests.integration.worker.fake_trainer",
+            **environment,
         }
 
     def __enter__(self) -> Self:
@@ -114,13 +124,14 @@ class Fleet:
 
     def submit(self, plan: dict[str, Any] | None = None, **fields: Any) -> str:
         """A job; `plan` is for its trainers, whichever worker starts them."""
-        new = NewJob(**{"type": JobType.LM_TRAINING, "payload": {"config": {}}, **fields})
+        new = NewJob(**({"type": JobType.LM_TRAINING, "payload": {"config": {}}} | fields))
         with self.sessions.begin() as session:
             job = submit(session, new)
             if plan is not None:
                 folder = self.settings.experiments_dir / job.experiment_id
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "plan.json").write_text(json.dumps(plan))
+        self.submitted.append(job.id)
         return job.id
 
     def signal(self, job_id: str, name: str) -> None:
@@ -196,3 +207,18 @@ class Fleet:
         process = self.processes.pop(name)
         process.kill()
         process.wait()
+
+    def wait_all_terminal(self, seconds: float = 60) -> None:
+        """Until every job of the database has ended."""
+        query = select(Job.id, Job.status).where(Job.finished_at.is_(None))
+
+        def open_jobs() -> list[tuple[str, str]]:
+            with self.sessions() as session:
+                return [(job_id, status) for job_id, status in session.execute(query)]
+
+        deadline = time.monotonic() + seconds
+        while left := open_jobs():
+            if time.monotonic() > deadline:
+                told = "; ".join(f"{job_id} {status}: {self.event_names(job_id)[-8:]}" for job_id, status in left)
+                raise AssertionError(f"not ended within {seconds:.0f} s: {told}")
+            time.sleep(0.05)

@@ -1,0 +1,135 @@
+"""Fixtures of the fault tests: seed, timers, fleet; and the count of the 31 faults at the end.
+
+`--fault-seed N` (or SEED=N) chooses the random numbers, `--full` (or FULL=1) the timers of production.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import zlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.timers import REAL, SHORT, Timers
+from tests.integration.conftest import (
+    database_template,
+    database_url,
+    empty_database_url,
+    engine,
+    postgres,
+    redis_client,
+    redis_url,
+    sessions,
+    settings,
+    valkey,
+)
+
+__all__ = [
+    "database_template",
+    "database_url",
+    "empty_database_url",
+    "engine",
+    "postgres",
+    "redis_client",
+    "redis_url",
+    "sessions",
+    "settings",
+    "valkey",
+]
+
+FAULTS = 31
+PASSED = pytest.StashKey[bool]()
+NUMBERS = re.compile(r"::test_fault((?:_\d\d)+)_")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-seed", type=int, default=int(os.environ.get("SEED") or 0), help="seed of the fault tests")
+    parser.addoption(
+        "--full", action="store_true", default=os.environ.get("FULL") == "1", help="the timers of production"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m "core_fault or not fault"` leaves out the long ones."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("fault")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many of the faults were injected and survived; one counts when all its tests passed."""
+    stats = terminalreporter.stats
+    passed = _numbers(report.nodeid for report in stats.get("passed", []) if report.when == "call")
+    broken = _numbers(report.nodeid for kind in ("failed", "error") for report in stats.get(kind, []))
+    if passed or broken:
+        seed = config.getoption("--fault-seed")
+        missing = sorted(set(range(1, FAULTS + 1)) - (passed - broken))
+        left = f"; not passed or not run: {missing}" if missing else ""
+        terminalreporter.write_line(f"faults: {len(passed - broken)} / {FAULTS} (seed {seed}){left}")
+
+
+def _numbers(nodeids: Iterator[str]) -> set[int]:
+    """`test_fault_13_14_…` counts for both."""
+    return {int(n) for nodeid in nodeids if (found := NUMBERS.search(nodeid)) for n in found[1].strip("_").split("_")}
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of this test alone, from the run's seed and the test's name; printed where the test fails."""
+    chosen = int(request.config.getoption("--fault-seed"))
+    own = zlib.crc32(f"{chosen} {request.node.name}".encode())
+    sys.stdout.write(f"--fault-seed {chosen}: seed of this test {own}\n")
+    return own
+
+
+@pytest.fixture
+def rng(seed: int) -> random.Random:
+    """Random numbers of this test."""
+    return random.Random(seed)
+
+
+@pytest.fixture
+def timers(request: pytest.FixtureRequest) -> Timers:
+    """Those of this run; deadlines are computed from them."""
+    return REAL if request.config.getoption("--full") else SHORT
+
+
+@pytest.fixture
+def fleet(
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    tmp_path: Path,
+    timers: Timers,
+    seed: int,
+    request: pytest.FixtureRequest,
+) -> Iterator[FaultFleet]:
+    """Health runs. At the end every job has to end, and the checker judges the whole history."""
+    with FaultFleet(settings, sessions, tmp_path, timers) as fleet:
+        yield fleet
+        passed = request.node.stash.get(PASSED, False)
+        if passed and fleet.checked:
+            fleet.finish()
+    if not passed:
+        for log in sorted(tmp_path.glob("*.log")):
+            sys.stdout.write(f"--- {log.name}\n{log.read_text()[-4000:]}\n")
+    elif fleet.checked:
+        assert fleet.violations() == []

@@ -1,0 +1,185 @@
+"""What happened, as plain values: rows, events, steps, metrics and files of all jobs of one database.
+
+`read_history` collects it from Postgres and the experiments folder, with its own readers where the product has one
+too: what is judged must not be the judge. Leaves out: judging (`tests.faults.checker`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.metrics.reader import read_metrics
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as its row ended."""
+
+    id: str
+    type: str
+    status: str
+    attempt: int
+    leased: bool = False
+
+
+@dataclass(frozen=True)
+class EventRow:
+    """One row of `job_events`; `at` in seconds of the monotonic clock of the host (0.0: not known)."""
+
+    job: str
+    attempt: int
+    event: str
+    actor: str
+    source: str | None = None
+    target: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """A step that an attempt executed, on the monotonic clock; `state` is the chain of hashes of the fake trainer."""
+
+    job: str
+    attempt: int
+    step: int
+    began: float
+    ended: float
+    state: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """A line of the archive, or an entry of a stream: a point, or a rewind to `step`."""
+
+    attempt: int
+    step: int
+    rewind: bool = False
+
+
+@dataclass(frozen=True)
+class Final:
+    """The model a job left: who registered it, with which digest, and what lies in the folder."""
+
+    registered_by: int
+    registered_sha256: str | None
+    written_by: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class History:
+    """All of it. `accepted`: the ids that were answered with 201; `limits`: jobs of a type that may hold a slot."""
+
+    jobs: tuple[JobRow, ...]
+    events: tuple[EventRow, ...] = ()
+    steps: tuple[StepRun, ...] = ()
+    metrics: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
+    series: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """(step, attempt) as the product's own reader gives it to charts."""
+    streams: Mapping[str, tuple[MetricLine, ...]] = field(default_factory=dict)
+    finals: Mapping[str, Final] = field(default_factory=dict)
+    told: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    accepted: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_history(
+    sessions: sessionmaker[Session],
+    experiments_dir: Path,
+    *,
+    accepted: Collection[str] = (),
+    limits: Mapping[str, int] | None = None,
+) -> History:
+    """The history of every job of the database."""
+    with sessions() as session:
+        rows = session.execute(
+            text("SELECT id, type, status, attempt, lease_owner IS NOT NULL, experiment_id FROM jobs ORDER BY id")
+        ).all()
+        events = session.execute(
+            text(
+                "SELECT job_id, attempt, event, actor, from_status, to_status, details, at FROM job_events ORDER BY id"
+            )
+        ).all()
+        told = session.execute(
+            text("SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY id")
+        ).all()
+        models = session.execute(
+            text("SELECT experiment_id, attempt, sha256 FROM checkpoints WHERE name = 'model.pth'")
+        ).all()
+    experiments = {row[0]: experiments_dir / str(row[5]) for row in rows}
+    registered = {experiments_dir / str(name): (int(attempt), sha256) for name, attempt, sha256 in models}
+    return History(
+        jobs=tuple(JobRow(row[0], row[1], row[2], int(row[3]), bool(row[4])) for row in rows),
+        events=tuple(
+            EventRow(job, int(attempt), event, actor, source, target, details, _monotonic(at))
+            for job, attempt, event, actor, source, target, details, at in events
+        ),
+        steps=tuple(step for folder in experiments.values() for step in read_steps(folder)),
+        metrics={job: read_archive(folder) for job, folder in experiments.items()},
+        series={
+            job: tuple((point.step, point.attempt) for point in read_metrics(folder, "metrics"))
+            for job, folder in experiments.items()
+        },
+        finals={job: final for job, folder in experiments.items() if (final := _final(folder, registered))},
+        told={job: tuple(status for told_job, status in told if told_job == job) for job in experiments},
+        accepted=tuple(accepted),
+        limits=dict(limits or {}),
+    )
+
+
+def read_steps(folder: Path) -> list[StepRun]:
+    """The lines of `steps.jsonl`; a torn last one (its writer was killed) counts as not executed."""
+    path = folder / "steps.jsonl"
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    return [
+        StepRun(line["job"], line["attempt"], line["step"], line["began"], line["ended"], line.get("state"))
+        for line in lines
+    ]
+
+
+def read_archive(folder: Path) -> tuple[MetricLine, ...]:
+    """The lines of the metrics archive in the order of attempts and segments."""
+    lines: list[MetricLine] = []
+    for path in sorted((folder / "metrics").glob("metrics-*.jsonl"), key=_segment):
+        for raw in path.read_bytes().split(b"\n")[:-1]:
+            line = json.loads(raw)
+            if "rewind" in line:
+                lines.append(MetricLine(line["rewind"]["attempt"], line["rewind"]["step"], rewind=True))
+            else:
+                lines.append(MetricLine(line["attempt"], line["step"]))
+    return tuple(lines)
+
+
+def _segment(path: Path) -> tuple[int, int]:
+    _, attempt, number = path.stem.rsplit("-", 2)
+    return int(attempt), int(number)
+
+
+def _final(folder: Path, registered: Mapping[Path, tuple[int, str | None]]) -> Final | None:
+    """None where no model is registered, or the trainer was a real one, whose model is no JSON."""
+    path = folder / "model.pth"
+    if folder not in registered or not path.exists():
+        return None
+    content = path.read_bytes()
+    if not content.startswith(b"{"):
+        return None
+    attempt, sha256 = registered[folder]
+    return Final(attempt, sha256, int(json.loads(content)["attempt"]), hashlib.sha256(content).hexdigest())
+
+
+def _monotonic(at: datetime) -> float:
+    """The database's clock is the host's; its wall clock minus this moment's difference is the monotonic one."""
+    return at.timestamp() - (time.time() - time.monotonic())
