@@ -14,7 +14,19 @@ import typer
 from pydantic import ValidationError
 
 from common.errors import TidalError
-from services.cli import checkpoints, database, demo, doctor, environment, generate, jobs, local, original, training
+from services.cli import (
+    backup,
+    checkpoints,
+    database,
+    demo,
+    doctor,
+    environment,
+    generate,
+    jobs,
+    local,
+    original,
+    training,
+)
 from services.cli.output import fail, out
 
 app = typer.Typer(
@@ -27,12 +39,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-START, JOBS, OFFLINE, HELP = "Start and stop", "Train and generate", "Without any service", "Help"
+START, JOBS, OFFLINE, HELP = "Start, stop, save", "Train and generate", "Without any service", "Help"
 
 app.command("demo", rich_help_panel=START)(demo.command)
 app.command("up", rich_help_panel=START)(local.up)
 app.command("down", rich_help_panel=START)(local.down)
 app.command("status", rich_help_panel=START)(local.status)
+app.command("backup", rich_help_panel=START)(backup.backup)
+app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)

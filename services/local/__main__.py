@@ -1,7 +1,8 @@
-"""The local stack as a process of its own: `python -m services.local up|down|migrate|programs`.
+"""The local stack as a process of its own: `python -m services.local up|down|migrate|lend|programs`.
 
 `tidal up`, `tidal demo` and `tidal doctor` start this; nothing else needs to. `programs` prints as JSON which server
-programs would be used. Errors are one line and exit status 1.
+programs would be used. `lend` starts the two servers of a stopped stack for somebody who writes and reads its database:
+it prints their addresses as JSON and stops them when its input ends. Errors are one line and exit status 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -19,8 +21,10 @@ from rich.console import Console
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings
 from common.errors import TidalError, UnavailableError
+from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
-from services.local.server import gone
+from services.local.server import Server, gone
+from services.local.server_files import only_one
 from services.local.servers import PostgresServer, ValkeyServer
 from services.local.supervisor import Supervisor
 
@@ -30,7 +34,7 @@ DOWN_SECONDS = 20.0
 def main() -> int:
     """Parse the command line and run; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.local", description=__doc__)
-    parser.add_argument("command", choices=("up", "down", "migrate", "programs"))
+    parser.add_argument("command", choices=("up", "down", "migrate", "lend", "programs"))
     parser.add_argument("--folder", type=Path, default=instance_folder(), help="data, logs and state (default .tidal)")
     parser.add_argument("--port", type=int, help="port of the api; 0: any free one")
     parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
@@ -42,6 +46,8 @@ def main() -> int:
             return down(options.folder.absolute())
         if options.command == "migrate":
             return migrate(Settings())
+        if options.command == "lend":
+            return lend(options.folder.absolute(), Settings())
         if options.command == "programs":
             return programs()
         console = None if options.quiet else Console(highlight=False)
@@ -86,6 +92,30 @@ def migrate(settings: Settings) -> int:
     from common.db import upgrade  # half a second that the supervisor itself does without
 
     upgrade(settings.database_url)
+    return 0
+
+
+def lend(folder: Path, settings: Settings) -> int:
+    """The servers of `folder` without the services; no stack can be started there meanwhile."""
+    with only_one(folder), ExitStack() as stops:
+        addresses = {
+            "experiments_dir": str(stack.experiments_dir(folder, settings)),
+            "data_dir": str(stack.data_dir(folder, settings)),
+        }
+        servers: dict[str, Server] = {
+            "database_url": PostgresServer(folder / "postgres"),
+            "redis_url": ValkeyServer(folder / "valkey"),
+        }
+        for setting, server in servers.items():
+            if setting in settings.model_fields_set:
+                addresses[setting] = getattr(settings, setting).get_secret_value()
+                continue
+            stops.enter_context(server)
+            addresses[setting] = server.url
+        sys.stdout.write(json.dumps(addresses) + "\n")
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            sys.stdin.read()
     return 0
 
 

@@ -77,6 +77,29 @@ def folder_lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """The right to run, or to change, the stack of `folder`; ConflictError when another process has it."""
+    make_folder(folder)
+    descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(f"the stack of {folder} is running already; see `tidal status`") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create it where it is missing; StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create {folder}: {error.strerror or error}") from error
+
+
 def free_port() -> int:
     """A TCP port nobody on loopback listens on at this moment."""
     with socket.socket() as probe:

@@ -7,13 +7,12 @@ children with it (death signal), not the servers: the next one finds and uses th
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import os
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -25,7 +24,7 @@ from common.errors import ConflictError, StorageError, UnavailableError
 from services.local import stack
 from services.local.child import Child, ChildSpec, describe_exit
 from services.local.log_sink import LogSink
-from services.local.server_files import write_private
+from services.local.server_files import make_folder, only_one, write_private
 from services.local.servers import PostgresServer, Server, ValkeyServer
 from services.local.wakeup import Wakeup
 
@@ -75,7 +74,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start, serve until a signal, stop. Raises TidalError when the start fails; nothing is left running then."""
-        with _only_one(self.folder), Wakeup(self._on_signal) as wakeup:
+        with only_one(self.folder), Wakeup(self._on_signal) as wakeup:
             self._wakeup = wakeup
             failed = True
             try:
@@ -105,7 +104,7 @@ class Supervisor:
         redis_url = self._server("valkey", "redis_url", ValkeyServer(folder / "valkey"))
         environment = stack.base_environment(folder, settings, kept, addresses, database_url, redis_url)
         for key in ("TIDAL_EXPERIMENTS_DIR", "TIDAL_DATA_DIR"):
-            _make_folder(Path(environment[key]))
+            make_folder(Path(environment[key]))
         self._instance = LocalInstance(
             pid=os.getpid(),
             started=psutil.Process().create_time(),
@@ -259,28 +258,6 @@ class Supervisor:
         }
         self._instance.processes = {**states, **{child.spec.name: child.state for child in self._children}}
         write_private(self.folder / STATE_FILE, self._instance.to_json())
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """The supervisor's lock on `folder`; ConflictError when another one holds it."""
-    _make_folder(folder)
-    descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"the stack of {folder} is running already; see `tidal status`") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot create {folder}: {error.strerror or error}") from error
 
 
 def _answers(url: str) -> bool:

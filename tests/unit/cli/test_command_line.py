@@ -62,7 +62,15 @@ EVERY_COMMAND = commands(command_line.app)
 def test_the_promised_commands_exist() -> None:
     promised = {("demo",), ("up",), ("down",), ("status",), ("generate",), ("import",), ("doctor",), ("env",)}
     jobs = ["submit", "list", "show", "watch", "logs", "signal", "cancel"]
-    more = {("import-config",), ("migrate-checkpoint",), ("train", "lm"), ("train", "rl"), ("db", "migrate")}
+    more = {
+        ("backup",),
+        ("restore",),
+        ("import-config",),
+        ("migrate-checkpoint",),
+        ("train", "lm"),
+        ("train", "rl"),
+        ("db", "migrate"),
+    }
     assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
 
 

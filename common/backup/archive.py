@@ -1,0 +1,182 @@
+"""The file of a backup: a plain tar whose last member, `manifest.json`, names every other with its SHA-256.
+
+A file that was cut off has no manifest and is refused; a member that was changed does not match. `tables/<name>.copy`
+holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files. Not compressed: weights do not shrink.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import BinaryIO, Literal, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from common.errors import InvalidInputError, StorageError
+
+MANIFEST = "manifest.json"
+TABLES = "tables"
+EXPERIMENTS = "experiments"
+BLOCK = 1024 * 1024
+
+Progress = Callable[[int], None]
+"""Is told of so many more bytes."""
+
+
+class Source(Protocol):
+    """What bytes come from."""
+
+    def read(self, count: int = -1, /) -> bytes:
+        """At most `count` bytes; none at the end."""
+
+
+class Entry(BaseModel):
+    """One member."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    size: int
+
+
+class Table(BaseModel):
+    """Rows of one table; `columns` in the order of the copy."""
+
+    model_config = ConfigDict(frozen=True)
+
+    columns: list[str]
+    rows: int
+
+
+class Manifest(BaseModel):
+    """What a backup holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    tidal: str
+    """Version of Tidal that wrote it."""
+    created_at: datetime
+    """Of the snapshot of the rows, by the database's clock; files are as new or newer."""
+    revision: str
+    """Of the tables (Alembic)."""
+    tables: dict[str, Table]
+    """In the order in which they can be filled."""
+    members: dict[str, Entry]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all members."""
+        return sum(entry.size for entry in self.members.values())
+
+
+class ArchiveWriter:
+    """Writes members one after the other; `finish` adds the manifest."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+        self._progress = progress
+        self.members: dict[str, Entry] = {}
+
+    def add(self, name: str, source: Source, size: int, modified: float = 0.0) -> None:
+        """The first `size` bytes of `source`; OSError when there are fewer."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime = size, int(modified)
+        reader = _Hashing(source, self._progress)
+        self._tar.addfile(info, reader)
+        self.members[name] = Entry(sha256=reader.digest.hexdigest(), size=size)
+
+    def finish(self, manifest: Manifest) -> None:
+        """Nothing can be added any more."""
+        text = manifest.model_dump_json(indent=1).encode()
+        info = tarfile.TarInfo(MANIFEST)
+        info.size = len(text)
+        self._tar.addfile(info, io.BytesIO(text))
+        self._tar.close()
+
+
+class ArchiveReader:
+    """An existing backup. Raises InvalidInputError when it is none, StorageError when it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_file():
+            raise InvalidInputError(f"{path}: there is no such file")
+        try:
+            self._tar = tarfile.TarFile(path)
+        except tarfile.TarError as error:
+            raise InvalidInputError(f"{path} is no backup of Tidal ({error})") from error
+        try:
+            self._members = {member.name: member for member in self._tar.getmembers()}
+            self.manifest = self._read_manifest()
+        except tarfile.TarError as error:
+            self._tar.close()
+            raise StorageError(f"{path} is cut off or damaged ({error})") from error
+        except BaseException:
+            self._tar.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tar.close()
+
+    def extract(self, name: str, target: Path, progress: Progress) -> None:
+        """Write a member to `target`, verified; StorageError when it is not what was saved."""
+        entry, member = self.manifest.members[name], self._members.get(name)
+        source = self._tar.extractfile(member) if member is not None and member.isfile() else None
+        if source is None:
+            raise StorageError(f"{self.path} is damaged: {name} is missing")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with source, target.open("xb") as file:
+                reader = _Hashing(source, progress)
+                while block := reader.read(BLOCK):
+                    file.write(block)
+        except (tarfile.TarError, EOFError) as error:
+            raise StorageError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
+        if reader.digest.hexdigest() != entry.sha256:
+            raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} is not that of the manifest")
+
+    def _read_manifest(self) -> Manifest:
+        member = self._members.get(MANIFEST)
+        source = self._tar.extractfile(member) if member is not None else None
+        if source is None:
+            raise StorageError(f"{self.path} has no manifest: it is cut off, or no backup of Tidal")
+        try:
+            manifest = Manifest.model_validate_json(source.read())
+        except ValidationError as error:
+            raise StorageError(f"{self.path}: the manifest cannot be read ({error.errors()[0]['msg']})") from error
+        for name in manifest.members:
+            parts = PurePosixPath(name).parts
+            if len(parts) < 2 or parts[0] not in (TABLES, EXPERIMENTS) or ".." in parts:
+                raise StorageError(f"{self.path}: {name!r} is no name that a backup has")
+        return manifest
+
+
+def read_manifest(path: Path) -> Manifest:
+    """What the backup at `path` holds; no hash is computed."""
+    with ArchiveReader(path) as archive:
+        return archive.manifest
+
+
+class _Hashing:
+    """Passes bytes on, hashing and counting them."""
+
+    def __init__(self, source: Source, progress: Progress) -> None:
+        self._source, self._progress = source, progress
+        self.digest = hashlib.sha256()
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._source.read(count)
+        self.digest.update(data)
+        self._progress(len(data))
+        return data

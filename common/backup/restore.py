@@ -1,0 +1,173 @@
+"""Bring a backup back, where nothing runs.
+
+Everything is unpacked and verified before anything is touched; files are put in place before the rows that name them;
+the tables are created as the backup knew them and migrated afterwards. Old experiments are put aside, never deleted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import redis
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+
+from common.artifacts import ArtifactStore
+from common.backup.archive import EXPERIMENTS, TABLES, ArchiveReader, Manifest, Progress
+from common.backup.rows import count_rows, load_rows
+from common.config import PROJECT_ROOT
+from common.db import downgrade, make_engine, schema_status, upgrade
+from common.errors import ConflictError
+from common.files import require_space, storage_errors
+from common.logging import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What is there now."""
+
+    saved_at: datetime
+    jobs: dict[str, int]
+    """By status."""
+    experiments: int
+    aside: Path | None
+    """Where the experiments that were here before lie now."""
+    redis_emptied: bool
+
+
+def restore_backup(
+    path: Path,
+    *,
+    database_url: str | SecretStr,
+    redis_url: str | SecretStr,
+    experiments_dir: Path,
+    force: bool = False,
+    keep_files: bool = False,
+    total: Callable[[int], None] = lambda size: None,
+    progress: Progress = lambda size: None,
+) -> Restored:
+    """Put rows and files of the backup in place of what is there, and empty Redis.
+
+    `force`: rows and experiments that are here give way (experiments are put aside); `keep_files`: the experiments
+    here stay and only rows are restored. ConflictError when something still uses the database or would be lost,
+    InvalidInputError or StorageError for a file that is no sound backup.
+    """
+    engine = make_engine(database_url, application_name="tidal-restore", pool_size=1, statement_timeout=0)
+    try:
+        with ArchiveReader(path) as archive, storage_errors(experiments_dir):
+            manifest = archive.manifest
+            store = ArtifactStore(experiments_dir)
+            _refuse(engine, manifest, store, force=force, keep_files=keep_files)
+            wanted = {name for name in manifest.members if not (keep_files and name.startswith(f"{EXPERIMENTS}/"))}
+            size = sum(manifest.members[name].size for name in wanted)
+            total(size)
+            store.root.mkdir(parents=True, exist_ok=True)
+            require_space(store.root, size)
+            staging = store.root / f".restore-{uuid.uuid4().hex[:8]}"
+            try:
+                for name in sorted(wanted):
+                    archive.extract(name, staging / name, progress)
+                aside = _replace(engine, database_url, manifest, store, staging, keep_files=keep_files)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        with engine.connect() as connection:
+            jobs = Counter(connection.scalars(text("SELECT status FROM jobs")).all())
+        return Restored(
+            saved_at=manifest.created_at,
+            jobs=dict(sorted(jobs.items())),
+            experiments=len(store.experiments()),
+            aside=aside,
+            redis_emptied=_empty(redis_url),
+        )
+    finally:
+        engine.dispose()
+
+
+def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: bool, keep_files: bool) -> None:
+    """Everything that can be said before anything is written."""
+    known = {script.revision for script in ScriptDirectory(str(PROJECT_ROOT / "migrations")).walk_revisions()}
+    if manifest.revision not in known:
+        raise ConflictError(
+            f"the backup was written by Tidal {manifest.tidal} with tables of revision {manifest.revision}, which this "
+            "version does not know; update Tidal first"
+        )
+    users = _sessions(engine)
+    if users:
+        raise ConflictError(
+            f"the database is in use by {', '.join(users)}; stop every service on every host first (`tidal down`, "
+            "`docker compose stop`)"
+        )
+    if schema_status(engine).state == "ahead":
+        raise ConflictError(schema_status(engine).message)
+    rows = {name: count for name, count in count_rows(engine).items() if count and name in ("jobs", "experiments")}
+    if rows and not force:
+        found = ", ".join(f"{count} {name}" for name, count in rows.items())
+        raise ConflictError(f"the database holds {found}; --force deletes them (make a backup first)")
+    experiments = [] if keep_files else store.experiments()
+    if experiments and not force:
+        raise ConflictError(
+            f"{store.root} holds {len(experiments)} experiments; --force puts them aside, --keep-files restores the "
+            "database only"
+        )
+
+
+def _sessions(engine: Engine) -> list[str]:
+    """Processes of Tidal that are connected to this database; those behind a pooler are not seen."""
+    query = text(
+        "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND application_name LIKE 'tidal%' GROUP BY 1 ORDER BY 1"
+    )
+    with engine.connect() as connection:
+        return [f"{name} ({count})" for name, count in connection.execute(query)]
+
+
+def _replace(
+    engine: Engine,
+    url: str | SecretStr,
+    manifest: Manifest,
+    store: ArtifactStore,
+    staging: Path,
+    *,
+    keep_files: bool,
+) -> Path | None:
+    """From here on a failure leaves less than was there; a second run with force mends it."""
+    if schema_status(engine).state != "unmigrated":
+        downgrade(url)
+    upgrade(url, manifest.revision)
+    aside = None if keep_files else _place(store, staging / EXPERIMENTS)
+    load_rows(engine, staging / TABLES, manifest.tables, saved_at=manifest.created_at, progress=lambda size: None)
+    upgrade(url)
+    return aside
+
+
+def _place(store: ArtifactStore, staged: Path) -> Path | None:
+    old = store.experiments()
+    aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if old:
+        aside.mkdir()
+        for name in old:
+            (store.root / name).rename(aside / name)
+    for folder in staged.iterdir() if staged.is_dir() else ():
+        folder.rename(store.root / folder.name)
+    return aside if old else None
+
+
+def _empty(url: str | SecretStr) -> bool:
+    """Doorbells, live streams and heartbeats of before; False when Redis is away (they do no harm but show)."""
+    raw = url.get_secret_value() if isinstance(url, SecretStr) else url
+    try:
+        with redis.Redis.from_url(raw, socket_timeout=10, socket_connect_timeout=5) as client:
+            client.flushdb()
+    except redis.RedisError as error:
+        log.warning("Redis could not be emptied", error=str(error))
+        return False
+    return True

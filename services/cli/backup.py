@@ -1,0 +1,182 @@
+"""`tidal backup` and `tidal restore`: find database, Redis and experiments, show a bar, leave the work to
+`common.backup`.
+
+With TIDAL_DATABASE_URL set the addresses are those of the environment (so inside a container of the compose file);
+else they are the local stack's, whose servers are started for the time when it does not run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from common.client import instance_folder, read_instance
+from common.config import get_settings
+from common.errors import ConflictError
+from services.cli.output import err, out, size
+from services.cli.processes import child_environment
+
+QUIET_SECONDS = 2.0
+"""What takes longer shows a bar."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """What is saved, or restored."""
+
+    database_url: str
+    redis_url: str
+    experiments_dir: Path
+
+
+def backup(
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="File to write, or a folder for a file with the time in its name. [default: here]"),
+    ] = None,
+) -> None:
+    """Save all jobs and experiments in one file. Tidal may run on meanwhile.
+
+    Not in it: corpora, token caches, .env and tokens. `tidal restore` brings it back.
+    """
+    # Imported here: other commands do without the half second that it takes.
+    from common.backup import create_backup
+
+    place = (target or Path.cwd()).absolute()
+    if place.is_dir():
+        place /= f"tidal-backup-{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
+    with _places() as places, _bar("Saving") as bar:
+        saved = create_backup(
+            place,
+            database_url=places.database_url,
+            experiments_dir=places.experiments_dir,
+            total=bar.expect,
+            progress=bar.advance,
+        )
+    out.print(
+        f"Saved {saved.jobs} jobs and {saved.experiments} experiments ({saved.files} files) in {place}, "
+        f"{size(saved.size)}.",
+        soft_wrap=True,
+    )
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `tidal backup` wrote.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete the jobs that are here; experiments that are here are put aside.")
+    ] = False,
+    keep_files: Annotated[
+        bool, typer.Option("--keep-files", help="Restore the jobs only; the experiments that are here stay.")
+    ] = False,
+) -> None:
+    """Bring a backup back. Nothing of Tidal may run on this database, on any host.
+
+    Everything is verified before anything is touched. What ran when it was made goes on from its newest checkpoint.
+    """
+    from common.backup import restore_backup
+
+    if not _given() and read_instance() is not None:
+        raise ConflictError(f"the stack of {instance_folder()} runs; stop it first with `tidal down`")
+    with _places() as places, _bar("Restoring") as bar:
+        restored = restore_backup(
+            file.absolute(),
+            database_url=places.database_url,
+            redis_url=places.redis_url,
+            experiments_dir=places.experiments_dir,
+            force=force,
+            keep_files=keep_files,
+            total=bar.expect,
+            progress=bar.advance,
+        )
+    jobs = ", ".join(f"{count} {status}" for status, count in restored.jobs.items()) or "no jobs"
+    out.print(
+        f"Restored the state of {restored.saved_at:%Y-%m-%d %H:%M:%S} UTC: {jobs}; {restored.experiments} experiments.",
+        soft_wrap=True,
+    )
+    if restored.aside is not None:
+        out.print(
+            f"The experiments that were here lie in {restored.aside}; delete them when you are sure.", soft_wrap=True
+        )
+    if not restored.redis_emptied:
+        err.print("Redis did not answer and was not emptied: run FLUSHDB there before the services start.")
+    err.print("Start the services; what was running goes back to the queue by itself.")
+
+
+def _given() -> bool:
+    return "database_url" in get_settings().model_fields_set
+
+
+@contextmanager
+def _places() -> Iterator[Places]:
+    """Addresses that answer for as long as the block lasts."""
+    settings, instance = get_settings(), read_instance()
+    if _given():
+        yield Places(
+            settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), settings.experiments_dir
+        )
+        return
+    if instance is not None:
+        yield Places(instance.database_url, instance.redis_url, Path(instance.experiments_dir))
+        return
+    lender = subprocess.Popen(
+        [sys.executable, "-m", "services.local", "lend"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours; it ends when its input does
+    )
+    assert lender.stdin is not None
+    assert lender.stdout is not None
+    try:
+        line = lender.stdout.readline()
+        if not line:  # it has said why
+            raise typer.Exit(lender.wait() or 1)
+        lent = json.loads(line)
+        yield Places(lent["database_url"], lent["redis_url"], Path(lent["experiments_dir"]))
+    finally:
+        lender.stdin.close()
+        lender.wait()
+        lender.stdout.close()
+
+
+class _Bar:
+    """A bar that appears when the work takes longer than a moment."""
+
+    def __init__(self, shown: Progress, what: str) -> None:
+        self._shown, self._what = shown, what
+        self._total = self._done = 0
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+
+    def expect(self, total: int) -> None:
+        self._total = total
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._task is None and time.monotonic() - self._began > QUIET_SECONDS:
+            self._task = self._shown.add_task(self._what, total=self._total)
+            self._shown.start()
+        if self._task is not None:
+            self._shown.update(self._task, completed=self._done, total=max(self._total, self._done))
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[_Bar]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    shown = Progress(*columns, console=err, transient=True)
+    try:
+        yield _Bar(shown, what)
+    finally:
+        shown.stop()
