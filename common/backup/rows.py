@@ -103,7 +103,8 @@ def _fence(cursor: psycopg.Cursor, saved_at: datetime) -> None:
         WITH live AS (
             SELECT id, attempt AS before FROM jobs WHERE status NOT IN ('completed', 'failed', 'cancelled')
         ), fenced AS (
-            UPDATE jobs SET attempt = (attempt / %(step)s + 1) * %(step)s, infra_restarts = 0, updated_at = now()
+            UPDATE jobs SET attempt = (attempt / %(step)s + 1) * %(step)s, infra_restarts = 0, updated_at = now(),
+                started_at = coalesce(started_at, now()) -- it may have been claimed since; an attempt has a start
             FROM live WHERE jobs.id = live.id
             RETURNING jobs.id, jobs.attempt, live.before
         )
