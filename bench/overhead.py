@@ -36,13 +36,13 @@ from common.config.child_environment import child_environment
 
 PROMISED_SHARE = 0.03
 WARM_UP_SECONDS = 15.0
-TURN_SECONDS = 3.0
+TURN_SECONDS = 5.0
 RESAMPLES = 10_000
 START_LIMIT_SECONDS = 120.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Two minutes beside a training and 60 pairs of turns; half a minute and 10 pairs when quick."""
+    """Two minutes beside a training and 40 pairs of turns; half a minute and 10 pairs when quick."""
     config = _config()
     with local_stack() as stack:
         _submit(stack, config)
@@ -53,7 +53,7 @@ def run(quick: bool) -> list[Row]:
         with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
             bare = _start_bare(config, stack, Path(folder) / "steps.jsonl")
             try:
-                pairs = _alternate(supervised, bare, 10 if quick else 60)
+                pairs = _alternate(supervised, bare, 10 if quick else 40)
             finally:
                 bare.process.kill()
                 supervised.process.send_signal(signal.SIGCONT)
@@ -83,12 +83,12 @@ class _Runner:
     def seconds_per_step(self) -> list[float]:
         """CPU seconds per step of each turn; a step that spans two turns counts for both, by its share."""
         times = [_epoch(line["time"]) for line in _lines(self.steps) if "time" in line]
+        turns = [[at for at in times if begin <= at <= end] for begin, end, _ in self.turns]
+        usual = statistics.median(later - at for inside in turns for at, later in pairwise(inside))
         found: list[float] = []
         carried = 0.0
-        for begin, end, cpu in self.turns:
-            inside = [at for at in times if begin <= at <= end]
-            usual = statistics.median(later - at for at, later in pairwise(inside))
-            begun = min(1.0, (end - inside[-1]) / usual)
+        for (begin, end, cpu), inside in zip(self.turns, turns, strict=True):
+            begun = min(1.0, (end - inside[-1]) / usual if inside else carried + (end - begin) / usual)
             found.append(cpu / (len(inside) + begun - carried))
             carried = begun
         return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -21,14 +22,23 @@ MISSED = 3
 
 
 class Heartbeat:
-    """Beats every `seconds`, and whenever `beat` is called; `describe` adds fields."""
+    """Beats every `seconds`, and whenever `beat` is called; `describe` adds fields.
+
+    `children` names the processes whose memory counts as the worker's.
+    """
 
     def __init__(
-        self, worker: str, feed: LiveFeed, describe: Callable[[], Mapping[str, str]], *, seconds: float
+        self,
+        worker: str,
+        feed: LiveFeed,
+        describe: Callable[[], Mapping[str, str]],
+        *,
+        seconds: float,
+        children: Callable[[], Iterable[int]],
     ) -> None:
         self._worker, self._feed, self._describe, self._seconds = worker, feed, describe, seconds
+        self._children = children
         self._device = device_name()
-        self._process = psutil.Process()
         self._started_at = time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -65,13 +75,11 @@ class Heartbeat:
             self.beat()
 
     def _memory(self) -> int:
-        """Resident bytes of the worker and its children."""
+        """Resident bytes of the worker and its children, without a look at every process of the machine."""
         total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                continue
+        for pid in (os.getpid(), *self._children()):
+            with contextlib.suppress(psutil.Error):
+                total += psutil.Process(pid).memory_info().rss
         return total
 
 

@@ -34,13 +34,18 @@ class Generator:
         redis_url = settings.redis_url.get_secret_value()
         self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
         name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self._heartbeat = Heartbeat(name, self._feed, self._describe, seconds=settings.heartbeat_seconds)
+        self._heartbeat = Heartbeat(
+            name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._children
+        )
 
     def close(self) -> None:
         """End the child and leave the display."""
         self.host.close()
         self._heartbeat.close()
         self._feed.close()
+
+    def _children(self) -> list[int]:
+        return [] if self.host.pid is None else [self.host.pid]
 
     def _describe(self) -> dict[str, str]:
         busy = self.host.waiting > 0

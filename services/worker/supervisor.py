@@ -81,6 +81,11 @@ class Supervisor:
         """What is being run."""
         return self._job
 
+    @property
+    def trainer_pid(self) -> int | None:
+        """Process id of the trainer, None before it was started."""
+        return None if self._child is None else self._child.pid
+
     def wish_pushed(self) -> None:
         """Somebody changed desired_state: look at once. From any thread."""
         self._keeper.wake()
@@ -99,7 +104,7 @@ class Supervisor:
             "step": "" if meter.step is None else str(meter.step),
             "totalSteps": "" if meter.total_steps is None else str(meter.total_steps),
             "stepsPerSecond": "" if pace is None else f"{pace:.6g}",
-            "trainerPid": "" if self._child is None or self._child.pid is None else str(self._child.pid),
+            "trainerPid": "" if self.trainer_pid is None else str(self.trainer_pid),
         }
 
     def supervise(self) -> JobStatus | None:

@@ -53,7 +53,9 @@ class Worker:
         self._lock = threading.Lock()
         self._leaving = threading.Event()
         self._wishes = WishListener(redis_url, self._wish_pushed)
-        self._heartbeat = Heartbeat(self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds)
+        self._heartbeat = Heartbeat(
+            self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._trainers
+        )
 
     def run_next(self, queue: str) -> str:
         """Claim and run one job of `queue`; what became of it, in words for Flower.
@@ -109,6 +111,10 @@ class Worker:
             supervisor = self._running.get(job_id)
         if supervisor is not None:
             supervisor.wish_pushed()
+
+    def _trainers(self) -> list[int]:
+        with self._lock:
+            return [pid for supervisor in self._running.values() if (pid := supervisor.trainer_pid) is not None]
 
     def _describe(self) -> dict[str, str]:
         with self._lock:
