@@ -52,6 +52,11 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        # Inherited by each connection: a peer that takes nothing, gone or not, is given up by the kernel. Closing in
+        # the process would wait for it to take the rest. Later than the stream's own timeout, which counts.
+        patience = round(2000 * settings.stream_client_seconds)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))
         listener.listen(BACKLOG)  # from here on connections wait instead of being refused

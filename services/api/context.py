@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 from fastapi import Request
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from sqlalchemy import Engine
@@ -60,10 +60,12 @@ def make_context(settings: Settings, token: str) -> Context:
     """Build the resources; opens no connection."""
     engine = make_engine(settings.database_url, application_name="tidal-api")
     metrics = HttpMetrics()
-    redis = _redis(settings, socket_timeout=5.0, attempts=1)
-    blocking = _redis(settings, socket_timeout=BLOCK_MILLISECONDS / 1000 + 10, attempts=0)
+    # A burst waits for one of 50 connections rather than fail; those that wait for entries hold theirs for seconds.
+    redis = _redis(BlockingConnectionPool, settings, socket_timeout=5.0, attempts=1, most=50, timeout=5.0)
+    waiting_seconds = BLOCK_MILLISECONDS / 1000 + 10
+    blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
     # The limiter has its own deadline and lets requests through rather than try again.
-    limiter_redis = _redis(settings, socket_timeout=1.0, attempts=0)
+    limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=50)
     return Context(
         settings=settings,
         token=token,
@@ -98,16 +100,21 @@ def _producer(settings: Settings) -> Celery:
     return app
 
 
-def _redis(settings: Settings, *, socket_timeout: float, attempts: int) -> Redis:
-    client: Redis = Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        decode_responses=True,
-        socket_timeout=socket_timeout,
-        socket_connect_timeout=min(socket_timeout, 5.0),
-        health_check_interval=25,
-        retry=Retry(NoBackoff(), attempts),
+def _redis(
+    pool: type[ConnectionPool], settings: Settings, *, socket_timeout: float, attempts: int, most: int, **options: float
+) -> Redis:
+    return Redis.from_pool(
+        pool.from_url(
+            settings.redis_url.get_secret_value(),
+            max_connections=most,
+            decode_responses=True,
+            socket_timeout=socket_timeout,
+            socket_connect_timeout=min(socket_timeout, 5.0),
+            health_check_interval=25,
+            retry=Retry(NoBackoff(), attempts),
+            **options,
+        )
     )
-    return client
 
 
 def context_of(request: Request) -> Context:

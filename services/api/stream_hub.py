@@ -2,7 +2,8 @@
 
 A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is nothing but a
 cursor (a stream id): while the ring still holds what follows its cursor it is fed from there, otherwise it pages
-through Redis until it has caught up. So a slow client costs no memory, and joining live to replay needs no hand-over.
+through Redis until it has caught up. So a slow client costs one batch of memory, and joining live to replay needs no
+hand-over.
 
 A cursor that cannot be continued (entries after it were trimmed, it lies beyond the last id, or Redis was emptied
 since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. Emptying is
@@ -17,7 +18,6 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,15 +31,18 @@ from common.metrics.keys import EPOCH
 from services.api.http_metrics import HttpMetrics
 from services.api.redis_streams import page_after, read_after
 from services.api.stream_ids import ORIGIN, StreamId, format_id, parse_id
+from services.api.stream_topic import BATCH_BYTES, Entry, Position, Topic
 
 log = get_logger(__name__)
 
 BLOCK_MILLISECONDS = 2000
 """Longest wait of one XREAD; the reader's socket timeout lies above it."""
 PAGE = 500
-"""Entries per read."""
-RING = 2000
-"""Entries a topic keeps in memory."""
+"""Most entries per read."""
+FIRST_PAGE = 16
+"""Entries of a client's first read, before the size of an entry is known."""
+PAGES_AT_ONCE = 8
+"""Clients that read from Redis at the same time; the others wait."""
 EPOCH_CHECK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
@@ -54,25 +57,6 @@ return epoch
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a stream."""
-
-    id: StreamId
-    event: str
-    data: str
-    encoded: bytes
-    """As it goes over the wire; made once for all clients."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in a stream, and the life of the Redis data it belongs to."""
-
-    id: StreamId
-    epoch: str
-
-
-@dataclass(frozen=True, slots=True)
 class Reset:
     """The cursor could not be continued; go on after `position`, once a snapshot made from now on was sent."""
 
@@ -82,58 +66,6 @@ class Reset:
 
 Encoder = Callable[[str, str, str], bytes]
 """(id, event, data) to bytes."""
-
-
-class Topic:
-    """One stream: its reader task, its ring and the wake-up of its clients."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.clients = 0
-        self.ring: deque[Entry] = deque()
-        self.base: StreamId | None = None
-        """Everything after this id is in the ring; None before the reader knows where it stands."""
-        self.epoch = ""
-        """Life of the Redis data that the ring belongs to."""
-        self.reader: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
-
-    def publish(self, entries: list[Entry]) -> None:
-        """Add what the reader has read, drop the oldest beyond the ring's size, wake the clients."""
-        self.ring.extend(entries)
-        while len(self.ring) > RING:
-            self.base = self.ring.popleft().id
-        self.wake()
-
-    def restart(self, position: Position) -> None:
-        """Begin anew after `position` (first start, or Redis was emptied)."""
-        self.epoch = position.epoch
-        self.ring.clear()
-        self.base = position.id
-        self.wake()
-
-    def wake(self) -> None:
-        """Let every waiting client look again."""
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-    def news(self) -> asyncio.Event:
-        """The event that the next publication sets; take it before looking, wait on it after."""
-        return self._news
-
-    def after(self, cursor: StreamId) -> list[Entry] | None:
-        """What follows `cursor`, or None when the ring does not reach back so far."""
-        if self.base is None or cursor < self.base:
-            return None
-        if not self.ring or self.ring[-1].id <= cursor:
-            return []
-        found: list[Entry] = []
-        for entry in reversed(self.ring):
-            if entry.id <= cursor:
-                break
-            found.append(entry)
-        found.reverse()
-        return found
 
 
 class StreamHub:
@@ -146,6 +78,7 @@ class StreamHub:
         self._encode = encode
         self._metrics = metrics
         self._topics: dict[str, Topic] = {}
+        self._paging = asyncio.Semaphore(PAGES_AT_ONCE)
         self._ensure_epoch = redis.register_script(_ENSURE_EPOCH)
         self.closing = asyncio.Event()
 
@@ -173,19 +106,22 @@ class StreamHub:
 
         `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
         """
+        count = FIRST_PAGE
         async with self._joined(key) as topic:
             while not self.closing.is_set():
                 news = topic.news()
                 batch = topic.after(cursor) if topic.epoch == epoch else None
                 if batch is None and topic.base is not None:
                     try:
-                        reset, epoch = await self._judge(key, cursor, epoch)
+                        async with self._paging:
+                            reset, epoch = await self._judge(key, cursor, epoch)
+                            batch = [] if reset is not None else await self._page(key, cursor, count)
                         if reset is not None:
                             self._metrics.sse_resets.inc()
                             cursor = reset.position
                             yield reset
                             continue
-                        batch = await self._page(key, cursor)
+                        count = _next_count(batch, count)
                         if not batch:
                             # Nothing yet, expired or trimmed meanwhile, or the reader has yet to see the new epoch.
                             await self._pause(news)
@@ -223,7 +159,8 @@ class StreamHub:
         """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
         last: StreamId = ORIGIN
         checked_at = 0.0
-        while True:
+        # Not for ever: asyncio.wait_for of Python 3.11 (in redis-py) now and then swallows a cancellation.
+        while topic.clients > 0 and not self.closing.is_set():
             try:
                 if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
                     if await self.ensure_epoch() != topic.epoch:
@@ -267,8 +204,8 @@ class StreamHub:
             return Reset(last, "the stream was emptied since"), epoch
         return None, epoch
 
-    async def _page(self, key: str, cursor: StreamId) -> list[Entry]:
-        found = await page_after(self._redis, key, format_id(cursor), count=PAGE)
+    async def _page(self, key: str, cursor: StreamId, count: int) -> list[Entry]:
+        found = await page_after(self._redis, key, format_id(cursor), count=min(count, PAGE))
         return [self._entry(*raw) for raw in found]
 
     async def _info(self, key: str) -> dict[str, Any] | None:
@@ -287,8 +224,14 @@ class StreamHub:
 
     def _entry(self, raw_id: str, fields: dict[str, str]) -> Entry:
         event, data = fields.get("event", "message"), fields.get("data", "null")
-        return Entry(parse_id(raw_id), event, data, self._encode(raw_id, event, data))
+        return Entry(parse_id(raw_id), self._encode(raw_id, event, data))
 
 
 def _last_id(info: dict[str, Any] | None) -> StreamId:
     return ORIGIN if info is None else parse_id(info["last-generated-id"])
+
+
+def _next_count(page: list[Entry], count: int) -> int:
+    """Entries to read next, so that a page holds about BATCH_BYTES whatever the size of an entry."""
+    size = sum(len(entry.encoded) for entry in page)
+    return max(1, BATCH_BYTES * len(page) // size) if size else count

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+from contextlib import ExitStack, suppress
 from itertools import takewhile
 
 import httpx
@@ -12,7 +14,7 @@ import pytest
 import redis
 
 from common.metrics.keys import EPOCH, JOBS_STREAM, experiment_stream
-from services.api import stream_hub
+from services.api import stream_hub, stream_topic
 from tests.integration.api.conftest import Api, RunApi, events_of
 
 
@@ -80,7 +82,7 @@ def test_every_event_has_the_id_redis_gave_it(api: Api, path: str, key: str, red
 def test_a_client_that_drops_every_few_events_sees_each_exactly_once(
     api: Api, path: str, key: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, ring: int
 ) -> None:
-    monkeypatch.setattr(stream_hub, "RING", ring)
+    monkeypatch.setattr(stream_topic, "RING", ring)
     monkeypatch.setattr(stream_hub, "PAGE", 5)
     total, each = 200, 13
     seen: list[int] = []
@@ -248,6 +250,23 @@ def test_stopping_the_server_ends_open_streams_cleanly(serve: RunApi) -> None:
         assert opened.wait(20)
     thread.join(20)
     assert ended == ["end"]
+
+
+@pytest.mark.parametrize("open_at_the_end", [False, True])
+def test_a_reader_whose_cancellation_got_lost_does_not_keep_the_server_from_stopping(
+    serve: RunApi, monkeypatch: pytest.MonkeyPatch, open_at_the_end: bool
+) -> None:
+    async def deaf(*_: object, **__: object) -> list[object]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(stream_hub, "read_after", deaf)
+    with ExitStack() as stack, serve() as api:  # asserts that it stops
+        events = stack.enter_context(events_of(stack.enter_context(httpx.Client(base_url=api.url)), "/api/jobs/stream"))
+        events.take(1)
+        if not open_at_the_end:
+            stack.close()
 
 
 def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(serve: RunApi, redis_client: redis.Redis) -> None:

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api import stream_hub
-from services.api.stream_hub import Entry, Position, Topic
+from services.api import stream_topic
 from services.api.stream_ids import format_id, parse_id
+from services.api.stream_topic import Entry, Position, Topic
 
 WORD = st.integers(0, 2**64 - 1)
 
 
-def entry(number: int) -> Entry:
-    return Entry((number, 0), "metrics", "{}", b"")
+def entry(number: int, size: int = 0) -> Entry:
+    return Entry((number, 0), bytes(size))
 
 
 @given(WORD, WORD)
@@ -37,7 +37,7 @@ def test_anything_else_is_no_id(text: str) -> None:
 def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[int], cursor: int, size: int) -> None:
     published = [sum(steps[: n + 1]) for n in range(len(steps))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_hub, "RING", size)
+        patch.setattr(stream_topic, "RING", size)
         topic = Topic("key")
         topic.restart(Position((0, 0), "1-a"))
         for number in published:
@@ -60,3 +60,25 @@ def test_waiting_clients_hear_of_a_publication() -> None:
     news = topic.news()
     topic.publish([entry(1)])
     assert news.is_set() and not topic.news().is_set()
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 100), st.integers(1, 100))
+def test_ring_and_batches_are_bounded_in_bytes_and_lose_nothing(sizes: list[int], ring: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream_topic, "RING_BYTES", ring)
+        patch.setattr(stream_topic, "BATCH_BYTES", batch)
+        topic = Topic("key")
+        topic.restart(Position((0, 0), "1-a"))
+        for number, size in enumerate(sizes, start=1):
+            topic.publish([entry(number, size)])
+        kept = list(topic.ring)
+        assert sum(len(item.encoded) for item in kept) <= ring or len(kept) == 1
+        assert kept[-1].id == (len(sizes), 0)
+        cursor = topic.base
+        assert cursor == (len(sizes) - len(kept), 0)
+        seen: list[Entry] = []
+        while found := topic.after(cursor):
+            assert sum(len(item.encoded) for item in found) <= batch or len(found) == 1
+            seen += found
+            cursor = found[-1].id
+    assert seen == kept
