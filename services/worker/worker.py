@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import Settings
 from common.db import database_away, make_engine, session_factory
-from common.errors import JobFailed, UnavailableError
+from common.errors import JobFailed
 from common.jobs.lease_clock import lease_clock
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
@@ -27,6 +27,9 @@ from services.worker.supervisor import Supervisor
 from services.worker.wish_listener import WishListener
 
 log = get_logger(__name__)
+
+_RETRY_SECONDS = 1.0
+"""Between two tries to reach the database."""
 
 
 def worker_name() -> str:
@@ -60,21 +63,12 @@ class Worker:
     def run_next(self, queue: str) -> str:
         """Claim and run one job of `queue`; what became of it, in words for Flower.
 
-        Raises JobFailed when the job failed, UnavailableError when the database is away.
+        Raises JobFailed when the job failed. While the database is away it waits: a worker that is cut off must not
+        use up the doorbells of the others.
         """
-        if self._leaving.is_set():
-            return "the worker is leaving"
-        claimed_at = lease_clock()
-        try:
-            with self._sessions.begin() as session:
-                row = claim(session, queue, self.name, self._settings)
-                job = None if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
-        except SQLAlchemyError as error:
-            if not database_away(error):
-                raise
-            raise UnavailableError(f"no claim, the database is away: {str(error).splitlines()[0]}") from None
-        if job is None:
-            return "no job to claim"
+        job = self._claim(queue)
+        if isinstance(job, str):
+            return job
         log.info("job claimed", job_id=job.id, attempt=job.attempt, type=job.type)
         supervisor = Supervisor(
             job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._leaving
@@ -93,6 +87,24 @@ class Worker:
         if status is JobStatus.FAILED:
             raise JobFailed(text)
         return text
+
+    def _claim(self, queue: str) -> ClaimedJob | str:
+        """The best job of `queue`; or why there is none."""
+        away = False
+        while not self._leaving.is_set():
+            claimed_at = lease_clock()
+            try:
+                with self._sessions.begin() as session:
+                    row = claim(session, queue, self.name, self._settings)
+                    return "no job to claim" if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
+            except SQLAlchemyError as error:
+                if not database_away(error):
+                    raise
+                if not away:
+                    log.warning("no claim, the database is away", error=str(error).splitlines()[0])
+                away = True
+            self._leaving.wait(_RETRY_SECONDS)
+        return "the worker is leaving"
 
     def drain(self) -> None:
         """Claim nothing more; running jobs write a checkpoint and go back to the queue. Returns at once."""

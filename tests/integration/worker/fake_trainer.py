@@ -7,10 +7,10 @@ final `model.pth` says which attempt wrote it.
 
 TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
 `prepare_seconds` (before the first step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between
-checkpoints), `completing_seconds` (between the last step and the model), `ending` at step `at`: "exit:<status>",
-"signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (allocates so much and leaves), and `deaf` (ignores wishes and
-SIGTERM). `until_attempt` limits the ending to the first attempts. Times come from clocks that a test which shifts the
-clock of a worker leaves alone.
+checkpoints), `completing_seconds` (between the last step and the model), `helpers` (processes it starts), `ending` at
+step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (allocates so much and leaves), and
+`deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts. Times come from clocks
+that a test which shifts the clock of a worker leaves alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -56,6 +57,7 @@ class FakeTrainer:
             "step_seconds": 0.02,
             "every": 5,
             "completing_seconds": 0.0,
+            "helpers": 0,
             "at": 7,
             "ending": "",
             "deaf": False,
@@ -94,6 +96,8 @@ class FakeTrainer:
 
     def run(self) -> int:
         say(f"attempt {self.job.attempt} begins")
+        for _ in range(self.plan["helpers"]):
+            subprocess.Popen(["sleep", "600"])
         say("a warning on stderr", sys.stderr)
         self.channel.send(Phase(name="loading data"))
         step, state = self.newest_checkpoint()

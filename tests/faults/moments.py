@@ -1,0 +1,99 @@
+"""The moment at which a fault strikes, drawn from the seed, and what the faults of workers and trainers share.
+
+A moment is a stage of the job (just claimed, starting, between two steps) and a random instant after it. Bounds are
+those of the specification, computed from the timers of the run; the tests assert them at twice their value.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any
+
+import psutil
+import redis
+
+from common.jobs.child_socket import PARENT_PID_VARIABLE
+from common.metrics import keys
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.timers import Timers
+from tests.integration.worker.fleet import LONG
+
+TAKEOVER_REST = 10.0
+"""Of the 95 s between kill -9 and the next attempt, what no timer explains: doorbell, claim, start of the trainer."""
+BEYOND_PENDING = ("provisioning", "starting", "running")
+
+
+def takeover_seconds(timers: Timers) -> float:
+    """Promised from the loss of a worker to the first step elsewhere: 95 s with the real timers."""
+    return timers.after_lease + TAKEOVER_REST
+
+
+def start_job(fleet: FaultFleet, plan: dict[str, Any] = LONG, **environment: str) -> str:
+    """A job on the worker "first", and a worker "second" that would take it over."""
+    job_id = fleet.submit(plan=plan)
+    fleet.worker("first", None, **environment)
+    fleet.wait_status(job_id, BEYOND_PENDING)
+    fleet.worker("second")
+    return job_id
+
+
+def strike_any_time(fleet: FaultFleet, job_id: str, rng: random.Random) -> None:
+    """Return at some moment of the first attempt, from its claim on."""
+    if rng.random() < 0.3:
+        stage = rng.choice(BEYOND_PENDING)
+        fleet.wait_status(job_id, BEYOND_PENDING[BEYOND_PENDING.index(stage) :])
+        time.sleep(rng.uniform(0.0, 0.3))  # the moment is the experiment
+    else:
+        strike_while_stepping(fleet, job_id, rng)
+
+
+def strike_while_stepping(fleet: FaultFleet, job_id: str, rng: random.Random, attempt: int = 1) -> None:
+    """Return at some moment after a random number of steps."""
+    fleet.wait_steps(job_id, rng.randint(1, 25), attempt=attempt)
+    time.sleep(rng.uniform(0.0, 0.1))  # the moment is the experiment
+
+
+def trainers_of(worker: int) -> list[psutil.Process]:
+    """The trainers that the worker of this process id started, also when it lives no more."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(PARENT_PID_VARIABLE) == str(worker) and process.pid != os.getpid():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def heartbeat_of(client: redis.Redis, pid: int) -> dict[str, str]:
+    """What the worker of this process id shows of itself now; nothing when it does not."""
+    for name in client.zrange(keys.WORKERS, 0, -1):
+        beat = {str(field): str(value) for field, value in client.hgetall(keys.heartbeat(str(name))).items()}
+        if beat.get("pid") == str(pid):
+            return beat
+    return {}
+
+
+def wait_gone(fleet: FaultFleet, worker: int, seconds: float) -> None:
+    """Until no trainer of that worker is left."""
+    fleet.wait_for(lambda: not trainers_of(worker), f"the end of the trainers of {worker}", seconds)
+
+
+def wait_next_attempt(fleet: FaultFleet, job_id: str, seconds: float, attempt: int = 2) -> None:
+    """Until `attempt` has executed a step."""
+    fleet.wait_steps(job_id, 1, attempt=attempt, seconds=seconds)
+
+
+def finish(fleet: FaultFleet, job_id: str, seconds: float = 30) -> None:
+    """Ask for the end of an endless job and wait for it."""
+    fleet.wait_status(job_id, "running", seconds)
+    fleet.signal(job_id, "complete")
+    fleet.wait_status(job_id, "completed", seconds)
+
+
+def wait_refused(fleet: FaultFleet, worker: str, seconds: float) -> None:
+    """Until that worker says that its attempt owns the job no more, and has no trainer left."""
+    fleet.wait_for(lambda: "status=None" in fleet.log(worker).read_text(), f"the refusal of {worker}", seconds)
+    wait_gone(fleet, fleet.processes[worker].pid, seconds)

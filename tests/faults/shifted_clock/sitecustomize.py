@@ -1,0 +1,74 @@
+"""Shifts the wall clock of a Python process by TIDAL_TEST_CLOCK_SHIFT seconds; for a folder on PYTHONPATH.
+
+Python imports `sitecustomize` before anything else, so `time.time`, `time.time_ns`, `datetime.now` and their kin are
+shifted for whoever imports them later, without a system package. The monotonic clocks, and `clock_gettime`, by which
+tests measure, are left alone: a wrong wall clock is what a wrong NTP server causes.
+"""
+
+from __future__ import annotations
+
+import datetime as datetimes
+import os
+import time
+from datetime import timedelta, tzinfo
+from typing import Any, Final, Self
+
+SHIFT: Final = float(os.environ.get("TIDAL_TEST_CLOCK_SHIFT", "0"))
+true_time, true_time_ns = time.time, time.time_ns
+true_localtime, true_gmtime, true_strftime = time.localtime, time.gmtime, time.strftime
+true_datetime = datetimes.datetime
+
+
+class _Kind(type):
+    """What C code makes of the true classes counts as an instance too."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, true_datetime)
+
+
+class ShiftedDatetime(true_datetime, metaclass=_Kind):
+    """`datetime`, whose present is shifted."""
+
+    __slots__ = ()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return super().now(tz) + timedelta(seconds=SHIFT)
+
+    @classmethod
+    def utcnow(cls) -> Self:
+        return super().now(datetimes.UTC).replace(tzinfo=None) + timedelta(seconds=SHIFT)
+
+    @classmethod
+    def today(cls) -> Self:
+        return cls.now()
+
+
+ShiftedDatetime.__name__ = ShiftedDatetime.__qualname__ = "datetime"
+ShiftedDatetime.__module__ = "datetime"
+
+
+def shifted_time() -> float:
+    return true_time() + SHIFT
+
+
+def shifted_time_ns() -> int:
+    return true_time_ns() + round(SHIFT * 1e9)
+
+
+def shifted_localtime(seconds: float | None = None) -> time.struct_time:
+    return true_localtime(shifted_time() if seconds is None else seconds)
+
+
+def shifted_gmtime(seconds: float | None = None) -> time.struct_time:
+    return true_gmtime(shifted_time() if seconds is None else seconds)
+
+
+def shifted_strftime(form: str, *moment: Any) -> str:
+    return true_strftime(form, *moment) if moment else true_strftime(form, shifted_localtime())
+
+
+if SHIFT:
+    vars(time).update(time=shifted_time, time_ns=shifted_time_ns)
+    vars(time).update(localtime=shifted_localtime, gmtime=shifted_gmtime, strftime=shifted_strftime)
+    vars(datetimes).update(datetime=ShiftedDatetime)

@@ -1,0 +1,81 @@
+"""Fault 7 (second half): kill -9 of the generator's engine while it streams to a client.
+
+There are no jobs here, so nothing for the checker; the promise is to the clients: the one that was hit is told, the one
+that waits behind it and the next one are served. The trainer's process group is in `test_08_trainer_killed`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from common.checkpoint import save_model
+from common.client.sse import parse_events
+from common.data import load_tokenizer
+from common.model import ModelConfig, TransformerLM
+from services.generator.engine_protocol import ENGINE_MODULE
+from tests.integration.acceptance.stack import Stack
+
+MODEL = "20260101-000000-demo/model.safetensors"
+ENGINE_SECONDS = 60.0
+"""A fresh engine imports torch first; no promise."""
+
+
+@pytest.fixture
+def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """api and generator, with a tiny model that hardly ever ends a text."""
+    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    with torch.no_grad():
+        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
+    path = tmp_path / "experiments" / MODEL
+    path.parent.mkdir(parents=True)
+    save_model(model, path)
+    with Stack(database_url, redis_url, tmp_path) as running:
+        running.start("generator", "generator", TIDAL_GENERATOR_THREADS="1", TIDAL_GENERATOR_DEVICE="cpu")
+        running.start_control_plane()
+        yield running
+
+
+def engines(stack: Stack) -> list[psutil.Process]:
+    children = psutil.Process(stack.processes["generator"].pid).children(recursive=True)
+    return [child for child in children if ENGINE_MODULE in child.cmdline()]
+
+
+def ask(stack: Stack, tokens: int) -> httpx.Response:
+    body = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": tokens}
+    return stack.http.post("/api/generate", json=body, timeout=ENGINE_SECONDS)
+
+
+def test_fault_07_the_client_of_a_killed_engine_is_told_and_the_others_are_served(
+    stack: Stack, rng: random.Random
+) -> None:
+    stack.wait_for("the engine", lambda: ask(stack, 2).status_code == 200, ENGINE_SECONDS)
+    [before] = engines(stack)
+    waiting: list[httpx.Response] = []
+    neighbour = threading.Thread(target=lambda: waiting.append(ask(stack, 5)))
+    body: dict[str, Any] = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 4096, "stream": True}
+    with stack.http.stream("POST", "/api/generate", json=body, timeout=ENGINE_SECONDS) as reply:
+        events = parse_events(reply.iter_lines())
+        heard = [next(events) for _ in range(rng.randint(1, 60))]
+        neighbour.start()
+        os.kill(before.pid, signal.SIGKILL)
+        heard += list(events)
+    *tokens, last = heard
+    assert [event.name for event in tokens] == ["token"] * len(tokens)
+    assert [event.data["index"] for event in tokens] == list(range(len(tokens))), "no gap before the error"
+    assert (last.name, last.data["status"], last.data["code"]) == ("error", 503, "generator_restarted")
+    neighbour.join(ENGINE_SECONDS)
+    assert [reply.status_code for reply in waiting] == [200], "it had not begun, so it is passed to the fresh engine"
+    assert ask(stack, 5).status_code == 200
+    [after] = engines(stack)
+    assert after.pid != before.pid

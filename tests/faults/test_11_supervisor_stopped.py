@@ -1,0 +1,43 @@
+"""Fault 11: SIGSTOP of a supervisor for two minutes, then SIGCONT."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.moments import (
+    finish,
+    start_job,
+    strike_while_stepping,
+    takeover_seconds,
+    wait_next_attempt,
+    wait_refused,
+)
+from tests.faults.timers import Timers
+
+STOPPED_SECONDS = 120.0
+
+
+def test_fault_11_the_trainer_of_a_supervisor_that_stands_still_pauses_and_the_old_attempt_is_refused(
+    fleet: FaultFleet, timers: Timers, rng: random.Random
+) -> None:
+    job_id = start_job(fleet)
+    strike_while_stepping(fleet, job_id, rng)
+    [trainer] = fleet.trainers("first")
+    fleet.processes["first"].send_signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers))
+    steps = fleet.steps(job_id)
+    assert trainer.is_running(), "it paused by itself; nobody was there to kill it"
+    assert max(s.time for s in steps if s.attempt == 1) < min(s.time for s in steps if s.attempt == 2)
+    strike_while_stepping(fleet, job_id, rng, attempt=2)
+    remaining = STOPPED_SECONDS * timers.scale - (time.monotonic() - stopped_at)
+    time.sleep(max(0.0, remaining))  # the length of the standstill is the experiment
+    fleet.processes["first"].send_signal(signal.SIGCONT)
+    wait_refused(fleet, "first", 30)
+    count = sum(step.attempt == 2 for step in fleet.steps(job_id))
+    fleet.wait_steps(job_id, count + 5, attempt=2)
+    assert fleet.job(job_id).attempt == 2
+    finish(fleet, job_id)

@@ -1,0 +1,55 @@
+"""Fault 18: the wall clocks of workers and of the health process are wrong by ten minutes."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from common.jobs.publisher import HEARTBEAT_KEY
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.moments import finish, heartbeat_of, strike_while_stepping, takeover_seconds, wait_next_attempt
+from tests.faults.timers import Timers
+from tests.integration.worker.fleet import LONG, ROOT
+
+SHIFT_SECONDS = 600.0
+SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock")
+
+
+def shifted(seconds: float) -> dict[str, str]:
+    """Environment of a process whose clock is wrong."""
+    return {"PYTHONPATH": f"{SHIFTED_CLOCK}:{ROOT}", "TIDAL_TEST_CLOCK_SHIFT": str(seconds)}
+
+
+def test_fault_18_wrong_clocks_neither_end_a_lease_nor_keep_one(
+    fleet: FaultFleet, timers: Timers, rng: random.Random, redis_client: redis.Redis
+) -> None:
+    signs = rng.choice([(1, -1, 1), (-1, 1, -1), (1, 1, -1), (-1, -1, 1)])
+    first, second, health = (sign * SHIFT_SECONDS for sign in signs)
+    fleet.kill("health")
+    fleet.start("health", "services.health", **shifted(health))
+    job_id = fleet.submit(plan=LONG)
+    fleet.worker("first", None, **shifted(first))
+    fleet.wait_status(job_id, "running")
+    running_since = time.monotonic()
+    fleet.worker("second", None, **shifted(second))
+    pid = fleet.processes["first"].pid
+    fleet.wait_for(lambda: "at" in heartbeat_of(redis_client, pid), "a heartbeat")
+    assert float(heartbeat_of(redis_client, pid)["at"]) == pytest.approx(time.time() + first, abs=60), (
+        "the clock is really wrong"
+    )
+    # Longer than a lease and its quarantine: whoever compared clocks would have acted by now.
+    fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
+    assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
+    assert redis_client.exists(HEARTBEAT_KEY), "the health process shows itself"
+    strike_while_stepping(fleet, job_id, rng)
+    fleet.kill("first")
+    killed_at = time.monotonic()
+    wait_next_attempt(fleet, job_id, 2 * takeover_seconds(timers))
+    assert time.monotonic() - killed_at > timers.lease_seconds - 2 * timers.lease_renew_seconds, (
+        "the lease was waited for"
+    )
+    finish(fleet, job_id)
