@@ -1,6 +1,8 @@
 # The only list of commands. `make demo` and `make test` need Python 3.11 to 3.13 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+SUITES := tests/unit tests/architecture tests/integration tests/faults
+SEED ?= 0
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help install demo up down env test faults bench check clean
@@ -23,13 +25,15 @@ down: install ## Stop a local stack
 env: install ## Write .env with random secrets for docker compose
 	@$(BIN)/tidal env
 
-test: ## Unit, architecture and integration tests (TESTS=path: only these)
+test: ## Unit, architecture, integration tests and the core faults (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(or $(TESTS),-m "core_fault or not fault" $(SUITES))
 
-faults: ## Fault injection with real processes
+faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and the soak, over an hour)
 	@$(PYTHON) scripts/bootstrap.py test
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest -n $(if $(FULL),6,3) --dist loadfile $(if $(FULL),--full --timeout 1800) \
+		--fault-seed $(SEED) tests/faults
+	@$(if $(FULL),$(BIN)/python -m tests.faults.soak --jobs 200 --minutes 30 --seed $(SEED))
 
 bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUICK=1: a minute)
 	@$(PYTHON) scripts/bootstrap.py test

@@ -31,6 +31,7 @@ from tests.integration.conftest import (
     settings,
     valkey,
 )
+from tests.integration.jobs.desk import Desk
 
 __all__ = [
     "database_template",
@@ -80,6 +81,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     stats = terminalreporter.stats
     passed = _numbers(report.nodeid for report in stats.get("passed", []) if report.when == "call")
     broken = _numbers(report.nodeid for kind in ("failed", "error") for report in stats.get(kind, []))
+    bugs = [report.nodeid for report in stats.get("passed", []) if "::test_seeded_bug_" in report.nodeid]
+    unfound = [report.nodeid for report in stats.get("failed", []) if "::test_seeded_bug_" in report.nodeid]
+    if bugs or unfound:
+        found = sum(report.when == "call" for report in stats.get("passed", []) if report.nodeid in bugs)
+        terminalreporter.write_line(f"seeded bugs: {found} / {found + len(unfound)} found by the checker")
     if passed or broken:
         seed = config.getoption("--fault-seed")
         missing = sorted(set(range(1, FAULTS + 1)) - (passed - broken))
@@ -111,6 +117,12 @@ def rng(seed: int) -> random.Random:
 def timers(request: pytest.FixtureRequest) -> Timers:
     """Those of this run; deadlines are computed from them."""
     return REAL if request.config.getoption("--full") else SHORT
+
+
+@pytest.fixture
+def desk(sessions: sessionmaker[Session], settings: Settings) -> Desk:
+    """The rows of this test, for faults against the transition code inside the test."""
+    return Desk(sessions, settings)
 
 
 @pytest.fixture

@@ -191,13 +191,15 @@ class Fleet:
                 raise AssertionError(f"{what} not seen within {seconds} s{where}")
             time.sleep(0.03)
 
-    def trainers(self, name: str = "worker") -> list[psutil.Process]:
+    def trainers(
+        self, name: str = "worker", module: str = "tests.integration.worker.fake_trainer"
+    ) -> list[psutil.Process]:
         """The trainer processes of a worker."""
         try:
             return [
                 child
                 for child in psutil.Process(self.processes[name].pid).children(recursive=True)
-                if "tests.integration.worker.fake_trainer" in child.cmdline()
+                if module in child.cmdline()
             ]
         except psutil.NoSuchProcess:
             return []

@@ -1,0 +1,49 @@
+"""`python -m tests.faults.bugs.health`: a health process whose reaper does not wait for the end of a lease.
+
+It requeues every first attempt that runs, without quarantine and without asking whose lease it is. Only tests start it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+import common.jobs.sweep
+from common.config import Settings
+from common.db import Job
+from common.jobs import outbox
+from common.jobs.changes import write_event
+from common.jobs.reaper import Reaped
+from common.jobs.status import JobStatus
+from services.health.__main__ import main
+
+
+def reap(session: Session, settings: Settings) -> Reaped:
+    """Give up first attempts that have saved something."""
+    running = select(Job).where(
+        Job.status == JobStatus.RUNNING, Job.attempt == 1, Job.checkpoint_step.is_not(None), Job.checkpoint_step >= 10
+    )
+    jobs = session.scalars(running.with_for_update(skip_locked=True)).all()
+    for job in jobs:
+        fields = {"status": JobStatus.PENDING, "lease_owner": None, "lease_expires_at": None}
+        session.execute(update(Job).where(Job.id == job.id).values(**fields))
+        session.refresh(job)
+        write_event(
+            session,
+            job,
+            "restarted",
+            actor="reaper",
+            source=JobStatus.RUNNING,
+            target=JobStatus.PENDING,
+            details={"reason": "worker_lost"},
+        )
+        outbox.announce(session, job, "restarted")
+        outbox.ring(session, job.queue)
+    return Reaped(requeued=len(jobs))
+
+
+if __name__ == "__main__":
+    vars(common.jobs.sweep)["reap"] = reap
+    sys.exit(main())

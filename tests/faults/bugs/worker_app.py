@@ -1,0 +1,80 @@
+"""A training worker with a bug: the real Celery app, with a part of the product replaced before it is used.
+
+SEEDED_BUG: `no_fencing` (the owner's writes forget the attempt), `late_ack` (messages are acknowledged after the work,
+and a claim takes a job that runs already). Only tests start it, through `python -m tests.faults.bugs.worker`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+import common.jobs.lease
+import common.jobs.ownership
+import common.jobs.queue
+import common.jobs.registry
+import services.worker.lease_keeper
+import services.worker.worker
+from common.config import Settings
+from common.db import Job
+from common.errors import LeaseLostError
+from common.jobs.changes import lock
+from common.jobs.claiming import claim
+from common.jobs.clock import now_plus
+from common.jobs.lease import Renewal, Wish
+from common.jobs.status import ACTIVE, DesiredState
+from services.worker.celery_app import app
+
+__all__ = ["app"]
+
+
+def own(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
+    """Whoever asks is the owner."""
+    job = lock(session, job_id)
+    if job.status not in ACTIVE:
+        raise LeaseLostError(f"job {job_id} is {job.status}")
+    return job
+
+
+def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Renewal:
+    """Whoever renews has the lease."""
+    expires_at = session.scalar(
+        update(Job)
+        .where(Job.id == job_id, Job.status.in_(ACTIVE))
+        .values(lease_expires_at=now_plus(settings.lease_seconds))
+        .returning(Job.lease_expires_at),
+        execution_options={"synchronize_session": False},
+    )
+    if expires_at is None:
+        raise LeaseLostError(f"job {job_id} is not active")
+    return Renewal(expires_at, False, read_wish(session, job_id, attempt))
+
+
+def read_wish(session: Session, job_id: str, attempt: int) -> Wish:
+    """Whoever asks is told."""
+    job = session.get_one(Job, job_id)
+    return Wish(DesiredState(job.desired_state), job.cancel_requested, job.desired_at, None)
+
+
+def record_progress(session: Session, job_id: str, attempt: int, *, step: int, **_: Any) -> None:
+    """Whoever reports is believed."""
+    session.execute(update(Job).where(Job.id == job_id).values(progress_step=step))
+
+
+def claim_what_runs(session: Session, *arguments: Any) -> Job | None:
+    """The best pending job, or else the one that runs already: its message came again."""
+    job = claim(session, *arguments)
+    return job or session.scalars(select(Job).where(Job.status.in_(ACTIVE)).limit(1)).one_or_none()
+
+
+if os.environ["SEEDED_BUG"] == "no_fencing":
+    for module in (common.jobs.lease, common.jobs.ownership, common.jobs.registry):
+        vars(module)["own"] = own
+    vars(common.jobs.queue)["record_progress"] = record_progress
+    vars(services.worker.lease_keeper).update(renew=renew, read_wish=read_wish)
+if os.environ["SEEDED_BUG"] == "late_ack":
+    app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
+    vars(services.worker.worker)["claim"] = claim_what_runs

@@ -1,0 +1,234 @@
+"""The soak: many jobs under random faults, then the checker. `python -m tests.faults.soak --jobs 200 --minutes 30`.
+
+Jobs are submitted over the first three quarters of the time, faults come until its end, then everything is healed and
+every job must end. Seed and faults are written to `<folder>/faults.jsonl`. Exit status 1: a job lost, run twice, or
+any other violation. Also called by `test_31_soak.py`. Leaves out: the faults themselves (`tests.faults.chaos`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.config import Settings
+from common.db import Job, make_engine, session_factory, upgrade
+from services.local.servers import PostgresServer, ValkeyServer
+from tests.faults.chaos import Chaos
+from tests.faults.checker import check
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.proxy import TcpProxy
+from tests.faults.timers import REAL, SHORT, Timers
+
+CONCURRENCY = 3
+DOUBLE = ("at the same time", "two executions", "terminal events", "begins twice")
+"""Words of violations that mean a job ran or ended twice."""
+LOST = ("lost, it was accepted", "not terminal")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One soak. `seconds`: of faults; the healing afterwards takes its own time."""
+
+    jobs: int
+    seconds: float
+    seed: int
+    timers: Timers
+    fault_every: float
+    """Mean seconds between two faults."""
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    seed: int
+    jobs: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    attempts: int = 0
+    steps: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    lost: int = 0
+    double: int = 0
+    violations: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def clean(self) -> bool:
+        return not self.violations
+
+
+def soak(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda line: None) -> Report:
+    """Run it in `folder`, with servers of its own; `tell` gets a line of counts about once a second."""
+    began = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "faults.jsonl"
+    log.write_text(json.dumps({"seed": plan.seed, "jobs": plan.jobs, "seconds": plan.seconds}) + "\n")
+    postgres = PostgresServer(folder / "postgres", settings={"fsync": "off", "full_page_writes": "off"})
+    valkey = ValkeyServer(folder / "valkey")
+    try:
+        postgres.start()
+        valkey.start()
+        upgrade(postgres.url)
+        settings = Settings(
+            _env_file=None,
+            database_url=postgres.url,
+            redis_url=valkey.url,
+            experiments_dir=folder / "experiments",
+            data_dir=folder / "data",
+        )
+        engine = make_engine(settings.database_url, pool_size=5)
+        with TcpProxy.of_url(postgres.url) as proxy:
+            fleet = FaultFleet(settings, session_factory(engine), folder, plan.timers)
+            fleet.concurrency(CONCURRENCY)
+            with fleet:
+                rng = random.Random(plan.seed)
+                chaos = Chaos(fleet, postgres, valkey, proxy, rng, log)
+                try:
+                    _run(plan, fleet, chaos, rng, tell)
+                    history = fleet.history()
+                finally:
+                    chaos.close()
+        engine.dispose()
+    finally:
+        postgres.remove()
+        valkey.remove()
+    violations = check(history)
+    surplus = len(history.jobs) - len(set(history.accepted))
+    violations += [f"{surplus} jobs more than were submitted: a submission begins twice"] if surplus > 0 else []
+    return Report(
+        seed=plan.seed,
+        jobs=len(set(history.accepted)),
+        statuses=dict(Counter(job.status for job in history.jobs)),
+        attempts=sum(job.attempt for job in history.jobs),
+        steps=len(history.steps),
+        faults=dict(chaos.counts.most_common()),
+        lost=sum(any(words in line for words in LOST) for line in violations),
+        double=sum(any(words in line for words in DOUBLE) for line in violations),
+        violations=violations,
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def _run(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random, tell: Callable[[str], None]) -> None:
+    chaos.start_workers()
+    start = time.monotonic()
+    submissions = sorted(rng.uniform(0.0, 0.75 * plan.seconds) for _ in range(plan.jobs))
+    next_fault = rng.expovariate(1.0 / plan.fault_every)
+    told = 0.0
+    while (now := time.monotonic() - start) < plan.seconds or len(fleet.submitted) < plan.jobs:
+        chaos.tick()
+        if len(fleet.submitted) < plan.jobs and submissions[len(fleet.submitted)] <= now:
+            _submit(fleet, len(fleet.submitted), rng)
+        if next_fault <= now < plan.seconds:
+            chaos.strike()
+            next_fault = time.monotonic() - start + rng.expovariate(1.0 / plan.fault_every)
+        if now - told >= 1.0:
+            told = now
+            tell(_line(plan, fleet, chaos, now))
+        time.sleep(0.05)  # the pace of the loop, no wait for anything
+    chaos.heal()
+    tell("healed; waiting until every job has ended")
+    _end(plan, fleet, chaos, rng)
+
+
+def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
+    """One job; a submission whose answer is lost is repeated with its key, at the next pass of the loop."""
+    draw = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when it is repeated
+    plan = {"steps": draw.randint(20, 160), "step_seconds": 0.03, "every": draw.choice([5, 10, 20])}
+    plan["completing_seconds"] = draw.choice([0.0, 0.0, 0.5])
+    try:
+        fleet.submit(plan, idempotency_key=f"soak-{number}", priority=draw.randint(-2, 2))
+    except SQLAlchemyError:
+        return
+
+
+def _end(plan: Plan, fleet: FaultFleet, chaos: Chaos, rng: random.Random) -> None:
+    """Paused jobs are resumed once, then everything is given its time."""
+    with fleet.sessions() as session:
+        paused = session.scalars(select(Job.id).where(Job.status == "paused")).all()
+    for job_id in paused:
+        fleet.signal(job_id, "resume")
+    deadline = time.monotonic() + 2 * plan.timers.patience + 3.0 * plan.jobs
+    while time.monotonic() < deadline:
+        chaos.tick()
+        with fleet.sessions() as session:
+            left = dict(session.execute(select(Job.id, Job.status).where(Job.finished_at.is_(None))).all())
+        for job_id, status in left.items():
+            if status == "paused":  # a pause that was wished before the healing
+                fleet.cancel(job_id)
+        if not left:
+            return
+        time.sleep(0.2)
+    # Not raised: the checker names what has not ended.
+
+
+def _line(plan: Plan, fleet: FaultFleet, chaos: Chaos, now: float) -> str:
+    try:
+        with fleet.sessions() as session:
+            counts = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).all())
+    except SQLAlchemyError:
+        return f"{now:4.0f} / {plan.seconds:.0f} s · Postgres is away"
+    told = " · ".join(f"{status} {count}" for status, count in sorted(counts.items()))
+    submitted = f"{len(fleet.submitted)} / {plan.jobs} jobs"
+    return f"{now:4.0f} / {plan.seconds:.0f} s · {submitted} · faults {chaos.counts.total()} · {told}"
+
+
+def show(report: Report, console: Console) -> None:
+    """The report as a table."""
+    table = Table("what", "count", title=f"Soak, seed {report.seed}, {report.seconds:.0f} s")
+    for name, count in {"jobs": report.jobs, **dict(sorted(report.statuses.items()))}.items():
+        table.add_row(name, str(count))
+    table.add_row("attempts", str(report.attempts))
+    table.add_row("steps", str(report.steps), end_section=True)
+    for name, count in report.faults.items():
+        table.add_row(name, str(count))
+    table.add_row("faults", str(sum(report.faults.values())), end_section=True)
+    for name, count in {"lost": report.lost, "double": report.double, "violations": len(report.violations)}.items():
+        table.add_row(name, str(count), style="bold red" if count else "bold")
+    console.print(table)
+    for violation in report.violations:
+        console.print(violation, style="red", highlight=False)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description="Jobs under random faults.")
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=None, help="default: drawn, and printed")
+    parser.add_argument("--every", type=float, default=4.0, help="mean seconds between two faults")
+    parser.add_argument("--full", action="store_true", help="the timers of production instead of shortened ones")
+    parser.add_argument("--folder", type=Path, default=None, help="kept; default: a temporary one")
+    parser.add_argument("--json", action="store_true", help="the report as one JSON document on standard output")
+    chosen = parser.parse_args()
+    seed = secrets.randbelow(2**31) if chosen.seed is None else chosen.seed
+    plan = Plan(chosen.jobs, 60.0 * chosen.minutes, seed, REAL if chosen.full else SHORT, chosen.every)
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="tidal-soak-"))
+    console = Console(stderr=True)
+    console.print(f"seed {seed}; log {folder / 'faults.jsonl'}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process it started is ended
+    with console.status("starting") as status:
+        report = soak(plan, folder, status.update if console.is_terminal else lambda line: None)
+    if chosen.json:
+        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+    show(report, console)
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
