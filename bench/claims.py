@@ -21,16 +21,20 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import httpx
-from sqlalchemy import text
+import redis
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from bench.local_stack import ROOT
 from bench.report import Row, main
 from common.config import Settings
-from common.db import make_engine, session_factory, upgrade
+from common.db import Job, make_engine, session_factory, upgrade
 from common.jobs.payloads import JobType
-from common.jobs.queue import NewJob, claim, submit
+from common.jobs.queue import NewJob, claim, complete, submit
+from common.metrics import keys
 from services.api.operations.jobs import list_jobs
+from services.api.outlook import Outlook
+from services.api.workers import WorkerBoard
 from services.local.servers import PostgresServer, ValkeyServer, free_port
 
 WAITING = 2000
@@ -51,18 +55,21 @@ Times = tuple[list[float], list[float]]
 def run(quick: bool) -> list[Row]:
     """150 claims per process (50 when quick), refilled so that about 2,000 jobs always wait; 200 pages (50)."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
-        postgres = PostgresServer(Path(folder) / "postgres")
-        postgres.start()
+        postgres, valkey = PostgresServer(Path(folder) / "postgres"), ValkeyServer(Path(folder) / "valkey")
         try:
+            postgres.start()
+            valkey.start()
             upgrade(postgres.url)
             claims = 50 if quick else 150
             _fill(postgres.url, WAITING + CLAIMERS * claims // 2)
             claimed, bare = _race(postgres.url, claims)
             pages = 50 if quick else 200
-            inside = _timed(_page_reader(postgres.url), pages)
-            with _api(postgres.url, Path(folder)) as over_http:
+            _make_predictable(postgres.url, valkey.url)
+            inside = _timed(_page_reader(postgres.url, valkey.url), pages)
+            with _api(postgres.url, valkey.url, Path(folder)) as over_http:
                 outside = _timed(over_http, pages)
         finally:
+            valkey.remove()
             postgres.remove()
     return [
         _promise(f"claim with {WAITING} waiting, {CLAIMERS} processes, p50", _p(claimed, 50), CLAIM_MILLISECONDS),
@@ -160,26 +167,39 @@ def _timed(work: Callable[[], object], times: int) -> list[float]:
     return seconds
 
 
-def _page_reader(url: str) -> Callable[[], object]:
+def _make_predictable(url: str, redis_url: str) -> None:
+    """Workers that beat and jobs that have finished, so that a page predicts when each of its jobs will start."""
+    engine = make_engine(url)
+    with session_factory(engine).begin() as session:
+        for job in session.scalars(select(Job).where(Job.attempt == 1).limit(5)):
+            complete(session, job.id, 1)
+    engine.dispose()
+    with redis.Redis.from_url(redis_url) as client:
+        for number in range(CLAIMERS):
+            beat = {"worker": f"worker-{number}", "queue": "training", "state": "busy"}
+            client.hset(keys.heartbeat(f"worker-{number}"), mapping=beat)
+            client.zadd(keys.WORKERS, {f"worker-{number}": 0})
+
+
+def _page_reader(url: str, redis_url: str) -> Callable[[], object]:
     sessions = session_factory(make_engine(url, pool_size=1))
+    outlook = Outlook(Settings(_env_file=None), WorkerBoard(redis_url))
 
     def read() -> str:
         with sessions() as session:
-            return list_jobs(session, limit=PAGE, cursor=None).model_dump_json(by_alias=True)
+            return list_jobs(session, outlook, limit=PAGE, cursor=None).model_dump_json(by_alias=True)
 
     return read
 
 
 @contextlib.contextmanager
-def _api(url: str, folder: Path) -> Iterator[Callable[[], object]]:
+def _api(url: str, redis_url: str, folder: Path) -> Iterator[Callable[[], object]]:
     """The api as a process of its own; yields a function that asks it for a page."""
-    valkey = ValkeyServer(folder / "valkey")
-    valkey.start()
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")},
         "TIDAL_DATABASE_URL": url,
-        "TIDAL_REDIS_URL": valkey.url,
+        "TIDAL_REDIS_URL": redis_url,
         "TIDAL_PORT": str(port),
         "TIDAL_EXPERIMENTS_DIR": str(folder / "experiments"),
         "TIDAL_AUTH_TOKEN": "token-of-the-benchmark",
@@ -190,13 +210,15 @@ def _api(url: str, folder: Path) -> Iterator[Callable[[], object]]:
             _until_ready(client, process)
 
             def ask() -> object:
-                return json.loads(client.get("/api/jobs", params={"limit": PAGE}).raise_for_status().content)
+                page = json.loads(client.get("/api/jobs", params={"limit": PAGE}).raise_for_status().content)
+                if not any(job["predictedStart"] for job in page["jobs"]):
+                    raise RuntimeError("the page predicts nothing")
+                return page
 
             yield ask
     finally:
         process.terminate()
         process.wait(30)
-        valkey.remove()
 
 
 def _until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:

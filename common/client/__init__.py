@@ -2,7 +2,7 @@
 
 from common.client.client import Client
 from common.client.local_instance import LocalInstance, instance_folder, read_instance
-from common.client.models import Checkpoint, Experiment, Generation, Job, JobEvent, LogPage, Metrics, Progress
+from common.client.models import Checkpoint, Experiment, Generation, Job, JobEvent, LogPage, Metrics, Progress, Queue
 from common.client.sse import Event
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LogPage",
     "Metrics",
     "Progress",
+    "Queue",
     "instance_folder",
     "read_instance",
 ]

@@ -32,6 +32,8 @@ from common.client.models import (
     LogLine,
     LogPage,
     Metrics,
+    Queue,
+    QueueList,
     Reply,
 )
 from common.client.problems import raise_for_problem, to_error
@@ -117,6 +119,10 @@ class Client:
     def cancel_job(self, job_id: str) -> Job:
         """Stop it, and kill it at the end of the grace."""
         return self._post(Job, f"/api/jobs/{job_id}/cancel", None)
+
+    def queues(self, *, limit: int = 100) -> list[Queue]:
+        """Every queue with its workers and the first `limit` waiting jobs of each type."""
+        return self._get(QueueList, "/api/queue", limit=limit).queues
 
     def job_events(self, job_id: str) -> list[JobEvent]:
         """Everything that happened to a job, in order."""

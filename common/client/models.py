@@ -46,6 +46,7 @@ class Job(Reply):
     tags: list[str] = []
     priority: int = 0
     queue_position: int | None = None
+    predicted_start: datetime | None = None
     attempt: int = 0
     worker: str | None = None
     parent_id: str | None = None
@@ -71,6 +72,54 @@ class JobPage(Reply):
 
     jobs: list[Job]
     next_cursor: str | None = None
+
+
+class QueuedJob(Reply):
+    """A job that waits."""
+
+    id: str
+    name: str | None = None
+    priority: int = 0
+    position: int
+    predicted_start: datetime | None = None
+    not_before: datetime | None = None
+    created_at: datetime
+
+
+class QueueType(Reply):
+    """The line of one job type; no `limit`: as many jobs at once as there are workers."""
+
+    type: str
+    limit: int | None = None
+    running: int = 0
+    stale: int = 0
+    pending: int = 0
+    usual_seconds: float | None = None
+    jobs: list[QueuedJob] = []
+
+
+class QueueWorker(Reply):
+    """A worker that has beaten lately."""
+
+    worker: str
+    host: str = ""
+    device: str = ""
+    state: str = ""
+    job: str | None = None
+
+
+class Queue(Reply):
+    """One queue; `workers` is None while Redis does not answer."""
+
+    queue: str
+    workers: list[QueueWorker] | None = None
+    types: list[QueueType] = []
+
+
+class QueueList(Reply):
+    """All queues of jobs."""
+
+    queues: list[Queue]
 
 
 class JobEvent(Reply):

@@ -18,7 +18,7 @@ from common.config import Settings
 from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
-from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, streams
+from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, queue, streams
 from services.api.schemas.problems import problem_responses, problem_schemas
 
 DESCRIPTION = """\
@@ -92,7 +92,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    for module in (health, streams, jobs, experiments, checkpoints, configs, generate, docs):
+    for module in (health, streams, jobs, queue, experiments, checkpoints, configs, generate, docs):
         app.include_router(module.router)
     return app
 

@@ -23,9 +23,11 @@ from common.jobs.celery_settings import make_app
 from common.jobs.publisher import RedisPublisher
 from services.api import sse
 from services.api.http_metrics import HttpMetrics
+from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
+from services.api.workers import WorkerBoard
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Context:
     store: ArtifactStore
     celery: Celery
     outbox: OutboxThread
+    outlook: Outlook
 
     async def close(self) -> None:
         """End streams, close connections."""
@@ -52,6 +55,7 @@ class Context:
         for client in (self.redis, self.blocking_redis, self.limiter_redis):
             await client.aclose()
         self.outbox.close()
+        self.outlook.workers.close()
         self.celery.close()
         self.engine.dispose()
 
@@ -86,6 +90,7 @@ def make_context(settings: Settings, token: str) -> Context:
         store=ArtifactStore(settings.experiments_dir),
         celery=_producer(settings),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
+        outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),
     )
 
 

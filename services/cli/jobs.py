@@ -16,6 +16,7 @@ from common.jobs.status import Signal
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, duration, err, out, print_json, status_text, table
+from services.cli.queue_view import print_queue, until
 from services.cli.watch import watch as follow
 
 app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
@@ -124,6 +125,23 @@ def list_jobs(
 
 
 @app.command()
+def queue(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=1000, help="At most so many per type.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show who waits for what: limits, workers, places and predicted starts."""
+    with connect(url, token) as client:
+        queues = client.queues(limit=limit)
+    if as_json:
+        print_json([found.model_dump(mode="json", by_alias=True) for found in queues])
+        return
+    for found in queues:
+        print_queue(found)
+
+
+@app.command()
 def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
     """Show one job with its history."""
     with connect(url, token) as client:
@@ -140,6 +158,7 @@ def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = N
         "progress": _progress(job),
         "phase": job.progress.phase if not job.ended else None,
         "queue place": str(job.queue_position) if job.queue_position else None,
+        "starts about": until(job.predicted_start) if job.predicted_start else None,
         "attempt": str(job.attempt),
         "worker": job.worker,
         "checkpoint": job.checkpoint_ref,

@@ -6,6 +6,7 @@ from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import possible_signals
 from common.jobs.status import Signal
+from common.jobs.waiting_line import Place
 from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
 
 
@@ -20,13 +21,14 @@ def error_of(job: Job) -> JobError | None:
     return JobError.model_validate(found) if found else None
 
 
-def job_reply(job: Job, queue_position: int | None = None) -> JobReply:
+def job_reply(job: Job, place: Place | None = None) -> JobReply:
     """Everything but the payload."""
     possible = possible_signals(job)
     signals = [signal for signal in Signal if signal in possible]
-    return JobReply.model_validate({**job_document(job), "queuePosition": queue_position, "signals": signals})
+    waits = {"queuePosition": place.position, "predictedStart": place.predicted_start} if place else {}
+    return JobReply.model_validate({**job_document(job), **waits, "signals": signals})
 
 
-def job_detail(job: Job, queue_position: int | None = None) -> JobDetail:
+def job_detail(job: Job, place: Place | None = None) -> JobDetail:
     """With the payload."""
-    return JobDetail(**job_reply(job, queue_position).model_dump(), payload=job.payload)
+    return JobDetail(**job_reply(job, place).model_dump(), payload=job.payload)

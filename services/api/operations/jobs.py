@@ -12,10 +12,11 @@ from common.db import Job, JobEvent
 from common.errors import NotFoundError
 from common.jobs.limits import leased_counts, type_limit
 from common.jobs.payloads import JobType, experiment_type
-from common.jobs.positions import positions
 from common.jobs.queue import NewJob
 from common.jobs.status import LEASED, LIVE, JobStatus
+from common.jobs.waiting_line import Place
 from services.api.operations.job_view import job_detail, job_reply
+from services.api.outlook import Outlook
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
@@ -25,6 +26,7 @@ MOST_LIVE = 1000
 
 def list_jobs(
     session: Session,
+    outlook: Outlook,
     *,
     limit: int,
     cursor: str | None,
@@ -48,19 +50,19 @@ def list_jobs(
     rows = session.scalars(query).all()
     page = rows[:limit]
     following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
-    return _list(session, page, following)
+    return _list(session, outlook, page, following)
 
 
-def active_jobs(session: Session) -> JobList:
+def active_jobs(session: Session, outlook: Outlook) -> JobList:
     """Those that hold a slot, stale ones included, newest first."""
     query = select(Job).where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
-    return _list(session, session.scalars(query).all())
+    return _list(session, outlook, session.scalars(query).all())
 
 
-def live_jobs(session: Session) -> JobList:
+def live_jobs(session: Session, outlook: Outlook) -> JobList:
     """Everything that has not ended, newest first."""
     query = select(Job).where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
-    return _list(session, session.scalars(query).all())
+    return _list(session, outlook, session.scalars(query).all())
 
 
 def find_job(session: Session, job_id: str) -> Job:
@@ -71,14 +73,14 @@ def find_job(session: Session, job_id: str) -> Job:
     return job
 
 
-def get_job(session: Session, job_id: str) -> JobDetail:
+def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
     """One job with its payload."""
-    return detail(session, find_job(session, job_id))
+    return detail(session, outlook, find_job(session, job_id))
 
 
-def detail(session: Session, job: Job) -> JobDetail:
+def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
     """A row with its place in the queue."""
-    return job_detail(job, positions(session, [job.id]).get(job.id))
+    return job_detail(job, _places(session, outlook, [job]).get(job.id))
 
 
 def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
@@ -113,6 +115,10 @@ def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
     )
 
 
-def _list(session: Session, jobs: Sequence[Job], following: str | None = None) -> JobList:
-    places = positions(session, [job.id for job in jobs if job.status == JobStatus.PENDING])
+def _list(session: Session, outlook: Outlook, jobs: Sequence[Job], following: str | None = None) -> JobList:
+    places = _places(session, outlook, jobs)
     return JobList(jobs=[job_reply(job, places.get(job.id)) for job in jobs], next_cursor=following)
+
+
+def _places(session: Session, outlook: Outlook, jobs: Sequence[Job]) -> dict[str, Place]:
+    return outlook.places(session, [job.id for job in jobs if job.status == JobStatus.PENDING])

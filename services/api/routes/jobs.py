@@ -76,7 +76,7 @@ def create(
         else:
             new = submission.new_job(session, checker, body, idempotency_key=idempotency_key)
             job = submit(session, new, context.settings)
-        created = jobs.detail(session, job)
+        created = jobs.detail(session, context.outlook, job)
     context.outbox.wake()
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/jobs/{created.id}"
     return created
@@ -85,6 +85,7 @@ def create(
 @router.get("", summary="List jobs", dependencies=[Reader], responses=problem_responses(422))
 def list_jobs(
     session: SessionDep,
+    context: ContextDep,
     limit: Limit = 50,
     cursor: Cursor = None,
     status: Annotated[list[JobStatus] | None, Query(description="Repeat it for several.")] = None,
@@ -94,20 +95,27 @@ def list_jobs(
 ) -> JobList:
     """Newest first."""
     return jobs.list_jobs(
-        session, limit=limit, cursor=cursor, statuses=status, kind=kind, tag=tag, experiment_id=experiment_id
+        session,
+        context.outlook,
+        limit=limit,
+        cursor=cursor,
+        statuses=status,
+        kind=kind,
+        tag=tag,
+        experiment_id=experiment_id,
     )
 
 
 @router.get("/active", summary="List jobs that hold a slot", dependencies=[Reader])
-def list_active(session: SessionDep) -> JobList:
+def list_active(session: SessionDep, context: ContextDep) -> JobList:
     """Provisioning, starting, running, completing, stopping and stale ones."""
-    return jobs.active_jobs(session)
+    return jobs.active_jobs(session, context.outlook)
 
 
 @router.get("/{job_id}", summary="Show a job", dependencies=[Reader], responses=problem_responses(404))
-def get(job_id: str, session: SessionDep) -> JobDetail:
+def get(job_id: str, session: SessionDep, context: ContextDep) -> JobDetail:
     """With its complete payload."""
-    return jobs.get_job(session, job_id)
+    return jobs.get_job(session, context.outlook, job_id)
 
 
 @router.get(
@@ -151,7 +159,7 @@ def get_logs(
 def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     """Records the wish; the worker carries it out. 409 with `currentStatus` when that status does not take it."""
     with context.sessions.begin() as session:
-        found = jobs.detail(session, request_signal(session, job_id, body.signal))
+        found = jobs.detail(session, context.outlook, request_signal(session, job_id, body.signal))
     context.outbox.wake()
     return found
 
@@ -165,6 +173,6 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
     """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""
     with context.sessions.begin() as session:
-        found = jobs.detail(session, cancel(session, job_id))
+        found = jobs.detail(session, context.outlook, cancel(session, job_id))
     context.outbox.wake()
     return found

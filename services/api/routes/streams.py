@@ -34,14 +34,17 @@ Since = Annotated[
 @router.get("/api/jobs/stream", summary="Follow all jobs", response_class=Response, responses=_STREAM)
 async def all_jobs(request: Request, context: ContextDep, since: Since = None) -> sse.EventStream:
     """`snapshot` with every job that has not ended, then a `job-update` for each change."""
-    return await _stream(request, context, JOBS_STREAM, lambda session: _wire(jobs.live_jobs(session)))
+    return await _stream(request, context, JOBS_STREAM, lambda session: _wire(jobs.live_jobs(session, context.outlook)))
 
 
 @router.get("/api/jobs/{job_id}/stream", summary="Follow a job", response_class=Response, responses=_STREAM)
 async def one_job(job_id: str, request: Request, context: ContextDep, since: Since = None) -> sse.EventStream:
     """`snapshot` with the job, then `job-update`, `status` (heartbeats with progress) and `log-lines`."""
     return await _stream(
-        request, context, job_stream(job_id), lambda session: {"job": _wire(jobs.get_job(session, job_id))}
+        request,
+        context,
+        job_stream(job_id),
+        lambda session: {"job": _wire(jobs.get_job(session, context.outlook, job_id))},
     )
 
 

@@ -95,7 +95,10 @@ class JobReply(Reply):
     gpus: int = 1
     queue: str
     queue_position: int | None = None
-    """1 = next to be claimed; only while pending."""
+    """1 = next of its type to be claimed; only while pending."""
+    predicted_start: UtcTime | None = None
+    """When it will probably be claimed: from the remaining time of those that run, what the last jobs of each type
+    took, limits, `notBefore` and the workers alive. Null: cannot be said."""
     attempt: int = 0
     """Executions so far."""
     infra_restarts: int = 0

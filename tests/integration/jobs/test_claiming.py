@@ -14,7 +14,6 @@ from sqlalchemy import text
 from common.config import Settings
 from common.db import make_engine, session_factory
 from common.jobs.locks import lock_type
-from common.jobs.positions import positions
 from common.jobs.queue import claim, complete, release
 from common.jobs.reaper import mark_stale
 from common.jobs.status import JobStatus
@@ -209,12 +208,3 @@ def test_whoever_frees_a_slot_rings(desk: Desk) -> None:
     assert desk.sql(bells) == before
     desk.do(release, other, 1)
     assert desk.sql(bells) == before + 1
-
-
-def test_positions_count_those_of_the_same_type_ahead(desk: Desk) -> None:
-    running = desk.submit()
-    desk.claim()
-    a, b, urgent, other = desk.submit(), desk.submit(), desk.submit(priority=9), desk.submit("rl-training")
-    assert desk.do(positions) == {urgent: 1, a: 2, b: 3, other: 1}
-    assert desk.do(positions, [b, running]) == {b: 3}
-    assert desk.do(positions, []) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from common.client import Client
 from common.errors import InvalidInputError, NotFoundError
 from services.cli import generate, jobs
 from services.cli.main import app
+from services.cli.queue_view import until
 
 JOB = {
     "id": "job_1",
@@ -153,3 +155,23 @@ def test_logs_are_read_to_their_end(api: Api, tidal: Callable[..., Result]) -> N
         "/api/jobs/job_1/logs": {"lines": lines, "nextCursor": "1:2", "complete": True},
     }
     assert tidal("jobs", "logs", "job_1", "--follow").stdout == "line 1 [not markup]\nline 2 [not markup]\n"
+
+
+def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable[..., Result]) -> None:
+    waiting = {"id": "job_9", "priority": 5, "position": 1, "createdAt": "2026-01-31T12:00:00Z"}
+    lm = {"type": "lm-training", "limit": 1, "running": 1, "stale": 0, "pending": 1, "usualSeconds": 125.0}
+    free = {"type": "evaluation", "limit": None, "running": 0, "stale": 0, "pending": 0}
+    worker = {"worker": "w", "host": "h", "device": "cpu", "state": "busy", "job": "job_8"}
+    queue = {"queue": "training", "workers": [worker], "types": [{**lm, "jobs": [waiting]}, {**free, "jobs": []}]}
+    api.answers["/api/queue"] = {"queues": [queue]}
+    words = tidal("jobs", "queue").stdout.split()
+    assert " ".join(words).startswith("training: 1 workers alive, 1 busy")
+    for row in ("lm-training 1 1 0 1 2:05", "evaluation none 0 0 0", "job_9 lm-training 1 5 unknown"):
+        assert row in " ".join(words)
+    assert json.loads(tidal("jobs", "queue", "--json").stdout)[0]["types"][0]["usualSeconds"] == 125.0
+
+
+def test_a_predicted_start_is_told_from_now() -> None:
+    now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+    told = [until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
+    assert told == ["unknown", "now", "now", "in 30 s", "in 3:05"]

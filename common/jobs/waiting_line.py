@@ -1,0 +1,113 @@
+"""The queue as its users see it: who waits where, and when each will probably start.
+
+Limits hold per type, so a position counts those of the same type that are claimed before (higher priority, then
+older); jobs that may not start yet (`not_before`) stand in line too. The prediction looks at all types of the queue,
+because they share its workers (`common.jobs.forecast`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ARRAY, Text, cast, func, select, true
+from sqlalchemy.orm import Session
+
+from common.config import Settings
+from common.db import Job
+from common.jobs.forecast import Busy, Waiting, predict
+from common.jobs.limits import type_limit
+from common.jobs.payloads import QUEUES, JobType
+from common.jobs.status import ACTIVE, LEASED, DesiredState, JobStatus
+
+RECENT = 20
+"""Finished jobs of a type that say what one usually takes."""
+
+WorkersOf = Callable[[str], int | None]
+"""Workers alive per queue; None: not known."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pending job stands."""
+
+    job_id: str
+    type: str
+    position: int
+    """1 is next of its type."""
+    predicted_start: datetime | None
+    """None: cannot be said (no worker, or too little is known about those before it)."""
+
+
+def waiting_line(session: Session, settings: Settings, queue: str, workers: int | None) -> list[Place]:
+    """Everyone who waits in `queue`, in the order of claims; `workers` is how many are alive, None if not known."""
+    query = (
+        select(Job.id, Job.type, func.extract("epoch", Job.not_before - func.now()))
+        .where(Job.queue == queue, Job.status == JobStatus.PENDING)
+        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+    )
+    waiting = [Waiting(job_id, kind, max(0.0, float(due or 0))) for job_id, kind, due in session.execute(query)]
+    if not waiting:
+        return []
+    starts: dict[str, float] = {}
+    if workers:
+        usual = usual_seconds(session)
+        limits = {kind.value: type_limit(settings, kind) for kind in JobType}
+        busy = _busy(session, queue, usual)
+        starts = predict(waiting, busy, limits=limits, workers=workers, usual_seconds=usual)
+    now = session.execute(select(func.now())).scalar_one()
+    seen: Counter[str] = Counter()
+    places = []
+    for job in waiting:
+        seen[job.type] += 1
+        start = starts.get(job.job_id)
+        when = None if start is None else now + timedelta(seconds=start)
+        places.append(Place(job.job_id, job.type, seen[job.type], when))
+    return places
+
+
+def places_of(session: Session, settings: Settings, workers: WorkersOf, job_ids: Iterable[str]) -> dict[str, Place]:
+    """The places of these jobs; those that do not wait are missing."""
+    wanted = set(job_ids)
+    if not wanted:
+        return {}
+    lines = (waiting_line(session, settings, queue, workers(queue)) for queue in set(QUEUES.values()))
+    return {place.job_id: place for line in lines for place in line if place.job_id in wanted}
+
+
+def usual_seconds(session: Session) -> dict[str, float]:
+    """Median time from first claim to completion of the last jobs per type; types without one are missing."""
+    names = cast([kind.value for kind in JobType], ARRAY(Text))
+    types = func.unnest(names).table_valued("type").render_derived(name="types")
+    took = func.extract("epoch", Job.finished_at - Job.started_at).label("seconds")
+    recent = (
+        select(took)
+        .where(Job.type == types.c.type, Job.status == JobStatus.COMPLETED)
+        .order_by(Job.finished_at.desc())
+        .limit(RECENT)
+        .lateral("recent")
+    )
+    median = func.percentile_cont(0.5).within_group(recent.c.seconds)
+    query = select(types.c.type, median).select_from(types.join(recent, true())).group_by(types.c.type)
+    return {kind: float(seconds) for kind, seconds in session.execute(query)}
+
+
+def _busy(session: Session, queue: str, usual: dict[str, float]) -> list[Busy]:
+    since_progress = func.extract("epoch", func.now() - Job.progress_at)
+    since_start = func.extract("epoch", func.now() - Job.started_at)
+    query = select(
+        Job.type, Job.status, Job.desired_state, Job.progress_eta_seconds, since_progress, since_start
+    ).where(Job.status.in_(LEASED), Job.queue == queue)
+    found = []
+    for kind, status, wish, eta, beaten, started in session.execute(query):
+        left: float | None = None
+        if status in ACTIVE and wish != DesiredState.RUN:
+            left = 0.0  # on its way out
+        elif status == JobStatus.RUNNING and eta is not None and beaten is not None:
+            left = max(0.0, eta - float(beaten))
+        elif status in ACTIVE and kind in usual:
+            left = max(0.0, usual[kind] - float(started))
+        found.append(Busy(kind, left, on_worker=status in ACTIVE))
+    return found

@@ -1,0 +1,60 @@
+"""The queue as a whole: lines per type, limits, workers."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from common.db import Job
+from common.jobs.limits import type_limit
+from common.jobs.payloads import QUEUES
+from common.jobs.status import ACTIVE, JobStatus
+from common.jobs.waiting_line import usual_seconds, waiting_line
+from services.api.outlook import Outlook
+from services.api.schemas.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
+
+
+def queues(session: Session, outlook: Outlook, *, limit: int) -> QueueList:
+    """Every queue, with the first `limit` jobs of each line."""
+    usual = usual_seconds(session)
+    return QueueList(queues=[_queue(session, outlook, name, limit, usual) for name in sorted(set(QUEUES.values()))])
+
+
+def _queue(session: Session, outlook: Outlook, name: str, limit: int, usual: dict[str, float]) -> QueueReply:
+    beats = outlook.workers.alive(name)
+    line = waiting_line(session, outlook.settings, name, outlook.workers.slots(name))
+    shown = [place for place in line if place.position <= limit]
+    rows = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_([place.job_id for place in shown])))}
+    by_status = select(Job.type, Job.status, func.count()).where(
+        Job.queue == name, Job.status.in_([*ACTIVE, JobStatus.STALE])
+    )
+    counts = {
+        (kind, status): count for kind, status, count in session.execute(by_status.group_by(Job.type, Job.status))
+    }
+    types = [
+        QueueType(
+            type=kind,
+            limit=type_limit(outlook.settings, kind),
+            running=sum(counts.get((kind, status), 0) for status in ACTIVE),
+            stale=counts.get((kind, JobStatus.STALE), 0),
+            pending=sum(place.type == kind for place in line),
+            usual_seconds=usual.get(kind),
+            jobs=[
+                QueuedJob(
+                    id=place.job_id,
+                    name=rows[place.job_id].name,
+                    priority=rows[place.job_id].priority,
+                    position=place.position,
+                    predicted_start=place.predicted_start,
+                    not_before=rows[place.job_id].not_before,
+                    created_at=rows[place.job_id].created_at,
+                )
+                for place in shown
+                if place.type == kind and place.job_id in rows
+            ],
+        )
+        for kind, queue in QUEUES.items()
+        if queue == name
+    ]
+    workers = None if beats is None else [QueueWorker.model_validate(beat) for beat in beats]
+    return QueueReply(queue=name, workers=workers, types=types)

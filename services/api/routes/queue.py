@@ -1,0 +1,26 @@
+"""`/api/queue`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.orm import Session
+
+from services.api.auth import ContextDep, Reader
+from services.api.context import session_of
+from services.api.operations import queue
+from services.api.schemas.problems import problem_responses
+from services.api.schemas.queue import QueueList
+
+router = APIRouter(prefix="/api/queue", tags=["jobs"])
+
+
+@router.get("", summary="Show the queue", dependencies=[Reader], responses=problem_responses(422))
+def show(
+    context: ContextDep,
+    session: Annotated[Session, Depends(session_of, scope="function")],
+    limit: Annotated[int, Query(ge=0, le=1000, description="Most waiting jobs shown per type.")] = 100,
+) -> QueueList:
+    """Who waits for what, in the order of claims, with predicted starts; limits, running jobs and workers."""
+    return queue.queues(session, context.outlook, limit=limit)

@@ -1,0 +1,91 @@
+"""Which workers are alive, from their heartbeats in Redis, remembered for a moment. For display and predictions only.
+
+Never in a request's way: one thread asks, the others take what was known; while Redis is away it is asked rarely.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from common.metrics import keys
+
+FRESH_SECONDS = 2.0
+AWAY_SECONDS = 5.0
+ANSWER_SECONDS = 0.5
+FIELDS = ("worker", "queue", "host", "device", "state", "job")
+
+
+@dataclass(frozen=True)
+class WorkerBeat:
+    """What a worker last said of itself."""
+
+    worker: str
+    queue: str
+    host: str
+    device: str
+    state: str
+    """idle, busy or leaving."""
+    job: str | None
+
+
+class WorkerBoard:
+    """The heartbeats, from any thread."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client = redis.Redis.from_url(
+            redis_url,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self._lock = threading.Lock()
+        self._known: list[WorkerBeat] | None = None
+        self._good_until = 0.0
+
+    def alive(self, queue: str) -> list[WorkerBeat] | None:
+        """The workers of `queue`, by name; None while Redis does not answer."""
+        if time.monotonic() >= self._good_until and self._lock.acquire(blocking=self._good_until == 0.0):
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
+        known = self._known
+        return None if known is None else [beat for beat in known if beat.queue == queue]
+
+    def slots(self, queue: str) -> int | None:
+        """Jobs that the workers of `queue` can run at once: one each; None while Redis does not answer."""
+        beats = self.alive(queue)
+        return None if beats is None else sum(beat.state != "leaving" for beat in beats)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _refresh(self) -> None:
+        if time.monotonic() < self._good_until:
+            return  # somebody else did while this thread waited
+        try:
+            names = [str(name) for name in self._client.zrange(keys.WORKERS, 0, -1)]
+            pipe = self._client.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(keys.heartbeat(name), list(FIELDS))
+            beats = [dict(zip(FIELDS, values, strict=True)) for values in pipe.execute()]
+        except redis.RedisError:
+            self._known, self._good_until = None, time.monotonic() + AWAY_SECONDS
+            return
+        self._known = sorted(
+            (
+                WorkerBeat(**{name: values[name] or "" for name in FIELDS[:-1]}, job=values["job"])
+                for values in beats
+                if values["worker"]
+            ),
+            key=lambda beat: beat.worker,
+        )
+        self._good_until = time.monotonic() + FRESH_SECONDS

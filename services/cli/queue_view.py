@@ -1,0 +1,45 @@
+"""The queue on a terminal: one table of types, one of those that wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from common.client.models import Queue
+from services.cli.output import age, duration, err, out, table
+
+SOON_SECONDS = 5.0
+
+
+def until(moment: datetime | None, *, now: datetime | None = None) -> str:
+    """`now`, `in 3:05`, or `unknown`."""
+    if moment is None:
+        return "unknown"
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    return "now" if seconds < SOON_SECONDS else f"in {duration(seconds)}"
+
+
+def print_queue(queue: Queue) -> None:
+    """Limits and lines of `queue`."""
+    workers = queue.workers
+    if workers is None:
+        alive = "workers unknown (Redis does not answer)"
+    else:
+        busy = sum(worker.state == "busy" for worker in workers)
+        alive = f"{len(workers)} workers alive, {busy} busy"
+    lines = table("type", "limit>", "running>", "stale>", "waiting>", "usually takes>", title=f"{queue.queue}: {alive}")
+    for kind in queue.types:
+        limit = "none" if kind.limit is None else str(kind.limit)
+        counts = (str(kind.running), str(kind.stale), str(kind.pending))
+        lines.add_row(kind.type, limit, *counts, duration(kind.usual_seconds))
+    out.print(lines)
+    waiting = table("job", "type", "place>", "priority>", "starts about", "name", "submitted")
+    for kind in queue.types:
+        for job in kind.jobs:
+            place, priority = str(job.position), str(job.priority)
+            waiting.add_row(
+                job.id, kind.type, place, priority, until(job.predicted_start), job.name or "", age(job.created_at)
+            )
+    if waiting.row_count:
+        out.print(waiting)
+    else:
+        err.print("Nobody waits.")
