@@ -10,9 +10,18 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from common.errors import ConflictError, LeaseLostError
 from common.jobs.lease import renew
@@ -24,16 +33,19 @@ from common.jobs.status import LEASED, TERMINAL, TRANSITIONS, JobStatus, Signal
 from tests.integration.jobs.desk import Desk
 
 S = JobStatus
-LIMIT = 1
+TYPES = ("lm-training", "evaluation")
 HISTORY = "SELECT job_id, attempt, event, from_status, to_status FROM job_events ORDER BY job_id, id"
 TOLD = "SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY job_id, id"
 ROWS = "SELECT id, status, attempt, desired_state, type FROM jobs"
 
 
 class Histories(RuleBasedStateMachine):
-    """One database, up to a few jobs at a time; `desk` is set by the test."""
+    """One database, up to a few jobs at a time; `desk`, `limit` and `most` are set by the test."""
 
     desk: Desk
+    limit: int
+    most: dict[str, int]
+    """Most jobs of a type that held a place at once, over all histories."""
     jobs = Bundle("jobs")
     attempts = Bundle("attempts")
 
@@ -63,14 +75,28 @@ class Histories(RuleBasedStateMachine):
         except ValueError as error:
             assert "may not move" in str(error)
 
-    @rule(target=jobs, job_type=st.sampled_from(["lm-training", "evaluation"]), priority=st.integers(-2, 2))
+    @initialize(target=jobs)
+    def begin(self) -> Any:
+        """Enough to fill every place twice."""
+        return multiple(*[self.desk.submit(job_type) for job_type in TYPES for _ in range(2 * self.limit)])
+
+    @rule(target=jobs, job_type=st.sampled_from(TYPES), priority=st.integers(-2, 2))
     def submit(self, job_type: str, priority: int) -> str:
         return self.desk.submit(job_type, priority=priority)
 
-    @rule(target=attempts, worker=st.sampled_from(["worker-1", "worker-2"]))
-    def claim(self, worker: str) -> Any:
-        job = self.desk.claim(worker)
-        return multiple() if job is None else (job.id, job.attempt)
+    @rule(target=attempts, count=st.integers(1, 4))
+    def claim(self, count: int) -> Any:
+        """Several workers hear a doorbell, one after the other; a claim finds nothing only when no place is free."""
+        claimed = [self.desk.claim(f"worker-{number}") for number in range(count)]
+        if claimed[-1] is None:
+            rows = self.desk.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")
+            waiting = {row[4] for row in rows if row[1] == S.PENDING}
+            assert all(self.leased(job_type) == self.limit for job_type in waiting), "a free place was not filled"
+        return multiple(*[(job.id, job.attempt) for job in claimed if job is not None])
+
+    def leased(self, job_type: str) -> int:
+        """Jobs of the type that hold a place."""
+        return sum(row[4] == job_type and row[1] in LEASED for row in self.desk.rows(ROWS))
 
     @rule(owned=attempts, to=st.sampled_from(list(S)))
     def move(self, owned: tuple[str, int], to: JobStatus) -> None:
@@ -149,8 +175,10 @@ class Histories(RuleBasedStateMachine):
                 assert status == self.ended[job_id], "a terminal row moved"
             if status in TERMINAL:
                 self.ended[job_id] = status
-        for job_type in ("lm-training", "evaluation"):
-            assert sum(row[4] == job_type and row[1] in LEASED for row in rows.values()) <= LIMIT
+        for job_type in TYPES:
+            held = sum(row[4] == job_type and row[1] in LEASED for row in rows.values())
+            assert held <= self.limit, f"{held} {job_type} jobs hold a place"
+            self.most[job_type] = max(self.most.get(job_type, 0), held)
 
     def teardown(self) -> None:
         """Left alone, every job that is asked to stop ends, and exactly once."""
@@ -172,17 +200,18 @@ def _runs(values: list[str]) -> list[tuple[str, int]]:
     return runs
 
 
-def test_random_histories_are_lawful(desk: Desk) -> None:
-    limits = {"lm_training_concurrency": LIMIT, "other_concurrency": LIMIT}
-
+@pytest.mark.parametrize("limit", [1, 2])
+def test_random_histories_are_lawful(desk: Desk, limit: int) -> None:
     class Bound(Histories):
         pass
 
+    limits = {"lm_training_concurrency": limit, "other_concurrency": limit}
     Bound.desk = Desk(desk.sessions, desk.settings.model_copy(update=limits))
+    Bound.limit, Bound.most = limit, {}
     run_state_machine_as_test(
         Bound,
         settings=settings(
-            max_examples=8,
+            max_examples=6,
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
@@ -190,3 +219,4 @@ def test_random_histories_are_lawful(desk: Desk) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+    assert Bound.most == dict.fromkeys(TYPES, limit)  # the limits were reached, not just kept

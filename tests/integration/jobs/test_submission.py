@@ -83,6 +83,25 @@ def test_twenty_clients_repeating_one_key_make_one_job(desk: Desk) -> None:
     assert desk.sql("SELECT count(*) FROM outbox WHERE kind = 'doorbell'") == 1
 
 
+def test_clients_racing_with_two_bodies_under_one_key_make_one_job_and_are_told(desk: Desk) -> None:
+    gate = threading.Barrier(12)
+
+    def client(number: int) -> str:
+        gate.wait()
+        try:
+            return desk.submit(idempotency_key="same", priority=number % 2)
+        except InvalidInputError as error:
+            return error.code
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(client, range(12)))
+    job_id = desk.sql("SELECT id FROM jobs")
+    assert desk.sql("SELECT count(*) FROM jobs") == 1
+    assert desk.sql("SELECT count(*) FROM experiments") == 1
+    winner = desk.job(job_id).priority
+    assert answers == [job_id if number % 2 == winner else "idempotency_key_reused" for number in range(12)]
+
+
 def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) -> None:
     job = desk.job(desk.submit())
     digest = hashlib.sha256(dump_yaml(LMConfig()).encode()).hexdigest()[:10]
