@@ -19,11 +19,18 @@ from typing import Any
 
 from common.errors import StorageError
 
+HASH_BLOCK_BYTES = 16 * 1024 * 1024
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+def sha256_of(path: Path, beat: Callable[[], None] | None = None) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; `beat` is called after every 16 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+            if beat is not None:
+                beat()
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -15,11 +15,12 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.artifacts.best import read_best
 from common.errors import InvalidInputError, NotFoundError, StorageError
 
 ALIASES = ("best", "latest", "final")
@@ -42,7 +43,8 @@ class ArtifactFile:
 class CheckpointFile:
     """Something a model or policy can be loaded from: a final file or a checkpoint folder with a manifest.
 
-    `kind` is "final" or "step"; `policy` tells controllers from language models.
+    `kind` is "final" or "step"; `policy` tells controllers from language models; `best` is what its training measured
+    to be the best so far.
     """
 
     name: str
@@ -50,6 +52,7 @@ class CheckpointFile:
     policy: bool
     size_bytes: int
     modified_at: datetime
+    best: bool = False
 
 
 class ArtifactStore:
@@ -154,7 +157,8 @@ class ArtifactStore:
             modified = _describe(manifest, folder).modified_at
             policy = step.name.startswith("iter")
             found.append(CheckpointFile(f"checkpoints/{step.name}", "step", policy, size, modified))
-        return found
+        best = read_best(folder / "checkpoints")
+        return [replace(file, best=best is not None and file.name == best.name) for file in found]
 
     def delete(self, experiment_id: str) -> None:
         """Remove an experiment with all files; NotFoundError when there is none."""
@@ -170,7 +174,7 @@ class ArtifactStore:
         files = self.checkpoint_files(experiment_id)
         finals = sorted((f.name for f in files if f.kind == "final"), key=_preference)
         steps = [f.name for f in files if f.kind == "step"]
-        best = [name for name in finals if "best" in name]
+        best = [file.name for file in files if file.best] + [name for name in finals if "best" in name]
         choices = {"best": best + finals + steps, "latest": steps + finals, "final": finals}[alias]
         if not choices:
             raise NotFoundError(f"experiment {experiment_id!r} has no {alias} checkpoint")

@@ -7,14 +7,21 @@ from common.checkpoint.files import safe_load
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager, SkippedCheckpoint
 from common.checkpoint.model_file import Migration, load_model, migrate_checkpoint, save_model
 from common.checkpoint.policy_file import load_policy_file
+from common.checkpoint.snapshot import Score, Snapshot, host_copy
 from common.checkpoint.state import export_legacy_state_dict
+from common.checkpoint.writer import CheckpointListener, CheckpointWriter
 
 __all__ = [
     "CheckpointInfo",
+    "CheckpointListener",
     "CheckpointManager",
+    "CheckpointWriter",
     "Migration",
+    "Score",
     "SkippedCheckpoint",
+    "Snapshot",
     "export_legacy_state_dict",
+    "host_copy",
     "load_model",
     "load_policy_file",
     "migrate_checkpoint",

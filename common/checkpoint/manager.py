@@ -7,12 +7,13 @@ the disk and renamed. Leaves out what the state means: `common.training` and `co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.retention import Retention
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
 
@@ -31,6 +34,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_SECONDS = 3600.0
 """Temporary folders older than this belong to a writer that died."""
+ASIDE = ".damaged-"
+"""Goes before the name of a folder that did not verify."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,24 @@ class SkippedCheckpoint:
 class CheckpointManager:
     """The checkpoints of one experiment. One writer at a time; readers may look at any moment."""
 
-    def __init__(self, directory: Path, *, keep_last: int, prefix: str = "step") -> None:
-        if keep_last < 1:
-            raise ValueError(f"keep_last is {keep_last}; at least 1 checkpoint has to stay")
+    def __init__(self, directory: Path, *, keep_last: int, keep_every: int | None = None, prefix: str = "step") -> None:
         self.directory = Path(directory)
-        self.keep_last = keep_last
+        self.retention = Retention(keep_last, keep_every)
         self.prefix = prefix
         self.skipped: list[SkippedCheckpoint] = []
         """What the last call of `latest` passed over."""
         self._pattern = re.compile(rf"^{re.escape(prefix)}-(\d{{9,}})(?:\.(\d+))?$")
 
     def save(
-        self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], *, meta: Mapping[str, Any]
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Mapping[str, Any],
+        *,
+        meta: Mapping[str, Any],
+        before_publish: Callable[[], None] | None = None,
     ) -> CheckpointInfo:
-        """Write a checkpoint and drop the oldest beyond keep_last.
+        """Write a checkpoint; `before_publish` is called when it is whole, right before the rename that shows it.
 
         Raises StorageError when the disk refuses (nothing half-written stays, older checkpoints are untouched),
         TypeError when `state` holds anything that weights_only would not read back.
@@ -87,11 +96,45 @@ class CheckpointManager:
             temporary = self.directory / f".tmp-{uuid.uuid4().hex}"
             temporary.mkdir()
             try:
-                info = self._write(temporary, step, weights, state, meta)
+                self._write(temporary, step, weights, state, meta)
+                if before_publish is not None:
+                    before_publish()
+                target = self._free_name(step)
+                temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        self._prune()
-        return info
+            flush(self.directory)
+        return read_info(target)
+
+    def prune(self) -> Sequence[str]:
+        """Remove what `retention` does not keep; the names that are left, oldest first. Raises StorageError."""
+        with storage_errors(self.directory):
+            best = read_best(self.directory)
+            found = [(self._number(info.path), info.name) for info in self.list()]
+            kept = self.retention.kept(found, None if best is None else Path(best.name).name)
+            if not kept:
+                return []
+            oldest = self._number(self.directory / kept[0])
+            doomed = {name for _, name in found} - set(kept)
+            # What does not even look whole goes when everything around it is gone.
+            doomed |= {path.name for path in self._folders() if self._number(path) < oldest}
+            for name in doomed:
+                # Without its manifest a half-removed folder can never be resumed from.
+                (self.directory / name / MANIFEST).unlink(missing_ok=True)
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+            for path in self.directory.glob(f"{ASIDE}*"):
+                if self._number(path) < oldest:
+                    shutil.rmtree(path, ignore_errors=True)
+            return kept
+
+    def name_best(self, best: Best) -> None:
+        """Note which is the best so far, `best.name` relative to the experiment's folder. Raises StorageError."""
+        write_best(self.directory, best)
+
+    def set_aside(self, skipped: SkippedCheckpoint) -> None:
+        """Rename a folder that did not verify, so that it is neither resumed from nor counted. Best effort."""
+        with contextlib.suppress(OSError):
+            (self.directory / skipped.name).rename(self.directory / f"{ASIDE}{skipped.name}")
 
     def list(self) -> Sequence[CheckpointInfo]:
         """All checkpoints with a readable manifest and files of the right size, oldest first; no hash is computed."""
@@ -128,7 +171,7 @@ class CheckpointManager:
 
     def _write(
         self, folder: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], meta: Mapping[str, Any]
-    ) -> CheckpointInfo:
+    ) -> None:
         write_tensors(folder / WEIGHTS, weights, meta)
         write_object(folder / STATE, dict(state))
         files = {
@@ -145,10 +188,6 @@ class CheckpointManager:
         }
         write_json(folder / MANIFEST, manifest)
         flush(folder)
-        target = self._free_name(step)
-        folder.rename(target)
-        flush(self.directory)
-        return read_info(target)
 
     def _free_name(self, step: int) -> Path:
         # The same step may be written twice (pause right after a timed checkpoint); never replace the older one.
@@ -168,13 +207,9 @@ class CheckpointManager:
                 numbered.append((int(match[1]), int(match[2] or 0), path))
         return [path for _, _, path in sorted(numbered)]
 
-    def _prune(self) -> None:
-        kept = self.list()[-self.keep_last :]
-        oldest = self._folders().index(kept[0].path) if kept else 0
-        for path in self._folders()[:oldest]:
-            # Without its manifest a half-removed folder can never be resumed from.
-            (path / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
+    def _number(self, path: Path) -> int:
+        match = self._pattern.match(path.name.removeprefix(ASIDE))
+        return int(match[1]) if match else -1
 
     def _remove_abandoned(self) -> None:
         for path in self.directory.glob(".tmp-*"):

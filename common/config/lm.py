@@ -78,7 +78,9 @@ class CheckpointConfig(Section):
     every_seconds: float = Field(300.0, gt=0)
     """Seconds between checkpoints, at most."""
     keep_last: int = Field(3, ge=1)
-    """Newest checkpoints that stay on disk."""
+    """Newest checkpoints that stay on disk; the best by validation loss stays as well."""
+    keep_every: int | None = Field(None, ge=1)
+    """Checkpoints at multiples of so many steps stay, too."""
 
 
 class EvaluationConfig(Section):

@@ -133,6 +133,9 @@ class RLConfig(Section):
     checkpoint_every_iterations: int = Field(10, ge=1)
     checkpoint_every_seconds: float = Field(60.0, gt=0)
     checkpoint_keep_last: int = Field(3, ge=1)
+    """Newest checkpoints that stay on disk; the best by evaluation reward stays as well."""
+    checkpoint_keep_every_iterations: int | None = Field(None, ge=1)
+    """Checkpoints at multiples of so many iterations stay, too."""
     max_seconds: float | None = Field(None, gt=0)
     """Wall time after which training ends as if complete (ablation follows); None: no limit."""
     seed: int = Field(42, ge=0)

@@ -29,7 +29,10 @@ from common.errors import DataError
 
 SplitName = Literal["train", "validation"]
 Progress = Callable[[str, int, int | None], None]
-"""Called with a phase, documents done, and documents in all where known."""
+"""Called with what is going on, documents done, and documents in all where known.
+
+"fetch" announces a call to the hub's library, which may be silent for long; "wait" and "tokenise" come often.
+"""
 BATCH_DOCUMENTS = 512
 BATCH_CHARACTERS = 1 << 21
 THREADS = min(8, os.cpu_count() or 1)
@@ -66,19 +69,39 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
     cache is stale or damaged; StorageError when the cache cannot be written.
     """
     folder = data_dir / "cache" / _cache_name(config)
+    report = progress or _silent
+
+    def beat() -> None:
+        report("wait", 0, None)
+
+    def announce() -> None:
+        if is_hub_name(config.source):
+            report("fetch", 0, None)
+
     if folder.exists() and is_hub_name(config.source):
         # A data set of the hub is not asked for again: the cache holds what was fetched.
-        cache = open_cache(folder, _expected(config), dict, str, lambda _: None)
+        cache = open_cache(folder, _expected(config), dict, str, lambda _: None, beat)
     else:
+        announce()
         train = training_source(config, data_dir)
         held_out = validation_source(config, data_dir)
         sources = [source for source in (train, held_out) if source is not None]
+
+        def digest() -> str:
+            announce()
+            return "+".join(source.digest(beat) for source in sources)
+
+        def build(temporary: Path) -> None:
+            announce()
+            _build(temporary, config, train, held_out, report)
+
         cache = open_cache(
             folder,
             _expected(config),
             lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
-            lambda: "+".join(source.digest() for source in sources),
-            lambda temporary: _build(temporary, config, train, held_out, progress or _silent),
+            digest,
+            build,
+            beat,
         )
     return _corpus(config, cache)
 

@@ -7,7 +7,7 @@ A source streams its documents one by one and names its content by a digest. Lea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,8 +37,8 @@ class Source(Protocol):
         """What is cheap to compare and changes when the content may have changed; {} when nothing is known."""
         ...
 
-    def digest(self) -> str:
-        """Names the content; may read all of it."""
+    def digest(self, beat: Callable[[], None] | None = None) -> str:
+        """Names the content; may read all of it, with a `beat` now and then."""
         ...
 
     def count(self) -> int | None:
@@ -63,7 +63,7 @@ class StoriesSource:
     def stamp(self) -> dict[str, Any]:
         return {"digest": self.digest()}
 
-    def digest(self) -> str:
+    def digest(self, beat: Callable[[], None] | None = None) -> str:
         return f"stories-{stories.VERSION}-{stories.DEFAULT_SEED}-{self.total}"
 
     def count(self) -> int | None:
@@ -88,8 +88,8 @@ class FileSource:
         status = self.path.stat()
         return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
-    def digest(self) -> str:
-        return sha256_of(self.path)
+    def digest(self, beat: Callable[[], None] | None = None) -> str:
+        return sha256_of(self.path, beat)
 
     def count(self) -> int | None:
         return None
@@ -171,7 +171,7 @@ class HubSource:
     def stamp(self) -> dict[str, Any]:
         return {}
 
-    def digest(self) -> str:
+    def digest(self, beat: Callable[[], None] | None = None) -> str:
         return f"hub-{self.name}-{self.split}-{self._load()._fingerprint}"
 
     def count(self) -> int | None:

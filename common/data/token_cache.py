@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ FORMAT = 1
 DTYPE = "uint16"
 HEADER = "header.json"
 SPLITS = ("train", "validation")
+LOCK_SECONDS = 0.2
+"""Between two looks whether another process has finished building."""
 
 Tokens = npt.NDArray[np.uint16]
 Offsets = npt.NDArray[np.int64]
@@ -59,17 +62,19 @@ def open_cache(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
+    beat: Callable[[], None] = lambda: None,
 ) -> TokenCache:
     """The cache in `folder`, built by `build(temporary folder)` when there is none.
 
     `expected` are header fields that must agree; `stamp` and `digest` describe the source as it is now (the digest is
-    computed only when the stamp differs from the one recorded). Raises DataError when the cache is stale or damaged
-    and StorageError when it cannot be written; both say what to do.
+    computed only when the stamp differs from the one recorded). `beat` is called several times a second while another
+    process builds the cache, and while files are hashed. Raises DataError when the cache is stale or damaged and
+    StorageError when it cannot be written; both say what to do.
     """
     if not folder.exists():
-        with _writing(folder), _lock(folder):
+        with _writing(folder), _lock(folder, beat):
             if not folder.exists():
-                _build(folder, expected, stamp, digest, build)
+                _build(folder, expected, stamp, digest, build, beat)
     header = _read_header(folder)
     for key, value in expected.items():
         if header.get(key) != value:
@@ -77,7 +82,7 @@ def open_cache(
     now = stamp()
     if now and now != header.get("stamp") and digest() != header.get("source_digest"):
         raise _stale(folder, "the source has changed since the cache was built")
-    train, validation = (_open_split(folder, name, header) for name in SPLITS)
+    train, validation = (_open_split(folder, name, header, beat) for name in SPLITS)
     return TokenCache(folder, header, train, validation)
 
 
@@ -134,6 +139,7 @@ def _build(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
+    beat: Callable[[], None],
 ) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(abandoned, ignore_errors=True)  # its writer died: we hold the lock
@@ -150,7 +156,7 @@ def _build(
             **expected,
             "stamp": before,
             "source_digest": source_digest,
-            "splits": {name: _describe(temporary, name) for name in SPLITS},
+            "splits": {name: _describe(temporary, name, beat) for name in SPLITS},
         }
         with (temporary / HEADER).open("w", encoding="utf-8") as file:
             json.dump(header, file, indent=2)
@@ -161,17 +167,17 @@ def _build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _describe(folder: Path, name: str) -> dict[str, Any]:
+def _describe(folder: Path, name: str, beat: Callable[[], None]) -> dict[str, Any]:
     tokens, documents = folder / f"{name}.bin", folder / f"{name}.documents.bin"
     return {
         "count": tokens.stat().st_size // 2,
         "documents": documents.stat().st_size // 8,
-        "sha256": sha256_of(tokens),
-        "documents_sha256": sha256_of(documents),
+        "sha256": sha256_of(tokens, beat),
+        "documents_sha256": sha256_of(documents, beat),
     }
 
 
-def _open_split(folder: Path, name: str, header: dict[str, Any]) -> Split:
+def _open_split(folder: Path, name: str, header: dict[str, Any], beat: Callable[[], None]) -> Split:
     try:
         entry = header["splits"][name]
         sizes = {f"{name}.bin": entry["count"] * 2, f"{name}.documents.bin": entry["documents"] * 8}
@@ -182,7 +188,7 @@ def _open_split(folder: Path, name: str, header: dict[str, Any]) -> Split:
         path = folder / file
         if not path.is_file() or path.stat().st_size != size:
             raise _damaged(folder, f"{file} is missing or not {size} bytes long")
-        if sha256_of(path) != digests[file]:
+        if sha256_of(path, beat) != digests[file]:
             raise _damaged(folder, f"the content of {file} differs from its SHA-256")
     if not entry["count"] or not entry["documents"]:
         raise _damaged(folder, f"the {name} split is empty")
@@ -225,8 +231,14 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Path, beat: Callable[[], None]) -> Iterator[None]:
     # The kernel drops the lock when its holder dies, so a killed builder blocks nobody.
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                beat()
+                time.sleep(LOCK_SECONDS)
         yield

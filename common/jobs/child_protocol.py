@@ -1,7 +1,8 @@
 """What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
 
 Supervisor to child: `start` (first line, once), `stop`, `suspend`, `resume`, `ping` (the lease was renewed).
-Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `artifact`, `event`, and last `finished` or `failed`.
+Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `artifact`, `event`, and last `finished` or
+`failed`.
 End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
 child is. Standard output and error of the child are log text only.
 
@@ -117,6 +118,13 @@ class Checkpoint(_Message):
     size_bytes: int
 
 
+class Kept(_Message):
+    """All checkpoints on disk, names relative to the experiment's folder; older ones were removed."""
+
+    type: Literal["kept"] = "kept"
+    names: list[str]
+
+
 class Artifact(_Message):
     """A final file, `name` relative to the experiment's folder."""
 
@@ -159,6 +167,7 @@ Message = Annotated[
     | Progress
     | Running
     | Checkpoint
+    | Kept
     | Artifact
     | Event
     | Finished

@@ -11,7 +11,7 @@ The parts live in submission, claiming, ownership and registry; signals of users
 
 from common.jobs.claiming import claim
 from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, stopped, transition
-from common.jobs.registry import register_artifact, register_checkpoint
+from common.jobs.registry import keep_checkpoints, register_artifact, register_checkpoint
 from common.jobs.submission import NewJob, submit
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "claim",
     "complete",
     "fail",
+    "keep_checkpoints",
     "pause",
     "record_event",
     "record_progress",

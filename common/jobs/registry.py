@@ -1,11 +1,14 @@
 """Files an attempt has written, registered under its fencing token: checkpoints to resume from, and final artifacts.
 
-The file exists, whole, before its row does. Leaves out: writing and pruning files (`common.checkpoint`).
+The file exists, whole, before its row does, and is gone before its row is. Leaves out: writing and pruning files
+(`common.checkpoint`).
 """
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from collections.abc import Collection
+
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -39,6 +42,22 @@ def register_checkpoint(
     session.refresh(job)
     note(session, job, "checkpoint", actor="worker", details={"name": path, "step": step, "sha256": sha256})
     return reference
+
+
+def keep_checkpoints(session: Session, job_id: str, attempt: int, *, names: Collection[str]) -> None:
+    """Forget the training checkpoints of the job's experiment that are not among `names`: their files are gone.
+
+    The one that `checkpoint_ref` names is never forgotten. Raises LeaseLostError.
+    """
+    job = own(session, job_id, attempt)
+    current = (job.checkpoint_ref or "").removeprefix(f"{job.experiment_id}/")
+    session.execute(
+        delete(Checkpoint).where(
+            Checkpoint.experiment_id == job.experiment_id,
+            Checkpoint.kind == "training",
+            Checkpoint.name.not_in([*names, current]),
+        )
+    )
 
 
 def register_artifact(

@@ -69,6 +69,11 @@ class _Segments:
             raise
         self._size += len(data)
 
+    def sync(self) -> None:
+        """Bring the open segment to disk; it stays open. Raises OSError."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+
     def close(self) -> None:
         """Bring the open segment to disk."""
         if self._fd >= 0:
@@ -145,9 +150,13 @@ class MetricsWriter:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))
 
-    def flush(self) -> None:
-        """Return when every point added so far is in the archive: for the moment before a checkpoint is written."""
-        self._flush()
+    def flush(self) -> bool:
+        """Return when every point added so far is on disk: for the moment before a checkpoint becomes visible.
+
+        False when the disk did not take them; they wait in memory then.
+        """
+        with self._flushing:
+            return self._take() and self._sync()
 
     @property
     def dropped(self) -> int:
@@ -190,20 +199,36 @@ class MetricsWriter:
     def _flush(self, *, force: bool = False) -> None:
         """Move waiting points into the archive; on a disk error they wait on, unless this is the last try."""
         with self._flushing:
-            points: list[_Point] = []
-            while self._waiting:
-                points.append(self._waiting.popleft())
-            self._taken += len(points)
-            for kind, segments in self._segments.items():
-                mine = [point for point in points if point[0] == kind]
-                if not mine:
-                    continue
-                try:
-                    segments.append(b"".join(self._line(point) for point in mine))
-                    self._written += len(mine)
-                    self._disk_failed = False
-                except OSError as error:
-                    self._keep(mine, error, last_try=force)
+            self._take(last_try=force)
+
+    def _take(self, *, last_try: bool = False) -> bool:
+        """Whether the archive took all that waited."""
+        points: list[_Point] = []
+        while self._waiting:
+            points.append(self._waiting.popleft())
+        self._taken += len(points)
+        whole = True
+        for kind, segments in self._segments.items():
+            mine = [point for point in points if point[0] == kind]
+            if not mine:
+                continue
+            try:
+                segments.append(b"".join(self._line(point) for point in mine))
+                self._written += len(mine)
+                self._disk_failed = False
+            except OSError as error:
+                whole = False
+                self._keep(mine, error, last_try=last_try)
+        return whole
+
+    def _sync(self) -> bool:
+        try:
+            for segments in self._segments.values():
+                segments.sync()
+        except OSError as error:
+            log.error("metrics could not be flushed to the disk", error=str(error))
+            return False
+        return True
 
     def _keep(self, points: list[_Point], error: OSError, *, last_try: bool) -> None:
         if not self._disk_failed:

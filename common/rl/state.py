@@ -2,20 +2,20 @@
 
 The point to resume from is the boundary between two iterations: `mark` copies the environment and the random states
 there, the policy changes only inside `take_iteration`, under a lock. A checkpoint written in the middle of a rollout is
-therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: files (`common.checkpoint`), the
-loop (`common.rl.train`).
+therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: files and the thread that writes
+them (`common.checkpoint`), the loop (`common.rl.train`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointManager
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
@@ -38,6 +38,8 @@ class Counters:
     """Training time over all attempts."""
     finished: bool = False
     """Training has ended; policy file and ablation are what is left."""
+    best_evaluation: float | None = None
+    """Highest evaluation reward so far."""
     episode: EpisodeMean = field(default_factory=EpisodeMean)
 
 
@@ -49,7 +51,7 @@ class ControllerState:
         config: RLConfig,
         policy: GatingPolicy,
         environment: DecodingEnvironment,
-        manager: CheckpointManager,
+        writer: CheckpointWriter,
         *,
         origin: dict[str, Any],
     ) -> None:
@@ -64,7 +66,7 @@ class ControllerState:
         self.counters = Counters()
         self.points: list[dict[str, float]] = []
         """What was reported, one mapping per iteration."""
-        self.manager = manager
+        self.writer = writer
         self._origin = {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
@@ -73,7 +75,6 @@ class ControllerState:
         }
         self._lock = threading.Lock()
         self._leaving = False
-        self._saved: CheckpointInfo | None = None
         self._snapshot: dict[str, Any] = {}
         self.mark()
 
@@ -94,7 +95,6 @@ class ControllerState:
             self.points.append({"step": self.counters.step + transitions, **point})
             self.counters.iteration += 1
             self.counters.step += transitions
-            self._saved = None
             self.mark()
         return point
 
@@ -104,14 +104,27 @@ class ControllerState:
             self.counters.finished = True
             self.mark()
 
-    def save(self, *, leaving: bool = False) -> CheckpointInfo:
-        """Write the marked state; with `leaving` no other thread will write one any more. Raises StorageError."""
+    def save_in_background(self, *, evaluation: float | None = None) -> None:
+        """Copy the marked state to host memory and have it written, unless that is done or under way.
+
+        With `evaluation` (a reward) it is the best so far, and is written in any case.
+        """
+        score = None if evaluation is None else Score("evaluation reward", evaluation)
         with self._lock:
-            self._leaving = self._leaving or leaving
-            return self._write()
+            if not self._leaving and (score is not None or not self.writer.has(self._key())):
+                self.writer.submit(self._capture(score, copied=True))
+
+    def leave(self) -> CheckpointInfo:
+        """The marked state, on disk when this returns; no other thread will write one any more.
+
+        When the disk refuses, an older checkpoint has to do; StorageError when there is none.
+        """
+        with self._lock:
+            self._leaving = True
+            return self.writer.leave(self._key(), self._capture)
 
     def save_and_hold(self) -> CheckpointInfo | None:
-        """From another thread: write the marked state and let training go no further; the process must end.
+        """From another thread: `leave`, and let training go no further; the process must end.
 
         None when training is on its own way out and has written, or is writing, its last checkpoint.
         """
@@ -119,7 +132,7 @@ class ControllerState:
         if self._leaving:
             self._lock.release()
             return None
-        return self._write()
+        return self.writer.leave(self._key(), self._capture)
 
     def restore(self, info: CheckpointInfo) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
@@ -127,7 +140,7 @@ class ControllerState:
         Raises CheckpointError when it is damaged or belongs to another training.
         """
         device = self.environment.device
-        weights, state = self.manager.load(info, "cpu")
+        weights, state = self.writer.manager.load(info, "cpu")
         try:
             self.policy.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
@@ -141,27 +154,31 @@ class ControllerState:
                 self.action_random.set_state(state["action_random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
-        self._saved = info
         self.mark()
+        self.writer.adopt(info, self._key())
         return [f"{k} was {before.get(k)}, is {v}" for k, v in self._origin.items() if before.get(k) != v]
 
-    def _write(self) -> CheckpointInfo:
+    def _key(self) -> tuple[int, bool]:
         counters = self._snapshot["counters"]
-        saved = self._saved
-        if saved is not None and saved.meta.get("finished") == counters["finished"]:
-            return saved
-        state = {
-            **self._snapshot,
-            "optimizer": self.optimizer.state_dict(),
-            "origin": self._origin,
-        }
-        meta = {
-            "kind": "rl",
-            "global_step": counters["step"],
-            "finished": counters["finished"],
-            "config": self.config.model_dump(mode="json"),
-        }
-        info = self.manager.save(counters["iteration"], self.policy.state_dict(), state, meta=meta)
-        # Folders are numbered by iteration; the surroundings count transitions.
-        self._saved = replace(info, step=counters["step"])
-        return self._saved
+        return counters["iteration"], counters["finished"]
+
+    def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
+        """The marked state; `copied` makes it independent of what training does next."""
+        counters = self._snapshot["counters"]
+        weights, optimizer = self.policy.state_dict(), self.optimizer.state_dict()
+        if copied:
+            weights, optimizer = host_copy(weights), host_copy(optimizer)
+        return Snapshot(
+            number=counters["iteration"],
+            step=counters["step"],
+            key=self._key(),
+            weights=weights,
+            state={**self._snapshot, "optimizer": optimizer, "origin": self._origin},
+            meta={
+                "kind": "rl",
+                "global_step": counters["step"],
+                "finished": counters["finished"],
+                "config": self.config.model_dump(mode="json"),
+            },
+            score=score,
+        )

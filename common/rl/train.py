@@ -8,7 +8,6 @@ is in `common.rl.schedules`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -18,9 +17,8 @@ from pathlib import Path
 
 import torch
 
-from common.checkpoint import CheckpointManager, load_model
+from common.checkpoint import load_model
 from common.config import DataConfig, RLConfig
-from common.controller import GatingPolicy
 from common.data import Corpus
 from common.errors import TidalError
 from common.metrics import names
@@ -28,16 +26,15 @@ from common.model import TransformerLM
 from common.rl import export, schedules
 from common.rl.ablation import choosers, end_of_text, play, write_ablation
 from common.rl.comparison import QUANTITIES
-from common.rl.environment import DecodingEnvironment
 from common.rl.ppo import explained_variance, ppo_update
-from common.rl.prompts import Prompt, evaluation_prompts, ngram_statistics, training_prompts
+from common.rl.preparation import Prepared, begin, restore
 from common.rl.rewards import COMPONENTS, reward_weights
 from common.rl.rollout import Rollout, collect
-from common.rl.state import ControllerState
-from common.rl.statistics import NgramStatistics
 from common.training.device import select_device
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from common.training.leaving import leave_with_checkpoint
 from common.training.loading import StoppedWhileLoading, load_corpus
+from common.training.starting_point import has_checkpoints
 
 EVALUATION_SEED = 9_000_000
 """Noise of the evaluation on the way; the same at every evaluation."""
@@ -62,7 +59,7 @@ def train_controller(
     """
     device = prepare(config)
     try:
-        corpus = load_corpus(data, data_dir, hooks)
+        corpus = load_corpus(data, data_dir, hooks, may_pause=resume and has_checkpoints(directory))
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
     model = load_model(lm_checkpoint, device=device)
@@ -86,18 +83,23 @@ def train_policy(
     resume: bool = True,
 ) -> Outcome:
     """`train_controller` with model and corpus at hand."""
-    run = _begin(config, model, corpus, directory, hooks, end_token)
-    state = run.state
+    prepared = begin(config, model, corpus, directory, hooks, end_token=end_token)
+    run, state = _Run(config, model, hooks, prepared, end_token), prepared.state
     if resume:
-        _restore(state, hooks)
+        restore(state, hooks)
     if not state.counters.finished:
         hooks.phase("training")
         hooks.offer_checkpoint(state.save_and_hold)
-        request = run.iterate()
-        if request in (None, StopRequest.COMPLETE):
-            state.finish()
-        _save(state, hooks, leaving=True)
-        hooks.offer_checkpoint(None)
+        try:
+            request = run.iterate()
+            if request in (None, StopRequest.COMPLETE):
+                state.finish()
+            hooks.wait_while_suspended()
+            hooks.phase("checkpoint")
+            leave_with_checkpoint(state.leave, hooks, request)
+        finally:
+            hooks.offer_checkpoint(None)
+            state.writer.close()
         if request is not None and request is not StopRequest.COMPLETE:
             return outcome_of(request)
     hooks.wait_while_suspended()
@@ -105,58 +107,8 @@ def train_policy(
     hooks.wait_while_suspended()
     export.write_points(state.points, directory)
     return write_ablation(
-        config, model, state.policy, corpus, directory, hooks, statistics=run.statistics, end_token=end_token
+        config, model, state.policy, corpus, directory, hooks, statistics=prepared.statistics, end_token=end_token
     )
-
-
-def _begin(
-    config: RLConfig,
-    model: TransformerLM,
-    corpus: Corpus,
-    directory: Path,
-    hooks: TrainingHooks,
-    end_token: int | None,
-) -> _Run:
-    model.requires_grad_(False)
-    statistics = ngram_statistics(corpus, config, model.config.vocab_size)
-    prompts = training_prompts(corpus, config)
-    environment = DecodingEnvironment(model, prompts, config, statistics, end_token=end_token, seed=config.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        policy = GatingPolicy(config.policy, modulation_config=config.modulation)
-    manager = CheckpointManager(directory / "checkpoints", keep_last=config.checkpoint_keep_last, prefix="iter")
-    origin = {"corpus": corpus.digest, "language_model": _fingerprint(model)}
-    state = ControllerState(config, policy.to(model.device), environment, manager, origin=origin)
-    return _Run(config, model, hooks, state, statistics, evaluation_prompts(corpus, config), end_token)
-
-
-def _restore(state: ControllerState, hooks: TrainingHooks) -> None:
-    info = state.manager.latest()
-    for skipped in state.manager.skipped:
-        hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
-    if info is None:
-        return
-    reasons = state.restore(info)
-    hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
-    # Again: the process that wrote it may have died before it could tell.
-    hooks.checkpoint_saved(info)
-    if reasons:
-        hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
-
-
-def _save(state: ControllerState, hooks: TrainingHooks, *, leaving: bool = False) -> None:
-    """Write a checkpoint once it is sure that this attempt still owns the job; the metrics before it are flushed."""
-    hooks.wait_while_suspended()
-    hooks.phase("checkpoint")
-    hooks.checkpoint_saved(state.save(leaving=leaving))
-
-
-def _fingerprint(model: TransformerLM) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _check_finite(point: Mapping[str, float], iteration: int) -> None:
@@ -177,13 +129,11 @@ class _Run:
         config: RLConfig,
         model: TransformerLM,
         hooks: TrainingHooks,
-        state: ControllerState,
-        statistics: NgramStatistics,
-        evaluation: list[Prompt],
+        prepared: Prepared,
         end_token: int | None,
     ) -> None:
-        self.config, self.model, self.hooks, self.state = config, model, hooks, state
-        self.statistics, self.evaluation, self.end_token = statistics, evaluation, end_token
+        self.config, self.model, self.hooks, self.state = config, model, hooks, prepared.state
+        self.statistics, self.evaluation, self.end_token = prepared.statistics, prepared.evaluation, end_token
         self.weights = reward_weights(config.reward)
         self.request: StopRequest | None = None
         self.started = self.saved = time.monotonic()
@@ -207,7 +157,7 @@ class _Run:
             point = self.state.take_iteration(partial(self._update, rollout), steps * ppo.num_envs)
             self.hooks.report_metrics("rl-metrics", counters.step, point)
             self.hooks.report_progress(counters.step, ppo.total_steps)
-            self._save_when_due()
+            self._save_when_due(point.get(names.EVALUATION_REWARD))
         return None
 
     def _keep_going(self, t: int) -> bool:
@@ -275,6 +225,9 @@ class _Run:
         point[names.RL_STEPS_PER_SECOND] = rollout.reward.numel() / (time.monotonic() - self.started)
         if (counters.iteration + 1) % config.checkpoint_every_iterations == 0:
             point |= self._evaluate()
+            reward = point[names.EVALUATION_REWARD]
+            if counters.best_evaluation is None or reward > counters.best_evaluation:
+                counters.best_evaluation = reward
         counters.seconds += time.monotonic() - self.started
         return point
 
@@ -293,9 +246,12 @@ class _Run:
         means = dict(zip(QUANTITIES, played[0].mean(axis=0).tolist(), strict=True))
         return {names.EVALUATION_REWARD: means["total"], names.EVALUATION_MODULATION: means["modulation"]}
 
-    def _save_when_due(self) -> None:
-        due = self.state.counters.iteration % self.config.checkpoint_every_iterations == 0
-        if due or time.monotonic() - self.saved >= self.config.checkpoint_every_seconds:
-            _save(self.state, self.hooks)
-            self.hooks.phase("training")
+    def _save_when_due(self, evaluation: float | None) -> None:
+        config, counters = self.config, self.state.counters
+        intervals = (config.checkpoint_every_iterations, config.checkpoint_keep_every_iterations)
+        due = any(interval is not None and counters.iteration % interval == 0 for interval in intervals)
+        late = time.monotonic() - self.saved >= config.checkpoint_every_seconds
+        if due or late or self.state.writer.retry_is_due:
+            is_best = evaluation is not None and evaluation == counters.best_evaluation
+            self.state.save_in_background(evaluation=evaluation if is_best else None)
             self.saved = time.monotonic()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.artifacts.best import Best, read_best
 from common.checkpoint import save_model
 from common.config.lm import LMConfig
 from common.data import Corpus
@@ -53,6 +54,10 @@ def write_final_model(
     for suffix in (".pth", ".safetensors"):
         save_model(state.model, directory / f"{stem}{suffix}")
         hooks.artifact_saved(f"{stem}{suffix}", "model")
+    manager = state.writer.manager
+    best = read_best(manager.directory)
+    if best is None or loss <= best.value:
+        manager.name_best(Best(f"{stem}.safetensors", "validation loss", loss, counters.step))
     results = {
         "model": f"{stem}.safetensors",
         "validation_loss": loss,

@@ -8,7 +8,7 @@ Leaves out: torch, databases, files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -73,7 +73,11 @@ class SavedCheckpoint(Protocol):
 
 
 class TrainingHooks(Protocol):
-    """The surroundings of a training. No method may raise for reasons of transport, none but the last may block."""
+    """The surroundings of a training. No method may raise for reasons of transport.
+
+    Only `before_checkpoint` and `wait_while_suspended` may block. The three that speak of checkpoints on disk and
+    `event` are also called from the thread that writes checkpoints.
+    """
 
     def phase(self, name: str) -> None:
         """A named phase began: "loading data", "compile", "training", "evaluation", "checkpoint", "ablation", …"""
@@ -87,8 +91,17 @@ class TrainingHooks(Protocol):
     def requested_stop(self) -> StopRequest | None:
         """The wish that holds now; None: go on."""
 
+    def before_checkpoint(self) -> None:
+        """A checkpoint is about to become visible: bring the metrics so far to disk, then wait while suspended.
+
+        Raises StorageError when the disk does not take the metrics; the checkpoint is not published then.
+        """
+
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """A checkpoint is whole on disk; told again for the one that a training goes on from."""
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
+        """The names of all checkpoints on disk, after older ones were removed."""
 
     def artifact_saved(self, name: str, kind: str) -> None:
         """A file of the experiment is whole on disk; `name` is relative to its folder.
@@ -103,7 +116,8 @@ class TrainingHooks(Protocol):
         """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
 
         The surroundings may call it once, from any thread, and must end the process afterwards: training does not go
-        on. It returns None when the training is already on its own way out. `offer_checkpoint(None)` takes it back.
+        on. It tells of the checkpoint itself, and returns None when the training is already on its own way out. It
+        raises StorageError when there is no checkpoint at all. `offer_checkpoint(None)` takes it back.
         """
 
     def wait_while_suspended(self) -> None:
@@ -126,7 +140,13 @@ class NullHooks:
         """Always None."""
         return None
 
+    def before_checkpoint(self) -> None:
+        """Returns at once."""
+
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
+        """Ignored."""
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Ignored."""
 
     def artifact_saved(self, name: str, kind: str) -> None:

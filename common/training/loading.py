@@ -1,19 +1,32 @@
 """Opening a job's corpus, and saying during any long phase that it gets on.
 
-Tokenising a large corpus takes hours: meanwhile a wish to stop or drain must be heard, and the silence of a healthy
-training must not be taken for a hang. A pause waits for the first checkpoint: leaving earlier would keep nothing.
+Tokenising a large corpus, fetching it, or waiting for another process that does so takes hours: meanwhile a wish to
+stop or drain must be heard within a second, whatever library is busy, and the silence of a healthy training must not be
+taken for a hang. So the work is done in a thread, and the training's own thread listens. A pause waits for the first
+checkpoint, because leaving earlier would keep nothing; a training that has one leaves at once.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from common.config.lm import DataConfig
 from common.data import Corpus, open_corpus
 from common.training.hooks import StopRequest, TrainingHooks
 
+T = TypeVar("T")
+
 BEAT_SECONDS = 5.0
+LISTEN_SECONDS = 0.1
+"""Between two looks at the wish."""
+TIDY_SECONDS = 1.0
+"""What the work gets to remove its unfinished files once somebody wants out."""
+FETCH_SECONDS = 6 * 3600.0
+"""A library that fetches says nothing about how far it is: so long it counts as healthy."""
 
 
 class StoppedWhileLoading(Exception):
@@ -42,16 +55,71 @@ class LongPhase:
         self._heard_at = time.monotonic()
 
 
-def load_corpus(config: DataConfig, data_dir: Path, hooks: TrainingHooks) -> Corpus:
-    """`open_corpus` as the phase "loading data", with its event; StoppedWhileLoading on a wish to stop or drain."""
+def load_corpus(config: DataConfig, data_dir: Path, hooks: TrainingHooks, *, may_pause: bool = False) -> Corpus:
+    """`open_corpus` as the phase "loading data", with its event; StoppedWhileLoading on a wish to stop or drain.
+
+    `may_pause`: there is a checkpoint, so a pause is obeyed as well.
+    """
     phase = LongPhase(hooks, "loading data")
-
-    def loading(_name: str, _done: int, _total: int | None) -> None:
-        phase.beat()
+    leaving = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
+    work = _Work(lambda: open_corpus(config, data_dir=data_dir, progress=work.progress), phase)
+    work.start()
+    while True:
         request = hooks.requested_stop()
-        if request in (StopRequest.STOP, StopRequest.DRAIN):
+        if request in leaving:
+            work.abandoned.set()
+            work.done.wait(TIDY_SECONDS)
             raise StoppedWhileLoading(request)
-
-    corpus = open_corpus(config, data_dir=data_dir, progress=loading)
+        if work.done.wait(LISTEN_SECONDS):
+            break
+        work.beat_while_fetching()
+    corpus = work.result()
     hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     return corpus
+
+
+class _Abandoned(Exception):
+    """Ends the work from within."""
+
+
+class _Work(Generic[T]):
+    """A function in a daemon thread that can be abandoned at its next sign of progress."""
+
+    def __init__(self, function: Callable[[], T], phase: LongPhase) -> None:
+        self._function, self._phase = function, phase
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        self._fetching_since: float | None = None
+        self.done = threading.Event()
+        self.abandoned = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name="corpus", daemon=True).start()
+
+    def result(self) -> T:
+        """What the function returned; raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def progress(self, step: str, _done: int, _total: int | None) -> None:
+        """For the function: it got on. "fetch" announces a call that will be silent."""
+        if self.abandoned.is_set():
+            raise _Abandoned
+        self._fetching_since = time.monotonic() if step == "fetch" else None
+        self._phase.beat()
+
+    def beat_while_fetching(self) -> None:
+        """Speak for a library that cannot."""
+        since = self._fetching_since
+        if since is not None and time.monotonic() - since < FETCH_SECONDS:
+            self._phase.beat()
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._function())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.done.set()

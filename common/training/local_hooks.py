@@ -6,7 +6,7 @@ Ctrl-C is a pause: the training writes a checkpoint and the same command goes on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from common.errors import StorageError
 from common.metrics import MetricsWriter, names
 from common.training.hooks import SavedCheckpoint, StopRequest
 
@@ -71,8 +72,6 @@ class LocalHooks:
 
     def phase(self, name: str) -> None:
         """Shown beside the bar."""
-        if name == "checkpoint":
-            self._writer.flush()
         self._progress.update(self._bar, description=name)
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -102,6 +101,14 @@ class LocalHooks:
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Not needed: who is in a hurry presses Ctrl-C twice."""
+
+    def before_checkpoint(self) -> None:
+        """The metrics up to it come first."""
+        if not self._writer.flush():
+            raise StorageError("the metrics up to this checkpoint cannot be written; free some space")
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
+        """Not shown."""
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """Printed."""

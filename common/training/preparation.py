@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.checkpoint import CheckpointManager
+from common.checkpoint import CheckpointManager, CheckpointWriter
 from common.config.lm import LMConfig
 from common.data import ChunkLoader, Corpus, load_tokenizer
 from common.errors import ConfigError
@@ -21,7 +21,7 @@ from common.training.hooks import StopRequest, TrainingHooks
 from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
-from common.training.starting_point import find_start
+from common.training.starting_point import find_start, has_checkpoints
 from common.training.training_state import TrainingState
 
 
@@ -66,7 +66,8 @@ def prepare(
             f"'{config.data.tokenizer}'; use {vocabulary}"
         )
 
-    corpus = load_corpus(config.data, data_dir, hooks)
+    may_pause = resume and has_checkpoints(directory)
+    corpus = load_corpus(config.data, data_dir, hooks, may_pause=may_pause)
     compute = prepare_compute(training)
     torch.manual_seed(training.seed)
     model = TransformerLM(config.model).to(compute.device)
@@ -76,14 +77,16 @@ def prepare(
         batch_size=training.micro_batch_size,
         seed=training.seed,
     )
-    manager = CheckpointManager(directory / "checkpoints", keep_last=config.checkpoint.keep_last)
+    manager = CheckpointManager(
+        directory / "checkpoints", keep_last=config.checkpoint.keep_last, keep_every=config.checkpoint.keep_every
+    )
     state = TrainingState(
         model,
         make_optimizer(model, training),
         compute.scaler(),
         loader,
         compute,
-        manager,
+        CheckpointWriter(manager, hooks),
         corpus_digest=corpus.digest,
     )
     find_start(state, manager, hooks, resume=resume, initial_checkpoint=initial_checkpoint)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from common.config.lm import LMConfig
-from common.errors import TidalError
+from common.errors import StorageError, TidalError
 from common.metrics import names
 from common.training.evaluation import perplexity, validation_loss
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
+from common.training.leaving import leave_with_checkpoint
 from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import learning_rate
 from common.training.optimizer import clipped_step, set_learning_rate
@@ -57,17 +58,19 @@ def pretrain(
         hooks.report_progress(run.state.counters.step, run.total_steps)
         if not run.wants_out():
             run.state.finish()
-            _save(run)
+            _save_finished(run)
             if write_final_model(
                 run.state, config, run.corpus, directory, hooks, keep_going=lambda: not run.wants_out()
             ):
                 return Outcome.COMPLETED
-        _save(run, leaving=True)
         request = hooks.requested_stop()
         assert request is not None  # wishes are never taken back once the training has seen them
+        hooks.phase("checkpoint")
+        leave_with_checkpoint(run.state.leave, hooks, request)
         return outcome_of(request)
     finally:
         hooks.offer_checkpoint(None)
+        run.state.writer.close()
 
 
 def _train(run: Run) -> None:
@@ -96,7 +99,7 @@ def _train(run: Run) -> None:
             logged_at, logged_step = now, counters.step
             _report(run, float(loss), float(norm), rate, steps / elapsed)
         if _checkpoint_is_due(run, time.monotonic() - saved_at):
-            _save(run)
+            run.state.save_in_background()
             saved_at = time.monotonic()
 
 
@@ -204,27 +207,35 @@ def _validate(run: Run) -> bool:
     counters.validated_step, counters.validation_loss = counters.step, loss
     if initial:
         counters.initial_validation_loss = loss
-    elif counters.best_validation_loss is None or loss < counters.best_validation_loss - run.config.training.min_delta:
+    best = not initial and (
+        counters.best_validation_loss is None or loss < counters.best_validation_loss - run.config.training.min_delta
+    )
+    if best:
         counters.best_validation_loss, counters.validations_without_gain = loss, 0
-    else:
+    elif not initial:
         counters.validations_without_gain += 1
     run.state.mark()
     run.hooks.report_metrics(
         "metrics", counters.step, {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}
     )
+    if best:
+        run.state.save_in_background(validation_loss=loss)
     return True
 
 
 def _checkpoint_is_due(run: Run, seconds_since: float) -> bool:
     every = run.config.checkpoint
-    by_step = every.every_steps is not None and run.state.counters.step % every.every_steps == 0
-    return by_step or seconds_since >= every.every_seconds
+    step = run.state.counters.step
+    by_step = any(n is not None and step % n == 0 for n in (every.every_steps, every.keep_every))
+    return by_step or seconds_since >= every.every_seconds or run.state.writer.retry_is_due
 
 
-def _save(run: Run, *, leaving: bool = False) -> None:
+def _save_finished(run: Run) -> None:
+    """Note on disk that only evaluation and final model are left; a full disk is told, and may still take the model."""
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")
-    info, new = run.state.save(leaving=leaving)
-    if new:
-        run.hooks.checkpoint_saved(info)
+    try:
+        run.state.save()
+    except StorageError as error:
+        run.hooks.event("checkpoint_failed", step=run.state.counters.step, reason=error.message)
     run.hooks.phase("training")

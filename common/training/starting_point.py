@@ -25,19 +25,34 @@ def find_start(
 
     Raises CheckpointError or ConfigError when `initial_checkpoint` is damaged or has another shape than the model.
     """
-    newest = manager.latest() if resume else None
-    for skipped in manager.skipped:
-        hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
+    newest = newest_sound(manager, hooks) if resume else None
     if newest is not None:
         _continue(state, newest, hooks, own=True)
         # Again: the process that wrote it may have died before it could tell.
         hooks.checkpoint_saved(newest)
+        hooks.checkpoints_kept(manager.prune())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
         _continue(state, read_info(initial_checkpoint), hooks, own=False)
     elif initial_checkpoint is not None:
         _take_weights(state, initial_checkpoint)
         hooks.event("initial_weights", file=initial_checkpoint.name)
+
+
+def has_checkpoints(directory: Path) -> bool:
+    """Whether the experiment in `directory` has something to resume from, as far as names tell."""
+    return any((directory / "checkpoints").glob(f"[!.]*/{MANIFEST}"))
+
+
+def newest_sound(manager: CheckpointManager, hooks: TrainingHooks) -> CheckpointInfo | None:
+    """The newest checkpoint that verifies; damaged newer ones are set aside, each with an event."""
+    hooks.phase("verifying checkpoints")
+    hooks.wait_while_suspended()
+    newest = manager.latest()
+    for skipped in manager.skipped:
+        hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
+        manager.set_aside(skipped)
+    return newest
 
 
 def _continue(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:

@@ -2,8 +2,8 @@
 
 Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the
 end of a step. So a checkpoint is always the state as of the last finished optimiser step, also when it is written from
-another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: files
-(`common.checkpoint`), the loop (`common.training.pretrain`).
+another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: files and the thread
+that writes them (`common.checkpoint`), the loop (`common.training.pretrain`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointManager
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
@@ -55,7 +55,7 @@ class TrainingState:
         scaler: torch.amp.GradScaler,
         loader: ChunkLoader,
         compute: Compute,
-        manager: CheckpointManager,
+        writer: CheckpointWriter,
         *,
         corpus_digest: str,
     ) -> None:
@@ -65,11 +65,10 @@ class TrainingState:
         self.loader = loader
         self.compute = compute
         self.counters = Counters()
-        self._manager = manager
+        self.writer = writer
         self._corpus_digest = corpus_digest
         self._lock = threading.Lock()
         self._leaving = False
-        self._saved: CheckpointInfo | None = None
         self._snapshot: dict[str, Any] = {}
         self.mark()
 
@@ -102,7 +101,6 @@ class TrainingState:
             result = update()
             self.counters.step += 1
             self.counters.tokens_seen += tokens
-            self._saved = None
             self.mark()
         return result
 
@@ -111,19 +109,32 @@ class TrainingState:
         self.counters.finished = True
         self._snapshot = {**self._snapshot, "counters": asdict(self.counters)}
 
-    def save(self, *, leaving: bool = False) -> tuple[CheckpointInfo, bool]:
-        """Write the marked state, unless it is on disk already (False); with `leaving` no other thread will write one.
+    def save_in_background(self, *, validation_loss: float | None = None) -> None:
+        """Copy the marked state to host memory and have it written, unless that is done or under way.
 
-        Raises StorageError when the disk refuses.
+        With `validation_loss` it is the best so far, and is written in any case.
+        """
+        score = None if validation_loss is None else Score("validation loss", validation_loss)
+        with self._lock:
+            if not self._leaving and (score is not None or not self.writer.has(self._key())):
+                self.writer.submit(self._capture(score, copied=True))
+
+    def save(self) -> CheckpointInfo:
+        """The marked state, on disk when this returns. Raises StorageError when the disk refuses."""
+        with self._lock:
+            return self.writer.write(self._key(), self._capture)
+
+    def leave(self) -> CheckpointInfo:
+        """Like `save`, and no other thread will write one; an older checkpoint has to do when the disk refuses.
+
+        Raises StorageError when there is none.
         """
         with self._lock:
-            self._leaving = self._leaving or leaving
-            before = self._saved
-            info = self._write()
-            return info, info is not before
+            self._leaving = True
+            return self.writer.leave(self._key(), self._capture)
 
     def save_and_hold(self) -> CheckpointInfo | None:
-        """From another thread: write the marked state and let training take no further step; the process must end.
+        """From another thread: `leave`, and let training take no further step; the process must end.
 
         None when training is on its own way out and has written, or is writing, its last checkpoint.
         """
@@ -131,7 +142,7 @@ class TrainingState:
         if self._leaving:
             self._lock.release()
             return None
-        return self._write()
+        return self.writer.leave(self._key(), self._capture)
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
@@ -139,7 +150,7 @@ class TrainingState:
         `own` False: it belongs to another experiment, so it has to be written here again, and that experiment's end,
         time and patience do not count. Raises CheckpointError when it is damaged or belongs to another model.
         """
-        weights, state = self._manager.load(info, self.compute.device)
+        weights, state = self.writer.manager.load(info, self.compute.device)
         try:
             self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
@@ -152,11 +163,11 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
         self.model.gates_trained = bool(info.meta.get("gates_trained", False))
-        if own:
-            self._saved = info
-        else:
+        if not own:
             self.counters.finished, self.counters.seconds, self.counters.validations_without_gain = False, 0.0, 0
         self.mark()
+        if own:
+            self.writer.adopt(info, self._key())
         return reasons
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
@@ -168,31 +179,36 @@ class TrainingState:
             return [error.message]
         return []
 
-    def _write(self) -> CheckpointInfo:
-        if self._saved is not None and self._saved_is_current():
-            return self._saved
+    def _key(self) -> tuple[int, bool]:
         counters = self._snapshot["counters"]
-        state = {
-            **self._snapshot,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "environment": self._environment(),
-        }
-        meta = {
-            "kind": "lm",
-            "model": self.model.config.model_dump(mode="json"),
-            "gates_trained": self.model.gates_trained,
-            "validation_loss": counters["validation_loss"],
-            "finished": counters["finished"],
-        }
-        self._saved = self._manager.save(counters["step"], self.model.state_dict(), state, meta=meta)
-        return self._saved
+        return counters["step"], counters["finished"]
 
-    def _saved_is_current(self) -> bool:
-        assert self._saved is not None
+    def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
+        """The marked state; `copied` makes it independent of what training does next."""
         counters = self._snapshot["counters"]
-        saved = (self._saved.step, self._saved.meta.get("finished"))
-        return saved == (counters["step"], counters["finished"])
+        weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        if copied:
+            weights, optimizer = host_copy(weights), host_copy(optimizer)
+        return Snapshot(
+            number=counters["step"],
+            step=counters["step"],
+            key=self._key(),
+            weights=weights,
+            state={
+                **self._snapshot,
+                "optimizer": optimizer,
+                "scaler": self.scaler.state_dict(),
+                "environment": self._environment(),
+            },
+            meta={
+                "kind": "lm",
+                "model": self.model.config.model_dump(mode="json"),
+                "gates_trained": self.model.gates_trained,
+                "validation_loss": counters["validation_loss"],
+                "finished": counters["finished"],
+            },
+            score=score,
+        )
 
     def _environment(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,11 @@ def main() -> int:
         return run_local(sys.argv[1:])
     from services.trainer.child import run_child
 
-    return run_child()
+    status = run_child()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is written and told. A library may still be busy in a thread, and torch takes seconds to leave.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.errors import TidalError
+from common.errors import StorageError, TidalError
 from common.jobs.child_lifeline import Lifeline
 from common.jobs.child_protocol import (
     EXIT_FAILED,
@@ -23,6 +23,7 @@ from common.jobs.child_protocol import (
     Event,
     Failed,
     Finished,
+    Kept,
     Message,
     Phase,
     Progress,
@@ -66,6 +67,7 @@ class SupervisedHooks:
         self._lender = threading.Lock()
         self._save: Callable[[], SavedCheckpoint | None] | None = None
         self._running = False
+        self._rewound = False
         self._progress_at = -PROGRESS_SECONDS
         self._progress: Progress | None = None
         """The newest one that has not been sent."""
@@ -88,14 +90,13 @@ class SupervisedHooks:
         self.leaving = True
 
     def phase(self, name: str) -> None:
-        """Tell the supervisor; before a checkpoint the metrics up to it are brought to disk."""
-        if name == "checkpoint":
-            self._writer.flush()
+        """Tell the supervisor."""
         self._send_progress()
         self._send(Phase(name=name))
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Into the writer's queue."""
+        """Into the writer's queue; a validation may come before the first step of this attempt."""
+        self._rewind(step)
         self._writer.add(kind, step, values)
 
     def report_progress(self, step: int, total_steps: int) -> None:
@@ -105,8 +106,7 @@ class SupervisedHooks:
         """
         if not self._running:
             self._running = True
-            if self._attempt > 1:
-                self._writer.rewind(step)
+            self._rewind(step)
             self._send(Running())
         self._progress = Progress(step=step, total_steps=total_steps)
         now = time.monotonic()
@@ -127,6 +127,16 @@ class SupervisedHooks:
         with self._lender:
             self._save = save
 
+    def before_checkpoint(self) -> None:
+        """Metrics to disk, then wait while the lease is in doubt: an attempt that may be replaced publishes nothing."""
+        if not self._writer.flush():
+            raise StorageError("the metrics up to this checkpoint cannot be written; free some space")
+        self.lifeline.wait()
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
+        """Tell the supervisor, which drops the rows of the others."""
+        self._send(Kept(names=[f"checkpoints/{name}" for name in names]))
+
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """Tell the supervisor, which registers it."""
         self._send(
@@ -141,6 +151,11 @@ class SupervisedHooks:
         """Tell the supervisor, and the log."""
         log.info(name, **details)
         self._send(Event(name=name, details=details))
+
+    def _rewind(self, step: int) -> None:
+        if self._attempt > 1 and not self._rewound:
+            self._writer.rewind(step)
+        self._rewound = True
 
     def _send_progress(self) -> None:
         if self._progress is not None:
@@ -162,19 +177,21 @@ class SupervisedHooks:
             if save is None:  # nothing to save yet: a later wish gets a thread of its own
                 self._urgent = None
                 return
+        request = self._request
+        assert request is not None  # this thread is started by one
         try:
             self.lifeline.wait()
             info = save()
+            if info is None:
+                return
         except TidalError as error:
-            self._send(Failed(code=error.code, message=error.message))
-            self._end_process(EXIT_FAILED)
-            return
-        if info is None:
-            return
-        request = self._request
-        assert request is not None  # this thread is started by one
-        log.info("left in the middle of a step", request=request.value, checkpoint=info.name)
-        self.checkpoint_saved(info)
+            if request is StopRequest.PAUSE or not isinstance(error, StorageError):
+                self._send(Failed(code=error.code, message=error.message))
+                self._end_process(EXIT_FAILED)
+                return
+            self.event("checkpoint_failed", reason=error.message, left_with=None)
+        request = self._request or request  # it may have become more severe meanwhile
+        log.info("left in the middle of a step", request=request.value)
         self.leave()
         self._send(Finished(outcome=outcome_of(request).value))
         self._end_process(EXIT_FINISHED)

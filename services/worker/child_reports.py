@@ -21,6 +21,7 @@ from common.jobs.child_protocol import (
     Event,
     Failed,
     Finished,
+    Kept,
     Message,
     Phase,
     Progress,
@@ -86,6 +87,8 @@ class ChildReports:
                 self.move(JobStatus.RUNNING)
         elif isinstance(message, Checkpoint):
             self._checkpoint(message)
+        elif isinstance(message, Kept):
+            self._keep(message)
         elif isinstance(message, Artifact):
             self._artifact(message)
         elif isinstance(message, Event):
@@ -166,6 +169,12 @@ class ChildReports:
                 self._feed.event(self._job.streams, keys.EVENT_CHECKPOINT, data)
 
         self._writer.submit(write).add_done_callback(announce)
+
+    def _keep(self, said: Kept) -> None:
+        write = partial(
+            rows.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(said.names)
+        )
+        self._writer.submit(write)
 
     def _artifact(self, said: Artifact) -> None:
         path = self._existing(said.name)

@@ -29,6 +29,7 @@ while True:
     step += 1
     weights = {"w": torch.full((300, 1000), float(step))}
     manager.save(step, weights, {"step": step, "moment": torch.full((600, 1000), float(step))}, meta={})
+    manager.prune()
     print(step, flush=True)
 """
 

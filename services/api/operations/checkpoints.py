@@ -128,6 +128,7 @@ def _reply(experiment_id: str, file: CheckpointFile, row: Checkpoint | None, roo
         created_at=row.created_at if row is not None else file.modified_at,
         usable_as_base=not file.policy,
         usable_as_policy=file.policy,
+        best=file.best,
         download=f"{root_path}/api/experiments/{quote(experiment_id)}/checkpoints/{quote(file.name)}",
     )
 

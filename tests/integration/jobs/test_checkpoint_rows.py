@@ -1,0 +1,41 @@
+"""A checkpoint that was pruned loses its row; the one a job goes on from never does."""
+
+from __future__ import annotations
+
+from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint
+from common.jobs.status import JobStatus
+from tests.integration.jobs.desk import Desk
+
+
+def test_rows_follow_the_folders(desk: Desk) -> None:
+    job_id = desk.bring(JobStatus.RUNNING)
+    for step in (5, 10, 15):
+        desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
+    desk.do(register_artifact, job_id, 1, name="model.pth", kind="model")
+    desk.do(keep_checkpoints, job_id, 1, names=["checkpoints/step-5", "checkpoints/step-15"])
+    assert _names(desk) == ["checkpoints/step-15", "checkpoints/step-5", "model.pth"]
+    desk.do(keep_checkpoints, job_id, 1, names=["checkpoints/step-15"])
+    desk.do(keep_checkpoints, job_id, 1, names=["checkpoints/step-15"])
+    assert _names(desk) == ["checkpoints/step-15", "model.pth"]
+
+
+def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_says(desk: Desk) -> None:
+    job_id = desk.bring(JobStatus.RUNNING)
+    for step in (5, 10):
+        desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
+    desk.do(keep_checkpoints, job_id, 1, names=[])
+    assert _names(desk) == ["checkpoints/step-10"]
+    assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-10"
+
+
+def test_other_experiments_keep_their_rows(desk: Desk) -> None:
+    first = desk.bring(JobStatus.COMPLETED, checkpoint=True)
+    second = desk.bring(JobStatus.RUNNING)
+    desk.do(register_checkpoint, second, 1, name="step-7", step=7, sha256="00")
+    desk.do(keep_checkpoints, second, 1, names=["checkpoints/step-7"])
+    assert _names(desk) == ["checkpoints/step-5", "checkpoints/step-7"]
+    assert desk.job(first).checkpoint_ref is not None
+
+
+def _names(desk: Desk) -> list[str]:
+    return sorted(name for (name,) in desk.rows("SELECT name FROM checkpoints"))
