@@ -8,9 +8,9 @@ final `model.pth` says which attempt wrote it.
 TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
 `prepare_seconds` (before the first step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between
 checkpoints), `completing_seconds` (between the last step and the model), `helpers` (processes it starts), `ending` at
-step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (allocates so much and leaves), and
-`deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts. Times come from clocks
-that a test which shifts the clock of a worker leaves alone.
+step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (takes so much and leaves),
+"told:<file>" (counts an oom_kill there, then SIGKILL), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits
+the ending to the first attempts. Times come from clocks that a test which shifts the clock of a worker leaves alone.
 """
 
 from __future__ import annotations
@@ -200,6 +200,11 @@ class FakeTrainer:
             os._exit(1)
         if how == "hang":
             threading.Event().wait()
+        if how == "told":
+            counter = Path(what)
+            lines = [line.split() for line in counter.read_text().splitlines()]
+            counter.write_text("".join(f"{name} {int(n) + (name == 'oom_kill')}\n" for name, n in lines))
+            os.kill(os.getpid(), signal.SIGKILL)
         if how == "memory":
             taken = [bytes([1]) * 2**20 for _ in range(int(what))]
             say(f"{len(taken)} MiB taken")
