@@ -48,6 +48,7 @@ class Job(Reply):
     queue_position: int | None = None
     predicted_start: datetime | None = None
     attempt: int = 0
+    cancel_requested: bool = False
     worker: str | None = None
     parent_id: str | None = None
     checkpoint_ref: str | None = None
@@ -55,8 +56,9 @@ class Job(Reply):
     progress: Progress = Progress()
     error: Failure | None = None
     signals: list[str] = []
+    what_next: str = ""
+    """What happens next, in words. With `Client.job` and signals only, like the payload."""
     payload: dict[str, Any] | None = None
-    """With `Client.job` only."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

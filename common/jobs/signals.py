@@ -41,8 +41,10 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     status = JobStatus(job.status)
     possible = possible_signals(job)
     if signal not in possible:
+        if status in TERMINAL:
+            raise _conflict(job, f"job {job_id} is {status} already; nothing can be asked of it any more")
         kind = "" if job.type in RESUMABLE else f" ({job.type}, which keeps no checkpoint)"
-        names = ", ".join(sorted(possible)) or "no signal"
+        names = " or ".join(sorted(possible))
         raise _conflict(job, f"job {job_id}{kind} is {status} and takes {names}, not {signal}")
     if status in (JobStatus.PENDING, JobStatus.PAUSED) and signal is Signal.STOP:
         return _cancel(session, job)

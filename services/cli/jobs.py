@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from common.client import Client, Job
 from common.errors import InvalidInputError
 from common.jobs.payloads import JobType
 from common.jobs.status import Signal
+from services.cli import steer
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
+from services.cli.job_history import attempts, told
 from services.cli.output import age, duration, err, out, print_json, status_text, table
 from services.cli.queue_view import print_queue, until
 from services.cli.watch import watch as follow
@@ -143,41 +147,28 @@ def queue(
 
 @app.command()
 def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show one job with its history."""
+    """Show one job: where it stands, what comes next and when, its attempts and its history."""
     with connect(url, token) as client:
         job = _find(client, job_id)
         if as_json:
             print_json(job.model_dump(mode="json", by_alias=True))
             return
         events = client.job_events(job.id)
-    facts: dict[str, str | Text | None] = {
-        "type": job.type,
-        "status": status_text(job.status),
-        "name": job.name,
-        "experiment": job.experiment_id,
-        "progress": _progress(job),
-        "phase": job.progress.phase if not job.ended else None,
-        "queue place": str(job.queue_position) if job.queue_position else None,
-        "starts about": until(job.predicted_start) if job.predicted_start else None,
-        "attempt": str(job.attempt),
-        "worker": job.worker,
-        "checkpoint": job.checkpoint_ref,
-        "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
-        "possible signals": ", ".join(job.signals) or None,
-        "took": duration((job.finished_at - job.started_at).total_seconds())
-        if job.finished_at and job.started_at
-        else None,
-    }
-    grid = table("", "", title=job.id)
-    grid.show_header = False
-    for key, value in facts.items():
-        if value:
-            grid.add_row(f"[dim]{key}", value)
-    out.print(grid)
-    history = table("time", "attempt>", "event", "by", "status")
-    for event in events:
+    out.print(_facts(job))
+    if job.what_next:
+        out.print(f"{job.what_next}\n", soft_wrap=True)
+    if found := attempts(events):
+        runs = table("attempt>", "began", "lasted>", "worker", "from", "newest checkpoint", "ended")
+        for run in found:
+            lasted = duration(((run.ended or datetime.now(UTC)) - run.began).total_seconds())
+            began = f"{run.began:%m-%d %H:%M:%S}"
+            runs.add_row(str(run.number), began, lasted, run.worker, run.begin, run.checkpoint, run.ending)
+        out.print(runs)
+    history = table("time", "attempt>", "event", "by", "status", "")
+    for event, details in told(events):
         moved = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
-        history.add_row(event.at.strftime("%H:%M:%S"), str(event.attempt), event.event, event.actor, moved)
+        when = f"{event.at:%m-%d %H:%M:%S}"
+        history.add_row(when, str(event.attempt), event.event, event.actor, moved, Text(details, style="dim"))
     out.print(history)
 
 
@@ -218,25 +209,12 @@ def signal(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Send a signal: pause, resume, complete or stop.
-
-    pause: checkpoint, free the slot. resume: go on after a pause. complete: end training now, evaluate, write the
-    final model. stop: checkpoint, then cancelled.
-    """
-    with connect(url, token) as client:
-        job = client.signal_job(_find(client, job_id).id, wish)
-    out.print(f"{job.id}: {wish} is noted, its status is {job.status}.")
+    """Send a signal: pause, resume, complete or stop; the same as the commands of these names."""
+    steer.steer(wish.value, [job_id], every=False, yes=False, wait=False, url=url, token=token)
 
 
-@app.command()
-def cancel(job_id: JobId, url: Url = None, token: Token = None) -> None:
-    """Cancel a job.
-
-    It writes a checkpoint if it can, and is killed at the end of the grace if it cannot.
-    """
-    with connect(url, token) as client:
-        job = client.cancel_job(_find(client, job_id).id)
-    out.print(f"{job.id}: cancelling, its status is {job.status}.")
+for command in (steer.pause, steer.resume, steer.complete, steer.stop, steer.cancel):
+    app.command()(command)
 
 
 def _watch(client: Client, job: Job) -> None:
@@ -259,6 +237,34 @@ def _find(client: Client, job_id: str) -> Job:
     if job_id == "last" and (newest := client.jobs(limit=1)):
         job_id = newest[0].id
     return client.job(job_id)
+
+
+def _facts(job: Job) -> Table:
+    finished, started = job.finished_at, job.started_at
+    facts: dict[str, str | Text | None] = {
+        "type": job.type,
+        "status": status_text(job.status),
+        "asked to": ("cancel" if job.cancel_requested else job.desired_state) if job.desired_state != "run" else None,
+        "name": job.name,
+        "experiment": job.experiment_id,
+        "progress": _progress(job),
+        "phase": job.progress.phase if not job.ended else None,
+        "queue place": str(job.queue_position) if job.queue_position else None,
+        "starts about": until(job.predicted_start) if job.predicted_start else None,
+        "attempt": str(job.attempt) if job.attempt else None,
+        "worker": job.worker,
+        "resumes": job.parent_id,
+        "checkpoint": f"{job.checkpoint_ref} (step {job.checkpoint_step})" if job.checkpoint_ref else None,
+        "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
+        "takes": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
+        "took": duration((finished - started).total_seconds()) if finished and started else None,
+    }
+    grid = table("", "", title=job.id)
+    grid.show_header = False
+    for key, value in facts.items():
+        if value:
+            grid.add_row(f"[dim]{key}", value if isinstance(value, Text) else Text(value))
+    return grid
 
 
 def _progress(job: Job) -> str:

@@ -29,6 +29,6 @@ def job_reply(job: Job, place: Place | None = None) -> JobReply:
     return JobReply.model_validate({**job_document(job), **waits, "signals": signals})
 
 
-def job_detail(job: Job, place: Place | None = None) -> JobDetail:
-    """With the payload."""
-    return JobDetail(**job_reply(job, place).model_dump(), payload=job.payload)
+def job_detail(job: Job, place: Place | None = None, what_next: str = "") -> JobDetail:
+    """With the payload and what happens next."""
+    return JobDetail(**job_reply(job, place).model_dump(), payload=job.payload, what_next=what_next)

@@ -15,6 +15,7 @@ from common.jobs.payloads import JobType, experiment_type
 from common.jobs.queue import NewJob
 from common.jobs.status import LEASED, LIVE, JobStatus
 from common.jobs.waiting_line import Place
+from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.outlook import Outlook
 from services.api.paging import decode_cursor, encode_cursor
@@ -79,8 +80,9 @@ def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
 
 
 def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
-    """A row with its place in the queue."""
-    return job_detail(job, _places(session, outlook, [job]).get(job.id))
+    """A row with its place in the queue and what happens next."""
+    now = session.scalars(select(func.now())).one()
+    return job_detail(job, _places(session, outlook, [job]).get(job.id), what_next(job, now, outlook.settings))
 
 
 def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:

@@ -114,7 +114,7 @@ def list_active(session: SessionDep, context: ContextDep) -> JobList:
 
 @router.get("/{job_id}", summary="Show a job", dependencies=[Reader], responses=problem_responses(404))
 def get(job_id: str, session: SessionDep, context: ContextDep) -> JobDetail:
-    """With its complete payload."""
+    """With its complete payload, and in words what happens next and when."""
     return jobs.get_job(session, context.outlook, job_id)
 
 

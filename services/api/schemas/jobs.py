@@ -126,6 +126,8 @@ class JobReply(Reply):
 class JobDetail(JobReply):
     """One job with what it was asked to do."""
 
+    what_next: str = ""
+    """What is happening and what Tidal does next, with deadlines: for people, in words that may change."""
     payload: dict[str, Any]
     """The complete, checked request: every default filled in. Names inside are those of the YAML files."""
 

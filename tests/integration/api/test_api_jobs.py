@@ -198,6 +198,8 @@ def test_a_wish_for_a_running_job_is_recorded(api: Api) -> None:
     bring_to_running(api, job["id"])
     reply = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "complete"})
     assert (reply.status_code, reply.json()["status"], reply.json()["desiredState"]) == (200, "running", "complete")
+    assert "Asked to complete" in reply.json()["whatNext"]
+    assert api.http.get(f"/api/jobs/{job['id']}").json()["whatNext"].startswith("Asked to complete")
     milder = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "pause"})
     assert (milder.status_code, milder.json()["currentStatus"]) == (409, "running")
 
@@ -208,6 +210,8 @@ def test_cancelling_a_pending_job_ends_it_at_once_and_only_once(api: Api) -> Non
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     again = api.admin.post(f"/api/jobs/{job['id']}/cancel")
     assert (again.status_code, again.json()["currentStatus"]) == (409, "cancelled")
+    late = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "stop"})
+    assert late.json()["detail"] == f"job {job['id']} is cancelled already; nothing can be asked of it any more"
     wrong = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "explode"})
     assert (wrong.status_code, wrong.json()["errors"][0]["location"]) == (422, "body.signal")
 

@@ -61,7 +61,20 @@ EVERY_COMMAND = commands(command_line.app)
 
 def test_the_promised_commands_exist() -> None:
     promised = {("demo",), ("up",), ("down",), ("status",), ("generate",), ("import",), ("doctor",), ("env",)}
-    jobs = ["submit", "list", "queue", "show", "watch", "logs", "signal", "cancel"]
+    jobs = [
+        "submit",
+        "list",
+        "queue",
+        "show",
+        "watch",
+        "logs",
+        "signal",
+        "pause",
+        "resume",
+        "complete",
+        "stop",
+        "cancel",
+    ]
     more = {
         ("backup",),
         ("restore",),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from common.client import Client
 from common.errors import InvalidInputError, NotFoundError
-from services.cli import generate, jobs
+from services.cli import generate, jobs, steer
 from services.cli.main import app
 from services.cli.queue_view import until
 
@@ -58,7 +58,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     def connect(url: str | None, token: str | None) -> Client:
         return Client("http://tidal", transport=httpx.MockTransport(played))
 
-    for module in (jobs, generate):
+    for module in (jobs, generate, steer):
         monkeypatch.setattr(module, "connect", connect)
     return played
 

@@ -1,0 +1,118 @@
+"""Asking jobs to pause, resume, complete, stop: what is sent, what is said, and the exit status."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from common.client import Client
+from common.errors import InvalidInputError
+from services.cli import steer
+from services.cli.main import app
+
+
+class Api:
+    """Jobs by id with the statuses they go through: the next one at each look."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, list[str]] = {}
+        self.asked: list[tuple[str, str]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        parts = request.url.path.split("/")
+        if request.url.path == "/api/jobs":
+            wanted = request.url.params.get("status")
+            found = [self.document(name) for name, left in self.statuses.items() if wanted in (None, left[0])]
+            return httpx.Response(200, json={"jobs": found})
+        name = parts[3]
+        if name not in self.statuses:
+            return httpx.Response(404, json={"detail": f"there is no job '{name}'"})
+        if request.method == "POST":
+            wish = json.loads(request.content)["signal"] if parts[4] == "signal" else "cancel"
+            if self.statuses[name][0] == "completed":
+                return httpx.Response(409, json={"detail": f"job {name} is completed and takes no signal"})
+            self.asked.append((name, wish))
+        elif len(self.statuses[name]) > 1:
+            self.statuses[name].pop(0)
+        return httpx.Response(200, json=self.document(name))
+
+    def document(self, name: str) -> dict[str, Any]:
+        status = self.statuses[name][0]
+        return {
+            "id": name,
+            "type": "lm-training",
+            "status": status,
+            "experimentId": "exp",
+            "signals": ["pause", "stop"] if status == "running" else ["resume"] if status == "paused" else [],
+            "whatNext": f"next of {status}.",
+            "createdAt": "2026-01-31T12:00:00Z",
+        }
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Api:
+    played = Api()
+
+    def connect(url: str | None, token: str | None) -> Client:
+        return Client("http://tidal", transport=httpx.MockTransport(played))
+
+    monkeypatch.setattr(steer, "connect", connect)
+    monkeypatch.setattr(steer, "POLL_SECONDS", 0.0)
+    return played
+
+
+def tidal(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["jobs", *arguments])
+
+
+def test_what_will_happen_is_said_at_once(api: Api) -> None:
+    api.statuses = {"a": ["running"]}
+    asked = tidal("pause", "a")
+    assert asked.exit_code == 0
+    assert asked.stdout == "a  running. next of running.\n"
+    assert api.asked == [("a", "pause")]
+
+
+def test_waiting_shows_the_way_to_the_wanted_end(api: Api) -> None:
+    api.statuses = {"a": ["running", "running", "stopping", "cancelled"]}
+    waited = tidal("stop", "a", "--wait")
+    assert waited.exit_code == 0
+    assert [line.split()[1] for line in waited.stdout.splitlines()] == ["running.", "stopping.", "cancelled."]
+
+
+def test_another_end_than_the_wanted_one_is_an_error(api: Api) -> None:
+    api.statuses = {"a": ["running", "failed"]}
+    assert tidal("pause", "a", "--wait").exit_code == 1
+
+
+def test_a_job_that_refuses_keeps_no_other_from_being_asked(api: Api) -> None:
+    api.statuses = {"done": ["completed"], "a": ["running"]}
+    asked = tidal("cancel", "nobody", "done", "a")
+    assert asked.exit_code == 1
+    assert "there is no job 'nobody'" in asked.stderr
+    assert "job done is completed and takes no signal" in asked.stderr
+    assert api.asked == [("a", "cancel")]
+
+
+def test_all_means_those_that_take_it_and_needs_a_yes(api: Api) -> None:
+    api.statuses = {"a": ["running"], "b": ["paused"], "c": ["completed"], "d": ["pending"]}
+    refused = tidal("cancel", "--all")
+    assert isinstance(refused.exception, InvalidInputError)
+    assert "would cancel 3 jobs; add --yes" in refused.exception.message
+    assert api.asked == []
+    assert tidal("resume", "--all", "--yes").exit_code == 0
+    assert api.asked == [("b", "resume")]
+    assert tidal("cancel", "--all", "-y").exit_code == 0
+    assert {name for name, wish in api.asked if wish == "cancel"} == {"a", "b", "d"}
+
+
+def test_nothing_is_asked_of_nobody(api: Api) -> None:
+    api.statuses = {"a": ["running"]}
+    for arguments in (("stop",), ("stop", "a", "--all")):
+        refused = tidal(*arguments)
+        assert isinstance(refused.exception, InvalidInputError)
+    assert api.asked == []
