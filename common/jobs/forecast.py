@@ -11,10 +11,10 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A pending job."""
 
     job_id: str
@@ -54,9 +54,13 @@ def predict(
         used += job.on_worker
         if job.seconds_left is not None:
             heapq.heappush(releases, (job.seconds_left, job.type, job.on_worker))
-    arrivals = [(job.due_in, rank, job) for rank, job in enumerate(waiting)]
-    heapq.heapify(arrivals)
+    arrivals: list[tuple[float, int, Waiting]] = []
     lines: dict[str, list[tuple[int, Waiting]]] = {}
+    for rank, job_waiting in enumerate(waiting):
+        if job_waiting.due_in > 0:
+            heapq.heappush(arrivals, (job_waiting.due_in, rank, job_waiting))
+        else:  # ranks ascend, so these lists are heaps
+            lines.setdefault(job_waiting.type, []).append((rank, job_waiting))
     starts: dict[str, float] = {}
     now = 0.0
     while True:

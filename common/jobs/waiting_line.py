@@ -7,8 +7,7 @@ because they share its workers (`common.jobs.forecast`).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,14 +40,19 @@ class Place:
     """None: cannot be said (no worker, or too little is known about those before it)."""
 
 
-def waiting_line(session: Session, settings: Settings, queue: str, workers: int | None) -> list[Place]:
-    """Everyone who waits in `queue`, in the order of claims; `workers` is how many are alive, None if not known."""
+def waiting_line(
+    session: Session, settings: Settings, queue: str, workers: int | None, wanted: Container[str] | None = None
+) -> list[Place]:
+    """Who waits in `queue`, in the order of claims; of those in `wanted` only, where it is given.
+
+    `workers` is how many are alive, None if not known.
+    """
     query = (
         select(Job.id, Job.type, func.extract("epoch", Job.not_before - func.now()))
         .where(Job.queue == queue, Job.status == JobStatus.PENDING)
         .order_by(Job.priority.desc(), Job.created_at, Job.id)
     )
-    waiting = [Waiting(job_id, kind, max(0.0, float(due or 0))) for job_id, kind, due in session.execute(query)]
+    waiting = [Waiting(job_id, kind, float(due or 0)) for job_id, kind, due in session.execute(query)]
     if not waiting:
         return []
     starts: dict[str, float] = {}
@@ -58,13 +62,14 @@ def waiting_line(session: Session, settings: Settings, queue: str, workers: int 
         busy = _busy(session, queue, usual)
         starts = predict(waiting, busy, limits=limits, workers=workers, usual_seconds=usual)
     now = session.execute(select(func.now())).scalar_one()
-    seen: Counter[str] = Counter()
+    seen: dict[str, int] = {}
     places = []
-    for job in waiting:
-        seen[job.type] += 1
-        start = starts.get(job.job_id)
-        when = None if start is None else now + timedelta(seconds=start)
-        places.append(Place(job.job_id, job.type, seen[job.type], when))
+    for job_id, kind, _ in waiting:
+        seen[kind] = seen.get(kind, 0) + 1
+        if wanted is None or job_id in wanted:
+            start = starts.get(job_id)
+            when = None if start is None else now + timedelta(seconds=start)
+            places.append(Place(job_id, kind, seen[kind], when))
     return places
 
 
@@ -73,8 +78,8 @@ def places_of(session: Session, settings: Settings, workers: WorkersOf, job_ids:
     wanted = set(job_ids)
     if not wanted:
         return {}
-    lines = (waiting_line(session, settings, queue, workers(queue)) for queue in set(QUEUES.values()))
-    return {place.job_id: place for line in lines for place in line if place.job_id in wanted}
+    lines = (waiting_line(session, settings, queue, workers(queue), wanted) for queue in set(QUEUES.values()))
+    return {place.job_id: place for line in lines for place in line}
 
 
 def usual_seconds(session: Session) -> dict[str, float]:
