@@ -215,15 +215,15 @@ class Channel(ChildSocket):
             self._socket.sendall(line)
         return True
 
-    def receive(self, timeout: float | None = None) -> Message | None:
-        """The next message; None after `timeout` seconds without one.
+    def receive(self, timeout: float | None = None, *, wakeup: int | None = None) -> Message | None:
+        """The next message; None after `timeout` seconds without one, or as soon as descriptor `wakeup` is readable.
 
         Raises EOFError when the peer closed its end, ProtocolError for a line that is no message.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n")) < 0:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not _readable(self._socket, wait):
+            if not self._readable(wait, wakeup):
                 return None
             try:
                 chunk = self._socket.recv(65536)
@@ -233,6 +233,7 @@ class Channel(ChildSocket):
                 raise EOFError("the other end of the child channel is closed")
             self._buffer += chunk
             if len(self._buffer) > MAX_LINE_BYTES:
+                self._buffer.clear()
                 raise ProtocolError(f"a line is longer than {MAX_LINE_BYTES} bytes")
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -243,8 +244,11 @@ class Channel(ChildSocket):
         poller.register(self._socket, select.POLLOUT)
         return bool(poller.poll(0))
 
-
-def _readable(sock: socket.socket, timeout: float | None) -> bool:
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(None if timeout is None else timeout * 1000))
+    def _readable(self, timeout: float | None, wakeup: int | None) -> bool:
+        """Whether there is something to read (end of file counts); a wake-up alone is not."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        if wakeup is not None:
+            poller.register(wakeup, select.POLLIN)
+        ready = poller.poll(None if timeout is None else timeout * 1000)
+        return any(descriptor == self._socket.fileno() for descriptor, _ in ready)

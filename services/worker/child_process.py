@@ -14,12 +14,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from common.config.child_environment import child_environment
 from common.jobs.child_protocol import Channel, Message, Start
 from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from services.worker.log_capture import LogCapture
+from services.worker.wakeup import Wakeup
 
+OOM_SCORE_ADJUSTMENT = 500
+"""Of -1000 … 1000: when memory runs out the kernel shall take the trainer, not a server or the worker beside it."""
 EXIT_SECONDS = 5.0
 """From the end of the channel to SIGKILL of a child that does not leave."""
 
@@ -70,6 +74,8 @@ class ChildProcess:
             theirs.close()
             self._log.child_has_it()
         self._channel = channel
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(f"{OOM_SCORE_ADJUSTMENT}\n")
         self.send(message)
 
     def send(self, message: Message) -> bool:
@@ -81,10 +87,18 @@ class ChildProcess:
         except OSError:
             return False
 
-    def receive(self, timeout: float) -> Message | None:
-        """The next message, None after `timeout` seconds; EOFError when the child closed its end."""
+    def receive(self, timeout: float, wakeup: Wakeup) -> Message | None:
+        """The next message; None after `timeout` seconds, or once it was woken. EOFError when the child is gone.
+
+        A child that is gone is noticed within `timeout` even if something it started holds its end of the channel.
+        """
         assert self._channel is not None, "start the child first"
-        return self._channel.receive(timeout)
+        assert self._process is not None
+        gone = self._process.poll() is not None
+        message = self._channel.receive(0.0 if gone else timeout, wakeup=wakeup.fileno())
+        if gone and message is None:
+            raise EOFError("the child has ended")
+        return message
 
     def terminate(self) -> None:
         """SIGTERM to the trainer itself."""

@@ -1,7 +1,7 @@
 """What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
 
-Pure, but for the kernel's counter of out-of-memory kills. The words of the child count only together with a fitting
-exit: `finished` and status 0. Leaves out: what the job's row becomes (`services.worker.conclusion`).
+Pure. The words of the child count only together with a fitting exit: `finished` and status 0. Leaves out: who counts
+the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.conclusion`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from common.jobs.child_protocol import EXIT_FINISHED, Failed, Finished
 from common.jobs.retry import Fault
@@ -74,18 +73,6 @@ def classify(
         return Ending(fault=Fault.WORKER_LOST, code="trainer_killed", message=message)
     message = f"The trainer left with exit status {status} without a word. Its log ends with:\n{log_tail}"
     return Ending(fault=Fault.USER_ERROR, code="trainer_exited", message=message[:MAX_MESSAGE])
-
-
-def oom_kill_count(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Out-of-memory kills of this machine so far (Linux 4.13 and newer; 0 where it is not told)."""
-    try:
-        for line in vmstat.read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
-    except (OSError, ValueError):
-        pass
-    return 0
 
 
 def _signal_name(number: int) -> str:

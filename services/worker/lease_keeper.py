@@ -8,6 +8,7 @@ was sent. Leaves out: what follows from a wish or a lost lease (`services.worker
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -24,12 +25,23 @@ _RETRY_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Start with `claimed_at` = `lease_clock()` before the claim was sent."""
+    """Start with `claimed_at` = `lease_clock()` before the claim was sent.
+
+    `changed` is called from the keeper's thread after a renewal, a new wish or the loss of the lease.
+    """
 
     def __init__(
-        self, sessions: sessionmaker[Session], job_id: str, attempt: int, settings: Settings, *, claimed_at: float
+        self,
+        sessions: sessionmaker[Session],
+        job_id: str,
+        attempt: int,
+        settings: Settings,
+        *,
+        claimed_at: float,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._sessions, self._job_id, self._attempt, self._settings = sessions, job_id, attempt, settings
+        self._changed = changed
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._trouble = False
@@ -60,18 +72,21 @@ class LeaseKeeper:
             try:
                 if first or began - self.renewed_at >= self._settings.lease_renew_seconds:
                     with self._sessions.begin() as session:
-                        self.wish = renew(session, self._job_id, self._attempt, self._settings).wish
+                        wish = renew(session, self._job_id, self._attempt, self._settings).wish
                     self.renewed_at = began
                     first = False
+                    self._hear(wish, renewed=True)
                 else:
                     with self._sessions.begin() as session:
-                        self.wish = read_wish(session, self._job_id, self._attempt)
+                        wish = read_wish(session, self._job_id, self._attempt)
+                    self._hear(wish, renewed=False)
                 self._well()
                 due = self.renewed_at + self._settings.lease_renew_seconds - lease_clock()
                 pause = max(0.0, min(self._settings.wish_poll_seconds, due))
             except LeaseLostError as error:
                 log.warning("lease lost", error=error.message)
                 self.lost.set()
+                self._changed()
                 return
             except Exception as error:
                 # Without a renewal the trainer is suspended and the reaper acts; the thread must live to heal that.
@@ -79,6 +94,19 @@ class LeaseKeeper:
                 pause = _RETRY_SECONDS
             self._wake.wait(pause)
             self._wake.clear()
+
+    def _hear(self, wish: Wish, *, renewed: bool) -> None:
+        before, self.wish = self.wish, wish
+        if (
+            renewed
+            or before is None
+            or (before.desired_state, before.cancel_requested)
+            != (
+                wish.desired_state,
+                wish.cancel_requested,
+            )
+        ):
+            self._changed()
 
     def _well(self) -> None:
         if self._trouble:

@@ -27,6 +27,8 @@ MAX_LINE = 4096
 """Characters of a line in the live stream; the file has it whole."""
 LINES_PER_ENTRY = 200
 SHIP_SECONDS = 0.2
+PIPE_BYTES = 1024 * 1024
+"""More than a pipe holds by default: what is read of it after the child's end and the grace of `close`."""
 CLOSE_SECONDS = 2.0
 """What `close` gives a pipe held open by a grandchild, and an absent Redis."""
 
@@ -49,14 +51,16 @@ class LogCapture:
         self._dropped = 0
         self._last = b"\n"
         self._tail = b""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab", buffering=0)
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
+        self._news = threading.Event()
+        """Whole lines that have not been sent, or the end."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
             client = connect(redis_url)
             self._shipper = StreamShipper(client, streams, _Renderer(attempt), max_length=stream_max_length)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
         self._threads = [threading.Thread(target=self._pump, name="log-pump", daemon=True)]
         if self._shipper is not None:
             self._threads.append(threading.Thread(target=self._ship, name="log-ship", daemon=True))
@@ -84,6 +88,7 @@ class LogCapture:
         self.child_has_it()
         self._threads[0].join(CLOSE_SECONDS)
         self._stop.set()
+        self._news.set()
         for thread in self._threads:
             thread.join()
         os.close(self._read_fd)
@@ -97,7 +102,8 @@ class LogCapture:
     def _pump(self) -> None:
         poller = select.poll()
         poller.register(self._read_fd, select.POLLIN | select.POLLHUP)
-        while True:
+        late = 0
+        while late < PIPE_BYTES:  # a grandchild that writes without end does not keep `close` waiting
             if not poller.poll(200):
                 if self._stop.is_set():
                     return
@@ -106,6 +112,7 @@ class LogCapture:
             if not data:
                 return
             self._keep(data)
+            late += len(data) if self._stop.is_set() else 0
 
     def _keep(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-4000:]
@@ -114,13 +121,18 @@ class LogCapture:
         self._dropped += len(data) - len(kept)
         if not kept:
             return
-        self._last = kept[-1:]
+        left = memoryview(kept)
         try:
-            self._file.write(kept)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             # A full disk must not block the trainer: the pipe is emptied all the same.
-            self._dropped += len(kept)
+            self._dropped += len(left)
             log.warning("log line lost", path=str(self.path), error=str(error))
+        written = kept[: len(kept) - len(left)]
+        self._last = written[-1:] or self._last
+        if b"\n" in written:
+            self._news.set()
 
     def _finish_file(self) -> None:
         with contextlib.suppress(OSError):
@@ -133,8 +145,11 @@ class LogCapture:
     def _ship(self) -> None:
         assert self._shipper is not None
         while not self._stop.wait(SHIP_SECONDS):
+            self._news.wait()
+            self._news.clear()
             try:
-                self._shipper.ship([self.path])
+                if not self._shipper.ship([self.path]):
+                    self._news.set()  # Redis is away; the shipper knows when to try again
             except Exception:
                 log.exception("log lines could not be sent")
 

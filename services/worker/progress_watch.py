@@ -48,4 +48,9 @@ class ProgressWatch:
 
     def overdue(self, now: float) -> bool:
         """Whether the silence has lasted too long."""
-        return now - self._heard_at > self.limit()
+        return now > self.overdue_at
+
+    @property
+    def overdue_at(self) -> float:
+        """When the present silence will have lasted too long."""
+        return self._heard_at + self.limit()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.db import database_away
-from common.errors import LeaseLostError
+from common.errors import LeaseLostError, UnavailableError
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -33,6 +33,7 @@ class RowWriter:
         self._sessions = sessions
         self._writes: queue.SimpleQueue[tuple[Callable[[Session], object], Future[object]] | None] = queue.SimpleQueue()
         self._abandoned = threading.Event()
+        self._given_up = False
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="row-writer", daemon=True)
         self._thread.start()
@@ -44,7 +45,7 @@ class RowWriter:
         return cast("Future[T]", future)
 
     def close(self, *, abandon: bool = False) -> None:
-        """Finish what was submitted; `abandon` gives up on what the database does not take now."""
+        """Finish what was submitted; `abandon` gives up everything at the first write the database does not take."""
         if abandon:
             self._abandoned.set()
         self._writes.put(None)
@@ -59,7 +60,7 @@ class RowWriter:
                 self.lost.set()
                 future.set_exception(error)
             except Exception as error:
-                if not database_away(error):
+                if not (self._given_up or database_away(error)):
                     log.exception("a write to the job's row was refused")
                 future.set_exception(error)
 
@@ -68,6 +69,8 @@ class RowWriter:
         while True:
             if self.lost.is_set():
                 raise LeaseLostError("the lease was lost before this write")
+            if self._given_up:
+                raise UnavailableError("the database is away and the worker waits no longer")
             try:
                 with self._sessions.begin() as session:
                     return write(session)
@@ -79,4 +82,5 @@ class RowWriter:
                 wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
                 tries += 1
                 if self._abandoned.wait(wait):
+                    self._given_up = True  # the others would each wait for the same silence
                     raise

@@ -71,5 +71,12 @@ class StopLadder:
             return Action.TERMINATE
         return None
 
+    @property
+    def next_at(self) -> float | None:
+        """When `step` has something to do next; None: when another wish is heard."""
+        if not self._asked:
+            return 0.0
+        return min((at for at in (self._terminate_at, self._kill_at) if at is not None), default=None)
+
     def _sooner(self, deadline: float) -> float:
         return deadline if self._kill_at is None else min(self._kill_at, deadline)

@@ -28,17 +28,21 @@ from services.worker.child_process import ChildProcess, trainer_command
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.conclusion import conclude
-from services.worker.exit_status import Ending, KillReason, classify, oom_kill_count
+from services.worker.exit_status import Ending, KillReason, classify
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.log_capture import LogCapture
+from services.worker.oom_kills import oom_kill_count
 from services.worker.progress_watch import ProgressWatch
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder
+from services.worker.wakeup import Wakeup
 
 log = get_logger(__name__)
 
-TICK_SECONDS = 0.1
-"""Longest wait for a word of the child before leases, wishes and deadlines are looked at."""
+TICK_SECONDS = 1.0
+"""Longest wait for anything to happen. What is known beforehand has its own time, the rest wakes the loop."""
+SHORTEST_TICK_SECONDS = 0.05
+"""Between two looks at a child whose deadline is over and that has not gone yet."""
 EXIT_SECONDS = 5.0
 """From the end of the channel to SIGKILL of a child that stays."""
 TEARDOWN_SECONDS = 15.0
@@ -62,7 +66,10 @@ class Supervisor:
         self._job, self._settings, self._drain = job, settings, drain
         self._store = ArtifactStore(settings.experiments_dir)
         self._writer = RowWriter(sessions)
-        self._keeper = LeaseKeeper(sessions, job.id, job.attempt, settings, claimed_at=job.claimed_at)
+        self._wakeup = Wakeup()
+        self._keeper = LeaseKeeper(
+            sessions, job.id, job.attempt, settings, claimed_at=job.claimed_at, changed=self._wakeup.set
+        )
         now = time.monotonic()
         watch = ProgressWatch(now, floor_seconds=settings.no_progress_seconds, phase_seconds=settings.phase_seconds)
         self._reports = ChildReports(job, self._writer, feed, self._store, watch, now)
@@ -89,6 +96,10 @@ class Supervisor:
     def wish_pushed(self) -> None:
         """Somebody changed desired_state: look at once. From any thread."""
         self._keeper.wake()
+
+    def drain_begun(self) -> None:
+        """`drain` was set: look at once. From any thread."""
+        self._wakeup.set()
 
     def describe(self) -> dict[str, str]:
         """The attempt for a heartbeat. From any thread."""
@@ -122,6 +133,7 @@ class Supervisor:
         finally:
             self._keeper.stop()
             self._writer.close(abandon=abandon)
+            self._wakeup.close()
 
     def _run(self) -> Ending | None:
         if self._drain.is_set():
@@ -178,13 +190,14 @@ class Supervisor:
     def _watch_child(self, child: ChildProcess) -> None:
         """Until the child's end of the channel is closed."""
         while True:
+            message = None
             try:
-                message = child.receive(TICK_SECONDS)
+                message = child.receive(self._patience(time.monotonic()), self._wakeup)
             except EOFError:
                 return
             except ProtocolError as error:
                 log.error("the child does not keep to the protocol", error=str(error))
-                continue
+            self._wakeup.clear()
             now = time.monotonic()
             if message is not None:
                 self._reports.hear(message, now)
@@ -194,6 +207,15 @@ class Supervisor:
             self._mind_wishes(child, now)
             if self._reports.watch.overdue(now):
                 self._kill(child, KillReason.NO_PROGRESS)
+
+    def _patience(self, now: float) -> float:
+        """Seconds until something is due even if nobody says a word."""
+        due = [TICK_SECONDS, self._reports.watch.overdue_at - now]
+        if self._ladder.next_at is not None:
+            due.append(self._ladder.next_at - now)
+        if not self._suspended:
+            due.append(self._keeper.renewed_at + self._settings.trainer_pause_seconds - lease_clock())
+        return max(SHORTEST_TICK_SECONDS, min(due))
 
     def _mind_lease(self, child: ChildProcess, now: float) -> None:
         renewed_at = self._keeper.renewed_at

@@ -52,7 +52,7 @@ class Worker:
         self._sessions = session_factory(self._engine)
         redis_url = settings.redis_url.get_secret_value()
         self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
-        self._running: dict[str, Supervisor] = {}
+        self._running: dict[tuple[str, int], Supervisor] = {}
         self._lock = threading.Lock()
         self._leaving = threading.Event()
         self._wishes = WishListener(redis_url, self._wish_pushed)
@@ -74,13 +74,13 @@ class Worker:
             job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._leaving
         )
         with self._lock:
-            self._running[job.id] = supervisor
+            self._running[job.id, job.attempt] = supervisor
         self._heartbeat.beat()
         try:
             status = supervisor.supervise()
         finally:
             with self._lock:
-                del self._running[job.id]
+                del self._running[job.id, job.attempt]
             self._heartbeat.beat()
         text = f"{job.id} attempt {job.attempt}: {'lease lost' if status is None else status.value}"
         log.info("attempt ended", job_id=job.id, attempt=job.attempt, status=None if status is None else status.value)
@@ -109,6 +109,10 @@ class Worker:
     def drain(self) -> None:
         """Claim nothing more; running jobs write a checkpoint and go back to the queue. Returns at once."""
         self._leaving.set()
+        with self._lock:
+            running = list(self._running.values())
+        for supervisor in running:
+            supervisor.drain_begun()
 
     def close(self) -> None:
         """Free connections and threads; call it when nothing runs."""
@@ -120,8 +124,8 @@ class Worker:
 
     def _wish_pushed(self, job_id: str) -> None:
         with self._lock:
-            supervisor = self._running.get(job_id)
-        if supervisor is not None:
+            concerned = [supervisor for (running, _), supervisor in self._running.items() if running == job_id]
+        for supervisor in concerned:
             supervisor.wish_pushed()
 
     def _trainers(self) -> list[int]:

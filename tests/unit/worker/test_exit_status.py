@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
 
 from common.jobs.child_protocol import Failed, Finished
 from common.jobs.retry import INFRASTRUCTURE, USER, Fault
-from services.worker.exit_status import Ending, KillReason, classify, oom_kill_count
+from services.worker.exit_status import Ending, KillReason, classify
 
 
 def ending(
@@ -73,10 +72,3 @@ def test_what_the_supervisor_killed_is_nobody_s_fault_but_for_a_standstill() -> 
     for reason in (KillReason.STOP_GRACE, KillReason.DRAIN, KillReason.LEASE_LOST):
         assert ending(-9, killed=reason, oom_kills=1) == Ending(killed=reason)
     assert ending(-9, killed=KillReason.NO_PROGRESS).fault is Fault.NO_PROGRESS
-
-
-def test_the_kernel_s_counter_is_read_and_may_be_missing(tmp_path: Path) -> None:
-    file = tmp_path / "vmstat"
-    assert oom_kill_count(file) == 0
-    file.write_text("pgfault 12\noom_kill 7\n")
-    assert oom_kill_count(file) == 7

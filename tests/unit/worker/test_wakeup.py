@@ -1,0 +1,47 @@
+"""A wait for a descriptor ends when another thread says so."""
+
+from __future__ import annotations
+
+import select
+import threading
+
+from services.worker.wakeup import Wakeup
+
+
+def is_set(wakeup: Wakeup) -> bool:
+    return bool(select.select([wakeup.fileno()], [], [], 0)[0])
+
+
+def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
+    wakeup = Wakeup()
+    assert not is_set(wakeup)
+    for _ in range(100_000):  # more than a pipe holds
+        wakeup.set()
+    assert is_set(wakeup)
+    wakeup.clear()
+    assert not is_set(wakeup)
+    wakeup.set()
+    assert is_set(wakeup)
+    wakeup.close()
+
+
+def test_it_ends_a_wait_of_another_thread() -> None:
+    wakeup = Wakeup()
+    woken = threading.Event()
+
+    def wait() -> None:
+        select.select([wakeup.fileno()], [], [])
+        woken.set()
+
+    threading.Thread(target=wait).start()
+    wakeup.set()
+    assert woken.wait(20)
+    wakeup.close()
+
+
+def test_after_close_it_touches_no_descriptor() -> None:
+    wakeup = Wakeup()
+    wakeup.close()
+    wakeup.set()
+    wakeup.clear()
+    wakeup.close()
