@@ -1,0 +1,104 @@
+"""Servers of a test's own, for faults that kill them; and the api as a process of the fleet.
+
+A module that kills a server overrides `redis_url` or `database_url` with one of these. Leaves out: cutting single
+connections (`tests.faults.proxy`).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from services.local.servers import PostgresServer, ValkeyServer
+from tests.faults.fault_fleet import FaultFleet
+
+TOKEN = "fault-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@contextmanager
+def valkey_of_its_own(folder: Path) -> Iterator[ValkeyServer]:
+    """An append-only Valkey to be killed."""
+    server = ValkeyServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+@contextmanager
+def postgres_of_its_own(folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL to be killed. What it has written survives without fsync: the machine stays up."""
+    server = PostgresServer(folder, settings={"fsync": "off"})
+    server.start()
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
+def kill_9(server: ValkeyServer | PostgresServer) -> None:
+    """SIGKILL to the main process and its children, the worst that can happen to a server."""
+    assert server.pid is not None
+    main = psutil.Process(server.pid)
+    family = [*main.children(recursive=True), main]
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    deadline = time.monotonic() + 20
+    while server.pid is not None:
+        assert time.monotonic() < deadline, "it did not die"
+        time.sleep(0.02)
+
+
+@contextmanager
+def running_api(fleet: FaultFleet, **environment: str) -> Iterator[httpx.Client]:
+    """The api of the fleet, ready; a client with the administrator's token."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    fleet.start(
+        "api",
+        "services.api",
+        TIDAL_HOST="127.0.0.1",
+        TIDAL_PORT=str(port),
+        TIDAL_AUTH_TOKEN=TOKEN,
+        **environment,
+    )
+
+    def ready() -> bool:
+        try:
+            return client.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=BEARER, timeout=30) as client:
+        fleet.wait_for(ready, "the api")
+        yield client
+
+
+def submit_over_http(fleet: FaultFleet, client: httpx.Client, **body: Any) -> str:
+    """A job, accepted with 201."""
+    reply = client.post("/api/jobs", json={"type": "lm-training", **body})
+    assert reply.status_code == 201, reply.text
+    job_id = str(reply.json()["id"])
+    fleet.submitted.append(job_id)
+    return job_id
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """One figure of the api's `/metrics`."""
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(f"no metric {name}")

@@ -1,0 +1,55 @@
+"""Fault 9: a worker cut off from PostgreSQL for half a lease; nothing restarts, nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.proxy import TcpProxy
+from tests.faults.timers import Timers
+
+
+@pytest.fixture
+def timers(timers: Timers) -> Timers:
+    """Half a lease and a renewal pass without contact; what is left has to suffice on a busy machine."""
+    return replace(
+        timers,
+        lease_seconds=max(6.0, timers.lease_seconds),
+        trainer_pause_seconds=max(4.0, timers.trainer_pause_seconds),
+    )
+
+
+@pytest.mark.parametrize("how", ["reset", "silent"])
+def test_fault_09_a_worker_cut_off_from_the_database_for_half_a_lease_goes_on(
+    fleet: FaultFleet, rng: random.Random, how: str
+) -> None:
+    timers = fleet.timers
+    away = timers.lease_seconds / 2
+    steps = int(1.5 * timers.lease_seconds / 0.05)
+    job_id = fleet.submit(plan={"steps": steps, "step_seconds": 0.05, "every": 5})
+    with TcpProxy.of_url(fleet.settings.database_url.get_secret_value()) as proxy:
+        fleet.worker(TIDAL_DATABASE_URL=proxy.url)
+        fleet.wait_steps(job_id, 3, seconds=timers.patience)
+        time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))  # where in a renewal the cut falls is the experiment
+        before = len(fleet.steps(job_id))
+        if how == "reset":
+            proxy.cut()
+        else:
+            proxy.silence()
+        time.sleep(away)
+        during = len(fleet.steps(job_id))
+        proxy.heal()
+        fleet.wait_status(job_id, "completed", seconds=timers.patience + steps * 0.05)
+        assert during > before, "the trainer stood still"
+        assert not {"stale", "restarted", "healed"} & set(fleet.event_names(job_id))
+        assert fleet.event_names(job_id).count("claimed") == 1
+        assert [step.step for step in fleet.steps(job_id)] == list(range(1, steps + 1))
+        saved = [event.details["step"] for event in fleet.events(job_id) if event.event == "checkpoint"]
+        assert saved == list(range(5, steps + 1, 5)), "a checkpoint of the time of the cut was not registered"
+        # The worker leaves while its way to the database still exists.
+        fleet.processes["worker"].terminate()
+        fleet.processes["worker"].wait(20)

@@ -1,0 +1,125 @@
+"""Faults 12, 13, 14: Redis closes every connection twenty times; dies seven times; is away for five minutes.
+
+Redis carries doorbells and displays, nothing more: whatever happens to it, a job runs once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from services.local.servers import ValkeyServer
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.own_servers import kill_9, running_api, submit_over_http, valkey_of_its_own
+from tests.faults.timers import STARTUP_SECONDS
+
+RECONNECT_SECONDS = 30.0
+"""The longest pause between two tries of a Celery worker to reach Redis."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A Valkey of the test's own, with its append-only file."""
+    with valkey_of_its_own(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(server: ValkeyServer) -> str:
+    """Everything of these tests uses it."""
+    return server.url
+
+
+def assert_ran_once(fleet: FaultFleet, job_id: str, steps: int) -> None:
+    """One claim, every step once, completed, and nobody thought otherwise meanwhile."""
+    assert fleet.job(job_id).status == "completed"
+    assert fleet.event_names(job_id).count("claimed") == 1
+    assert "stale" not in fleet.statuses(job_id)
+    assert [step.step for step in fleet.steps(job_id)] == list(range(1, steps + 1))
+
+
+def patience(fleet: FaultFleet) -> float:
+    """For what needs a doorbell: the worker reaches Redis again, the sweep rings again, the worker claims."""
+    timers = fleet.timers
+    return timers.patience + RECONNECT_SECONDS + 2 * timers.outbox_seconds
+
+
+def test_fault_12_all_connections_to_redis_closed_twenty_times_and_the_jobs_run_once(
+    fleet: FaultFleet, redis_url: str, rng: random.Random
+) -> None:
+    fleet.worker(plan={"steps": 60, "step_seconds": 0.05})
+    long = fleet.submit()
+    fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
+    short = []
+    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+        for number in range(20):
+            if number % 5 == 0:
+                short.append(fleet.submit(plan={"steps": 5}))
+            for kind in ("normal", "pubsub"):
+                client.client_kill_filter(_type=kind, skipme=True)
+            time.sleep(rng.uniform(0.02, 0.4))  # the moments of the kills are the experiment
+    for job_id in (long, *short):
+        fleet.wait_status(job_id, "completed", seconds=patience(fleet))
+    assert_ran_once(fleet, long, 60)
+    for job_id in short:
+        assert_ran_once(fleet, job_id, 5)
+
+
+def test_fault_13_redis_killed_seven_times_and_every_job_runs_once(
+    fleet: FaultFleet, server: ValkeyServer, rng: random.Random
+) -> None:
+    fleet.worker(plan={"steps": 5})
+    jobs = []
+    for _ in range(7):
+        before = rng.random() < 0.5
+        if before:
+            jobs.append(fleet.submit())
+        time.sleep(rng.uniform(0.0, 0.5))  # the moments of the kills are the experiment
+        kill_9(server)
+        if not before:
+            jobs.append(fleet.submit())
+        time.sleep(rng.uniform(0.0, 0.3))
+        server.start()
+    for job_id in jobs:
+        fleet.wait_status(job_id, "completed", seconds=patience(fleet))
+    for job_id in jobs:
+        assert_ran_once(fleet, job_id, 5)
+
+
+def test_fault_14_redis_away_for_leases_and_no_job_notices_and_submissions_are_taken(
+    fleet: FaultFleet, server: ValkeyServer, rng: random.Random
+) -> None:
+    with running_api(fleet) as client:
+        lose_redis_for_long(fleet, client, server, rng)
+
+
+def lose_redis_for_long(fleet: FaultFleet, client: httpx.Client, server: ValkeyServer, rng: random.Random) -> None:
+    away = 3 * fleet.timers.lease_seconds if fleet.timers.scale < 1 else 300.0
+    fleet.worker(plan={"steps": 5})
+    steps = int((away + STARTUP_SECONDS) / 0.1)
+    long = fleet.submit(plan={"steps": steps, "step_seconds": 0.1, "every": 20})
+    fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
+    kill_9(server)
+    began, before = time.monotonic(), len(fleet.steps(long))
+    waiting = []
+    while time.monotonic() - began < away:
+        if len(waiting) < 4:
+            waiting.append(submit_over_http(fleet, client))
+        time.sleep(rng.uniform(0.1, 0.3) * away / 3)
+        assert fleet.job(long).status == "running"
+    executed = len(fleet.steps(long))
+    assert client.get("/readyz").status_code == 503
+    assert client.get(f"/api/jobs/{long}").json()["status"] == "running"
+    server.start()
+    for job_id in (long, *waiting):
+        fleet.wait_status(job_id, "completed", seconds=patience(fleet) + steps * 0.1)
+    assert executed > before + 5, "the job stood still while Redis was away"
+    assert_ran_once(fleet, long, steps)
+    for job_id in waiting:
+        assert_ran_once(fleet, job_id, 5)

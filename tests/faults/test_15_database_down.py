@@ -1,0 +1,61 @@
+"""Fault 15: PostgreSQL dies and stays away for two leases; nothing is judged too early, every job runs once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.db import upgrade
+from services.local.servers import PostgresServer
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.own_servers import kill_9, postgres_of_its_own
+from tests.faults.timers import Timers
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, migrated."""
+    with postgres_of_its_own(tmp_path / "postgres") as server:
+        upgrade(server.url)
+        yield server
+
+
+@pytest.fixture
+def database_url(server: PostgresServer) -> str:
+    """Everything of this test uses it."""
+    return server.url
+
+
+@pytest.fixture
+def timers(timers: Timers) -> Timers:
+    """Owners try again once a second; contact has to last much longer, as in production, for them to come first."""
+    return replace(timers, reaper_contact_seconds=max(5.0, timers.reaper_contact_seconds))
+
+
+def test_fault_15_the_database_down_for_two_leases_and_every_job_runs_once(
+    fleet: FaultFleet, server: PostgresServer, rng: random.Random
+) -> None:
+    timers = fleet.timers
+    steps = int(2 * timers.lease_seconds / 0.05)
+    running = fleet.submit(plan={"steps": steps, "step_seconds": 0.05})
+    waiting = fleet.submit(plan={"steps": 3})
+    fleet.worker()
+    fleet.wait_steps(running, 3, seconds=timers.patience)
+    time.sleep(rng.uniform(0.0, timers.lease_renew_seconds))  # where in a renewal the death falls is the experiment
+    experiment = fleet.experiment(running)
+    kill_9(server)
+    time.sleep(2 * timers.lease_seconds)
+    suspended = (experiment / "steps.jsonl").read_text().count("\n")
+    server.start()
+    fleet.wait_status(running, "completed", seconds=2 * timers.patience + steps * 0.05)
+    fleet.wait_status(waiting, "completed", seconds=timers.patience)
+    assert suspended < steps, "it trained on without a lease"
+    for job_id in (running, waiting):
+        assert fleet.event_names(job_id).count("claimed") == 1
+        assert not {"stale", "restarted"} & set(fleet.event_names(job_id)), "judged before its owner could answer"
+    assert [step.step for step in fleet.steps(running)] == list(range(1, steps + 1))

@@ -1,0 +1,195 @@
+"""Faults 28 and 29: streams dropped every 50 events; readers that are slow, half open, and still there at SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, cast
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from common.metrics.keys import experiment_stream
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.own_servers import metric, running_api
+from tests.faults.proxy import TcpProxy
+from tests.integration.api.conftest import Event, events_of
+
+EXIT_SECONDS = 25.0
+"""Promised: from SIGTERM to the end of the api."""
+MIB = 1024 * 1024
+CONNECTIONS = 500
+ROOM = 48 * MIB + CONNECTIONS * 128 * 1024
+"""Memory the api may gain. Of the stream it keeps 8 MiB as sent and reads pages of at most 500 entries; fragmentation
+may double both. A connection costs about 60 KiB of parser, tasks and buffers, plus one batch of 64 KiB."""
+
+
+@pytest.fixture
+def client(fleet: FaultFleet) -> Iterator[httpx.Client]:
+    """The api, a process."""
+    patience = max(3.0, 30.0 * fleet.timers.scale)
+    with running_api(fleet, TIDAL_STREAM_CLIENT_SECONDS=str(patience)) as client:
+        yield client
+
+
+def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> Iterator[Event]:
+    """Up to `count` events, then the connection is dropped; fewer when it breaks before."""
+    with events_of(client, path, cursor) as events:
+        for number, event in enumerate(events, start=1):
+            yield event
+            if number == count:
+                return
+
+
+def test_fault_28_a_stream_dropped_every_fifty_events_has_no_gap_and_no_duplicate(
+    fleet: FaultFleet, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
+) -> None:
+    job_id = fleet.submit(plan={"steps": 100, "step_seconds": 0.02})
+    key = experiment_stream(fleet.job(job_id).experiment_id)
+    path = f"/api/experiments/{fleet.job(job_id).experiment_id}/stream"
+    fleet.worker()  # a real job writes into the same stream
+    total = 2500
+
+    def write() -> None:
+        for number in range(total):
+            data = json.dumps({"n": number, "text": "x" * (number % 700)})
+            redis_client.xadd(key, {"event": "blob", "data": data})
+            if number % 100 == 0:
+                fleet.job(job_id)  # lets others at the machine
+
+    seen: list[str] = []
+    with TcpProxy.of_url(str(client.base_url)) as proxy, httpx.Client(base_url=proxy.url, timeout=30) as through:
+        [snapshot] = follow(through, path, None, 1)
+        assert snapshot.name == "snapshot" and snapshot.id is not None
+        cursor = snapshot.id
+        writer = threading.Thread(target=write)
+        writer.start()
+        while fleet.job(job_id).status != "completed" or writer.is_alive() or cursor != newest(redis_client, key):
+            breaks_at = rng.randrange(1, 51) if rng.random() < 0.3 else 51
+            try:
+                for number, event in enumerate(follow(through, path, cursor, 50), start=1):
+                    assert event.name not in ("reset", "snapshot"), event
+                    assert event.id is not None
+                    seen.append(event.id)
+                    cursor = event.id
+                    if cursor == newest(redis_client, key) and not writer.is_alive():
+                        break
+                    if number == breaks_at:
+                        proxy.cut()  # in the middle of whatever is on its way
+            except httpx.TransportError:
+                pass
+            finally:
+                proxy.heal()
+        writer.join()
+    after = redis_client.xrange(key, min=f"({snapshot.id}")
+    assert seen == [entry_id for entry_id, _ in cast("list[tuple[str, Any]]", after)]
+    assert len(seen) >= total
+    gone = seen[rng.randrange(len(seen) // 2)]
+    redis_client.xtrim(key, maxlen=len(seen) // 4, approximate=False)
+    told = list(follow(client, path, gone, 2))
+    assert [event.name for event in told] == ["reset", "snapshot"]
+    last = redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": total})})
+    [next_event] = follow(client, path, told[1].id, 1)
+    assert next_event.id == last
+
+
+def newest(client: redis.Redis, key: str) -> str:
+    """The id of the newest entry."""
+    return str(cast("dict[str, Any]", client.xinfo_stream(key))["last-generated-id"])
+
+
+class Silent:
+    """Connections that send nothing, half a request, or a whole one, and then never read."""
+
+    def __init__(self, port: int, path: str, rng: random.Random) -> None:
+        self._address, self._path, self._rng = ("127.0.0.1", port), path, rng
+        self.sockets: list[socket.socket] = []
+
+    def open(self, count: int) -> None:
+        request = f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        whole = [number % 3 for number in range(count)]
+        self._rng.shuffle(whole)
+        for kind in whole:
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(self._address)
+            connection.sendall([b"", request[: self._rng.randrange(1, len(request) - 4)], request][kind])
+            self.sockets.append(connection)
+
+    def close(self) -> None:
+        for connection in self.sockets:
+            connection.close()
+
+
+def read_slowly(port: int, path: str, bytes_per_second: int, stop: threading.Event) -> None:
+    """One stream client at this pace."""
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        while not stop.wait(0.25):
+            try:
+                if not slow.recv(bytes_per_second // 4):
+                    return
+            except OSError:
+                return
+
+
+def test_fault_29_slow_and_half_open_clients_cost_little_memory_and_do_not_delay_the_exit(
+    fleet: FaultFleet, client: httpx.Client, redis_client: redis.Redis, rng: random.Random
+) -> None:
+    job_id = fleet.submit()
+    key = experiment_stream(fleet.job(job_id).experiment_id)
+    path = f"/api/experiments/{fleet.job(job_id).experiment_id}/stream"
+    api = psutil.Process(fleet.processes["api"].pid)
+    total, blob = 3000, "x" * 5000
+
+    def write(first: int, last: int) -> None:
+        for number in range(first, last):
+            redis_client.xadd(key, {"event": "blob", "data": json.dumps({"n": number, "text": blob})})
+
+    write(0, total // 2)  # 7.5 MB to replay
+    numbers = [event.data["n"] for event in follow(client, f"{path}?since=0", None, total // 2) if event.name == "blob"]
+    assert numbers[0] == 0
+    before = highest = api.memory_info().rss
+    port = int(client.base_url.port or 0)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        silent = Silent(port, f"{path}?since=0", rng)
+        stack.callback(silent.close)
+        slow = threading.Thread(target=read_slowly, args=(port, f"{path}?since=0", 1000, stop))
+        slow.start()
+        stack.callback(stop.set)
+        silent.open(CONNECTIONS)
+        writer = threading.Thread(target=write, args=(total // 2, total))
+        writer.start()
+        prompt: list[int] = []
+        for event in follow(client, f"{path}?since=0", None, 2 * total):
+            if event.name == "blob":
+                prompt.append(event.data["n"])
+                if len(prompt) % 50 == 0:
+                    highest = max(highest, api.memory_info().rss)
+                if prompt[-1] == total - 1:
+                    break
+        writer.join()
+        assert prompt == list(range(total)), "a slow client cost a prompt one its events"
+        fleet.wait_for(lambda: metric(client, "tidal_sse_clients") == 0, "slow clients dropped", fleet.timers.patience)
+        silent.open(60)  # some are there when the end comes
+        time.sleep(rng.uniform(0.0, 1.0))
+        highest = max(highest, api.memory_info().rss)
+        asked_at = time.monotonic()
+        fleet.processes["api"].terminate()
+        status = fleet.processes["api"].wait(4 * EXIT_SECONDS)
+        took = time.monotonic() - asked_at
+    slow.join()
+    fleet.cancel(job_id)
+    assert status == 0
+    assert took < 2 * EXIT_SECONDS
+    assert highest - before < ROOM, f"{before / MIB:.0f} MiB before, {highest / MIB:.0f} MiB at the highest"
