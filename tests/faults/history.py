@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -118,6 +119,9 @@ def read_history(
             text("SELECT experiment_id, attempt, sha256 FROM checkpoints WHERE name = 'model.pth'")
         ).all()
     experiments = {row[0]: experiments_dir / str(row[5]) for row in rows}
+    updates: dict[str, list[str]] = defaultdict(list)
+    for job, status in told:
+        updates[job].append(status)
     registered = {experiments_dir / str(name): (int(attempt), sha256) for name, attempt, sha256 in models}
     return History(
         jobs=tuple(JobRow(row[0], row[1], row[2], int(row[3]), bool(row[4])) for row in rows),
@@ -132,7 +136,7 @@ def read_history(
             for job, folder in experiments.items()
         },
         finals={job: final for job, folder in experiments.items() if (final := _final(folder, registered))},
-        told={job: tuple(status for told_job, status in told if told_job == job) for job in experiments},
+        told={job: tuple(updates[job]) for job in experiments},
         accepted=tuple(accepted),
         limits=dict(limits or {}),
     )

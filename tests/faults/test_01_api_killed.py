@@ -1,0 +1,84 @@
+"""Faults 1 and 2: the api is killed between commit and publish, and before its commit while the client repeats."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import uuid
+
+import httpx
+from sqlalchemy import func, select
+
+from common.db import Job
+from services.local.servers import free_port
+from tests.faults.fault_fleet import FaultFleet
+
+TOKEN = "token-of-this-test"
+BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}}
+
+
+class Api:
+    """The api process of a test on a port of its own, whichever of its lives this is."""
+
+    def __init__(self, fleet: FaultFleet) -> None:
+        self.fleet, self.port = fleet, free_port()
+
+    def start(self, dies_at: str | None = None) -> None:
+        environment = {"TIDAL_HOST": "127.0.0.1", "TIDAL_PORT": str(self.port), "TIDAL_AUTH_TOKEN": TOKEN}
+        if dies_at is None:
+            self.fleet.start("api", "services.api", **environment)
+        else:
+            self.fleet.start("api", "tests.faults.dying", DIES_AT=dies_at, **environment)
+        self.fleet.wait_for(self.ready, "the api to be ready", 60)
+
+    def ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+        return False
+
+    def submit(self, key: str | None = None) -> httpx.Response | None:
+        """The answer, None when the api died instead."""
+        headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Idempotency-Key": key} if key else {})
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.post(f"http://127.0.0.1:{self.port}/api/jobs", json=BODY, headers=headers, timeout=60)
+        return None
+
+    def died(self) -> bool:
+        return self.fleet.processes["api"].wait(20) == -signal.SIGKILL
+
+
+def jobs_of(fleet: FaultFleet) -> int:
+    with fleet.sessions() as session:
+        return session.scalar(select(func.count()).select_from(Job)) or 0
+
+
+def test_fault_01_a_job_committed_by_an_api_that_told_nobody_is_run(fleet: FaultFleet) -> None:
+    fleet.processes["health"].terminate()
+    fleet.processes["health"].wait(20)
+    fleet.worker()
+    api = Api(fleet)
+    api.start("before_publish")
+    assert api.submit() is None and api.died()
+    with fleet.sessions() as session:
+        job_id = session.scalars(select(Job.id)).one()
+    assert fleet.statuses(job_id) == ["pending"]
+    fleet.start("health", "services.health")
+    fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
+    assert fleet.job(job_id).attempt == 1
+
+
+def test_fault_02_a_request_repeated_after_the_api_died_is_one_job(fleet: FaultFleet, rng: random.Random) -> None:
+    fleet.worker()
+    api, key = Api(fleet), str(uuid.UUID(int=rng.getrandbits(128)))
+    deaths = ["before_commit", *rng.choices(["before_commit", "before_publish"], k=1)]
+    for dies_at in deaths:
+        api.start(dies_at)
+        assert api.submit(key) is None and api.died()
+        assert jobs_of(fleet) == (dies_at == "before_publish")
+    api.start()
+    replies = [api.submit(key) for _ in range(3)]
+    ids = {reply.json()["id"] for reply in replies if reply is not None and reply.status_code == 201}
+    assert len(ids) == 1 and None not in replies
+    assert jobs_of(fleet) == 1
+    fleet.wait_status(ids.pop(), "completed", seconds=fleet.timers.patience)

@@ -1,0 +1,42 @@
+"""Fault 17: of two reapers one is killed in the middle of its work; the other does it, once."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import redis
+
+from common.jobs.publisher import HEARTBEAT_KEY
+from tests.faults.fault_fleet import FaultFleet
+from tests.integration.worker.fleet import LONG
+
+
+@pytest.mark.core_fault
+def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
+    fleet: FaultFleet, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    mark = tmp_path / "judged"
+    other = fleet.processes["health"]
+    job_id = fleet.submit()
+    fleet.worker("first", plan=LONG)
+    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
+    fleet.worker("second", plan=LONG)
+    fleet.start("health-2", "tests.faults.dying", DIES_AT="in_reap", DIES_MARK=str(mark))
+    mine = str(fleet.processes["health-2"].pid)
+    fleet.wait_for(lambda: redis_client.hget(HEARTBEAT_KEY, "pid") == mine, "the second reaper", 60)
+    other.send_signal(signal.SIGSTOP)  # so that the one to be killed comes first
+    fleet.kill("first")
+    fleet.wait_for(mark.exists, "a judgement", fleet.timers.patience, job_id)
+    other.send_signal(signal.SIGCONT)
+    redis_client.delete(HEARTBEAT_KEY)
+    fleet.wait_for(lambda: bool(redis_client.exists(HEARTBEAT_KEY)), "a sweep of the other one", 30)
+    assert "stale" not in fleet.statuses(job_id), "two reapers judged at once"
+    fleet.kill("health-2")
+    fleet.wait_steps(job_id, 1, attempt=2, seconds=fleet.timers.patience)
+    names = fleet.event_names(job_id)
+    assert (names.count("stale"), names.count("restarted"), names.count("claimed")) == (1, 1, 2)
+    assert fleet.job(job_id).infra_restarts <= 1
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled", seconds=fleet.timers.patience)

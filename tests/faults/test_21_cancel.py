@@ -1,0 +1,130 @@
+"""Fault 21: cancel at random moments: 1,000 against the transition code with real owners, 50 against real processes.
+
+The judgement is independent of the code: a cancel that was accepted ends in `cancelled`, one that was refused came
+after the end.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConflictError, LeaseLostError
+from common.jobs.lease import renew
+from common.jobs.queue import complete, register_checkpoint, stopped, transition
+from common.jobs.signals import cancel
+from common.jobs.status import DesiredState, JobStatus
+from tests.faults.checker import check
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.history import read_history
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+CANCELS = 1000
+OWNERS = 4
+REAL_CANCELS = 50
+TERMINAL = {"completed", "cancelled", "failed"}
+
+
+def live(desk: Desk, job_id: str, attempt: int) -> None:
+    """An owner as the supervisor is one: moves on, looks at the wish, ends as it says."""
+    for number, status in enumerate((S.STARTING, S.RUNNING, S.COMPLETING)):
+        desk.do(transition, job_id, attempt, status)
+        if status is S.RUNNING:
+            desk.do(register_checkpoint, job_id, attempt, name=f"step-{number}", step=number, sha256="00")
+        if desk.do(renew, job_id, attempt, desk.settings).desired_state is DesiredState.STOP:
+            desk.do(transition, job_id, attempt, S.STOPPING)
+            desk.do(stopped, job_id, attempt)
+            return
+    desk.do(complete, job_id, attempt)
+
+
+def own_until(desk: Desk, name: str, over: threading.Event) -> None:
+    """Claim and live until nothing is left and nothing will come."""
+    while True:
+        last = over.is_set()
+        job = desk.claim(name)
+        if job is not None:
+            live(desk, job.id, job.attempt)
+        elif last:
+            return
+
+
+@pytest.mark.timeout(600)
+def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_honest_end(
+    desk: Desk, rng: random.Random, tmp_path: Path
+) -> None:
+    desk = Desk(desk.sessions, desk.settings.model_copy(update={"lm_training_concurrency": OWNERS}))
+    accepted: set[str] = set()
+    refused: set[str] = set()
+
+    def submit_and_cancel(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(CANCELS // 2):
+            job_id = desk.submit()
+            time.sleep(draw.uniform(0.0, 0.06))  # the moment of the cancel is the experiment
+            try:
+                desk.do(cancel, job_id)
+                accepted.add(job_id)
+            except ConflictError:
+                refused.add(job_id)
+
+    over = threading.Event()
+    with ThreadPoolExecutor(OWNERS + 2) as pool:
+        owners = [pool.submit(own_until, desk, f"owner-{number}", over) for number in range(OWNERS)]
+        users = [pool.submit(submit_and_cancel, rng.getrandbits(32)) for _ in range(2)]
+        for user in users:
+            user.result()
+        over.set()
+        for owner in owners:
+            owner.result()
+    history = read_history(desk.sessions, tmp_path, accepted=accepted | refused, limits={"lm-training": OWNERS})
+    assert check(history) == []
+    assert {job.id for job in history.jobs if job.status == "cancelled"} == accepted
+    assert {job.id for job in history.jobs if job.status == "completed"} == refused
+    assert len(accepted) + len(refused) == CANCELS
+    before = {event.source for event in history.events if event.target in ("cancelled", "stopping")}
+    assert {"pending", "running"} <= before, f"the moments were not spread: {before}"
+
+
+@pytest.mark.timeout(600)
+def test_fault_21_fifty_cancels_of_real_processes_each_have_one_honest_end(
+    fleet: FaultFleet, rng: random.Random
+) -> None:
+    fleet.concurrency(2)
+    for name in ("first", "second"):
+        fleet.worker(name)
+    due: list[tuple[float, str]] = []
+    accepted: set[str] = set()
+    submitted = 0
+    while submitted < REAL_CANCELS or due:
+        if submitted < REAL_CANCELS and len(due) < 4:
+            plan = {"steps": rng.randint(5, 60), "completing_seconds": rng.choice([0.0, 0.3])}
+            heapq.heappush(due, (time.monotonic() + rng.uniform(0.0, 4.0), fleet.submit(plan)))
+            submitted += 1
+            continue
+        at, job_id = heapq.heappop(due)
+        time.sleep(max(0.0, at - time.monotonic()))
+        try:
+            fleet.cancel(job_id)
+            accepted.add(job_id)
+        except ConflictError:
+            assert fleet.job(job_id).status in TERMINAL
+    fleet.wait_all_terminal(fleet.timers.patience)
+    cancelled = {job_id for job_id in fleet.submitted if fleet.job(job_id).status == "cancelled"}
+    assert cancelled == accepted
+
+
+def test_fault_21_an_owner_that_was_cancelled_and_lost_its_lease_writes_no_more(desk: Desk) -> None:
+    job_id = desk.bring(S.RUNNING)
+    desk.do(cancel, job_id)
+    desk.do(transition, job_id, 1, S.STOPPING)
+    desk.do(stopped, job_id, 1)
+    with pytest.raises(LeaseLostError):
+        desk.do(complete, job_id, 1)
