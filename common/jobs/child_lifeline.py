@@ -26,9 +26,10 @@ class Lifeline:
     A supervisor that stands still (SIGSTOP, swapped out) sends nothing, so silence alone suspends the child.
     """
 
-    def __init__(self, pause_after_seconds: float) -> None:
+    def __init__(self, pause_after_seconds: float, renewed_at: float | None = None) -> None:
+        """`renewed_at`: as in `start`; a child that was slow to begin must not count from its own beginning."""
         self._pause_after = pause_after_seconds
-        self._renewed_at = lease_clock()
+        self._renewed_at = lease_clock() if renewed_at is None else renewed_at
         self._held = False
         self._changed = threading.Condition()
 

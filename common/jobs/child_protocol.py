@@ -58,7 +58,9 @@ class Start(_Message):
     redis_url: str | None = None
     stream_max_length: int = 20_000
     pause_after_seconds: float = 40.0
-    """The child stands still when its newest `ping` is older than this."""
+    """The child stands still when the newest renewal it knows of is older than this."""
+    renewed_at: float | None = None
+    """`lease_clock()` of the newest renewal before this message; None: the child counts from its own start."""
 
 
 class Stop(_Message):

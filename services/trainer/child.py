@@ -59,7 +59,7 @@ def _execute(channel: Channel, start: Start) -> int:
         job.attempt,
         stream_max_length=start.stream_max_length,
     )
-    hooks = SupervisedHooks(channel, writer, Lifeline(start.pause_after_seconds), attempt=job.attempt)
+    hooks = SupervisedHooks(channel, writer, Lifeline(start.pause_after_seconds, start.renewed_at), attempt=job.attempt)
     listener = threading.Thread(target=_listen, args=(channel, hooks), name="supervisor", daemon=True)
     listener.start()
     signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))

@@ -185,6 +185,7 @@ class Supervisor:
             redis_url=settings.redis_url.get_secret_value(),
             stream_max_length=settings.stream_max_length,
             pause_after_seconds=settings.trainer_pause_seconds,
+            renewed_at=self._keeper.renewed_at,
         )
 
     def _watch_child(self, child: ChildProcess) -> None:

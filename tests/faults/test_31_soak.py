@@ -18,7 +18,9 @@ from tests.faults.history import read_history
 from tests.faults.soak import Plan, soak
 from tests.faults.timers import SHORT
 from tests.integration.jobs.desk import Desk
-from tests.integration.jobs.test_random_histories import LIMIT, Histories
+from tests.integration.jobs.test_random_histories import Histories
+
+LIMIT = 2
 
 
 def print_line(line: str) -> None:
@@ -47,11 +49,12 @@ def test_fault_31_random_histories_of_the_transition_code_are_lawful(seed: int, 
             history = read_history(self.desk.sessions, tmp_path, limits={"lm-training": LIMIT, "evaluation": LIMIT})
             assert check(history) == []
 
+    Judged.limit, Judged.most = LIMIT, {}
     Judged.desk = Desk(desk.sessions, desk.settings.model_copy(update=limits))
     run_state_machine_as_test(
         hypothesis.seed(seed)(Judged),
         settings=hypothesis.settings(
-            max_examples=25,
+            max_examples=12,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -6,11 +6,12 @@ that only a trainer continued from the right checkpoint gets right. Points go th
 final `model.pth` says which attempt wrote it.
 
 TIDAL_FAKE_TRAINER (JSON), and for one job `plan.json` in its experiment's folder, choose what it does:
-`prepare_seconds` (before the first step of a job without checkpoint), `steps`, `step_seconds`, `every` (steps between
-checkpoints), `completing_seconds` (between the last step and the model), `helpers` (processes it starts), `ending` at
-step `at`: "exit:<status>", "signal:<number>", "fail:<kind>", "hang", "memory:<MiB>" (takes so much and leaves),
-"told:<file>" (counts an oom_kill there, then SIGKILL), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits
-the ending to the first attempts. Times come from clocks that a test which shifts the clock of a worker leaves alone.
+`begin_seconds` (before anything else, as imports take), `prepare_seconds` (before the first step of a job without
+checkpoint), `steps`, `step_seconds`, `every` (steps between checkpoints), `completing_seconds` (between the last step
+and the model), `helpers` (processes it starts), `ending` at step `at`: "exit:<status>", "signal:<number>",
+"fail:<kind>", "hang", "memory:<MiB>" (takes so much and leaves), "told:<file>" (counts an oom_kill there, then
+SIGKILL), and `deaf` (ignores wishes and SIGTERM). `until_attempt` limits the ending to the first attempts. Times come
+from clocks that a test which shifts the clock of a worker leaves alone.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class FakeTrainer:
             self.job.attempt,
             stream_max_length=start.stream_max_length,
         )
-        self.lifeline = Lifeline(start.pause_after_seconds)
+        time.sleep(self.plan.get("begin_seconds", 0.0))
+        self.lifeline = Lifeline(start.pause_after_seconds, start.renewed_at)
         self.request: str | None = None
         threading.Thread(target=self.listen, daemon=True).start()
 

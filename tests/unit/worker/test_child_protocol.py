@@ -102,6 +102,11 @@ def test_an_old_ping_that_arrives_late_does_not_extend_the_right_to_run() -> Non
     assert Lifeline(pause_after_seconds=-1).suspended()
 
 
+def test_a_child_that_was_slow_to_begin_counts_from_the_last_renewal_not_from_its_beginning() -> None:
+    assert Lifeline(pause_after_seconds=5, renewed_at=lease_clock() - 6).suspended()
+    assert not Lifeline(pause_after_seconds=5, renewed_at=lease_clock() - 1).suspended()
+
+
 def test_a_process_whose_parent_is_already_another_one_leaves_at_once() -> None:
     code = "from common.jobs.child_lifeline import die_with_parent; die_with_parent(); print('alive')"
     for parent, expected in ((os.getpid(), b"alive\n"), (1, b"")):

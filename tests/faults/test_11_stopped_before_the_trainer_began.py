@@ -1,0 +1,28 @@
+"""Fault 11, the case a soak found: the supervisor stops while its trainer is still starting.
+
+The trainer then hears no ping at all, and must count from the renewal before its start, not from its own beginning.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import psutil
+
+from tests.faults.fault_fleet import FaultFleet
+from tests.integration.worker.fleet import LONG
+
+
+def test_fault_11_a_trainer_that_begins_under_a_stopped_supervisor_stands_still_in_time(fleet: FaultFleet) -> None:
+    late = 0.9 * fleet.timers.trainer_pause_seconds
+    job_id = fleet.submit()
+    fleet.worker("first", plan={**LONG, "begin_seconds": late})
+    fleet.wait_for(lambda: bool(fleet.trainers("first")), "the trainer", 60)
+    fleet.processes["first"].send_signal(signal.SIGSTOP)
+    [trainer] = fleet.trainers("first")
+    fleet.worker("second", plan=LONG)
+    fleet.wait_steps(job_id, 3, attempt=2, seconds=fleet.timers.patience)
+    fleet.processes["first"].send_signal(signal.SIGCONT)
+    assert psutil.wait_procs([trainer], timeout=20)[1] == []
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled", seconds=fleet.timers.patience)
