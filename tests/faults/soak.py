@@ -150,7 +150,7 @@ def _submit(fleet: FaultFleet, number: int, rng: random.Random) -> None:
     """One job; a submission whose answer is lost is repeated with its key, at the next pass of the loop."""
     draw = random.Random(f"{fleet.timers.scale} {number}")  # the same plan when it is repeated
     plan = {"steps": draw.randint(20, 160), "step_seconds": 0.03, "every": draw.choice([5, 10, 20])}
-    plan["completing_seconds"] = draw.choice([0.0, 0.0, 0.5])
+    plan |= {"completing_seconds": draw.choice([0.0, 0.0, 0.5]), "begin_seconds": draw.choice([0.0, 0.0, 0.0, 1.5])}
     try:
         fleet.submit(plan, idempotency_key=f"soak-{number}", priority=draw.randint(-2, 2))
     except SQLAlchemyError:
