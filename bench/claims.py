@@ -1,8 +1,9 @@
 """What a claim costs while 2,000 jobs wait, and what a page of the list costs meanwhile.
 
-Four claimers in processes of their own, limits off, against a PostgreSQL of this run with its usual durability. Each
-alternates a claim with a bare update of one row, both timed from the first statement to the end of the commit, so that
-the machine's own share is seen. The pages are timed after the claimers, over HTTP and inside the api's operation.
+Four claimers in processes of their own, against a PostgreSQL of this run with its usual durability. Each takes turns
+between a claim without limits, one of a type with a limit, and a bare update of one row, all timed from the first
+statement to the end of the commit, so that the machine's own share is seen. The pages are timed after the claimers,
+over HTTP and inside the api's operation.
 """
 
 from __future__ import annotations
@@ -49,20 +50,21 @@ INSERT INTO jobs (id, type, queue, payload, experiment_id, priority, created_at)
 SELECT 'job_' || n, type, queue, payload, 'bench-' || n, n % 5, now() - make_interval(secs => n)
 FROM jobs, generate_series(2, :n) n
 """
-Times = tuple[list[float], list[float]]
+Times = list[tuple[float, float, float]]
+"""Seconds of a claim without limits, of one with a limit, of a bare update."""
 
 
 def run(quick: bool) -> list[Row]:
-    """150 claims per process (50 when quick), refilled so that about 2,000 jobs always wait; 200 pages (50)."""
+    """75 claims of each kind per process (25 when quick) while about 2,000 jobs wait; 200 pages (50)."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
         postgres, valkey = PostgresServer(Path(folder) / "postgres"), ValkeyServer(Path(folder) / "valkey")
         try:
             postgres.start()
             valkey.start()
             upgrade(postgres.url)
-            claims = 50 if quick else 150
-            _fill(postgres.url, WAITING + CLAIMERS * claims // 2)
-            claimed, bare = _race(postgres.url, claims)
+            claims = 25 if quick else 75
+            _fill(postgres.url, WAITING + CLAIMERS * claims)
+            claimed, limited, bare = (list(times) for times in zip(*_race(postgres.url, claims), strict=True))
             pages = 50 if quick else 200
             _make_predictable(postgres.url, valkey.url)
             inside = _timed(_page_reader(postgres.url, valkey.url), pages)
@@ -81,6 +83,15 @@ def run(quick: bool) -> list[Row]:
             _p(bare, 50),
             "bare update",
             15.0,
+            "at most",
+        ),
+        Row(
+            "claim of a type with a limit against one without, p50",
+            "ms",
+            _p(limited, 50),
+            _p(claimed, 50),
+            "claim without a limit",
+            5.0,
             "at most",
         ),
         _promise(f"page of {PAGE} jobs in the operation, p99", _p(inside, 99), PAGE_MILLISECONDS),
@@ -114,12 +125,12 @@ def _fill(url: str, jobs: int) -> None:
 
 
 def _race(url: str, claims: int) -> Times:
-    """All claimers at once; their times together."""
+    """All claimers at once; what each turn took."""
     context = multiprocessing.get_context("spawn")
     gate = context.Barrier(CLAIMERS)
     with context.Pool(CLAIMERS, initializer=_keep, initargs=(gate,)) as pool:
         results = pool.starmap(_claimer, [(url, number + 1, claims) for number in range(CLAIMERS)], chunksize=1)
-    return [t for times in results for t in times[0]], [t for times in results for t in times[1]]
+    return [turn for times in results for turn in times]
 
 
 _gate: list[Barrier] = []
@@ -130,15 +141,23 @@ def _keep(gate: Barrier) -> None:
 
 
 def _claimer(url: str, number: int, claims: int) -> Times:
-    """In a process of its own: claim and bare update in turn."""
-    limits = {"lm_training_concurrency": 0, "rl_training_concurrency": 0, "other_concurrency": 0}
-    settings = Settings(_env_file=None, **limits)
+    """In a process of its own: claims and bare update in turn."""
+    open_settings, limited_settings = (
+        Settings(_env_file=None, lm_training_concurrency=n, rl_training_concurrency=n, other_concurrency=n)
+        for n in (0, 10 * WAITING)
+    )
     engine = make_engine(url, pool_size=1)
     sessions = session_factory(engine)
 
-    def one_claim(session: Session) -> None:
+    def take(session: Session, settings: Settings) -> None:
         if claim(session, "training", f"worker-{number}", settings) is None:
             raise RuntimeError("nothing to claim")
+
+    def one_claim(session: Session) -> None:
+        take(session, open_settings)
+
+    def one_limited(session: Session) -> None:
+        take(session, limited_settings)
 
     def one_update(session: Session) -> None:
         session.execute(text("UPDATE bare SET n = n + 1 WHERE id = :id"), {"id": number})
@@ -149,12 +168,12 @@ def _claimer(url: str, number: int, claims: int) -> Times:
             work(session)
         return time.perf_counter() - started
 
-    for work in (one_claim, one_update):  # connection, caches, compiled statements
+    for work in (one_claim, one_limited, one_update):  # connection, caches, compiled statements
         timed(work)
     _gate[0].wait()
-    both = [(timed(one_claim), timed(one_update)) for _ in range(claims)]
+    times = [(timed(one_claim), timed(one_limited), timed(one_update)) for _ in range(claims)]
     engine.dispose()
-    return [first for first, _ in both], [second for _, second in both]
+    return times
 
 
 def _timed(work: Callable[[], object], times: int) -> list[float]:
@@ -211,8 +230,8 @@ def _api(url: str, redis_url: str, folder: Path) -> Iterator[Callable[[], object
 
             def ask() -> object:
                 page = json.loads(client.get("/api/jobs", params={"limit": PAGE}).raise_for_status().content)
-                if not any(job["predictedStart"] for job in page["jobs"]):
-                    raise RuntimeError("the page predicts nothing")
+                if not all(job["queuePosition"] for job in page["jobs"] if job["status"] == "pending"):
+                    raise RuntimeError("the page lacks places")
                 return page
 
             yield ask

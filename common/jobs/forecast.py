@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,10 +41,12 @@ def predict(
     limits: Mapping[str, int | None],
     workers: int,
     usual_seconds: Mapping[str, float],
+    last: Container[str] = (),
 ) -> dict[str, float]:
     """Seconds until each of `waiting` (in claim order) starts; jobs about which nothing can be said are missing.
 
     A type missing from `limits`, or None there, has no limit; one missing from `usual_seconds` has never finished.
+    It ends where a job of `last` would start: behind it wait others that are not in `waiting`.
     """
     taken: dict[str, int] = {}
     used = 0
@@ -78,6 +80,8 @@ def predict(
             if not open_lines:
                 break
             _, chosen = heapq.heappop(min(open_lines, key=lambda line: line[0][0]))
+            if chosen.job_id in last:
+                return starts
             starts[chosen.job_id] = now
             taken[chosen.type] = taken.get(chosen.type, 0) + 1
             used += 1

@@ -7,7 +7,7 @@ because they share its workers (`common.jobs.forecast`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,6 +24,9 @@ from common.jobs.status import ACTIVE, LEASED, DesiredState, JobStatus
 RECENT = 20
 """Finished jobs of a type that say what one usually takes."""
 
+HORIZON = 100
+"""Jobs of each type from the front of its line whose start is predicted; a guess about later ones is worth nothing."""
+
 WorkersOf = Callable[[str], int | None]
 """Workers alive per queue; None: not known."""
 
@@ -37,39 +40,51 @@ class Place:
     position: int
     """1 is next of its type."""
     predicted_start: datetime | None
-    """None: cannot be said (no worker, or too little is known about those before it)."""
+    """None: cannot be said (no worker, too little is known about those before it, or they are too many)."""
 
 
 def waiting_line(
-    session: Session, settings: Settings, queue: str, workers: int | None, wanted: Container[str] | None = None
+    session: Session, settings: Settings, queue: str, workers: int | None, wanted: Collection[str] | None = None
 ) -> list[Place]:
-    """Who waits in `queue`, in the order of claims; of those in `wanted` only, where it is given.
+    """Who waits in `queue`, in the order of claims: `wanted`, or the first HORIZON of each type.
 
     `workers` is how many are alive, None if not known.
     """
-    query = (
-        select(Job.id, Job.type, func.extract("epoch", Job.not_before - func.now()))
+    order = (Job.priority.desc(), Job.created_at, Job.id)
+    line = (
+        select(
+            Job.id,
+            Job.type,
+            func.extract("epoch", Job.not_before - func.now()).label("due_in"),
+            func.row_number().over(partition_by=Job.type, order_by=order).label("position"),
+            func.row_number().over(order_by=order).label("rank"),
+            func.now().label("now"),
+        )
         .where(Job.queue == queue, Job.status == JobStatus.PENDING)
-        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .subquery()
     )
-    waiting = [Waiting(job_id, kind, float(due or 0)) for job_id, kind, due in session.execute(query)]
-    if not waiting:
+    near = line.c.position <= HORIZON + 1
+    shown = near if wanted is None else near | line.c.id.in_(wanted)
+    rows = session.execute(select(line).where(shown).order_by(line.c.rank)).all()
+    if not rows:
         return []
     starts: dict[str, float] = {}
     if workers:
         usual = usual_seconds(session)
-        limits = {kind.value: type_limit(settings, kind) for kind in JobType}
-        busy = _busy(session, queue, usual)
-        starts = predict(waiting, busy, limits=limits, workers=workers, usual_seconds=usual)
-    now = session.execute(select(func.now())).scalar_one()
-    seen: dict[str, int] = {}
+        starts = predict(
+            [Waiting(row.id, row.type, float(row.due_in or 0)) for row in rows if row.position <= HORIZON + 1],
+            _busy(session, queue, usual),
+            limits={kind.value: type_limit(settings, kind) for kind in JobType},
+            workers=workers,
+            usual_seconds=usual,
+            last={row.id for row in rows if row.position == HORIZON + 1},
+        )
     places = []
-    for job_id, kind, _ in waiting:
-        seen[kind] = seen.get(kind, 0) + 1
-        if wanted is None or job_id in wanted:
-            start = starts.get(job_id)
-            when = None if start is None else now + timedelta(seconds=start)
-            places.append(Place(job_id, kind, seen[kind], when))
+    for row in rows:
+        if row.position <= HORIZON if wanted is None else row.id in wanted:
+            start = starts.get(row.id)
+            when = None if start is None else row.now + timedelta(seconds=start)
+            places.append(Place(row.id, row.type, row.position, when))
     return places
 
 

@@ -130,7 +130,7 @@ def list_jobs(
 
 @app.command()
 def queue(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=1000, help="At most so many per type.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=100, help="At most so many per type.")] = 20,
     as_json: Json = False,
     url: Url = None,
     token: Token = None,

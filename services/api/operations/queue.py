@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from common.db import Job
 from common.jobs.limits import type_limit
 from common.jobs.payloads import QUEUES
-from common.jobs.status import ACTIVE, JobStatus
+from common.jobs.status import ACTIVE, LEASED, JobStatus
 from common.jobs.waiting_line import usual_seconds, waiting_line
 from services.api.outlook import Outlook
 from services.api.schemas.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
@@ -26,7 +26,7 @@ def _queue(session: Session, outlook: Outlook, name: str, limit: int, usual: dic
     shown = [place for place in line if place.position <= limit]
     rows = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_([place.job_id for place in shown])))}
     by_status = select(Job.type, Job.status, func.count()).where(
-        Job.queue == name, Job.status.in_([*ACTIVE, JobStatus.STALE])
+        Job.queue == name, Job.status.in_([JobStatus.PENDING, *LEASED])
     )
     counts = {
         (kind, status): count for kind, status, count in session.execute(by_status.group_by(Job.type, Job.status))
@@ -37,7 +37,7 @@ def _queue(session: Session, outlook: Outlook, name: str, limit: int, usual: dic
             limit=type_limit(outlook.settings, kind),
             running=sum(counts.get((kind, status), 0) for status in ACTIVE),
             stale=counts.get((kind, JobStatus.STALE), 0),
-            pending=sum(place.type == kind for place in line),
+            pending=counts.get((kind, JobStatus.PENDING), 0),
             usual_seconds=usual.get(kind),
             jobs=[
                 QueuedJob(

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 
+from common.jobs.waiting_line import HORIZON
 from services.api.auth import ContextDep, Reader
 from services.api.context import session_of
 from services.api.operations import queue
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/api/queue", tags=["jobs"])
 def show(
     context: ContextDep,
     session: Annotated[Session, Depends(session_of, scope="function")],
-    limit: Annotated[int, Query(ge=0, le=1000, description="Most waiting jobs shown per type.")] = 100,
+    limit: Annotated[int, Query(ge=0, le=HORIZON, description="Most waiting jobs shown per type.")] = HORIZON,
 ) -> QueueList:
     """Who waits for what, in the order of claims, with predicted starts; limits, running jobs and workers."""
     return queue.queues(session, context.outlook, limit=limit)

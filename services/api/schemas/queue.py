@@ -15,7 +15,7 @@ class QueuedJob(Reply):
     position: int
     """1 = next of its type."""
     predicted_start: UtcTime | None
-    """When it will probably be claimed; null: cannot be said."""
+    """When it will probably be claimed; null: cannot be said (always so beyond the first 100 of a type)."""
     not_before: UtcTime | None
     created_at: UtcTime
 

@@ -112,3 +112,16 @@ def test_a_job_does_not_start_before_its_time(desk: Desk) -> None:
     found = starts(desk, 2)
     assert found[now] == 0
     assert found[later] is not None and 595 <= found[later] <= 600
+
+
+def test_what_is_far_down_the_line_has_a_place_and_no_prediction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.jobs.waiting_line.HORIZON", 2)
+    finish(desk, 100)
+    finish(desk, 10, "evaluation")
+    jobs = [desk.submit() for _ in range(4)]
+    evaluations = [desk.submit("evaluation", priority=-1) for _ in range(2)]
+    assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}  # the third job goes before them
+    assert starts(desk, 2) == {jobs[0]: 0, jobs[1]: 100, evaluations[0]: 0, evaluations[1]: 10}
+    places = desk.do(places_of, desk.settings, lambda _: 1, jobs)
+    assert [places[job_id].position for job_id in jobs] == [1, 2, 3, 4]
+    assert [places[job_id].predicted_start is None for job_id in jobs] == [False, False, True, True]
