@@ -10,20 +10,27 @@ until contact has been unbroken for a while: owners were cut off too and must ge
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from common.config import Settings
-from common.db import Job
+from common.db import Job, database_away
+from common.errors import TidalError
 from common.jobs.changes import move
 from common.jobs.clock import now_plus, seconds
 from common.jobs.retry import Fault, judge
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
+from common.logging import get_logger
 
 BATCH = 200
+
+log = get_logger(__name__)
+T = TypeVar("T")
 
 
 class Contact:
@@ -63,7 +70,7 @@ class Reaped:
 def reap(session: Session, settings: Settings) -> Reaped:
     """One pass: mark, then judge. The caller holds the sweep lock and commits."""
     stale = mark_stale(session)
-    outcomes = [_judge(session, job, settings) for job in _judgeable(session, settings)]
+    outcomes = _each(session, _judgeable(session, settings), lambda job: _judge(session, job, settings))
     return Reaped(
         stale=stale,
         requeued=outcomes.count(JobStatus.PENDING),
@@ -85,8 +92,8 @@ def mark_stale(session: Session) -> int:
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
-    jobs = session.scalars(lapsed).all()
-    for job in jobs:
+
+    def mark(job: Job) -> bool:
         details = {"worker": job.lease_owner, "before": job.status}
         move(
             session,
@@ -98,7 +105,24 @@ def mark_stale(session: Session) -> int:
             status_before_stale=job.status,
             stale_at=func.now(),
         )
-    return len(jobs)
+        return True
+
+    return len(_each(session, session.scalars(lapsed).all(), mark))
+
+
+def _each(session: Session, jobs: Iterable[Job], act: Callable[[Job], T]) -> list[T]:
+    """`act` on each job; one that cannot be moved is logged, left as it is, and keeps no other from its turn."""
+    done: list[T] = []
+    for job in jobs:
+        job_id = job.id
+        try:
+            with session.begin_nested():
+                done.append(act(job))
+        except (ValueError, TidalError, DBAPIError) as error:
+            if database_away(error):
+                raise
+            log.exception("the reaper cannot move a job", job_id=job_id)
+    return done
 
 
 def _judgeable(session: Session, settings: Settings) -> list[Job]:

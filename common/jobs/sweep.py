@@ -7,8 +7,9 @@ when that loop is down. Two at once are harmless: an advisory lock lets one act.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Engine, ScalarSelect, case, exists, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from common.config import Settings, get_settings
@@ -16,7 +17,7 @@ from common.db import Job, Outbox, make_engine, session_factory
 from common.errors import UnavailableError
 from common.jobs import outbox
 from common.jobs.claiming import eligible
-from common.jobs.clock import now_minus
+from common.jobs.clock import now_minus, seconds
 from common.jobs.limits import open_slots
 from common.jobs.locks import SWEEP, try_lock
 from common.jobs.outbox import Publisher
@@ -43,6 +44,8 @@ class SweepReport:
     pruned: int = 0
     forgotten: int = 0
     published: int = 0
+    due_in: float | None = None
+    """Seconds until the next lease, or quarantine, is over if nobody renews it; None: there is none."""
 
     @property
     def quiet(self) -> bool:
@@ -57,15 +60,17 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
     of the PostgreSQL server is asked instead. When there is nothing to do it costs one query.
     """
     with session_factory(engine).begin() as session:
-        free, due = session.execute(select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do())).one()
+        look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings))
+        free, due, due_in = session.execute(look).one()
+    due_in = None if due_in is None else float(due_in)
     if contact is not None:
         contact.made()
     if not (free and due):
-        return SweepReport(acted=free)
+        return SweepReport(acted=free, due_in=due_in)
     waiting = _waiting_doorbells(publisher)
     with session_factory(engine).begin() as session:
         if not try_lock(session, SWEEP):
-            return SweepReport(acted=False)
+            return SweepReport(acted=False, due_in=due_in)
         if contact is None:
             settled = _server_settled(session, settings)
         else:
@@ -79,7 +84,7 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
         published = outbox.relay(engine, publisher)
     except UnavailableError as error:
         log.warning("outbox waits for Redis", error=error.message)
-    return SweepReport(True, reaped, rung, pruned, forgotten, published)
+    return SweepReport(True, reaped, rung, pruned, forgotten, published, due_in)
 
 
 def sweep_once(settings: Settings | None = None) -> SweepReport:
@@ -103,6 +108,14 @@ def _anything_to_do() -> ColumnElement[bool]:
         exists().where(Outbox.published_at < now_minus(outbox.KEEP_SECONDS)),
         exists().where(Job.idempotency_key.is_not(None), Job.created_at < now_minus(IDEMPOTENCY_SECONDS)),
     )
+
+
+def _due_in(settings: Settings) -> ScalarSelect[Any]:
+    """Seconds to the next moment at which the reaper has something to say."""
+    quarantine = Job.lease_expires_at + seconds(settings.quarantine_seconds)
+    at = case((Job.status == JobStatus.STALE, quarantine), else_=Job.lease_expires_at)
+    until = func.extract("epoch", func.min(at) - func.now())
+    return select(until).where(Job.status.in_(LEASED), at > func.now()).scalar_subquery()
 
 
 def _waiting_doorbells(publisher: Publisher) -> dict[str, int]:

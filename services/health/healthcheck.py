@@ -1,4 +1,7 @@
-"""`python -m services.health.healthcheck`: exit 0 when a health process has beaten lately, for container checks."""
+"""`python -m services.health.healthcheck`: exit 0 when a sweep has succeeded lately, for container checks.
+
+Otherwise one line says what is wrong: no health process, or one whose sweeps fail.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,24 @@ import redis
 
 from common.config import Settings, get_settings
 from common.jobs.publisher import HEARTBEAT_KEY
+from common.jobs.sweep_age import FIELDS, sweep_trouble
 
 
-def check(settings: Settings) -> bool:
-    """Whether the heartbeat key is there; False also when Redis does not answer."""
-    client = redis.Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+def trouble(settings: Settings) -> str:
+    """What is wrong; empty when nothing is."""
+    client = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5, decode_responses=True
+    )
     try:
-        return bool(client.exists(HEARTBEAT_KEY))
-    except redis.RedisError:
-        return False
+        swept_at, told = (None if value is None else str(value) for value in client.hmget(HEARTBEAT_KEY, FIELDS))
+    except redis.RedisError as error:
+        return f"Redis does not answer: {error}"
     finally:
         client.close()
+    return sweep_trouble(swept_at, told, settings.reaper_seconds)
 
 
 if __name__ == "__main__":
-    sys.exit(0 if check(get_settings()) else 1)
+    wrong = trouble(get_settings())
+    sys.stderr.write(wrong and f"{wrong}\n")
+    sys.exit(1 if wrong else 0)

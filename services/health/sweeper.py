@@ -1,6 +1,9 @@
 """The sweep loop: `common.jobs.sweep.sweep` every reaper_seconds, and a heartbeat in Redis after each.
 
-After the database was lost the reaper waits for reaper_contact_seconds of unbroken contact (`Contact`).
+It looks sooner when a lease or a quarantine ends sooner, so a lost worker costs no round of waiting for the next look.
+The heartbeat tells when a sweep last succeeded; a reaper that fails again and again is not silent
+(`healthcheck`). After the database was lost the reaper waits for reaper_contact_seconds of unbroken contact
+(`Contact`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.config import Settings
+from common.db import database_away
 from common.errors import UnavailableError
 from common.jobs.publisher import RedisPublisher
 from common.jobs.reaper import Contact
 from common.jobs.sweep import SweepReport, sweep
 from common.logging import get_logger
+
+JUST_AFTER_SECONDS = 0.02
+"""A lease is past when the database's clock is beyond its end."""
 
 log = get_logger(__name__)
 
@@ -45,42 +52,51 @@ class Sweeper:
         self._published = published
         self._contact = Contact()
         self._away = False
-        self._started_at = _now()
+        self._trouble = ""
+        self._started_at = self._swept_at = _now()
 
     def run(self) -> None:
         """Sweep, beat, wait."""
         while not self._stop.is_set():
-            self.step()
-            self._stop.wait(self._settings.reaper_seconds)
+            report = self.step()
+            pause = self._settings.reaper_seconds
+            if report is not None and report.due_in is not None:
+                pause = min(pause, report.due_in + JUST_AFTER_SECONDS)
+            self._stop.wait(pause)
 
     def step(self) -> SweepReport | None:
-        """One sweep with its heartbeat; None when the database did not answer."""
+        """One sweep with its heartbeat; None when it did not succeed."""
         report: SweepReport | None = None
         try:
             report = sweep(self._engine, self._publisher, self._settings, contact=self._contact)
-        except SQLAlchemyError as error:
-            self._contact.lost()
-            if not self._away:
-                log.warning("database does not answer; nothing is judged until it has for a while", error=str(error))
-            self._away = True
-        except Exception:
-            log.exception("sweep stumbled")
+        except Exception as error:
+            self._trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if isinstance(error, SQLAlchemyError) and database_away(error):
+                self._contact.lost()
+                if not self._away:
+                    log.warning("database away; nothing is judged until it has answered for a while", error=str(error))
+                self._away = True
+            else:
+                log.exception("sweep stumbled")
         else:
+            self._trouble = ""
+            self._swept_at = _now()
             if self._away:
                 log.info("database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
             self._away = False
             if not report.quiet:
                 log.info("swept", **asdict(report.reaped), rung=report.rung)
-        self._beat(report)
+        self._beat()
         return report
 
-    def _beat(self, report: SweepReport | None) -> None:
+    def _beat(self) -> None:
         values = {
             "pid": str(os.getpid()),
             "host": socket.gethostname(),
             "startedAt": self._started_at,
-            "sweptAt": _now(),
-            "database": "ok" if report is not None else "away",
+            "sweptAt": self._swept_at,
+            "database": "away" if self._away else "ok",
+            "trouble": self._trouble,
             "judging": str(self._contact.settled(self._settings.reaper_contact_seconds)).lower(),
             "published": str(self._published()),
         }

@@ -14,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from common.db import Job, Outbox, schema_status
 from common.db.models.job import STATUSES
+from common.jobs.publisher import HEARTBEAT_KEY
+from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
 from services.api.context import Context
 from services.api.schemas.health import Part, Ready
@@ -25,11 +27,15 @@ REDIS_SECONDS = 2.0
 
 async def readiness(context: Context) -> Ready:
     """Look at every part, at once; never raises for one that is away."""
-    (database, schema), redis, store = await asyncio.gather(
-        run_in_threadpool(_database, context), _redis(context), run_in_threadpool(_store, context.store.root)
+    (database, schema), redis, store, sweeps = await asyncio.gather(
+        run_in_threadpool(_database, context),
+        _redis(context),
+        run_in_threadpool(_store, context.store.root),
+        _sweeps(context),
     )
     parts = {"database": database, "schema": schema, "redis": redis, "store": store}
-    return Ready(ready=all(part.ok for part in parts.values()), parts=parts)
+    # Requests can be served without the sweeps, so they are told and do not count.
+    return Ready(ready=all(part.ok for part in parts.values()), parts={**parts, "sweeps": sweeps})
 
 
 def _database(context: Context) -> tuple[Part, Part]:
@@ -50,6 +56,20 @@ async def _redis(context: Context) -> Part:
         log.warning("redis not usable", error=str(error))
         return Part(ok=False, detail="Redis cannot be reached or written; check TIDAL_REDIS_URL and its memory limit")
     return Part(ok=True, detail="ok")
+
+
+async def _sweeps(context: Context) -> Part:
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            swept_at, trouble = await context.redis.hmget(HEARTBEAT_KEY, FIELDS)
+    except (RedisError, OSError, TimeoutError):
+        return Part(ok=False, detail="unknown, Redis cannot be reached")
+    wrong = sweep_trouble(_text(swept_at), _text(trouble), context.settings.reaper_seconds)
+    return Part(ok=not wrong, detail=wrong or "ok")
+
+
+def _text(value: bytes | str | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _store(root: Path) -> Part:

@@ -25,4 +25,4 @@ class Ready(Reply):
 
     ready: bool
     parts: dict[str, Part]
-    """`database`, `schema`, `redis`, `store`."""
+    """`database`, `schema`, `redis`, `store`; and `sweeps`, without which the api serves but nobody reaps."""

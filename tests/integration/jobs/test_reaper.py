@@ -228,3 +228,37 @@ def test_reaping_goes_on_while_redis_is_away(desk: Desk, engine: Engine, quiet: 
     assert (report.reaped.requeued, report.published) == (1, 0)
     quiet.trouble = None
     assert sweep(engine, quiet, settings).published > 0
+
+
+def test_a_job_that_cannot_be_moved_keeps_no_other_from_its_turn(desk: Desk) -> None:
+    poisoned, sound = desk.bring(S.RUNNING), desk.bring(S.RUNNING, "rl-training")
+    with desk.sessions.begin() as session:
+        session.execute(
+            text("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$")
+        )
+        session.execute(
+            text(
+                f"CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW"
+                f" WHEN (OLD.id = '{poisoned}' AND NEW.status = 'stale') EXECUTE FUNCTION refuse()"
+            )
+        )
+    for job_id in (poisoned, sound):
+        desk.lapse(job_id, 1)
+    assert desk.do(reap, desk.settings).stale == 1
+    assert (desk.status(poisoned), desk.status(sound)) == ("running", "stale")
+
+
+def test_a_sweep_says_when_the_next_lease_or_quarantine_ends(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
+    settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
+    assert sweep(engine, quiet, settings).due_in is None
+    job_id = desk.bring(S.RUNNING)
+    due_in = sweep(engine, quiet, settings).due_in
+    assert due_in is not None
+    assert settings.lease_seconds - 30 < due_in <= settings.lease_seconds
+    desk.lapse(job_id, 1)
+    assert sweep(engine, quiet, settings).reaped.stale == 1
+    due_in = sweep(engine, quiet, settings).due_in
+    assert due_in is not None
+    assert settings.quarantine_seconds - 10 < due_in <= settings.quarantine_seconds - 1
