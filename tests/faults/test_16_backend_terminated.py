@@ -1,0 +1,181 @@
+"""Fault 16: the backend is terminated at each transition, right before its COMMIT and right after it was done.
+
+`test_…_of_a_life` lets real processes live through it, `test_…_by_an_owner` every write of an owner in this process.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import Settings
+from common.db import Job, JobEvent, make_engine, session_factory
+from common.jobs import queue as rows
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob
+from common.jobs.retry import Fault
+from common.jobs.signals import cancel, request_signal
+from common.jobs.status import JobStatus, Signal
+from services.worker.row_writer import RowWriter
+from tests.faults.checker import check
+from tests.faults.commit_proxy import CommitProxy, When
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.history import read_history
+from tests.integration.worker.fleet import LONG
+
+Moves = tuple[tuple[str, str], ...]
+_MOVE = re.compile(rb"(?:api|worker|reaper)\0\0\0[\x06-\x0c]([a-z]+)\0\0\0[\x06-\x0c]([a-z]+)")
+"""Actor, from and to as neighbouring parameters of the INSERT into job_events; without `from` it is no move."""
+
+
+def moves_in(transaction: bytes) -> Moves:
+    """The transitions a transaction writes."""
+    return tuple((found[1].decode(), found[2].decode()) for found in _MOVE.finditer(transaction))
+
+
+class Terminator:
+    """Ends the backend at the first COMMIT of each transition, and at the second one once it is done."""
+
+    def __init__(self) -> None:
+        self.tries: dict[Moves, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, transaction: bytes) -> When | None:
+        moves = moves_in(transaction)
+        if not moves:
+            return None
+        with self._lock:
+            self.tries[moves] = self.tries.get(moves, 0) + 1
+            tries = self.tries[moves]
+        return "before" if tries == 1 else "done" if tries == 2 else None
+
+    @property
+    def survived(self) -> set[tuple[str, str]]:
+        """Transitions that met both."""
+        return {move for moves, tries in self.tries.items() if tries >= 2 for move in moves}
+
+
+def test_fault_16_the_backend_terminated_at_each_transition_of_a_life(fleet: FaultFleet) -> None:
+    terminator = Terminator()
+    patience = 3 * fleet.timers.patience
+    with CommitProxy(fleet.settings.database_url.get_secret_value(), terminator) as proxy:
+        fleet.kill("health")
+        fleet.start("health", "services.health", TIDAL_DATABASE_URL=proxy.url)
+        fleet.worker(TIDAL_DATABASE_URL=proxy.url)
+        whole = fleet.submit(plan={"steps": 20})
+        fleet.wait_status(whole, "completed", seconds=patience)
+        ended = fleet.submit(plan={**LONG, "step_seconds": 0.05})
+        fleet.wait_status(ended, "running", seconds=patience)
+        fleet.signal(ended, "pause")
+        fleet.wait_status(ended, "paused", seconds=patience)
+        fleet.signal(ended, "resume")
+        fleet.wait_status(ended, "running", seconds=patience)
+        fleet.signal(ended, "stop")
+        fleet.wait_status(ended, "cancelled", seconds=patience)
+        # They leave while their way to the database still exists.
+        for name in ("worker", "health"):
+            fleet.processes[name].terminate()
+            assert fleet.processes[name].wait(20) == 0
+    assert {"before", "done"} == set(proxy.met)
+    assert terminator.survived >= {
+        ("pending", "provisioning"),
+        ("provisioning", "starting"),
+        ("starting", "running"),
+        ("running", "completing"),
+        ("completing", "completed"),
+        ("running", "paused"),
+        ("running", "stopping"),
+        ("stopping", "cancelled"),
+    }
+    assert {step.step for step in fleet.steps(whole)} == set(range(1, 21))
+
+
+Write = Callable[[Session, str], object]
+MODEL = {"name": "model.pth", "kind": "model", "sha256": "0" * 64, "size_bytes": 1}
+CHECKPOINT = {"name": "step-000000002", "step": 2, "sha256": "2" * 64, "size_bytes": 1}
+WRITES: dict[str, tuple[str | None, Write, str]] = {
+    # name: (wish, write by attempt 1 of a running job that has a checkpoint, status afterwards)
+    "transition": (None, lambda s, j: rows.transition(s, j, 1, JobStatus.COMPLETING), "completing"),
+    "complete": (None, lambda s, j: rows.complete(s, j, 1), "completed"),
+    "pause": ("pause", lambda s, j: rows.pause(s, j, 1), "paused"),
+    "release": (None, lambda s, j: rows.release(s, j, 1), "pending"),
+    "stopped": ("stop", lambda s, j: rows.stopped(s, j, 1), "cancelled"),
+    "fail": (None, lambda s, j: rows.fail(s, j, 1, Fault.USER_ERROR, "no"), "failed"),
+    "fail and retry": (None, lambda s, j: rows.fail(s, j, 1, Fault.WORKER_LOST, "lost"), "pending"),
+    "checkpoint": (None, lambda s, j: rows.register_checkpoint(s, j, 1, **CHECKPOINT), "running"),
+    "artifact": (None, lambda s, j: rows.register_artifact(s, j, 1, **MODEL), "running"),
+    "event": (None, lambda s, j: rows.record_event(s, j, 1, "noted"), "running"),
+    "progress": (None, lambda s, j: rows.record_progress(s, j, 1, step=7), "running"),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "done"])
+def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
+    settings: Settings, sessions: sessionmaker[Session], when: When
+) -> None:
+    pending: list[When] = []
+    with CommitProxy(settings.database_url.get_secret_value(), lambda _: pending.pop() if pending else None) as proxy:
+        engine = make_engine(proxy.url)
+        writer = RowWriter(session_factory(engine))
+        accepted = []
+        for name, (wish, write, expected) in WRITES.items():
+            job_id = running_job(settings, sessions, wish)
+            accepted.append(job_id)
+            before = events_of(sessions, job_id)
+            pending.append(when)
+            writer.submit(lambda session, write=write, job_id=job_id: write(session, job_id)).result(timeout=60)
+            assert not pending, f"{name}: no COMMIT met the fault"
+            new = events_of(sessions, job_id)[len(before) :]
+            with sessions() as session:
+                assert session.get_one(Job, job_id).status == expected, name
+            moved = [event.to_status for event in new if event.to_status is not None]
+            assert len(moved) == len(set(moved)) and (moved[-1:] or ["running"]) == [expected], (name, moved)
+            if name in ("event", "artifact"):  # told at least once; they change no status
+                assert 1 <= len(new) <= 2
+            if name == "checkpoint":
+                assert [event.event for event in new] == ["checkpoint"]
+            end(sessions, job_id)
+        writer.close()
+        engine.dispose()
+        assert proxy.met == [when] * len(WRITES)
+    history = read_history(sessions, settings.experiments_dir, accepted=accepted, limits={"lm-training": 1})
+    assert check(history) == []
+
+
+def running_job(settings: Settings, sessions: sessionmaker[Session], wish: str | None) -> str:
+    """A job that runs at attempt 1, with a checkpoint, and `wish` for it."""
+    with sessions.begin() as session:
+        job_id = rows.submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
+    with sessions.begin() as session:
+        claimed = rows.claim(session, "training", "owner", settings)
+        assert claimed is not None and claimed.id == job_id
+    for status in (JobStatus.STARTING, JobStatus.RUNNING):
+        with sessions.begin() as session:
+            rows.transition(session, job_id, 1, status)
+    with sessions.begin() as session:
+        rows.register_checkpoint(session, job_id, 1, name="step-000000001", step=1, sha256="1" * 64)
+    if wish is not None:
+        with sessions.begin() as session:
+            request_signal(session, job_id, Signal(wish))
+    return job_id
+
+
+def events_of(sessions: sessionmaker[Session], job_id: str) -> list[JobEvent]:
+    """The job's history."""
+    with sessions() as session:
+        return list(session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)))
+
+
+def end(sessions: sessionmaker[Session], job_id: str) -> None:
+    """Cancel what has not ended, as api or as owner."""
+    with sessions.begin() as session:
+        if session.get_one(Job, job_id).finished_at is None:
+            cancel(session, job_id)
+    with sessions.begin() as session:
+        if session.get_one(Job, job_id).finished_at is None:
+            rows.stopped(session, job_id, 1)
