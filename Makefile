@@ -31,7 +31,7 @@ test: ## Unit, architecture, integration tests and the core faults (TESTS=path: 
 
 faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and the soak, over an hour)
 	@$(PYTHON) scripts/bootstrap.py test
-	@$(BIN)/python -m pytest -n $(if $(FULL),6,3) --dist loadfile $(if $(FULL),--full --timeout 1800) \
+	@$(BIN)/python -m pytest -n $(if $(FULL),6,3) --dist loadfile --timeout $(if $(FULL),1800 --full,300) \
 		--fault-seed $(SEED) tests/faults
 	@$(if $(FULL),$(BIN)/python -m tests.faults.soak --jobs 200 --minutes 30 --seed $(SEED))
 
