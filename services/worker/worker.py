@@ -17,6 +17,7 @@ from common.config import Settings
 from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed
 from common.jobs.lease_clock import lease_clock
+from common.jobs.outbox import ring
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
 from common.logging import get_logger
@@ -104,7 +105,16 @@ class Worker:
                     log.warning("no claim, the database is away", error=str(error).splitlines()[0])
                 away = True
             self._leaving.wait(_RETRY_SECONDS)
+        self._pass_on(queue)
         return "the worker is leaving"
+
+    def _pass_on(self, queue: str) -> None:
+        """A doorbell that was heard by one who leaves rings again for the others, who may all be idle."""
+        try:
+            with self._sessions.begin() as session:
+                ring(session, queue)
+        except SQLAlchemyError as error:
+            log.warning("a doorbell was not passed on; the sweep rings again", error=str(error).splitlines()[0])
 
     def drain(self) -> None:
         """Claim nothing more; running jobs write a checkpoint and go back to the queue. Returns at once."""
