@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -150,15 +150,21 @@ def _add(archive: ArchiveWriter, folder: Path, unit: tuple[Path, ...]) -> None:
 
 
 def _units(folder: Path) -> Iterator[tuple[Path, ...]]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted((name for name in folders if not name.startswith(".")), reverse=True)
-        here = Path(place)
-        files = [here / name for name in sorted(names) if not name.startswith(".")]  # a dot: half-written
-        files = [path for path in files if path.is_file() and not path.is_symlink()]
-        if CHECKPOINT in names:
-            yield tuple(sorted(files, key=lambda path: path.name == CHECKPOINT))
-        else:
-            yield from ((path,) for path in files)
+    """Folders before the files beside them: what points to a checkpoint (best.json) is read after the checkpoint.
+
+    Names that begin with a dot are half-written or damaged.
+    """
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    entries = [entry for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
+    for entry in entries:
+        if entry.is_dir():
+            with suppress(FileNotFoundError):  # pruned
+                yield from _units(Path(entry.path))
+    files = [Path(entry.path) for entry in entries if entry.is_file()]
+    if any(path.name == CHECKPOINT for path in files):
+        yield tuple(sorted(files, key=lambda path: path.name == CHECKPOINT))
+    else:
+        yield from ((path,) for path in files)
 
 
 def _size(store: ArtifactStore) -> int:

@@ -109,10 +109,10 @@ def _fence(cursor: psycopg.Cursor, saved_at: datetime) -> None:
             RETURNING jobs.id, jobs.attempt, live.before
         )
         INSERT INTO job_events (job_id, attempt, event, actor, details)
-        SELECT id, attempt, 'restored', 'system', jsonb_build_object('savedAt', %(saved)s::text, 'attempt', before)
+        SELECT id, attempt, %(event)s, 'system', jsonb_build_object('savedAt', %(saved)s::text, 'attempt', before)
         FROM fenced ORDER BY id
         """,
-        {"step": ATTEMPTS, "saved": saved_at.isoformat()},
+        {"event": "restored", "step": ATTEMPTS, "saved": saved_at.isoformat()},
     )
 
 

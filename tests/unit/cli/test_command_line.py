@@ -83,6 +83,7 @@ def test_the_promised_commands_exist() -> None:
         ("train", "lm"),
         ("train", "rl"),
         ("db", "migrate"),
+        ("db", "sweep"),
     }
     assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
 
