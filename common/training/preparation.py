@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from common.checkpoint import CheckpointManager, CheckpointWriter
@@ -21,6 +20,7 @@ from common.training.hooks import StopRequest, TrainingHooks
 from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 from common.training.optimizer import make_optimizer
+from common.training.random_state import seed_random_state
 from common.training.starting_point import find_start, has_checkpoints
 from common.training.training_state import TrainingState
 
@@ -69,7 +69,7 @@ def prepare(
     may_pause = resume and has_checkpoints(directory)
     corpus = load_corpus(config.data, data_dir, hooks, may_pause=may_pause)
     compute = prepare_compute(training)
-    torch.manual_seed(training.seed)
+    seed_random_state(training.seed)
     model = TransformerLM(config.model).to(compute.device)
     loader = ChunkLoader(
         corpus.train,

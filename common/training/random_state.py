@@ -9,6 +9,13 @@ import numpy as np
 import torch
 
 
+def seed_random_state(seed: int) -> None:
+    """Seed torch (CPU and every CUDA device), numpy's global generator and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 def capture_random_state() -> dict[str, Any]:
     """torch (CPU and every CUDA device), numpy's global generator and Python's, as tensors, numbers and tuples."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # legacy: the tuple form
