@@ -74,8 +74,9 @@ class ChildProcess:
             theirs.close()
             self._log.child_has_it()
         self._channel = channel
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(f"{OOM_SCORE_ADJUSTMENT}\n")
+        with contextlib.suppress(OSError, ValueError):
+            score = Path(f"/proc/{self._process.pid}/oom_score_adj")
+            score.write_text(f"{max(int(score.read_text()), OOM_SCORE_ADJUSTMENT)}\n")
         self.send(message)
 
     def send(self, message: Message) -> bool:
