@@ -7,6 +7,7 @@ import signal
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import redis
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -38,6 +39,8 @@ class FaultFleet(Fleet):
         self.limits: dict[str, int] = {"lm-training": 1}
         self.checked = True
         """False: the test judges by itself (a seeded bug)."""
+        self.streams = False
+        """True: the streams of Redis are judged too. Only where the test leaves Redis in peace."""
 
     def concurrency(self, limit: int) -> None:
         """Let `limit` trainings run at once, in every process started from now on."""
@@ -70,12 +73,15 @@ class FaultFleet(Fleet):
 
     def history(self, *, accepted: Collection[str] = (), limits: Mapping[str, int] | None = None) -> History:
         """Everything of this database; jobs submitted through the fleet count as accepted."""
-        return read_history(
-            self.sessions,
-            self.settings.experiments_dir,
-            accepted=[*self.submitted, *accepted],
-            limits=self.limits if limits is None else limits,
-        )
+        url = self.settings.redis_url.get_secret_value()
+        with redis.Redis.from_url(url, decode_responses=True, socket_timeout=10) as client:
+            return read_history(
+                self.sessions,
+                self.settings.experiments_dir,
+                accepted=[*self.submitted, *accepted],
+                limits=self.limits if limits is None else limits,
+                stream_of=client if self.streams else None,
+            )
 
     def violations(self) -> list[str]:
         """What the checker says."""

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -101,8 +102,9 @@ def read_history(
     *,
     accepted: Collection[str] = (),
     limits: Mapping[str, int] | None = None,
+    stream_of: redis.Redis | None = None,
 ) -> History:
-    """The history of every job of the database."""
+    """The history of every job of the database; `stream_of`: a client that decodes, to read the streams as well."""
     with sessions() as session:
         rows = session.execute(
             text("SELECT id, type, status, attempt, lease_owner IS NOT NULL, experiment_id FROM jobs ORDER BY id")
@@ -135,6 +137,7 @@ def read_history(
             job: tuple((point.step, point.attempt) for point in read_metrics(folder, "metrics"))
             for job, folder in experiments.items()
         },
+        streams={row[0]: read_stream(stream_of, row[5]) for row in rows if stream_of is not None},
         finals={job: final for job, folder in experiments.items() if (final := _final(folder, registered))},
         told={job: tuple(updates[job]) for job in experiments},
         accepted=tuple(accepted),
@@ -164,6 +167,19 @@ def read_archive(folder: Path) -> tuple[MetricLine, ...]:
                 lines.append(MetricLine(line["rewind"]["attempt"], line["rewind"]["step"], rewind=True))
             else:
                 lines.append(MetricLine(line["attempt"], line["step"]))
+    return tuple(lines)
+
+
+def read_stream(client: redis.Redis, experiment_id: str) -> tuple[MetricLine, ...]:
+    """Points and rewinds of an experiment as the followers of its stream were told."""
+    lines: list[MetricLine] = []
+    entries: Any = client.xrange(f"tidal:stream:experiment:{experiment_id}")
+    for _, entry in entries:
+        data = json.loads(entry["data"])
+        if entry["event"] == "metrics":
+            lines += [MetricLine(point["attempt"], point["step"]) for point in data["points"]]
+        elif entry["event"] == "rewind" and data["kind"] == "metrics":
+            lines.append(MetricLine(data["attempt"], data["step"], rewind=True))
     return tuple(lines)
 
 

@@ -17,6 +17,7 @@ from tests.integration.worker.fleet import LONG
 def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet: FaultFleet, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
+    fleet.streams = True
     mark = tmp_path / "judged"
     other = fleet.processes["health"]
     job_id = fleet.submit()
