@@ -67,6 +67,31 @@ def test_an_old_attempt_writes_nothing(
     assert desk.sql("SELECT count(*) FROM checkpoints") == 0
 
 
+def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk) -> None:
+    """Also not when the old owner wakes up after the new one has finished."""
+    job_id = desk.bring(S.RUNNING)
+    desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
+    desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
+    desk.do(release, job_id, 1)
+    assert desk.claim("worker-2") is not None
+    desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
+    desk.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="02")
+    rows = desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name")
+    assert rows == [("checkpoints/step-5", 2, "02"), ("model.pth", 2, "02")]
+    for _ in range(2):
+        for write, named in (
+            (register_artifact, {"name": "model.pth", "kind": "model", "sha256": "66"}),
+            (register_artifact, {"name": "late.pth", "kind": "model", "sha256": "66"}),
+            (register_checkpoint, {"name": "step-5", "step": 5, "sha256": "66"}),
+            (register_checkpoint, {"name": "step-9", "step": 9, "sha256": "66"}),
+        ):
+            with pytest.raises(LeaseLostError):
+                desk.do(write, job_id, 1, **named)
+        assert desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name") == rows
+        desk.do(complete, job_id, 2)
+    assert desk.job(job_id).checkpoint_step == 5
+
+
 def test_a_deleted_job_is_a_lost_lease(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.sql("DELETE FROM experiments")
