@@ -7,6 +7,7 @@ space, with ENOSPC and EFBIG.
 
 from __future__ import annotations
 
+import json
 import random
 import resource
 import subprocess
@@ -16,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from common.checkpoint import CheckpointManager
+from common.checkpoint import CheckpointInfo, CheckpointManager
 from common.config import Settings
 from tests.faults.fault_fleet import FaultFleet
-from tests.faults.moments import BEYOND_PENDING, trainers_of
+from tests.faults.moments import trainers_of
 from tests.faults.timers import Timers
 from tests.integration.acceptance.stack import long_job
 
@@ -99,36 +100,73 @@ def small_disk(settings: Settings) -> Iterator[bool]:
         subprocess.run(["umount", "-l", str(settings.experiments_dir)], check=True)
 
 
-def test_fault_25_a_full_disk_leaves_the_last_whole_checkpoint(
+def test_fault_25_a_full_disk_is_told_and_costs_no_whole_checkpoint(
     small_disk: bool, fleet: FaultFleet, rng: random.Random
 ) -> None:
     job_id = fleet.submit(payload={"config": CONFIG})
     fleet.worker("first", None, **REAL_TRAINER)
-    fleet.wait_status(job_id, BEYOND_PENDING)
     count = rng.randint(1, 6)
     fleet.wait_for(lambda: registered(fleet, job_id) >= count, f"{count} checkpoints", STARTING_SECONDS, job_id)
+    [trainer] = trainers_of(fleet.processes["first"].pid)
     ballast = fleet.settings.experiments_dir / "ballast"
     if small_disk:
         fill(ballast)
     else:
-        [trainer] = trainers_of(fleet.processes["first"].pid)
         resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
-    job = fleet.wait_status(job_id, "failed", 30)
-    assert "cannot be written" in str(job.error_message)
-    assert "free some space" in str(job.error_message)
+    fleet.wait_for(lambda: "checkpoint_failed" in fleet.event_names(job_id), "the failure", 30, job_id)
+    failed = next(event.details for event in fleet.events(job_id) if event.event == "checkpoint_failed")
+    assert "cannot be written" in failed["reason"]
+    assert "free some space" in failed["reason"]
+    last = newest_of(fleet, job_id)
+    then = rng.choice(["room", "killed", "stopped"])
+    if then == "stopped":
+        fleet.signal(job_id, "stop")
+        job = fleet.wait_status(job_id, "cancelled", STARTING_SECONDS)
+        assert job.checkpoint_ref == f"{job.experiment_id}/checkpoints/{newest_of(fleet, job_id).name}"
+        ballast.unlink(missing_ok=True)
+        job_id = fleet.submit(payload={"config": CONFIG}, parent_id=job_id)
+    elif then == "killed":
+        trainer.kill()
+        trainer.wait(10)
+        ballast.unlink(missing_ok=True)
+    else:
+        ballast.unlink(missing_ok=True)
+        resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        before = registered(fleet, job_id)
+        fleet.wait_for(lambda: registered(fleet, job_id) > before, "another checkpoint", STARTING_SECONDS, job_id)
+        assert fleet.job(job_id).attempt == 1
+    if then != "room":
+        fleet.wait_for(lambda: "resumed" in fleet.event_names(job_id), "the continuation", STARTING_SECONDS, job_id)
+        [resumed] = [event.details for event in fleet.events(job_id) if event.event == "resumed"]
+        assert resumed["step"] >= last.step
+        assert "checkpoint_skipped" not in fleet.event_names(job_id), "nothing half-written was taken for a checkpoint"
+    fleet.wait_status(job_id, "running", STARTING_SECONDS)
+    fleet.signal(job_id, "stop")
+    fleet.wait_status(job_id, "cancelled", STARTING_SECONDS)
+    steps = metric_steps(fleet, job_id)
+    assert steps == list(range(steps[0], steps[0] + len(steps))), "points that found no room are not lost"
+
+
+def metric_steps(fleet: FaultFleet, job_id: str) -> list[int]:
+    """Steps of the points that count, in the order of the archive."""
+    steps: list[int] = []
+    for segment in sorted((fleet.experiment(job_id) / "metrics").glob("metrics-*.jsonl")):
+        for line in segment.read_text().splitlines():
+            point = json.loads(line)
+            if "rewind" in point:
+                steps = [step for step in steps if step <= point["rewind"]["step"]]
+            elif "Losses/Total" in point["values"]:
+                steps.append(point["step"])
+    return steps
+
+
+def newest_of(fleet: FaultFleet, job_id: str) -> CheckpointInfo:
+    """The newest checkpoint on disk, whose hashes verify."""
     manager = CheckpointManager(folder_of(fleet, job_id), keep_last=3)
     latest = manager.latest()
     assert latest is not None
     assert manager.skipped == []
-    assert job.checkpoint_ref == f"{job.experiment_id}/checkpoints/{latest.name}"
-    assert list(folder_of(fleet, job_id).glob(".tmp-*")) == []
-    ballast.unlink(missing_ok=True)
-    again = fleet.submit(payload={"config": CONFIG}, parent_id=job_id)
-    fleet.wait_for(lambda: "resumed" in fleet.event_names(again), "the continuation", STARTING_SECONDS, again)
-    [resumed] = [event.details for event in fleet.events(again) if event.event == "resumed"]
-    assert resumed["step"] == latest.step
-    fleet.signal(again, "stop")
-    fleet.wait_status(again, "cancelled", STARTING_SECONDS)
+    return latest
 
 
 def fill(file: Path) -> None:

@@ -9,6 +9,6 @@ import os
 from pathlib import Path
 
 if folder := os.environ.get("TIDAL_TEST_COUNTERS"):
-    from services.worker.exit_status import oom_kill_count
+    from services.worker.oom_kills import oom_kill_count
 
-    oom_kill_count.__defaults__ = (Path(folder) / "proc" / "vmstat",)
+    oom_kill_count.__defaults__ = (Path(folder) / "proc", Path(folder) / "cgroup")
