@@ -51,7 +51,7 @@ SELECT 'job_' || n, type, queue, payload, 'bench-' || n, n % 5, now() - make_int
 FROM jobs, generate_series(2, :n) n
 """
 Times = list[tuple[float, float, float, float]]
-"""Seconds of a claim without limits and a bare update beside it, of a claim with a limit and a bare update beside it."""
+"""Seconds: a claim without limits, a bare update beside it, a claim with a limit, a bare update beside that."""
 
 
 def run(quick: bool) -> list[Row]:
