@@ -33,9 +33,8 @@ async def readiness(context: Context) -> Ready:
         run_in_threadpool(_store, context.store.root),
         _sweeps(context),
     )
-    parts = {"database": database, "schema": schema, "redis": redis, "store": store}
-    # Requests can be served without the sweeps, so they are told and do not count.
-    return Ready(ready=all(part.ok for part in parts.values()), parts={**parts, "sweeps": sweeps})
+    parts = {"database": database, "schema": schema, "redis": redis, "store": store, "sweeps": sweeps}
+    return Ready(ready=all(part.ok for part in parts.values() if part.required), parts=parts)
 
 
 def _database(context: Context) -> tuple[Part, Part]:
@@ -59,13 +58,14 @@ async def _redis(context: Context) -> Part:
 
 
 async def _sweeps(context: Context) -> Part:
+    """Without them lost workers are not replaced; requests are served all the same."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             swept_at, trouble = await context.redis.hmget(HEARTBEAT_KEY, FIELDS)
     except (RedisError, OSError, TimeoutError):
-        return Part(ok=False, detail="unknown, Redis cannot be reached")
+        return Part(ok=False, required=False, detail="unknown, Redis cannot be reached")
     wrong = sweep_trouble(_text(swept_at), _text(trouble), context.settings.reaper_seconds)
-    return Part(ok=not wrong, detail=wrong or "ok")
+    return Part(ok=not wrong, required=False, detail=wrong or "ok")
 
 
 def _text(value: bytes | str | None) -> str | None:

@@ -27,7 +27,11 @@ async def readyz(request: Request, context: ContextDep) -> Ready | Response:
     ready = await health.readiness(context)
     if ready.ready:
         return ready
-    missing = [{"location": name, "message": part.detail} for name, part in ready.parts.items() if not part.ok]
+    missing = [
+        {"location": name, "message": part.detail}
+        for name, part in ready.parts.items()
+        if part.required and not part.ok
+    ]
     return problem(
         503,
         "; ".join(f"{item['location']}: {item['message']}" for item in missing),

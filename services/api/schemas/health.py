@@ -18,6 +18,8 @@ class Part(Reply):
     ok: bool
     detail: str
     """`ok`, or what is wrong and what to do."""
+    required: bool = True
+    """Whether requests cannot be served without it."""
 
 
 class Ready(Reply):
@@ -25,4 +27,4 @@ class Ready(Reply):
 
     ready: bool
     parts: dict[str, Part]
-    """`database`, `schema`, `redis`, `store`; and `sweeps`, without which the api serves but nobody reaps."""
+    """`database`, `schema`, `redis`, `store`; and `sweeps`, not required."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import redis
 from sqlalchemy import text
 
 from common.config import Settings
 from common.db import upgrade
+from common.jobs.publisher import HEARTBEAT_KEY
+from services.health.healthcheck import trouble as health_trouble
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
 
 
@@ -204,6 +208,23 @@ def test_absent_servers_are_named_and_the_process_stays_up(serve: RunApi) -> Non
 
 def test_readyz_says_ready(api: Api) -> None:
     assert api.http.get("/readyz").json()["ready"] is True
+
+
+def test_readyz_says_that_nobody_sweeps_and_the_check_of_health_fails_with_it(
+    api: Api, settings: Settings, redis_client: redis.Redis
+) -> None:
+    ready = api.http.get("/readyz").json()
+    assert ready["ready"] is True
+    assert (ready["parts"]["sweeps"]["ok"], ready["parts"]["sweeps"]["required"]) == (False, False)
+    assert "python -m services.health" in ready["parts"]["sweeps"]["detail"]
+    assert health_trouble(settings) == ready["parts"]["sweeps"]["detail"]
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": long_ago, "trouble": "no such column"})
+    assert "no such column" in api.http.get("/readyz").json()["parts"]["sweeps"]["detail"]
+    assert "no such column" in health_trouble(settings)
+    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": datetime.now(UTC).isoformat(), "trouble": ""})
+    assert api.http.get("/readyz").json()["parts"]["sweeps"] == {"ok": True, "detail": "ok", "required": False}
+    assert health_trouble(settings) == ""
 
 
 def test_submissions_are_accepted_while_redis_is_away(serve: RunApi) -> None:
