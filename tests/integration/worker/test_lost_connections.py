@@ -1,4 +1,4 @@
-"""A connection that the server ended in the middle of a transaction costs a try, never the write."""
+"""What a lost connection to the database costs: a try, never the write; and never the doorbells of other workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import Any, cast
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,6 +18,8 @@ from common.jobs.lease_clock import lease_clock
 from services.worker import lease_keeper
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.row_writer import RowWriter
+from services.worker.worker import Worker
+from tests.faults.proxy import TcpProxy
 
 GONE = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)"
 
@@ -74,3 +77,22 @@ def test_a_lease_that_cannot_be_renewed_for_an_unknown_reason_is_tried_again_aft
     keeper.stop()
     assert tries[1] - tries[0] >= 0.2
     assert tries[2] - tries[1] >= 0.2
+
+
+def test_a_worker_without_a_database_waits_with_its_doorbell_until_it_answers_or_the_worker_leaves(
+    settings: Settings,
+) -> None:
+    """Were it given up, a worker that is cut off would use up the doorbells of all healthy ones."""
+    with TcpProxy.of_url(settings.database_url.get_secret_value()) as proxy:
+        worker = Worker(settings.model_copy(update={"database_url": SecretStr(proxy.url)}), queue="training")
+        answers: list[str] = []
+        for end in (proxy.heal, worker.drain):
+            proxy.cut()
+            doorbell = threading.Thread(target=lambda: answers.append(worker.run_next("training")))
+            doorbell.start()
+            doorbell.join(1.0)
+            assert doorbell.is_alive()
+            end()
+            doorbell.join(20)
+        worker.close()
+    assert answers == ["no job to claim", "the worker is leaving"]
