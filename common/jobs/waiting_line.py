@@ -57,7 +57,8 @@ def waiting_line(
             Job.type,
             func.extract("epoch", Job.not_before - func.now()).label("due_in"),
             func.row_number().over(partition_by=Job.type, order_by=order).label("position"),
-            func.row_number().over(order_by=order).label("rank"),
+            Job.priority,
+            Job.created_at,
             func.now().label("now"),
         )
         .where(Job.queue == queue, Job.status == JobStatus.PENDING)
@@ -65,7 +66,8 @@ def waiting_line(
     )
     near = line.c.position <= HORIZON + 1
     shown = near if wanted is None else near | line.c.id.in_(wanted)
-    rows = session.execute(select(line).where(shown).order_by(line.c.rank)).all()
+    claimed_first = (line.c.priority.desc(), line.c.created_at, line.c.id)
+    rows = session.execute(select(line).where(shown).order_by(*claimed_first)).all()
     if not rows:
         return []
     starts: dict[str, float] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.orm import Session, defer
 
 from common.config import Settings
 from common.db import Job, JobEvent
@@ -37,7 +37,7 @@ def list_jobs(
     experiment_id: str | None = None,
 ) -> JobList:
     """A page, newest first."""
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    query = _rows().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
     if statuses:
         query = query.where(Job.status.in_(statuses))
     if kind is not None:
@@ -56,13 +56,13 @@ def list_jobs(
 
 def active_jobs(session: Session, outlook: Outlook) -> JobList:
     """Those that hold a slot, stale ones included, newest first."""
-    query = select(Job).where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    query = _rows().where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
 def live_jobs(session: Session, outlook: Outlook) -> JobList:
     """Everything that has not ended, newest first."""
-    query = select(Job).where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    query = _rows().where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
@@ -115,6 +115,11 @@ def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
         would_wait=limit is not None and busy + waiting >= limit,
         queue_position=waiting + 1,
     )
+
+
+def _rows() -> Select[Job]:
+    """Jobs without their payload, which no list shows and which is most of a row."""
+    return select(Job).options(defer(Job.payload, raiseload=True))
 
 
 def _list(session: Session, outlook: Outlook, jobs: Sequence[Job], following: str | None = None) -> JobList:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from common.db import Job
 from common.jobs.limits import type_limit
@@ -24,7 +24,10 @@ def _queue(session: Session, outlook: Outlook, name: str, limit: int, usual: dic
     beats = outlook.workers.alive(name)
     line = waiting_line(session, outlook.settings, name, outlook.workers.slots(name))
     shown = [place for place in line if place.position <= limit]
-    rows = {job.id: job for job in session.scalars(select(Job).where(Job.id.in_([place.job_id for place in shown])))}
+    waiting = (
+        select(Job).where(Job.id.in_([place.job_id for place in shown])).options(defer(Job.payload, raiseload=True))
+    )
+    rows = {job.id: job for job in session.scalars(waiting)}
     by_status = select(Job.type, Job.status, func.count()).where(
         Job.queue == name, Job.status.in_([JobStatus.PENDING, *LEASED])
     )
