@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig
+from common.data.corpus import Progress, _cache_name
 from common.rl import train_controller
 from common.training import loading
 from common.training.hooks import Outcome, StopRequest
@@ -35,6 +38,45 @@ def test_a_wish_to_leave_is_heard_while_tokenising(request_: StopRequest, record
     evaluation = EvaluationConfig()
     assert evaluate_checkpoint(NOWHERE, tmp_path / "run", hooks, evaluation=evaluation, **where) is expected
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("busy", ["lock", "fetch"])
+def test_a_wish_is_heard_while_something_else_takes_its_time(
+    busy: str, recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    hooks = recorder()
+    release = threading.Event()
+
+    def wish_after_three_beats() -> StopRequest | None:
+        return StopRequest.DRAIN if hooks.phases.count("loading data") > 3 else None
+
+    hooks.requested_stop = wish_after_three_beats
+    if busy == "fetch":
+
+        def fetch(config: DataConfig, *, data_dir: Path, progress: Progress) -> None:
+            progress("fetch", 0, None)
+            release.wait(60)
+
+        monkeypatch.setattr(loading, "open_corpus", fetch)
+        monkeypatch.setattr(loading, "TIDY_SECONDS", 0.1)
+        with pytest.raises(StoppedWhileLoading):
+            load_corpus(STORIES, tmp_path, hooks)
+        release.set()
+        return
+    (tmp_path / "cache").mkdir()
+    lock = tmp_path / "cache" / f"{_cache_name(STORIES)}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another process that builds the cache
+        with pytest.raises(StoppedWhileLoading):
+            load_corpus(STORIES, tmp_path, hooks)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [lock.name]
+
+
+def test_a_pause_is_obeyed_at_once_where_there_is_a_checkpoint(recorder: Recorders, tmp_path: Path) -> None:
+    hooks = recorder(StopRequest.PAUSE, in_phase="loading data")
+    with pytest.raises(StoppedWhileLoading):
+        load_corpus(STORIES, tmp_path, hooks, may_pause=True)
 
 
 def test_a_pause_waits_until_the_corpus_is_there(recorder: Recorders, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from common.config import LMConfig
 from common.errors import ConfigError
 from common.training.hooks import Outcome, SavedCheckpoint, StopRequest
 from common.training.pretrain import pretrain
+from tests.unit.damage import DAMAGES, damage
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
@@ -147,20 +148,21 @@ def test_paused_during_the_final_evaluation_resumes_there(
     assert_same_bits(reference, tmp_path)
 
 
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_newest_checkpoint_is_passed_over_with_an_event(
-    reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+    how: str, reference: dict[str, Any], make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     config = make_config(checkpoint={"every_steps": 2})
     pretrain(config, tmp_path, recorder(StopRequest.PAUSE, after=5 * CALLS_PER_STEP + 1), data_dir=data_dir)
-    newest = CheckpointManager(tmp_path / "checkpoints", keep_last=3).list()[-1]
-    weights = newest.path / "weights.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-5] ^= 1
-    weights.write_bytes(data)
+    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=3)
+    newest = manager.list()[-1]
+    before = [info.step for info in manager.list()][:-1]
+    damage(newest.path, how)
     hooks = recorder()
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert [details["checkpoint"] for details in hooks.named("checkpoint_skipped")] == [newest.name]
-    assert hooks.named("resumed")[0]["step"] == 4
+    assert hooks.named("resumed")[0]["step"] == before[-1]
+    assert not (tmp_path / "checkpoints" / newest.name).exists() or newest.name in hooks.kept, "set aside"
     assert_same_bits(reference, tmp_path)
 
 

@@ -1,0 +1,81 @@
+"""From a pause and from a stop of a training with the default configuration to its registered checkpoint, on a CPU.
+
+One micro-batch of `configs/base_config.yaml` takes about a minute on two cores and a step has 32, so both wishes meet
+the trainer in the middle of one. The way is the real one: api, Postgres, worker, trainer, and back to the `checkpoint`
+event. The reference is what is promised, 15 s. Two settings differ from the defaults, neither of them the step: the
+corpus is `builtin:stories` (no network), and a validation has one batch, so that the first step is reached soon. It is
+the first step, before AdamW has its moments: what writing those takes is the second figure of `bench.checkpoint_stall`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.local_stack import local_stack
+from bench.report import Row, main
+from common.client.client import Client
+from common.config import load_lm_config
+
+PROMISED_SECONDS = 15.0
+LIMIT_SECONDS = 900.0
+"""Until the first step: the corpus has to be tokenised and the loss before training measured."""
+INTO_STEP_SECONDS = 5.0
+
+
+def run(quick: bool) -> list[Row]:
+    """One pause and one stop; three of each unless quick."""
+    seconds: dict[str, list[float]] = {"pause": [], "stop": []}
+    with local_stack() as stack, Client(stack.instance.api_url, stack.instance.token) as client:
+        for _ in range(1 if quick else 3):
+            for wish, found in seconds.items():
+                found.append(_measure(client, wish))
+    return [
+        Row(
+            f"{wish} of a default training on a CPU to its registered checkpoint (slowest)",
+            "s",
+            max(found),
+            PROMISED_SECONDS,
+            "promise",
+            1.0,
+            "at most",
+        )
+        for wish, found in seconds.items()
+    ]
+
+
+def _measure(client: Client, wish: str) -> float:
+    config = load_lm_config(
+        None, {"data": {"source": "builtin:stories"}, "training": {"device": "cpu"}, "evaluation": {"max_batches": 1}}
+    )
+    job_id = client.submit_job("lm-training", config=config.model_dump(mode="json")).id
+
+    def stepping() -> bool:
+        job = client.job(job_id)
+        if job.status in ("failed", "cancelled"):
+            raise RuntimeError(f"the job is {job.status}: {job.error}")
+        return job.status == "running" and job.progress.phase in ("training", "compile")
+
+    _until(stepping, f"the first step of {job_id}")
+    time.sleep(INTO_STEP_SECONDS)
+    started = time.monotonic()
+    client.signal_job(job_id, wish)
+    _until(lambda: any(event.event == "checkpoint" for event in client.job_events(job_id)), "the checkpoint")
+    seconds = time.monotonic() - started
+    _until(lambda: client.job(job_id).status in ("paused", "cancelled"), "the end of the attempt")
+    if wish == "pause":
+        client.signal_job(job_id, "stop")  # paused: nothing runs, the slot is free for the next
+    return seconds
+
+
+def _until(check: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not check():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} was not seen within {LIMIT_SECONDS:.0f} s")
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
