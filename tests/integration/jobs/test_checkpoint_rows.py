@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint
+import pytest
+
+from common.errors import LeaseLostError
+from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint, release
 from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
 
@@ -26,6 +29,18 @@ def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_says(de
     desk.do(keep_checkpoints, job_id, 1, names=[])
     assert _names(desk) == ["checkpoints/step-10"]
     assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-10"
+
+
+def test_an_old_attempt_forgets_nothing(desk: Desk) -> None:
+    job_id = desk.bring(JobStatus.RUNNING)
+    for step in (5, 10):
+        desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
+    desk.do(release, job_id, 1)
+    second = desk.claim("worker-2")
+    assert second is not None and second.attempt == 2
+    with pytest.raises(LeaseLostError):
+        desk.do(keep_checkpoints, job_id, 1, names=[])
+    assert _names(desk) == ["checkpoints/step-10", "checkpoints/step-5"]
 
 
 def test_other_experiments_keep_their_rows(desk: Desk) -> None:

@@ -13,7 +13,6 @@ from common.jobs.lease import read_wish, renew
 from common.jobs.queue import (
     complete,
     fail,
-    keep_checkpoints,
     pause,
     record_event,
     record_progress,
@@ -41,7 +40,6 @@ OWNER_WRITES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] =
     (record_event, ("resume_inexact",), {}),
     (record_progress, (), {"step": 1}),
     (register_checkpoint, (), {"name": "step-1", "step": 1, "sha256": "00"}),
-    (keep_checkpoints, (), {"names": []}),
     (register_artifact, (), {"name": "model.pth", "kind": "model"}),
     (renew, (), {}),
     (read_wish, (), {}),
