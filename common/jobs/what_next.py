@@ -41,9 +41,7 @@ def what_next(job: Job, now: datetime, settings: Settings) -> str:
         case S.STALE:
             return _stale(job, now, settings)
         case S.PAUSED:
-            return (
-                f"Its checkpoint of step {job.checkpoint_step} is registered, its slot is free; resume goes on there."
-            )
+            return f"Its checkpoint is registered, its slot is free; resume goes on {_begin(job)}."
         case S.FAILED:
             advice = ADVICE.get(job.error_code or "", "Its log and the message say why.")
             return f"{advice} {_left(job)}"
@@ -56,8 +54,7 @@ def _pending(job: Job, now: datetime) -> str:
     if job.desired_state == DesiredState.PAUSE:
         return "It is asked to pause and does so at its first safe point; resume withdraws that."
     why = f"After {_times(job.infra_restarts)} without a new checkpoint it is" if job.infra_restarts else "It is"
-    begin = "from the beginning" if job.checkpoint_ref is None else f"after step {job.checkpoint_step}"
-    again = f", to go on {begin}" if job.attempt else ""
+    again = f", to go on {_begin(job)}" if job.attempt else ""
     if job.not_before is not None and job.not_before > now:
         return f"{why} not claimed before {_clock(job.not_before)} (in {_span(job.not_before - now)}){again}."
     return f"{why} claimed as soon as a worker and a slot of its type are free{again}."
@@ -90,8 +87,7 @@ def _verdict(job: Job, settings: Settings) -> str:
     lost = f"{verdict.infra_restarts} of {settings.max_infra_restarts}"
     if not verdict.retry:
         return f"failed, because this is loss {lost} without a new checkpoint"
-    begin = "from the beginning" if job.checkpoint_ref is None else f"after step {job.checkpoint_step}"
-    return f"back to the queue to go on {begin} (loss {lost} without a new checkpoint)"
+    return f"back to the queue to go on {_begin(job)} (loss {lost} without a new checkpoint)"
 
 
 def _lease(job: Job, now: datetime, settings: Settings) -> str:
@@ -136,7 +132,16 @@ def _wish(job: Job, now: datetime, settings: Settings) -> str:
 def _left(job: Job) -> str:
     if job.checkpoint_ref is None:
         return "It left no checkpoint."
-    return f"A new job with resumeFrom {job.id} goes on after step {job.checkpoint_step}."
+    return f"A new job with resumeFrom {job.id} goes on {_begin(job)}."
+
+
+def _begin(job: Job) -> str:
+    """Where the next attempt begins, as far as the row knows; one that never ran has its parent's checkpoint."""
+    if job.checkpoint_ref is None:
+        return "from the beginning"
+    if job.checkpoint_step is None:
+        return f"at {job.checkpoint_ref.rpartition('/')[2]} of {job.parent_id or 'another job'}"
+    return f"after step {job.checkpoint_step}"
 
 
 def _times(count: int) -> str:

@@ -254,7 +254,7 @@ def _facts(job: Job) -> Table:
         "attempt": str(job.attempt) if job.attempt else None,
         "worker": job.worker,
         "resumes": job.parent_id,
-        "checkpoint": f"{job.checkpoint_ref} (step {job.checkpoint_step})" if job.checkpoint_ref else None,
+        "checkpoint": job.checkpoint_ref,
         "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
         "takes": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
         "took": duration((finished - started).total_seconds()) if finished and started else None,
