@@ -1,13 +1,14 @@
 """`python -m tests.faults.bugs.health`: a health process whose reaper does not wait for the end of a lease.
 
-It requeues every first attempt that runs, without quarantine and without asking whose lease it is. Only tests start it.
+It gives a running first attempt to another worker once a few renewals are missing, long before the lease ends and its
+trainer stands still. Only tests start it.
 """
 
 from __future__ import annotations
 
 import sys
 
-from sqlalchemy import select, update
+from sqlalchemy import select, true, update
 from sqlalchemy.orm import Session
 
 import common.jobs.sweep
@@ -15,16 +16,19 @@ from common.config import Settings
 from common.db import Job
 from common.jobs import outbox
 from common.jobs.changes import write_event
+from common.jobs.clock import now_plus
 from common.jobs.reaper import Reaped
 from common.jobs.status import JobStatus
 from services.health.__main__ import main
 
+LATE = 0.6
+"""Share of the time after which a trainer stands still."""
+
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """Give up first attempts that have saved something."""
-    running = select(Job).where(
-        Job.status == JobStatus.RUNNING, Job.attempt == 1, Job.checkpoint_step.is_not(None), Job.checkpoint_step >= 10
-    )
+    """Give up first attempts whose owner is late, without stale and without quarantine."""
+    late = now_plus(settings.lease_seconds - LATE * settings.trainer_pause_seconds)
+    running = select(Job).where(Job.status == JobStatus.RUNNING, Job.attempt == 1, Job.lease_expires_at < late)
     jobs = session.scalars(running.with_for_update(skip_locked=True)).all()
     for job in jobs:
         fields = {"status": JobStatus.PENDING, "lease_owner": None, "lease_expires_at": None}
@@ -45,5 +49,5 @@ def reap(session: Session, settings: Settings) -> Reaped:
 
 
 if __name__ == "__main__":
-    vars(common.jobs.sweep)["reap"] = reap
+    vars(common.jobs.sweep).update(reap=reap, _anything_to_do=true)
     sys.exit(main())
