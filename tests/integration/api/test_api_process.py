@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -15,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from common.config import PROJECT_ROOT
+from common.config import PROJECT_ROOT, Settings
+from services.api.__main__ import listen
 from tests.integration.api.conftest import TOKEN, events_of
 
 
@@ -97,3 +99,24 @@ def test_sigterm_ends_open_streams_and_exits_with_0(tmp_path: Path, database_url
             started.send_signal(signal.SIGTERM)
             assert list(events) == []
         assert started.wait(20) == 0
+
+
+def test_a_reply_does_not_wait_for_the_acknowledgement_of_the_one_before(tmp_path: Path) -> None:
+    async def accepted() -> int:
+        option: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            option.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(serve, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            try:
+                return await option
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    listener = listen(Settings(_env_file=None, port=0, experiments_dir=tmp_path))
+    assert asyncio.run(accepted()) != 0, "TCP_NODELAY is not set"
