@@ -3,13 +3,13 @@
     active, lease past                       → stale
     stale, quarantine (from lease end) over  → cancelled (wish stop), pending, or failed `worker_lost` (budget spent)
 
-It only acts after the lease lapsed and compares attempts under row locks. After losing the database it marks nothing
-until contact has been unbroken for a while: owners were cut off too and must get their chance to renew first.
+It only acts after the lease lapsed and compares attempts under row locks. After losing the database, or having stood
+still itself, it marks nothing until contact has been unbroken for a while: owners were cut off too and must get their
+chance to renew first.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,38 +23,56 @@ from common.db import Job, database_away
 from common.errors import TidalError
 from common.jobs.changes import move
 from common.jobs.clock import now_plus, seconds
+from common.jobs.lease_clock import lease_clock
 from common.jobs.retry import Fault, judge
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
 from common.logging import get_logger
 
 BATCH = 200
+SLOW_SWEEP_SECONDS = 15.0
+"""What a sweep may take while Redis does not answer."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 
 class Contact:
-    """How long the database has answered without a break, by this process's monotonic clock.
+    """How long the database has answered without a break, by a clock that counts sleep.
 
-    A new process begins without contact: it cannot know what happened before.
+    A new process begins without contact: it cannot know what happened before. One that stood still (a suspended
+    machine, a paused container) begins again: those it would judge may have stood still with it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, longest_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
+        """More than `longest_gap_seconds` between two answers is a break (`longest_gap`)."""
+        self._longest_gap = longest_gap_seconds
         self._clock = clock
         self._since: float | None = None
+        self._last = 0.0
 
     def made(self) -> None:
         """The database has answered."""
-        if self._since is None:
-            self._since = self._clock()
+        now = self._clock()
+        if self._since is None or now - self._last > self._longest_gap:
+            self._since = now
+        self._last = now
 
     def lost(self) -> None:
         """The database has not answered."""
         self._since = None
 
     def settled(self, wanted_seconds: float) -> bool:
-        """Whether contact has lasted `wanted_seconds`."""
-        return self._since is not None and self._clock() - self._since >= wanted_seconds
+        """Whether contact has lasted `wanted_seconds`, and lasts."""
+        now = self._clock()
+        return self._since is not None and now - self._since >= wanted_seconds and now - self._last <= self._longest_gap
+
+
+def longest_gap(settings: Settings) -> float:
+    """Seconds between two answers in ordinary operation at most, Redis being away included.
+
+    So short that an owner which stood still as long has a good part of its lease left (with the lease's default).
+    """
+    return max(2 * settings.reaper_seconds + SLOW_SWEEP_SECONDS, settings.lease_seconds / 2)
 
 
 @dataclass(frozen=True)

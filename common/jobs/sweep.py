@@ -56,8 +56,8 @@ class SweepReport:
 def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: Contact | None = None) -> SweepReport:
     """One sweep. Database errors pass through; Redis being away only postpones what needs it.
 
-    `contact` keeps the reaper still after the database was lost; without one (a single sweep by hand) the start time
-    of the PostgreSQL server is asked instead. When there is nothing to do it costs one query.
+    `contact` keeps the reaper still after the database was lost or this process stood still; without one (a single
+    sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs one query.
     """
     with session_factory(engine).begin() as session:
         look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings))
@@ -79,6 +79,8 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
         rung = sum(_ring_again(session, settings, queue, count) for queue, count in waiting.items())
         pruned = outbox.prune(session)
         forgotten = forget_idempotency_keys(session)
+    if contact is not None:
+        contact.made()
     published = 0
     try:
         published = outbox.relay(engine, publisher)

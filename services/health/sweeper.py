@@ -2,8 +2,8 @@
 
 It looks sooner when a lease or a quarantine ends sooner, so a lost worker costs no round of waiting for the next look.
 The heartbeat tells when a sweep last succeeded; a reaper that fails again and again is not silent
-(`healthcheck`). After the database was lost the reaper waits for reaper_contact_seconds of unbroken contact
-(`Contact`).
+(`healthcheck`). After the database was lost, or this process stood still, the reaper waits for reaper_contact_seconds
+of unbroken contact (`Contact`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from common.config import Settings
 from common.db import database_away
 from common.errors import UnavailableError
 from common.jobs.publisher import RedisPublisher
-from common.jobs.reaper import Contact
+from common.jobs.reaper import Contact, longest_gap
 from common.jobs.sweep import SweepReport, sweep
 from common.logging import get_logger
 
@@ -50,7 +50,7 @@ class Sweeper:
         self._settings = settings
         self._stop = stop
         self._published = published
-        self._contact = Contact()
+        self._contact = Contact(longest_gap(settings))
         self._away = False
         self._trouble = ""
         self._started_at = self._swept_at = _now()

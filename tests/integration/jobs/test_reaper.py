@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
+from common.config import Settings
 from common.errors import LeaseLostError, UnavailableError
 from common.jobs.lease import renew
 from common.jobs.locks import SWEEP
 from common.jobs.queue import complete, register_checkpoint
-from common.jobs.reaper import Contact, reap
+from common.jobs.reaper import Contact, longest_gap, reap
 from common.jobs.signals import cancel, request_signal
 from common.jobs.status import ACTIVE, JobStatus, Signal
 from common.jobs.sweep import sweep
@@ -161,7 +162,7 @@ def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
     job_id = desk.bring(S.RUNNING)
     age(desk, job_id)
     clock = Clock()
-    contact = Contact(clock)
+    contact = Contact(longest_gap(desk.settings), clock)
     for wait, settled in ((0.0, False), (19.0, False), (1.0, True)):
         clock.now += wait
         assert (sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 1) is settled
@@ -174,6 +175,34 @@ def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
     clock.now += 20
     assert sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     assert desk.status(second) == "running"
+
+
+def test_a_reaper_that_stood_still_begins_again_and_owners_get_their_chance(
+    desk: Desk, engine: Engine, quiet: RecordingPublisher
+) -> None:
+    settings = desk.settings.model_copy(update={"lease_seconds": 60.0, "reaper_seconds": 5.0})
+    clock = Clock()
+    contact = Contact(longest_gap(settings), clock)
+    for _ in range(6):  # it runs and looks
+        sweep(engine, quiet, settings, contact=contact)
+        clock.now += 5
+    assert contact.settled(settings.reaper_contact_seconds)
+    clock.now += 300  # the machine was suspended, owners and all
+    assert not contact.settled(settings.reaper_contact_seconds)
+    job_id = desk.bring(S.RUNNING)
+    age(desk, job_id)
+    for wait, settled in ((0.0, False), (19.0, False), (1.0, True)):
+        clock.now += wait
+        assert (sweep(engine, quiet, settings, contact=contact).reaped.stale == 1) is settled
+
+
+def test_a_sweep_slowed_by_an_absent_redis_does_not_begin_again() -> None:
+    clock = Clock()
+    contact = Contact(longest_gap(Settings(_env_file=None)), clock)
+    for _ in range(2):
+        contact.made()
+        clock.now += 25
+    assert contact.settled(20)
 
 
 def test_pending_jobs_whose_doorbell_got_lost_are_rung_again(
