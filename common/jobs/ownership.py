@@ -69,7 +69,7 @@ def complete(session: Session, job_id: str, attempt: int, *, details: dict[str, 
 
 def pause(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
     """The child has paused after a checkpoint: paused; or what the wish has become meanwhile."""
-    if _already(session, job_id, attempt, S.PAUSED, S.CANCELLED):
+    if _already(session, job_id, attempt, S.PAUSED, S.PENDING, S.CANCELLED):
         return S(lock(session, job_id).status)
     return _leave(session, own(session, job_id, attempt), "paused", details, 0.0)
 
@@ -115,7 +115,7 @@ def fail(
 
     `code` defaults to the fault's own; `message` is what the user reads.
     """
-    if _already(session, job_id, attempt, S.FAILED, S.PENDING, S.CANCELLED):
+    if _already(session, job_id, attempt, S.FAILED, S.PENDING, S.PAUSED, S.CANCELLED):
         return S(lock(session, job_id).status)
     settings = settings or get_settings()
     job = own(session, job_id, attempt, settings)

@@ -57,7 +57,8 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
     """One sweep. Database errors pass through; Redis being away only postpones what needs it.
 
     `contact` keeps the reaper still after the database was lost or this process stood still; without one (a single
-    sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs one query.
+    sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs
+    one query.
     """
     with session_factory(engine).begin() as session:
         look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings))

@@ -124,6 +124,23 @@ def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> No
     assert [desk.do(release, other, 1), desk.do(release, other, 1)] == [S.PENDING, S.PENDING]
 
 
+@pytest.mark.parametrize("wish", [None, Signal.PAUSE, Signal.STOP])
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [(complete, ()), (pause, ()), (release, ()), (fail, (Fault.WORKER_LOST, "")), (fail, (Fault.USER_ERROR, ""))],
+)
+def test_an_end_told_again_after_a_lost_answer_is_no_lost_lease(
+    desk: Desk, wish: Signal | None, end: Callable[..., Any], told: tuple[Any, ...]
+) -> None:
+    job_id = desk.bring(S.RUNNING, checkpoint=True)
+    if wish is not None:
+        desk.do(request_signal, job_id, wish)
+    written = desk.do(end, job_id, 1, *told)
+    events = desk.history(job_id)
+    assert desk.do(end, job_id, 1, *told) == written == desk.status(job_id)
+    assert desk.history(job_id) == events
+
+
 def test_a_move_outside_the_table_is_refused(desk: Desk) -> None:
     job_id = desk.bring(S.PROVISIONING)
     with pytest.raises(ValueError, match="from provisioning to completed"):
