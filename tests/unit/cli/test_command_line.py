@@ -14,6 +14,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from common.config import Settings
 from services.cli import main as command_line
 from services.cli.environment import environment_text
 
@@ -136,6 +137,19 @@ def test_env_names_what_compose_asks_for() -> None:
     asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()))
     written = set(re.findall(r"^(\w+)=", environment_text("cpu"), re.MULTILINE))
     assert asked <= written
+
+
+def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their_own() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    ours = {name: service["environment"] for name, service in services.items() if name not in ("postgres", "redis")}
+    words = ("SECONDS", "CONCURRENCY", "MAX", "GENERATOR", "RATE")
+    tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
+    for environment in ours.values():
+        passed = {name for name, value in environment.items() if value is None}
+        assert passed == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # of the local stack
+    for secret, owner in (("TIDAL_AUTH_TOKEN", "api"), ("TIDAL_FLOWER_PASSWORD", "flower")):
+        assert [name for name, environment in ours.items() if secret in environment] == [owner]
+    assert not any("env_file" in service for service in services.values())
 
 
 def test_status_of_nothing_is_said_with_exit_3(tmp_path: Path) -> None:
