@@ -76,6 +76,7 @@ def restore_backup(
             try:
                 for name in sorted(wanted):
                     archive.extract(name, staging / name, progress)
+                _require_unused(engine)  # unpacking takes long; something may have been started meanwhile
                 aside = _replace(engine, database_url, manifest, store, staging, keep_files=keep_files)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -100,12 +101,7 @@ def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: 
             f"the backup was written by Tidal {manifest.tidal} with tables of revision {manifest.revision}, which this "
             "version does not know; update Tidal first"
         )
-    users = _sessions(engine)
-    if users:
-        raise ConflictError(
-            f"the database is in use by {', '.join(users)}; stop every service on every host first (`tidal down`, "
-            "`docker compose stop`)"
-        )
+    _require_unused(engine)
     if schema_status(engine).state == "ahead":
         raise ConflictError(schema_status(engine).message)
     rows = {name: count for name, count in count_rows(engine).items() if count and name in ("jobs", "experiments")}
@@ -117,6 +113,15 @@ def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: 
         raise ConflictError(
             f"{store.root} holds {len(experiments)} experiments; --force puts them aside, --keep-files restores the "
             "database only"
+        )
+
+
+def _require_unused(engine: Engine) -> None:
+    users = _sessions(engine)
+    if users:
+        raise ConflictError(
+            f"the database is in use by {', '.join(users)}; stop every service on every host first (`tidal down`, "
+            "`docker compose stop`)"
         )
 
 

@@ -218,6 +218,30 @@ def test_a_place_that_holds_something_is_left_alone_without_force(
     assert submitted(sessions)  # numbers go on above those that were loaded
 
 
+def test_what_is_started_while_a_backup_is_unpacked_keeps_its_database(
+    settings: Settings, sessions: sessionmaker[Session], engine: Engine, tmp_path: Path
+) -> None:
+    experiment = settings.experiments_dir / "old"
+    experiment.mkdir(parents=True)
+    (experiment / "model.pth").write_text("as it was")
+    backup = tmp_path / "saved.tar"
+    save(settings, backup)
+    newer = submitted(sessions)
+    engine.dispose()
+    with sessions() as session, pytest.raises(ConflictError, match=r"in use by tidal \(1\)"):
+        restore_backup(
+            backup,
+            database_url=settings.database_url,
+            redis_url=settings.redis_url,
+            experiments_dir=settings.experiments_dir,
+            force=True,
+            progress=lambda size: session.execute(text("SELECT 1")),
+        )
+    with sessions() as session:
+        assert session.get(Job, newer) is not None
+    assert not list(settings.experiments_dir.glob(".*"))
+
+
 def test_a_damaged_backup_is_refused_before_anything_is_touched(
     settings: Settings, sessions: sessionmaker[Session], engine: Engine, elsewhere: Settings, tmp_path: Path
 ) -> None:
