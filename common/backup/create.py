@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ from common.artifacts import ArtifactStore
 from common.backup.archive import EXPERIMENTS, TABLES, ArchiveWriter, Manifest, Progress
 from common.backup.rows import Dump, dump_rows
 from common.db import make_engine, require_schema, schema_status
-from common.errors import ConflictError
+from common.errors import ConflictError, StorageError
 from common.files import flush, storage_errors, write_atomic
 
 SMALL = 8 * 1024 * 1024
@@ -133,7 +133,8 @@ def _add(archive: ArchiveWriter, folder: Path, unit: tuple[Path, ...]) -> None:
     with ExitStack() as opened:
         sources: list[BinaryIO] = []
         try:
-            sources = [opened.enter_context(path.open("rb")) for path in unit]
+            with _readable():
+                sources = [opened.enter_context(path.open("rb")) for path in unit]
         except FileNotFoundError:
             return  # pruned: a newer one is there
         for path, source in zip(unit, sources, strict=True):
@@ -154,12 +155,15 @@ def _units(folder: Path) -> Iterator[tuple[Path, ...]]:
 
     Names that begin with a dot are half-written or damaged.
     """
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    try:
+        with _readable():
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    except FileNotFoundError:
+        return  # pruned, or the experiment was deleted
     entries = [entry for entry in entries if not entry.name.startswith(".") and not entry.is_symlink()]
     for entry in entries:
         if entry.is_dir():
-            with suppress(FileNotFoundError):  # pruned
-                yield from _units(Path(entry.path))
+            yield from _units(Path(entry.path))
     files = [Path(entry.path) for entry in entries if entry.is_file()]
     if any(path.name == CHECKPOINT for path in files):
         yield tuple(sorted(files, key=lambda path: path.name == CHECKPOINT))
@@ -167,5 +171,21 @@ def _units(folder: Path) -> Iterator[tuple[Path, ...]]:
         yield from ((path,) for path in files)
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An OSError names what could not be read; that something is gone is for the caller."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{error.filename}: cannot be read ({error.strerror}); nothing was saved") from error
+
+
 def _size(store: ArtifactStore) -> int:
-    return sum(file.size_bytes for name in store.experiments() for file in store.files(name))
+    """Of what is there now; experiments that are deleted or pruned at this moment do not count."""
+    size = 0
+    for name in store.experiments():
+        with suppress(FileNotFoundError):
+            size += sum(file.size_bytes for file in store.files(name))
+    return size
