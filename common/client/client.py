@@ -98,13 +98,14 @@ class Client:
         return self._get(Job, f"/api/jobs/{job_id}")
 
     def jobs(
-        self, *, status: str | None = None, job_type: str | None = None, tag: str | None = None, limit: int = 20
+        self, *, status: str | None = None, job_type: str | None = None, tag: str | None = None, limit: int | None = 20
     ) -> list[Job]:
-        """The newest jobs that match, at most `limit`."""
+        """The newest jobs that match, at most `limit`; None: all."""
         found: list[Job] = []
         cursor: str | None = None
-        while len(found) < limit:
-            wanted = {"status": status, "type": job_type, "tag": tag, "limit": min(limit - len(found), 100)}
+        while limit is None or len(found) < limit:
+            size = 100 if limit is None else min(limit - len(found), 100)
+            wanted = {"status": status, "type": job_type, "tag": tag, "limit": size}
             page = self._get(JobPage, "/api/jobs", cursor=cursor, **wanted)
             found += page.jobs
             cursor = page.next_cursor

@@ -24,7 +24,6 @@ POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 """Without an answer of the api while waiting."""
 LIVE = ("pending", "provisioning", "starting", "running", "completing", "stopping", "paused", "stale")
-MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,9 @@ def _chosen(client: Client, wish: Wish, ids: Sequence[str], *, every: bool, yes:
         raise InvalidInputError(f"name the jobs to {wish.name}, or give --all")
     if not every:
         return [_newest(client) if job_id == "last" else job_id for job_id in dict.fromkeys(ids)]
-    found = [job for status in LIVE for job in client.jobs(status=status, limit=MOST) if wish.takes(job)]
+    # A job that moves on meanwhile may be met twice.
+    live = {job.id: job for status in LIVE for job in client.jobs(status=status, limit=None)}
+    found = [job for job in live.values() if wish.takes(job)]
     if not found:
         err.print(f"No job takes {wish.name} now.")
     elif not yes:

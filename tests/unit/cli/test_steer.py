@@ -21,13 +21,19 @@ class Api:
     def __init__(self) -> None:
         self.statuses: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.moves: dict[str, dict[str, list[str]]] = {}
+        """Statuses that follow once all jobs of a status were listed."""
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         parts = request.url.path.split("/")
         if request.url.path == "/api/jobs":
             wanted = request.url.params.get("status")
             found = [self.document(name) for name, left in self.statuses.items() if wanted in (None, left[0])]
-            return httpx.Response(200, json={"jobs": found})
+            begin, size = int(request.url.params.get("cursor", 0)), int(request.url.params["limit"])
+            more = str(begin + size) if len(found) > begin + size else None
+            if wanted in self.moves and more is None:
+                self.statuses.update(self.moves.pop(wanted))
+            return httpx.Response(200, json={"jobs": found[begin : begin + size], "nextCursor": more})
         name = parts[3]
         if name not in self.statuses:
             return httpx.Response(404, json={"detail": f"there is no job '{name}'"})
@@ -108,6 +114,13 @@ def test_all_means_those_that_take_it_and_needs_a_yes(api: Api) -> None:
     assert api.asked == [("b", "resume")]
     assert tidal("cancel", "--all", "-y").exit_code == 0
     assert {name for name, wish in api.asked if wish == "cancel"} == {"a", "b", "d"}
+
+
+def test_all_means_every_page_and_each_job_once(api: Api) -> None:
+    api.statuses = {str(number): ["pending"] for number in range(1234)}
+    api.moves = {"pending": {"7": ["running"]}}
+    assert tidal("cancel", "--all", "--yes").exit_code == 0
+    assert sorted(int(name) for name, _ in api.asked) == list(range(1234))
 
 
 def test_nothing_is_asked_of_nobody(api: Api) -> None:
