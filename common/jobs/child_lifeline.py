@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 
-from common.jobs.child_protocol import EXIT_FAILED, Message, Ping, Resume, Suspend
+from common.jobs.child_protocol import EXIT_FAILED, Message, Ping, Suspend
 from common.jobs.child_socket import PARENT_PID_VARIABLE
 from common.jobs.lease_clock import lease_clock
 
@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Lifeline:
-    """The child's view of the lease: fed with `ping`, `suspend` and `resume`, asked before each micro-batch.
+    """The child's view of the lease: fed with `ping` and `suspend`, asked before each micro-batch.
 
     A supervisor that stands still (SIGSTOP, swapped out) sends nothing, so silence alone suspends the child.
     """
@@ -34,15 +34,13 @@ class Lifeline:
         self._changed = threading.Condition()
 
     def hear(self, message: Message) -> None:
-        """Take in one message of the supervisor; others than the three are ignored."""
+        """Take in one message of the supervisor; others than the two are ignored."""
         with self._changed:
             if isinstance(message, Ping):
                 self._renewed_at = max(self._renewed_at, message.renewed_at)
                 self._held = False
             elif isinstance(message, Suspend):
                 self._held = True
-            elif isinstance(message, Resume):
-                self._held = False
             self._changed.notify_all()
 
     def suspended(self) -> bool:

@@ -1,6 +1,6 @@
 """What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
 
-Supervisor to child: `start` (first line, once), `stop`, `suspend`, `resume`, `ping` (the lease was renewed).
+Supervisor to child: `start` (first line, once), `stop`, `suspend`, `ping` (the lease was renewed).
 Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `artifact`, `event`, and last `finished` or
 `failed`.
 End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
@@ -71,15 +71,9 @@ class Stop(_Message):
 
 
 class Suspend(_Message):
-    """Stand still at the next micro-batch: the lease cannot be renewed."""
+    """Stand still at the next micro-batch, until a `ping`: the lease cannot be renewed."""
 
     type: Literal["suspend"] = "suspend"
-
-
-class Resume(_Message):
-    """Go on after `suspend`."""
-
-    type: Literal["resume"] = "resume"
 
 
 class Ping(_Message):
@@ -163,7 +157,6 @@ Message = Annotated[
     Start
     | Stop
     | Suspend
-    | Resume
     | Ping
     | Phase
     | Progress

@@ -22,7 +22,7 @@ from common.errors import ConflictError, LeaseLostError, NotFoundError
 from common.jobs.changes import lock, move, note
 from common.jobs.clock import now_plus
 from common.jobs.lease import own
-from common.jobs.retry import Fault, judge
+from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer, refusal
 
 S = JobStatus
@@ -90,16 +90,6 @@ def release(
     return _leave(session, job, "released", {"reason": reason, **(details or {})}, delay_seconds)
 
 
-def stopped(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """The child is gone after a stop: cancelled."""
-    if _already(session, job_id, attempt, S.CANCELLED):
-        return S.CANCELLED
-    job = own(session, job_id, attempt)
-    if job.desired_state != DesiredState.STOP:
-        raise ConflictError(f"job {job_id} cannot become cancelled: the wish is {job.desired_state}, not stop")
-    return _cancel(session, job, details)
-
-
 def fail(
     session: Session,
     job_id: str,
@@ -122,13 +112,7 @@ def fail(
     told = {"code": code or fault.value, "message": message, **(details or {})}
     if job.desired_state == DesiredState.STOP:
         return _cancel(session, job, told)
-    verdict = judge(
-        fault,
-        infra_restarts=job.infra_restarts,
-        user_failures=job.user_failures,
-        max_infra_restarts=settings.max_infra_restarts,
-        max_user_failures=settings.max_user_failures,
-    )
+    verdict = judge_job(fault, job, settings)
     counters = {"infra_restarts": verdict.infra_restarts, "user_failures": verdict.user_failures}
     if verdict.retry:
         return _leave(session, job, "restarted", told, verdict.delay_seconds, **counters)

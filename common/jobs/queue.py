@@ -10,7 +10,7 @@ The parts live in submission, claiming, ownership and registry; signals of users
 """
 
 from common.jobs.claiming import claim
-from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, stopped, transition
+from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, transition
 from common.jobs.registry import keep_checkpoints, register_artifact, register_checkpoint
 from common.jobs.submission import NewJob, submit
 
@@ -26,7 +26,6 @@ __all__ = [
     "register_artifact",
     "register_checkpoint",
     "release",
-    "stopped",
     "submit",
     "transition",
 ]

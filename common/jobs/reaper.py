@@ -24,7 +24,7 @@ from common.errors import TidalError
 from common.jobs.changes import move
 from common.jobs.clock import now_plus, seconds
 from common.jobs.lease_clock import lease_clock
-from common.jobs.retry import Fault, judge
+from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
 from common.logging import get_logger
 
@@ -164,13 +164,7 @@ def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
         target, event = JobStatus.CANCELLED, "cancelled"
         move(session, job, target, writer=Writer.REAPER, event=event, details=details, progress_phase=None)
         return target
-    verdict = judge(
-        Fault.WORKER_LOST,
-        infra_restarts=job.infra_restarts,
-        user_failures=job.user_failures,
-        max_infra_restarts=settings.max_infra_restarts,
-        max_user_failures=settings.max_user_failures,
-    )
+    verdict = judge_job(Fault.WORKER_LOST, job, settings)
     if verdict.retry:
         not_before = now_plus(verdict.delay_seconds) if verdict.delay_seconds else job.not_before
         move(

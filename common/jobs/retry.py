@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.config import Settings
+from common.db import Job
+
 
 class Fault(StrEnum):
     """Why an attempt ended. The value is the `error_code` of a job that fails for it."""
@@ -51,6 +54,17 @@ def judge(
         user_failures += 1
         return Verdict(user_failures <= max_user_failures, infra_restarts, user_failures, backoff(user_failures))
     return Verdict(True, infra_restarts, user_failures)
+
+
+def judge_job(fault: Fault, job: Job, settings: Settings) -> Verdict:
+    """The verdict on `fault` of this job with the budgets of the settings."""
+    return judge(
+        fault,
+        infra_restarts=job.infra_restarts,
+        user_failures=job.user_failures,
+        max_infra_restarts=settings.max_infra_restarts,
+        max_user_failures=settings.max_user_failures,
+    )
 
 
 def backoff(count: int) -> float:

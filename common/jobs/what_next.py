@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from common.config import Settings
 from common.db import Job
-from common.jobs.retry import Fault, judge
+from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus
 
 S = JobStatus
@@ -77,13 +77,7 @@ def _stale(job: Job, now: datetime, settings: Settings) -> str:
 def _verdict(job: Job, settings: Settings) -> str:
     if job.desired_state == DesiredState.STOP:
         return "cancelled, as was asked"
-    verdict = judge(
-        Fault.WORKER_LOST,
-        infra_restarts=job.infra_restarts,
-        user_failures=job.user_failures,
-        max_infra_restarts=settings.max_infra_restarts,
-        max_user_failures=settings.max_user_failures,
-    )
+    verdict = judge_job(Fault.WORKER_LOST, job, settings)
     lost = f"{verdict.infra_restarts} of {settings.max_infra_restarts}"
     if not verdict.retry:
         return f"failed, because this is loss {lost} without a new checkpoint"

@@ -73,11 +73,6 @@ class LogCapture:
         if fd >= 0:
             os.close(fd)
 
-    def note(self, text: str) -> None:
-        """A line of the supervisor's own in the log; only before the child has the pipe."""
-        with contextlib.suppress(OSError):
-            os.write(self.write_fd, f"[tidal] {text}\n".encode())
-
     @property
     def tail(self) -> str:
         """The newest lines, for an error message."""

@@ -104,7 +104,7 @@ WRITES: dict[str, tuple[str | None, Write, str]] = {
     "complete": (None, lambda s, j: rows.complete(s, j, 1), "completed"),
     "pause": ("pause", lambda s, j: rows.pause(s, j, 1), "paused"),
     "release": (None, lambda s, j: rows.release(s, j, 1), "pending"),
-    "stopped": ("stop", lambda s, j: rows.stopped(s, j, 1), "cancelled"),
+    "release after stop": ("stop", lambda s, j: rows.release(s, j, 1), "cancelled"),
     "fail": (None, lambda s, j: rows.fail(s, j, 1, Fault.USER_ERROR, "no"), "failed"),
     "fail and retry": (None, lambda s, j: rows.fail(s, j, 1, Fault.WORKER_LOST, "lost"), "pending"),
     "checkpoint": (None, lambda s, j: rows.register_checkpoint(s, j, 1, **CHECKPOINT), "running"),
@@ -178,4 +178,4 @@ def end(sessions: sessionmaker[Session], job_id: str) -> None:
             cancel(session, job_id)
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
-            rows.stopped(session, job_id, 1)
+            rows.release(session, job_id, 1)

@@ -17,7 +17,7 @@ import pytest
 
 from common.errors import ConflictError
 from common.jobs.lease import renew
-from common.jobs.queue import complete, register_checkpoint, stopped, transition
+from common.jobs.queue import complete, register_checkpoint, release, transition
 from common.jobs.signals import cancel
 from common.jobs.status import DesiredState, JobStatus
 from tests.faults.checker import check
@@ -40,7 +40,7 @@ def live(desk: Desk, job_id: str, attempt: int) -> None:
             desk.do(register_checkpoint, job_id, attempt, name=f"step-{number}", step=number, sha256="00")
         if desk.do(renew, job_id, attempt, desk.settings).desired_state is DesiredState.STOP:
             desk.do(transition, job_id, attempt, S.STOPPING)
-            desk.do(stopped, job_id, attempt)
+            desk.do(release, job_id, attempt, reason="stopped")
             return
     desk.do(complete, job_id, attempt)
 

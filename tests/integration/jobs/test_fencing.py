@@ -19,7 +19,6 @@ from common.jobs.queue import (
     register_artifact,
     register_checkpoint,
     release,
-    stopped,
     transition,
 )
 from common.jobs.retry import Fault
@@ -34,7 +33,6 @@ OWNER_WRITES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] =
     (complete, (), {}),
     (pause, (), {}),
     (release, (), {}),
-    (stopped, (), {}),
     (fail, (Fault.USER_ERROR, "boom"), {}),
     (record_event, ("resume_inexact",), {}),
     (record_progress, (), {"step": 1}),

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from common.errors import ConflictError, LeaseLostError
 from common.jobs.lease import renew
-from common.jobs.queue import complete, fail, pause, register_checkpoint, release, stopped, transition
+from common.jobs.queue import complete, fail, pause, register_checkpoint, release, transition
 from common.jobs.reaper import reap
 from common.jobs.retry import Fault
 from common.jobs.signals import cancel, request_signal
@@ -109,7 +109,7 @@ class Histories(RuleBasedStateMachine):
         for to in (S.STARTING, S.RUNNING):
             self.owner(transition, owned, to)
 
-    @rule(owned=attempts, ending=st.sampled_from([complete, pause, release, stopped]))
+    @rule(owned=attempts, ending=st.sampled_from([complete, pause, release]))
     def end(self, owned: tuple[str, int], ending: Any) -> None:
         self.owner(ending, owned)
 

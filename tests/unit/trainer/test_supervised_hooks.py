@@ -13,7 +13,8 @@ import pytest
 
 from common.errors import StorageError
 from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import Channel, Checkpoint, Event, Failed, Finished, Progress, Resume, Running, Suspend
+from common.jobs.child_protocol import Channel, Checkpoint, Event, Failed, Finished, Ping, Progress, Running, Suspend
+from common.jobs.lease_clock import lease_clock
 from common.metrics import MetricsWriter, read_metrics
 from common.training.hooks import StopRequest
 from services.trainer.supervised_hooks import SupervisedHooks
@@ -118,7 +119,7 @@ def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(ben
     thread.start()
     assert not passed.wait(0.2)
     assert [point.step for point in read_metrics(tmp_path, "metrics")] == [4]
-    bench.hooks.lifeline.hear(Resume())
+    bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 
@@ -179,7 +180,7 @@ def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
     thread = threading.Thread(target=wait)
     thread.start()
     assert not passed.wait(0.2)
-    bench.hooks.lifeline.hear(Resume())
+    bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 
