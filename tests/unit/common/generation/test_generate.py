@@ -106,18 +106,11 @@ def slow_generation(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_mode_equals_a_slow_loop_without_cache(tokenizer: tiktoken.Encoding, mode: str) -> None:
-    model, actor = tiny_model(context_length=40), policy()
+    model, actor, prompt = tiny_model(context_length=40), policy(), [5, 9, 9, 30]
     result = generate(
-        model,
-        [5, 9, 9, 30],
-        max_tokens=30,
-        gating_mode=mode,
-        modulation=0.3,
-        seed=11,
-        policy=actor,
-        tokenizer=tokenizer,
+        model, prompt, max_tokens=30, gating_mode=mode, modulation=0.3, seed=11, policy=actor, tokenizer=tokenizer
     )
-    tokens, modulations = slow_generation(model, [5, 9, 9, 30], mode, 11, 30, actor)
+    tokens, modulations = slow_generation(model, prompt, mode, 11, 30, actor)
     assert result.token_ids == tokens
     assert [step.modulation for step in result.trajectory if step.modulation is not None] == pytest.approx(
         modulations, abs=1e-4
