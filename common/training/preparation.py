@@ -38,15 +38,21 @@ class Run:
     total_steps: int
     clock: float
     """time.monotonic() at which counters.seconds would have been 0."""
+    left_for: StopRequest | None = None
+    """The newest wish to leave that was heard, whatever came after it."""
 
     @property
     def seconds(self) -> float:
         """Training time so far, over all attempts."""
         return time.monotonic() - self.clock
 
-    def wants_out(self) -> bool:
-        """Whether somebody wants to leave without a final model."""
-        return self.hooks.requested_stop() not in (None, StopRequest.COMPLETE)
+    def leaving_wish(self) -> StopRequest | None:
+        """The wish that holds now, if it is one to leave without a final model; it is kept in `left_for`."""
+        request = self.hooks.requested_stop()
+        if request is None or request is StopRequest.COMPLETE:
+            return None
+        self.left_for = request
+        return request
 
 
 def prepare(

@@ -56,15 +56,15 @@ def pretrain(
         if not run.state.counters.finished:
             _train(run)
         hooks.report_progress(run.state.counters.step, run.total_steps)
-        if not run.wants_out():
+        if run.leaving_wish() is None:
             run.state.finish()
             _save_finished(run)
             if write_final_model(
-                run.state, config, run.corpus, directory, hooks, keep_going=lambda: not run.wants_out()
+                run.state, config, run.corpus, directory, hooks, keep_going=lambda: run.leaving_wish() is None
             ):
                 return Outcome.COMPLETED
-        request = hooks.requested_stop()
-        assert request is not None  # wishes are never taken back once the training has seen them
+        request = run.left_for
+        assert request is not None  # only a wish to leave comes here
         hooks.phase("checkpoint")
         leave_with_checkpoint(run.state.leave, hooks, request)
         return outcome_of(request)

@@ -172,15 +172,16 @@ class SupervisedHooks:
     def _leave_in_a_hurry(self) -> None:
         if self._over.wait(self._urgent_seconds):
             return
+        self.lifeline.wait()
         with self._lender:
             save = self._save
-            if save is None:  # nothing to save yet: a later wish gets a thread of its own
-                self._urgent = None
-                return
+        self._urgent = None  # a wish that comes from here on gets a thread of its own
         request = self._request
         assert request is not None  # this thread is started by one
+        if save is None or request is StopRequest.COMPLETE:  # nothing to save yet, or the training ends by itself
+            return
+        self._urgent = threading.current_thread()
         try:
-            self.lifeline.wait()
             info = save()
             if info is None:
                 return
@@ -190,7 +191,8 @@ class SupervisedHooks:
                 self._end_process(EXIT_FAILED)
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
-        request = self._request or request  # it may have become more severe meanwhile
+        if self._request is not None and self._request is not StopRequest.COMPLETE:
+            request = self._request  # it may have become more severe meanwhile; who left has not completed
         log.info("left in the middle of a step", request=request.value)
         self.leave()
         self._send(Finished(outcome=outcome_of(request).value))

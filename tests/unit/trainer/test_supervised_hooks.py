@@ -79,6 +79,28 @@ def test_complete_never_leaves_in_a_hurry(bench: Bench) -> None:
     assert not called.wait(0.3)
 
 
+def test_complete_after_a_pause_that_was_not_obeyed_yet_lets_the_training_complete(bench: Bench) -> None:
+    called = threading.Event()
+    bench.hooks.offer_checkpoint(lambda: called.set())
+    bench.hooks.request(StopRequest.PAUSE)
+    bench.hooks.request(StopRequest.COMPLETE)
+    assert not called.wait(0.3)
+    bench.hooks.request(StopRequest.DRAIN)
+    assert called.wait(10), "a later wish is obeyed from outside again"
+    assert bench.exits == []
+
+
+def test_complete_during_the_emergency_save_does_not_count_as_completed(bench: Bench) -> None:
+    def save() -> Info:
+        bench.hooks.request(StopRequest.COMPLETE)
+        return Info()
+
+    bench.hooks.offer_checkpoint(save)
+    bench.hooks.request(StopRequest.PAUSE)
+    assert bench.supervisor.receive(10) == Finished(outcome="paused")
+    assert bench.ended.wait(10)
+
+
 @pytest.mark.parametrize("answer", [None, "withdrawn"])
 def test_a_training_on_its_way_out_is_left_alone(bench: Bench, answer: str | None) -> None:
     called = threading.Event()

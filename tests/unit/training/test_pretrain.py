@@ -61,6 +61,25 @@ def test_a_training_completes_with_model_results_and_metrics(
     assert hooks.save is None
 
 
+def test_complete_right_after_a_pause_was_obeyed_is_no_completion(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = recorder()
+    asked: list[StopRequest] = []
+
+    def requested_stop() -> StopRequest | None:
+        if "training" not in hooks.phases:
+            return None
+        # The first question ends the step, the second one decides to leave.
+        asked.append(StopRequest.PAUSE if len(asked) < 2 else StopRequest.COMPLETE)
+        return asked[-1]
+
+    monkeypatch.setattr(hooks, "requested_stop", requested_stop)
+    assert pretrain(make_config(), tmp_path, hooks, data_dir=data_dir) is Outcome.PAUSED
+    assert hooks.artifacts == []
+    assert [info.step for info in hooks.checkpoints] == [0]
+
+
 def test_one_update_equals_adamw_on_the_mean_gradient_of_the_whole_batch(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
