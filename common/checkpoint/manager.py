@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,7 +222,9 @@ def read_info(path: Path) -> CheckpointInfo:
     manifest = _manifest(path)
     for name, entry in manifest["files"].items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != entry["size_bytes"]:
+        with _reading(file):
+            whole = file.is_file() and file.stat().st_size == entry["size_bytes"]
+        if not whole:
             raise CheckpointError(f"{file}: missing or not {entry['size_bytes']} bytes long")
     return CheckpointInfo(
         name=path.name,
@@ -236,9 +238,11 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def verify(path: Path) -> None:
-    """CheckpointError when a file of the checkpoint folder differs from the SHA-256 in its manifest."""
+    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest."""
     for name, entry in _manifest(path)["files"].items():
-        if sha256_of(path / name) != entry["sha256"]:
+        with _reading(path / name):
+            digest = sha256_of(path / name)
+        if digest != entry["sha256"]:
             raise CheckpointError(f"{path / name}: its SHA-256 differs from the manifest; the file is damaged")
 
 
@@ -248,6 +252,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     verify(path)
     weights, _ = load_tensors(path / WEIGHTS)
     return weights, info.meta
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """What the operating system cannot read is a damaged checkpoint, which is passed over."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def _manifest(path: Path) -> dict[str, Any]:

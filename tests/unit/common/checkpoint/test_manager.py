@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -54,6 +55,28 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], torch.ones(2, 3))
     assert state["rng"] == (1, [2, None]) and state["epoch"] == 2
     assert CheckpointManager(tmp_path / "checkpoints", keep_last=2).latest() == info
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_newest_checkpoint_that_cannot_be_read_is_passed_over(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = CheckpointManager(tmp_path / "checkpoints", keep_last=2)
+    fill(manager, 1, 2)
+    unreadable = manager.directory / "step-000000002" / "weights.safetensors"
+    original = Path.open
+
+    def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == unreadable:
+            raise OSError(code, os.strerror(code))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    latest = manager.latest()
+    assert latest is not None and latest.step == 1
+    [skipped] = manager.skipped
+    assert skipped.name == "step-000000002"
+    assert skipped.reason == f"{unreadable}: cannot be read ({os.strerror(code)})"
 
 
 def test_views_and_shared_tensors_are_saved_by_value(tmp_path: Path) -> None:
