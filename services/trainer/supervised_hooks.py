@@ -158,9 +158,9 @@ class SupervisedHooks:
         self._rewound = True
 
     def _send_progress(self) -> None:
-        if self._progress is not None:
-            self._send(self._progress)
-            self._progress = None
+        progress, self._progress = self._progress, None  # both threads may come here at the end
+        if progress is not None:
+            self._send(progress)
 
     def _send(self, message: Message, *, droppable: bool = False) -> None:
         try:
@@ -191,6 +191,14 @@ class SupervisedHooks:
                 self._end_process(EXIT_FAILED)
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
+        except Exception as error:  # the training waits for this thread, so the process has to end
+            from services.trainer.failures import describe
+
+            log.exception("the emergency checkpoint failed")
+            failure = describe(error)
+            self._send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
+            self._end_process(EXIT_FAILED)
+            return
         if self._request is not None and self._request is not StopRequest.COMPLETE:
             request = self._request  # it may have become more severe meanwhile; who left has not completed
         log.info("left in the middle of a step", request=request.value)

@@ -177,6 +177,18 @@ def test_a_full_disk_in_the_hurry_of_a_pause_is_reported(bench: Bench) -> None:
     assert bench.exits == [1]
 
 
+def test_an_unexpected_error_in_the_hurry_ends_the_process(bench: Bench) -> None:
+    def save() -> Any:
+        raise RuntimeError("no such tensor")
+
+    bench.hooks.offer_checkpoint(save)
+    bench.hooks.request(StopRequest.DRAIN)
+    failed = bench.supervisor.receive(10)
+    assert isinstance(failed, Failed) and failed.code == "internal_error" and "no such tensor" in failed.message
+    assert bench.ended.wait(10)
+    assert bench.exits == [1]
+
+
 def test_progress_is_limited_but_the_end_is_always_told(bench: Bench) -> None:
     for step in range(1000):
         bench.hooks.report_progress(step, 1000)
