@@ -71,8 +71,10 @@ class CheckpointWriter:
 
     @property
     def retry_is_due(self) -> bool:
-        """Whether the newest write failed long enough ago to be tried again."""
+        """Whether the newest write failed long enough ago to be tried again, and no other one is under way."""
         with self._changed:
+            if self._waiting is not None or self._writing is not None:
+                return False
             return self._failed_at is not None and time.monotonic() - self._failed_at >= self._retry_seconds
 
     def adopt(self, info: CheckpointInfo, key: Hashable) -> None:

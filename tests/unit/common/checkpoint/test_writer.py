@@ -166,6 +166,17 @@ def test_a_full_disk_is_an_event_and_the_next_try_counts(bench: Bench) -> None:
     assert not bench.writer.retry_is_due
 
 
+def test_a_retry_is_not_due_again_while_it_is_under_way(bench: Bench) -> None:
+    bench.listener.gate.set()
+    bench.listener.full = True
+    bench.writer.submit(snapshot(1))
+    _until(lambda: not bench.writer.has(1))
+    assert bench.writer.retry_is_due
+    bench.listener.gate.clear()
+    bench.writer.submit(snapshot(2))
+    assert not bench.writer.retry_is_due
+
+
 def test_who_leaves_on_a_full_disk_says_which_checkpoint_remains(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.write(1, capture(1))
