@@ -108,16 +108,21 @@ class CheckpointWriter:
     def write(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
         """The checkpoint of the state `key`, on disk when this returns; `capture` need not copy.
 
-        Waits for what is being written; what waits is older and is dropped. Raises StorageError when the disk refuses,
-        older checkpoints are untouched then.
+        Waits for what is being written. What waits is older: it is dropped, or written first if it is the best so far.
+        Raises StorageError when the disk refuses, older checkpoints are untouched then.
         """
         with self._changed:
-            dropped, self._waiting = self._waiting, None
+            waiting, self._waiting = self._waiting, None
             self._changed.wait_for(lambda: self._writing is None)
             self._raise_mistake()
-            score = dropped.score if dropped is not None and dropped.key == key else None
+            score = waiting.score if waiting is not None and waiting.key == key else None
             if self._newest is not None and self._is_newest(key) and score is None:
                 return self._newest[1]
+        if waiting is not None and waiting.score is not None and score is None:
+            try:
+                self._write(waiting)
+            except StorageError as error:
+                self._fail(waiting, error)
         return self._write(replace(capture(), score=score))
 
     def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:

@@ -232,7 +232,11 @@ class _Run:
         return point
 
     def _evaluate(self) -> dict[str, float]:
-        """Reward of the deterministic policy on prompts that neither training nor ablation uses."""
+        """Reward of the deterministic policy on prompts that neither training nor ablation uses.
+
+        A phase of its own: it lasts as long as many steps and tells nothing meanwhile.
+        """
+        self.hooks.phase("evaluation")
         learned = choosers(self.state.policy, self.config.ablation.fixed_modulation)["learned"]
         played = play(
             self.model,
@@ -243,6 +247,7 @@ class _Run:
             end_token=self.end_token,
             seed=EVALUATION_SEED,
         )
+        self.hooks.phase("training")
         means = dict(zip(QUANTITIES, played[0].mean(axis=0).tolist(), strict=True))
         return {names.EVALUATION_REWARD: means["total"], names.EVALUATION_MODULATION: means["modulation"]}
 

@@ -56,6 +56,7 @@ def evaluate_checkpoint(
 
     loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
     if loss is not None:
+        hooks.phase("evaluation")  # heard again: the samples make no progress
         stories = samples(model, evaluation)
     if loss is None or not keep_going():
         return outcome_of(_leave(hooks) or StopRequest.STOP)

@@ -98,7 +98,8 @@ def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path
     assert [step for step, _ in hooks.progress] == sorted(step for step, _ in hooks.progress)
     assert (hooks.checkpoints[0].name, hooks.checkpoints[0].step) == ("iter-000000002", 48)
     assert hooks.artifacts == [FINAL_POLICY, "ablation_results.json"]
-    assert hooks.phases == ["preparing", "verifying checkpoints", "training", "checkpoint", "ablation"]
+    evaluations = ["evaluation", "training"] * 2
+    assert hooks.phases == ["preparing", "verifying checkpoints", "training", *evaluations, "checkpoint", "ablation"]
     stored = torch.load(tmp_path / FINAL_POLICY, weights_only=True)
     assert set(stored) == {"agent_state_dict", "optimizer_state_dict", "global_step", "config"}
     assert stored["global_step"] == 96

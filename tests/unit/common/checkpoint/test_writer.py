@@ -147,6 +147,17 @@ def test_a_best_that_was_waiting_is_written_by_who_leaves_with_it(bench: Bench) 
     assert len(bench.manager.list()) == 1, "the older writing of the same step is gone"
 
 
+def test_a_best_that_was_waiting_is_written_before_the_last_state(bench: Bench) -> None:
+    bench.writer.submit(snapshot(4))
+    bench.listener.reached()
+    bench.writer.submit(snapshot(5, score=1.5))
+    threading.Timer(0.1, bench.listener.gate.set).start()
+    assert bench.writer.leave(6, capture(6)).step == 6
+    assert bench.steps == [4, 5, 6]
+    best = read_best(bench.manager.directory)
+    assert best is not None and best.name == "checkpoints/step-000000005"
+
+
 def test_a_full_disk_is_an_event_and_the_next_try_counts(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.writer.write(1, capture(1))
