@@ -43,7 +43,7 @@ def main() -> None:
     while True:
         input_ids, targets = loader.next_batch()
         loss = summed_loss(model, input_ids, targets) / targets.numel()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         value = loss.item()
         clip_grad_norm_(model.parameters(), training.max_grad_norm)
         optimizer.step()

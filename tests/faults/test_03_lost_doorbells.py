@@ -66,3 +66,8 @@ def test_fault_04_no_job_is_forgotten_when_redis_is_emptied_with_fifty_waiting(
     for job_id in jobs:
         if fleet.job(job_id).status == "pending":
             fleet.cancel(job_id)
+    fleet.wait_all_terminal(fleet.timers.patience * 2)
+    ends = [fleet.job(job_id).status for job_id in jobs]
+    assert set(ends) <= {"completed", "cancelled"}
+    assert ends.count("completed") >= RUN
+    assert all(fleet.event_names(job_id).count("claimed") <= 1 for job_id in jobs)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 import redis
 
@@ -95,30 +94,26 @@ def test_fault_14_redis_away_for_leases_and_no_job_notices_and_submissions_are_t
     fleet: FaultFleet, server: ValkeyServer, rng: random.Random
 ) -> None:
     with running_api(fleet) as client:
-        lose_redis_for_long(fleet, client, server, rng)
-
-
-def lose_redis_for_long(fleet: FaultFleet, client: httpx.Client, server: ValkeyServer, rng: random.Random) -> None:
-    away = 3 * fleet.timers.lease_seconds if fleet.timers.scale < 1 else 300.0
-    fleet.worker(plan={"steps": 5})
-    steps = int((away + 6) / 0.1)  # outlasts it
-    long = fleet.submit(plan={"steps": steps, "step_seconds": 0.1, "every": 20})
-    fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
-    kill_9(server)
-    began, before = time.monotonic(), len(fleet.steps(long))
-    waiting = []
-    while time.monotonic() - began < away:
-        if len(waiting) < 3:
-            waiting.append(submit_over_http(fleet, client))
-        time.sleep(rng.uniform(0.1, 0.3) * away / 3)
-        assert fleet.job(long).status == "running"
-    executed = len(fleet.steps(long))
-    assert client.get("/readyz").status_code == 503
-    assert client.get(f"/api/jobs/{long}").json()["status"] == "running"
-    server.start()
-    for job_id in (long, *waiting):
-        fleet.wait_status(job_id, "completed", seconds=patience(fleet) + steps * 0.1)
-    assert executed > before + 5, "the job stood still while Redis was away"
-    assert_ran_once(fleet, long, steps)
-    for job_id in waiting:
-        assert_ran_once(fleet, job_id, 5)
+        away = 3 * fleet.timers.lease_seconds if fleet.timers.scale < 1 else 300.0
+        fleet.worker(plan={"steps": 5})
+        steps = int((away + 6) / 0.1)  # outlasts it
+        long = fleet.submit(plan={"steps": steps, "step_seconds": 0.1, "every": 20})
+        fleet.wait_steps(long, 1, seconds=fleet.timers.patience)
+        kill_9(server)
+        began, before = time.monotonic(), len(fleet.steps(long))
+        waiting = []
+        while time.monotonic() - began < away:
+            if len(waiting) < 3:
+                waiting.append(submit_over_http(fleet, client))
+            time.sleep(rng.uniform(0.1, 0.3) * away / 3)
+            assert fleet.job(long).status == "running"
+        executed = len(fleet.steps(long))
+        assert client.get("/readyz").status_code == 503
+        assert client.get(f"/api/jobs/{long}").json()["status"] == "running"
+        server.start()
+        for job_id in (long, *waiting):
+            fleet.wait_status(job_id, "completed", seconds=patience(fleet) + steps * 0.1)
+        assert executed > before + 5, "the job stood still while Redis was away"
+        assert_ran_once(fleet, long, steps)
+        for job_id in waiting:
+            assert_ran_once(fleet, job_id, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 
@@ -41,7 +42,16 @@ def test_it_ends_a_wait_of_another_thread() -> None:
 
 def test_after_close_it_touches_no_descriptor() -> None:
     wakeup = Wakeup()
+    closed = wakeup.fileno()
     wakeup.close()
-    wakeup.set()
-    wakeup.clear()
-    wakeup.close()
+    reader, writer = os.pipe()  # takes the numbers that have become free
+    try:
+        assert closed in (reader, writer)
+        os.write(writer, b"mine")
+        wakeup.set()
+        wakeup.clear()
+        wakeup.close()
+        assert os.read(reader, 100) == b"mine"
+    finally:
+        os.close(reader)
+        os.close(writer)
