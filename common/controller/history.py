@@ -77,13 +77,49 @@ class TokenHistory:
         ends = self.tokens == token[:, None]
         pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
         triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
-        self.unique = self.unique + (active & ~self.seen[self._rows, token])
-        self.bigrams = self.bigrams + (active & (self.length >= 1) & ~pairs.any(1))
-        self.trigrams = self.trigrams + (active & (self.length >= 2) & ~triples.any(1))
+        # In place: a `prefix` shares these tensors.
+        self.unique += active & ~self.seen[self._rows, token]
+        self.bigrams += active & (self.length >= 1) & ~pairs.any(1)
+        self.trigrams += active & (self.length >= 2) & ~triples.any(1)
         place = torch.where(active, self.length, 0)
         self.tokens[self._rows, place] = torch.where(active, token, self.tokens[:, 0])
         self.seen[self._rows, token] |= active
-        self.length = self.length + active
+        self.length += active
+
+    def prefix(self, rows: int, span: int) -> TokenHistory:
+        """The first `rows` sequences as a history that shares their memory; none may grow beyond `span` tokens."""
+        view = object.__new__(TokenHistory)
+        view.vocab_size, view.capacity = self.vocab_size, span
+        view.tokens, view.seen, view._rows = self.tokens[:rows, :span], self.seen[:rows], self._rows[:rows]
+        view.length, view.unique = self.length[:rows], self.unique[:rows]
+        view.bigrams, view.trigrams = self.bigrams[:rows], self.trigrams[:rows]
+        return view
+
+    def put(self, row: int, tokens: Sequence[int]) -> None:
+        """Start one sequence over with these tokens."""
+        made = TokenHistory.of([tokens], vocab_size=self.vocab_size, device=self.tokens.device)
+        self.tokens[row] = ABSENT
+        self.tokens[row, : made.capacity] = made.tokens[0]
+        for mine, its in zip(self._state, made._state, strict=True):
+            mine[row] = its[0]
+
+    def move(self, source: int, target: int) -> None:
+        """Sequence `target` becomes what `source` is."""
+        for tensor in (self.tokens, *self._state):
+            tensor[target] = tensor[source]
+
+    def grow(self, rows: int, capacity: int) -> TokenHistory:
+        """A history of so many rows and places that begins with these sequences."""
+        grown = TokenHistory(rows, capacity, self.vocab_size, device=self.tokens.device)
+        held = len(self.tokens)
+        grown.tokens[:held, : self.capacity] = self.tokens
+        for its, mine in zip(grown._state, self._state, strict=True):
+            its[:held] = mine
+        return grown
+
+    @property
+    def _state(self) -> tuple[Tensor, ...]:
+        return self.seen, self.length, self.unique, self.bigrams, self.trigrams
 
     def recent(self, count: int) -> Tensor:
         """The last `count` tokens (B, count), oldest first, ABSENT before the start."""

@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid, softplus
 from common.config import ModulationConfig, PolicyConfig
 from common.controller.modulation import DEFAULT_MODULATION
 from common.controller.observation import OBSERVATION_DIM
+from common.controller.quantile import beta_quantile, normal_quantile
 
 ACTION_MIN, ACTION_MAX = 0.001, 0.999
 """Sampled actions are clamped to this, once, when they are drawn; log-probabilities are of the clamped action."""
@@ -132,6 +133,21 @@ class GatingPolicy(nn.Module):
         output: PolicyOutput = self(observation)
         action = self._mode(output) if deterministic else self._draw(output, generator)
         return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
+
+    def act_rows(self, observation: Tensor, uniform: Tensor, drawn: Tensor | None) -> Tensor:
+        """Actions (B, 1) for observations (B, 64), every row on its own.
+
+        Where `drawn` (B,) bool is true the action is the quantile of the distribution at `uniform` (B,) in [0, 1),
+        elsewhere (None: everywhere) its mode.
+        """
+        output: PolicyOutput = self(observation)
+        if drawn is None:
+            return self._mode(output)
+        if self.actor_head is not None:
+            action = beta_quantile(output.first, output.second, uniform[:, None])
+        else:
+            action = torch.sigmoid(normal_quantile(output.first, output.second.exp(), uniform[:, None]))
+        return torch.where(drawn[:, None], action.clamp(ACTION_MIN, ACTION_MAX), self._mode(output))
 
     def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
         """Log-probability of `action` (B, 1), entropy of the distribution and values, differentiable."""

@@ -1,18 +1,13 @@
-"""Decoding: sampling, gating modes, and `generate`."""
+"""Decoding: sampling, gating modes, the engine of continuous batching, and `generate` on top of it."""
 
 from common.controller.modulation import decoding_parameters
-from common.generation.gating import (
-    FixedGating,
-    Gating,
-    GatingMode,
-    LearnedGating,
-    NoGating,
-    RandomGating,
-    StepContext,
-    make_gating,
-)
+from common.generation.continuation import Continuation
+from common.generation.decoding_model import DecodingModel
+from common.generation.dense import Precision
+from common.generation.engine import DecodingEngine
+from common.generation.gating import GatingMode
 from common.generation.generate import generate, generate_batch
-from common.generation.noise import RowNoise, fresh_seed
+from common.generation.noise import fresh_seed
 from common.generation.result import EffectiveSettings, FinishReason, Generation, TokenStep
 from common.generation.sampling import (
     Candidates,
@@ -27,25 +22,20 @@ from common.generation.sampling import (
     scored_logits,
 )
 from common.generation.settings import GenerationSettings
-from common.generation.window import SlidingWindow
 
 __all__ = [
     "Candidates",
+    "Continuation",
+    "DecodingEngine",
+    "DecodingModel",
     "EffectiveSettings",
     "FinishReason",
-    "FixedGating",
-    "Gating",
     "GatingMode",
     "Generation",
     "GenerationSettings",
-    "LearnedGating",
-    "NoGating",
-    "RandomGating",
-    "RowNoise",
+    "Precision",
     "SampledTokens",
     "Scores",
-    "SlidingWindow",
-    "StepContext",
     "TokenStep",
     "decoding_parameters",
     "filter_candidates",
@@ -53,7 +43,6 @@ __all__ = [
     "fresh_seed",
     "generate",
     "generate_batch",
-    "make_gating",
     "pick",
     "sample_tokens",
     "sampling_entropy",

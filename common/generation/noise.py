@@ -1,39 +1,44 @@
-"""Random numbers of B rows, each from a seed of its own, so that no row depends on its neighbours in a batch.
+"""Random numbers of a batch whose rows come and go: a function of (seed, step, stream), with no state at all.
 
-Every step takes two numbers per row, whether they are used or not: one for the modulation, one for the token. Runs of
-different gating modes with one seed therefore share the noise of their tokens.
+SplitMix64 (Steele, Lea, Flood 2014) over a counter, in torch's wrapping int64, on the device and without a host sync.
+So the numbers of a row are the same alone and in any batch. Runs of different gating modes with one seed share the
+noise of their tokens.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-_BLOCK_STEPS = 64
 _SEED_BITS = 31
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+STREAMS = 2
+"""Numbers per step: 0 for the modulation, 1 for the token."""
 
 
-class RowNoise:
-    """Uniform numbers in [0, 1), float32, made on the host in blocks of steps."""
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
 
-    def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._device = device
-        self._block = torch.empty(0, len(seeds), 2)
-        self._next = 0
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        """The numbers (B,) for the modulation and for the token of one step."""
-        if self._next == len(self._block):
-            rows = [torch.rand(_BLOCK_STEPS, 2, generator=generator) for generator in self._generators]
-            self._block = torch.stack(rows, dim=1).to(self._device)
-            self._next = 0
-        numbers = self._block[self._next]
-        self._next += 1
-        return numbers[:, 0], numbers[:, 1]
+def row_noise(seeds: Tensor, steps: Tensor) -> Tensor:
+    """Uniform numbers (STREAMS, B) float32 in [0, 1), 24 bits each, for seeds and steps (B,) int64."""
+    streams = torch.arange(STREAMS, device=seeds.device)[:, None]
+    state = _mix(seeds * _signed(_GOLDEN)) + (steps * STREAMS + streams + 1) * _signed(_GOLDEN)
+    return _shift(_mix(state), 40).float() * 2.0**-24
+
+
+def _mix(state: Tensor) -> Tensor:
+    state = (state ^ _shift(state, 30)) * _signed(_MIX[0])
+    state = (state ^ _shift(state, 27)) * _signed(_MIX[1])
+    return state ^ _shift(state, 31)
+
+
+def _shift(state: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; torch's keeps the sign."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def fresh_seed() -> int:

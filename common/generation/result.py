@@ -13,7 +13,7 @@ class FinishReason(StrEnum):
     """Why a generation ended."""
 
     STOP = "stop"
-    """The model said end-of-text."""
+    """The model said end-of-text, or the text reached a stop string."""
     LENGTH = "length"
     """max_tokens were generated."""
     CANCELLED = "cancelled"
@@ -26,7 +26,8 @@ class TokenStep:
 
     `log_prob` and `entropy` (nats) are of the scored distribution, after penalty and temperature and before the
     filters; `sampling_entropy` is of the distribution sampled from. `modulation` is None in mode `none`, `top_k` None
-    where there was no such filter. `text` may be empty when the token ends inside a character.
+    where there was no such filter. `text` may be empty when the token ends inside a character or what may be a stop
+    string. `alternatives` are the likeliest tokens of the scored distribution with their log-probabilities, falling.
     """
 
     token_id: int
@@ -39,6 +40,7 @@ class TokenStep:
     log_prob: float
     entropy: float
     sampling_entropy: float
+    alternatives: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

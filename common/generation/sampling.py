@@ -20,6 +20,8 @@ from torch.nn.functional import pad
 
 from common.controller import DecodingParameterRows
 
+BLOCK = 64
+"""Entries of the vocabulary that `largest` judges by their maximum."""
 _LEAST_LOGIT = -1000.0
 """exp of it is 0 in float32, and 0 times it is 0: keeps −inf out of sums."""
 
@@ -92,6 +94,27 @@ def _scores(scored: Tensor) -> Scores:
     return Scores(scored, log_mass, entropy.clamp(min=0.0))
 
 
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row of values (B, V), falling, and their places, both (B, count).
+
+    The largest lie in the blocks with the largest maxima, and there are at most `count` such blocks: the vocabulary is
+    read once, and only these blocks are searched.
+    """
+    B, V = values.shape
+    blocks = V // BLOCK
+    if count * 4 > blocks:
+        top, place = values.topk(count, dim=1)
+        return top, place
+    whole = torch.unflatten(values[:, : blocks * BLOCK], 1, (blocks, BLOCK))
+    chosen = whole.amax(2).topk(count, dim=1, sorted=False).indices
+    found = whole.gather(1, chosen[:, :, None].expand(B, count, BLOCK)).flatten(1)
+    found = torch.cat((found, values[:, blocks * BLOCK :]), dim=1)
+    top, place = found.topk(count, dim=1)
+    block = chosen.gather(1, (place // BLOCK).clamp(max=count - 1))
+    in_blocks = block * BLOCK + place % BLOCK
+    return top, torch.where(place < count * BLOCK, in_blocks, place - count * BLOCK + blocks * BLOCK)
+
+
 def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most: int | None = None) -> Candidates:
     """Top-p, then top-k, then renormalise.
 
@@ -99,11 +122,16 @@ def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most
     least every row's top-k (None: the whole vocabulary is sorted).
     """
     V = scores.logits.shape[1]
-    values, ids = scores.logits.topk(V if most is None else min(most, V), dim=1)
-    probabilities = (values - scores.log_mass[:, None]).exp()
+    values, ids = largest(scores.logits, V if most is None else min(most, V))
+    return filter_largest(values - scores.log_mass[:, None], ids, parameters)
+
+
+def filter_largest(log_probs: Tensor, ids: Tensor, parameters: DecodingParameterRows) -> Candidates:
+    """`filter_candidates` from the largest log-probabilities (B, N), falling, and their ids (B, N)."""
+    probabilities = log_probs.exp()
     before = pad(probabilities.cumsum(1)[:, :-1], (1, 0))
     top_p = parameters.top_p[:, None]
-    rank = torch.arange(values.shape[1], device=values.device)
+    rank = torch.arange(ids.shape[1], device=ids.device)
     kept = ((before <= top_p) | (top_p >= 1.0)) & (rank < parameters.top_k.clamp(min=1)[:, None])
     probabilities = torch.where(kept, probabilities, 0.0)
     return Candidates(ids, probabilities / probabilities.sum(1, keepdim=True))

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.config import ModulationConfig
-from common.controller import DecodingParameters, GatingPolicy, decoding_parameters
+from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
 from common.controller.modulation import DEFAULT_MODULATION
 from common.errors import InvalidInputError
 from common.generation.gating import NEUTRAL_MODULATION, GatingMode, parse_mode
 from common.generation.result import EffectiveSettings
 
+MAX_TOP_LOG_PROBS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """What all rows of a batch share; the defaults are those of the API.
+    """How one text is continued; the defaults are those of the API.
 
     `modulation_config` None: the policy's own map in mode learned, the default map otherwise. `sample_actions` draws
     the learned modulation instead of taking the deterministic action. `episode_length` scales entry 58 of the
-    observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text.
+    observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text. The text ends before the first of
+    the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token.
     """
 
     max_tokens: int = 50
@@ -33,6 +36,8 @@ class GenerationSettings:
     sample_actions: bool = False
     episode_length: int | None = None
     ignore_end_of_text: bool = False
+    stop: tuple[str, ...] = ()
+    top_log_probs: int = 0
 
     def __post_init__(self) -> None:
         parse_mode(self.gating_mode)
@@ -50,6 +55,14 @@ class GenerationSettings:
             raise InvalidInputError(f"modulation {self.modulation} is outside 0..1")
         if self.mode is GatingMode.LEARNED and self.policy is None:
             raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
+        if self.policy is not None and self.policy.observation_dim != OBSERVATION_DIM:
+            raise InvalidInputError(
+                f"the controller wants {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}"
+            )
+        if "" in self.stop:
+            raise InvalidInputError("stop holds an empty string, which every text contains; leave it out")
+        if not 0 <= self.top_log_probs <= MAX_TOP_LOG_PROBS:
+            raise InvalidInputError(f"top_log_probs {self.top_log_probs} is outside 0..{MAX_TOP_LOG_PROBS}")
 
     @property
     def mode(self) -> GatingMode:

@@ -1,6 +1,7 @@
 """Tokens to text while they arrive: a character that spans tokens appears with the token that completes it.
 
-The pieces joined are the text. Prompts are encoded as ordinary text: `<|endoftext|>` in one is just these characters.
+The pieces joined are the text. Stop strings are found in the text, across tokens. Prompts are encoded as ordinary text:
+`<|endoftext|>` in one is just these characters.
 """
 
 from __future__ import annotations
@@ -27,6 +28,37 @@ class TextStream:
     def finish(self) -> str:
         """U+FFFD if the tokens end inside a character, else nothing."""
         return self._decoder.decode(b"", final=True)
+
+
+class StopScanner:
+    """Looks for stop strings in a growing text and holds back what may be the beginning of one."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._stop = tuple(stop)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """The text that can be given out now, and whether a stop string was met, before which it ends."""
+        if not self._stop:
+            return text, False
+        self._held += text
+        found = min((at for stop in self._stop if (at := self._held.find(stop)) >= 0), default=None)
+        if found is not None:
+            given, self._held = self._held[:found], ""
+            return given, True
+        keep = max(_overlap(self._held, stop) for stop in self._stop)
+        given, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return given, False
+
+    def finish(self) -> str:
+        """What was held back, at the end of the text."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`, short of all of it."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
 
 
 def token_bytes(tokenizer: tiktoken.Encoding, token: int) -> bytes:

@@ -1,8 +1,9 @@
-"""The model's sliding view of B growing sequences.
+"""The model's sliding view of the sequences in a running batch.
 
-The window holds at most `context_length` tokens in a KV cache. A long prompt keeps its last context − 1 tokens; when
-the window is full, its oldest half is dropped and the rest prefilled again without modulation, then the new token is
-decoded with its own. Leaves out: sampling, and the token counts, which go on over the whole sequence (`TokenHistory`).
+A window holds at most `context_length` tokens in the cache. A long prompt keeps its last context − 1 tokens; when the
+window is full, its oldest half is dropped and the rest prefilled again without modulation, then the new token is
+decoded with its own. Rows 0..n−1 are in use; a row that leaves is replaced by the last one. Leaves out: sampling, and
+the token counts, which go on over the whole sequence (`TokenHistory`).
 """
 
 from __future__ import annotations
@@ -13,52 +14,83 @@ import torch
 from torch import Tensor
 
 from common.controller import pad
-from common.model import TransformerLM
+from common.generation.decoding_model import DecodingModel
+
+PREFILL_TOKENS = 4096
+"""Padded prompt tokens of one forward pass; more prompts at once are filled one part after the other."""
 
 
-class SlidingWindow:
-    """KV cache plus what is needed to fill it again. `truncated[i]` counts the tokens row i has dropped."""
+class Window:
+    """Cache plus what is needed to fill it again. `logits` (rows, V) and `hidden` (rows, D) are those of the last
+    token of each row; `truncated` counts the tokens a row has dropped."""
 
-    def __init__(self, model: TransformerLM, batch_size: int) -> None:
-        self._model = model
+    def __init__(self, model: DecodingModel) -> None:
+        self.model = model
         self._context = model.config.context_length
-        self._cache = model.new_cache(batch_size)
-        self._tokens: list[list[int]] = [[] for _ in range(batch_size)]
-        self._ended = [False] * batch_size
-        self.truncated = [0] * batch_size
+        self._cache = model.new_cache()
+        self._tokens: list[list[int]] = []
+        self.truncated: list[int] = []
+        self.logits = torch.empty(1, model.config.vocab_size, device=model.device)
+        self.hidden = torch.empty(1, model.config.d_model, device=model.device)
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Prefill all rows without modulation -> logits (B, V), hidden (B, D) after the last token of each prompt.
+    def __len__(self) -> int:
+        return len(self._tokens)
 
-        Every prompt has at least one token.
-        """
-        kept = [list(prompt[-(self._context - 1) :]) for prompt in prompts]
-        self._tokens = kept
-        self.truncated = [len(prompt) - len(tail) for prompt, tail in zip(prompts, kept, strict=True)]
-        input_ids, lengths = pad(kept)
-        return self._model.prefill(input_ids.to(self._model.device), self._cache, lengths)
+    @property
+    def nbytes(self) -> int:
+        """Memory of cache and logits."""
+        return self._cache.nbytes + self.logits.nbytes
 
-    def append(self, tokens: Sequence[int], modulation: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Decode one token per row with its modulation (B, 1) -> logits (B, V), hidden (B, D)."""
-        for row, token in enumerate(tokens):
-            if len(self._tokens[row]) == self._context:
-                self._slide(row)
-            self._tokens[row].append(token)
-        ids = torch.tensor(list(tokens), device=self._model.device)
-        return self._model.decode_one_token(ids, self._cache, modulation)
-
-    def end(self, row: int) -> None:
-        """The row's sequence is over; further tokens of it are placeholders."""
-        self._ended[row] = True
-        self._tokens[row] = []
-        self._cache.reset([row])
-
-    def _slide(self, row: int) -> None:
-        if self._ended[row]:
-            self._tokens[row] = []
-            self._cache.reset([row])
+    def reserve(self, rows: int) -> None:
+        """Have memory for so many rows."""
+        if rows <= len(self.logits):
             return
-        half = self._context // 2
-        self.truncated[row] += half
-        self._tokens[row] = self._tokens[row][half:]
-        self._model.prefill(torch.tensor([self._tokens[row]], device=self._model.device), self._cache, rows=[row])
+        self._cache.reserve(rows)
+        rows = max(rows, 2 * len(self.logits))
+        grown = self.logits.new_empty(rows, self.logits.shape[1]), self.hidden.new_empty(rows, self.hidden.shape[1])
+        grown[0][: len(self)], grown[1][: len(self)] = self.logits[: len(self)], self.hidden[: len(self)]
+        self.logits, self.hidden = grown
+
+    def join(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Prompts of at least one token each become the next rows, prefilled without modulation."""
+        self.reserve(len(self) + len(prompts))
+        for prompt in prompts:
+            self._tokens.append(list(prompt[-(self._context - 1) :]))
+            self.truncated.append(len(prompt) - len(self._tokens[-1]))
+        first, end = len(self) - len(prompts), len(self)
+        while first < end:
+            longest, count = 0, 0
+            for tokens in self._tokens[first:end]:
+                longest = max(longest, len(tokens))
+                if count and longest * (count + 1) > PREFILL_TOKENS:
+                    break
+                count += 1
+            self._prefill(first, count)
+            first += count
+
+    def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
+        """Decode one token per row, tokens (n,) int64 and the same on the host, with gates at `scales`."""
+        for row, token in enumerate(on_host):
+            if len(self._tokens[row]) == self._context:
+                half = self._context // 2
+                self.truncated[row] += half
+                self._tokens[row] = self._tokens[row][half:]
+                self._prefill(row, 1)
+            self._tokens[row].append(token)
+        n = len(self)
+        self.hidden[:n] = self.model.decode(tokens, self._cache, scales, self.logits[:n])
+
+    def remove(self, row: int) -> None:
+        """The row leaves, the last one takes its place. Logits and hidden states do not move: decode next."""
+        self._cache.remove(row)
+        self._tokens[row] = self._tokens[-1]
+        self.truncated[row] = self.truncated[-1]
+        self._tokens.pop()
+        self.truncated.pop()
+
+    def _prefill(self, first: int, count: int) -> None:
+        ids, lengths = pad(self._tokens[first : first + count])
+        rows = slice(first, first + count)
+        self.hidden[rows] = self.model.prefill(
+            ids.to(self.model.device), lengths.tolist(), self._cache, first, self.logits[rows]
+        )

@@ -1,87 +1,134 @@
-"""What each gating mode picks."""
+"""The gating modes of a running batch: what each row's modulation is, and whose noise it takes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from common.controller import GatingPolicy, TokenHistory, build_observation
+from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import InvalidInputError
-from common.generation import FixedGating, NoGating, RowNoise, StepContext, make_gating
+from common.generation import GatingMode, GenerationSettings
+from common.generation.gating import parse_mode
+from common.generation.noise import row_noise
+from common.generation.rows import Rows
 
-SEQUENCES = [[1, 2, 3], [4, 4]]
+torch.set_num_threads(1)
+VOCABULARY = 8
+PROMPTS = [[1, 2, 3], [4, 4], [], [5]]
 
 
-def context() -> StepContext:
+def policy() -> GatingPolicy:
+    torch.manual_seed(3)
+    made = GatingPolicy().eval()
+    torch.nn.init.normal_(made.get_parameter("actor_head.2.weight"), std=2.0)
+    return made
+
+
+def rows_of(*settings: GenerationSettings) -> Rows:
+    rows = Rows(VOCABULARY)
+    for number, its in enumerate(settings):
+        rows.join(PROMPTS[number], its, seed=20 + number)
+    return rows
+
+
+def states(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return StepContext(
-        history=TokenHistory.of(SEQUENCES, vocab_size=8),
-        logits=torch.randn(2, 8, generator=generator),
-        hidden=torch.randn(2, 48, generator=generator),
-        step=torch.tensor([3, 0]),
-        episode_length=9,
-        previous_action=torch.tensor([0.7, 0.0]),
-        uniform=torch.tensor([0.25, 0.75]),
+    return torch.randn(n, VOCABULARY, generator=generator), torch.randn(n, 48, generator=generator)
+
+
+def test_every_row_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> None:
+    actor, (logits, hidden) = policy(), states(4)
+    rows = rows_of(
+        GenerationSettings(temperature=0.7, top_k=3, top_p=0.9, repetition_penalty=1.5),
+        GenerationSettings(gating_mode="fixed", modulation=0.25),
+        GenerationSettings(gating_mode="random"),
+        GenerationSettings(gating_mode="learned", policy=actor, episode_length=9),
     )
+    plan = rows.plan(logits, hidden)
+    observation = build_observation(PROMPTS[3], logits[3], hidden[3], step=0, episode_length=9)
+    learned = actor.act(observation[None], deterministic=True).action.item()
+    chance = row_noise(torch.tensor([22]), torch.tensor([0]))[0].item()
+    assert plan.modulation[1:].tolist() == pytest.approx([0.25, chance, learned], abs=1e-5)
+    expected = [(0.7, 3, 0.9, 1.5), *(decoding_parameters(m) for m in (0.25, chance, learned))]
+    for row, wanted in enumerate(expected):
+        found = [values[row].item() for values in plan.parameters]
+        named = dict(zip(plan.parameters._fields, found, strict=True))
+        assert named["top_k"] == wanted[1]
+        assert [named["temperature"], named["top_p"], named["repetition_penalty"]] == pytest.approx(
+            [wanted[0], wanted[2], wanted[3]], abs=1e-4
+        )
+    assert rows.fed.tolist() == [False, True, True, True]
 
 
-def test_none_fixed_and_random() -> None:
-    assert make_gating("none")(context()) is None
-    assert isinstance(make_gating("none"), NoGating)
-    fixed = make_gating("fixed", modulation=0.125)(context())
-    assert fixed is not None
-    assert fixed.tolist() == [[0.125], [0.125]]
-    random = make_gating("random")(context())
-    assert random is not None
-    assert random.tolist() == [[0.25], [0.75]]
-
-
-def test_learned_takes_the_deterministic_action_on_the_current_observation() -> None:
-    policy, given = GatingPolicy(), context()
-    torch.nn.init.normal_(policy.get_parameter("actor_head.2.weight"), std=2.0)
-    picked = make_gating("learned", policy=policy)(given)
-    assert picked is not None
-    for row, tokens in enumerate(SEQUENCES):
+def test_the_policy_sees_step_history_and_its_last_action() -> None:
+    actor, (logits, hidden) = policy(), states(2)
+    learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)
+    rows = rows_of(learned, learned)
+    first = rows.plan(logits, hidden).modulation.clone()
+    rows.append(torch.tensor([6, 7]), first)
+    second = rows.plan(logits, hidden).modulation
+    for row, token in enumerate([6, 7]):
         observation = build_observation(
-            tokens,
-            given.logits[row],
-            given.hidden[row],
-            step=int(given.step[row]),
-            episode_length=9,
-            previous_action=float(given.previous_action[row]),
+            [*PROMPTS[row], token],
+            logits[row],
+            hidden[row],
+            step=1,
+            episode_length=10,
+            previous_action=first[row].item(),
         )
-        expected = policy.act(observation[None], deterministic=True).action
-        torch.testing.assert_close(picked[row], expected[0], atol=1e-5, rtol=0)
+        assert second[row].item() == pytest.approx(
+            actor.act(observation[None], deterministic=True).action.item(), abs=1e-5
+        )
 
 
-def test_sampled_actions_follow_their_generator() -> None:
-    policy = GatingPolicy()
-    draws = [
-        make_gating("learned", policy=policy, sample_actions=True, generator=torch.Generator().manual_seed(seed))(
-            context()
-        )
-        for seed in (1, 1, 2)
+def test_two_policies_in_one_batch_act_on_their_own_rows() -> None:
+    torch.manual_seed(4)
+    one, two = policy(), GatingPolicy().eval()
+    (logits, hidden), settings = states(3), [GenerationSettings(gating_mode="learned", policy=p) for p in (one, two)]
+    mixed = rows_of(settings[0], settings[1], settings[0]).plan(logits, hidden).modulation
+    for row, its in enumerate([settings[0], settings[1], settings[0]]):
+        alone = Rows(VOCABULARY)
+        alone.join(PROMPTS[row], its, seed=20 + row)
+        found = alone.plan(logits[row : row + 1], hidden[row : row + 1]).modulation
+        torch.testing.assert_close(mixed[row], found[0], atol=1e-6, rtol=0)
+
+
+def test_a_drawn_action_depends_on_the_seed_of_its_row_alone() -> None:
+    actor, (logits, hidden) = policy(), states(4)
+    drawing = GenerationSettings(gating_mode="learned", policy=actor, sample_actions=True)
+    still = GenerationSettings(gating_mode="learned", policy=actor)
+    together = rows_of(drawing, still, drawing, drawing).plan(logits, hidden).modulation
+    alone = Rows(VOCABULARY)
+    alone.join(PROMPTS[2], drawing, seed=22)
+    assert alone.plan(logits[2:3], hidden[2:3]).modulation.item() == pytest.approx(together[2].item(), abs=1e-6)
+    other = Rows(VOCABULARY)
+    other.join(PROMPTS[2], drawing, seed=23)
+    assert other.plan(logits[2:3], hidden[2:3]).modulation.item() != pytest.approx(together[2].item(), abs=1e-6)
+
+
+def test_a_row_that_leaves_gives_its_place_to_the_last() -> None:
+    actor, (logits, hidden) = policy(), states(4)
+    settings = [
+        GenerationSettings(gating_mode="random"),
+        GenerationSettings(gating_mode="fixed", modulation=0.1),
+        GenerationSettings(gating_mode="fixed", modulation=0.2),
+        GenerationSettings(gating_mode="learned", policy=actor),
     ]
-    assert draws[0] is not None and draws[1] is not None and draws[2] is not None
-    assert torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[0], draws[2])
+    rows = rows_of(*settings)
+    before = rows.plan(logits, hidden).modulation.clone()
+    rows.remove(1)
+    order = [0, 3, 2]
+    torch.testing.assert_close(rows.plan(logits[order], hidden[order]).modulation, before[order])
+    assert rows.tokens[1, 0] == 5
 
 
 def test_impossible_gatings_are_refused() -> None:
+    assert parse_mode("fixed") is GatingMode.FIXED
     with pytest.raises(InvalidInputError, match="none, fixed, random, learned"):
-        make_gating("wild")
+        parse_mode("wild")
     with pytest.raises(InvalidInputError, match="controller"):
-        make_gating("learned")
+        GenerationSettings(gating_mode="learned")
     with pytest.raises(InvalidInputError, match="wants 20"):
-        make_gating("learned", policy=GatingPolicy(observation_dim=20))
+        GenerationSettings(gating_mode="learned", policy=GatingPolicy(observation_dim=20))
     with pytest.raises(InvalidInputError, match=r"1\.5"):
-        FixedGating(1.5)
-
-
-def test_noise_of_a_row_does_not_depend_on_its_neighbours() -> None:
-    together, alone = RowNoise([3, 4]), RowNoise([4])
-    for _ in range(130):  # more than two blocks
-        both, one = together.step(), alone.step()
-        for many, single in zip(both, one, strict=True):
-            assert many[1] == single[0]
-            assert ((many >= 0) & (many < 1)).all()
+        GenerationSettings(gating_mode="fixed", modulation=1.5)

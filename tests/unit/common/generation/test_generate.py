@@ -14,7 +14,6 @@ from common.generation import (
     FinishReason,
     Generation,
     GenerationSettings,
-    RowNoise,
     TokenStep,
     filtered_probabilities,
     generate,
@@ -63,23 +62,34 @@ def policy() -> GatingPolicy:
     return made
 
 
+def slow_noise(seed: int, step: int, stream: int) -> float:
+    """SplitMix64 with whole numbers of Python."""
+
+    def mix(state: int) -> int:
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+        return state ^ (state >> 31)
+
+    golden = 0x9E3779B97F4A7C15
+    return float(mix((mix(seed * golden % 2**64) + (2 * step + stream + 1) * golden) % 2**64) >> 40) / 2**24
+
+
 def slow_generation(
     model: TransformerLM, prompt: list[int], mode: str, seed: int, max_tokens: int, actor: GatingPolicy
 ) -> tuple[list[int], list[float]]:
     """Tokens and modulations by full forward passes without a cache; sequence within the context, gates off."""
-    noise = RowNoise([seed])
     tokens, modulations, previous = list(prompt), [], 0.0
     for step in range(max_tokens):
         with torch.no_grad():
             hidden = model.hidden_states(torch.tensor([tokens]))[0, -1]
             logits = model.project(hidden)
-            for_modulation, for_token = noise.step()
+            for_modulation, for_token = slow_noise(seed, step, 0), slow_noise(seed, step, 1)
             observation = build_observation(
                 tokens, logits, hidden, step=step, episode_length=max_tokens, previous_action=previous
             )
             m = {
                 "fixed": 0.3,
-                "random": for_modulation.item(),
+                "random": for_modulation,
                 "learned": actor.act(observation[None], deterministic=True).action.item(),
             }.get(mode)
         temperature, top_k, top_p, penalty = (0.8, 50, 1.0, 1.2) if m is None else decoding_parameters(m)
@@ -95,7 +105,7 @@ def slow_generation(
             if before <= top_p:
                 kept.append((probability, token))
             before += probability
-        target = for_token.item() * sum(p for p, _ in kept)
+        target = for_token * sum(p for p, _ in kept)
         cumulative = itertools.accumulate(p for p, _ in kept)
         tokens.append(next(token for total, (_, token) in zip(cumulative, kept, strict=True) if total > target))
         if m is not None:

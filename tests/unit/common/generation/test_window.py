@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.generation import SlidingWindow
+from common.generation import DecodingModel
+from common.generation.window import Window
 from common.model import ModelConfig, TransformerLM
 
 torch.set_num_threads(1)
@@ -21,6 +22,16 @@ def model(context_length: int) -> TransformerLM:
     return TransformerLM(config).eval()
 
 
+def window_of(made: TransformerLM, prompts: list[list[int]]) -> Window:
+    window = Window(DecodingModel(made))
+    window.join(prompts)
+    return window
+
+
+def append(window: Window, tokens: list[int]) -> None:
+    window.append(torch.tensor(tokens), tokens, None)
+
+
 tokens = st.integers(0, VOCABULARY - 1)
 
 
@@ -32,12 +43,11 @@ tokens = st.integers(0, VOCABULARY - 1)
 )
 def test_logits_are_those_of_the_last_tokens(context: int, prompts: list[list[int]], more: list[int]) -> None:
     made = model(context)
-    window = SlidingWindow(made, len(prompts))
+    window = window_of(made, prompts)
     sequences = [list(prompt) for prompt in prompts]
-    logits, hidden = window.begin(prompts)
     for token in [None, *more]:
         if token is not None:
-            logits, hidden = window.append([token] * len(prompts), None)
+            append(window, [token] * len(prompts))
             for sequence in sequences:
                 sequence.append(token)
         for row, sequence in enumerate(sequences):
@@ -45,29 +55,41 @@ def test_logits_are_those_of_the_last_tokens(context: int, prompts: list[list[in
             assert 1 <= len(held) <= context
             with torch.no_grad():
                 expected = made.hidden_states(torch.tensor([held]))[0, -1]
-            torch.testing.assert_close(hidden[row], expected, atol=1e-5, rtol=0)
-            torch.testing.assert_close(logits[row], made.project(expected), atol=1e-5, rtol=0)
+            torch.testing.assert_close(window.hidden[row], expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(window.logits[row], made.project(expected), atol=1e-5, rtol=0)
 
 
 def test_half_of_a_full_window_goes_at_once() -> None:
     """Context 8: the ninth token drops four, and so does every fourth one after it."""
-    window = SlidingWindow(model(8), 1)
-    window.begin([[1, 2, 3]])
+    window = window_of(model(8), [[1, 2, 3]])
     counts = []
     for _ in range(11):
-        window.append([5], None)
+        append(window, [5])
         counts.append(window.truncated[0])
     assert counts == [0, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
 
 
-def test_an_ended_row_does_not_disturb_the_others() -> None:
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.one_of(st.lists(tokens, min_size=1, max_size=9), st.integers(0, 5)), max_size=16))
+def test_rows_that_come_and_go_do_not_disturb_the_others(happenings: list[list[int] | int]) -> None:
+    """A list is a prompt that joins, a number the row that leaves; a token is decoded after each."""
     made = model(6)
-    both, alone = SlidingWindow(made, 2), SlidingWindow(made, 1)
-    both.begin([[1, 2], [3, 4, 5]])
-    alone.begin([[3, 4, 5]])
-    both.end(0)
-    for token in range(12):
-        logits, _ = both.append([7, token], None)
-        expected, _ = alone.append([token], None)
-        torch.testing.assert_close(logits[1:], expected, atol=1e-5, rtol=0)
-    assert both.truncated[1] == alone.truncated[0] > 0
+    window = Window(DecodingModel(made))
+    sequences: list[list[int]] = []
+    for time, happening in enumerate(happenings):
+        if isinstance(happening, list):
+            window.join([happening])
+            sequences.append(list(happening))
+        elif happening < len(sequences):
+            window.remove(happening)
+            sequences[happening] = sequences[-1]
+            sequences.pop()
+        if not sequences:
+            continue
+        added = [(time + row) % VOCABULARY for row in range(len(sequences))]
+        append(window, added)
+        for row, sequence in enumerate(sequences):
+            sequence.append(added[row])
+            with torch.no_grad():
+                expected = made(torch.tensor([sequence[window.truncated[row] :]]))[0, -1]
+            torch.testing.assert_close(window.logits[row], expected, atol=1e-5, rtol=0)

@@ -1,0 +1,33 @@
+"""Draws from the policy's distributions out of one uniform number per row, so that no row depends on its neighbours.
+
+The Beta's quantile has no closed form: the density is tabulated on a grid, summed by the trapezoid rule and the table
+inverted linearly. alpha and beta lie in 1..15, so the density is bounded and smooth at that scale.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GRID = 2048
+
+
+def beta_quantile(alpha: Tensor, beta: Tensor, uniform: Tensor) -> Tensor:
+    """x with P(X ≤ x) = uniform for X ~ Beta(alpha, beta); all (B, 1), alpha and beta at least 1. Error below 1e-4."""
+    x = torch.linspace(0.0, 1.0, _GRID + 1, device=alpha.device, dtype=torch.float64)
+    a, b = alpha.double() - 1.0, beta.double() - 1.0
+    # xlogy: 0·ln 0 is 0 at the ends.
+    log_density = torch.xlogy(a, x) + torch.xlogy(b, 1.0 - x)
+    density = (log_density - log_density.amax(1, keepdim=True)).exp()
+    below = torch.nn.functional.pad((density[:, 1:] + density[:, :-1]).cumsum(1), (1, 0))
+    target = uniform.double() * below[:, -1:]
+    right = torch.searchsorted(below, target, right=True).clamp(1, _GRID)
+    low, high = below.gather(1, right - 1), below.gather(1, right)
+    share = (target - low) / (high - low).clamp(min=torch.finfo(torch.float64).tiny)
+    return ((right - 1 + share) / _GRID).to(alpha.dtype)
+
+
+def normal_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:
+    """x with P(X ≤ x) = uniform for X ~ N(mean, deviation²); all (B, 1). uniform 0 counts as the least float32."""
+    tiny = 2.0**-25
+    return mean + deviation * torch.special.ndtri(uniform.clamp(tiny, 1.0 - tiny))

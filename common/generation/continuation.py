@@ -1,0 +1,123 @@
+"""One prompt that is being continued: what it is asked, what has come of it so far, and when it is over.
+
+Lives on the host; the numbers of each step come from the engine. Leaves out: how tokens are drawn (`rows`, `draw`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import tiktoken
+
+from common.errors import CheckpointError, InvalidInputError, TidalError
+from common.generation.gating import GatingMode
+from common.generation.noise import fresh_seed
+from common.generation.result import FinishReason, Generation, TokenStep
+from common.generation.settings import GenerationSettings
+from common.generation.text import StopScanner, TextStream, encode_prompt
+
+COLUMNS = 8
+"""Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, penalty, modulation."""
+
+
+class Continuation:
+    """`result` grows while it runs. `ended` says that it is over: finished, cancelled, or failed with `error`.
+
+    Raises InvalidInputError when the prompt cannot be read, or is empty and the model has no end-of-text.
+    """
+
+    def __init__(
+        self,
+        prompt: str | Sequence[int],
+        settings: GenerationSettings,
+        *,
+        vocab_size: int,
+        gates_trained: bool,
+        tokenizer: tiktoken.Encoding,
+        seed: int | None = None,
+    ) -> None:
+        self.settings = settings
+        self.seed = fresh_seed() if seed is None else seed
+        ids = encode_prompt(tokenizer, prompt, vocab_size)
+        self._end_of_text = tokenizer.eot_token if tokenizer.eot_token < vocab_size else None
+        if not ids and self._end_of_text is None:
+            raise InvalidInputError("the prompt is empty and this model knows no end-of-text token; give a prompt")
+        gates_fed = gates_trained and settings.mode is not GatingMode.NONE
+        self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed))
+        self.ended = False
+        self.error: TidalError | None = None
+        self._text = TextStream(tokenizer)
+        self._scanner = StopScanner(settings.stop)
+        self._started = time.monotonic()
+
+    @property
+    def model_input(self) -> list[int]:
+        """What the model is first given; an empty prompt starts a new document."""
+        if self.result.prompt_token_ids:
+            return self.result.prompt_token_ids
+        assert self._end_of_text is not None
+        return [self._end_of_text]
+
+    def record(
+        self, token: int, numbers: Sequence[float], alternatives: Sequence[tuple[int, float]] = ()
+    ) -> TokenStep | None:
+        """Take a drawn token with its `COLUMNS` numbers; None where it is not part of the text."""
+        log_prob, entropy, sampling_entropy, temperature, top_k, top_p, penalty, modulation = numbers
+        if not math.isfinite(log_prob):
+            self.fail(CheckpointError("the model gives no finite logits; its weights are damaged or diverged"))
+            return None
+        settings, result = self.settings, self.result
+        if token == self._end_of_text and not settings.ignore_end_of_text:
+            self.end(FinishReason.STOP)
+            return None
+        gated = settings.mode is not GatingMode.NONE
+        last = len(result.token_ids) + 1 == settings.max_tokens
+        text, stopped = self._scanner.push(self._text.push(token, last=last))
+        if last and not stopped:
+            text += self._scanner.finish()
+        step = TokenStep(
+            token_id=token,
+            text=text,
+            modulation=modulation if gated else None,
+            temperature=temperature,
+            top_k=int(top_k) if gated or settings.top_k is not None else None,
+            top_p=top_p,
+            repetition_penalty=penalty,
+            log_prob=log_prob,
+            entropy=entropy,
+            sampling_entropy=sampling_entropy,
+            alternatives=list(alternatives[: settings.top_log_probs]),
+        )
+        result.token_ids.append(token)
+        result.trajectory.append(step)
+        if stopped:
+            self._close(FinishReason.STOP)
+        elif last:
+            self._close(FinishReason.LENGTH)
+        return step
+
+    def end(self, reason: FinishReason) -> None:
+        """It is over; what was held back of the text belongs to its last token. Does nothing the second time."""
+        if self.ended:
+            return
+        rest, stopped = self._scanner.push(self._text.finish())
+        if not stopped:
+            rest += self._scanner.finish()
+        if self.result.trajectory:
+            self.result.trajectory[-1].text += rest
+        self._close(reason)
+
+    def fail(self, error: TidalError) -> None:
+        """It cannot go on. Does nothing once it has ended."""
+        if not self.ended:
+            self.error = error
+            self.end(FinishReason.CANCELLED)
+
+    def _close(self, reason: FinishReason) -> None:
+        result = self.result
+        result.finish_reason = reason
+        result.text = "".join(step.text for step in result.trajectory)
+        result.elapsed_seconds = time.monotonic() - self._started
+        self.ended = True

@@ -1,0 +1,166 @@
+"""A TransformerLM packed for decoding: the same function, in the layout that one token at a time is fast in.
+
+Queries, keys and values come from one matrix. Their columns are reordered so that the two halves of a rotary pair lie
+side by side, and a rotation is one complex product (q·k does not change when both are reordered alike). All gates are
+computed at once. Shapes: n rows, T time, D model width, H heads, K head width, V vocabulary, G = 2 × layers gates.
+
+Leaves out: training, and any later change of the model's weights. The embedding stays float32 and shared with the model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+
+from common.generation.dense import Dense, Precision, pack
+from common.generation.slot_cache import SlotCache
+from common.model import DynamicGate, TransformerLM
+
+Norm = tuple[list[int], Tensor | None, Tensor | None, float]
+"""What `layer_norm` takes after x."""
+
+
+class _Layer:
+    """The packed weights of one block."""
+
+    def __init__(self, block: nn.Module, num_heads: int, precision: Precision) -> None:
+        def layer(name: str) -> tuple[Tensor, Tensor]:
+            return block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")
+
+        (wq, bq), (wk, bk), (wv, bv) = layer("q_proj"), layer("k_proj"), layer("v_proj")
+        wq, bq, wk, bk = (_pairs_together(tensor, num_heads) for tensor in (wq, bq, wk, bk))
+        self.qkv: Dense = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
+        self.out: Dense = pack(*layer("out_proj"), precision)
+        self.up: Dense = pack(*layer("ffn.0"), precision)
+        self.down: Dense = pack(*layer("ffn.3"), precision)
+        self.norm1 = _norm(block.get_submodule("ln1"))
+        self.norm2 = _norm(block.get_submodule("ln2"))
+
+    @property
+    def nbytes(self) -> int:
+        return self.qkv.nbytes + self.out.nbytes + self.up.nbytes + self.down.nbytes
+
+
+class DecodingModel:
+    """Packed weights of `model`; its dropout plays no part, whatever mode it is in.
+
+    Raises ConfigError for int8 where that cannot run.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: TransformerLM, *, precision: Precision | str = Precision.FLOAT32) -> None:
+        self.config = model.config
+        self.gates_trained = model.gates_trained
+        self.device = model.device
+        self.precision = Precision(precision)
+        self._embedding = model.token_embeddings.weight.detach()
+        # Only the first half of the tables: both halves of a head share the frequencies.
+        half = self.config.head_dim // 2
+        self._turns = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
+        self._layers = [_Layer(block, self.config.num_heads, self.precision) for block in model.blocks]
+        self._final_norm = _norm(model.final_layer_norm)
+        self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
+        self._gates = _pack_gates(model.gates) if self.gates_trained else None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the weights."""
+        return sum(layer.nbytes for layer in self._layers) + self._head.nbytes + self._embedding.nbytes
+
+    def new_cache(self, rows: int = 1) -> SlotCache:
+        """An empty cache for the model's whole context."""
+        c = self.config
+        dtype = torch.bfloat16 if self.precision is Precision.BFLOAT16 else torch.float32
+        return SlotCache(
+            c.num_layers, c.num_heads, c.context_length, c.head_dim, rows=rows, device=self.device, dtype=dtype
+        )
+
+    def gate_scales(self, modulation: Tensor, fed: Tensor) -> Tensor | None:
+        """What each gate multiplies by, (G, n, D), at modulation (n,); 1 in rows where `fed` (n,) bool is false.
+
+        None where the gates were not trained.
+        """
+        if self._gates is None:
+            return None
+        first, first_bias, last, last_bias = self._gates
+        inner = gelu(modulation[None, :, None].float() * first[:, None] + first_bias[:, None])
+        scales = torch.sigmoid(torch.baddbmm(last_bias[:, None], inner, last))
+        return torch.where(fed[None, :, None], scales, 1.0)
+
+    @torch.inference_mode()
+    def prefill(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int, out: Tensor) -> Tensor:
+        """Fill rows first..first+n−1 with prompts ids (n, T) int64, right-padded to `lengths`, without modulation.
+
+        Writes the logits after the last token of each into `out` (n, V); returns the final states (n, D) there.
+        """
+        n, T = ids.shape
+        D, H = self.config.d_model, self.config.num_heads
+        x = self._embedding[ids.reshape(-1)].float()
+        turns = self._turns[:T, None, None]
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer_norm(x, *layer.norm1))
+            turned = _turn(qkv.view(n, T, 3, H, -1)[:, :, :2], turns)
+            q, k = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
+            v = qkv.view(n, T, 3, H, -1)[:, :, 2].transpose(1, 2)
+            cache.write(index, first, k, v)
+            attended = scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + layer.out(attended.transpose(1, 2).reshape(n * T, D))
+            x = x + layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
+        cache.set_lengths(first, lengths)
+        last = torch.tensor([row * T + length - 1 for row, length in enumerate(lengths)], device=x.device)
+        hidden = layer_norm(x[last], *self._final_norm)
+        self._head(hidden, out)
+        return hidden
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor, cache: SlotCache, scales: Tensor | None, out: Tensor) -> Tensor:
+        """Append tokens (n,) int64 to the n rows in use, with gates at `scales` (G, n, D) if given.
+
+        Writes logits into `out` (n, V); returns the final states (n, D). Raises ValueError when a row is full.
+        """
+        n, D, H = len(tokens), self.config.d_model, self.config.num_heads
+        step = cache.step()
+        x = self._embedding[tokens].float()
+        turns = self._turns[step.positions][:, None, None]
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer_norm(x, *layer.norm1))
+            turned = _turn(qkv.view(n, 3, H, -1)[:, :2], turns)
+            keys, values = cache.append(index, step, turned[:, 1], qkv.view(n, 3, H, -1)[:, 2])
+            q = turned[:, 0].unsqueeze(2).to(keys.dtype)
+            attended = scaled_dot_product_attention(q, keys, values, attn_mask=step.mask)
+            update = layer.out(attended.reshape(n, D).float())
+            x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index])
+            update = layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
+            x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index + 1])
+        cache.advance()
+        hidden = layer_norm(x, *self._final_norm)
+        self._head(hidden, out)
+        return hidden
+
+
+def _turn(heads: Tensor, turns: Tensor) -> Tensor:
+    """Rotate heads (…, K), pairs side by side, by unit complex numbers that broadcast to (…, K / 2)."""
+    pairs = torch.view_as_complex(torch.unflatten(heads, -1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
+
+
+def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
+    """Rows (H·K, …) of every head from [a…, b…] to [a0, b0, a1, b1, …]."""
+    return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def _norm(module: nn.Module) -> Norm:
+    assert isinstance(module, nn.LayerNorm)
+    return list(module.normalized_shape), module.weight.detach(), module.bias.detach(), module.eps
+
+
+def _pack_gates(gates: list[DynamicGate]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """First weights and biases (G, 32), last weights (G, 32, D) and biases (G, D)."""
+    named = [dict(gate.net.named_parameters()) for gate in gates]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([parameters[name].detach().float() for parameters in named])
+
+    last = stacked("2.weight").transpose(1, 2).contiguous()
+    return stacked("0.weight").squeeze(2), stacked("0.bias"), last, stacked("2.bias")

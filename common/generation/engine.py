@@ -1,0 +1,126 @@
+"""Continuous batching: continuations join a running batch, each step draws one token for all, those that end leave.
+
+    engine = DecodingEngine(DecodingModel(model))
+    engine.join([continuation, …])
+    while engine.active:
+        engine.step(on_token)
+
+A row's result depends on its prompt, its seed and its settings, not on the batch it runs in: its noise is a function of
+its seed and step, and no kernel mixes rows. What is left are roundings of the matrix products, whose blocks depend on the
+number of rows; they matter where two candidates all but tie. Leaves out: requests, deadlines and texts on the wire
+(`services.generator`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from common.generation.continuation import Continuation
+from common.generation.decoding_model import DecodingModel
+from common.generation.draw import Drawn, draw
+from common.generation.result import TokenStep
+from common.generation.rows import Plan, Rows
+from common.generation.window import Window
+
+OnToken = Callable[[Continuation, TokenStep], None]
+
+
+class DecodingEngine:
+    """One running batch over one model. Not for several threads. `active` are the rows, in order."""
+
+    def __init__(self, model: DecodingModel) -> None:
+        self.model = model
+        self.active: list[Continuation] = []
+        self._rows = Rows(model.config.vocab_size, device=model.device)
+        self._window = Window(model)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the batch, without the weights."""
+        return self._window.nbytes
+
+    @torch.inference_mode()
+    def join(self, continuations: Sequence[Continuation]) -> None:
+        """Prefill these prompts and take them into the batch."""
+        if not continuations:
+            return
+        self._window.join([continuation.model_input for continuation in continuations])
+        for continuation in continuations:
+            self._rows.join(continuation.result.prompt_token_ids, continuation.settings, continuation.seed)
+            self.active.append(continuation)
+            continuation.result.truncated = self._window.truncated[len(self.active) - 1]
+
+    @torch.inference_mode()
+    def step(self, on_token: OnToken | None = None) -> list[Continuation]:
+        """One token for every row. Returns the continuations that have left: ended now, or by the caller before."""
+        n = len(self.active)
+        if n == 0:
+            return []
+        rows, window = self._rows, self._window
+        logits = window.logits[:n]
+        plan = rows.plan(logits, window.hidden[:n])
+        drawn = draw(
+            logits,
+            rows.tokens,
+            plan.parameters,
+            plan.uniform,
+            rows.filters,
+            most=rows.most,
+            alternatives=rows.alternatives,
+        )
+        tokens: list[int] = drawn.token.tolist()
+        self._record(plan, drawn, tokens, on_token)
+        rows.append(drawn.token, plan.modulation)
+        left, order = self._remove_ended()
+        if not self.active:
+            return left
+        token, modulation = drawn.token, plan.modulation
+        if left:
+            tokens = [tokens[row] for row in order]
+            token, modulation = token[order], modulation[order]
+        window.append(token, tokens, self.model.gate_scales(modulation, rows.fed))
+        for row, continuation in enumerate(self.active):
+            continuation.result.truncated = window.truncated[row]
+        return left
+
+    def clear(self) -> list[Continuation]:
+        """Give up the whole batch, after an error that no row is to blame for; returns what ran."""
+        left, self.active = self.active, []
+        self._rows = Rows(self.model.config.vocab_size, device=self.model.device)
+        self._window = Window(self.model)
+        return left
+
+    def _remove_ended(self) -> tuple[list[Continuation], list[int]]:
+        """Those that left, and for every row that stays the row it was."""
+        left, order = [], list(range(len(self.active)))
+        for row in reversed(range(len(self.active))):
+            if self.active[row].ended:
+                left.append(self.active[row])
+                self._rows.remove(row)
+                self._window.remove(row)
+                self.active[row], order[row] = self.active[-1], order[-1]
+                self.active.pop()
+                order.pop()
+        return left, order
+
+    def _record(self, plan: Plan, drawn: Drawn, tokens: Sequence[int], on_token: OnToken | None) -> None:
+        parameters = plan.parameters
+        columns = [drawn.log_prob, drawn.entropy, drawn.sampling_entropy, parameters.temperature]
+        columns += [parameters.top_k.float(), parameters.top_p, parameters.repetition_penalty, plan.modulation]
+        numbers: list[list[float]] = torch.stack(columns, dim=1).tolist()
+        alternatives = _alternatives(drawn.top_ids, drawn.top_log_probs, len(tokens))
+        for continuation, token, values, likeliest in zip(self.active, tokens, numbers, alternatives, strict=True):
+            if continuation.ended:
+                continue
+            step = continuation.record(token, values, likeliest)
+            if step is not None and on_token is not None:
+                on_token(continuation, step)
+
+
+def _alternatives(ids: Tensor | None, log_probs: Tensor | None, n: int) -> list[list[tuple[int, float]]]:
+    if ids is None or log_probs is None:
+        return [[] for _ in range(n)]
+    return [list(zip(*row, strict=True)) for row in zip(ids.tolist(), log_probs.tolist(), strict=True)]

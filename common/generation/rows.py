@@ -1,0 +1,205 @@
+"""What every row of a running batch is decoded with, as tensors: parameters, seed, modulation and history.
+
+Each decoding parameter of a row is low + m · span: in mode `none` the span is 0, so one formula serves all modes. Row
+values change only when rows join or leave, except where chance or a policy picks the modulation. Rows 0..n−1 are in
+use; a row that leaves is replaced by the last one. Leaves out: the model (`window`), texts and results (`continuation`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.controller import DecodingParameterRows, GatingPolicy, TokenHistory, build_observations
+from common.generation.draw import Filter
+from common.generation.gating import GatingMode
+from common.generation.noise import row_noise
+from common.generation.settings import GenerationSettings
+
+_SPANS = 4
+"""temperature, top-k, top-p, repetition penalty: the order of the columns."""
+_MODULATION = 2 * _SPANS
+_EPISODE = _MODULATION + 1
+_COLUMNS = _EPISODE + 1
+_CAPACITY_STEP = 512
+"""The history grows by so many places at least."""
+
+
+class Plan(NamedTuple):
+    """How the next token of n rows is picked: modulation (n,), 0 where there is none, and the four parameters."""
+
+    modulation: Tensor
+    parameters: DecodingParameterRows
+    uniform: Tensor
+
+
+class Rows:
+    """`settings` of the rows in use, in order; `filters` what decides the candidates of each."""
+
+    def __init__(self, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
+        self.settings: list[GenerationSettings] = []
+        self.filters: list[Filter] = []
+        self._lengths: list[int] = []
+        self._history = TokenHistory(1, _CAPACITY_STEP, vocab_size, device=device)
+        self._table = torch.zeros(1, _COLUMNS, dtype=torch.float64, device=device)
+        self._seeds = torch.zeros(1, dtype=torch.int64, device=device)
+        self._steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._previous = torch.zeros(1, device=device)
+        self._settled()
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+    @property
+    def most(self) -> int:
+        """The largest top-k that a row may have."""
+        return max((_most(settings) for settings in self.settings), default=1)
+
+    @property
+    def alternatives(self) -> int:
+        """The most alternatives that a row asks for."""
+        return max((settings.top_log_probs for settings in self.settings), default=0)
+
+    @property
+    def tokens(self) -> Tensor:
+        """The sequences (n, S), negative beyond their ends."""
+        return self._history.tokens[: len(self), : max(self._lengths, default=0)]
+
+    @property
+    def fed(self) -> Tensor:
+        """(n,) bool: rows with a modulation."""
+        return self._fed
+
+    def join(self, prompt: list[int], settings: GenerationSettings, seed: int) -> None:
+        """One more row."""
+        row = len(self)
+        self._reserve(row + 1, len(prompt) + settings.max_tokens)
+        self.settings.append(settings)
+        self.filters.append(_filter(settings))
+        self._lengths.append(len(prompt))
+        self._history.put(row, prompt)
+        values = torch.tensor(_columns(settings, self._history.vocab_size), dtype=torch.float64)
+        self._table[row] = values.to(self._table.device)
+        self._seeds[row] = seed
+        self._steps[row] = 0
+        self._previous[row] = 0.0
+        self._settled()
+
+    def remove(self, row: int) -> None:
+        """The row leaves, the last one takes its place."""
+        last = len(self) - 1
+        self.settings[row] = self.settings[last]
+        self.filters[row] = self.filters[last]
+        self._lengths[row] = self._lengths[last]
+        del self.settings[last], self.filters[last], self._lengths[last]
+        if row != last:
+            self._history.move(last, row)
+            for tensor in (self._table, self._seeds, self._steps, self._previous):
+                tensor[row] = tensor[last]
+        self._settled()
+
+    def plan(self, logits: Tensor, hidden: Tensor) -> Plan:
+        """Modulations and parameters for the next token; logits (n, V) raw and hidden (n, D) at the last position."""
+        n = len(self)
+        for_modulation, for_token = row_noise(self._seeds[:n], self._steps[:n])
+        if self._static is not None:
+            return Plan(self._static[0], self._static[1], for_token)
+        modulation = self._table[:n, _MODULATION].float()
+        if self._random:
+            modulation[self._random] = for_modulation[self._random]
+        if self._learned:
+            self._act(modulation, logits, hidden, for_modulation)
+        return Plan(modulation, self._parameters(modulation), for_token)
+
+    def append(self, tokens: Tensor, modulation: Tensor) -> None:
+        """Each row has drawn its token (n,) with modulation (n,)."""
+        n = len(self)
+        self._lengths = [length + 1 for length in self._lengths]
+        self._history.prefix(n, max(self._lengths)).append(tokens)
+        self._steps[:n] += 1
+        self._previous[:n] = modulation
+
+    def _act(self, modulation: Tensor, logits: Tensor, hidden: Tensor, uniform: Tensor) -> None:
+        n = len(self)
+        observations = build_observations(
+            self._history.prefix(n, max(self._lengths, default=0) or 1),
+            logits,
+            hidden,
+            step=self._steps[:n],
+            episode_length=self._table[:n, _EPISODE],
+            previous_action=self._previous[:n],
+        )
+        for policy, rows, drawn in self._learned:
+            if len(rows) == n:
+                modulation[:] = policy.act_rows(observations, uniform, drawn)[:, 0]
+            else:
+                modulation[rows] = policy.act_rows(observations[rows], uniform[rows], drawn)[:, 0]
+
+    def _parameters(self, modulation: Tensor) -> DecodingParameterRows:
+        # float64, so that top-k rounds as it does for one number.
+        table = self._table[: len(modulation)]
+        values = table[:, :_SPANS] + modulation.double()[:, None] * table[:, _SPANS:_MODULATION]
+        temperature, top_k, top_p, penalty = values.unbind(1)
+        return DecodingParameterRows(temperature.float(), top_k.round().long(), top_p.float(), penalty.float())
+
+    def _reserve(self, rows: int, capacity: int) -> None:
+        held = len(self._table)
+        if rows > held or capacity > self._history.capacity:
+            room = max(rows, 2 * held) if rows > held else held
+            places = max(self._history.capacity, -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP)
+            self._history = self._history.grow(room, places)
+            self._table, self._seeds, self._steps, self._previous = (
+                torch.cat((tensor, tensor.new_zeros((room - held, *tensor.shape[1:]))))
+                for tensor in (self._table, self._seeds, self._steps, self._previous)
+            )
+
+    def _settled(self) -> None:
+        """The rows have changed: work out what stays the same until they change again."""
+        modes = [settings.mode for settings in self.settings]
+        device = self._table.device
+        self._fed = torch.tensor([mode is not GatingMode.NONE for mode in modes], dtype=torch.bool, device=device)
+        self._random = [row for row, mode in enumerate(modes) if mode is GatingMode.RANDOM]
+        by_policy: dict[GatingPolicy, list[int]] = {}
+        for row, settings in enumerate(self.settings):
+            if modes[row] is GatingMode.LEARNED:
+                assert settings.policy is not None
+                by_policy.setdefault(settings.policy, []).append(row)
+        self._learned: list[tuple[GatingPolicy, list[int], Tensor | None]] = []
+        for policy, rows in by_policy.items():
+            drawn = [self.settings[row].sample_actions for row in rows]
+            self._learned.append((policy, rows, torch.tensor(drawn, device=device) if any(drawn) else None))
+        self._static: tuple[Tensor, DecodingParameterRows] | None = None
+        if not self._random and not self._learned:
+            modulation = self._table[: len(self), _MODULATION].float()
+            # Not from the rounded modulation: a constant m has exactly the parameters that are told for it.
+            self._static = modulation, self._parameters(self._table[: len(self), _MODULATION])
+
+
+def _most(settings: GenerationSettings) -> int:
+    if settings.mode is GatingMode.NONE:
+        return settings.top_k or 1
+    return max(round(settings.map.top_k.high), 1)
+
+
+def _filter(settings: GenerationSettings) -> Filter:
+    if settings.mode is not GatingMode.NONE or settings.top_k is not None:
+        return Filter.TOP_K
+    return Filter.NOTHING if settings.top_p >= 1.0 else Filter.TOP_P
+
+
+def _columns(settings: GenerationSettings, vocab_size: int) -> list[float]:
+    """One row of the table: four lows, four spans, modulation, episode length."""
+    episode = float(settings.episode_length or settings.max_tokens)
+    if settings.mode is GatingMode.NONE:
+        top_k = vocab_size if settings.top_k is None else settings.top_k
+        plain = [settings.temperature, float(top_k), settings.top_p, settings.repetition_penalty]
+        return [*plain, 0.0, 0.0, 0.0, 0.0, 0.0, episode]
+    ranges = settings.map
+    bases = [ranges.base_temperature, 1.0, 1.0, ranges.base_repetition_penalty]
+    spans = [ranges.temperature, ranges.top_k, ranges.top_p, ranges.repetition_penalty]
+    lows = [base * span.low for base, span in zip(bases, spans, strict=True)]
+    widths = [base * (span.high - span.low) for base, span in zip(bases, spans, strict=True)]
+    modulation = settings.modulation if settings.mode is GatingMode.FIXED else 0.0
+    return [*lows, *widths, modulation, episode]

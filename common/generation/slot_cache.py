@@ -1,0 +1,112 @@
+"""Keys and values of the sequences in a running batch. Rows 0..n−1 are in use: a step reads views and copies nothing.
+
+A row that leaves is overwritten by the last one (`move`). Memory is (L, rows, H, capacity, K) each for keys and values;
+rows are added by doubling. What a row held before stays until it is overwritten, behind its length. Lengths live on the
+device for the maths and on the host for shapes. Leaves out: which row is whose (`window`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SPAN_STEP = 32
+"""Attention reads up to the longest row, rounded up to this, so that shapes change rarely."""
+
+
+class Step(NamedTuple):
+    """Where the next position of n rows goes: row and position (n,), and what it may attend to (n, 1, 1, span)."""
+
+    rows: Tensor
+    positions: Tensor
+    mask: Tensor
+    span: int
+
+
+class SlotCache:
+    """`lengths` holds the positions of every row in use, on the host."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_heads: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        rows: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (num_layers, rows, num_heads, capacity, head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths: list[int] = []
+        self.capacity = capacity
+        self._positions = torch.arange(capacity, device=device)
+        self._rows = torch.arange(rows, device=device)
+        self._device_lengths = torch.zeros(rows, device=device, dtype=torch.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """What keys and values take."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def reserve(self, rows: int) -> None:
+        """Have memory for so many rows; what is there is kept."""
+        held = self.keys.shape[1]
+        if rows <= held:
+            return
+        more = max(rows, 2 * held) - held
+        blank = self.keys.new_zeros((self.keys.shape[0], more, *self.keys.shape[2:]))
+        self.keys = torch.cat((self.keys, blank), dim=1)
+        self.values = torch.cat((self.values, blank), dim=1)
+        self._rows = torch.arange(held + more, device=self._rows.device)
+        self._device_lengths = torch.cat((self._device_lengths, self._device_lengths.new_zeros(more)))
+
+    def write(self, layer: int, first: int, keys: Tensor, values: Tensor) -> None:
+        """Positions 0..T−1 of rows first..first+n−1 of a layer: keys and values (n, H, T, K)."""
+        n, _, T, _ = keys.shape
+        self.keys[layer, first : first + n, :, :T] = keys
+        self.values[layer, first : first + n, :, :T] = values
+
+    def set_lengths(self, first: int, lengths: list[int]) -> None:
+        """Rows first, first+1, … hold so many positions; rows beyond those in use are taken into use."""
+        self.lengths[first : first + len(lengths)] = lengths
+        self._device_lengths[first : first + len(lengths)] = torch.tensor(lengths)
+
+    def step(self) -> Step:
+        """Room for one more position in every row in use. Raises ValueError when a row is full."""
+        longest = max(self.lengths)
+        if longest >= self.capacity:
+            raise ValueError(f"a row holds {longest} positions, all there are; prefill it again with its last tokens")
+        n = len(self.lengths)
+        span = min(-(-(longest + 1) // SPAN_STEP) * SPAN_STEP, self.capacity)
+        positions = self._device_lengths[:n]
+        mask = (self._positions[:span] <= positions[:, None])[:, None, None, :]
+        return Step(self._rows[:n], positions, mask, span)
+
+    def append(self, layer: int, step: Step, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one position per row, keys and values (n, H, K); returns (n, H, span, K) of both."""
+        n = len(step.rows)
+        held_keys, held_values = self.keys[layer], self.values[layer]
+        held_keys[step.rows, :, step.positions] = keys.to(held_keys.dtype)
+        held_values[step.rows, :, step.positions] = values.to(held_values.dtype)
+        return held_keys[:n, :, : step.span], held_values[:n, :, : step.span]
+
+    def advance(self) -> None:
+        """Count the position that `append` wrote in every layer."""
+        self._device_lengths[: len(self.lengths)] += 1
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def remove(self, row: int) -> None:
+        """The row leaves; the last one takes its place."""
+        last = len(self.lengths) - 1
+        if row != last:
+            T = self.lengths[last]
+            self.keys[:, row, :, :T] = self.keys[:, last, :, :T]
+            self.values[:, row, :, :T] = self.values[:, last, :, :T]
+            self._device_lengths[row] = self._device_lengths[last]
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
