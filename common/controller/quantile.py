@@ -30,4 +30,5 @@ def beta_quantile(alpha: Tensor, beta: Tensor, uniform: Tensor) -> Tensor:
 def normal_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:
     """x with P(X ≤ x) = uniform for X ~ N(mean, deviation²); all (B, 1). uniform 0 counts as the least float32."""
     tiny = 2.0**-25
-    return mean + deviation * torch.special.ndtri(uniform.clamp(tiny, 1.0 - tiny))
+    standard: Tensor = torch.special.ndtri(uniform.clamp(tiny, 1.0 - tiny))
+    return mean + deviation * standard

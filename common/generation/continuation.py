@@ -40,6 +40,8 @@ class Continuation:
     ) -> None:
         self.settings = settings
         self.seed = fresh_seed() if seed is None else seed
+        if not -(2**63) <= self.seed < 2**63:
+            raise InvalidInputError(f"seed {self.seed} does not fit into 64 bits; choose one from 0 to 2^63 − 1")
         ids = encode_prompt(tokenizer, prompt, vocab_size)
         self._end_of_text = tokenizer.eot_token if tokenizer.eot_token < vocab_size else None
         if not ids and self._end_of_text is None:

@@ -4,7 +4,7 @@ Queries, keys and values come from one matrix. Their columns are reordered so th
 side by side, and a rotation is one complex product (q·k does not change when both are reordered alike). All gates are
 computed at once. Shapes: n rows, T time, D model width, H heads, K head width, V vocabulary, G = 2 × layers gates.
 
-Leaves out: training, and any later change of the model's weights. The embedding stays float32 and shared with the model.
+Leaves out: training, and any later change of the model's weights. The embedding is shared with the model.
 """
 
 from __future__ import annotations

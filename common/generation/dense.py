@@ -2,8 +2,8 @@
 
 float32 keeps the weight as (in, out) contiguous rows: one query then streams through it in order, which is several
 times faster on a CPU than the (out, in) layout of `nn.Linear`. bfloat16 multiplies in that type and hands float32 on.
-int8 holds one scale per output, and scales every row of activations on its own, so that no row changes another's result.
-Leaves out: training; packed weights follow no later change of the model.
+int8 holds one scale per output, and scales every row of activations on its own, so that no row changes another's
+result. Leaves out: training; packed weights follow no later change of the model.
 """
 
 from __future__ import annotations

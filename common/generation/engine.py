@@ -6,8 +6,8 @@
         engine.step(on_token)
 
 A row's result depends on its prompt, its seed and its settings, not on the batch it runs in: its noise is a function of
-its seed and step, and no kernel mixes rows. What is left are roundings of the matrix products, whose blocks depend on the
-number of rows; they matter where two candidates all but tie. Leaves out: requests, deadlines and texts on the wire
+its seed and step, and no kernel mixes rows. What is left are roundings of the matrix products, whose blocks depend on
+the number of rows; they matter where two candidates all but tie. Leaves out: requests, deadlines and texts on the wire
 (`services.generator`).
 """
 

@@ -1,8 +1,8 @@
 """What every row of a running batch is decoded with, as tensors: parameters, seed, modulation and history.
 
-Each decoding parameter of a row is low + m · span: in mode `none` the span is 0, so one formula serves all modes. Row
-values change only when rows join or leave, except where chance or a policy picks the modulation. Rows 0..n−1 are in
-use; a row that leaves is replaced by the last one. Leaves out: the model (`window`), texts and results (`continuation`).
+Each decoding parameter of a row is low + m · span: in mode `none` the span is 0, so one formula serves all modes. They
+change only when rows join or leave, except where chance or a policy picks the modulation. Rows 0..n−1 are in use; a
+row that leaves is replaced by the last one. Leaves out: the model (`window`), texts and results (`continuation`).
 """
 
 from __future__ import annotations
