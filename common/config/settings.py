@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -99,8 +100,14 @@ class Settings(BaseSettings):
     """auto, cpu, cuda or cuda:N."""
     generator_gpu_mb: int | None = Field(None, ge=64)
     """Most accelerator memory the engine may take, MiB; None: no limit."""
-    generator_models: int = Field(3, ge=1)
-    """Language models, and as many policies, that stay loaded; the least recently used goes first."""
+    generator_models_mb: int = Field(1024, ge=1)
+    """Memory of the language models that stay loaded, MiB; the least recently used goes first."""
+    generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """What the engine multiplies in; auto: bfloat16 on a GPU, float32 on a CPU. int8: CPU only."""
+    generator_slots: int = Field(64, ge=1, le=4096)
+    """Texts that one engine writes at once; further requests stay in the queue."""
+    generate_queue_limit: int = Field(256, ge=1)
+    """Requests that may wait in the queue; beyond that the api answers 429."""
     rate_limit_capacity: int = Field(5, ge=1)
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
     """One more generate request per so many seconds for callers without a token."""

@@ -14,6 +14,7 @@ the number of rows; they matter where two candidates all but tie. Leaves out: re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ from common.generation.window import Window
 OnToken = Callable[[Continuation, TokenStep], None]
 
 
+class _Drawn(NamedTuple):
+    """Tokens that the model has not seen yet, on the device and on the host, and their modulations."""
+
+    token: Tensor
+    on_host: list[int]
+    modulation: Tensor
+
+
 class DecodingEngine:
     """One running batch over one model. Not for several threads. `active` are the rows, in order."""
 
@@ -36,6 +45,7 @@ class DecodingEngine:
         self.active: list[Continuation] = []
         self._rows = Rows(model.config.vocab_size, device=model.device)
         self._window = Window(model)
+        self._drawn: _Drawn | None = None
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +54,7 @@ class DecodingEngine:
 
     @torch.inference_mode()
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill these prompts and take them into the batch."""
+        """Prefill these prompts and take them into the batch; not between `draw` and `advance`."""
         if not continuations:
             return
         self._window.join([continuation.model_input for continuation in continuations])
@@ -53,15 +63,21 @@ class DecodingEngine:
             self.active.append(continuation)
             continuation.result.truncated = self._window.truncated[len(self.active) - 1]
 
-    @torch.inference_mode()
     def step(self, on_token: OnToken | None = None) -> list[Continuation]:
-        """One token for every row. Returns the continuations that have left: ended now, or by the caller before."""
+        """One token for every row: `draw`, then `advance`."""
+        left = self.draw(on_token)
+        self.advance()
+        return left
+
+    @torch.inference_mode()
+    def draw(self, on_token: OnToken | None = None) -> list[Continuation]:
+        """Draw a token for every row. Returns the continuations that have left: ended now, or by the caller before."""
         n = len(self.active)
         if n == 0:
             return []
-        rows, window = self._rows, self._window
-        logits = window.logits[:n]
-        plan = rows.plan(logits, window.hidden[:n])
+        rows = self._rows
+        logits = self._window.logits[:n]
+        plan = rows.plan(logits, self._window.hidden[:n])
         drawn = draw(
             logits,
             rows.tokens,
@@ -75,23 +91,23 @@ class DecodingEngine:
         self._record(plan, drawn, tokens, on_token)
         rows.append(drawn.token, plan.modulation)
         left, order = self._remove_ended()
-        if not self.active:
-            return left
         token, modulation = drawn.token, plan.modulation
         if left:
             tokens = [tokens[row] for row in order]
             token, modulation = token[order], modulation[order]
-        window.append(token, tokens, self.model.gate_scales(modulation, rows.fed))
-        for row, continuation in enumerate(self.active):
-            continuation.result.truncated = window.truncated[row]
+        self._drawn = _Drawn(token, tokens, modulation)
         return left
 
-    def clear(self) -> list[Continuation]:
-        """Give up the whole batch, after an error that no row is to blame for; returns what ran."""
-        left, self.active = self.active, []
-        self._rows = Rows(self.model.config.vocab_size, device=self.model.device)
-        self._window = Window(self.model)
-        return left
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Give the drawn tokens to the model."""
+        drawn, self._drawn = self._drawn, None
+        if drawn is None or not drawn.on_host:
+            return
+        scales = self.model.gate_scales(drawn.modulation, self._rows.fed)
+        self._window.append(drawn.token, drawn.on_host, scales)
+        for row, continuation in enumerate(self.active):
+            continuation.result.truncated = self._window.truncated[row]
 
     def _remove_ended(self) -> tuple[list[Continuation], list[int]]:
         """Those that left, and for every row that stays the row it was."""

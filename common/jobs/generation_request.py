@@ -4,9 +4,10 @@
              then the Celery task `tidal.generate.handover` with the id
     engine   XADD tidal:stream:generate:<id> with `event` and `data`, camelCase as the client gets it:
              token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
-                     "logProb", "entropy", "samplingEntropy"}
+                     "logProb", "entropy", "samplingEntropy"}, with n > 1 also "choice", with topLogProbs also
+                     "alternatives": [{"id", "text", "logProb"}], falling
              done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
-                     "trajectory": [tokens], "effective": {…}}, last
+                     "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0, and "choices": all
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class GenerationRequest(BaseModel):
@@ -40,5 +41,11 @@ class GenerationRequest(BaseModel):
     modulation: float = 0.5
     rl_checkpoint: str | None = None
     """The controller, for mode learned."""
+    stop: list[str] = Field(default_factory=list)
+    """The text ends before the first of these."""
+    n: int = Field(1, ge=1)
+    """Choices: texts that go on from the prompt, with seeds seed, seed + 1, …"""
+    top_log_probs: int = 0
+    """The likeliest tokens told with each token."""
     stream: bool = False
     """Whether the client reads token by token; without it only the first `token` event comes, at the start."""

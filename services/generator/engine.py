@@ -1,157 +1,183 @@
-"""One generate request from Redis to its reply: load, generate, stream.
+"""All requests at once: `submit` takes ids, every `turn` admits what fits and draws one token for each text.
 
-`Engine.handle(request_id)` never raises for a fault of the request: the client hears of it as an `error` event. It
-raises what ends the process: a fault of the accelerator, after which no model in it can be trusted. Leaves out: the
-process around it (`engine_child`).
+One running batch per loaded checkpoint, `slots` texts in all. A fault of a request reaches its client as an `error`
+event and no other request; one of a whole batch all requests in it. What ends the process is raised: a fault of the
+accelerator, after which no model in it can be trusted. Leaves out: the process around it (`engine_child`), Redis
+(`intake`, `emitter`).
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from pydantic import ValidationError
-from redis import Redis
 from redis.exceptions import RedisError
 
 from common.errors import InvalidInputError, TidalError, UnavailableError
-from common.generation import Generation, GenerationSettings, TokenStep, generate_batch
-from common.generation.noise import fresh_seed
-from common.jobs.generation_request import GenerationRequest
+from common.generation import Continuation, DecodingEngine, DecodingModel, TokenStep
 from common.logging import get_logger
 from common.metrics import keys
-from services.generator.model_cache import ModelCache
-from services.generator.reply_stream import ReplyStream
+from services.generator.emitter import Batch, Emitter
+from services.generator.intake import Intake, Loading
+from services.generator.running_request import RunningRequest
+from services.generator.wire import wire_error
 
 log = get_logger(__name__)
 
+PREFILL_TEXTS = 16
+"""Texts that join in one turn: more would hold up those that are being written."""
+
 
 class Engine:
-    """Takes requests one after the other."""
+    """For one thread; `submit` may be called between turns only."""
 
-    def __init__(self, redis: Redis, models: ModelCache, *, total_seconds: float) -> None:
-        self._redis = redis
-        self._models = models
+    def __init__(self, intake: Intake, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
+        self._intake = intake
+        self._emitter = emitter
+        self._slots = slots
         self._total_seconds = total_seconds
+        self._batches: dict[DecodingModel, DecodingEngine] = {}
+        self._running: dict[Continuation, RunningRequest] = {}
+        self._say = Batch()
 
-    def handle(self, request_id: str) -> None:
-        """Answer one request. A request that was answered before, or is nobody's any more, is left alone.
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return not (self._running or self._intake.waiting or self._intake.loading)
 
-        Raises torch.AcceleratorError after a fault of the device; the client has been told.
+    def submit(self, request_id: str) -> None:
+        """Answer this request as soon as there is room. One that was answered before is left alone."""
+        self._intake.waiting.append(request_id)
+
+    def turn(self) -> None:
+        """Admit, draw one token for every text, tell the clients, decode.
+
+        Raises torch.AcceleratorError after a fault of the device; the clients have been told.
         """
         try:
-            self._answer(request_id)
-        except RedisError as error:
-            # Without Redis there is nobody to tell; the api's own deadline answers the client.
-            log.warning("request lost its way to the client", request_id=request_id, error=str(error))
+            self._admit()
+            self._look_around()
+            for model, batch in list(self._batches.items()):
+                self._guarded(model, partial(self._draw, batch))
+            self._emit()
+            for model, batch in list(self._batches.items()):
+                self._guarded(model, batch.advance)
+                if not batch.active and len(self._batches) > 1:
+                    del self._batches[model]  # the memory of a batch stays for the model that was used last
+        finally:
+            self._emit()
 
-    def _answer(self, request_id: str) -> None:
-        raw = self._redis.getdel(keys.generate_request(request_id))
-        if raw is None:
-            self._too_late(request_id)
-            return
-        reply = ReplyStream(self._redis, request_id, send_tokens=False)
-        started = time.monotonic()
+    def _admit(self) -> None:
         try:
-            request = GenerationRequest.model_validate_json(raw)
-            reply = ReplyStream(self._redis, request_id, send_tokens=request.stream)
-            reply.done(wire_reply(self._generate(request, reply)))
-        except TidalError as error:
-            log.info("request refused", request_id=request_id, code=error.code, error=error.message)
-            reply.error(error)
-        except ValidationError as error:
-            reply.error(InvalidInputError(f"the request cannot be read: {error}"))
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            log.warning("out of accelerator memory", request_id=request_id)
-            reply.error(UnavailableError("the generator is out of accelerator memory; try again", code="out_of_memory"))
+            room = self._slots - len(self._running) - len(self._intake.loading)
+            for refused in self._intake.take(min(room, PREFILL_TEXTS)):
+                self._refuse(refused.request_id, refused.error)
+        except RedisError as error:
+            # Nothing was taken; the api's own deadlines answer the clients.
+            lost = list(self._intake.waiting)
+            self._intake.waiting.clear()
+            log.warning("requests lost their way", requests=len(lost), error=str(error))
+            self._say.finished += lost
+        joining: dict[DecodingModel, list[Continuation]] = {}
+        texts = 0
+        while texts < PREFILL_TEXTS and (first := self._intake.next_loaded(patient=not self._running and not joining)):
+            if first.request.n > self._slots - len(self._running) and first.request.n <= self._slots:
+                break
+            self._intake.loading.popleft()
+            running = self._begin(first)
+            if running is not None:
+                joining.setdefault(running.model, []).extend(running.choices)
+                texts += len(running.choices)
+        for model, choices in joining.items():
+            if model not in self._batches:
+                self._batches[model] = DecodingEngine(model)
+            self._guarded(model, partial(self._batches[model].join, choices))
+
+    def _begin(self, loading: Loading) -> RunningRequest | None:
+        request = loading.request
+        try:
+            if request.n > self._slots:
+                raise InvalidInputError(f"n {request.n} is above {self._slots}, the texts that are written at once")
+            model, policy = loading.models.result()
+            running = RunningRequest(request, model, policy, total_seconds=self._total_seconds)
         except torch.AcceleratorError:
-            reply.error(TidalError("the accelerator failed; the generator restarts", code="accelerator_failed"))
+            self._refuse(request.id, _accelerator_failed())
             raise
-        except RedisError:
+        except Exception as error:
+            self._refuse(request.id, _told(error, request.id))
+            return None
+        self._running.update(dict.fromkeys(running.choices, running))
+        return running
+
+    def _look_around(self) -> None:
+        now = time.monotonic()
+        by_id = {running.request.id: running for running in self._running.values()}
+        for running in by_id.values():
+            running.check_time(now)
+        for request_id in self._emitter.take_gone():
+            if request_id in by_id:
+                by_id[request_id].cancel()
+        if self._emitter.look_due():
+            self._say.watched = list(by_id)
+
+    def _guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
+        """Do the work of a batch; a fault ends all requests in it."""
+        try:
+            work()
+        except torch.AcceleratorError:
+            for running in set(self._running.values()):
+                self._refuse(running.request.id, _accelerator_failed())
+            self._running.clear()
             raise
-        except Exception:
-            log.exception("generation failed", request_id=request_id)
-            reply.error(TidalError("generation failed inside the server; its log has the details", code="internal"))
-        else:
-            log.info("request answered", request_id=request_id, seconds=round(time.monotonic() - started, 3))
+        except Exception as error:
+            told = _told(error, "")
+            for running in {its for its in self._running.values() if its.model is model}:
+                self._refuse(running.request.id, told)
+            self._running = {choice: its for choice, its in self._running.items() if its.model is not model}
+            self._batches.pop(model, None)
 
-    def _too_late(self, request_id: str) -> None:
-        """The request expired in the queue, unless its stream shows that it was answered already."""
-        if not self._redis.exists(keys.generate_stream(request_id)):
-            error = UnavailableError("the request waited too long for the generator; try again", code="queue_timeout")
-            ReplyStream(self._redis, request_id, send_tokens=False).error(error)
+    def _draw(self, batch: DecodingEngine) -> None:
+        self._left(batch.draw(self._on_token))
 
-    def _generate(self, request: GenerationRequest, reply: ReplyStream) -> Generation:
-        deadline = time.monotonic() + self._total_seconds
-        if self._redis.exists(keys.generate_cancelled(request.id)):
-            reply.cancelled = True
-        model = self._models.model(request.checkpoint)
-        policy = self._models.policy(request.rl_checkpoint) if request.rl_checkpoint else None
-        settings = GenerationSettings(
-            max_tokens=request.max_tokens,
-            gating_mode=request.gating_mode,
-            modulation=request.modulation,
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
-            repetition_penalty=request.repetition_penalty,
-            policy=policy,
-        )
-        count = 0
+    def _on_token(self, choice: Continuation, step: TokenStep) -> None:
+        running = self._running[choice]
+        event = running.token_event(choice, step)
+        if event is not None:
+            self._say.events.append((running.request.id, keys.EVENT_TOKEN, event))
 
-        def on_token(_: int, step: TokenStep) -> None:
-            nonlocal count
-            reply.token(wire_token(count, step))
-            count += 1
+    def _left(self, choices: list[Continuation]) -> None:
+        for choice in choices:
+            running = self._running.pop(choice)
+            if not any(other in self._running for other in running.choices):
+                self._say.events.append((running.request.id, *running.last_event()))
+                self._say.finished.append(running.request.id)
+                log.info("request answered", request_id=running.request.id, seconds=round(running.seconds, 3))
 
-        def cancelled() -> bool:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"generation took more than {self._total_seconds:g} s; ask for fewer tokens", code="timeout"
-                )
-            return reply.cancelled
+    def _refuse(self, request_id: str, error: TidalError | None) -> None:
+        if error is not None:
+            log.info("request refused", request_id=request_id, code=error.code, error=error.message)
+            self._say.events.append((request_id, keys.EVENT_ERROR, wire_error(error)))
+        self._say.finished.append(request_id)
 
-        seeds = [fresh_seed() if request.seed is None else request.seed]
-        return generate_batch(model, [request.prompt], settings, seeds=seeds, on_token=on_token, cancelled=cancelled)[0]
+    def _emit(self) -> None:
+        if self._say.events or self._say.finished or self._say.watched:
+            say, self._say = self._say, Batch()
+            self._emitter.send(say)
 
 
-def wire_token(index: int, step: TokenStep) -> dict[str, Any]:
-    """One token as clients see it."""
-    return {
-        "index": index,
-        "id": step.token_id,
-        "text": step.text,
-        "modulation": step.modulation,
-        "temperature": step.temperature,
-        "topK": step.top_k,
-        "topP": step.top_p,
-        "repetitionPenalty": step.repetition_penalty,
-        "logProb": step.log_prob,
-        "entropy": step.entropy,
-        "samplingEntropy": step.sampling_entropy,
-    }
+def _accelerator_failed() -> TidalError:
+    return TidalError("the accelerator failed; the generator restarts", code="accelerator_failed")
 
 
-def wire_reply(generation: Generation) -> dict[str, Any]:
-    """The whole reply as clients see it."""
-    effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
-    ranges = generation.effective.modulation_config
-    effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
-    return {
-        "text": generation.text,
-        "tokensGenerated": len(generation.token_ids),
-        "promptTokens": len(generation.prompt_token_ids),
-        "elapsedMs": round(generation.elapsed_seconds * 1000, 3),
-        "finishReason": str(generation.finish_reason),
-        "truncated": generation.truncated,
-        "trajectory": [wire_token(i, step) for i, step in enumerate(generation.trajectory)],
-        "effective": effective,
-    }
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+def _told(error: Exception, request_id: str) -> TidalError:
+    """What clients hear of a fault that is not theirs."""
+    if isinstance(error, TidalError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        log.warning("out of accelerator memory", request_id=request_id)
+        return UnavailableError("the generator is out of accelerator memory; try again", code="out_of_memory")
+    log.error("generation failed", request_id=request_id, exc_info=error)
+    return TidalError("generation failed inside the server; its log has the details", code="internal")

@@ -1,13 +1,14 @@
 """The process that generates: `python -m services.generator.engine_child`, started by the generator's Celery worker.
 
-The main thread answers one request after the other. A second thread reads the socket to the worker; when that closes,
-the worker is gone and the process ends at once, in the middle of a generation if need be. A fault of the accelerator
-ends the process with 1, so that the worker starts a fresh one. Threads: TIDAL_GENERATOR_THREADS. Leaves out: starting
-and restarting, which is the worker's part.
+The main thread writes all texts together, one token of each per turn. A second thread reads the socket to the worker;
+when that closes, the worker is gone and the process ends at once, in the middle of a generation if need be. A third one
+loads models, a fourth writes to Redis. A fault of the accelerator ends the process with 1, so that the worker starts a
+fresh one. Threads: TIDAL_GENERATOR_THREADS. Leaves out: starting and restarting, which is the worker's part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -24,8 +25,10 @@ from common.config import Settings
 from common.data import load_tokenizer
 from common.jobs.child_lifeline import die_with_parent
 from common.logging import configure, get_logger
+from services.generator.emitter import Emitter
 from services.generator.engine import Engine
 from services.generator.engine_protocol import EngineChannel
+from services.generator.intake import Intake
 from services.generator.model_cache import ModelCache
 
 log = get_logger(__name__)
@@ -41,18 +44,32 @@ def main() -> int:
     channel = EngineChannel.from_environment()
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
-    engine = _engine(settings)
+    _prepare(settings)
+    redis, models = _redis(settings), _models(settings)
+    emitter = Emitter(redis, on_finished=lambda request_id: _done(channel, request_id))
+    engine = Engine(
+        Intake(redis, models),
+        emitter,
+        slots=settings.generator_slots,
+        total_seconds=settings.generate_total_seconds,
+    )
     load_tokenizer()
     channel.send("ready")
     while True:
-        request_id = waiting.get()
+        while engine.idle or not waiting.empty():
+            engine.submit(waiting.get())
         try:
-            engine.handle(request_id)
+            engine.turn()
         except torch.AcceleratorError:
-            log.exception("accelerator failed", request_id=request_id)
+            log.exception("accelerator failed")
+            emitter.drain()
             return 1
-        finally:
-            channel.send("done", request_id)
+
+
+def _done(channel: EngineChannel, request_id: str) -> None:
+    # A worker that is gone ends this process through the reader.
+    with contextlib.suppress(OSError):
+        channel.send("done", request_id)
 
 
 def engine_settings() -> Settings:
@@ -75,7 +92,9 @@ def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
     os._exit(status)
 
 
-def _engine(settings: Settings) -> Engine:
+def _prepare(settings: Settings) -> None:
+    # The emitter may keep the interpreter from the main thread for so long; by default 5 ms, a fifth of a step.
+    sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)
     device = _device(settings.generator_device)
@@ -83,9 +102,20 @@ def _engine(settings: Settings) -> Engine:
         total = torch.cuda.get_device_properties(device).total_memory
         fraction = min(settings.generator_gpu_mb * 2**20 / total, 1.0)
         torch.cuda.set_per_process_memory_fraction(fraction, device)
-    models = ModelCache(ArtifactStore(settings.experiments_dir), device=device, capacity=settings.generator_models)
-    log.info("engine ready", device=str(device), threads=torch.get_num_threads())
-    return Engine(_redis(settings), models, total_seconds=settings.generate_total_seconds)
+
+
+def _models(settings: Settings) -> ModelCache:
+    device = _device(settings.generator_device)
+    precision = settings.generator_precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    log.info("engine ready", device=str(device), threads=torch.get_num_threads(), precision=precision)
+    return ModelCache(
+        ArtifactStore(settings.experiments_dir),
+        device=device,
+        capacity=settings.generator_models_mb * 2**20,
+        precision=precision,
+    )
 
 
 def _device(name: str) -> torch.device:

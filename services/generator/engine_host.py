@@ -1,8 +1,8 @@
 """Keeps one engine child alive and hands it requests by id.
 
 A thread of its own starts the child (the child dies with that thread), reads what it says and starts a fresh one when
-it ends. Requests the dead child had not begun go to the new one; the one it was working on is answered with an error,
-so that no client waits in vain. `hand_over` blocks while the child has enough to do: the queue then stays in Redis.
+it ends. Requests the dead child had not begun go to the new one; those it was working on are answered with an error, so
+that no client waits in vain. `hand_over` blocks while the child has enough to do: the queue then stays in Redis.
 Leaves out: torch, the requests themselves (`services.generator.engine`).
 """
 
@@ -27,8 +27,6 @@ from services.generator.reply_stream import ReplyStream
 
 log = get_logger(__name__)
 
-MAX_HANDED_OVER = 16
-"""Requests the child has at once."""
 ENGINE_SETTINGS = (
     "redis_url",
     "experiments_dir",
@@ -36,7 +34,9 @@ ENGINE_SETTINGS = (
     "generator_threads",
     "generator_device",
     "generator_gpu_mb",
-    "generator_models",
+    "generator_models_mb",
+    "generator_precision",
+    "generator_slots",
 )
 """What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
@@ -52,6 +52,7 @@ class EngineHost:
     def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
         self._settings = _variables(settings)
+        self._slots = settings.generator_slots
         self._redis = redis.Redis.from_url(
             settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
         )
@@ -80,10 +81,10 @@ class EngineHost:
     def hand_over(self, request_id: str) -> bool:
         """Give a request to the child, now or as soon as there is one; False when the host is closing.
 
-        Blocks while the child has MAX_HANDED_OVER of them.
+        Blocks while the child has as many of them as it writes texts at once.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or len(self._handed_over) < MAX_HANDED_OVER)
+            self._changed.wait_for(lambda: self._closing or len(self._handed_over) < self._slots)
             if self._closing:
                 return False
             self._handed_over[request_id] = None
@@ -171,7 +172,7 @@ class EngineHost:
                 if self._closing:
                     self._redis.delete(keys.generate_request(request_id))
                 error = UnavailableError("the generator was restarted; try again", code="generator_restarted")
-                ReplyStream(self._redis, request_id, send_tokens=False).error(error)
+                ReplyStream(self._redis, request_id).error(error)
             except redis.RedisError as error:
                 log.warning("a request lost its way", request_id=request_id, error=str(error))
             with self._changed:

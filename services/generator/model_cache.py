@@ -1,6 +1,7 @@
-"""Models and policies that stay loaded: the last few used, by file and time of change.
+"""Models and policies that stay loaded: the last used that fit into the memory given, by file and time of change.
 
-A file that was replaced is loaded anew. References lead only into the artifact store. Leaves out: generating.
+A file that was replaced, as by a training that goes on, is loaded anew. References lead only into the artifact store.
+Not for several threads. Leaves out: generating; a batch that still runs keeps its model alive beyond this cache.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import torch
 from common.artifacts import ArtifactStore
 from common.checkpoint import load_model
 from common.controller import GatingPolicy, load_policy
-from common.model import TransformerLM
+from common.generation import DecodingModel, Precision
 
 T = TypeVar("T")
 
 
 class FileCache(Generic[T]):
-    """At most `capacity` loaded files, the least recently used dropped first."""
+    """Loaded files of at most `capacity` bytes together, the least recently used dropped first.
 
-    def __init__(self, load: Callable[[Path], T], capacity: int) -> None:
+    The one used last stays, whatever its size.
+    """
+
+    def __init__(self, load: Callable[[Path], T], size: Callable[[T], int], capacity: int) -> None:
         self._load = load
+        self._size = size
         self._capacity = capacity
         self._loaded: OrderedDict[Path, tuple[int, T]] = OrderedDict()
 
@@ -34,29 +39,45 @@ class FileCache(Generic[T]):
         held = self._loaded.get(path)
         if held is None or held[0] != changed:
             self._loaded.pop(path, None)
-            while len(self._loaded) >= self._capacity:
-                self._loaded.popitem(last=False)
             held = (changed, self._load(path))
             self._loaded[path] = held
         self._loaded.move_to_end(path)
+        while len(self._loaded) > 1 and sum(self._size(loaded) for _, loaded in self._loaded.values()) > self._capacity:
+            self._loaded.popitem(last=False)
         return held[1]
 
 
 class ModelCache:
-    """Language models and policies by their reference in the store."""
+    """Language models, packed for decoding in `precision`, and policies by their reference in the store."""
 
-    def __init__(self, store: ArtifactStore, *, device: torch.device, capacity: int) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        device: torch.device,
+        capacity: int,
+        precision: Precision | str = Precision.FLOAT32,
+    ) -> None:
+        def load(path: Path) -> DecodingModel:
+            return DecodingModel(load_model(path, device=device), precision=precision)
+
         self._store = store
-        self._models: FileCache[TransformerLM] = FileCache(lambda path: load_model(path, device=device), capacity)
-        self._policies: FileCache[GatingPolicy] = FileCache(lambda path: load_policy(path, device=device), capacity)
+        self._models: FileCache[DecodingModel] = FileCache(load, lambda model: model.nbytes, capacity)
+        self._policies: FileCache[GatingPolicy] = FileCache(
+            lambda path: load_policy(path, device=device), _policy_bytes, capacity
+        )
 
-    def model(self, reference: str) -> TransformerLM:
+    def model(self, reference: str) -> DecodingModel:
         """Raises InvalidInputError, NotFoundError or CheckpointError when the reference gives no language model."""
         return self._models.get(self._store.resolve(reference))
 
     def policy(self, reference: str) -> GatingPolicy:
         """Raises InvalidInputError, NotFoundError or CheckpointError when the reference gives no policy."""
         return self._policies.get(self._store.resolve(reference))
+
+
+def _policy_bytes(policy: GatingPolicy) -> int:
+    return sum(parameter.nbytes for parameter in policy.parameters())
 
 
 def _changed_at(path: Path) -> int:

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from common.artifacts import ArtifactStore
-from common.errors import TidalError, UnavailableError
+from common.errors import RateLimitedError, TidalError, UnavailableError
 from common.jobs.celery_settings import HANDOVER_TASK
 from common.jobs.generation_request import GenerationRequest
 from common.jobs.queue_names import GENERATE_QUEUE
@@ -35,6 +35,8 @@ from services.api.schemas.generate import GenerateReply, GenerateRequest
 
 log = get_logger(__name__)
 
+RETRY_SECONDS = 5.0
+"""What a caller is told to wait when the queue is full."""
 POLL_MILLISECONDS = 400
 """Longest wait for a token before deadlines and the client's presence are looked at again."""
 
@@ -44,6 +46,15 @@ Gone = Callable[[], Awaitable[bool]]
 
 class ClientGone(Exception):
     """Nobody waits for the answer."""
+
+
+class QueueFull(RateLimitedError):
+    """429: more requests wait than generators can begin in time."""
+
+    code = "generation_queue_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests wait for a generator; try again", retry_after=RETRY_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -79,11 +90,12 @@ def prepare(store: ArtifactStore, request: GenerateRequest) -> GenerationRequest
 async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
     """Hand the request over and yield its events; the last one is `done`.
 
-    Raises UnavailableError when nothing came within the queue's time or not all within the whole time, the engine's own
+    Raises RateLimitedError when the queue is full, UnavailableError when nothing came within the queue's time or not all within the whole time, the engine's own
     error, and ClientGone. However it ends early, the engine is told to stop.
     """
     settings = context.settings
     stream = keys.generate_stream(request.id)
+    await _check_queue(context)
     begun = time.monotonic()
     started = finished = False
     last = "0-0"
@@ -119,6 +131,14 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
     finally:
         if not finished:
             await _tell_engine(context, request.id)
+
+
+async def _check_queue(context: Context) -> None:
+    """A queue that is longer than what can be answered in time turns away whoever comes next."""
+    limit = context.settings.generate_queue_limit
+    # Several callers may see the same length; the limit is one of order, not of number.
+    if await context.redis.llen(GENERATE_QUEUE) >= limit:
+        raise QueueFull(limit)
 
 
 async def whole(context: Context, request: GenerationRequest, gone: Gone) -> GenerateReply:

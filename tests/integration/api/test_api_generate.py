@@ -193,6 +193,17 @@ def test_nobody_takes_the_request_in_time(serve: RunApi, redis_client: redis.Red
         assert len(list(redis_client.scan_iter("tidal:generate:cancelled:*"))) == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_queue_turns_away_whoever_comes_next(serve: RunApi, redis_client: redis.Redis, stream: bool) -> None:
+    with serve(generate_queue_limit=3) as api:
+        redis_client.rpush("generate", "one", "two", "three")
+        reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api), "stream": stream})
+        assert (reply.status_code, reply.json()["code"]) == (429, "generation_queue_full")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert redis_client.llen("generate") == 3
+        assert not redis_client.keys("tidal:generate:*")
+
+
 def test_an_engine_at_work_has_the_whole_time_even_without_tokens(serve: RunApi, engine: Engine) -> None:
     late = threading.Event()
 

@@ -29,7 +29,7 @@ def main() -> None:
         if request_id.startswith("hang"):
             threading.Event().wait()
         answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
-        ReplyStream(client, request_id, send_tokens=False).done(answer)
+        ReplyStream(client, request_id).done(answer)
         channel.send("done", request_id)
 
 

@@ -16,7 +16,6 @@ import pytest
 import redis
 import torch
 
-from common.artifacts import ArtifactStore
 from common.checkpoint import load_model, save_model
 from common.controller import GatingPolicy, load_policy
 from common.data import load_tokenizer
@@ -25,9 +24,8 @@ from common.jobs.child_socket import CHILD_FD_VARIABLE
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
-from services.generator.engine import Engine
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
-from services.generator.model_cache import ModelCache
+from tests.integration.generator.serving import Serving
 
 ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENT = "20260101-000000-demo"
@@ -54,10 +52,11 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(redis_url: str, experiments: Path) -> Iterator[Engine]:
+def engine(redis_url: str, experiments: Path) -> Iterator[Serving]:
     with redis.Redis.from_url(redis_url) as client:
-        models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=2)
-        yield Engine(client, models, total_seconds=60.0)
+        serving = Serving(client, experiments)
+        yield serving
+        serving.close()
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
@@ -76,7 +75,7 @@ def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, An
 
 @pytest.mark.parametrize("mode", ["none", "fixed", "random", "learned"])
 def test_the_reply_equals_the_library_and_the_streamed_tokens(
-    engine: Engine, redis_client: redis.Redis, experiments: Path, mode: str
+    engine: Serving, redis_client: redis.Redis, experiments: Path, mode: str
 ) -> None:
     rl_checkpoint = POLICY if mode == "learned" else None
     request(redis_client, "r1", gating_mode=mode, seed=4, modulation=0.4, stream=True, rl_checkpoint=rl_checkpoint)
@@ -104,7 +103,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
 
 
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
-    engine: Engine, redis_client: redis.Redis
+    engine: Serving, redis_client: redis.Redis
 ) -> None:
     """The first token says that the request has left the queue."""
     request(redis_client, "r1")
@@ -128,7 +127,7 @@ def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     ids=str,
 )
 def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
-    engine: Engine, redis_client: redis.Redis, fields: dict[str, Any], status: int, code: str
+    engine: Serving, redis_client: redis.Redis, fields: dict[str, Any], status: int, code: str
 ) -> None:
     request(redis_client, "bad", **fields)
     request(redis_client, "good")
@@ -139,13 +138,13 @@ def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
     assert events(redis_client, "good")[-1][0] == keys.EVENT_DONE
 
 
-def test_a_request_that_expired_in_the_queue_gets_503(engine: Engine, redis_client: redis.Redis) -> None:
+def test_a_request_that_expired_in_the_queue_gets_503(engine: Serving, redis_client: redis.Redis) -> None:
     engine.handle("gone")
     [(kind, error)] = events(redis_client, "gone")
     assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "queue_timeout")
 
 
-def test_a_request_handed_over_twice_is_answered_once(engine: Engine, redis_client: redis.Redis) -> None:
+def test_a_request_handed_over_twice_is_answered_once(engine: Serving, redis_client: redis.Redis) -> None:
     request(redis_client, "r1", stream=True)
     engine.handle("r1")
     before = events(redis_client, "r1")
@@ -154,15 +153,16 @@ def test_a_request_handed_over_twice_is_answered_once(engine: Engine, redis_clie
 
 
 def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_url: str, experiments: Path) -> None:
-    models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=2)
     with redis.Redis.from_url(redis_url) as client:
         request(redis_client, "slow", max_tokens=4096)
-        Engine(client, models, total_seconds=0.05).handle("slow")
+        serving = Serving(client, experiments, total_seconds=0.05)
+        serving.handle("slow")
+        serving.close()
     *_, (kind, error) = events(redis_client, "slow")
     assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "timeout")
 
 
-def test_a_replaced_checkpoint_is_loaded_anew(engine: Engine, redis_client: redis.Redis, experiments: Path) -> None:
+def test_a_replaced_checkpoint_is_loaded_anew(engine: Serving, redis_client: redis.Redis, experiments: Path) -> None:
     def answer(request_id: str) -> str:
         request(redis_client, request_id, checkpoint=f"{EXPERIMENT}/changing.safetensors", seed=1)
         engine.handle(request_id)

@@ -14,12 +14,11 @@ import pytest
 import redis
 import torch
 
-from common.artifacts import ArtifactStore
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
-from services.generator.engine import Engine
 from services.generator.model_cache import ModelCache
 from services.local.servers import ValkeyServer
+from tests.integration.generator.serving import Serving
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -39,9 +38,8 @@ time.sleep(600)
 """
 
 
-def make_engine(client: redis.Redis, folder: Path) -> Engine:
-    models = ModelCache(ArtifactStore(folder), device=torch.device("cpu"), capacity=1)
-    return Engine(client, models, total_seconds=60.0)
+def make_engine(client: redis.Redis, folder: Path) -> Serving:
+    return Serving(client, folder)
 
 
 def failing(error: BaseException) -> Any:

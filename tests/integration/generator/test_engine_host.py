@@ -17,7 +17,7 @@ from common.config import Settings
 from common.config.child_environment import SECRETS
 from common.metrics import keys
 from services.generator.engine_child import engine_settings
-from services.generator.engine_host import MAX_HANDED_OVER, EngineHost
+from services.generator.engine_host import EngineHost
 
 
 @pytest.fixture
@@ -51,21 +51,21 @@ def test_the_engine_gets_its_settings_and_no_secret(
 ) -> None:
     for name in SECRETS:
         monkeypatch.setenv(name, "secret")
-    mine = settings.model_copy(update={"generator_device": "cpu", "generator_models": 7})
+    mine = settings.model_copy(update={"generator_device": "cpu", "generator_models_mb": 7})
     command = (sys.executable, "-m", "tests.integration.generator.fake_engine", settings.redis_url.get_secret_value())
     host = EngineHost(mine, command=command)
     ask(host, redis_client, "one")
     environment = answer(redis_client, "one")[1]["environment"]
     host.close()
     assert not SECRETS & set(environment)
-    (tmp_path / ".env").write_text("TIDAL_AUTH_TOKEN=secret\nTIDAL_GENERATOR_MODELS=9\n")
+    (tmp_path / ".env").write_text("TIDAL_AUTH_TOKEN=secret\nTIDAL_GENERATOR_MODELS_MB=9\n")
     monkeypatch.chdir(tmp_path)
     for name in SECRETS:
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     seen = engine_settings()
-    assert (seen.auth_token, seen.generator_models, seen.generator_device) == (None, 7, "cpu")
+    assert (seen.auth_token, seen.generator_models_mb, seen.generator_device) == (None, 7, "cpu")
     assert seen.redis_url == settings.redis_url
     assert seen.experiments_dir == settings.experiments_dir
 
@@ -96,13 +96,13 @@ def test_closing_answers_what_is_left_and_leaves_no_process(settings: Settings, 
     url = settings.redis_url.get_secret_value()
     host = EngineHost(settings, command=(sys.executable, "-m", "tests.integration.generator.fake_engine", url))
     assert host.ready.wait(30)
-    for number in range(MAX_HANDED_OVER):
+    for number in range(settings.generator_slots):
         ask(host, redis_client, f"hang-{number}")
     assert host.pid is not None
     child = psutil.Process(host.pid)
     host.close()
     assert psutil.wait_procs([child], timeout=5)[1] == []
-    assert answer(redis_client, f"hang-{MAX_HANDED_OVER - 1}")[0] == "error"
+    assert answer(redis_client, f"hang-{settings.generator_slots - 1}")[0] == "error"
     assert not host.hand_over("late")
 
 

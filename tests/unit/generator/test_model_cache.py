@@ -30,15 +30,28 @@ def write(path: Path, text: str, changed_at: int) -> Path:
 def test_the_least_recently_used_file_is_dropped(tmp_path: Path) -> None:
     a, b, c = (write(tmp_path / name, name, 1) for name in "abc")
     loader = Loader()
-    cache = FileCache(loader, 2)
+    cache = FileCache(loader, len, 2)
     for path in (a, b, a, c, a, b):
         assert cache.get(path) == path.name
     assert loader.asked == ["a", "b", "c", "b"]
 
 
+def test_what_is_loaded_fits_into_the_memory_but_for_the_last_used(tmp_path: Path) -> None:
+    small, middle, large = (write(tmp_path / name, "x" * size, 1) for name, size in (("s", 2), ("m", 3), ("l", 9)))
+    loader = Loader()
+    cache = FileCache(loader, len, 5)
+    for path in (small, middle, small, middle):
+        cache.get(path)
+    assert loader.asked == ["s", "m"]
+    cache.get(large)
+    cache.get(large)
+    cache.get(small)
+    assert loader.asked == ["s", "m", "l", "s"]
+
+
 def test_a_changed_file_is_loaded_anew_and_a_checkpoint_folder_goes_by_its_manifest(tmp_path: Path) -> None:
     loader = Loader()
-    cache = FileCache(loader, 2)
+    cache = FileCache(loader, len, 6)
     path = write(tmp_path / "a", "old", 1)
     assert cache.get(path) == "old"
     write(path, "new", 2)
@@ -46,7 +59,7 @@ def test_a_changed_file_is_loaded_anew_and_a_checkpoint_folder_goes_by_its_manif
     folder = tmp_path / "step-1"
     folder.mkdir()
     write(folder / "manifest.json", "{}", 5)
-    read = FileCache(lambda found: (found / "manifest.json").read_text(), 1)
+    read = FileCache(lambda found: (found / "manifest.json").read_text(), len, 2)
     assert read.get(folder) == "{}"
     write(folder / "manifest.json", "[]", 6)
     assert read.get(folder) == "[]"
@@ -60,7 +73,7 @@ def test_a_failed_load_is_tried_again(tmp_path: Path) -> None:
             raise failures.pop()
         return path.read_text()
 
-    cache = FileCache(load, 1)
+    cache = FileCache(load, len, 1)
     path = write(tmp_path / "a", "text", 1)
     with pytest.raises(OSError, match="first"):
         cache.get(path)

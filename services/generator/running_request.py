@@ -1,0 +1,98 @@
+"""One request while it runs: its choices, and what its client hears of them.
+
+Leaves out: decoding (`common.generation`), sending (`emitter`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from common.controller import GatingPolicy
+from common.data import load_tokenizer
+from common.errors import TidalError, UnavailableError
+from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
+from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
+from services.generator.wire import wire_error, wire_reply, wire_token
+
+_SEED_RANGE = 2**63
+
+
+class RunningRequest:
+    """`request.n` continuations of one prompt. Raises InvalidInputError when it asks for what cannot be."""
+
+    def __init__(
+        self, request: GenerationRequest, model: DecodingModel, policy: GatingPolicy | None, *, total_seconds: float
+    ) -> None:
+        self.request = request
+        self.model = model
+        self._total_seconds = total_seconds
+        self._started = time.monotonic()
+        settings = GenerationSettings(
+            max_tokens=request.max_tokens,
+            gating_mode=request.gating_mode,
+            modulation=request.modulation,
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            repetition_penalty=request.repetition_penalty,
+            policy=policy,
+            stop=tuple(request.stop),
+            top_log_probs=request.top_log_probs,
+        )
+        self.choices = [
+            Continuation(
+                request.prompt,
+                settings,
+                vocab_size=model.config.vocab_size,
+                gates_trained=model.gates_trained,
+                tokenizer=load_tokenizer(),
+                seed=None if request.seed is None else (request.seed + number) % _SEED_RANGE,
+            )
+            for number in range(request.n)
+        ]
+        self._told = False
+
+    @property
+    def seconds(self) -> float:
+        """Since it was admitted."""
+        return time.monotonic() - self._started
+
+    def token_event(self, choice: Continuation, step: TokenStep) -> dict[str, Any] | None:
+        """What the client hears of a token; one that does not stream hears of the first, which ends its time in the
+        queue."""
+        if self._told and not self.request.stream:
+            return None
+        self._told = True
+        token = wire_token(len(choice.result.token_ids) - 1, step)
+        if self.request.n > 1:
+            token["choice"] = next(number for number, its in enumerate(self.choices) if its is choice)
+        return token
+
+    def last_event(self) -> tuple[str, dict[str, Any]]:
+        """The end: the whole reply, or the first error."""
+        error = next((choice.error for choice in self.choices if choice.error is not None), None)
+        if error is not None:
+            return keys.EVENT_ERROR, wire_error(error)
+        first, *others = [wire_reply(choice.result) for choice in self.choices]
+        return keys.EVENT_DONE, {**first, "choices": [first, *others]} if others else first
+
+    def check_time(self, now: float) -> None:
+        """End it with 503 when its time is over."""
+        if now - self._started > self._total_seconds:
+            self.fail(
+                UnavailableError(
+                    f"generation took more than {self._total_seconds:g} s; ask for fewer tokens", code="timeout"
+                )
+            )
+
+    def cancel(self) -> None:
+        """Its client has gone."""
+        for choice in self.choices:
+            choice.end(FinishReason.CANCELLED)
+
+    def fail(self, error: TidalError) -> None:
+        """End all choices with this error."""
+        for choice in self.choices:
+            choice.fail(error)

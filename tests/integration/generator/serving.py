@@ -1,0 +1,41 @@
+"""The engine of one process with everything it needs, without the process around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import redis
+import torch
+
+from common.artifacts import ArtifactStore
+from services.generator.emitter import Emitter
+from services.generator.engine import Engine
+from services.generator.intake import Intake
+from services.generator.model_cache import ModelCache
+
+CAPACITY = 2**30
+
+
+class Serving:
+    """`finished` are the requests whose last event was sent, in order."""
+
+    def __init__(self, client: redis.Redis, experiments: Path, *, slots: int = 4, total_seconds: float = 60.0) -> None:
+        models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=CAPACITY)
+        self.finished: list[str] = []
+        self.intake = Intake(client, models)
+        self.emitter = Emitter(client, on_finished=self.finished.append)
+        self.engine = Engine(self.intake, self.emitter, slots=slots, total_seconds=total_seconds)
+
+    def handle(self, *request_ids: str) -> None:
+        """Answer these requests, all at once, and wait for it."""
+        for request_id in request_ids:
+            self.engine.submit(request_id)
+        try:
+            while not self.engine.idle:
+                self.engine.turn()
+        finally:
+            self.emitter.drain()
+
+    def close(self) -> None:
+        self.intake.close()
+        self.emitter.close()
