@@ -90,8 +90,8 @@ def prepare(store: ArtifactStore, request: GenerateRequest) -> GenerationRequest
 async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
     """Hand the request over and yield its events; the last one is `done`.
 
-    Raises RateLimitedError when the queue is full, UnavailableError when nothing came within the queue's time or not all within the whole time, the engine's own
-    error, and ClientGone. However it ends early, the engine is told to stop.
+    Raises QueueFull, UnavailableError when nothing came within the queue's time or not all within the whole time, the
+    engine's own error, and ClientGone. However it ends early, the engine is told to stop.
     """
     settings = context.settings
     stream = keys.generate_stream(request.id)

@@ -21,45 +21,10 @@ from common.generation import (
     score,
 )
 from common.model import ModelConfig, TransformerLM
+from tests.unit.common.generation.conftest import END_OF_TEXT, reacting_policy, tiny_model
 
 torch.set_num_threads(1)
-END_OF_TEXT = 256
 MODES = ["none", "fixed", "random", "learned"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> tiktoken.Encoding:
-    """Bytes as tokens, and an end-of-text."""
-    ranks = {bytes([value]): value for value in range(256)}
-    return tiktoken.Encoding(
-        "bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
-    )
-
-
-def tiny_model(
-    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0
-) -> TransformerLM:
-    """A seeded model with distinct logits whose gates react to modulation; end-of-text is rare unless biased."""
-    torch.manual_seed(0)
-    config = ModelConfig(
-        vocab_size=257, d_model=48, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length, dropout=0.2
-    )
-    model = TransformerLM(config)
-    with torch.no_grad():
-        model.output_projection.weight.mul_(30)
-        model.output_projection.bias[END_OF_TEXT] = end_of_text_bias
-        for gate in model.gates:
-            gate.net[-1].get_parameter("weight").normal_(std=0.5)
-    model.gates_trained = gates_trained
-    return model.eval()
-
-
-def policy() -> GatingPolicy:
-    torch.manual_seed(1)
-    made = GatingPolicy().eval()
-    assert made.actor_head is not None
-    torch.nn.init.normal_(made.actor_head[2].weight, std=1.5)
-    return made
 
 
 def slow_noise(seed: int, step: int, stream: int) -> float:
@@ -116,7 +81,7 @@ def slow_generation(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_mode_equals_a_slow_loop_without_cache(tokenizer: tiktoken.Encoding, mode: str) -> None:
-    model, actor, prompt = tiny_model(context_length=40), policy(), [5, 9, 9, 30]
+    model, actor, prompt = tiny_model(context_length=40), reacting_policy(), [5, 9, 9, 30]
     result = generate(
         model, prompt, max_tokens=30, gating_mode=mode, modulation=0.3, seed=11, policy=actor, tokenizer=tokenizer
     )
@@ -132,7 +97,7 @@ def test_each_mode_equals_a_slow_loop_without_cache(tokenizer: tiktoken.Encoding
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
     """Prompts of different lengths, one empty, past the window: the same tokens alone and together."""
-    model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=policy())
+    model, settings = tiny_model(), GenerationSettings(max_tokens=40, gating_mode=mode, policy=reacting_policy())
     prompts: list[list[int]] = [[1, 2, 3], [], list(range(60)), [7]]
     together = generate_batch(model, prompts, settings, seeds=[3, 4, 5, 6], tokenizer=tokenizer)
     for prompt, seed, row in zip(prompts, [3, 4, 5, 6], together, strict=True):

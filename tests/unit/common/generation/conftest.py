@@ -1,0 +1,48 @@
+"""Tiny models and a tokeniser of bytes."""
+
+from __future__ import annotations
+
+import pytest
+import tiktoken
+import torch
+
+from common.controller import GatingPolicy
+from common.model import ModelConfig, TransformerLM
+
+END_OF_TEXT = 256
+VOCABULARY = 257
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> tiktoken.Encoding:
+    """Bytes as tokens, and an end-of-text."""
+    ranks = {bytes([value]): value for value in range(256)}
+    return tiktoken.Encoding(
+        "bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END_OF_TEXT}
+    )
+
+
+def tiny_model(
+    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0
+) -> TransformerLM:
+    """A seeded model with distinct logits whose gates react to modulation; end-of-text is rare unless biased."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=VOCABULARY, d_model=48, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length
+    )
+    model = TransformerLM(config)
+    with torch.no_grad():
+        model.output_projection.weight.mul_(30)
+        model.output_projection.bias[END_OF_TEXT] = end_of_text_bias
+        for gate in model.gates:
+            gate.net[-1].get_parameter("weight").normal_(std=0.5)
+    model.gates_trained = gates_trained
+    return model.eval()
+
+
+def reacting_policy() -> GatingPolicy:
+    torch.manual_seed(1)
+    made = GatingPolicy().eval()
+    assert made.actor_head is not None
+    torch.nn.init.normal_(made.get_parameter("actor_head.2.weight"), std=1.5)
+    return made

@@ -1,0 +1,45 @@
+"""Packed layers: close to the layer they were made of, and no row depends on another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from common.generation.dense import Precision, pack
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 0.05), ("int8", 0.05)])
+def test_a_packed_layer_is_the_layer_to_rounding(precision: str, error: float) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 200)
+    x = torch.randn(5, 64)
+    packed = pack(layer.weight, layer.bias, Precision(precision))
+    with torch.no_grad():
+        wanted = layer(x)
+        torch.testing.assert_close(packed(x), wanted, atol=error, rtol=0)
+        out = torch.empty(5, 200)
+        assert packed(x, out) is out
+        torch.testing.assert_close(out, wanted, atol=error, rtol=0)
+
+
+def test_a_row_of_int8_does_not_depend_on_the_others() -> None:
+    """Its activations are scaled on their own: a neighbour a thousand times larger changes nothing."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 200)
+    packed = pack(layer.weight, layer.bias, Precision.INT8)
+    x = torch.randn(7, 64)
+    x[3] *= 1000
+    together = packed(x)
+    for row in range(7):
+        assert torch.equal(packed(x[row : row + 1])[0], together[row])
+
+
+def test_an_impossible_token_stays_impossible_and_finite() -> None:
+    layer = torch.nn.Linear(8, 3)
+    with torch.no_grad():
+        layer.bias[1] = float("-inf")
+        logits = pack(layer.weight, layer.bias, Precision.FLOAT32)(torch.randn(2, 8))
+    assert torch.isfinite(logits).all()
+    assert (logits.softmax(1)[:, 1] == 0).all()

@@ -1,0 +1,96 @@
+"""Draws of a batch whose rows have filters of their own, against one row at a time with Python floats."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.controller import DecodingParameterRows
+from common.generation.draw import ROWS_AT_ONCE, Filter, draw
+from common.generation.sampling import BLOCK, largest
+
+torch.set_num_threads(1)
+
+
+def scored(logits: list[float], sequence: list[int], penalty: float, temperature: float) -> list[float]:
+    values = [
+        (value / penalty if value > 0 else value * penalty) / temperature if token in sequence else value / temperature
+        for token, value in enumerate(logits)
+    ]
+    most = max(values)
+    mass = math.fsum(math.exp(value - most) for value in values)
+    return [math.exp(value - most) / mass for value in values]
+
+
+def expected(
+    probabilities: list[float], kind: Filter, top_k: int, top_p: float, uniform: float
+) -> tuple[int, list[float]]:
+    """The token, and the distribution drawn from."""
+    order = list(range(len(probabilities)))
+    if kind is not Filter.NOTHING:
+        order.sort(key=lambda token: -probabilities[token])
+    kept, before = [], 0.0
+    for rank, token in enumerate(order):
+        if kind is Filter.NOTHING or ((before <= top_p or top_p >= 1) and (kind is Filter.TOP_P or rank < top_k)):
+            kept.append(token)
+        before += probabilities[token]
+    mass = math.fsum(probabilities[token] for token in kept)
+    target, total = uniform * mass, 0.0
+    for token in kept:
+        total += probabilities[token]
+        if total > target:
+            return token, [probabilities[kept_token] / mass for kept_token in kept]
+    raise AssertionError("the distribution has no mass left")
+
+
+@pytest.mark.parametrize("vocabulary", [50, 40 * BLOCK + 7, 300 * BLOCK + 1])
+def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(vocabulary)
+    n = ROWS_AT_ONCE + 5
+    logits = 3 * torch.randn(n, vocabulary, generator=generator)
+    kinds = [list(Filter)[row % 3] for row in range(n)]
+    tokens = torch.randint(-1, 40, (n, 9), generator=generator)
+    tokens[3] = -1
+    parameters = DecodingParameterRows(
+        temperature=0.5 + torch.rand(n, generator=generator),
+        top_k=torch.randint(1, 30, (n,), generator=generator),
+        top_p=0.3 + 0.7 * torch.rand(n, generator=generator),
+        repetition_penalty=1 + torch.rand(n, generator=generator),
+    )
+    parameters.top_p[[1, 4]] = 0.9999  # beyond any count of candidates tried before a sort
+    for row, kind in enumerate(kinds):
+        if kind is not Filter.TOP_K:
+            parameters.top_k[row] = vocabulary
+    uniform = torch.rand(n, generator=generator)
+    drawn = draw(logits.clone(), tokens, parameters, uniform, kinds, most=30, alternatives=3)
+    assert drawn.top_ids is not None
+    for row, kind in enumerate(kinds):
+        sequence = [token for token in tokens[row].tolist() if token >= 0]
+        temperature, top_k, top_p, penalty = (values[row].item() for values in parameters)
+        probabilities = scored(logits[row].tolist(), sequence, penalty, temperature)
+        token, kept = expected(probabilities, kind, int(top_k), top_p, uniform[row].item())
+        assert drawn.token[row] == token
+        assert drawn.log_prob[row].item() == pytest.approx(math.log(probabilities[token]), abs=1e-3)
+        entropy = -math.fsum(p * math.log(p) for p in probabilities if p > 0)
+        assert drawn.entropy[row].item() == pytest.approx(entropy, abs=1e-3)
+        spread = -math.fsum(p * math.log(p) for p in kept if p > 0)
+        assert drawn.sampling_entropy[row].item() == pytest.approx(spread, abs=1e-3)
+        likeliest = sorted(range(vocabulary), key=lambda its: -probabilities[its])[:3]
+        assert drawn.top_ids[row].tolist() == likeliest
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 12), st.integers(1, 60), st.integers(0, BLOCK - 1), st.integers(0, 1000), st.booleans())
+def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: int, seed: int, ties: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(3, blocks * BLOCK + rest, generator=generator)
+    if ties:
+        values = values.round()
+    found, places = largest(values, count)
+    torch.testing.assert_close(found, values.sort(dim=1, descending=True).values[:, :count], atol=0, rtol=0)
+    torch.testing.assert_close(values.gather(1, places), found, atol=0, rtol=0)
+    assert all(len(set(row)) == count for row in places.tolist())

@@ -1,0 +1,171 @@
+"""Continuous batching: whoever else joins and leaves, each text is the one it would be alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import tiktoken
+import torch
+
+from common.errors import CheckpointError
+from common.generation import (
+    Continuation,
+    DecodingEngine,
+    DecodingModel,
+    FinishReason,
+    GenerationSettings,
+    TokenStep,
+    generate,
+    generate_batch,
+)
+from tests.unit.common.generation.conftest import VOCABULARY, reacting_policy, tiny_model
+
+torch.set_num_threads(1)
+
+ACTOR = reacting_policy()
+KINDS = [
+    GenerationSettings(max_tokens=20),
+    GenerationSettings(max_tokens=7, top_k=None, temperature=1.4),
+    GenerationSettings(max_tokens=30, top_k=None, top_p=0.6),
+    GenerationSettings(max_tokens=12, top_k=3, repetition_penalty=1.9),
+    GenerationSettings(max_tokens=25, gating_mode="fixed", modulation=0.8),
+    GenerationSettings(max_tokens=15, gating_mode="random"),
+    GenerationSettings(max_tokens=28, gating_mode="learned", policy=ACTOR),
+    GenerationSettings(max_tokens=10, gating_mode="learned", policy=ACTOR, sample_actions=True),
+    GenerationSettings(max_tokens=40, stop=("\x07", "ab")),
+]
+
+
+def continuation(
+    model: DecodingModel, tokenizer: tiktoken.Encoding, prompt: list[int], settings: GenerationSettings, seed: int
+) -> Continuation:
+    return Continuation(
+        prompt,
+        settings,
+        vocab_size=VOCABULARY,
+        gates_trained=model.gates_trained,
+        tokenizer=tokenizer,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("gates_trained", [False, True])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
+    tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int
+) -> None:
+    """Every kind of settings, joining at random steps, sliding windows, some cancelled on the way."""
+    chance = random.Random(seed)
+    model = DecodingModel(tiny_model(gates_trained=gates_trained))
+    wanted = [
+        (continuation(model, tokenizer, prompt, KINDS[number % len(KINDS)], number), chance.randrange(30))
+        for number in range(18)
+        for prompt in [[chance.randrange(256) for _ in range(chance.randrange(0, 40))]]
+    ]
+    doomed = {number: chance.randrange(1, 8) for number in (3, 9, 10)}
+    engine, time, left = DecodingEngine(model), 0, []
+    while time < 30 or engine.active:
+        engine.join([its for its, joins in wanted if joins == time])
+        for number, tokens in doomed.items():
+            if len(wanted[number][0].result.token_ids) == tokens:
+                wanted[number][0].end(FinishReason.CANCELLED)
+        left += engine.step()
+        time += 1
+    assert sorted(map(id, left)) == sorted(id(its) for its, _ in wanted)
+    for number, (its, _) in enumerate(wanted):
+        alone = generate_batch(
+            model, [its.result.prompt_token_ids], its.settings, seeds=[its.seed], tokenizer=tokenizer
+        )[0]
+        if number in doomed and its.result.finish_reason is FinishReason.CANCELLED:
+            assert its.result.token_ids == alone.token_ids[: len(its.result.token_ids)]
+            continue
+        assert its.result.token_ids == alone.token_ids
+        assert its.result.text == alone.text
+        assert (its.result.finish_reason, its.result.truncated) == (alone.finish_reason, alone.truncated)
+        for mine, other in zip(its.result.trajectory, alone.trajectory, strict=True):
+            assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-3)
+            assert mine.modulation == pytest.approx(other.modulation, abs=1e-4)
+
+
+def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model(gates_trained=True)
+    packed = DecodingModel(model)
+    cache, out = packed.new_cache(2), torch.empty(2, VOCABULARY)
+    prompts = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    packed.prefill(prompts, [3, 2], cache, 0, out)
+    theirs = model.new_cache(2)
+    with torch.no_grad():
+        expected, _ = model.prefill(prompts, theirs, torch.tensor([3, 2]))
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+        m = torch.tensor([0.3, 0.9])
+        hidden = packed.decode(torch.tensor([7, 8]), cache, packed.gate_scales(m, torch.tensor([True, True])), out)
+        expected, state = model.decode_one_token(torch.tensor([7, 8]), theirs, m[:, None])
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(hidden, state, atol=1e-5, rtol=0)
+        packed.decode(torch.tensor([9, 9]), cache, packed.gate_scales(m, torch.tensor([False, False])), out)
+        expected, _ = model.decode_one_token(torch.tensor([9, 9]), theirs, None)
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+def test_the_text_ends_before_a_stop_string_that_spans_tokens(tokenizer: tiktoken.Encoding) -> None:
+    """Tokens are bytes: the stop string is cut out of the middle of what the model writes anyway."""
+    model = tiny_model(context_length=64)
+    whole = generate(model, "ab", max_tokens=30, seed=3, tokenizer=tokenizer).text
+    stop = whole[10:13]
+    pieces: list[TokenStep] = []
+    cut = generate(
+        model, "ab", max_tokens=30, seed=3, stop=["never", stop], on_token=pieces.append, tokenizer=tokenizer
+    )
+    assert cut.text == whole[: whole.index(stop)]
+    assert cut.finish_reason is FinishReason.STOP
+    assert "".join(piece.text for piece in pieces) == cut.text
+
+
+def test_what_was_held_back_for_a_stop_string_is_given_at_the_end(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model(context_length=64)
+    whole = generate(model, "ab", max_tokens=12, seed=3, tokenizer=tokenizer).text
+    held = generate(model, "ab", max_tokens=12, seed=3, stop=[whole[-2:] + "!!"], tokenizer=tokenizer)
+    assert held.text == whole
+    assert held.finish_reason is FinishReason.LENGTH
+
+
+def test_alternatives_are_the_likeliest_tokens_of_the_scored_distribution(tokenizer: tiktoken.Encoding) -> None:
+    model = tiny_model()
+    settings = GenerationSettings(max_tokens=1, top_log_probs=4, top_k=2, temperature=0.7, repetition_penalty=1.0)
+    step = generate_batch(model, [[5, 6]], settings, seeds=[1], tokenizer=tokenizer)[0].trajectory[0]
+    with torch.no_grad():
+        values, ids = (model(torch.tensor([[5, 6]]))[0, -1] / 0.7).log_softmax(0).topk(4)
+    assert [token for token, _ in step.alternatives] == ids.tolist()
+    assert [log_prob for _, log_prob in step.alternatives] == pytest.approx(values.tolist(), abs=1e-4)
+    assert step.token_id in ids[:2].tolist()
+
+
+def test_a_row_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) -> None:
+    made = tiny_model()
+    with torch.no_grad():
+        made.token_embeddings.weight[7] = float("nan")
+    model = DecodingModel(made)
+    good = continuation(model, tokenizer, [1, 2], GenerationSettings(max_tokens=3, top_k=1), 1)
+    bad = continuation(model, tokenizer, [1, 7], GenerationSettings(max_tokens=3), 1)
+    engine = DecodingEngine(model)
+    engine.join([bad, good])
+    assert engine.step() == [bad]
+    assert isinstance(bad.error, CheckpointError)
+    while engine.active:
+        engine.step()
+    assert good.error is None
+    assert len(good.result.token_ids) == 3
+
+
+def test_memory_grows_with_the_rows_and_leaving_rows_are_used_again(tokenizer: tiktoken.Encoding) -> None:
+    model = DecodingModel(tiny_model())
+    engine = DecodingEngine(model)
+    short = GenerationSettings(max_tokens=1)
+    for _ in range(3):
+        engine.join([continuation(model, tokenizer, [number], short, number) for number in range(8)])
+        assert len(engine.active) == 8
+        assert len(engine.step()) == 8
+    held = engine.nbytes
+    engine.join([continuation(model, tokenizer, [1], short, 1)])
+    assert engine.nbytes == held
