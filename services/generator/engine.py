@@ -31,14 +31,14 @@ PREFILL_TEXTS = 16
 
 
 class Engine:
-    """For one thread; `submit` may be called between turns only."""
+    """For one thread; `submit` may be called between turns only. `batches` are the running batches by their model."""
 
     def __init__(self, intake: Intake, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
         self._intake = intake
         self._emitter = emitter
         self._slots = slots
         self._total_seconds = total_seconds
-        self._batches: dict[DecodingModel, DecodingEngine] = {}
+        self.batches: dict[DecodingModel, DecodingEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
         self._say = Batch()
 
@@ -59,13 +59,13 @@ class Engine:
         try:
             self._admit()
             self._look_around()
-            for model, batch in list(self._batches.items()):
+            for model, batch in list(self.batches.items()):
                 self._guarded(model, partial(self._draw, batch))
             self._emit()
-            for model, batch in list(self._batches.items()):
+            for model, batch in list(self.batches.items()):
                 self._guarded(model, batch.advance)
-                if not batch.active and len(self._batches) > 1:
-                    del self._batches[model]  # the memory of a batch stays for the model that was used last
+                if not batch.active and len(self.batches) > 1:
+                    del self.batches[model]  # the memory of a batch stays for the model that was used last
         finally:
             self._emit()
 
@@ -91,9 +91,9 @@ class Engine:
                 joining.setdefault(running.model, []).extend(running.choices)
                 texts += len(running.choices)
         for model, choices in joining.items():
-            if model not in self._batches:
-                self._batches[model] = DecodingEngine(model)
-            self._guarded(model, partial(self._batches[model].join, choices))
+            if model not in self.batches:
+                self.batches[model] = DecodingEngine(model)
+            self._guarded(model, partial(self.batches[model].join, choices))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
         request = loading.request
@@ -136,7 +136,7 @@ class Engine:
             for running in {its for its in self._running.values() if its.model is model}:
                 self._refuse(running.request.id, told)
             self._running = {choice: its for choice, its in self._running.items() if its.model is not model}
-            self._batches.pop(model, None)
+            self.batches.pop(model, None)
 
     def _draw(self, batch: DecodingEngine) -> None:
         self._left(batch.draw(self._on_token))
