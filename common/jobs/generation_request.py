@@ -30,7 +30,8 @@ class GenerationRequest(BaseModel):
     id: str
     checkpoint: str
     """Reference into the artifact store, `<experiment id>/<file>`, aliases resolved."""
-    prompt: str
+    prompt: str | list[int]
+    """Text, or token ids."""
     max_tokens: int = 50
     temperature: float = 0.8
     top_k: int | None = 50

@@ -18,7 +18,7 @@ from common.config import Settings
 from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
-from services.api.routes import checkpoints, configs, experiments, generate, health, jobs, queue, streams
+from services.api.routes import checkpoints, completions, configs, experiments, generate, health, jobs, queue, streams
 from services.api.schemas.problems import problem_responses, problem_schemas
 
 DESCRIPTION = """\
@@ -34,12 +34,15 @@ Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 94
 `nextCursor`; send it as `cursor` for the next page.
 """
 
+OPEN = ("/api/generate", "/v1/completions")
+"""Work without a token, though they are no reads."""
 TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
     {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
     {"name": "checkpoints", "description": "Weights: list and download."},
     {"name": "configs", "description": "The YAML files a job may name."},
     {"name": "generation", "description": "Text from a checkpoint."},
+    {"name": "openai", "description": "The same for clients of OpenAI's API; errors have its shape."},
     {"name": "streams", "description": "Server-sent events."},
     {"name": "service", "description": "Health and metrics of this process."},
 ]
@@ -55,7 +58,7 @@ class Api(FastAPI):
         closed = self.state.context.settings.require_auth_for_reads
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
-                if "security" in operation and (path == "/api/generate" or (method == "get" and not closed)):
+                if "security" in operation and (path in OPEN or (method == "get" and not closed)):
                     operation["security"] = [{}, {"token": []}]
         return document
 
@@ -92,7 +95,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    for module in (health, streams, jobs, queue, experiments, checkpoints, configs, generate, docs):
+    for module in (health, streams, jobs, queue, experiments, checkpoints, configs, generate, completions, docs):
         app.include_router(module.router)
     return app
 

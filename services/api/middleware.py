@@ -8,6 +8,7 @@ plain ASGI: the framework's decorator form would buffer streams.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from http import HTTPStatus
@@ -16,17 +17,21 @@ from uuid import uuid4
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logging import get_logger
 from services.api.errors import problem
 from services.api.http_metrics import HttpMetrics
+from services.api.schemas.completions import error_body
 from services.api.schemas.problems import PROBLEM_TYPE
 
 log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MIB = 1024 * 1024
+MAX_ERROR_BYTES = 65536
+"""What is kept of an error body that is written anew."""
 
 
 class RequestContext:
@@ -44,7 +49,8 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
-        reply = _Reply(send, request_id)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        reply = _Reply(send, request_id, openai=path.startswith("/v1/"))
         with structlog.contextvars.bound_contextvars(request_id=request_id), self.metrics.in_flight():
             try:
                 await self.app(scope, receive, reply.send)
@@ -68,9 +74,10 @@ class RequestContext:
 class _Reply:
     """Passes messages on, stamps the request id and holds back error bodies that are no problem documents."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, *, openai: bool) -> None:
         self._send = send
         self._request_id = request_id
+        self._openai = openai
         self._held: Message | None = None
         self._text = b""
         self.status: int | None = None
@@ -81,24 +88,42 @@ class _Reply:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
-            if self.status >= 400 and not headers.get("content-type", "").startswith(PROBLEM_TYPE):
+            known = headers.get("content-type", "").startswith(PROBLEM_TYPE)
+            if self.status >= 400 and (self._openai or not known):
                 self._held = message
                 return
         elif self._held is not None:
-            if len(self._text) < 1000:
+            if len(self._text) < MAX_ERROR_BYTES:
                 self._text += message.get("body", b"")
             return
         await self._send(message)
 
     async def flush(self, scope: Scope, receive: Receive) -> None:
-        """Send what was held back, as a problem document."""
+        """Send what was held back, as a problem document, or under /v1 as an error of OpenAI's shape."""
         if self._held is None:
             return
         held, self._held = Headers(raw=self._held["headers"]), None
         status = self.status or 500
+        if self._openai:
+            await self._as_openai(status, held)(scope, receive, self._send)
+            return
         detail = self._text.decode("utf-8", "replace").strip() or HTTPStatus(status).phrase
         kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "etag", "last-modified")}
         await problem(status, detail, headers=kept, request_id=self._request_id)(scope, receive, self._send)
+
+    def _as_openai(self, status: int, held: Headers) -> JSONResponse:
+        try:
+            found = json.loads(self._text)
+        except ValueError:
+            found = {}
+        message = found.get("detail") or self._text.decode("utf-8", "replace").strip() or HTTPStatus(status).phrase
+        places = [item["location"].split(".") for item in found.get("errors", [])]
+        # "body.prompt.str" names the variant that did not fit as well.
+        param = next((place[1] if place[0] == "body" and len(place) > 1 else place[0] for place in places), None)
+        # OpenAI's clients know 400, not 422.
+        status = 400 if status == 422 else status
+        kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "x-request-id")}
+        return JSONResponse(error_body(status, message, code=found.get("code"), param=param), status, kept)
 
 
 class BodyTooLarge(HTTPException):

@@ -41,7 +41,7 @@ async def generate(
 ) -> GenerateReply | Response:
     """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
     request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
-    headers = {} if caller is not None else await _limit(context, request)
+    headers = {} if caller is not None else await limit(context, request)
     prepared = await run_in_threadpool(operation.prepare, context.store, body)
     try:
         if body.stream:
@@ -78,7 +78,8 @@ async def _stream(
     return reply
 
 
-async def _limit(context: Context, request: Request) -> dict[str, str]:
+async def limit(context: Context, request: Request) -> dict[str, str]:
+    """Count a caller without a token; the headers of its bucket. TooManyRequests."""
     verdict = await context.limiter.take(client_key(request.client.host if request.client else "unknown"))
     if verdict is None:
         return {}

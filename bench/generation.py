@@ -1,0 +1,174 @@
+"""Tokens per second of the generation engine against `transformers.generate`, and against itself.
+
+The peer is a GPT-2 of the same shape with random weights and its cache on; both sides sample with top-k 50, repetition
+penalty 1.2 and temperature 0.8, from prompts of 12 tokens. The two alternate, medians are printed. Threads: all cores,
+or TIDAL_GENERATOR_THREADS. The last row counts texts that are the same alone and in a full batch; those that are not
+are printed with the step where they part and how near the tie was. Needs the package transformers (extra `dev`).
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench.report import Row, main
+from common.config import ModelConfig
+from common.controller import GatingPolicy
+from common.data import load_tokenizer
+from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, generate_batch
+from common.model import TransformerLM
+
+PROMPT_TOKENS = 12
+SAMPLING = {"temperature": 0.8, "top_k": 50, "repetition_penalty": 1.2}
+NEAR_TIE = 1e-4
+"""Difference of log-probabilities below which two tokens count as tied."""
+
+
+def run(quick: bool) -> list[Row]:
+    """`quick`: fewer tokens and rounds."""
+    threads = os.environ.get("TIDAL_GENERATOR_THREADS")
+    if threads:
+        torch.set_num_threads(int(threads))
+    torch.manual_seed(0)
+    model = default_model()
+    packed, peer = DecodingModel(model), peer_model()
+    new, rounds = (24, 3) if quick else (100, 7)
+    rows = []
+    for batch, bound in ((1, 2.5), (16, 4.0), (64, 4.0)):
+        prompts = make_prompts(batch)
+        ours, theirs = alternate(
+            rounds if batch < 64 else 3,
+            lambda prompts=prompts: write(packed, prompts, new),
+            lambda prompts=prompts: peer_write(peer, prompts, new),
+        )
+        rows.append(
+            Row(f"generation, batch {batch}", "tokens/s", ours, theirs, "transformers generate", bound, "at least")
+        )
+    prompts = make_prompts(16)
+    policy = GatingPolicy().eval()
+    learned, plain = alternate(
+        rounds,
+        lambda: write(packed, prompts, new, gating_mode="learned", policy=policy),
+        lambda: write(packed, prompts, new),
+    )
+    rows.append(Row("learned gating, batch 16", "tokens/s", learned, plain, "mode none", 0.85, "at least"))
+    small = DecodingModel(model, precision="int8")
+    one = make_prompts(1)
+    int8, float32 = alternate(rounds, lambda: write(small, one, new), lambda: write(packed, one, new))
+    rows.append(Row("int8 weights, batch 1", "tokens/s", int8, float32, "float32", 1.5, "at least"))
+    requests = 40 if quick else 200
+    rows.append(
+        Row("same text alone and in a batch", "texts", same(packed, requests), requests, "asked", 0.995, "at least")
+    )
+    return rows
+
+
+def default_model() -> TransformerLM:
+    """Random weights whose logits are spread as those of a trained model, and that never end a text."""
+    model = TransformerLM(ModelConfig()).eval()
+    with torch.no_grad():
+        model.output_projection.weight.mul_(10)
+        model.output_projection.bias[load_tokenizer().eot_token] = -1e4
+    return model
+
+
+def peer_model() -> Any:
+    """A GPT-2 of the same shape."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = ModelConfig()
+    config = GPT2Config(
+        vocab_size=shape.vocab_size,
+        n_positions=shape.context_length,
+        n_embd=shape.d_model,
+        n_layer=shape.num_layers,
+        n_head=shape.num_heads,
+        n_inner=shape.ffn_dim,
+        tie_word_embeddings=False,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def make_prompts(batch: int) -> list[list[int]]:
+    """Different tokens in every row."""
+    generator = torch.Generator().manual_seed(batch)
+    prompts: list[list[int]] = torch.randint(0, 50_000, (batch, PROMPT_TOKENS), generator=generator).tolist()
+    return prompts
+
+
+def write(model: DecodingModel, prompts: list[list[int]], new: int, **settings: Any) -> int:
+    """Tokens written by our engine."""
+    asked = GenerationSettings(max_tokens=new, **{**SAMPLING, **settings})
+    results = generate_batch(model, prompts, asked, seeds=list(range(len(prompts))))
+    return sum(len(result.token_ids) for result in results)
+
+
+def peer_write(model: Any, prompts: list[list[int]], new: int) -> int:
+    """Tokens written by transformers."""
+    ids = torch.tensor(prompts)
+    with torch.inference_mode():
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            pad_token_id=0,
+            use_cache=True,
+            **SAMPLING,
+        )
+    return int(out.shape[0] * (out.shape[1] - ids.shape[1]))
+
+
+def alternate(rounds: int, ours: Callable[[], int], theirs: Callable[[], int]) -> tuple[float, float]:
+    """Median tokens/s of both, measured in turn after one round that does not count."""
+    speeds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for write_tokens, found in zip((ours, theirs), speeds, strict=True):
+            started = time.perf_counter()
+            tokens = write_tokens()
+            if number:
+                found.append(tokens / (time.perf_counter() - started))
+    return statistics.median(speeds[0]), statistics.median(speeds[1])
+
+
+def same(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20) -> int:
+    """How many of the texts come out of a full batch, in which others join and leave, as they do alone."""
+    tokenizer = load_tokenizer()
+    settings = [GenerationSettings(max_tokens=new - number % 7, **SAMPLING) for number in range(requests)]
+    prompts = make_prompts(requests)
+    waiting = [
+        Continuation(prompt, its, vocab_size=50_257, gates_trained=False, tokenizer=tokenizer, seed=number)
+        for number, (prompt, its) in enumerate(zip(prompts, settings, strict=True))
+    ]
+    everything, engine = list(waiting), DecodingEngine(model)
+    while waiting or engine.active:
+        room = min(slots - len(engine.active), 16)
+        engine.join(waiting[:room])
+        del waiting[:room]
+        engine.step()
+    equal = 0
+    for number, found in enumerate(everything):
+        alone = generate_batch(model, [prompts[number]], settings[number], seeds=[number])[0]
+        if alone.token_ids == found.result.token_ids:
+            equal += 1
+            continue
+        pairs = zip(alone.trajectory, found.result.trajectory, strict=True)
+        step, (one, other) = next((at, pair) for at, pair in enumerate(pairs) if pair[0].token_id != pair[1].token_id)
+        gap = abs(one.log_prob - other.log_prob)
+        print(
+            f"text {number} parts at step {step}: log-probabilities {one.log_prob:.6f} and {other.log_prob:.6f}"
+            f"{', a near-tie' if gap < NEAR_TIE else ''}",
+            file=sys.stderr,
+        )
+    return equal
+
+
+if __name__ == "__main__":
+    main(run, __doc__)

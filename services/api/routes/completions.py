@@ -1,0 +1,103 @@
+"""`/v1`: completions and models as the `openai` package expects them. Errors there have OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from common.errors import TidalError
+from common.jobs.generation_request import GenerationRequest
+from services.api import sse
+from services.api.auth import Caller, ContextDep, Reader, anyone
+from services.api.context import Context, session_of
+from services.api.operations import completions as operation
+from services.api.operations.generate import ClientGone
+from services.api.routes.generate import limit
+from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+
+
+@router.post(
+    "/completions",
+    summary="Complete a text",
+    response_model=Completion,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "The texts, or with `stream` their parts"}},
+)
+async def create(
+    body: CompletionRequest,
+    request: Request,
+    response: Response,
+    context: ContextDep,
+    caller: Annotated[Caller | None, Depends(anyone)],
+) -> Completion | Response:
+    """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
+    Tidal. Limits and deadlines are those of `/api/generate`."""
+    headers = {} if caller is not None else await limit(context, request)
+    prepared = await run_in_threadpool(operation.prepare, context.store, body)
+    writer = operation.Writer(body)
+    try:
+        if body.stream:
+            return await _stream(context, request, writer, prepared, headers)
+        reply = writer.whole(await operation.replies(context, prepared, request.is_disconnected))
+    except ClientGone:
+        return Response(status_code=204)  # nobody reads it
+    response.headers.update(headers)
+    return reply
+
+
+@router.get("/models", summary="List the models", dependencies=[Reader])
+def list_models(session: SessionDep, context: ContextDep) -> ModelList:
+    """Every checkpoint that text can be generated from."""
+    return operation.models(session, context.store)
+
+
+@router.get("/models/{name:path}", summary="One model", dependencies=[Reader])
+def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
+    """By its id, or `<experiment id>/best`, `latest`, `final`."""
+    return operation.model(session, context.store, name)
+
+
+async def _stream(
+    context: Context,
+    request: Request,
+    writer: operation.Writer,
+    prepared: list[GenerationRequest],
+    headers: dict[str, str],
+) -> sse.EventStream:
+    """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
+    events = operation.merged(context, prepared, request.is_disconnected)
+    first = await anext(events)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async with aclosing(events):
+                for part in [*writer.begin(), *writer.part(*first)]:
+                    yield _encode(part)
+                async for prompt, event in events:
+                    for part in writer.part(prompt, event):
+                        yield _encode(part)
+                for part in writer.end():
+                    yield _encode(part)
+        except ClientGone:
+            return
+        except TidalError as error:
+            problem = error_body(error.status, error.message, code=error.code, param=None)
+            yield f"data: {json.dumps(problem)}\n\n".encode()
+            return
+        yield b"data: [DONE]\n\n"
+
+    reply = sse.EventStream(body(), context.metrics, send_seconds=context.settings.stream_client_seconds)
+    reply.headers.update(headers)
+    return reply
+
+
+def _encode(part: Completion) -> bytes:
+    return f"data: {part.model_dump_json()}\n\n".encode()
