@@ -89,10 +89,10 @@ class DecodingModel:
         return torch.where(fed[None, :, None], scales, 1.0)
 
     @torch.inference_mode()
-    def prefill(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int, out: Tensor) -> Tensor:
+    def prefill(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int) -> tuple[Tensor, Tensor]:
         """Fill rows first..first+n−1 with prompts ids (n, T) int64, right-padded to `lengths`, without modulation.
 
-        Writes the logits after the last token of each into `out` (n, V); returns the final states (n, D) there.
+        Returns logits (n, V) and final states (n, D) after the last token of each.
         """
         n, T = ids.shape
         D, H = self.config.d_model, self.config.num_heads
@@ -110,14 +110,13 @@ class DecodingModel:
         cache.set_lengths(first, lengths)
         last = torch.tensor([row * T + length - 1 for row, length in enumerate(lengths)], device=x.device)
         hidden = layer_norm(x[last], *self._final_norm)
-        self._head(hidden, out)
-        return hidden
+        return self._head(hidden), hidden
 
     @torch.inference_mode()
-    def decode(self, tokens: Tensor, cache: SlotCache, scales: Tensor | None, out: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, cache: SlotCache, scales: Tensor | None) -> tuple[Tensor, Tensor]:
         """Append tokens (n,) int64 to the n rows in use, with gates at `scales` (G, n, D) if given.
 
-        Writes logits into `out` (n, V); returns the final states (n, D). Raises ValueError when a row is full.
+        Returns logits (n, V), new, and final states (n, D). Raises ValueError when a row is full.
         """
         n, D, H = len(tokens), self.config.d_model, self.config.num_heads
         step = cache.step()
@@ -135,8 +134,7 @@ class DecodingModel:
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index + 1])
         cache.advance()
         hidden = layer_norm(x, *self._final_norm)
-        self._head(hidden, out)
-        return hidden
+        return self._head(hidden), hidden
 
 
 def _turn(heads: Tensor, turns: Tensor) -> Tensor:

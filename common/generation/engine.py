@@ -76,8 +76,8 @@ class DecodingEngine:
         if n == 0:
             return []
         rows = self._rows
-        logits = self._window.logits[:n]
-        plan = rows.plan(logits, self._window.hidden[:n])
+        logits = self._window.logits
+        plan = rows.plan(logits, self._window.hidden)
         drawn = draw(
             logits,
             rows.tokens,

@@ -30,8 +30,8 @@ class Window:
         self._cache = model.new_cache()
         self._tokens: list[list[int]] = []
         self.truncated: list[int] = []
-        self.logits = torch.empty(1, model.config.vocab_size, device=model.device)
-        self.hidden = torch.empty(1, model.config.d_model, device=model.device)
+        self.logits = torch.empty(0, model.config.vocab_size, device=model.device)
+        self.hidden = torch.empty(0, model.config.d_model, device=model.device)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -41,23 +41,15 @@ class Window:
         """Memory of cache and logits."""
         return self._cache.nbytes + self.logits.nbytes
 
-    def reserve(self, rows: int) -> None:
-        """Have memory for so many rows."""
-        if rows <= len(self.logits):
-            return
-        self._cache.reserve(rows)
-        rows = max(rows, 2 * len(self.logits))
-        grown = self.logits.new_empty(rows, self.logits.shape[1]), self.hidden.new_empty(rows, self.hidden.shape[1])
-        grown[0][: len(self)], grown[1][: len(self)] = self.logits[: len(self)], self.hidden[: len(self)]
-        self.logits, self.hidden = grown
-
     def join(self, prompts: Sequence[Sequence[int]]) -> None:
         """Prompts of at least one token each become the next rows, prefilled without modulation."""
-        self.reserve(len(self) + len(prompts))
+        self._cache.reserve(len(self) + len(prompts))
         for prompt in prompts:
             self._tokens.append(list(prompt[-(self._context - 1) :]))
             self.truncated.append(len(prompt) - len(self._tokens[-1]))
         first, end = len(self) - len(prompts), len(self)
+        # Rows in use have been decoded since any left; an empty batch has none to keep.
+        states = [(self.logits[:first], self.hidden[:first])]
         while first < end:
             longest, count = 0, 0
             for tokens in self._tokens[first:end]:
@@ -65,8 +57,9 @@ class Window:
                 if count and longest * (count + 1) > PREFILL_TOKENS:
                     break
                 count += 1
-            self._prefill(first, count)
+            states.append(self._prefill(first, count))
             first += count
+        self.logits, self.hidden = (torch.cat(column) for column in zip(*states, strict=True))
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
         """Decode one token per row, tokens (n,) int64 and the same on the host, with gates at `scales`."""
@@ -77,8 +70,7 @@ class Window:
                 self._tokens[row] = self._tokens[row][half:]
                 self._prefill(row, 1)
             self._tokens[row].append(token)
-        n = len(self)
-        self.hidden[:n] = self.model.decode(tokens, self._cache, scales, self.logits[:n])
+        self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
     def remove(self, row: int) -> None:
         """The row leaves, the last one takes its place. Logits and hidden states do not move: decode next."""
@@ -88,9 +80,6 @@ class Window:
         self._tokens.pop()
         self.truncated.pop()
 
-    def _prefill(self, first: int, count: int) -> None:
+    def _prefill(self, first: int, count: int) -> tuple[Tensor, Tensor]:
         ids, lengths = pad(self._tokens[first : first + count])
-        rows = slice(first, first + count)
-        self.hidden[rows] = self.model.prefill(
-            ids.to(self.model.device), lengths.tolist(), self._cache, first, self.logits[rows]
-        )
+        return self.model.prefill(ids.to(self.model.device), lengths.tolist(), self._cache, first)

@@ -19,9 +19,7 @@ def test_a_packed_layer_is_the_layer_to_rounding(precision: str, error: float) -
     with torch.no_grad():
         wanted = layer(x)
         torch.testing.assert_close(packed(x), wanted, atol=error, rtol=0)
-        out = torch.empty(5, 200)
-        assert packed(x, out) is out
-        torch.testing.assert_close(out, wanted, atol=error, rtol=0)
+        torch.testing.assert_close(packed(x[:1]), wanted[:1], atol=error, rtol=0)
 
 
 def test_a_row_of_int8_does_not_depend_on_the_others() -> None:

@@ -91,19 +91,19 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
 def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tokenizer: tiktoken.Encoding) -> None:
     model = tiny_model(gates_trained=True)
     packed = DecodingModel(model)
-    cache, out = packed.new_cache(2), torch.empty(2, VOCABULARY)
+    cache = packed.new_cache(2)
     prompts = torch.tensor([[1, 2, 3], [4, 5, 0]])
-    packed.prefill(prompts, [3, 2], cache, 0, out)
+    out, _ = packed.prefill(prompts, [3, 2], cache, 0)
     theirs = model.new_cache(2)
     with torch.no_grad():
         expected, _ = model.prefill(prompts, theirs, torch.tensor([3, 2]))
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
         m = torch.tensor([0.3, 0.9])
-        hidden = packed.decode(torch.tensor([7, 8]), cache, packed.gate_scales(m, torch.tensor([True, True])), out)
+        out, hidden = packed.decode(torch.tensor([7, 8]), cache, packed.gate_scales(m, torch.tensor([True, True])))
         expected, state = model.decode_one_token(torch.tensor([7, 8]), theirs, m[:, None])
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(hidden, state, atol=1e-5, rtol=0)
-        packed.decode(torch.tensor([9, 9]), cache, packed.gate_scales(m, torch.tensor([False, False])), out)
+        out, _ = packed.decode(torch.tensor([9, 9]), cache, packed.gate_scales(m, torch.tensor([False, False])))
         expected, _ = model.decode_one_token(torch.tensor([9, 9]), theirs, None)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
