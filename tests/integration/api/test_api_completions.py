@@ -199,7 +199,8 @@ def test_models_are_listed_and_found(api: Api, client: openai.OpenAI) -> None:
     job = api.submit()
     folder = api.experiment_folder(job["experimentId"])
     (folder / "model.safetensors").write_bytes(b"x")
-    (folder / "rl_checkpoint_final.pth").write_bytes(b"x")
+    other = api.experiment_folder(api.submit()["experimentId"])
+    (other / "rl_checkpoint_final.pth").write_bytes(b"x")
     name = f"{job['experimentId']}/model.safetensors"
     assert name in [model.id for model in client.models.list()]
     assert not [model.id for model in client.models.list() if "rl_checkpoint" in model.id]
