@@ -112,7 +112,7 @@ def pack(weight: Tensor, bias: Tensor, precision: Precision) -> Dense:
 
 def _blocks(weight: Tensor) -> Tensor | None:
     """The weight (out, in) in oneDNN's layout for some tens of rows; None where there is no oneDNN."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return None
     if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None

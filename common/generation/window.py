@@ -38,8 +38,8 @@ class Window:
 
     @property
     def nbytes(self) -> int:
-        """Memory of cache and logits."""
-        return self._cache.nbytes + self.logits.nbytes
+        """Memory of the cache."""
+        return self._cache.nbytes
 
     def join(self, prompts: Sequence[Sequence[int]]) -> None:
         """Prompts of at least one token each become the next rows, prefilled without modulation."""
