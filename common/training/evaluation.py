@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from common.config.lm import EvaluationConfig
 from common.data import ChunkLoader
 from common.files import write_atomic, write_json
-from common.generation import generate
+from common.generation import DecodingModel, generate
 from common.model import TransformerLM
 from common.training.device import Compute
 from common.training.loss import summed_loss
@@ -69,15 +69,11 @@ def samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, An
 
     Each is {"prompt", "generated" (the continuation, as text), "tokens"}.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        return [_sample(model, prompt, number, config) for number, prompt in enumerate(config.prompts)]
-    finally:
-        model.train(was_training)
+    packed = DecodingModel(model)
+    return [_sample(packed, prompt, number, config) for number, prompt in enumerate(config.prompts)]
 
 
-def _sample(model: TransformerLM, prompt: str, number: int, config: EvaluationConfig) -> dict[str, Any]:
+def _sample(model: DecodingModel, prompt: str, number: int, config: EvaluationConfig) -> dict[str, Any]:
     generation = generate(
         model,
         prompt,

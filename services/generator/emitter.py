@@ -26,6 +26,8 @@ log = get_logger(__name__)
 
 BACKLOG = 64
 """Batches that may wait."""
+EXPIRY_TOKENS = 32
+"""The life of a stream is renewed with every so many tokens, and at its end."""
 WATCH_SECONDS = 0.2
 """Between two looks at which clients have gone."""
 
@@ -109,8 +111,7 @@ class Emitter:
                 for request_id, event, data in batch.events:
                     stream = keys.generate_stream(request_id)
                     pipeline.xadd(stream, {"event": event, "data": json.dumps(data, ensure_ascii=False)})
-                    # The first token and the end; between them a generation lasts no longer than the stream lives.
-                    if event != keys.EVENT_TOKEN or data["index"] == 0:
+                    if event != keys.EVENT_TOKEN or data["index"] % EXPIRY_TOKENS == 0:
                         pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
             for request_id in watched:
                 pipeline.exists(keys.generate_cancelled(request_id))

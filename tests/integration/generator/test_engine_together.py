@@ -129,11 +129,12 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     torch.manual_seed(5)
     config = ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=32)
     save_model(TransformerLM(config), experiments / OTHER)
-    serving.engine.submit(request(redis_client, "good"))
-    serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER))
-    serving.engine.turn()
-    serving.engine.turn()
-    [broken] = [batch for model, batch in serving.engine.batches.items() if model.config.d_model == 16]
+    serving.engine.submit(request(redis_client, "good", max_tokens=400))
+    serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER, max_tokens=400))
+    broken = None
+    while broken is None:  # the loader takes its time
+        serving.engine.turn()
+        broken = next((its for model, its in serving.engine.batches.items() if model.config.d_model == 16), None)
 
     def fail(*_: object) -> None:
         raise RuntimeError("secret detail")
