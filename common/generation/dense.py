@@ -1,8 +1,8 @@
 """Linear layers as decoding wants them: packed once, read by every token. `pack(weight, bias, precision)`.
 
 float32 keeps a wide weight as (in, out) contiguous rows: one row of activations then streams through it in order, which
-is several times faster on a CPU than the (out, in) layout of `nn.Linear`. Several rows go through oneDNN's blocked layout,
-which need not be made anew in every call. bfloat16 multiplies in that type and hands float32 on.
+is several times faster on a CPU than the (out, in) layout of `nn.Linear`. Several rows go through oneDNN's blocked
+layout, made once. bfloat16 multiplies in that type and hands float32 on.
 int8 holds one scale per output, and scales every row of activations on its own, so that no row changes another's
 result. Leaves out: training; packed weights follow no later change of the model.
 """
