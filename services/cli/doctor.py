@@ -129,6 +129,11 @@ def servers() -> Iterator[Finding]:
             yield Finding(name, "missing", what, fix)
         else:
             yield Finding(name, "ok", f"{program['major']} ({program['origin']}), {program['path']}")
+    if left := found["leftovers"]:
+        size = sum(entry["bytes"] for entry in left) / 1e6
+        paths = "\n".join(f"rm -r {entry['path']}   # {entry['bytes'] / 1e6:.0f} MB" for entry in left)
+        detail = f"{len(left)} data folders of deleted copies of Tidal, {size:.0f} MB"
+        yield Finding("Leftovers", "warning", detail, f"if nothing in them is wanted:\n{paths}")
 
 
 def ports() -> Iterator[Finding]:

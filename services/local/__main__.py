@@ -14,6 +14,7 @@ import signal
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -24,7 +25,7 @@ from common.errors import TidalError, UnavailableError
 from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server import Server, gone
-from services.local.server_files import only_one
+from services.local.server_files import leftovers, only_one
 from services.local.servers import PostgresServer, ValkeyServer
 from services.local.supervisor import Supervisor
 
@@ -120,8 +121,8 @@ def lend(folder: Path, settings: Settings) -> int:
 
 
 def programs() -> int:
-    """Print where PostgreSQL and Valkey are, or what to do about their absence."""
-    found = {}
+    """Print where PostgreSQL and Valkey are, or what to do about their absence, and data that no folder uses."""
+    found: dict[str, Any] = {"leftovers": [{"path": str(path), "bytes": size} for path, size in leftovers()]}
     for name, find in (("postgres", find_postgres), ("valkey", find_valkey)):
         try:
             program = find()

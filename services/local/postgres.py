@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 
 from common.errors import StorageError
 from services.local.binaries import find_postgres
-from services.local.server import Server, gone, living, spawn, works_in
+from services.local.server import Server, end_strays, living, spawn, works_in
 from services.local.server_files import LOOPBACK, home_for, make_home, postgres_account, readable_program
 
 NAME = "tidal"
@@ -82,14 +81,7 @@ class PostgresServer(Server):
     def _clear_away(self) -> None:
         # A busy backend outlives a killed postmaster and holds its shared memory; the next start would be refused.
         data = self.data
-        strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "postgres" and works_in(p, data)]
-        for number in (signal.SIGQUIT, signal.SIGKILL):
-            for process in strays:
-                try:
-                    process.send_signal(number)
-                except psutil.NoSuchProcess:
-                    continue
-            strays = [process for process in strays if not gone(process, 1.0)]
+        end_strays(("postgres",), data, (signal.SIGQUIT, signal.SIGKILL))
         # Nobody works in the folder now. PostgreSQL would take a zombie, or a stranger with that number, for the owner.
         (data / "postmaster.pid").unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from typing import Any, Self
 import psutil
 
 from common.errors import UnavailableError
-from services.local.server_files import ServerState, choose_port, folder_lock, read_state, write_state
+from services.local.server_files import ServerState, choose_port, folder_lock, put_aside, read_state, write_state
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
@@ -38,6 +39,8 @@ class Server:
         self._state: ServerState | None = None
         self.reused = False
         """Whether `start()` found the server running."""
+        self.aside: Path | None = None
+        """Where `start()` put the data that a deleted folder of the same path had left behind, None mostly."""
 
     @property
     def state(self) -> ServerState:
@@ -84,6 +87,9 @@ class Server:
                 return
             self.reused = False
             self._clear_away()
+            home = self._home()
+            if home != self.folder and not (self.folder / "server.json").exists():
+                self.aside = put_aside(home)  # its password went with the folder
             old = self._state or read_state(self.folder / "server.json")
             port = choose_port(self._wanted_port, old.port if old else None, name=self.name)
             self._state = ServerState(port=port, password=old.password if old else secrets.token_urlsafe(24))
@@ -146,7 +152,7 @@ class Server:
         raise AssertionError("each server says how it is launched")
 
     def _clear_away(self) -> None:
-        """What a crash left behind and a start would trip over."""
+        """What a crash, or a deleted folder of the same path, left behind and a start would trip over."""
 
     def _prepare(self) -> None:
         """What is done once after each start."""
@@ -204,6 +210,18 @@ def works_in(process: Any, folder: Path) -> bool:
         return Path(process.cwd()) == folder
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         return False
+
+
+def end_strays(names: Sequence[str], folder: Path, signals: Sequence[signal.Signals]) -> None:
+    """End processes of these names that work in `folder`, also in a deleted one of that path."""
+    strays = [p for p in psutil.process_iter(["name"]) if p.info["name"] in names and works_in(p, folder)]
+    for number in signals:
+        for process in strays:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+        strays = [process for process in strays if not gone(process, 1.0)]
 
 
 def gone(process: Any, seconds: float) -> bool:

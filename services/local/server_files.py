@@ -19,12 +19,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import ConflictError, StorageError, UnavailableError
 
 SHARED_HOME = Path("/var/lib/tidal")
 LOOPBACK = "127.0.0.1"
+OWNER = "folder"
+"""File beside data in SHARED_HOME that names the folder it belongs to."""
 
 
 @dataclass
@@ -163,7 +166,35 @@ def make_home(folder: Path, account: Account | None) -> None:
     if account is not None:
         home = home_for(folder, account)
         _make_open_folder(home)
+        write_private(home / OWNER, f"{folder}\n")
         write_private(folder / "location", f"{home}\n")
+
+
+def put_aside(home: Path) -> Path | None:
+    """Rename what lies in `home` to `<home>-<time>` and return that; None when nothing is there. Deletes nothing."""
+    if not home.exists():
+        return None
+    aside = home.with_name(f"{home.name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    try:
+        home.rename(aside)
+    except OSError as error:
+        raise StorageError(f"cannot put the old data in {home} aside: {error.strerror or error}") from error
+    return aside
+
+
+def leftovers() -> list[tuple[Path, int]]:
+    """Data in SHARED_HOME that no folder uses any more, with its bytes: put aside, or its folder was deleted."""
+    found: list[tuple[Path, int]] = []
+    if os.geteuid() != 0 or not SHARED_HOME.is_dir():
+        return found
+    for home in sorted(SHARED_HOME.iterdir()):
+        try:
+            owner = Path((home / OWNER).read_text(encoding="utf-8").rstrip("\n"))
+        except OSError:  # not a server's data
+            continue
+        if "-" in home.name or not (owner / "location").exists():
+            found.append((home, sum(path.lstat().st_blocks * 512 for path in home.rglob("*"))))
+    return found
 
 
 def readable_program(folder: Path, account: Account | None) -> Path:

@@ -134,6 +134,8 @@ class Supervisor:
             return str(getattr(self.settings, setting).get_secret_value())
         server.start()
         self._servers[name] = server
+        if server.aside is not None:
+            self.say(f"{server.name}: data of a deleted folder of this path was put aside in {server.aside}")
         self.say(f"{server.name} {'found running' if server.reused else 'started'} on port {server.port}")
         return server.url
 

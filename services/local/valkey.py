@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from typing import Any
 
 import redis
 
 from services.local.binaries import find_valkey
-from services.local.server import Server, living, spawn, works_in
+from services.local.server import Server, end_strays, living, spawn, works_in
 from services.local.server_files import LOOPBACK, write_private
 
 
@@ -36,6 +37,9 @@ class ValkeyServer(Server):
             return None
         process = living(pid)
         return process if process is not None and works_in(process, self.folder / "data") else None
+
+    def _clear_away(self) -> None:
+        end_strays(("valkey-server", "redis-server"), self.folder / "data", (signal.SIGTERM, signal.SIGKILL))
 
     def _launch(self) -> subprocess.Popen[bytes]:
         program = find_valkey()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import redis
 
 from common.errors import ConflictError
-from services.local.server_files import SHARED_HOME, free_port
+from services.local.server_files import SHARED_HOME, free_port, leftovers, write_state
 from services.local.servers import PostgresServer, Server, ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -122,6 +123,49 @@ def test_a_server_that_outlived_its_starter_is_found_and_used(kind: type[Server]
         assert not psutil.pid_exists(survivor) or psutil.Process(survivor).status() == psutil.STATUS_ZOMBIE
     finally:
         server.remove()
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer])
+def test_a_folder_that_was_deleted_can_be_made_anew(kind: type[Server], running: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    first = kind(folder)
+    first.start()
+    old, pid = first.state, first.pid
+    assert pid is not None
+    home = folder
+    if isinstance(first, PostgresServer):
+        home = first.data.parent
+        with connect(first) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+    if not running:
+        first.stop()
+    shutil.rmtree(folder)
+    second = kind(folder)
+    try:
+        second.start()
+        assert second.running
+        assert not second.reused
+        assert second.state.password != old.password
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        if home == folder:
+            assert second.aside is None
+        else:
+            aside = second.aside
+            assert aside is not None
+            assert aside.parent == home.parent
+            assert aside in [path for path, size in leftovers() if size > 1_000_000]
+            assert home not in [path for path, _ in leftovers()]
+            second.stop()
+            shutil.rmtree(home)
+            aside.rename(home)  # nothing was lost: with the old password it can be used again
+            write_state(folder / "server.json", old)
+            third = PostgresServer(folder)
+            third.start()
+            with connect(third) as connection:
+                assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+    finally:
+        kind(folder).remove()
 
 
 def test_a_busy_backend_of_a_killed_postmaster_is_no_obstacle(postgres: PostgresServer) -> None:
