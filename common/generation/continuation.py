@@ -14,6 +14,7 @@ import tiktoken
 from common.errors import CheckpointError, InvalidInputError, TidalError
 from common.generation.gating import GatingMode
 from common.generation.noise import fresh_seed
+from common.generation.prompt_scores import PromptScore
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings
 from common.generation.text import StopScanner, TextStream, encode_prompt
@@ -46,12 +47,16 @@ class Continuation:
         self._end_of_text = tokenizer.eot_token if tokenizer.eot_token < vocab_size else None
         if not ids and self._end_of_text is None:
             raise InvalidInputError("the prompt is empty and this model knows no end-of-text token; give a prompt")
+        unknown = next((token for token, _ in settings.logit_bias if not 0 <= token < vocab_size), None)
+        if unknown is not None:
+            raise InvalidInputError(f"logit_bias names token {unknown}; the model knows 0..{vocab_size - 1}")
         gates_fed = gates_trained and settings.mode is not GatingMode.NONE
         self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed))
         self.ended = False
         self.error: TidalError | None = None
         self._text = TextStream(tokenizer)
         self._scanner = StopScanner(settings.stop)
+        self._length = 0
         self._started = time.monotonic()
 
     @property
@@ -61,6 +66,16 @@ class Continuation:
             return self.result.prompt_token_ids
         assert self._end_of_text is not None
         return [self._end_of_text]
+
+    def prefilled(self, truncated: int, scores: list[PromptScore] | None) -> None:
+        """The model has read the prompt, without its first `truncated` tokens."""
+        result = self.result
+        result.truncated = truncated
+        if self.settings.score_prompt:
+            # The start of a new document is no token of the prompt.
+            result.prompt_scores = scores if result.prompt_token_ids else []
+        if self.settings.max_tokens == 0:
+            self.end(FinishReason.LENGTH)
 
     def record(
         self, token: int, numbers: Sequence[float], alternatives: Sequence[tuple[int, float]] = ()
@@ -76,7 +91,9 @@ class Continuation:
             return None
         gated = settings.mode is not GatingMode.NONE
         last = len(result.token_ids) + 1 == settings.max_tokens
-        text, stopped = self._scanner.push(self._text.push(token, last=last))
+        start, completed = self._length, self._text.push(token, last=last)
+        self._length += len(completed)
+        text, stopped = self._scanner.push(completed)
         if last and not stopped:
             text += self._scanner.finish()
         step = TokenStep(
@@ -90,6 +107,7 @@ class Continuation:
             log_prob=log_prob,
             entropy=entropy,
             sampling_entropy=sampling_entropy,
+            start=start,
             alternatives=list(alternatives[: settings.top_log_probs]),
         )
         result.token_ids.append(token)

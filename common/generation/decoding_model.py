@@ -94,6 +94,23 @@ class DecodingModel:
 
         Returns logits (n, V) and final states (n, D) after the last token of each.
         """
+        return self.read(self.fill(ids, lengths, cache, first), lengths)
+
+    @torch.inference_mode()
+    def read(self, states: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """What `prefill` returns, of the states that `fill` gave."""
+        ends = torch.tensor([length - 1 for length in lengths], device=states.device)
+        hidden = layer_norm(states[torch.arange(len(lengths), device=states.device), ends], *self._final_norm)
+        return self._head(hidden), hidden
+
+    @torch.inference_mode()
+    def project(self, states: Tensor) -> Tensor:
+        """Logits (P, V) of states (P, D) that `fill` gave."""
+        return self._head(layer_norm(states, *self._final_norm))
+
+    @torch.inference_mode()
+    def fill(self, ids: Tensor, lengths: list[int], cache: SlotCache, first: int) -> Tensor:
+        """`prefill` up to the states (n, T, D) of all positions, before the final layer norm."""
         n, T = ids.shape
         D, H = self.config.d_model, self.config.num_heads
         x = self._embedding[ids.reshape(-1)].float()
@@ -108,9 +125,7 @@ class DecodingModel:
             x = x + layer.out(attended.transpose(1, 2).reshape(n * T, D))
             x = x + layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
         cache.set_lengths(first, lengths)
-        last = torch.tensor([row * T + length - 1 for row, length in enumerate(lengths)], device=x.device)
-        hidden = layer_norm(x[last], *self._final_norm)
-        return self._head(hidden), hidden
+        return x.view(n, T, D)
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor, cache: SlotCache, scales: Tensor | None) -> tuple[Tensor, Tensor]:

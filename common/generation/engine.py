@@ -22,6 +22,7 @@ from torch import Tensor
 from common.generation.continuation import Continuation
 from common.generation.decoding_model import DecodingModel
 from common.generation.draw import Drawn, draw
+from common.generation.offsets import Offsets
 from common.generation.result import TokenStep
 from common.generation.rows import Plan, Rows
 from common.generation.window import Window
@@ -44,6 +45,7 @@ class DecodingEngine:
         self.model = model
         self.active: list[Continuation] = []
         self._rows = Rows(model.config.vocab_size, device=model.device)
+        self._offsets = Offsets(model.config.vocab_size, device=model.device)
         self._window = Window(model)
         self._drawn: _Drawn | None = None
 
@@ -54,14 +56,19 @@ class DecodingEngine:
 
     @torch.inference_mode()
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill these prompts and take them into the batch; not between `draw` and `advance`."""
+        """Prefill these prompts, equal ones once, and take them into the batch; not between `draw` and `advance`.
+
+        One with `max_tokens` 0 has ended then, and leaves with the next `draw`.
+        """
         if not continuations:
             return
-        self._window.join([continuation.model_input for continuation in continuations])
-        for continuation in continuations:
+        scored = [its.settings.top_log_probs if its.settings.score_prompt else None for its in continuations]
+        scores = self._window.join([continuation.model_input for continuation in continuations], scored)
+        for continuation, its_scores in zip(continuations, scores, strict=True):
             self._rows.join(continuation.result.prompt_token_ids, continuation.settings, continuation.seed)
+            self._offsets.join(len(self.active), continuation.settings)
             self.active.append(continuation)
-            continuation.result.truncated = self._window.truncated[len(self.active) - 1]
+            continuation.prefilled(self._window.truncated[len(self.active) - 1], its_scores)
 
     def step(self, on_token: OnToken | None = None) -> list[Continuation]:
         """One token for every row: `draw`, then `advance`."""
@@ -78,6 +85,7 @@ class DecodingEngine:
         rows = self._rows
         logits = self._window.logits
         plan = rows.plan(logits, self._window.hidden)
+        self._offsets.apply(logits)
         drawn = draw(
             logits,
             rows.tokens,
@@ -90,6 +98,7 @@ class DecodingEngine:
         tokens: list[int] = drawn.token.tolist()
         self._record(plan, drawn, tokens, on_token)
         rows.append(drawn.token, plan.modulation)
+        self._offsets.append(drawn.token)
         left, order = self._remove_ended()
         token, modulation = drawn.token, plan.modulation
         if left:
@@ -116,6 +125,7 @@ class DecodingEngine:
             if self.active[row].ended:
                 left.append(self.active[row])
                 self._rows.remove(row)
+                self._offsets.remove(row, len(self.active) - 1)
                 self._window.remove(row)
                 self.active[row], order[row] = self.active[-1], order[-1]
                 self.active.pop()

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from common.config import ModulationConfig
 from common.generation.gating import GatingMode
+from common.generation.prompt_scores import PromptScore
 
 
 class FinishReason(StrEnum):
@@ -27,7 +28,8 @@ class TokenStep:
     `log_prob` and `entropy` (nats) are of the scored distribution, after penalty and temperature and before the
     filters; `sampling_entropy` is of the distribution sampled from. `modulation` is None in mode `none`, `top_k` None
     where there was no such filter. `text` may be empty when the token ends inside a character or what may be a stop
-    string. `alternatives` are the likeliest tokens of the scored distribution with their log-probabilities, falling.
+    string; `start` counts the characters of the text before the one that the token begins in. `alternatives` are the
+    likeliest tokens of the scored distribution with their log-probabilities, falling.
     """
 
     token_id: int
@@ -40,6 +42,7 @@ class TokenStep:
     log_prob: float
     entropy: float
     sampling_entropy: float
+    start: int = 0
     alternatives: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -59,6 +62,8 @@ class EffectiveSettings:
     top_k: int | None
     top_p: float | None
     repetition_penalty: float | None
+    presence_penalty: float
+    frequency_penalty: float
     modulation_config: ModulationConfig | None
     gates_fed: bool
     """Whether the model's gates saw the modulation."""
@@ -69,10 +74,12 @@ class Generation:
     """One finished sequence. `token_ids` and `trajectory` leave out the prompt and a final end-of-text.
 
     `truncated` counts the tokens that left the model's window: of a long prompt, and whenever the window slid.
+    `prompt_scores` has an entry for each token of the prompt where that was asked for.
     """
 
     prompt_token_ids: list[int]
     effective: EffectiveSettings
+    prompt_scores: list[PromptScore] | None = None
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
     trajectory: list[TokenStep] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from common.config import ModulationConfig
@@ -21,7 +22,9 @@ class GenerationSettings:
     `modulation_config` None: the policy's own map in mode learned, the default map otherwise. `sample_actions` draws
     the learned modulation instead of taking the deterministic action. `episode_length` scales entry 58 of the
     observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text. The text ends before the first of
-    the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token.
+    the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token, and with
+    `score_prompt` also with those of the prompt. `presence_penalty`, `frequency_penalty` and `logit_bias` (pairs of
+    token and value) are OpenAI's, see `offsets`. With `max_tokens` 0 the prompt is only read.
     """
 
     max_tokens: int = 50
@@ -38,11 +41,15 @@ class GenerationSettings:
     ignore_end_of_text: bool = False
     stop: tuple[str, ...] = ()
     top_log_probs: int = 0
+    score_prompt: bool = False
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         parse_mode(self.gating_mode)
-        if self.max_tokens < 1:
-            raise InvalidInputError(f"max_tokens {self.max_tokens} is below 1")
+        if self.max_tokens < 0:
+            raise InvalidInputError(f"max_tokens {self.max_tokens} is below 0")
         if self.temperature <= 0:
             raise InvalidInputError(f"temperature {self.temperature} is not above 0; use a small one such as 0.01")
         if self.top_k is not None and self.top_k < 1:
@@ -63,6 +70,9 @@ class GenerationSettings:
             raise InvalidInputError("stop holds an empty string, which every text contains; leave it out")
         if not 0 <= self.top_log_probs <= MAX_TOP_LOG_PROBS:
             raise InvalidInputError(f"top_log_probs {self.top_log_probs} is outside 0..{MAX_TOP_LOG_PROBS}")
+        offsets = [self.presence_penalty, self.frequency_penalty, *(value for _, value in self.logit_bias)]
+        if not all(map(math.isfinite, offsets)):
+            raise InvalidInputError("presence_penalty, frequency_penalty and logit_bias must be finite numbers")
 
     @property
     def mode(self) -> GatingMode:
@@ -99,6 +109,8 @@ class GenerationSettings:
             top_k=parameters.top_k if parameters else None,
             top_p=parameters.top_p if parameters else None,
             repetition_penalty=parameters.repetition_penalty if parameters else None,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
             modulation_config=None if self.mode is GatingMode.NONE else self.map,
             gates_fed=gates_fed,
         )

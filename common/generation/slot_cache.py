@@ -71,6 +71,12 @@ class SlotCache:
         self.keys[layer, first : first + n, :, :T] = keys
         self.values[layer, first : first + n, :, :T] = values
 
+    def spread(self, first: int, sources: list[int], length: int) -> None:
+        """Rows first, first+1, … become what rows `sources` are in their first `length` positions."""
+        end = first + len(sources)
+        self.keys[:, first:end, :, :length] = self.keys[:, sources, :, :length]
+        self.values[:, first:end, :, :length] = self.values[:, sources, :, :length]
+
     def set_lengths(self, first: int, lengths: list[int]) -> None:
         """Rows first, first+1, … hold so many positions; rows beyond those in use are taken into use."""
         self.lengths[first : first + len(lengths)] = lengths

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from common.controller import pad
 from common.generation.decoding_model import DecodingModel
+from common.generation.prompt_scores import PromptScore, score_prompt
 
 PREFILL_TOKENS = 4096
 """Padded prompt tokens of one forward pass; more prompts at once are filled one part after the other."""
@@ -41,25 +42,40 @@ class Window:
         """Memory of the cache."""
         return self._cache.nbytes
 
-    def join(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Prompts of at least one token each become the next rows, prefilled without modulation."""
+    def join(
+        self, prompts: Sequence[Sequence[int]], alternatives: Sequence[int | None] | None = None
+    ) -> list[list[PromptScore] | None]:
+        """Prompts of at least one token each become the next rows, prefilled without modulation; equal ones once.
+
+        Returns the scores of the tokens of those prompts that `alternatives` has a number for: so many likeliest tokens
+        are told with each. Tokens outside the window have none.
+        """
         self._cache.reserve(len(self) + len(prompts))
         for prompt in prompts:
             self._tokens.append(list(prompt[-(self._context - 1) :]))
             self.truncated.append(len(prompt) - len(self._tokens[-1]))
-        first, end = len(self) - len(prompts), len(self)
+        base = len(self) - len(prompts)
+        wanted = [None] * len(prompts) if alternatives is None else alternatives
+        places: dict[tuple[int, ...], int] = {}
+        sources = [places.setdefault(tuple(tokens), len(places)) for tokens in self._tokens[base:]]
+        to_score: list[int | None] = [None] * len(places)
+        for source, count in zip(sources, wanted, strict=True):
+            if count is not None:
+                to_score[source] = max(count, to_score[source] or 0)
         # Rows in use have been decoded since any left; an empty batch has none to keep.
-        states = [(self.logits[:first], self.hidden[:first])]
-        while first < end:
-            longest, count = 0, 0
-            for tokens in self._tokens[first:end]:
-                longest = max(longest, len(tokens))
-                if count and longest * (count + 1) > PREFILL_TOKENS:
-                    break
-                count += 1
-            states.append(self._prefill(first, count))
-            first += count
-        self.logits, self.hidden = (torch.cat(column) for column in zip(*states, strict=True))
+        before = self.logits[:base], self.hidden[:base]
+        (logits, hidden), scores = self._fill(base, list(places), to_score)
+        if len(places) < len(prompts):
+            logits, hidden = logits[sources], hidden[sources]
+            lengths = [len(tokens) for tokens in self._tokens[base:]]
+            self._cache.spread(base, [base + source for source in sources], max(lengths))
+            self._cache.set_lengths(base, lengths)
+        self.logits, self.hidden = torch.cat((before[0], logits)), torch.cat((before[1], hidden))
+        dropped = [[PromptScore(token, None, []) for token in prompt[: 1 - self._context]] for prompt in prompts]
+        return [
+            None if count is None else outside + (scores[source] or [])
+            for source, count, outside in zip(sources, wanted, dropped, strict=True)
+        ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
         """Decode one token per row, tokens (n,) int64 and the same on the host, with gates at `scales`."""
@@ -68,7 +84,7 @@ class Window:
                 half = self._context // 2
                 self.truncated[row] += half
                 self._tokens[row] = self._tokens[row][half:]
-                self._prefill(row, 1)
+                self._prefill(row, self._tokens[row : row + 1])
             self._tokens[row].append(token)
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
@@ -80,6 +96,45 @@ class Window:
         self._tokens.pop()
         self.truncated.pop()
 
-    def _prefill(self, first: int, count: int) -> tuple[Tensor, Tensor]:
-        ids, lengths = pad(self._tokens[first : first + count])
+    def _fill(
+        self, first: int, prompts: Sequence[Sequence[int]], to_score: Sequence[int | None]
+    ) -> tuple[tuple[Tensor, Tensor], list[list[PromptScore] | None]]:
+        """Prefill rows from `first` on, as many at once as `PREFILL_TOKENS` allows."""
+        parts: list[tuple[Tensor, Tensor]] = []
+        scores: list[list[PromptScore] | None] = []
+        done = 0
+        while done < len(prompts):
+            longest, count = 0, 0
+            for tokens in prompts[done:]:
+                longest = max(longest, len(tokens))
+                if count and longest * (count + 1) > PREFILL_TOKENS:
+                    break
+                count += 1
+            part = slice(done, done + count)
+            if all(alternatives is None for alternatives in to_score[part]):
+                parts.append(self._prefill(first + done, prompts[part]))
+                scores += [None] * count
+            else:
+                parts.append(self._score(first + done, prompts[part], to_score[part], scores))
+            done += count
+        logits, hidden = (torch.cat(column) for column in zip(*parts, strict=True))
+        return (logits, hidden), scores
+
+    def _prefill(self, first: int, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        ids, lengths = pad(prompts)
         return self.model.prefill(ids.to(self.model.device), lengths.tolist(), self._cache, first)
+
+    def _score(
+        self,
+        first: int,
+        prompts: Sequence[Sequence[int]],
+        to_score: Sequence[int | None],
+        scores: list[list[PromptScore] | None],
+    ) -> tuple[Tensor, Tensor]:
+        """`_prefill` that adds to `scores`."""
+        ids, lengths = pad(prompts)
+        states = self.model.fill(ids.to(self.model.device), lengths.tolist(), self._cache, first)
+        for its, tokens, alternatives in zip(states, prompts, to_score, strict=True):
+            scored = None if alternatives is None else score_prompt(self.model.project, its, tokens, alternatives)
+            scores.append(scored)
+        return self.model.read(states, lengths.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import tiktoken
@@ -34,6 +35,10 @@ KINDS = [
     GenerationSettings(max_tokens=28, gating_mode="learned", policy=ACTOR),
     GenerationSettings(max_tokens=10, gating_mode="learned", policy=ACTOR, sample_actions=True),
     GenerationSettings(max_tokens=40, stop=("\x07", "ab")),
+    GenerationSettings(
+        max_tokens=30, presence_penalty=1.5, frequency_penalty=0.5, logit_bias=((97, 4.0), (98, -100.0))
+    ),
+    GenerationSettings(max_tokens=22, gating_mode="fixed", frequency_penalty=-1.0, score_prompt=True, top_log_probs=2),
 ]
 
 
@@ -60,7 +65,7 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
     model = DecodingModel(tiny_model(gates_trained=gates_trained))
     wanted = [
         (continuation(model, tokenizer, prompt, KINDS[number % len(KINDS)], number), chance.randrange(30))
-        for number in range(18)
+        for number in range(22)
         for prompt in [[chance.randrange(256) for _ in range(chance.randrange(0, 40))]]
     ]
     doomed = {number: chance.randrange(1, 8) for number in (3, 9, 10)}
@@ -86,6 +91,38 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
         for mine, other in zip(its.result.trajectory, alone.trajectory, strict=True):
             assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-3)
             assert mine.modulation == pytest.approx(other.modulation, abs=1e-4)
+
+
+def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_alone(
+    tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight seeds with settings of their own between other prompts, one of which is the same; into a running batch."""
+    model = DecodingModel(tiny_model(context_length=32))
+    prompts = [[1, 2, 3], *[[7, 8, 9, 10]] * 5, [7, 8], *[[7, 8, 9, 10]] * 3, [1, 2, 3], list(range(50))]
+    wanted = [
+        continuation(model, tokenizer, prompt, KINDS[number % 2], number) for number, prompt in enumerate(prompts)
+    ]
+    prefilled: list[int] = []
+    fill = model.fill
+
+    def counted(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        prefilled.append(len(ids))
+        return fill(ids, *rest)
+
+    engine = DecodingEngine(model)
+    engine.join([continuation(model, tokenizer, [4], KINDS[0], 0)])
+    engine.step()
+    monkeypatch.setattr(model, "fill", counted)
+    engine.join(wanted)
+    assert sum(prefilled) == 4
+    while engine.active:
+        engine.step()
+    for its in wanted:
+        [alone] = generate_batch(
+            model, [its.result.prompt_token_ids], its.settings, seeds=[its.seed], tokenizer=tokenizer
+        )
+        assert its.result.token_ids == alone.token_ids
+        assert its.result.truncated == alone.truncated
 
 
 def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tokenizer: tiktoken.Encoding) -> None:

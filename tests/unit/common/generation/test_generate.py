@@ -232,7 +232,7 @@ def test_cancelling_ends_the_generation_and_keeps_what_there_is(tokenizer: tikto
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"temperature": 0.0},
         {"top_k": 0},
         {"top_p": 1.5},

@@ -1,0 +1,98 @@
+"""Presence and frequency penalty and logit bias, against OpenAI's formula written out in Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import tiktoken
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from common.errors import InvalidInputError
+from common.generation import DecodingModel, GenerationSettings, generate_batch
+from common.generation.offsets import Offsets
+from tests.unit.common.generation.conftest import tiny_model
+
+torch.set_num_threads(1)
+VOCABULARY = 5
+
+wishes = st.builds(
+    GenerationSettings,
+    presence_penalty=st.sampled_from([0.0, 0.5, -2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.25]),
+    logit_bias=st.sampled_from([(), ((3, -100.0), (0, 7.5))]),
+)
+
+
+def expected(settings: GenerationSettings, drawn: list[int]) -> list[float]:
+    counts = Counter(drawn)
+    bias = dict(settings.logit_bias)
+    return [
+        bias.get(token, 0.0)
+        - settings.presence_penalty * (counts[token] > 0)
+        - settings.frequency_penalty * counts[token]
+        for token in range(VOCABULARY)
+    ]
+
+
+@hypothesis_settings(deadline=None, max_examples=80)
+@given(st.lists(st.one_of(wishes, st.integers(0, 5)), max_size=20))
+def test_rows_that_come_and_go_keep_their_own_sums(happenings: list[GenerationSettings | int]) -> None:
+    """Settings join as a row, a number is the row that leaves; every row draws a token after each."""
+    offsets = Offsets(VOCABULARY)
+    rows: list[tuple[GenerationSettings, list[int]]] = []
+    for time, happening in enumerate(happenings):
+        if isinstance(happening, GenerationSettings):
+            offsets.join(len(rows), happening)
+            rows.append((happening, []))
+        elif happening < len(rows):
+            offsets.remove(happening, len(rows) - 1)
+            rows[happening] = rows[-1]
+            rows.pop()
+        logits = torch.zeros(len(rows), VOCABULARY)
+        offsets.apply(logits)
+        wanted = torch.tensor([expected(*row) for row in rows]).reshape(len(rows), VOCABULARY)
+        torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
+        tokens = [(time * 3 + row) % VOCABULARY for row in range(len(rows))]
+        offsets.append(torch.tensor(tokens, dtype=torch.int64))
+        for (_, drawn), token in zip(rows, tokens, strict=True):
+            drawn.append(token)
+
+
+def test_a_bias_of_minus_100_bans_a_token_and_of_100_forces_it(tokenizer: tiktoken.Encoding) -> None:
+    model = DecodingModel(tiny_model())
+    free = generate_batch(model, ["ab"], GenerationSettings(max_tokens=12, top_k=1), seeds=[1], tokenizer=tokenizer)[0]
+    banned = GenerationSettings(max_tokens=12, top_k=1, logit_bias=((free.token_ids[0], -100.0),))
+    forced = GenerationSettings(max_tokens=3, temperature=1.0, logit_bias=((ord("x"), 100.0),), repetition_penalty=1.0)
+    [without] = generate_batch(model, ["ab"], banned, seeds=[1], tokenizer=tokenizer)
+    assert free.token_ids[0] not in without.token_ids
+    assert generate_batch(model, ["ab"], forced, seeds=[1], tokenizer=tokenizer)[0].text == "xxx"
+
+
+def test_the_scored_distribution_holds_the_penalties_and_the_prompt_does_not_count(
+    tokenizer: tiktoken.Encoding,
+) -> None:
+    """The second token, from the model's own logits after the first: counts are of what was drawn."""
+    made = tiny_model()
+    settings = GenerationSettings(
+        max_tokens=2, top_k=1, temperature=0.5, repetition_penalty=1.0, presence_penalty=0.7, frequency_penalty=0.4
+    )
+    result = generate_batch(made, [[5, 6, 5]], settings, seeds=[1], tokenizer=tokenizer)[0]
+    first, second = result.token_ids
+    with torch.no_grad():
+        logits = made(torch.tensor([[5, 6, 5, first]]))[0, -1]
+    logits[first] -= 0.7 + 0.4
+    log_probs = (logits / 0.5).log_softmax(0)
+    assert second == int(log_probs.argmax())
+    assert result.trajectory[1].log_prob == pytest.approx(log_probs[second].item(), abs=1e-4)
+    assert (result.effective.presence_penalty, result.effective.frequency_penalty) == (0.7, 0.4)
+
+
+def test_a_token_the_model_does_not_know_is_named(tokenizer: tiktoken.Encoding) -> None:
+    with pytest.raises(InvalidInputError, match="logit_bias names token 257"):
+        generate_batch(tiny_model(), ["a"], GenerationSettings(logit_bias=((257, 1.0),)), tokenizer=tokenizer)
+    with pytest.raises(InvalidInputError, match="finite"):
+        GenerationSettings(presence_penalty=float("nan"))
