@@ -26,7 +26,9 @@ from services.api.http_metrics import HttpMetrics
 from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
+from services.api.stream_clients import StreamClients
 from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
+from services.api.stream_snapshots import Snapshots
 from services.api.workers import WorkerBoard
 
 
@@ -43,6 +45,8 @@ class Context:
     limiter_redis: Redis
     metrics: HttpMetrics
     hub: StreamHub
+    stream_clients: StreamClients
+    snapshots: Snapshots
     limiter: RateLimiter
     store: ArtifactStore
     celery: Celery
@@ -70,6 +74,7 @@ def make_context(settings: Settings, token: str) -> Context:
     blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
     # The limiter has its own deadline and lets requests through rather than try again.
     limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=50)
+    hub = StreamHub(redis, blocking, sse.encode, metrics)
     return Context(
         settings=settings,
         token=token,
@@ -79,7 +84,9 @@ def make_context(settings: Settings, token: str) -> Context:
         blocking_redis=blocking,
         limiter_redis=limiter_redis,
         metrics=metrics,
-        hub=StreamHub(redis, blocking, sse.encode, metrics),
+        hub=hub,
+        stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),
+        snapshots=Snapshots(hub.position),
         limiter=RateLimiter(
             limiter_redis,
             metrics,

@@ -1,18 +1,19 @@
-"""Server-sent events over `stream_hub`: cursor of the request, snapshot, wire format, slow clients, shutdown.
+"""Server-sent events over `stream_hub`: cursor of the request, snapshot, wire format; and the stream of a generation.
 
 A stream begins after `Last-Event-ID` (or `?since=`). Without one it begins with a `snapshot` event that carries the
 position it was made at; with one that cannot be continued, with a `reset` event and then the snapshot. Every other
 event carries `id:` = Redis stream id. A comment goes out every 15 s; a client whose socket stays full for
-`stream_client_seconds` is closed; shutdown ends all streams.
+`stream_client_seconds` is closed (`stream_clients`); shutdown ends all streams.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING
 
 from fastapi import Request
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
@@ -21,17 +22,18 @@ from starlette.types import Receive, Scope, Send
 from common.errors import InvalidInputError, TidalError
 from common.logging import get_logger
 from services.api.http_metrics import HttpMetrics
-from services.api.stream_hub import Reset, StreamHub
+from services.api.stream_clients import KEEP_ALIVE_SECONDS, LiveStream
+from services.api.stream_hub import Reset
 from services.api.stream_ids import StreamId, format_id, parse_id
+from services.api.stream_snapshots import Make
+
+if TYPE_CHECKING:
+    from services.api.context import Context
 
 log = get_logger(__name__)
 
-KEEP_ALIVE_SECONDS = 15
 RETRY_MILLISECONDS = 2000
 """How long a browser waits before it connects again."""
-
-Snapshot = Callable[[], Awaitable[Any]]
-"""Makes the present state, ready for JSON."""
 
 
 def encode(stream_id: str | None, event: str, data: str) -> bytes:
@@ -51,12 +53,12 @@ def cursor_of(request: Request) -> StreamId | None:
 
 
 class EventStream(EventSourceResponse):
-    """A stream response that counts its clients and ends quietly when one reads too slowly."""
+    """The stream of one generation: counts its clients and ends quietly when one reads too slowly."""
 
     def __init__(self, content: AsyncIterator[bytes], metrics: HttpMetrics, *, send_seconds: float) -> None:
         super().__init__(
             content,
-            ping=KEEP_ALIVE_SECONDS,
+            ping=int(KEEP_ALIVE_SECONDS),
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
             send_timeout=send_seconds,
@@ -77,42 +79,38 @@ class EventStream(EventSourceResponse):
             self._metrics.sse_clients.dec()
 
 
-async def stream(
-    hub: StreamHub, metrics: HttpMetrics, key: str, request: Request, snapshot: Snapshot, *, send_seconds: float
-) -> EventStream:
-    """The response of a stream endpoint. RedisError (503) before the first byte when Redis is away."""
-    cursor, epoch = cursor_of(request), ""
-    first: list[bytes] = [f"retry: {RETRY_MILLISECONDS}\n\n".encode()]
-    if cursor is None:
-        # Position first, state second: what happens in between is sent twice rather than not at all.
-        position = await hub.position(key)
-        cursor, epoch = position.id, position.epoch
-        first.append(encode(format_id(cursor), "snapshot", json.dumps(await snapshot())))
-    else:
-        await hub.position(key)
-    return EventStream(_events(hub, metrics, key, cursor, first, snapshot, epoch), metrics, send_seconds=send_seconds)
+async def stream(context: Context, key: str, request: Request, state: Make) -> LiveStream:
+    """The response of a stream endpoint. What `state` raises and RedisError (503) before the first byte."""
+    cursor = cursor_of(request)
+    epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
+    first = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+    if cursor is None or epoch is None:
+        # With a cursor it only tells what does not exist; a cursor in the ring needs no such question.
+        snapshot = await context.snapshots.take(key, state)
+        if cursor is None:
+            cursor, epoch = snapshot.position.id, snapshot.position.epoch
+            first += encode(format_id(cursor), "snapshot", snapshot.state)
+    return LiveStream(_chunks(context, key, cursor, epoch or "", first, state), context.stream_clients)
 
 
-async def _events(
-    hub: StreamHub,
-    metrics: HttpMetrics,
-    key: str,
-    cursor: StreamId,
-    first: list[bytes],
-    snapshot: Snapshot,
-    epoch: str,
-) -> AsyncIterator[bytes]:
-    yield b"".join(first)
-    async for batch in hub.follow(key, cursor, epoch):
+async def _chunks(
+    context: Context, key: str, cursor: StreamId, epoch: str, first: bytes, state: Make
+) -> AsyncGenerator[bytes]:
+    yield first
+    sent = context.metrics.sse_events
+    async for batch in context.hub.follow(key, cursor, epoch):
         if isinstance(batch, Reset):
             try:
-                state = json.dumps(await snapshot())
-            except (SQLAlchemyError, TidalError) as error:
+                snapshot = await context.snapshots.take(key, state)
+            except (SQLAlchemyError, TidalError, RedisError) as error:
                 # The client connects again with its old cursor and is reset then.
                 log.warning("stream closed, no snapshot could be made", stream=key, error=str(error))
                 return
             yield encode(None, "reset", json.dumps({"reason": batch.reason}))
-            yield encode(format_id(batch.position), "snapshot", state)
+            yield encode(format_id(batch.position), "snapshot", snapshot.state)
+        elif len(batch) == 1:
+            sent.inc()
+            yield batch[0].encoded
         else:
-            metrics.sse_events.inc(len(batch))
+            sent.inc(len(batch))
             yield b"".join(entry.encoded for entry in batch)

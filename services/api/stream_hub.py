@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,12 +101,23 @@ class StreamHub:
         epoch = await self.ensure_epoch()
         return Position(_last_id(await self._info(key)), epoch)
 
-    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncIterator[list[Entry] | Reset]:
-        """Everything after `cursor`, in order and once, in batches, until the hub closes.
+    def epoch_of(self, key: str, cursor: StreamId) -> str | None:
+        """The epoch of a cursor that is the place of an entry in memory, so that it need not be judged; else None."""
+        topic = self._topics.get(key)
+        return topic.epoch if topic is not None and topic.holds(cursor) else None
+
+    def wake(self) -> None:
+        """Let every client look for news, and be handed an empty batch when there are none."""
+        for topic in self._topics.values():
+            topic.wake()
+
+    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[Entry] | Reset]:
+        """Everything after `cursor`, in order and once, in batches, until the hub closes. An empty batch: `wake`.
 
         `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
         """
         count = FIRST_PAGE
+        waited = False
         async with self._joined(key) as topic:
             while not self.closing.is_set():
                 news = topic.news()
@@ -133,8 +144,12 @@ class StreamHub:
                         continue
                 if batch:
                     cursor = batch[-1].id
+                    waited = False
                     yield batch
                 else:
+                    if waited:
+                        yield []
+                    waited = True
                     await news.wait()
 
     @asynccontextmanager

@@ -79,17 +79,23 @@ class Topic:
         """The event that the next publication sets; take it before looking, wait on it after."""
         return self._news
 
+    def holds(self, cursor: StreamId) -> bool:
+        """Whether `cursor` is the place of an entry of the ring, or the one just before it."""
+        if cursor == self.base:
+            return True
+        at = self._first_after(cursor)
+        return at > 0 and self.ring[at - 1].id == cursor
+
     def after(self, cursor: StreamId) -> list[Entry] | None:
         """The next of what follows `cursor`, or None when the ring does not reach back so far."""
         if self.base is None or cursor < self.base:
             return None
-        low, high = 0, len(self.ring)
-        while low < high:
-            middle = (low + high) // 2
-            if self.ring[middle].id <= cursor:
-                low = middle + 1
-            else:
-                high = middle
+        # Nearly every client waits for the newest entry, or the one before it.
+        if not self.ring or self.ring[-1].id <= cursor:
+            return []
+        low = len(self.ring) - 1
+        if low and self.ring[low - 1].id > cursor:
+            low = self._first_after(cursor)
         batch: list[Entry] = []
         size = 0
         for entry in islice(self.ring, low, None):
@@ -98,3 +104,14 @@ class Topic:
                 break
             batch.append(entry)
         return batch
+
+    def _first_after(self, cursor: StreamId) -> int:
+        """Index of the first entry beyond `cursor`; the ring's length when there is none."""
+        low, high = 0, len(self.ring)
+        while low < high:
+            middle = (low + high) // 2
+            if self.ring[middle].id <= cursor:
+                low = middle + 1
+            else:
+                high = middle
+        return low

@@ -16,6 +16,7 @@ from services.api.auth import ContextDep, Reader
 from services.api.context import Context
 from services.api.operations import experiments, jobs
 from services.api.schemas.problems import problem_responses
+from services.api.stream_clients import LiveStream
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -32,13 +33,13 @@ Since = Annotated[
 
 
 @router.get("/api/jobs/stream", summary="Follow all jobs", response_class=Response, responses=_STREAM)
-async def all_jobs(request: Request, context: ContextDep, since: Since = None) -> sse.EventStream:
+async def all_jobs(request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with every job that has not ended, then a `job-update` for each change."""
     return await _stream(request, context, JOBS_STREAM, lambda session: _wire(jobs.live_jobs(session, context.outlook)))
 
 
 @router.get("/api/jobs/{job_id}/stream", summary="Follow a job", response_class=Response, responses=_STREAM)
-async def one_job(job_id: str, request: Request, context: ContextDep, since: Since = None) -> sse.EventStream:
+async def one_job(job_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with the job, then `job-update`, `status` (heartbeats with progress) and `log-lines`."""
     return await _stream(
         request,
@@ -54,9 +55,7 @@ async def one_job(job_id: str, request: Request, context: ContextDep, since: Sin
     response_class=Response,
     responses=_STREAM,
 )
-async def one_experiment(
-    experiment_id: str, request: Request, context: ContextDep, since: Since = None
-) -> sse.EventStream:
+async def one_experiment(experiment_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with the experiment, then `metrics` and `rl-metrics` (every point, in batches), `rewind` before the
     points of a resumed attempt, `status`, `checkpoint`, `log-lines`, `job-update`."""
     return await _stream(
@@ -67,7 +66,7 @@ async def one_experiment(
     )
 
 
-async def _stream(request: Request, context: Context, key: str, state: Callable[[Session], Any]) -> sse.EventStream:
+async def _stream(request: Request, context: Context, key: str, state: Callable[[Session], Any]) -> LiveStream:
     def read() -> Any:
         with context.sessions() as session:
             return state(session)
@@ -75,10 +74,7 @@ async def _stream(request: Request, context: Context, key: str, state: Callable[
     async def snapshot() -> Any:
         return await run_in_threadpool(read)
 
-    if sse.cursor_of(request) is not None:
-        await snapshot()  # 404 for what does not exist, before the first byte; without a cursor `stream` makes one
-    send_seconds = context.settings.stream_client_seconds
-    return await sse.stream(context.hub, context.metrics, key, request, snapshot, send_seconds=send_seconds)
+    return await sse.stream(context, key, request, snapshot)
 
 
 def _wire(reply: Any) -> Any:

@@ -225,7 +225,7 @@ def shows(api: Api, line: str) -> bool:
 
 
 def test_a_comment_keeps_a_quiet_stream_open(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.sse.KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("services.api.stream_clients.KEEP_ALIVE_SECONDS", 0.05)
     with api.http.stream("GET", "/api/jobs/stream") as reply:
         assert next(line for line in reply.iter_lines() if line.startswith(":")) == ": keep-alive"
 

@@ -1,0 +1,137 @@
+"""The response of a live stream: one task that writes, one that notices the client is gone, nothing else per client.
+
+A thousand clients are fed by one wake-up, so what each costs is what matters here: no timer, no queue and no task group
+of its own. One task per process, the pulse, looks after all of them: it drops a client whose socket has been full for
+`send_seconds` and lets those write a comment that were silent for too long. Leaves out: which events there are
+(`stream_hub`), cursors and snapshots (`sse`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Literal
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from common.logging import get_logger
+from services.api.http_metrics import HttpMetrics
+
+log = get_logger(__name__)
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Longest silence on a stream, about; a comment ends it."""
+COMMENT = b": keep-alive\n\n"
+HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "Connection": "keep-alive",
+}
+"""A proxy must pass every event on at once, unpacked and unstored."""
+
+
+class StreamClients:
+    """The open streams of this process and their pulse."""
+
+    def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float) -> None:
+        """`wake` lets every stream look for news, and so notice that it was silent for long."""
+        self.metrics = metrics
+        self._wake = wake
+        self._send_seconds = send_seconds
+        self._open: set[LiveStream] = set()
+        self._pulse: asyncio.Task[None] | None = None
+
+    def add(self, client: LiveStream) -> None:
+        """A stream begins."""
+        self._open.add(client)
+        self.metrics.sse_clients.inc()
+        if self._pulse is None or self._pulse.done():
+            self._pulse = asyncio.create_task(self._beat(), name="stream pulse")
+
+    def remove(self, client: LiveStream) -> None:
+        """A stream has ended."""
+        self._open.discard(client)
+        self.metrics.sse_clients.dec()
+
+    async def _beat(self) -> None:
+        clock = asyncio.get_running_loop().time
+        woken = clock()
+        while self._open:
+            await asyncio.sleep(min(1.0, self._send_seconds / 4, KEEP_ALIVE_SECONDS / 3))
+            now = clock()
+            for client in list(self._open):
+                if client.sending_since is not None and now - client.sending_since >= self._send_seconds:
+                    client.end("slow")
+            if now - woken >= KEEP_ALIVE_SECONDS / 3:
+                woken = now
+                self._wake()
+
+
+class LiveStream(Response):
+    """Sends what `chunks` yields, until it ends or the client is gone. An empty chunk means: nothing new."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncGenerator[bytes], clients: StreamClients) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers(HEADERS)
+        self._chunks = chunks
+        self._clients = clients
+        self._task: asyncio.Task[object] | None = None
+        self._ended: Literal["gone", "slow"] | None = None
+        self.sending_since: float | None = None
+        """Since when (loop time) the socket takes nothing, if a chunk is on its way."""
+
+    def end(self, reason: Literal["gone", "slow"]) -> None:
+        """End the stream from outside, once."""
+        if self._ended is None and self._task is not None:
+            self._ended = reason
+            self._task.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._task = asyncio.current_task()
+        self._clients.add(self)
+        watcher = asyncio.create_task(self._watch(receive))
+        try:
+            await self._write(send)
+        except asyncio.CancelledError:
+            if self._ended is None or self._task is None or self._task.uncancel() > 0:
+                raise
+            if self._ended == "slow":
+                self._clients.metrics.sse_dropped.inc()
+                log.info("stream client dropped, it read too slowly", path=scope["path"])
+        finally:
+            self._ended = self._ended or "gone"
+            watcher.cancel()
+            self._clients.remove(self)
+            await self._chunks.aclose()
+
+    async def _write(self, send: Send) -> None:
+        clock = asyncio.get_running_loop().time
+        self.sending_since = clock()
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        sent_at = clock()
+        self.sending_since = None
+        async for chunk in self._chunks:
+            now = clock()
+            if not chunk:
+                if now - sent_at < KEEP_ALIVE_SECONDS / 2:
+                    continue
+                chunk = COMMENT
+            self.sending_since = sent_at = now
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self.sending_since = None
+            if self._ended:  # a cancellation that got lost on its way
+                return
+        self.sending_since = clock()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.sending_since = None
+
+    async def _watch(self, receive: Receive) -> None:
+        with suppress(Exception):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        self.end("gone")

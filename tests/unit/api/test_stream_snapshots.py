@@ -1,0 +1,95 @@
+"""Snapshots: whoever asks gets one begun after the question, and many who ask at once share it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.api.stream_snapshots import Snapshots
+from services.api.stream_topic import Entry, Position, Topic
+
+
+class World:
+    """A state that changes, and how often it was read."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.reads = 0
+        self.go_on = asyncio.Event()
+
+    async def position(self, _: str) -> Position:
+        return Position((self.value, 0), "epoch")
+
+    async def state(self) -> Any:
+        seen = self.value
+        self.reads += 1
+        await self.go_on.wait()
+        return {"value": seen}
+
+
+def test_those_who_ask_at_once_share_one_and_who_asks_later_gets_a_later_one() -> None:
+    async def scenario() -> tuple[list[str], int]:
+        world = World()
+        snapshots = Snapshots(world.position)
+        early = [asyncio.create_task(snapshots.take("k", world.state)) for _ in range(50)]
+        while not world.reads:
+            await asyncio.sleep(0)
+        world.value = 1  # the first snapshot has begun and does not hold this
+        late = [asyncio.create_task(snapshots.take("k", world.state)) for _ in range(50)]
+        await asyncio.sleep(0)
+        world.go_on.set()
+        return [snapshot.state for snapshot in await asyncio.gather(*early, *late)], world.reads
+
+    states, reads = asyncio.run(scenario())
+    assert states == ['{"value": 0}'] * 50 + ['{"value": 1}'] * 50
+    assert reads == 2
+
+
+def test_a_failure_reaches_everybody_who_asked_and_the_next_one_tries_again() -> None:
+    async def scenario() -> tuple[list[Any], str]:
+        world = World()
+        world.go_on.set()
+        snapshots = Snapshots(world.position)
+
+        async def broken() -> Any:
+            raise LookupError("gone")
+
+        failed = await asyncio.gather(*(snapshots.take("k", broken) for _ in range(3)), return_exceptions=True)
+        return failed, (await snapshots.take("k", world.state)).state
+
+    failed, state = asyncio.run(scenario())
+    assert [str(error) for error in failed] == ["gone"] * 3
+    assert state == '{"value": 0}'
+
+
+def test_one_who_leaves_does_not_take_the_snapshot_from_the_others() -> None:
+    async def scenario() -> str:
+        world = World()
+        snapshots = Snapshots(world.position)
+        first, second = (asyncio.create_task(snapshots.take("k", world.state)) for _ in range(2))
+        while not world.reads:
+            await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        world.go_on.set()
+        return (await second).state
+
+    assert asyncio.run(scenario()) == '{"value": 0}'
+
+
+def test_a_cursor_is_known_where_it_is_the_place_of_an_entry() -> None:
+    async def scenario() -> Topic:
+        topic = Topic("k")
+        topic.restart(Position((5, 0), "epoch"))
+        topic.publish([Entry((n, 0), b"x") for n in (7, 9, 11)])
+        return topic
+
+    topic = asyncio.run(scenario())
+    assert [n for n in range(14) if topic.holds((n, 0))] == [5, 7, 9, 11]
+    expected = {5: [7, 9, 11], 6: [7, 9, 11], 7: [9, 11], 8: [9, 11], 9: [11], 10: [11], 11: [], 12: []}
+    for cursor, ids in expected.items():
+        assert [entry.id[0] for entry in topic.after((cursor, 0)) or []] == ids
+    assert topic.after((4, 0)) is None
