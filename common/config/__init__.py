@@ -1,5 +1,6 @@
 """Typed, frozen configuration: jobs (`LMConfig`, `RLConfig`), processes (`Settings`)."""
 
+from common.config.analysis import AnalysisConfig
 from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig
 from common.config.loader import build, dump_yaml, load_lm_config, load_rl_config, merge
 from common.config.rl import (
@@ -17,6 +18,7 @@ from common.config.settings import PROJECT_ROOT, Settings, get_settings
 __all__ = [
     "PROJECT_ROOT",
     "AblationConfig",
+    "AnalysisConfig",
     "CheckpointConfig",
     "DataConfig",
     "EpisodeConfig",

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     rl_training_concurrency: int = Field(1, ge=0)
     """The same for rl-training."""
     other_concurrency: int = Field(4, ge=0)
-    """The same for each of evaluation and ablation."""
+    """The same for each of evaluation, ablation and analysis."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     generate_total_seconds: float = Field(120.0, gt=0)

@@ -2,10 +2,11 @@
 
 from common.db.base import Base
 from common.db.engine import database_away, database_url, make_engine, session_factory
-from common.db.models import Checkpoint, Experiment, Job, JobEvent, Outbox
+from common.db.models import Analysis, Checkpoint, Experiment, Job, JobEvent, Outbox
 from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade, wait_for_schema
 
 __all__ = [
+    "Analysis",
     "Base",
     "Checkpoint",
     "Experiment",

@@ -2,8 +2,9 @@
 
 `YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: time of the database (UTC), commit of this installation or `nogit`, and
 the first ten hex digits of the SHA-256 of the configuration file's bytes, as the trainer writes it with
-`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, evaluations `-evaluation_…` and ablations
-`-ablation_…` of their whole payload. A second experiment with that name in one second gets `-2`.
+`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, evaluations `-evaluation_…`, ablations
+`-ablation_…` and analyses `-analysis_…` of their whole payload. A second experiment with that name in one second
+gets `-2`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sqlalchemy.orm import Session
 from common.config import PROJECT_ROOT, dump_yaml
 from common.db import Experiment
 from common.errors import ConflictError
-from common.jobs.payloads import Ablation, LmTraining, Payload, RlTraining, experiment_type, source_checkpoint
+from common.jobs.payloads import LmTraining, Payload, RlTraining, experiment_type, source_checkpoint
 
 MOST_IN_ONE_SECOND = 1000
 NO_COMMIT = "nogit"
@@ -47,15 +48,13 @@ def commit() -> str:
 
 
 def label(payload: Payload) -> str:
-    """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, `ablation_<hex>`."""
+    """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, …"""
     source: BaseModel = payload
-    kind = "evaluation"
+    kind = experiment_type(payload)
     if isinstance(payload, LmTraining):
         source, kind = payload.config, "config"
     elif isinstance(payload, RlTraining):
         source, kind = payload.config, "rl"
-    elif isinstance(payload, Ablation):
-        kind = "ablation"
     return f"{kind}_{hashlib.sha256(dump_yaml(source).encode()).hexdigest()[:10]}"
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from common.config import DataConfig, EvaluationConfig, LMConfig, RLConfig, build
+from common.config import AnalysisConfig, DataConfig, EvaluationConfig, LMConfig, RLConfig, build
 from common.jobs.queue_names import TRAINING_QUEUE
 
 
@@ -25,6 +25,7 @@ class JobType(StrEnum):
     RL_TRAINING = "rl-training"
     EVALUATION = "evaluation"
     ABLATION = "ablation"
+    ANALYSIS = "analysis"
 
 
 RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
@@ -93,26 +94,53 @@ class Ablation(Payload):
     data: DataConfig
 
 
+class Analysis(Payload):
+    """What a controller, or a fixed or random choice, does with the modulation."""
+
+    checkpoint: Reference
+    rl_checkpoint: Reference | None = None
+    """For gating mode learned."""
+    analysis: AnalysisConfig
+
+    @model_validator(mode="after")
+    def _policy_where_needed(self) -> Self:
+        if self.analysis.uses_policy and self.rl_checkpoint is None:
+            raise ValueError("gating mode learned needs rl_checkpoint; or choose gating mode random or fixed")
+        if not self.analysis.uses_policy and self.rl_checkpoint is not None:
+            raise ValueError("rl_checkpoint is used with gating mode learned only, and by no sweep")
+        return self
+
+
 PAYLOADS: Final[dict[JobType, type[Payload]]] = {
     JobType.LM_TRAINING: LmTraining,
     JobType.RL_TRAINING: RlTraining,
     JobType.EVALUATION: Evaluation,
     JobType.ABLATION: Ablation,
+    JobType.ANALYSIS: Analysis,
 }
 
 
 def experiment_type(payload: Payload) -> str:
-    """lm, rl, evaluation or ablation: the type of the experiment that a job makes, in its row and its folder."""
-    types = {LmTraining: "lm", RlTraining: "rl", Evaluation: "evaluation", Ablation: "ablation"}
+    """lm, rl, evaluation, ablation or analysis: the type of the experiment that a job makes, in its row and folder."""
+    types = {
+        LmTraining: "lm",
+        RlTraining: "rl",
+        Evaluation: "evaluation",
+        Ablation: "ablation",
+        Analysis: "analysis",
+    }
     return types[type(payload)]
 
 
 def source_checkpoint(payload: Payload) -> str | None:
-    """The checkpoint an experiment builds on, `<experiment id>/<file>`; of an ablation the language model."""
+    """The checkpoint an experiment builds on, `<experiment id>/<file>`; of an ablation the language
+    model, of an analysis the controller where it has one."""
     if isinstance(payload, LmTraining):
         return payload.initial_checkpoint
     if isinstance(payload, RlTraining | Evaluation | Ablation):
         return payload.checkpoint
+    if isinstance(payload, Analysis):
+        return payload.rl_checkpoint or payload.checkpoint
     return None
 
 

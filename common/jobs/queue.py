@@ -11,7 +11,7 @@ The parts live in submission, claiming, ownership and registry; signals of users
 
 from common.jobs.claiming import claim
 from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, transition
-from common.jobs.registry import keep_checkpoints, register_artifact, register_checkpoint
+from common.jobs.registry import keep_checkpoints, register_artifact, register_checkpoint, save_analysis
 from common.jobs.submission import NewJob, submit
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "register_artifact",
     "register_checkpoint",
     "release",
+    "save_analysis",
     "submit",
     "transition",
 ]

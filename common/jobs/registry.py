@@ -1,4 +1,5 @@
-"""Files an attempt has written, registered under its fencing token: checkpoints to resume from, and final artifacts.
+"""Files an attempt has written, registered under its fencing token: checkpoints to resume from, final artifacts, and
+the analysis that a job of that type makes.
 
 The file exists, whole, before its row does, and is gone before its row is. Leaves out: writing and pruning files
 (`common.checkpoint`).
@@ -6,13 +7,16 @@ The file exists, whole, before its row does, and is gone before its row is. Leav
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import base64
+import secrets
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from common.db import Checkpoint, Job
+from common.db import Analysis, Checkpoint, Job
 from common.jobs.changes import note
 from common.jobs.lease import own
 
@@ -75,6 +79,28 @@ def register_artifact(
     job = own(session, job_id, attempt)
     _write(session, job, name, kind if kind in KINDS else "other", step, sha256, size_bytes)
     note(session, job, "artifact", actor="worker", details={"name": name, "kind": kind})
+
+
+def save_analysis(session: Session, job_id: str, attempt: int, *, result: Mapping[str, Any]) -> None:
+    """Keep the result of an analysis job as the analysis of its experiment; a later attempt replaces it.
+
+    Raises LeaseLostError.
+    """
+    job = own(session, job_id, attempt)
+    values = {"kind": result["kind"], "request": result["request"], "result": dict(result), "name": job.name}
+    statement = insert(Analysis).values(id=new_analysis_id(), experiment_id=job.experiment_id, job_id=job.id, **values)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["job_id"],
+            index_where=Analysis.job_id.is_not(None),
+            set_={**values, "created_at": func.now()},
+        )
+    )
+
+
+def new_analysis_id() -> str:
+    """`ana_` and 16 lower-case base32 characters, 80 random bits."""
+    return "ana_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()
 
 
 KINDS = frozenset({"model", "policy", "result", "other"})

@@ -14,7 +14,15 @@ from pathlib import Path
 from common.artifacts import ArtifactStore
 from common.config import DataConfig
 from common.jobs.child_protocol import ChildJob
-from common.jobs.payloads import Ablation, Evaluation, LmTraining, RlTraining, experiment_type, source_checkpoint
+from common.jobs.payloads import (
+    Ablation,
+    Analysis,
+    Evaluation,
+    LmTraining,
+    RlTraining,
+    experiment_type,
+    source_checkpoint,
+)
 from common.training.hooks import Outcome, TrainingHooks
 from services.trainer import experiments
 
@@ -100,6 +108,16 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     )
 
 
+def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """What a controller, or a fixed or random choice, does with the modulation."""
+    from services.trainer import trajectories
+
+    payload = Analysis.model_validate(job.payload)
+    directory = paths.store.experiment(job.experiment_id)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    return trajectories.analyse(payload, paths.store, directory, hooks)
+
+
 def _require_inside(data: DataConfig, data_dir: Path) -> None:
     from common.data import require_inside
 
@@ -111,4 +129,5 @@ HANDLERS: dict[str, Handler] = {
     "rl-training": rl_training,
     "evaluation": evaluation,
     "ablation": ablation,
+    "analysis": analysis,
 }

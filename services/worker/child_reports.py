@@ -6,10 +6,13 @@ once a second and never queues up. Leaves out: deciding anything about the child
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
 from common.errors import TidalError
@@ -43,7 +46,9 @@ REPORT_SECONDS = 1.0
 """Between two writes of progress."""
 LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases after the last training step."""
-RESULT_KINDS = frozenset({"evaluation", "ablation"})
+ANALYSIS = "analysis"
+"""The file of this kind is also kept as an analysis of the experiment."""
+RESULT_KINDS = frozenset({"evaluation", "ablation", ANALYSIS})
 
 
 class ChildReports:
@@ -195,6 +200,8 @@ class ChildReports:
             size_bytes=size,
         )
         self._writer.submit(write)
+        if said.kind == ANALYSIS:
+            self._writer.submit(partial(_save_analysis, job_id=self._job.id, attempt=self._job.attempt, path=path))
 
     def _existing(self, name: str) -> Path | None:
         """The path of a file the child wrote; what lies outside its experiment or nowhere is not registered."""
@@ -207,3 +214,7 @@ class ChildReports:
             log.error("the child named a file that is not there", name=name)
             return None
         return path
+
+
+def _save_analysis(session: Session, job_id: str, attempt: int, path: Path) -> None:
+    rows.save_analysis(session, job_id, attempt, result=json.loads(path.read_bytes()))

@@ -1,9 +1,10 @@
 """One table per file."""
 
+from common.db.models.analysis import Analysis
 from common.db.models.checkpoint import Checkpoint
 from common.db.models.experiment import Experiment
 from common.db.models.job import Job
 from common.db.models.job_event import JobEvent
 from common.db.models.outbox import Outbox
 
-__all__ = ["Checkpoint", "Experiment", "Job", "JobEvent", "Outbox"]
+__all__ = ["Analysis", "Checkpoint", "Experiment", "Job", "JobEvent", "Outbox"]

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
 from common.config import (
+    AnalysisConfig,
     DataConfig,
     EvaluationConfig,
     LMConfig,
@@ -31,7 +32,7 @@ from common.config import (
 )
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError
-from common.jobs.payloads import Ablation, Evaluation, JobType, LmTraining, Payload, RlTraining
+from common.jobs.payloads import Ablation, Analysis, Evaluation, JobType, LmTraining, Payload, RlTraining
 from common.jobs.queue import NewJob
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
@@ -48,6 +49,7 @@ _USED: dict[JobType, frozenset[str]] = {
     JobType.RL_TRAINING: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint"}),
     JobType.EVALUATION: frozenset({"config_path", "config", "data", "checkpoint"}),
     JobType.ABLATION: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"}),
+    JobType.ANALYSIS: frozenset({"config", "checkpoint", "rl_checkpoint"}),
 }
 _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"})
 
@@ -96,6 +98,9 @@ def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
             config=_lm_config(submitter, request, request.config).model_dump(), initial_checkpoint=initial
         )
     checkpoint = _checkpoint(submitter, request)
+    if request.type is JobType.ANALYSIS:
+        analysis = _section(AnalysisConfig, {}, request.config, "config")
+        return _analysis(submitter, request, checkpoint, analysis)
     inherited = _inherited(submitter, request, checkpoint)
     data = _section(DataConfig, inherited.get("data", {}), request.data, "data")
     if request.type is JobType.EVALUATION:
@@ -108,6 +113,17 @@ def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
     policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data.model_dump())
+
+
+def _analysis(submitter: Submitter, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> Analysis:
+    if not config.uses_policy and request.rl_checkpoint is not None:
+        raise _invalid("rl_checkpoint", "it is used with gating_mode learned only, and by no sweep; leave it out")
+    if not config.uses_policy:
+        return Analysis(checkpoint=checkpoint, analysis=config)
+    if request.rl_checkpoint is None:
+        raise _invalid("rl_checkpoint", "gating_mode learned needs a controller; or set gating_mode to random or fixed")
+    policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    return Analysis(checkpoint=checkpoint, rl_checkpoint=policy, analysis=config)
 
 
 def _resumed(parent: Job, request: JobRequest) -> Payload:

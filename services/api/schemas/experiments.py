@@ -14,7 +14,7 @@ class ExperimentReply(Reply):
 
     id: str
     type: str
-    """lm, rl, evaluation or ablation."""
+    """lm, rl, evaluation, ablation or analysis."""
     name: str | None = None
     tags: list[str]
     notes: str | None = None

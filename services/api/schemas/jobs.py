@@ -38,14 +38,15 @@ class JobRequest(Request):
     """The same for the controller (rl-training, ablation)."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Values laid over the file, nested as in the file: of the language model for lm-training, of the controller for
-    rl-training and ablation, of the section `evaluation` for evaluation."""
+    rl-training and ablation, of the section `evaluation` for evaluation. For analysis: prompts, kind,
+    samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
     """For the other types: values laid over the `data` section inherited from the language model's experiment."""
     checkpoint: ShortText | None = None
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Needed by all types
     but lm-training, where it is what training begins with."""
     rl_checkpoint: ShortText | None = None
-    """The controller to compare (ablation)."""
+    """The controller to compare (ablation), or to analyse (analysis)."""
     resume_from: ShortText | None = None
     """Id of a job that has ended and left a checkpoint: a new job goes on from there, with its configuration."""
     priority: int = Field(0, ge=-100, le=100)

@@ -35,6 +35,8 @@ class Desk:
             payload |= {"checkpoint": "exp/final", "data": {}}
         if job_type == "evaluation":
             payload = {"checkpoint": "exp/final", "data": {}, "evaluation": {}}
+        if job_type == "analysis":
+            payload = {"checkpoint": "exp/final", "analysis": {"prompts": ["Once"], "gating_mode": "random"}}
         with self.sessions.begin() as session:
             return submit(session, NewJob(type=JobType(job_type), payload=payload, **fields)).id
 

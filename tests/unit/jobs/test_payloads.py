@@ -16,6 +16,7 @@ SMALLEST: dict[JobType, dict[str, Any]] = {
     JobType.RL_TRAINING: {"config": {}, "checkpoint": "exp/final", "data": {}},
     JobType.EVALUATION: {"checkpoint": "exp/final", "data": {}, "evaluation": {}},
     JobType.ABLATION: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "config": {}, "data": {}},
+    JobType.ANALYSIS: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "analysis": {"prompts": ["Once"]}},
 }
 
 

@@ -1,0 +1,37 @@
+"""Table `analyses`: results of trajectory analyses that somebody wanted to keep, or that a job made."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+
+ANALYSIS_KINDS = ("single", "batch", "sweep")
+
+
+class Analysis(Base):
+    """One analysis. Structures are `json`, not `jsonb`: token texts may hold NUL, and the order of keys stays."""
+
+    __tablename__ = "analyses"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", ANALYSIS_KINDS), name="kind"),
+        Index("ix_analyses_listing", "experiment_id", text("created_at DESC"), text("id DESC")),
+        Index("uq_analyses_job_id", "job_id", unique=True, postgresql_where=text("job_id IS NOT NULL")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """`ana_` and 16 characters."""
+    experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    """The job that made it; a job makes one, however often it is attempted."""
+    kind: Mapped[str]
+    name: Mapped[str | None]
+    request: Mapped[dict[str, Any]] = mapped_column(JSON())
+    """What was asked: checkpoints, prompts, seed, … as in the result."""
+    result: Mapped[dict[str, Any]] = mapped_column(JSON(), deferred=True, deferred_raiseload=True)
+    """The whole result (`common.analysis.report`). Lists do not load it."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

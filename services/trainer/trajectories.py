@@ -1,0 +1,108 @@
+"""Analysis jobs, with references resolved: texts generated in batches, then `common.analysis` into one file.
+
+The result follows from the payload, so an attempt that was interrupted leaves nothing and the next begins anew. Leaves
+out: the table `analyses`, which the worker fills from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from common.analysis import Part, Sample, plan, report
+from common.artifacts import ArtifactStore
+from common.checkpoint import load_model
+from common.config import TrainingConfig
+from common.controller import load_policy
+from common.files import write_atomic, write_text
+from common.generation import DecodingModel, Generation, GenerationSettings, generate_batch
+from common.jobs.payloads import Analysis
+from common.training.device import prepare_compute
+from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+
+RESULTS_FILE = "analysis_results.json"
+TEXTS_AT_ONCE = 32
+
+
+def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
+    """Generate, analyse, write `analysis_results.json`. Raises InvalidInputError when a prompt got no token."""
+    config = payload.analysis
+    begun = time.monotonic()
+    hooks.phase("loading model")
+    device = prepare_compute(TrainingConfig()).device
+    model = DecodingModel(load_model(store.resolve(payload.checkpoint), device=device))
+    policy = load_policy(store.resolve(payload.rl_checkpoint), device=device) if payload.rl_checkpoint else None
+    hooks.phase("generating")
+    parts = plan(config)
+    made: list[list[Sample]] = [[] for _ in parts]
+    done = 0
+    hooks.report_progress(0, config.most_tokens)
+
+    def on_token(*_: object) -> None:
+        nonlocal done
+        done += 1
+
+    def left() -> bool:
+        hooks.wait_while_suspended()
+        hooks.report_progress(done, config.most_tokens)
+        return _leave(hooks) is not None
+
+    for (mode, modulation), numbers in _alike(parts).items():
+        settings = GenerationSettings(
+            max_tokens=config.max_tokens,
+            gating_mode=mode,
+            modulation=modulation,
+            policy=policy if mode == "learned" else None,
+        )
+        texts = [(number, seed) for number in numbers for seed in parts[number].seeds]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            batch = texts[start : start + TEXTS_AT_ONCE]
+            prompts = [parts[number].prompt for number, _ in batch]
+            seeds = [seed for _, seed in batch]
+            found = generate_batch(model, prompts, settings, seeds=seeds, on_token=on_token, cancelled=left)
+            if left():
+                return outcome_of(_leave(hooks) or StopRequest.STOP)
+            for (number, _), generation in zip(batch, found, strict=True):
+                made[number].append(sample_of(generation))
+    hooks.phase("analysis")
+    result = report(
+        config,
+        made,
+        checkpoint=payload.checkpoint,
+        rl_checkpoint=payload.rl_checkpoint,
+        elapsed_ms=1000 * (time.monotonic() - begun),
+    )
+    hooks.wait_while_suspended()
+    text = json.dumps(result, allow_nan=False)
+    write_atomic(directory / RESULTS_FILE, lambda temporary: write_text(temporary, text))
+    hooks.artifact_saved(RESULTS_FILE, "analysis")
+    hooks.report_progress(config.most_tokens, config.most_tokens)
+    return Outcome.COMPLETED
+
+
+def sample_of(generation: Generation) -> Sample:
+    """What the analysis needs of a text that a gated mode made."""
+    steps = generation.trajectory
+    return Sample(
+        text=generation.text,
+        finish_reason=str(generation.finish_reason),
+        token_ids=[step.token_id for step in steps],
+        token_texts=[step.text for step in steps],
+        modulation=[step.modulation for step in steps if step.modulation is not None],
+    )
+
+
+def _alike(parts: list[Part]) -> dict[tuple[str, float], list[int]]:
+    """The numbers of the parts that one batch can hold."""
+    groups: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
+    for number, part in enumerate(parts):
+        groups[part.gating_mode, part.modulation].append(number)
+    return groups
+
+
+def _leave(hooks: TrainingHooks) -> StopRequest | None:
+    """The wish, unless it is to complete, which is what happens anyway."""
+    request = hooks.requested_stop()
+    return None if request is StopRequest.COMPLETE else request
