@@ -2,7 +2,8 @@
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
              then the Celery task `tidal.generate.handover` with the id
-    engine   XADD tidal:stream:generate:<id> with `event` and `data`, camelCase as the client gets it:
+    engine   XADD tidal:stream:generate:<reader> (`common.jobs.generation_events`): events and data, camelCase as the
+             client gets it:
              token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
                      "logProb", "entropy", "samplingEntropy"}, with n > 1 also "choice", with topLogProbs also
                      "alternatives": [{"id", "text", "logProb"}], falling
@@ -11,8 +12,9 @@
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
-The engine takes the request away when it begins. One that it does not find has expired (`error` with 503) or, where the
-stream exists, was answered before (left alone).
+The engine takes the request away when it begins, and marks it as begun. One that it does not find has expired (`error`
+with 503) or, where it is marked, was begun before (left alone). While an engine lives it renews the mark
+tidal:generate:engine:<name>; the api answers the clients of one whose mark has gone.
 """
 
 from __future__ import annotations

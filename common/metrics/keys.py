@@ -36,6 +36,8 @@ WISHES_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
+GENERATE_ENGINE_SECONDS = 3
+"""Life of the mark of a living engine, which renews it every second."""
 GENERATE_TTL_SECONDS = 120
 """Life of a generate request and its token stream."""
 STREAM_TTL_AFTER_END_SECONDS = 3600
@@ -63,8 +65,18 @@ def generate_request(request_id: str) -> str:
 
 
 def generate_stream(request_id: str) -> str:
-    """Token stream of one generate request."""
-    return f"tidal:stream:generate:{request_id}"
+    """Stream with the tokens of a generate request: that of its reader, the part of the id before the dot."""
+    return f"tidal:stream:generate:{request_id.partition('.')[0]}"
+
+
+def generate_begun(request_id: str) -> str:
+    """Set once an engine has looked for the request, so that a second message about it is left alone."""
+    return f"tidal:generate:begun:{request_id}"
+
+
+def generate_engine(name: str) -> str:
+    """Set as long as the engine of this name lives."""
+    return f"tidal:generate:engine:{name}"
 
 
 def generate_cancelled(request_id: str) -> str:

@@ -22,6 +22,7 @@ from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
 from common.jobs.publisher import RedisPublisher
 from services.api import sse
+from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
 from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
@@ -47,6 +48,7 @@ class Context:
     hub: StreamHub
     stream_clients: StreamClients
     snapshots: Snapshots
+    generations: Generations
     limiter: RateLimiter
     store: ArtifactStore
     celery: Celery
@@ -56,6 +58,7 @@ class Context:
     async def close(self) -> None:
         """End streams, close connections."""
         await self.hub.close()
+        await self.generations.close()
         for client in (self.redis, self.blocking_redis, self.limiter_redis):
             await client.aclose()
         self.outbox.close()
@@ -87,6 +90,7 @@ def make_context(settings: Settings, token: str) -> Context:
         hub=hub,
         stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),
         snapshots=Snapshots(hub.position),
+        generations=Generations(redis, blocking),
         limiter=RateLimiter(
             limiter_redis,
             metrics,

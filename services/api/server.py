@@ -25,6 +25,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End every stream, then let uvicorn drain."""
+        self._context.generations.drain()
         await self._context.hub.close()
         await super().shutdown(sockets)
 

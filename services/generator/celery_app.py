@@ -72,10 +72,16 @@ def _appear(**_: Any) -> None:
     generator()
 
 
+def _leave(**_: Any) -> None:
+    # The pool waits for the task that waits for room; its thread must return before `worker_shutdown` is sent.
+    generator().host.leave()
+
+
 def _close(**_: Any) -> None:
     generator().close()
 
 
 signals.setup_logging.connect(_log_our_way, weak=False)
 signals.worker_init.connect(_appear, weak=False)
+signals.worker_shutting_down.connect(_leave, weak=False)
 signals.worker_shutdown.connect(_close, weak=False)

@@ -1,15 +1,15 @@
-"""The one writer of token streams: what all requests have to say since the last call goes to Redis in one pipeline.
+"""The one writer of tokens: what all requests have to say since the last call goes to Redis as one entry per reader.
 
-A thread of its own, so that the engine decodes on while Redis answers; when Redis is slow the batches grow, and when
-`BACKLOG` of them wait, the engine does. The same call asks which clients have gone. Without Redis there is nobody to
-tell: what could not be sent is dropped, and the api's own deadline answers the client. Leaves out: what the events
-mean (`common.jobs.generation_request`).
+A thread of its own, so that the engine decodes on while Redis answers; when Redis is slow the entries grow, and when
+`BACKLOG` batches wait, the engine does. The same call asks which clients have gone, and says that this engine lives.
+Without Redis there is nobody to tell: what could not be sent is dropped, and the api's own deadline answers the client.
+Leaves out: what the events mean (`common.jobs.generation_request`).
 """
 
 from __future__ import annotations
 
-import json
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +19,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
+from common.jobs.generation_events import MAX_ENTRIES, by_stream, entry, said
 from common.logging import get_logger
 from common.metrics import keys
 
@@ -26,8 +27,8 @@ log = get_logger(__name__)
 
 BACKLOG = 64
 """Batches that may wait."""
-EXPIRY_TOKENS = 32
-"""The life of a stream is renewed with every so many tokens, and at its end."""
+ALIVE_SECONDS = 1.0
+"""Between two marks that this engine lives."""
 WATCH_SECONDS = 0.2
 """Between two looks at which clients have gone."""
 
@@ -42,15 +43,18 @@ class Batch:
 
 
 class Emitter:
-    """`on_finished` is called with the id of a request once its last event was sent, or given up."""
+    """`on_finished` is called with the id of a request once its last event was sent, or given up. `name` is that of
+    the engine, in every entry it writes."""
 
     def __init__(self, redis: Redis, *, on_finished: Callable[[str], None] = lambda _: None) -> None:
+        self.name = f"engine-{secrets.token_hex(6)}"
         self._redis = redis
         self._on_finished = on_finished
         self._queue: queue.Queue[Batch | None] = queue.Queue(BACKLOG)
         self._gone: set[str] = set()
         self._lock = threading.Lock()
         self._looked_at = 0.0
+        self._marked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="emitter", daemon=True)
         self._thread.start()
 
@@ -78,46 +82,53 @@ class Emitter:
         self._thread.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batches = [first]
-            ending = False
-            while not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
+        ending = False
+        while not ending:
+            batches = []
+            for batch in self._taken():
+                if batch is None:
                     ending = True
-                    self._queue.task_done()
-                    break
-                batches.append(more)
+                else:
+                    batches.append(batch)
             try:
                 self._send(batches)
             except RedisError as error:
-                log.warning("tokens lost their way to the clients", error=str(error))
+                (log.warning if batches else log.debug)("tokens lost their way to the clients", error=str(error))
             except Exception:
                 log.exception("tokens could not be sent")
             for batch in batches:
                 for request_id in batch.finished:
                     self._on_finished(request_id)
                 self._queue.task_done()
-            if ending:
-                return
         self._queue.task_done()
+
+    def _taken(self) -> list[Batch | None]:
+        """All that waits, up to the end; nothing when it is only time to say that the engine lives."""
+        try:
+            taken = [self._queue.get(timeout=ALIVE_SECONDS)]
+        except queue.Empty:
+            return []
+        while taken[-1] is not None and not self._queue.empty():
+            taken.append(self._queue.get())
+        return taken
 
     def _send(self, batches: list[Batch]) -> None:
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
-        if watched:
-            self._looked_at = time.monotonic()
+        now = time.monotonic()
         with self._redis.pipeline(transaction=False) as pipeline:
-            for batch in batches:
-                for request_id, event, data in batch.events:
-                    stream = keys.generate_stream(request_id)
-                    pipeline.xadd(stream, {"event": event, "data": json.dumps(data, ensure_ascii=False)})
-                    if event != keys.EVENT_TOKEN or data["index"] % EXPIRY_TOKENS == 0:
-                        pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
-            for request_id in watched:
-                pipeline.exists(keys.generate_cancelled(request_id))
+            if now - self._marked_at >= ALIVE_SECONDS:
+                pipeline.set(keys.generate_engine(self.name), "1", ex=keys.GENERATE_ENGINE_SECONDS)
+                self._marked_at = now
+            for stream, events in by_stream(said(*event) for batch in batches for event in batch.events).items():
+                pipeline.xadd(stream, entry(self.name, events), maxlen=MAX_ENTRIES)
+                pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
+            if watched:
+                self._looked_at = now
+                pipeline.mget([keys.generate_cancelled(request_id) for request_id in watched])
             answers = pipeline.execute()
-        found = answers[len(answers) - len(watched) :]
-        gone = {request_id for request_id, present in zip(watched, found, strict=True) if present}
+        if not watched:
+            return
+        gone = {request_id for request_id, mark in zip(watched, answers[-1], strict=True) if mark is not None}
         if gone:
             with self._lock:
                 self._gone |= gone

@@ -2,7 +2,7 @@
 
 A thread of its own starts the child (the child dies with that thread), reads what it says and starts a fresh one when
 it ends. Requests the dead child had not begun go to the new one; those it was working on are answered with an error, so
-that no client waits in vain. `hand_over` blocks while the child has enough to do: the queue then stays in Redis.
+that no client waits in vain. `hand_over` returns when the child has room for more: the queue stays in Redis.
 Leaves out: torch, the requests themselves (`services.generator.engine`).
 """
 
@@ -60,7 +60,7 @@ class EngineHost:
         self._handed_over: dict[str, None] = {}
         self._channel: EngineChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._closing = False
+        self._closing = self._leaving = False
         self.ready = threading.Event()
         """The child takes requests."""
         self.restarts = 0
@@ -81,21 +81,28 @@ class EngineHost:
     def hand_over(self, request_id: str) -> bool:
         """Give a request to the child, now or as soon as there is one; False when the host is closing.
 
-        Blocks while the child has as many of them as it writes texts at once.
+        Blocks afterwards while the child has as many of them as it writes texts at once: so the next one stays in the
+        queue, where another generator may take it, rather than here.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or len(self._handed_over) < self._slots)
             if self._closing:
                 return False
             self._handed_over[request_id] = None
             self._send(request_id)
+            self._changed.wait_for(lambda: self._leaving or len(self._handed_over) < self._slots)
         return True
+
+    def leave(self) -> None:
+        """Block no more: the process is about to end."""
+        with self._changed:
+            self._leaving = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let the child finish for three seconds, answer the rest with an error, end the child."""
         with self._changed:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
-            self._closing = True
+            self._closing = self._leaving = True
             self._changed.notify_all()
             channel, process = self._channel, self._process
         if channel is not None:

@@ -63,14 +63,14 @@ class Intake:
             for request_id in ids:
                 pipeline.getdel(keys.generate_request(request_id))
                 pipeline.exists(keys.generate_cancelled(request_id))
-                pipeline.exists(keys.generate_stream(request_id))
+                pipeline.set(keys.generate_begun(request_id), "1", nx=True, ex=keys.GENERATE_TTL_SECONDS)
             answers = pipeline.execute()
         refused = []
         for number, request_id in enumerate(ids):
             self.waiting.popleft()
-            raw, gone, begun = answers[3 * number : 3 * number + 3]
+            raw, gone, first = answers[3 * number : 3 * number + 3]
             if raw is None:
-                refused.append(Refused(request_id, None if begun else _too_late()))
+                refused.append(Refused(request_id, _too_late() if first else None))
                 continue
             if gone:
                 refused.append(Refused(request_id, _client_gone()))

@@ -5,21 +5,21 @@ Tokens go through `emitter`. Leaves out: what the events mean (`common.jobs.gene
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from redis import Redis
 
 from common.errors import TidalError
+from common.jobs.generation_events import MAX_ENTRIES, entry, said
 from common.metrics import keys
 
 
 class ReplyStream:
-    """Writes the end of one request's stream."""
+    """Writes the end of one request."""
 
     def __init__(self, redis: Redis, request_id: str) -> None:
         self._redis = redis
-        self._stream = keys.generate_stream(request_id)
+        self._request_id = request_id
 
     def done(self, data: dict[str, Any]) -> None:
         """End with the whole reply."""
@@ -30,7 +30,8 @@ class ReplyStream:
         self._end(keys.EVENT_ERROR, {"code": error.code, "message": error.message, "status": error.status})
 
     def _end(self, event: str, data: dict[str, Any]) -> None:
+        stream = keys.generate_stream(self._request_id)
         with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.xadd(self._stream, {"event": event, "data": json.dumps(data, ensure_ascii=False)})
-            pipeline.expire(self._stream, keys.GENERATE_TTL_SECONDS)
+            pipeline.xadd(stream, entry("", [said(self._request_id, event, data)]), maxlen=MAX_ENTRIES)
+            pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
             pipeline.execute()

@@ -22,16 +22,18 @@ from common.errors import NotFoundError, TidalError
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from services.api.context import Context
+from services.api.generations import Event
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
-from services.api.operations.generate import Event, Gone, events
+from services.api.operations.generate import Gone, events
 from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Model, ModelList, Usage
 
 _PAGE = 200
 
 
-def prepare(store: ArtifactStore, request: CompletionRequest) -> list[GenerationRequest]:
+def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequest]:
     """One request for the engine per prompt. Raises NotFoundError when there is no such model."""
+    store = context.store
     try:
         checkpoint = check_reference(store, request.model, location="model", policy=False)
     except TidalError as error:
@@ -43,7 +45,7 @@ def prepare(store: ArtifactStore, request: CompletionRequest) -> list[Generation
     greedy = request.temperature == 0
     return [
         GenerationRequest(
-            id=f"gen_{uuid4().hex}",
+            id=context.generations.new_id(),
             checkpoint=checkpoint,
             prompt=prompt,
             max_tokens=request.max_tokens,

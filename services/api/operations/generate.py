@@ -12,8 +12,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from uuid import uuid4
 
 import anyio
 from celery import Celery
@@ -21,7 +19,6 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
-from common.artifacts import ArtifactStore
 from common.errors import RateLimitedError, TidalError, UnavailableError
 from common.jobs.celery_settings import HANDOVER_TASK
 from common.jobs.generation_request import GenerationRequest
@@ -29,16 +26,16 @@ from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
 from common.metrics import keys
 from services.api.context import Context
+from services.api.generations import Event
 from services.api.operations.checkpoints import check_reference
-from services.api.redis_streams import read_after
 from services.api.schemas.generate import GenerateReply, GenerateRequest
 
 log = get_logger(__name__)
 
 RETRY_SECONDS = 5.0
 """What a caller is told to wait when the queue is full."""
-POLL_MILLISECONDS = 400
-"""Longest wait for a token before deadlines and the client's presence are looked at again."""
+LOOK_SECONDS = 0.25
+"""Between looks at whether the client is still there."""
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client has left."""
@@ -57,21 +54,14 @@ class QueueFull(RateLimitedError):
         super().__init__(f"{limit} requests wait for a generator; try again", retry_after=RETRY_SECONDS)
 
 
-@dataclass(frozen=True)
-class Event:
-    """One entry of the token stream; `data` is JSON."""
-
-    name: str
-    data: str
-
-
-def prepare(store: ArtifactStore, request: GenerateRequest) -> GenerationRequest:
+def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
     """The request for the engine; InvalidInputError when a checkpoint cannot be used."""
+    store = context.store
     policy = None
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     return GenerationRequest(
-        id=f"gen_{uuid4().hex}",
+        id=context.generations.new_id(),
         checkpoint=check_reference(store, request.checkpoint, location="body.checkpoint", policy=False),
         prompt=request.prompt,
         max_tokens=request.max_tokens,
@@ -87,58 +77,76 @@ def prepare(store: ArtifactStore, request: GenerateRequest) -> GenerationRequest
     )
 
 
-async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
-    """Hand the request over and yield its events; the last one is `done`.
+async def batches(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[list[Event]]:
+    """Hand the request over and yield its events, all that are there at a time; the very last one is `done`.
+
+    After the first, empty batches say that nothing new came for a while.
 
     Raises QueueFull, UnavailableError when nothing came within the queue's time or not all within the whole time, the
     engine's own error, and ClientGone. However it ends early, the engine is told to stop.
     """
     settings = context.settings
-    stream = keys.generate_stream(request.id)
-    await _check_queue(context)
-    begun = time.monotonic()
-    started = finished = False
-    last = "0-0"
-    await context.redis.set(
-        keys.generate_request(request.id),
-        request.model_dump_json(),
-        ex=math.ceil(settings.generate_queue_seconds) + 1,
-    )
-    try:
-        await run_in_threadpool(_ring, context.celery, request.id)
-        while True:
-            waited = time.monotonic() - begun
-            limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
-            if waited >= limit and not started and not await context.redis.delete(keys.generate_request(request.id)):
-                started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
-                continue
-            if waited >= limit:
-                raise _too_late(settings.generate_total_seconds if started else None, waited)
-            if await gone():
-                raise ClientGone
-            block = max(1, min(POLL_MILLISECONDS, int(1000 * (limit - waited))))
-            for entry_id, fields in await read_after(context.blocking_redis, stream, last, count=200, block=block):
-                last, started = entry_id, True
-                event = Event(fields["event"], fields["data"])
-                if event.name == keys.EVENT_ERROR:
-                    finished = True
-                    raise _engine_error(event.data)
+    begun = looked_at = time.monotonic()
+    started = told = finished = False
+    with context.generations.follow(request.id) as mailbox:
+        try:
+            await _hand_over(context, request)
+            while not finished:
+                now = time.monotonic()
+                limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
+                left = begun + limit - now
+                if left <= 0 and not started and not await context.redis.delete(keys.generate_request(request.id)):
+                    started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
+                    continue
+                if left <= 0:
+                    raise _too_late(settings.generate_total_seconds if started else None, now - begun)
+                if now - looked_at >= LOOK_SECONDS:
+                    looked_at = now
+                    if await gone():
+                        raise ClientGone
+                found = await mailbox.take(min(LOOK_SECONDS, left))
+                if not found:
+                    if told:
+                        yield []
+                    continue
+                started = True
                 # Before the yield: whoever has the whole reply asks for no further event.
-                finished = event.name == keys.EVENT_DONE
+                finished = found[-1].name in (keys.EVENT_DONE, keys.EVENT_ERROR)
+                if found[-1].name == keys.EVENT_ERROR:
+                    if len(found) > 1:
+                        yield found[:-1]
+                    raise _engine_error(found[-1].data)
+                told = True
+                yield found
+        except QueueFull:
+            finished = True  # there is nothing to stop
+            raise
+        finally:
+            if not finished:
+                await _tell_engine(context, request.id)
+
+
+async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
+    """The events of `batches` one by one."""
+    async with aclosing(batches(context, request, gone)) as following:
+        async for batch in following:
+            for event in batch:
                 yield event
-                if finished:
-                    return
+
+
+async def _hand_over(context: Context, request: GenerationRequest) -> None:
+    """Into the queue; one that is longer than what can be answered in time turns away whoever comes next."""
+    settings, generations = context.settings, context.generations
+    # Those of this process that are on their way count; other api processes may let in as many more.
+    generations.ringing += 1
+    try:
+        if await context.redis.llen(GENERATE_QUEUE) + generations.ringing > settings.generate_queue_limit:
+            raise QueueFull(settings.generate_queue_limit)
+        key, seconds = keys.generate_request(request.id), math.ceil(settings.generate_queue_seconds) + 1
+        await context.redis.set(key, request.model_dump_json(), ex=seconds)
+        await run_in_threadpool(_ring, context.celery, request.id)
     finally:
-        if not finished:
-            await _tell_engine(context, request.id)
-
-
-async def _check_queue(context: Context) -> None:
-    """A queue that is longer than what can be answered in time turns away whoever comes next."""
-    limit = context.settings.generate_queue_limit
-    # Several callers may see the same length; the limit is one of order, not of number.
-    if await context.redis.llen(GENERATE_QUEUE) >= limit:
-        raise QueueFull(limit)
+        generations.ringing -= 1
 
 
 async def whole(context: Context, request: GenerationRequest, gone: Gone) -> GenerateReply:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
 
@@ -13,13 +13,13 @@ from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
 from common.jobs.generation_request import GenerationRequest
-from services.api import sse
 from services.api.auth import Caller, ContextDep, Reader, anyone
 from services.api.context import Context, session_of
 from services.api.operations import completions as operation
 from services.api.operations.generate import ClientGone
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
+from services.api.stream_clients import LiveStream
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
@@ -41,7 +41,7 @@ async def create(
     """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
     Tidal. Limits and deadlines are those of `/api/generate`."""
     headers = {} if caller is not None else await limit(context, request)
-    prepared = await run_in_threadpool(operation.prepare, context.store, body)
+    prepared = await run_in_threadpool(operation.prepare, context, body)
     writer = operation.Writer(body)
     try:
         if body.stream:
@@ -71,12 +71,12 @@ async def _stream(
     writer: operation.Writer,
     prepared: list[GenerationRequest],
     headers: dict[str, str],
-) -> sse.EventStream:
+) -> LiveStream:
     """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
     events = operation.merged(context, prepared, request.is_disconnected)
     first = await anext(events)
 
-    async def body() -> AsyncIterator[bytes]:
+    async def body() -> AsyncGenerator[bytes]:
         try:
             async with aclosing(events):
                 for part in [*writer.begin(), *writer.part(*first)]:
@@ -94,7 +94,7 @@ async def _stream(
             return
         yield b"data: [DONE]\n\n"
 
-    reply = sse.EventStream(body(), context.metrics, send_seconds=context.settings.stream_client_seconds)
+    reply = LiveStream(body(), context.stream_clients)
     reply.headers.update(headers)
     return reply
 

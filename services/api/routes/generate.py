@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -12,13 +12,16 @@ from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
 from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
 from services.api import sse
 from services.api.auth import Caller, ContextDep, anyone
 from services.api.context import Context
+from services.api.generations import Event
 from services.api.operations import generate as operation
 from services.api.rate_limit import TooManyRequests
 from services.api.schemas.generate import GenerateReply, GenerateRequest
 from services.api.schemas.problems import problem_responses
+from services.api.stream_clients import LiveStream
 
 router = APIRouter(tags=["generation"])
 
@@ -42,7 +45,7 @@ async def generate(
     """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
     request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
     headers = {} if caller is not None else await limit(context, request)
-    prepared = await run_in_threadpool(operation.prepare, context.store, body)
+    prepared = await run_in_threadpool(operation.prepare, context, body)
     try:
         if body.stream:
             return await _stream(context, request, prepared, headers)
@@ -55,27 +58,31 @@ async def generate(
 
 async def _stream(
     context: Context, request: Request, prepared: GenerationRequest, headers: dict[str, str]
-) -> sse.EventStream:
+) -> LiveStream:
     """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
-    events = operation.events(context, prepared, request.is_disconnected)
-    first = await anext(events)
+    batches = operation.batches(context, prepared, request.is_disconnected)
+    first = await anext(batches)
 
-    async def body() -> AsyncIterator[bytes]:
-        yield sse.encode(None, first.name, first.data)
+    async def body() -> AsyncGenerator[bytes]:
         try:
-            async for event in events:
-                yield sse.encode(None, event.name, event.data)
+            yield _encode(first)
+            async for batch in batches:
+                yield _encode(batch)
         except operation.ClientGone:
             return
         except TidalError as error:
             data = {"code": error.code, "message": error.message, "status": error.status}
-            yield sse.encode(None, "error", json.dumps(data))
+            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(data))
         finally:
-            await events.aclose()
+            await batches.aclose()
 
-    reply = sse.EventStream(body(), context.metrics, send_seconds=context.settings.stream_client_seconds)
+    reply = LiveStream(body(), context.stream_clients)
     reply.headers.update(headers)
     return reply
+
+
+def _encode(batch: list[Event]) -> bytes:
+    return b"".join(sse.encode(None, event.name, event.data) for event in batch)
 
 
 async def limit(context: Context, request: Request) -> dict[str, str]:

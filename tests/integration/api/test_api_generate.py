@@ -13,6 +13,7 @@ import httpx
 import pytest
 import redis
 
+from common.jobs.generation_events import entry, said
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from tests.integration.api.conftest import Api, Events, RunApi
@@ -25,6 +26,7 @@ class Engine:
 
     def __init__(self, url: str) -> None:
         self.redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
+        self.name = ""
         self.answer: Answer = whole_answer
         self.requests: list[GenerationRequest] = []
         self.left = threading.Event()
@@ -33,7 +35,7 @@ class Engine:
         self._thread.start()
 
     def event(self, request_id: str, name: str, data: dict[str, Any]) -> None:
-        self.redis.xadd(keys.generate_stream(request_id), {"event": name, "data": json.dumps(data)})
+        self.redis.xadd(keys.generate_stream(request_id), entry(self.name, [said(request_id, name, data)]))
 
     def until_cancelled(self, request_id: str) -> None:
         while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):

@@ -21,6 +21,7 @@ from common.controller import GatingPolicy, load_policy
 from common.data import load_tokenizer
 from common.generation import generate
 from common.jobs.child_socket import CHILD_FD_VARIABLE
+from common.jobs.generation_events import read_entry
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
@@ -69,8 +70,9 @@ def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
 
 
 def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What was said to it, in a stream of its own: the ids of these tests name no reader."""
     entries = client.xrange(keys.generate_stream(request_id))
-    return [(fields["event"], json.loads(fields["data"])) for _, fields in entries]
+    return [(its.event, json.loads(its.data)) for _, fields in entries for its in read_entry(fields)]
 
 
 @pytest.mark.parametrize("mode", ["none", "fixed", "random", "learned"])

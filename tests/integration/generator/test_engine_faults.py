@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from common.metrics import keys
 from services.generator.model_cache import ModelCache
 from services.local.servers import ValkeyServer
 from tests.integration.generator.serving import Serving
+from tests.integration.generator.test_engine import events
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
@@ -38,8 +39,8 @@ time.sleep(600)
 """
 
 
-def make_engine(client: redis.Redis, folder: Path) -> Serving:
-    return Serving(client, folder)
+def make_engine(client: redis.Redis, folder: Path) -> closing[Serving]:
+    return closing(Serving(client, folder))
 
 
 def failing(error: BaseException) -> Any:
@@ -61,41 +62,38 @@ def test_a_fault_is_told_without_its_details(
     redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, code: str
 ) -> None:
     """Only a fault of the accelerator ends the engine."""
-    engine = make_engine(redis_client, tmp_path)
     monkeypatch.setattr(ModelCache, "model", failing(error))
     wanted = GenerationRequest(id="r1", checkpoint="a/b", prompt="")
     redis_client.set(keys.generate_request("r1"), wanted.model_dump_json())
-    if code == "accelerator_failed":
-        with pytest.raises(torch.AcceleratorError):
-            engine.handle("r1")
-    else:
+    ends = pytest.raises(torch.AcceleratorError) if code == "accelerator_failed" else nullcontext()
+    with make_engine(redis_client, tmp_path) as engine, ends:
         engine.handle("r1")
-    [(_, fields)] = redis_client.xrange(keys.generate_stream("r1"))
-    data = json.loads(fields["data"])
-    assert (fields["event"], data["status"], data["code"]) == (keys.EVENT_ERROR, status, code)
+    [(kind, data)] = events(redis_client, "r1")
+    assert (kind, data["status"], data["code"]) == (keys.EVENT_ERROR, status, code)
     assert str(error) not in data["message"]
 
 
 def test_a_request_that_is_no_request_is_refused(redis_client: redis.Redis, tmp_path: Path) -> None:
     redis_client.set(keys.generate_request("r1"), "{}")
-    make_engine(redis_client, tmp_path).handle("r1")
-    [(_, fields)] = redis_client.xrange(keys.generate_stream("r1"))
-    assert json.loads(fields["data"])["status"] == 422
+    with make_engine(redis_client, tmp_path) as engine:
+        engine.handle("r1")
+    assert [data["status"] for _, data in events(redis_client, "r1")] == [422]
 
 
 def test_the_engine_outlives_a_missing_redis_and_answers_when_it_is_back(tmp_path: Path) -> None:
     server = ValkeyServer(tmp_path / "valkey")
     server.start()
     try:
-        with redis.Redis.from_url(server.url, socket_connect_timeout=1, retry=None, decode_responses=True) as client:
-            engine = make_engine(client, tmp_path)
+        with (
+            redis.Redis.from_url(server.url, socket_connect_timeout=1, retry=None, decode_responses=True) as client,
+            make_engine(client, tmp_path) as engine,
+        ):
             server.stop()
             engine.handle("r1")
             server.start()
             client.set(keys.generate_request("r2"), "{}")
             engine.handle("r2")
-            [(_, fields)] = client.xrange(keys.generate_stream("r2"))
-            assert json.loads(fields["data"])["status"] == 422
+            assert [data["status"] for _, data in events(client, "r2")] == [422]
     finally:
         server.remove()
 

@@ -1,0 +1,68 @@
+"""Tokens on their way from the engines to an api: one Redis stream per api process, one entry per step of an engine.
+
+A stream per request costs the engine a command for every token, and the api a connection for every client. So the id
+of a request, `<reader>.<number>`, names the api process that reads for it (`keys.generate_stream`), and whatever an
+engine has to say to the requests of one reader goes into one entry with two fields: `engine`, its name, and `events`,
+lines of `<request id> <event> <JSON>`. What the events are: `common.jobs.generation_request`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from redis.typing import EncodableT, FieldT
+
+from common.metrics import keys
+
+ENGINE = "engine"
+EVENTS = "events"
+MAX_ENTRIES = 4096
+"""Entries that a stream keeps for an api that does not read; one that does trims behind itself."""
+
+
+class Said(NamedTuple):
+    """One event of one request; `data` is JSON in one line."""
+
+    request_id: str
+    event: str
+    data: str
+
+
+def new_reader() -> str:
+    """The name of an api process as a reader."""
+    return f"gen_{secrets.token_hex(6)}"
+
+
+def new_request_id(reader: str) -> str:
+    """An id whose events `reader` reads."""
+    return f"{reader}.{uuid4().hex}"
+
+
+def said(request_id: str, event: str, data: Mapping[str, Any]) -> Said:
+    """An event from what it carries."""
+    # No line break is left in JSON, whatever the text.
+    return Said(request_id, event, json.dumps(data, ensure_ascii=False))
+
+
+def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
+    """The events by the stream they belong to, in order."""
+    streams: dict[str, list[Said]] = {}
+    for its in events:
+        streams.setdefault(keys.generate_stream(its.request_id), []).append(its)
+    return streams
+
+
+def entry(engine: str, events: Iterable[Said]) -> dict[FieldT, EncodableT]:
+    """The fields of one stream entry; `engine` is empty where no engine speaks."""
+    return {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
+
+
+def read_entry(fields: Mapping[str, str]) -> Iterator[Said]:
+    """The events of one stream entry."""
+    for line in fields[EVENTS].split("\n"):
+        request_id, event, data = line.split(" ", 2)
+        yield Said(request_id, event, data)

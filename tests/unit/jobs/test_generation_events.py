@@ -1,0 +1,26 @@
+"""One stream entry carries the events of many requests and gives them back as they were."""
+
+from __future__ import annotations
+
+import json
+
+from common.jobs.generation_events import by_stream, entry, new_reader, new_request_id, read_entry, said
+from common.metrics import keys
+
+
+def test_any_text_comes_out_of_an_entry_as_it_went_in() -> None:
+    text = "a line\nand \r another\u2028one \x85 with “quotes” and a token of spaces   "
+    events = [said("r.1", "token", {"text": text}), said("r.2", "done", {"text": ""})]
+    fields = {str(name): str(value) for name, value in entry("engine-1", events).items()}
+    assert list(read_entry(fields)) == events
+    assert json.loads(next(read_entry(fields)).data) == {"text": text}
+
+
+def test_the_requests_of_one_reader_share_a_stream_and_those_of_another_have_theirs() -> None:
+    one, other = new_reader(), new_reader()
+    ids = [new_request_id(one), new_request_id(other), new_request_id(one)]
+    streams = by_stream([said(request_id, "token", {"index": n}) for n, request_id in enumerate(ids)])
+    assert {stream: [its.request_id for its in events] for stream, events in streams.items()} == {
+        keys.generate_stream(ids[0]): [ids[0], ids[2]],
+        keys.generate_stream(ids[1]): [ids[1]],
+    }
