@@ -93,7 +93,7 @@ def build_observations(
     observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)
     observation[:, 10:58] = _chunk_statistics(hidden)
     observation[:, 58] = step / length
-    observation[:, 59] = 1.0
+    observation[:, 59].fill_(1.0)
     observation[:, 60] = previous_action.reshape(B)
     return observation
 

@@ -4,6 +4,7 @@ from common.controller.modulation import decoding_parameters
 from common.generation.continuation import Continuation
 from common.generation.decoding_model import DecodingModel
 from common.generation.dense import Precision
+from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.engine import DecodingEngine
 from common.generation.gating import GatingMode
 from common.generation.generate import generate, generate_batch
@@ -24,10 +25,12 @@ from common.generation.sampling import (
 from common.generation.settings import GenerationSettings
 
 __all__ = [
+    "BatchEngine",
     "Candidates",
     "Continuation",
     "DecodingEngine",
     "DecodingModel",
+    "DeviceEngine",
     "EffectiveSettings",
     "FinishReason",
     "GatingMode",
@@ -43,6 +46,7 @@ __all__ = [
     "fresh_seed",
     "generate",
     "generate_batch",
+    "new_engine",
     "pick",
     "sample_tokens",
     "sampling_entropy",

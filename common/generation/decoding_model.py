@@ -9,6 +9,8 @@ Leaves out: training, and any later change of the model's weights. The embedding
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
@@ -42,6 +44,16 @@ class _Layer:
         return self.qkv.nbytes + self.out.nbytes + self.up.nbytes + self.down.nbytes
 
 
+class Parts(NamedTuple):
+    """The packed weights, for another way of decoding: rotations (context, K / 2) complex, layers, final norm, head."""
+
+    embedding: Tensor
+    turns: Tensor
+    layers: list[_Layer]
+    final_norm: Norm
+    head: Dense
+
+
 class DecodingModel:
     """Packed weights of `model`; its dropout plays no part, whatever mode it is in.
 
@@ -62,6 +74,11 @@ class DecodingModel:
         self._final_norm = _norm(model.final_layer_norm)
         self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
         self._gates = _pack_gates(model.gates) if self.gates_trained else None
+
+    @property
+    def parts(self) -> Parts:
+        """What `decode` multiplies with."""
+        return Parts(self._embedding, self._turns, self._layers, self._final_norm, self._head)
 
     @property
     def nbytes(self) -> int:

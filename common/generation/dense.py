@@ -72,6 +72,8 @@ class BFloat16Dense:
         """x·W + b."""
         x = x.to(torch.bfloat16)
         if self._weight is not None:
+            if x.is_cuda:  # the sums are float32; rounding them would blur the logits
+                return torch.mm(x, self._weight, out_dtype=torch.float32) + self._bias
             return torch.mm(x, self._weight) + self._bias
         assert self._blocks is not None
         return _multiply(x, self._blocks, None) + self._bias

@@ -95,7 +95,7 @@ def _draw(
     token, spread = pick(candidates, uniform), sampling_entropy(candidates)
     for rows, kind in _others(filters):
         if kind is Filter.NOTHING:
-            token[rows], spread[rows] = _from_all(probabilities[rows], uniform[rows]), entropy[rows]
+            token[rows], spread[rows] = draw_from_all(probabilities[rows], uniform[rows]), entropy[rows]
         else:
             wanted = DecodingParameterRows(*(column[rows] for column in parameters))
             nucleus = _nucleus(log_probs[rows], wanted)
@@ -126,7 +126,7 @@ def _others(filters: Sequence[Filter]) -> list[tuple[list[int], Filter]]:
     return [(found, kind) for kind, found in rows.items() if found]
 
 
-def _from_all(probabilities: Tensor, uniform: Tensor) -> Tensor:
+def draw_from_all(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """The token at which the cumulative probability, in the order of the vocabulary, exceeds `uniform`."""
     cumulative = probabilities.cumsum(1)
     target = uniform[:, None] * cumulative[:, -1:]

@@ -19,7 +19,7 @@ from common.data import load_tokenizer
 from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
 from common.generation.decoding_model import DecodingModel
-from common.generation.engine import DecodingEngine
+from common.generation.device_engine import new_engine
 from common.generation.gating import NEUTRAL_MODULATION, GatingMode
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings
@@ -107,7 +107,7 @@ def generate_batch(
     ]
     numbers = {id(continuation): row for row, continuation in enumerate(continuations)}
     listener = None if on_token is None else lambda its, step: on_token(numbers[id(its)], step)
-    engine = DecodingEngine(packed)
+    engine = new_engine(packed, slots=len(continuations))
     engine.join(continuations)
     while engine.active:
         if cancelled is not None and cancelled():

@@ -18,12 +18,12 @@ from common.generation.gating import GatingMode
 from common.generation.noise import row_noise
 from common.generation.settings import GenerationSettings
 
-_SPANS = 4
+SPANS = 4
 """temperature, top-k, top-p, repetition penalty: the order of the columns."""
-_MODULATION = 2 * _SPANS
-_EPISODE = _MODULATION + 1
-_COLUMNS = _EPISODE + 1
-_CAPACITY_STEP = 512
+MODULATION = 2 * SPANS
+EPISODE = MODULATION + 1
+COLUMNS = EPISODE + 1
+CAPACITY_STEP = 512
 """The history grows by so many places at least."""
 
 
@@ -42,8 +42,8 @@ class Rows:
         self.settings: list[GenerationSettings] = []
         self.filters: list[Filter] = []
         self._lengths: list[int] = []
-        self._history = TokenHistory(1, _CAPACITY_STEP, vocab_size, device=device)
-        self._table = torch.zeros(1, _COLUMNS, dtype=torch.float64, device=device)
+        self._history = TokenHistory(1, CAPACITY_STEP, vocab_size, device=device)
+        self._table = torch.zeros(1, COLUMNS, dtype=torch.float64, device=device)
         self._seeds = torch.zeros(1, dtype=torch.int64, device=device)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._previous = torch.zeros(1, device=device)
@@ -55,7 +55,7 @@ class Rows:
     @property
     def most(self) -> int:
         """The largest top-k that a row may have."""
-        return max((_most(settings) for settings in self.settings), default=1)
+        return max((most_candidates(settings) for settings in self.settings), default=1)
 
     @property
     def alternatives(self) -> int:
@@ -77,10 +77,10 @@ class Rows:
         row = len(self)
         self._reserve(row + 1, len(prompt) + settings.max_tokens)
         self.settings.append(settings)
-        self.filters.append(_filter(settings))
+        self.filters.append(filter_of(settings))
         self._lengths.append(len(prompt))
         self._history.put(row, prompt)
-        values = torch.tensor(_columns(settings, self._history.vocab_size), dtype=torch.float64)
+        values = torch.tensor(columns_of(settings, self._history.vocab_size), dtype=torch.float64)
         self._table[row] = values.to(self._table.device)
         self._seeds[row] = seed
         self._steps[row] = 0
@@ -106,12 +106,15 @@ class Rows:
         for_modulation, for_token = row_noise(self._seeds[:n], self._steps[:n])
         if self._static is not None:
             return Plan(self._static[0], self._static[1], for_token)
-        modulation = self._table[:n, _MODULATION].float()
+        exact = self._table[:n, MODULATION]
+        modulation = exact.float()
         if self._random:
             modulation[self._random] = for_modulation[self._random]
         if self._learned:
             self._act(modulation, logits, hidden, for_modulation)
-        return Plan(modulation, self._parameters(modulation), for_token)
+        # A constant m has exactly the parameters that are told for it, whoever else is in the batch.
+        exact = torch.where(self._constant, exact, modulation.double())
+        return Plan(modulation, self._parameters(exact), for_token)
 
     def append(self, tokens: Tensor, modulation: Tensor) -> None:
         """Each row has drawn its token (n,) with modulation (n,)."""
@@ -128,7 +131,7 @@ class Rows:
             logits,
             hidden,
             step=self._steps[:n],
-            episode_length=self._table[:n, _EPISODE],
+            episode_length=self._table[:n, EPISODE],
             previous_action=self._previous[:n],
         )
         for policy, rows, drawn in self._learned:
@@ -140,7 +143,7 @@ class Rows:
     def _parameters(self, modulation: Tensor) -> DecodingParameterRows:
         # float64, so that top-k rounds as it does for one number.
         table = self._table[: len(modulation)]
-        values = table[:, :_SPANS] + modulation.double()[:, None] * table[:, _SPANS:_MODULATION]
+        values = table[:, :SPANS] + modulation.double()[:, None] * table[:, SPANS:MODULATION]
         temperature, top_k, top_p, penalty = values.unbind(1)
         return DecodingParameterRows(temperature.float(), top_k.round().long(), top_p.float(), penalty.float())
 
@@ -148,7 +151,7 @@ class Rows:
         held = len(self._table)
         if rows > held or capacity > self._history.capacity:
             room = max(rows, 2 * held) if rows > held else held
-            places = max(self._history.capacity, -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP)
+            places = max(self._history.capacity, -(-capacity // CAPACITY_STEP) * CAPACITY_STEP)
             self._history = self._history.grow(room, places)
             self._table, self._seeds, self._steps, self._previous = (
                 torch.cat((tensor, tensor.new_zeros((room - held, *tensor.shape[1:]))))
@@ -160,6 +163,8 @@ class Rows:
         modes = [settings.mode for settings in self.settings]
         device = self._table.device
         self._fed = torch.tensor([mode is not GatingMode.NONE for mode in modes], dtype=torch.bool, device=device)
+        constant = [mode in (GatingMode.NONE, GatingMode.FIXED) for mode in modes]
+        self._constant = torch.tensor(constant, dtype=torch.bool, device=device)
         self._random = [row for row, mode in enumerate(modes) if mode is GatingMode.RANDOM]
         by_policy: dict[GatingPolicy, list[int]] = {}
         for row, settings in enumerate(self.settings):
@@ -172,24 +177,25 @@ class Rows:
             self._learned.append((policy, rows, torch.tensor(drawn, device=device) if any(drawn) else None))
         self._static: tuple[Tensor, DecodingParameterRows] | None = None
         if not self._random and not self._learned:
-            modulation = self._table[: len(self), _MODULATION].float()
-            # Not from the rounded modulation: a constant m has exactly the parameters that are told for it.
-            self._static = modulation, self._parameters(self._table[: len(self), _MODULATION])
+            modulation = self._table[: len(self), MODULATION].float()
+            self._static = modulation, self._parameters(self._table[: len(self), MODULATION])
 
 
-def _most(settings: GenerationSettings) -> int:
+def most_candidates(settings: GenerationSettings) -> int:
+    """The largest top-k that a row with these settings may have; 1 without one."""
     if settings.mode is GatingMode.NONE:
         return settings.top_k or 1
     return max(round(settings.map.top_k.high), 1)
 
 
-def _filter(settings: GenerationSettings) -> Filter:
+def filter_of(settings: GenerationSettings) -> Filter:
+    """What decides the candidates of a row with these settings."""
     if settings.mode is not GatingMode.NONE or settings.top_k is not None:
         return Filter.TOP_K
     return Filter.NOTHING if settings.top_p >= 1.0 else Filter.TOP_P
 
 
-def _columns(settings: GenerationSettings, vocab_size: int) -> list[float]:
+def columns_of(settings: GenerationSettings, vocab_size: int) -> list[float]:
     """One row of the table: four lows, four spans, modulation, episode length."""
     episode = float(settings.episode_length or settings.max_tokens)
     if settings.mode is GatingMode.NONE:

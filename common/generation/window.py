@@ -16,6 +16,7 @@ from torch import Tensor
 from common.controller import pad
 from common.generation.decoding_model import DecodingModel
 from common.generation.prompt_scores import PromptScore, score_prompt
+from common.generation.slot_cache import SlotCache
 
 PREFILL_TOKENS = 4096
 """Padded prompt tokens of one forward pass; more prompts at once are filled one part after the other."""
@@ -36,6 +37,11 @@ class Window:
 
     def __len__(self) -> int:
         return len(self._tokens)
+
+    @property
+    def cache(self) -> SlotCache:
+        """Keys and values of the rows, in order."""
+        return self._cache
 
     @property
     def nbytes(self) -> int:

@@ -16,7 +16,7 @@ import torch
 from redis.exceptions import RedisError
 
 from common.errors import InvalidInputError, TidalError, UnavailableError
-from common.generation import Continuation, DecodingEngine, DecodingModel, TokenStep
+from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
 from common.logging import get_logger
 from common.metrics import keys
 from services.generator.emitter import Batch, Emitter
@@ -38,7 +38,7 @@ class Engine:
         self._emitter = emitter
         self._slots = slots
         self._total_seconds = total_seconds
-        self.batches: dict[DecodingModel, DecodingEngine] = {}
+        self.batches: dict[DecodingModel, BatchEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
         self._say = Batch()
 
@@ -92,7 +92,7 @@ class Engine:
                 texts += len(running.choices)
         for model, choices in joining.items():
             if model not in self.batches:
-                self.batches[model] = DecodingEngine(model)
+                self.batches[model] = new_engine(model)
             self._guarded(model, partial(self.batches[model].join, choices))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
@@ -138,7 +138,7 @@ class Engine:
             self._running = {choice: its for choice, its in self._running.items() if its.model is not model}
             self.batches.pop(model, None)
 
-    def _draw(self, batch: DecodingEngine) -> None:
+    def _draw(self, batch: BatchEngine) -> None:
         self._left(batch.draw(self._on_token))
 
     def _on_token(self, choice: Continuation, step: TokenStep) -> None:

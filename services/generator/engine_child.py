@@ -98,10 +98,12 @@ def _prepare(settings: Settings) -> None:
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)
     device = _device(settings.generator_device)
-    if device.type == "cuda" and settings.generator_gpu_mb is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        fraction = min(settings.generator_gpu_mb * 2**20 / total, 1.0)
-        torch.cuda.set_per_process_memory_fraction(fraction, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if settings.generator_gpu_mb is not None:
+            total = torch.cuda.get_device_properties(device).total_memory
+            fraction = min(settings.generator_gpu_mb * 2**20 / total, 1.0)
+            torch.cuda.set_per_process_memory_fraction(fraction, device)
 
 
 def _models(settings: Settings) -> ModelCache:
@@ -119,9 +121,11 @@ def _models(settings: Settings) -> ModelCache:
 
 
 def _device(name: str) -> torch.device:
+    """With its index: torch's functions about memory take no other."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 
 
 def _redis(settings: Settings) -> Redis:

@@ -1,0 +1,217 @@
+"""The engine for accelerators, run on the CPU: the same texts as `DecodingEngine`, and steps that wait for nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import tiktoken
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from common.errors import CheckpointError
+from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings
+from common.generation.cuda_graph import warm_up
+from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
+from common.generation.static_batch import StaticBatch
+from common.generation.static_step import static_step
+from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, reacting_policy, tiny_model
+
+torch.set_num_threads(1)
+
+ACTOR, OTHER = reacting_policy(), reacting_policy()
+KINDS = [
+    GenerationSettings(max_tokens=20),
+    GenerationSettings(max_tokens=7, top_k=None, temperature=1.4),
+    GenerationSettings(max_tokens=30, top_k=None, top_p=0.6),
+    GenerationSettings(max_tokens=12, top_k=3, repetition_penalty=1.9, top_log_probs=3),
+    GenerationSettings(max_tokens=25, gating_mode="fixed", modulation=0.1),
+    GenerationSettings(max_tokens=15, gating_mode="random"),
+    GenerationSettings(max_tokens=40, gating_mode="learned", policy=ACTOR),
+    GenerationSettings(max_tokens=10, gating_mode="learned", policy=OTHER, sample_actions=True),
+    GenerationSettings(max_tokens=40, stop=("\x07", "ab")),
+    GenerationSettings(max_tokens=30, presence_penalty=1.0, frequency_penalty=0.5, logit_bias=((7, 3.0), (9, -5.0))),
+    GenerationSettings(max_tokens=9, top_k=5, score_prompt=True, top_log_probs=2),
+    GenerationSettings(max_tokens=0),
+]
+HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
+FROM_HOST = {"lift_fresh", "lift_fresh_copy", "scalar_tensor"}
+"""What puts numbers of the host into a step, which a captured graph would never see change."""
+
+
+def write(
+    engine: BatchEngine, model: DecodingModel, tokenizer: tiktoken.Encoding, seed: int, joins: int
+) -> list[Continuation]:
+    """Texts of every kind that join at chosen steps; some are cancelled by what they have written."""
+    chance = random.Random(seed)
+    wanted = []
+    for number in range(26):
+        prompt = [chance.randrange(256) for _ in range(chance.randrange(0, 40))]
+        its = Continuation(
+            prompt,
+            KINDS[number % len(KINDS)],
+            vocab_size=VOCABULARY,
+            gates_trained=model.gates_trained,
+            tokenizer=tokenizer,
+            seed=number,
+        )
+        wanted.append((its, chance.randrange(joins)))
+    doomed = {number: chance.randrange(1, 8) for number in (3, 9, 16)}
+
+    def listen(its: Continuation, _: object) -> None:
+        for number, tokens in doomed.items():
+            if wanted[number][0] is its and len(its.result.token_ids) == tokens:
+                its.end(FinishReason.CANCELLED)
+
+    left: list[Continuation] = []
+    for step in range(joins):
+        engine.join([its for its, at in wanted if at == step])
+        left += engine.step(listen)
+    while engine.active:
+        left += engine.step(listen)
+    assert sorted(map(id, left)) == sorted(id(its) for its, _ in wanted)
+    return [its for its, _ in wanted]
+
+
+@pytest.mark.parametrize(("gates_trained", "seed", "ahead"), [(False, 1, 1), (True, 2, 4), (False, 3, 7)])
+def test_every_text_is_the_one_of_the_plain_engine(
+    tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
+) -> None:
+    """All gating modes and filters, sliding windows, stop strings, rows that come, go and move, a host that lags."""
+    model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
+    plain = write(DecodingEngine(model), model, tokenizer, seed, joins=25)
+    texts = write(DeviceEngine(model, ahead=ahead), model, tokenizer, seed, joins=25)
+    assert {its.result.finish_reason for its in plain} == set(FinishReason)
+    assert max(its.result.truncated for its in plain) > 24
+    for mine, other in zip(texts, plain, strict=True):
+        assert mine.result.token_ids == other.result.token_ids
+        assert mine.result.text == other.result.text
+        assert mine.result.finish_reason == other.result.finish_reason
+        assert mine.result.truncated == other.result.truncated
+        assert mine.result.prompt_scores == other.result.prompt_scores
+        for a, b in zip(mine.result.trajectory, other.result.trajectory, strict=True):
+            assert (a.text, a.top_k) == (b.text, b.top_k)
+            assert a.temperature == pytest.approx(b.temperature, abs=1e-5)
+            assert a.top_p == pytest.approx(b.top_p, abs=1e-5)
+            assert a.repetition_penalty == pytest.approx(b.repetition_penalty, abs=1e-5)
+            if mine.settings.gating_mode == "fixed":
+                assert a.top_k == b.top_k == mine.result.effective.top_k
+            assert a.modulation == pytest.approx(b.modulation, abs=1e-5)
+            assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
+            assert a.entropy == pytest.approx(b.entropy, abs=1e-4)
+            assert a.sampling_entropy == pytest.approx(b.sampling_entropy, abs=1e-4)
+            assert [token for token, _ in a.alternatives] == [token for token, _ in b.alternatives]
+
+
+class Watch(TorchDispatchMode):
+    """Fails at an operation that would wait for the device, or bring numbers of the host into a captured step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.seen.append(name)
+        assert name not in HOST_WAITS | FROM_HOST, name
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(index is not None and index.dtype is torch.bool for index in args[1]), "an index of booleans"
+        return func(*args, **(kwargs or {}))
+
+
+def batch_of(model: DecodingModel, settings: list[GenerationSettings]) -> StaticBatch:
+    batch = StaticBatch(model, slots=len(settings))
+    prompts = [[number + 1, 5, 6] for number in range(len(settings))]
+    batch.join(list(range(len(settings))), settings, list(range(len(settings))), prompts, prompts)
+    return batch
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
+    batch = batch_of(model, [its for its in KINDS if its.max_tokens])
+    watch = Watch()
+
+    def watched(state: Any, kind: Any) -> None:
+        assert all((kind.alternatives, kind.whole, kind.nucleus, kind.offsets, kind.random, kind.fed))
+        assert len(kind.policies) == 2
+        with watch:
+            static_step(model, state, kind)
+
+    monkeypatch.setattr(batch.steps, "run", watched)
+    batch.launch()
+    assert len(watch.seen) > 100
+
+
+def test_the_watch_finds_what_it_looks_for() -> None:
+    for fault in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: x + torch.tensor([1.0, 2.0])):
+        with pytest.raises(AssertionError), Watch():
+            fault(torch.ones(2))
+
+
+def test_warming_up_changes_nothing_that_is_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture is preceded by runs of the step; the texts must not notice."""
+    model = DecodingModel(tiny_model(gates_trained=True))
+    settings = [its for its in KINDS if its.max_tokens]
+    quiet, disturbed = batch_of(model, settings), batch_of(model, settings)
+    run = disturbed.steps.run
+
+    def warm(state: Any, kind: Any) -> None:
+        warm_up(lambda: static_step(model, state, kind), state, kind)
+        run(state, kind)
+
+    monkeypatch.setattr(disturbed.steps, "run", warm)
+    for _ in range(7):
+        for batch in (quiet, disturbed):
+            batch.launch()
+        mine, other = quiet.land(), disturbed.land()
+        assert torch.equal(mine.numbers, other.numbers)
+        assert mine.owners == other.owners
+
+
+def test_shapes_repeat_so_that_few_steps_have_to_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = DecodingModel(tiny_model(context_length=256))
+    batch, kinds = StaticBatch(model, slots=4), set()
+    for owner in range(3):
+        batch.join([owner], [GenerationSettings(max_tokens=240, top_k=5)], [owner], [[1, 2]], [[1, 2]])
+    run = batch.steps.run
+    monkeypatch.setattr(batch.steps, "run", lambda state, kind: (kinds.add(kind), run(state, kind)))
+    while batch.launchable:
+        batch.launch()
+        batch.land()
+    assert {(kind.rows, kind.span) for kind in kinds} == {(4, 32), (4, 64), (4, 128), (4, 256)}
+    assert len(kinds) == 4
+
+
+def test_a_text_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) -> None:
+    made = tiny_model()
+    with torch.no_grad():
+        made.token_embeddings.weight[7] = float("nan")
+    model = DecodingModel(made)
+    bad, good = (
+        Continuation(
+            prompt,
+            GenerationSettings(max_tokens=3, top_k=top_k),
+            vocab_size=VOCABULARY,
+            gates_trained=False,
+            tokenizer=tokenizer,
+            seed=1,
+        )
+        for prompt, top_k in (([1, 7], None), ([1, 2], 1))
+    )
+    engine = DeviceEngine(model)
+    engine.join([bad, good])
+    assert engine.step() == [bad]
+    assert isinstance(bad.error, CheckpointError)
+    while engine.active:
+        engine.step()
+    assert good.error is None
+    assert len(good.result.token_ids) == 3
+
+
+def test_on_a_cpu_the_plain_engine_is_chosen() -> None:
+    assert isinstance(new_engine(DecodingModel(tiny_model())), DecodingEngine)
+    assert END_OF_TEXT < VOCABULARY
