@@ -92,7 +92,9 @@ def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file in place and flush it to the disk; the caller renames. OSError where that fails."""
     try:
-        save_file(independent(tensors), path, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        # Other readers ask for "format".
+        header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
+        save_file(independent(tensors), path, metadata=header)
     except SafetensorError as error:
         raise OSError(errno.EIO, _first_line(error)) from error
     flush(path)

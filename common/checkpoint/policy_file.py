@@ -1,4 +1,4 @@
-"""Controller checkpoints: `rl_checkpoint_*.pth` of the original and checkpoint folders of our own.
+"""Controller checkpoints: `rl_checkpoint_*.pth` of the original, our exports and checkpoint folders.
 
 Gives the mapping with `agent_state_dict` and what else the file holds; `common.controller` makes a policy of it.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoint.files import safe_load
+from common.checkpoint.files import load_tensors, safe_load
 from common.checkpoint.manager import read_checkpoint
 from common.checkpoint.state import strip_prefix
 from common.errors import CheckpointError
@@ -33,6 +33,9 @@ def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cp
         if meta.get("kind") != "rl":
             raise CheckpointError(f"{path}: this is a {meta.get('kind', 'nameless')} checkpoint, not a controller")
         loaded: Any = {**meta, AGENT: {name: tensor.to(map_location) for name, tensor in weights.items()}}
+    elif path.suffix == ".safetensors":
+        weights, meta = load_tensors(path, device=map_location)
+        loaded = {**meta, AGENT: weights}
     else:
         loaded = safe_load(path, map_location=map_location)
     if isinstance(loaded, Mapping) and AGENT not in loaded and FIRST_NAME in map(strip_prefix, map(str, loaded)):

@@ -35,7 +35,7 @@ _environment = threading.Lock()
 @lru_cache(maxsize=1)
 def load_tokenizer() -> tiktoken.Encoding:
     """The GPT-2 encoding, built once per process (0.3 s). DataError when its files are missing or altered."""
-    vocab, encoder = (_checked(name, digest) for name, digest in FILES.items())
+    vocab, encoder = vocabulary_files()
     with _without_tiktoken_cache():
         ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=str(vocab), encoder_json_file=str(encoder))
     return tiktoken.Encoding(
@@ -45,6 +45,12 @@ def load_tokenizer() -> tiktoken.Encoding:
         special_tokens={END_OF_TEXT: END_OF_TEXT_ID},
         explicit_n_vocab=VOCAB_SIZE,
     )
+
+
+def vocabulary_files() -> tuple[Path, Path]:
+    """OpenAI's `vocab.bpe` (the merges) and `encoder.json` (token to id). DataError when missing or altered."""
+    merges, encoder = (_checked(name, digest) for name, digest in FILES.items())
+    return merges, encoder
 
 
 def _checked(name: str, digest: str) -> Path:

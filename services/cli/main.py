@@ -21,6 +21,7 @@ from services.cli import (
     demo,
     doctor,
     environment,
+    export,
     generate,
     jobs,
     local,
@@ -49,6 +50,7 @@ app.command("backup", rich_help_panel=START)(backup.backup)
 app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
+app.command("export", rich_help_panel=JOBS)(export.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)
 app.command("migrate-checkpoint", rich_help_panel=OFFLINE)(checkpoints.migrate)

@@ -61,7 +61,17 @@ EVERY_COMMAND = commands(command_line.app)
 
 
 def test_the_promised_commands_exist() -> None:
-    promised = {("demo",), ("up",), ("down",), ("status",), ("generate",), ("import",), ("doctor",), ("env",)}
+    promised = {
+        ("demo",),
+        ("up",),
+        ("down",),
+        ("status",),
+        ("generate",),
+        ("export",),
+        ("import",),
+        ("doctor",),
+        ("env",),
+    }
     jobs = [
         "submit",
         "list",
@@ -78,6 +88,7 @@ def test_the_promised_commands_exist() -> None:
     ]
     more = {
         ("backup",),
+        ("export",),
         ("restore",),
         ("import-config",),
         ("migrate-checkpoint",),

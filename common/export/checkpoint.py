@@ -1,0 +1,159 @@
+"""One checkpoint to one folder, in the form asked for: `export_checkpoint(source, form, folder)`.
+
+    safetensors  <name>.safetensors with its configuration in the header and in <name>.safetensors.json
+    pth          <name>.pth as the original loads it, strictly; its configuration in <name>.pth.json
+    hf           a model folder for transformers (`huggingface`); language models only
+
+Reads whatever `load_model` and `load_policy_file` read. Leaves out: which file a reference names (the CLI).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from common.checkpoint import load_model, load_policy_file, save_model
+from common.checkpoint.files import load_tensors, safe_load
+from common.checkpoint.manager import MANIFEST, read_info
+from common.errors import InvalidInputError, NotFoundError
+from common.export import huggingface, policy
+from common.export.folder import check_target, write_folder
+
+SPARE_BYTES = 8_000_000
+"""For everything that is no weight: tokeniser files, configuration."""
+
+Progress = Callable[[str], None]
+
+
+class Form(StrEnum):
+    """What others read."""
+
+    SAFETENSORS = "safetensors"
+    PTH = "pth"
+    HF = "hf"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    folder: Path
+    files: list[tuple[str, int]]
+    """Names and sizes in bytes."""
+    kind: str
+    """lm or rl."""
+    parameters: int
+    load: list[str]
+    """Lines of Python that load it."""
+    remarks: list[str] = field(default_factory=list)
+
+
+def export_checkpoint(
+    source: Path, form: Form, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
+) -> Exported:
+    """Write the model or controller in `source` to `folder`, which is new, empty, or with `force` an older export.
+
+    Raises NotFoundError and CheckpointError for the source, ConflictError and InvalidInputError for the folder,
+    InvalidInputError for a controller as hf, StorageError when the disk refuses. Nothing is left half written.
+    """
+    folder = folder.absolute()
+    check_target(folder, force=force)
+    progress(f"reading {source.name}")
+    name = export_name(source)
+    if is_policy(source):
+        return _policy(source, form, folder, name, force, progress)
+    return _model(source, form, folder, name, force, progress)
+
+
+def export_name(source: Path) -> str:
+    """Stem of the files: that of the source; a checkpoint folder's own name."""
+    return source.name if source.is_dir() else source.name.removesuffix(".safetensors").removesuffix(".pth")
+
+
+def is_policy(source: Path) -> bool:
+    """Whether the source is a controller's. NotFoundError, or CheckpointError when it is no checkpoint at all."""
+    if source.is_dir():
+        return read_info(source).meta.get("kind") == "rl"
+    if not source.is_file():
+        raise NotFoundError(f"{source}: no such checkpoint file")
+    if source.suffix == ".safetensors":
+        tensors, meta = load_tensors(source)
+        return meta.get("kind") == "rl" or policy.is_agent(tensors)
+    loaded = safe_load(source)
+    return isinstance(loaded, Mapping) and policy.is_agent(loaded)
+
+
+def _model(source: Path, form: Form, folder: Path, name: str, force: bool, progress: Progress) -> Exported:
+    model = load_model(source)
+    size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
+    remarks: list[str] = []
+
+    def fill(place: Path) -> None:
+        progress(f"writing {size / 1e6:.0f} MB")
+        if form is Form.HF:
+            remarks.extend(huggingface.write(model, place, origin=origin(source), evaluation=evaluation(source)))
+        else:
+            save_model(model, place / f"{name}.{form}")
+
+    write_folder(folder, fill, needed_bytes=size + SPARE_BYTES, force=force)
+    return Exported(folder, _files(folder), "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
+
+
+def _policy(source: Path, form: Form, folder: Path, name: str, force: bool, progress: Progress) -> Exported:
+    if form is Form.HF:
+        raise InvalidInputError(
+            f"{source.name} is a controller, which has no form for transformers; use --format safetensors or pth"
+        )
+    content: dict[str, Any] = policy.content(source)
+    path = folder / f"{name}.{form}"
+
+    def fill(place: Path) -> None:
+        progress("writing")
+        policy.write(content, place / path.name)
+
+    write_folder(folder, fill, needed_bytes=SPARE_BYTES, force=force)
+    parameters = sum(tensor.numel() for tensor in load_policy_file(path)["agent_state_dict"].values())
+    load = ["from common.controller import load_policy", f"policy = load_policy({str(path)!r})"]
+    if form is Form.PTH:
+        load = ["import torch", f'agent = torch.load({str(path)!r}, weights_only=True)["agent_state_dict"]']
+    return Exported(folder, _files(folder), "rl", parameters, load)
+
+
+def origin(source: Path) -> str:
+    """Where the source comes from, in few words: experiment and file, for a file in an experiment's folder."""
+    experiment = experiment_folder(source)
+    return source.name if experiment is None else f"{experiment.name}/{source.relative_to(experiment).as_posix()}"
+
+
+def evaluation(source: Path) -> Mapping[str, Any] | None:
+    """The evaluation of the final model that lies beside it, if it is one of this very file."""
+    experiment = experiment_folder(source)
+    return None if experiment is None else huggingface.read_evaluation(experiment, source.stem)
+
+
+def experiment_folder(source: Path) -> Path | None:
+    """The experiment's folder around a final file or a checkpoint folder; None for a file from elsewhere."""
+    found = source.absolute().parent
+    if (source / MANIFEST).is_file():
+        found = found.parent
+    marks = ("config.yaml", "metadata.json", "checkpoints")
+    return found if any((found / mark).exists() for mark in marks) else None
+
+
+def _load_model_lines(form: Form, folder: Path, name: str) -> list[str]:
+    if form is Form.HF:
+        return [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)",
+        ]
+    path = str(folder / f"{name}.{form}")
+    if form is Form.PTH:
+        return ["import torch", f"state = torch.load({path!r}, weights_only=True)"]
+    return ["from common.checkpoint import load_model", f"model = load_model({path!r})"]
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    return sorted((path.name, path.stat().st_size) for path in folder.iterdir())

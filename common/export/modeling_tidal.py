@@ -1,0 +1,320 @@
+"""Tidal's language model for `transformers`: the remote-code file of an exported folder. It imports nothing of Tidal.
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    inputs = tokenizer(["Once upon a time", "The cat"], return_tensors="pt", padding=True)
+    model.generate(**inputs, max_new_tokens=50, modulation=0.3)
+
+A pre-norm transformer whose residual branches are scaled by gates that take one number, the modulation m in [0, 1].
+Without m the gates are not there (scale exactly 1). `generate` reads the prompt without modulation and gives m to every
+token it writes, as Tidal does; temperature, top-k and penalty are yours to choose. Names of the weights are those of
+Tidal's `.pth` files. Leaves out: positions beyond the context (an error), attention weights as output.
+"""
+# SPDX-License-Identifier: Apache-2.0
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from transformers import DynamicCache, GenerationMixin, PretrainedConfig, PreTrainedModel, __version__
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class TidalConfig(PretrainedConfig):
+    """The shape of the model. `gates_trained`: whether the gates saw modulation in training."""
+
+    model_type = "tidal"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    def __init__(
+        self,
+        vocab_size=50257,
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        intermediate_size=1024,
+        max_position_embeddings=256,
+        gate_dim=1,
+        gate_hidden_dim=32,
+        dropout=0.1,
+        rope_theta=10000.0,
+        layer_norm_eps=1e-5,
+        gates_trained=False,
+        use_cache=True,
+        **kwargs,
+    ):
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.max_position_embeddings = max_position_embeddings
+        self.gate_dim = gate_dim
+        self.gate_hidden_dim = gate_hidden_dim
+        self.dropout = dropout
+        self.rope_theta = rope_theta
+        self.layer_norm_eps = layer_norm_eps
+        self.gates_trained = gates_trained
+        self.use_cache = use_cache
+        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+
+
+def rope_tables(positions, width, theta):
+    """cos and sin, each (positions, width) float32; both halves share the frequencies."""
+    frequencies = 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x, cos, sin):
+    """x (B, H, T, K) by tables (B, 1, T, K)."""
+    a, b = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-b, a), dim=-1) * sin).type_as(x)
+
+
+class TidalGate(nn.Module):
+    """x (B, T, D) times sigmoid(MLP(m)), m (B, 1 or T, gate_dim); x itself when m is None."""
+
+    def __init__(self, config):
+        super().__init__()
+        hidden = config.gate_hidden_dim
+        self.net = nn.Sequential(nn.Linear(config.gate_dim, hidden), nn.GELU(), nn.Linear(hidden, config.hidden_size))
+
+    def forward(self, x, modulation):
+        if modulation is None:
+            return x
+        return (x * torch.sigmoid(self.net(modulation))).type_as(x)
+
+
+class TidalBlock(nn.Module):
+    """x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x)))."""
+
+    def __init__(self, config, layer):
+        super().__init__()
+        D = config.hidden_size
+        self.layer = layer
+        self.num_heads = config.num_attention_heads
+        self.dropout_p = config.dropout
+        self.q_proj = nn.Linear(D, D)
+        self.k_proj = nn.Linear(D, D)
+        self.v_proj = nn.Linear(D, D)
+        self.out_proj = nn.Linear(D, D)
+        self.ffn = nn.Sequential(
+            nn.Linear(D, config.intermediate_size),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.intermediate_size, D),
+            nn.Dropout(config.dropout),
+        )
+        self.ln1 = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.ln2 = nn.LayerNorm(D, eps=config.layer_norm_eps)
+        self.attn_gate = TidalGate(config)
+        self.ffn_gate = TidalGate(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, cos, sin, mask, modulation, cache, total):
+        """`mask` (B, 1, T, total) bool, None for plain causal attention; `cache` may be None."""
+        B, T, D = x.shape
+        h = self.ln1(x)
+        projected = (self.q_proj(h), self.k_proj(h), self.v_proj(h))
+        q, k, v = (each.view(B, T, self.num_heads, D // self.num_heads).transpose(1, 2) for each in projected)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            places = torch.arange(total - T, total, device=x.device)  # version 4 wants to be told
+            k, v = cache.update(k, v, self.layer, {"cache_position": places})
+            k, v = k[:, :, :total], v[:, :, :total]  # a static cache gives all its places
+        dropout_p = self.dropout_p if self.training else 0.0
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=mask is None)
+        attended = self.out_proj(attended.transpose(1, 2).reshape(B, T, D))
+        x = x + self.dropout(self.attn_gate(attended, modulation))
+        return x + self.dropout(self.ffn_gate(self.ffn(self.ln2(x)), modulation))
+
+
+class TidalForCausalLM(PreTrainedModel, GenerationMixin):
+    """The language model, head included. See the module for an example."""
+
+    config_class = TidalConfig
+    base_model_prefix = ""
+    _no_split_modules = ["TidalBlock"]
+    _supports_cache_class = True
+    _supports_sdpa = True
+    # bfloat16 has 8 bits for an angle's cosine; the tables stay exact. Version 4 takes no buffers in this list.
+    _keep_in_fp32_modules_strict = ["rope_cos", "rope_sin"] if int(__version__.split(".")[0]) >= 5 else None
+
+    def __init__(self, config):
+        super().__init__(config)
+        width = config.hidden_size // config.num_attention_heads
+        cos, sin = rope_tables(config.max_position_embeddings, width, config.rope_theta)
+        self.register_buffer("rope_cos", cos)
+        self.register_buffer("rope_sin", sin)
+        self.token_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer_blocks = nn.ModuleList(TidalBlock(config, n) for n in range(config.num_hidden_layers))
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_projection = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def _init_weights(self, module):
+        """A new model, as Tidal starts one."""
+        if isinstance(module, nn.Embedding) or module is self.output_projection:
+            nn.init.normal_(module.get_parameter("weight"), std=0.02)
+        if module is self.output_projection:
+            nn.init.zeros_(module.get_parameter("bias"))
+        if isinstance(module, TidalGate):
+            nn.init.zeros_(module.get_parameter("net.2.weight"))
+            nn.init.constant_(module.get_parameter("net.2.bias"), 2.0)
+
+    def get_input_embeddings(self):
+        return self.token_embeddings
+
+    def set_input_embeddings(self, value):
+        self.token_embeddings = value
+
+    def get_output_embeddings(self):
+        return self.output_projection
+
+    def set_output_embeddings(self, new_embeddings):
+        self.output_projection = new_embeddings
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        modulation=None,
+        use_cache=None,
+        output_hidden_states=None,
+        return_dict=None,
+        logits_to_keep=0,
+        num_items_in_batch=None,
+        **kwargs,
+    ):
+        """Logits (B, T, V) of input_ids (B, T).
+
+        attention_mask (B, past + T): 0 for padding, on either side. modulation: a number, (B,), (B, 1), or (B, T) for
+        one m per position; None for no gating. labels (B, T), −100 for ignored: the mean cross-entropy of the next
+        token as `loss`. Raises ValueError beyond the context.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        x = self.token_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        B, T, _ = x.shape
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        total = past + T
+        if position_ids is None:
+            position_ids = self._positions(attention_mask, past, T, x.device)
+        self._check_room(position_ids, total, attention_mask)
+        cos, sin = self.rope_cos[position_ids].unsqueeze(1), self.rope_sin[position_ids].unsqueeze(1)
+        mask = self._mask(attention_mask, B, past, T, x.device)
+        m = self._modulation(modulation, B, T, x)
+        states = [x]
+        x = self.dropout(x)
+        for block in self.transformer_blocks:
+            x = block(x, cos, sin, mask, m, past_key_values, total)
+            states.append(x)
+        x = self.final_layer_norm(x)
+        if isinstance(logits_to_keep, int):
+            kept = x[:, -logits_to_keep:] if logits_to_keep > 0 else x
+        else:
+            kept = x[:, logits_to_keep]
+        logits = self.output_projection(kept)
+        loss = None if labels is None else self._loss(logits, labels, num_items_in_batch)
+        output = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(*states[:-1], x) if output_hidden_states else None,
+        )
+        return output.to_tuple() if return_dict is False else output
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids,
+        past_key_values=None,
+        attention_mask=None,
+        inputs_embeds=None,
+        modulation=None,
+        use_cache=True,
+        **kwargs,
+    ):
+        """What is new since the cache was filled. The prompt gets no modulation, every later token does."""
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if modulation is not None and not use_cache:
+            raise ValueError("generate with modulation keeps each token's own m in the cache; leave use_cache=True")
+        inputs = {
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "modulation": modulation if past > 0 else None,
+            "logits_to_keep": kwargs.get("logits_to_keep") or 1,
+        }
+        if inputs_embeds is not None and past == 0:
+            return {"inputs_embeds": inputs_embeds, **inputs}
+        if attention_mask is not None and attention_mask.shape[1] > input_ids.shape[1]:
+            # The cache began with embeddings or another call's tokens, of which input_ids knows nothing.
+            new = max(attention_mask.shape[1] - past, 1)
+        else:
+            new = max(input_ids.shape[1] - past, 1)
+        return {"input_ids": input_ids[:, -new:].contiguous(), **inputs}
+
+    def _positions(self, attention_mask, past, T, device):
+        if attention_mask is None:
+            return torch.arange(past, past + T, device=device).unsqueeze(0)
+        counted = attention_mask.long().cumsum(-1) - 1
+        return counted.clamp(min=0)[:, -T:]
+
+    def _check_room(self, position_ids, total, attention_mask):
+        limit = self.rope_cos.shape[0]
+        # Without padding the length tells; else the host has to ask the device.
+        if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
+            raise ValueError(
+                f"{total} tokens do not fit into the model's context of {limit}; "
+                "shorten the prompt, or ask for fewer new tokens"
+            )
+
+    def _mask(self, attention_mask, B, past, T, device):
+        if attention_mask is None and past == 0:
+            return None
+        keys = torch.arange(past + T, device=device)
+        queries = keys[past:, None]
+        mask = (keys <= queries)[None, None]
+        if attention_mask is not None:
+            # A padded query sees itself, so that no row of the softmax is empty; nobody looks at its result.
+            mask = mask & attention_mask[:, None, None, -(past + T) :].bool() | (keys == queries)
+        return mask.expand(B, 1, T, past + T)
+
+    def _modulation(self, modulation, B, T, x):
+        if modulation is None:
+            return None
+        if not self.config.gates_trained:
+            logger.warning_once(
+                "this model's gates were not trained with modulation; Tidal itself would not feed it to them"
+            )
+        m = torch.as_tensor(modulation, dtype=self.token_embeddings.weight.dtype, device=x.device)
+        if m.dim() < 2:
+            m = m.reshape(-1, 1)
+        if m.dim() != 2 or m.shape[0] not in (1, B) or m.shape[1] not in (1, T):
+            raise ValueError(f"modulation has shape {tuple(m.shape)}; give a number, ({B},), ({B}, 1) or ({B}, {T})")
+        return m.expand(B, m.shape[1]).unsqueeze(-1).expand(-1, -1, self.config.gate_dim)
+
+    def _loss(self, logits, labels, num_items_in_batch):
+        if logits.shape[1] != labels.shape[1]:
+            raise ValueError(f"labels have {labels.shape[1]} positions, the logits {logits.shape[1]}")
+        summed = num_items_in_batch is not None
+        loss = cross_entropy(
+            logits[:, :-1].reshape(-1, logits.shape[-1]).float(),
+            labels[:, 1:].reshape(-1).to(logits.device),
+            ignore_index=-100,
+            reduction="sum" if summed else "mean",
+        )
+        return loss / num_items_in_batch if summed else loss

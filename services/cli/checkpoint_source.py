@@ -1,0 +1,62 @@
+"""Which file a person means: a path on this machine, or a reference into the store of the local stack.
+
+`out/model.safetensors`, `out` and `out/best` (folders of `tidal train`), `checkpoints/step-000000100`; or
+`EXPERIMENT/FILE`, `EXPERIMENT/final` in the artifact store. Leaves out: stores of other machines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.artifacts import ALIASES, ArtifactStore
+from common.client import read_instance
+from common.config import get_settings
+from common.errors import InvalidInputError, NotFoundError
+
+
+def local_store() -> ArtifactStore:
+    """The store of the stack that runs in this folder, else TIDAL_EXPERIMENTS_DIR."""
+    instance = read_instance()
+    return ArtifactStore(instance.experiments_dir if instance else get_settings().experiments_dir)
+
+
+def is_path(text: str) -> bool:
+    """Whether this names something on disk rather than a reference."""
+    path = Path(text).expanduser()
+    return path.exists() or (path.name in ALIASES and path.parent.is_dir() and len(path.parts) > 1)
+
+
+def checkpoint_path(text: str) -> Path:
+    """The checkpoint file or folder that `text` means.
+
+    Raises NotFoundError and says where it looked, InvalidInputError for what can be neither path nor reference.
+    """
+    path = Path(text).expanduser()
+    if is_path(text):
+        return _on_disk(path)
+    store = local_store()
+    reference = text if "/" in text else f"{text}/final"
+    try:
+        return store.resolve(reference)
+    except InvalidInputError:
+        raise NotFoundError(f"{text}: there is no such file") from None
+    except NotFoundError as error:
+        if store.root.is_dir() and (store.root / reference.split("/")[0]).is_dir():
+            raise
+        raise NotFoundError(f"{text}: there is no such file, and no such experiment in {store.root}") from error
+
+
+def _on_disk(path: Path) -> Path:
+    path = path.absolute()
+    if path.is_file() or (path / "manifest.json").is_file():
+        return path
+    folder, aliases = (path, ("final", "latest")) if path.is_dir() else (path.parent, (path.name,))
+    folder = folder.resolve()
+    store = ArtifactStore(folder.parent)
+    for alias in aliases:
+        try:
+            return store.resolve(f"{folder.name}/{alias}")
+        except NotFoundError:
+            continue
+    what = "no checkpoint" if path.is_dir() else f"no {path.name} checkpoint"
+    raise NotFoundError(f"{folder}: there is {what} in this folder")

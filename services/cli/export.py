@@ -1,0 +1,130 @@
+"""`tidal export`: a trained model for other programs. The work is done by a child process, which loads torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from common.config.compute_environment import with_compute_environment
+from common.errors import ConflictError, InvalidInputError, TidalError
+from services.cli.checkpoint_source import checkpoint_path
+from services.cli.output import err, out, print_json, size, table
+from services.cli.processes import child_environment
+
+EXAMPLES = """
+[bold]Examples[/bold]
+
+tidal export 20260131-120000-commit_ab12cd3-config_0123456789/best --format hf
+
+tidal export out/lm --format safetensors --out share/
+
+tidal export checkpoints/step-000001000 --format pth
+"""
+
+
+class Format(StrEnum):
+    """What others read."""
+
+    SAFETENSORS = "safetensors"
+    PTH = "pth"
+    HF = "hf"
+
+
+def command(
+    checkpoint: Annotated[
+        str, typer.Argument(help="EXPERIMENT/FILE, EXPERIMENT/best, latest or final; or a file or folder on this disk.")
+    ],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="safetensors: weights with their configuration. pth: as the original Tidal loads it. "
+            "hf: a model folder for transformers (language models only).",
+        ),
+    ],
+    target: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to write. Default: NAME-FORMAT in this folder.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older export in that folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+) -> None:
+    """Write a trained model or controller in a form that other programs read.
+
+    Final models and training checkpoints, ours and the original's. The folder is written whole or not at all.
+    """
+    source = checkpoint_path(checkpoint)
+    stem = source.name if source.is_dir() else source.name.removesuffix(".safetensors").removesuffix(".pth")
+    folder = (target or Path(f"{stem}-{form}")).expanduser()
+    if not force and folder.is_dir() and any(folder.iterdir()):  # said before torch is loaded
+        raise ConflictError(f"{folder}: is not empty; name another with --out, or replace it with --force")
+    done = run(source, folder, form, force)
+    if as_json:
+        print_json(done)
+        return
+    report(done, shown=folder)
+
+
+command.__doc__ = (command.__doc__ or "") + EXAMPLES
+
+
+def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]:
+    """Let the child export; its phases are shown meanwhile. TidalError with its words when it fails."""
+    arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
+    process = subprocess.Popen(
+        [*arguments, *(["--force"] if force else [])],
+        env=with_compute_environment(child_environment()),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    began = time.monotonic()
+    try:
+        with err.status("starting") as status:
+            for line in process.stdout:
+                said = json.loads(line)
+                if "error" in said:
+                    raise _Refused(said["error"])
+                if "done" in said:
+                    return dict(said["done"])
+                status.update(f"{said['phase']} ({time.monotonic() - began:.0f} s)")
+    finally:
+        process.stdout.close()
+        _end(process)
+    raise InvalidInputError(f"the export ended without a result (exit status {process.returncode}); see above")
+
+
+class _Refused(TidalError):
+    """What the child said."""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def report(done: dict[str, Any], *, shown: Path) -> None:
+    """What was written, and the two lines that load it."""
+    what = "controller" if done["kind"] == "rl" else "language model"
+    out.print(f"Wrote {shown}/, a {what} of {done['parameters']:,} parameters:", soft_wrap=True)
+    files = table("file", "size>")
+    for name, count in done["files"]:
+        files.add_row(name, size(count))
+    out.print(files)
+    for remark in done["remarks"]:
+        err.print(remark, style="yellow", soft_wrap=True)
+    out.print("Load it:")
+    for line in done["load"]:
+        out.print(Text(f"    {line}"), soft_wrap=True)

@@ -1,0 +1,26 @@
+"""Small models with distinct logits and gates that react."""
+
+from __future__ import annotations
+
+import torch
+
+from common.model import ModelConfig, TransformerLM
+
+END_OF_TEXT = 50256
+
+
+def model_of(*, vocab_size: int = 50257, gates_trained: bool = True) -> TransformerLM:
+    """Seeded; end-of-text is never the likeliest."""
+    torch.manual_seed(5)
+    config = ModelConfig(
+        vocab_size=vocab_size, d_model=24, num_layers=2, num_heads=2, ffn_dim=40, context_length=40, name="mini"
+    )
+    model = TransformerLM(config)
+    with torch.no_grad():
+        model.output_projection.weight.mul_(40)
+        if vocab_size > END_OF_TEXT:
+            model.output_projection.bias[END_OF_TEXT] = -50.0
+        for gate in model.gates:
+            gate.net[-1].get_parameter("weight").normal_(std=1.0)
+    model.gates_trained = gates_trained
+    return model.eval()
