@@ -18,7 +18,19 @@ from common.config import Settings
 from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
-from services.api.routes import checkpoints, completions, configs, experiments, generate, health, jobs, queue, streams
+from services.api.routes import (
+    checkpoints,
+    completions,
+    configs,
+    dashboard,
+    experiments,
+    generate,
+    health,
+    jobs,
+    queue,
+    session,
+    streams,
+)
 from services.api.schemas.problems import problem_responses, problem_schemas
 
 DESCRIPTION = """\
@@ -95,7 +107,9 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    for module in (health, streams, jobs, queue, experiments, checkpoints, configs, generate, completions, docs):
+    for module in (health, session, streams, jobs, queue, experiments, checkpoints, configs, generate, completions):
+        app.include_router(module.router)
+    for module in (docs, dashboard):
         app.include_router(module.router)
     return app
 

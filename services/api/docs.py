@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from markdown_it import MarkdownIt
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 
 router = APIRouter(include_in_schema=False)
 _MARKDOWN = MarkdownIt("commonmark", {"html": False})
@@ -28,12 +28,6 @@ details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0;padding:.4
 table{border-collapse:collapse;width:100%}
 td,th{border-top:1px solid var(--line);padding:.25rem .5rem;text-align:left;vertical-align:top}
 """
-
-
-@router.get("/")
-def home(request: Request) -> RedirectResponse:
-    """Who opens the address in a browser finds the reference."""
-    return RedirectResponse(str(request.scope.get("root_path", "")) + "/docs")
 
 
 @router.get("/docs")

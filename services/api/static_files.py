@@ -1,0 +1,84 @@
+"""The dashboard's files in memory: compressed, with an ETag, and below an address that changes with their content.
+
+`index.html` is sent with every script named in it, so that a browser asks for all of them at once, and with the digest
+of all files in their addresses, so that it may keep them for ever. A changed file is noticed at the next request.
+Leaves out: routing and headers (`routes/dashboard.py`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+STATIC = Path(__file__).resolve().parent.parent / "dashboard" / "static"
+INDEX = "index.html"
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".LICENSE": "text/plain; charset=utf-8",
+    ".json": "application/json",
+}
+PRELOAD_MARK = "<!-- modulepreload -->"
+_PREFIX = '"assets/'
+"""How index.html names its files."""
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    """One file as it is sent."""
+
+    content_type: str
+    etag: str
+    plain: bytes
+    packed: bytes
+    """The same in gzip."""
+
+
+class StaticFiles:
+    """The files of one folder; from any thread."""
+
+    def __init__(self, folder: Path = STATIC) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._stamp: tuple[tuple[str, int, int], ...] = ()
+        self._files: dict[str, StaticFile] = {}
+        self.digest = ""
+
+    def get(self, name: str) -> StaticFile | None:
+        """The file at this path below the folder, or None."""
+        with self._lock:
+            if name == INDEX or not self._files:
+                self._refresh()
+            return self._files.get(name)
+
+    def _refresh(self) -> None:
+        """Read everything again when a name, a size or a time changed."""
+        paths = sorted(path for path in self._folder.rglob("*") if path.is_file() and path.suffix in TYPES)
+        stamp = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+        if stamp == self._stamp:
+            return
+        contents = {path.relative_to(self._folder).as_posix(): path.read_bytes() for path in paths}
+        total = hashlib.sha256()
+        for name, content in contents.items():
+            total.update(f"{name}\0{len(content)}\0".encode() + content)
+        self.digest = total.hexdigest()[:16]
+        if INDEX in contents:
+            contents[INDEX] = self._index(contents[INDEX].decode(), sorted(contents)).encode()
+        self._files = {name: _prepare(name, content) for name, content in contents.items()}
+        self._stamp = stamp
+
+    def _index(self, text: str, names: list[str]) -> str:
+        scripts = [name for name in names if name.endswith(".js")]
+        links = "\n".join(f'<link rel="modulepreload" href="assets/{name}">' for name in scripts)
+        return text.replace(PRELOAD_MARK, links).replace(_PREFIX, f"{_PREFIX}{self.digest}/")
+
+
+def _prepare(name: str, content: bytes) -> StaticFile:
+    packed = gzip.compress(content, 9, mtime=0)
+    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return StaticFile(TYPES[Path(name).suffix], etag, content, packed)

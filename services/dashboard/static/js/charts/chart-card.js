@@ -1,0 +1,82 @@
+// A chart with its title, legend (values under the cursor, lines to switch off), log scale and exports.
+import { html, useRef, useState } from "../lib/html.js";
+import { number, integer } from "../lib/format.js";
+import { Plot } from "./plot.js";
+import { saveCsv, savePng } from "./export.js";
+
+const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+
+/** What the chart says in words: each line's last value. */
+function description(title, lines) {
+  const parts = lines.filter((line) => !line.faint && line.y.length).map((line) => `${line.label} ${number(line.y.at(-1))}`);
+  const step = Math.max(...lines.map((line) => line.x.at(-1) ?? 0));
+  return `Chart of ${title}. At step ${integer(step)}: ${parts.join(", ") || "no points yet"}. Arrow keys move along it.`;
+}
+
+/**
+ * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `file` begins the names of
+ * exported files.
+ */
+export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, log: logarithmic = false }) {
+  const [log, setLog] = useState(logarithmic);
+  const [hidden, setHidden] = useState(() => new Set());
+  const values = useRef(new Map());
+  const at = useRef(null);
+  const plot = useRef(null);
+  const shown = lines.map((line) => ({ ...line, hidden: hidden.has(line.legend ?? line.label) }));
+  const legend = lines.filter((line) => !line.raw);
+  const canLog = lines.some((line) => line.y.some((value) => value > 0));
+
+  const onCursor = (index, made) => {
+    lines.forEach((line, i) => {
+      const target = values.current.get(line.label);
+      if (!target || line.raw) return;
+      const value = index === null ? line.y.at(-1) : made.data[i + 1]?.[index];
+      if (value !== undefined && value !== null) target.textContent = number(value);
+    });
+    if (at.current) at.current.textContent = index === null ? "" : `at ${integer(made.data[0][index])}`;
+  };
+  const toggle = (label) =>
+    setHidden((old) => {
+      const next = new Set(old);
+      if (!next.delete(label)) next.add(label);
+      return next;
+    });
+  const name = slug(`${file ?? "tidal"}-${title}`);
+  return html`<section class="card chart-card" aria-label=${title}>
+    <header>
+      <h3>${title} ${unit && html`<span class="note">${unit}</span>`} <span class="note" ref=${at}></span></h3>
+      <div class="chart-tools">
+        <button class="button quiet small" aria-pressed=${log} disabled=${!canLog} onClick=${() => setLog(!log)}>log</button>
+        <button class="button quiet small" aria-label=${`${title}: save as CSV`} onClick=${() => saveCsv(lines.filter((line) => !line.aid), name)}>CSV</button>
+        <button class="button quiet small" aria-label=${`${title}: save as PNG`} onClick=${() => savePng(plot.current, title, legend, name)}>PNG</button>
+      </div>
+    </header>
+    <${Plot}
+      lines=${shown}
+      log=${log}
+      zoom=${zoom}
+      sync=${sync}
+      range=${range}
+      bands=${bands}
+      height=${height}
+      xLabel=${xLabel}
+      name=${description(title, lines)}
+      plotRef=${plot}
+      onCursor=${onCursor}
+    />
+    <div class="legend">
+      ${legend.map(
+        (line) => html`<button
+          key=${line.label}
+          aria-pressed=${!hidden.has(line.legend ?? line.label)}
+          title="Show or hide"
+          onClick=${() => toggle(line.legend ?? line.label)}
+        >
+          <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i>${line.label}
+          <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${number(line.y.at(-1))}</b>
+        </button>`,
+      )}
+    </div>
+  </section>`;
+}

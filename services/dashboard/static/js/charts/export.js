@@ -1,0 +1,57 @@
+// A chart as a file: CSV with every point that is loaded, PNG as it is seen, with title and legend.
+import { colour } from "../lib/theme.js";
+
+export function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+const cell = (text) => (/[",\n]/.test(String(text)) ? `"${String(text).replaceAll('"', '""')}"` : String(text));
+
+/** Steps down, lines across; empty where a line has no point. */
+export function csv(lines, x = "step") {
+  const columns = lines.map((line) => new Map(line.x.map((step, i) => [step, line.y[i]])));
+  const steps = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
+  const rows = steps.map((step) => [step, ...columns.map((column) => column.get(step) ?? "")].join(","));
+  return `${[x, ...lines.map((line) => line.label)].map(cell).join(",")}\n${rows.join("\n")}\n`;
+}
+
+export const saveCsv = (lines, name) => download(new Blob([csv(lines)], { type: "text/csv" }), `${name}.csv`);
+
+export function savePng(plot, title, legend, name) {
+  const ratio = devicePixelRatio;
+  const source = plot.ctx.canvas;
+  const head = 34 * ratio;
+  const foot = 26 * ratio;
+  const canvas = document.createElement("canvas");
+  canvas.width = source.width;
+  canvas.height = source.height + head + foot;
+  const context = canvas.getContext("2d");
+  const paint = (property) => {
+    const probe = document.createElement("span");
+    probe.style.color = `var(${property})`;
+    document.body.append(probe);
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  };
+  context.fillStyle = paint("--surface");
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.fillStyle = paint("--ink");
+  context.font = `600 ${15 * ratio}px ${colour("--font")}`;
+  context.fillText(title, 14 * ratio, 23 * ratio);
+  context.drawImage(source, 0, head);
+  context.font = `${12 * ratio}px ${colour("--font")}`;
+  let left = 14 * ratio;
+  for (const line of legend) {
+    context.fillStyle = paint(`--chart-${line.colour}`);
+    context.fillRect(left, canvas.height - 16 * ratio, 12 * ratio, 3 * ratio);
+    context.fillStyle = paint("--ink-soft");
+    context.fillText(line.label, left + 18 * ratio, canvas.height - 10 * ratio);
+    left += 34 * ratio + context.measureText(line.label).width;
+  }
+  canvas.toBlob((blob) => download(blob, `${name}.png`));
+}

@@ -1,0 +1,156 @@
+// One uPlot drawing on a canvas: made anew for other lines, scales or themes, otherwise only given new data.
+//
+// Sources of colours are CSS properties, so both themes work. Charts of one page share cursor and zoom.
+import { html, useEffect, useRef } from "../lib/html.js";
+import { useStore } from "../lib/store.js";
+import { theme, colour } from "../lib/theme.js";
+import { compact } from "../lib/format.js";
+import uPlot from "../../vendor/uplot.js";
+
+const resolved = (name) => {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+};
+const faded = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
+
+/** Lines over one x: as they are when they share it, joined where they do not. */
+function aligned(lines, log) {
+  const values = (y) => (log ? y.map((value) => (value > 0 ? value : null)) : y);
+  const shared = lines.every((line) => line.x === lines[0].x || same(line.x, lines[0].x));
+  if (shared) return [lines[0]?.x ?? [], ...lines.map((line) => values(line.y))];
+  return uPlot.join(lines.map((line) => [line.x, values(line.y)]));
+}
+
+const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
+
+function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height, hooks) {
+  const font = `11px ${colour("--font")}`;
+  const ink = resolved("--ink-faint");
+  const grid = { stroke: resolved("--chart-grid"), width: 1 };
+  const axis = { stroke: ink, font, grid, ticks: { show: false }, gap: 6 };
+  const colours = lines.map((line) => resolved(`--chart-${line.colour}`));
+  return {
+    width,
+    height,
+    padding: [10, 14, 0, 0],
+    legend: { show: false },
+    scales: {
+      x: { time: false },
+      y: { distr: log ? 3 : 1, range: range && !log ? range : undefined },
+    },
+    axes: [
+      { ...axis, size: 24, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: font, values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))) },
+      { ...axis, size: 58, values: (_, splits) => splits.map((v) => (v === null ? "" : compact(v))) },
+    ],
+    series: [
+      {},
+      ...lines.map((line, i) => ({
+        label: line.label,
+        stroke: line.faint ? faded(colours[i], 0.28) : colours[i],
+        width: line.faint ? 1 : 1.75,
+        dash: line.dash ? [5, 4] : undefined,
+        fill: undefined,
+        points: { show: line.points && line.x.length < 200, size: 5, fill: colours[i] },
+        show: !line.hidden,
+        spanGaps: true,
+      })),
+    ],
+    bands: (bands ?? []).map(([high, low, at]) => ({ series: [high + 1, low + 1], fill: faded(colours[at], 0.14) })),
+    cursor: {
+      y: false,
+      drag: { x: true, y: false, setScale: false },
+      focus: { prox: 24 },
+      points: { size: 6 },
+      sync: sync ? { key: sync, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } } : undefined,
+      bind: {
+        dblclick: () => () => {
+          zoom?.set(null);
+          return null;
+        },
+      },
+    },
+    hooks: {
+      setCursor: [(plot) => hooks.onCursor?.(plot.cursor.idx ?? null, plot)],
+      setSelect: [
+        (plot) => {
+          const { left, width: wide } = plot.select;
+          if (wide < 6) return;
+          const [min, max] = [plot.posToVal(left, "x"), plot.posToVal(left + wide, "x")];
+          plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          if (zoom) zoom.set({ min, max });
+          else plot.setScale("x", { min, max });
+        },
+      ],
+    },
+  };
+}
+
+/**
+ * `lines`: [{label, x, y, colour (1–8), faint, points, dash, hidden}]; `zoom`: a store shared by charts; `onCursor(index,
+ * plot)`; `plotRef` gets the uPlot for exports; `name` describes the drawing to those who cannot see it.
+ */
+export function Plot(props) {
+  const { lines, height = 220, log = false, zoom, name, plotRef, onCursor } = props;
+  const box = useRef(null);
+  const plot = useRef(null);
+  const hooks = useRef({});
+  hooks.current.onCursor = onCursor;
+  const { effective } = useStore(theme);
+  const shape = JSON.stringify([
+    lines.map(({ label, colour: c, faint, points, dash, hidden }) => [label, c, faint, points, dash, hidden]),
+    height, log, props.range, props.xLabel, effective,
+  ]);
+  const data = aligned(lines, log);
+
+  useEffect(() => {
+    const width = Math.max(120, box.current.clientWidth);
+    const made = new uPlot(options(props, width, height, hooks.current), data, box.current);
+    plot.current = made;
+    if (plotRef) plotRef.current = made;
+    applyZoom(made, zoom?.get());
+    const observer = new ResizeObserver(() => {
+      const wide = box.current?.clientWidth;
+      if (wide && wide !== made.width) made.setSize({ width: wide, height });
+    });
+    observer.observe(box.current);
+    const stop = zoom?.watch((range) => applyZoom(made, range));
+    return () => {
+      stop?.();
+      observer.disconnect();
+      made.destroy();
+      plot.current = null;
+    };
+  }, [shape]);
+
+  useEffect(() => {
+    const made = plot.current;
+    if (!made || made.data === data) return;
+    const range = zoom?.get();
+    made.batch(() => {
+      made.setData(data, !range);
+      if (range) made.setScale("x", range);
+    });
+  });
+
+  const onKey = (event) => {
+    const made = plot.current;
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === "Escape") zoom?.set(null);
+    if (!step || !made) return;
+    event.preventDefault();
+    const xs = made.data[0];
+    const far = event.shiftKey ? Math.max(1, Math.round(xs.length / 20)) : 1;
+    const at = Math.min(xs.length - 1, Math.max(0, (made.cursor.idx ?? xs.length) + step * far));
+    made.setCursor({ left: made.valToPos(xs[at], "x"), top: made.over.clientHeight / 2 });
+  };
+  return html`<div class="plot" ref=${box} role="img" aria-label=${name} tabindex="0" onKeyDown=${onKey} style=${{ minHeight: `${height}px` }}></div>`;
+}
+
+function applyZoom(plot, range) {
+  if (range) plot.setScale("x", range);
+  else plot.setData(plot.data, true);
+}

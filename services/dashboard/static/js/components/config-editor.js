@@ -1,0 +1,77 @@
+// Every setting of a configuration as a field, by section; only what was changed is sent.
+import { html, useState } from "../lib/html.js";
+import { equal, show } from "../lib/config.js";
+import { Field } from "./parts.js";
+
+const OPEN = ["model", "data", "training", "ppo", "episode"];
+const WITHOUT_SECTION = "general";
+
+function sections(flat, search) {
+  const found = new Map();
+  for (const [path, value] of flat) {
+    if (!path.includes(search)) continue;
+    const [section] = path.includes(".") ? path.split(".") : [WITHOUT_SECTION];
+    if (!found.has(section)) found.set(section, []);
+    found.get(section).push([path, value]);
+  }
+  return found;
+}
+
+/** What was typed as a value: JSON where it is some, `null` or nothing as null, else text. */
+function parse(text, initial) {
+  const trimmed = text.trim();
+  if (trimmed === "" || trimmed === "null") return typeof initial === "string" && trimmed === "" ? "" : null;
+  if (typeof initial === "string") return text;
+  try {
+    return JSON.parse(trimmed);
+  } catch {
+    return text;
+  }
+}
+
+/** `flat` is the base, `changes` a Map of what differs, `findings` a Map of messages by name. */
+export function ConfigEditor({ flat, changes, setChanges, findings }) {
+  const [search, setSearch] = useState("");
+  const change = (path, value) => {
+    const next = new Map(changes);
+    if (equal(value, flat.get(path))) next.delete(path);
+    else next.set(path, value);
+    setChanges(next);
+  };
+  const groups = [...sections(flat, search.trim().toLowerCase())];
+  return html`<div class="stack">
+    <input type="search" aria-label="Search a setting" placeholder="Search a setting: max_steps, learning_rate, source …" value=${search} onInput=${(event) => setSearch(event.target.value)} />
+    ${groups.map(([section, entries]) => {
+      const changed = entries.filter(([path]) => changes.has(path)).length;
+      const wrong = entries.some(([path]) => findings.has(path));
+      return html`<details class="section" key=${section} open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}>
+        <summary><strong>${section}</strong> <span class="note">${entries.length} settings${changed ? `, ${changed} changed` : ""}</span></summary>
+        <div class="fields">
+          ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.get(path)} />`)}
+        </div>
+      </details>`;
+    })}
+    ${groups.length === 0 && html`<p class="note">No setting has such a name.</p>`}
+  </div>`;
+}
+
+function Setting({ path, initial, changes, change, wrong }) {
+  const changed = changes.has(path);
+  const value = changed ? changes.get(path) : initial;
+  const label = path.includes(".") ? path.slice(path.indexOf(".") + 1) : path;
+  if (typeof initial === "boolean") {
+    return html`<label class=${`check ${changed ? "changed" : ""}`}><input type="checkbox" checked=${value} onChange=${(event) => change(path, event.target.checked)} />${label}</label>`;
+  }
+  const hint = changed ? `was ${show(initial) || "empty"}` : undefined;
+  return html`<div class=${changed ? "changed" : ""}>
+    <${Field} label=${label} hint=${hint} wrong=${wrong}>
+      ${(props) => html`<input
+        ...${props}
+        inputmode=${typeof initial === "number" ? "decimal" : undefined}
+        placeholder=${initial === null ? "none" : undefined}
+        value=${value === null ? "" : show(value)}
+        onChange=${(event) => change(path, parse(event.target.value, initial))}
+      />`}
+    <//>
+  </div>`;
+}

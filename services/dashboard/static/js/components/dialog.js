@@ -1,0 +1,40 @@
+// A modal dialog on the browser's own element: focus stays inside, Escape closes, focus returns.
+import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
+
+export function Dialog({ title, onClose, children }) {
+  const element = useRef(null);
+  const id = useId();
+  useEffect(() => {
+    const dialog = element.current;
+    if (!dialog.open) dialog.showModal();
+    return () => dialog.close();
+  }, []);
+  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
+    <h2 id=${id}>${title}</h2>
+    ${children}
+  </dialog>`;
+}
+
+/** A question before something that cannot be undone; `act` may fail, its error is shown. */
+export function Confirm({ title, text, action, danger = false, act, onClose }) {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState(null);
+  const go = async () => {
+    setBusy(true);
+    try {
+      await act();
+      onClose();
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title=${title} onClose=${onClose}>
+    <p>${text}</p>
+    ${error && html`<p class="message bad" role="alert">${error.message}</p>`}
+    <div class="dialog-foot">
+      <button class="button" onClick=${onClose}>Keep as it is</button>
+      <button class=${`button primary ${danger ? "danger" : ""}`} disabled=${busy} onClick=${go}>${action}</button>
+    </div>
+  <//>`;
+}

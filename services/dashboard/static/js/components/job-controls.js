@@ -1,0 +1,81 @@
+// Steering one job: buttons for what it takes now, each explained, the severe ones asked about first.
+import { html, useEffect, useState } from "../lib/html.js";
+import { get, post } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { session, signInOpen, maySubmit } from "../lib/session.js";
+import { href } from "../lib/router.js";
+import { LADDER, hasEnded } from "../lib/ladder.js";
+import { Confirm, Dialog } from "./dialog.js";
+import { Icon } from "./icons.js";
+import { toast } from "./toasts.js";
+
+/** `changed` makes it ask for the job again. Shows what happens next and the buttons. */
+export function JobControls({ jobId, changed }) {
+  const state = useLoad((signal) => get(`api/jobs/${jobId}`, signal), [jobId]);
+  useEffect(() => {
+    if (state.data) state.reload();
+  }, [changed]);
+  const job = state.data;
+  if (!job) return null;
+  const ended = hasEnded(job.status);
+  return html`<div class="job-controls">
+    ${job.error && html`<p class="message ${ended ? "bad" : "warn"}"><strong>${job.error.code}</strong> ${job.error.message}</p>`}
+    ${job.whatNext && html`<p class="note">${job.whatNext}</p>`}
+    <div class="row">
+      ${ended ? html`<${After} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
+    </div>
+  </div>`;
+}
+
+function After({ job }) {
+  const trains = job.type === "lm-training" || job.type === "rl-training";
+  return html`
+    ${trains && job.checkpointRef && html`<a class="button" href=${href("/new", { resume: job.id, type: job.type })}><${Icon} name="resume" />Go on from its checkpoint</a>`}
+    <a class="button" href=${href("/new", { like: job.id })}><${Icon} name="plus" />New job like this</a>
+  `;
+}
+
+function Buttons({ job, onDone }) {
+  const may = maySubmit(useStore(session));
+  const [asked, setAsked] = useState(null);
+  const [ladder, setLadder] = useState(false);
+  const possible = LADDER.filter(({ name }) => job.signals.includes(name) || (name === "cancel" && !job.cancelRequested));
+  const act = async ({ name }) => {
+    const path = name === "cancel" ? `api/jobs/${job.id}/cancel` : `api/jobs/${job.id}/signal`;
+    onDone(await post(path, name === "cancel" ? undefined : { signal: name }));
+    toast(`Asked to ${name}.`);
+  };
+  const press = (step) => {
+    if (!may) signInOpen.set(true);
+    else if (step.ask) setAsked(step);
+    else act(step).catch((error) => toast(error.message, "bad"));
+  };
+  return html`
+    ${possible.map(
+      (step) => html`<button key=${step.name} class=${`button ${step.danger ? "danger" : ""}`} title=${step.text} onClick=${() => press(step)}>
+        <${Icon} name=${step.icon} />${label(step.name)}
+      </button>`,
+    )}
+    <button class="button quiet" onClick=${() => setLadder(true)}>What do these do?</button>
+    ${asked &&
+    html`<${Confirm}
+      title=${`${label(asked.name)} this job?`}
+      text=${`${label(asked.name)}: ${asked.text}`}
+      action=${label(asked.name)}
+      danger=${asked.danger}
+      act=${() => act(asked)}
+      onClose=${() => setAsked(null)}
+    />`}
+    ${ladder &&
+    html`<${Dialog} title="From mild to severe" onClose=${() => setLadder(false)}>
+      <ol class="ladder">
+        ${LADDER.map(({ name, text, icon }) => html`<li><${Icon} name=${icon} /><div><strong>${label(name)}</strong><p>${text[0].toUpperCase() + text.slice(1)}</p></div></li>`)}
+      </ol>
+      <p class="note">A wish only becomes more severe; a pause alone can be taken back with resume.</p>
+      <div class="dialog-foot"><button class="button primary" onClick=${() => setLadder(false)}>Close</button></div>
+    <//>`}
+  `;
+}
+
+const label = (name) => name[0].toUpperCase() + name.slice(1);

@@ -1,0 +1,37 @@
+// What one panel of the playground writes with: model, gating mode, and the parameters this mode takes.
+import { html } from "../lib/html.js";
+import { Field } from "./parts.js";
+
+const MODES = {
+  none: "None: the parameters below",
+  fixed: "Fixed modulation",
+  random: "Random modulation per token",
+  learned: "Learned: a controller",
+};
+
+export function PanelSettings({ panel, bases, policies, onChange }) {
+  const set = (name) => (event) => onChange({ [name]: event.target.value });
+  const select = (name, label, choices, none) => html`<${Field} label=${label}>
+    ${(props) => html`<select ...${props} value=${panel[name]} onChange=${set(name)}>
+      ${none && html`<option value="">${none}</option>`}
+      ${panel[name] && !choices.some((one) => one.value === panel[name]) && html`<option value=${panel[name]} selected>${panel[name]}</option>`}
+      ${choices.map((one) => html`<option value=${one.value} selected=${one.value === panel[name]}>${one.text}</option>`)}
+    </select>`}
+  <//>`;
+  const numeric = (name, label, min, max, step) => html`<${Field} label=${label}>
+    ${(props) => html`<input ...${props} type="number" min=${min} max=${max} step=${step} value=${panel[name]} onInput=${set(name)} />`}
+  <//>`;
+  return html`<div class="fields">
+    ${select("checkpoint", "Model", bases)}
+    ${select("gatingMode", "Gating", Object.entries(MODES).filter(([mode]) => mode !== "learned" || policies.length || panel.rlCheckpoint).map(([value, text]) => ({ value, text })))}
+    ${panel.gatingMode === "learned" && select("rlCheckpoint", "Controller", policies)}
+    ${panel.gatingMode === "fixed" &&
+    html`<${Field} label=${`Modulation ${Number(panel.modulation).toFixed(2)}`}>
+      ${(props) => html`<input ...${props} type="range" min="0" max="1" step="0.01" value=${panel.modulation} onInput=${set("modulation")} />`}
+    <//>`}
+    ${panel.gatingMode === "none" &&
+    html`<div class="fields four">
+      ${numeric("temperature", "Temperature", 0.01, 100, 0.01)} ${numeric("topK", "Top-k", 1, 1024, 1)} ${numeric("topP", "Top-p", 0.01, 1, 0.01)} ${numeric("repetitionPenalty", "Penalty", 0.1, 100, 0.01)}
+    </div>`}
+  </div>`;
+}

@@ -1,0 +1,143 @@
+// Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
+import { html, useId, useRef } from "../lib/html.js";
+import { Icon } from "./icons.js";
+import { hasEnded } from "../lib/ladder.js";
+import * as format from "../lib/format.js";
+
+const KINDS = {
+  pending: "",
+  provisioning: "active",
+  starting: "active",
+  running: "active",
+  completing: "active",
+  stopping: "warn",
+  paused: "warn",
+  stale: "warn",
+  completed: "good",
+  failed: "bad",
+  cancelled: "",
+  imported: "",
+};
+
+export const Status = ({ status }) => html`<span class=${`status ${KINDS[status] ?? ""}`}>${status}</span>`;
+
+export const TYPES = {
+  lm: "Language model",
+  rl: "Controller",
+  evaluation: "Evaluation",
+  ablation: "Ablation",
+  analysis: "Analysis",
+  "lm-training": "Language model",
+  "rl-training": "Controller",
+};
+
+/** A bar with its step in words; nothing before the first step is known. */
+export function Progress({ progress, quiet = false, ended = "" }) {
+  const over = hasEnded(ended);
+  if (!progress || progress.step === null || progress.step === undefined) {
+    return progress?.phase && !quiet ? html`<span class="note">${progress.phase}</span>` : null;
+  }
+  const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
+  const text = `${format.integer(progress.step)}${share !== null ? ` of ${format.integer(progress.totalSteps)}` : ""} steps`;
+  return html`<span class="progress-line">
+    ${share !== null &&
+    html`<span
+      class="progress"
+      role="progressbar"
+      aria-valuemin="0"
+      aria-valuemax="100"
+      aria-valuenow=${Math.floor(share * 100)}
+      aria-label="Progress"
+      ><span style=${{ width: `${share * 100}%` }}></span
+    ></span>`}
+    <span class="note"
+      >${text}${!quiet && !over && progress.phase ? html` · ${progress.phase}` : ""}${!quiet && !over && progress.etaSeconds
+        ? html` · ${format.seconds(progress.etaSeconds)} left`
+        : ""}</span
+    >
+  </span>`;
+}
+
+export const Time = ({ at }) => (at ? html`<time datetime=${at} title=${format.exactly(at)}>${format.ago(at)}</time>` : html`–`);
+
+export const Empty = ({ icon = "empty", title, children }) => html`<div class="state">
+  <${Icon} name=${icon} />
+  <h2>${title}</h2>
+  ${children}
+</div>`;
+
+export function Failed({ error, retry }) {
+  const away = error.status === 0;
+  return html`<div class="state" role="alert">
+    <${Icon} name="alert" />
+    <h2>${away ? "The server does not answer" : error.status === 404 ? "Not found" : error.status === 401 ? "Sign in to see this" : "That did not work"}</h2>
+    <p>${away ? "This page goes on by itself as soon as it is back." : error.message}</p>
+    ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
+    ${retry && !away && html`<button class="button" onClick=${retry}>Try again</button>`}
+  </div>`;
+}
+
+export const Loading = ({ rows = 4 }) => html`<div class="stack" role="status" aria-label="Loading">
+  ${Array.from({ length: rows }, (_, i) => html`<div class="skeleton" key=${i} style=${{ height: `${34 - (i % 2) * 8}px` }}></div>`)}
+</div>`;
+
+/** What a loader gives: its children once there is data; before that loading or the error. Old data stays visible. */
+export function Loaded({ state, rows, children }) {
+  if (state.data !== null) return children(state.data);
+  if (state.error) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
+  return html`<${Loading} rows=${rows} />`;
+}
+
+/** A labelled control; `children` is a function of the props that tie label, hint and error to it. */
+export function Field({ label, hint, wrong, children }) {
+  const id = useId();
+  const described = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ") || undefined;
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    ${children({ id, "aria-describedby": described, "aria-invalid": wrong ? "true" : undefined })}
+    ${hint && html`<span class="hint" id=${`${id}-hint`}>${hint}</span>`}
+    ${wrong && html`<span class="wrong" id=${`${id}-wrong`}>${wrong}</span>`}
+  </div>`;
+}
+
+/** Tabs with arrow keys. `tabs` is [[name, label], …]. */
+export function Tabs({ tabs, active, onChange, label }) {
+  const list = useRef(null);
+  const onKey = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const at = tabs.findIndex(([name]) => name === active);
+    const next = (at + step + tabs.length) % tabs.length;
+    onChange(tabs[next][0]);
+    list.current.children[next].focus();
+  };
+  return html`<div class="tabs" role="tablist" aria-label=${label} ref=${list} onKeyDown=${onKey}>
+    ${tabs.map(
+      ([name, text]) => html`<button
+        key=${name}
+        role="tab"
+        id=${`tab-${name}`}
+        aria-controls="tab-panel"
+        aria-selected=${name === active ? "true" : "false"}
+        tabindex=${name === active ? 0 : -1}
+        onClick=${() => onChange(name)}
+      >
+        ${text}
+      </button>`,
+    )}
+  </div>`;
+}
+
+/** The findings of a problem document that belong to no field of a form. */
+export function Problems({ error, shown = [] }) {
+  if (!error) return null;
+  const rest = (error.errors ?? []).filter((finding) => !shown.includes(finding.location));
+  return html`<div class="message bad" role="alert">
+    ${rest.length
+      ? html`<ul>
+          ${rest.map((finding) => html`<li><strong>${finding.location.replace(/^body\.?/, "")}</strong> ${finding.message}</li>`)}
+        </ul>`
+      : error.message}
+  </div>`;
+}

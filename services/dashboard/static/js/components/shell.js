@@ -1,0 +1,77 @@
+// The frame around every page: navigation, theme, sign-in, the line that says when the server is away.
+import { html } from "../lib/html.js";
+import { useStore } from "../lib/store.js";
+import { connection } from "../lib/api.js";
+import { session } from "../lib/session.js";
+import { href } from "../lib/router.js";
+import { theme, setTheme } from "../lib/theme.js";
+import { Icon, Mark } from "./icons.js";
+import { SignInButton, SignInDialog } from "./sign-in.js";
+import { Toasts } from "./toasts.js";
+
+const LINKS = [
+  ["experiments", "/", "Experiments", "experiments"],
+  ["queue", "/queue", "Queue", "queue"],
+  ["playground", "/playground", "Playground", "play"],
+  ["checkpoints", "/checkpoints", "Checkpoints", "checkpoints"],
+];
+const BELONGS = { new: "experiments", compare: "experiments" };
+const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
+const THEME_ICON = { system: "auto", light: "sun", dark: "moon" };
+
+function ThemeButton() {
+  const { chosen } = useStore(theme);
+  return html`<button
+    class="button small quiet"
+    onClick=${() => setTheme(NEXT_THEME[chosen])}
+    aria-label=${`Theme: ${chosen}. Change to ${NEXT_THEME[chosen]}.`}
+    title=${`Theme: ${chosen}`}
+  >
+    <${Icon} name=${THEME_ICON[chosen]} />
+  </button>`;
+}
+
+const Brand = () => html`<a class="brand" href=${href("/")}><${Mark} />Tidal</a>`;
+
+export function Shell({ page, children }) {
+  const online = useStore(connection) === "online";
+  const { version, name, known } = useStore(session);
+  const shown = BELONGS[page] ?? page;
+  const skip = (event) => {
+    event.preventDefault();
+    document.getElementById("main").focus();
+  };
+  return html`<div>
+    <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
+    <div class="topbar">
+      <${Brand} />
+      <div class="row"><${ThemeButton} /><${SignInButton} /></div>
+    </div>
+    <div class="shell">
+      <nav class="rail" aria-label="Main">
+        <${Brand} />
+        ${LINKS.map(
+          ([id, path, text, icon]) => html`<a
+            key=${id}
+            class="nav-link"
+            href=${href(path)}
+            aria-current=${id === shown ? "page" : undefined}
+            ><${Icon} name=${icon} />${text}</a
+          >`,
+        )}
+        <div class="rail-foot">
+          <div class="row"><${SignInButton} /><${ThemeButton} /></div>
+          <span>${known && !name ? "Read-only" : (name ?? "")}</span>
+          <span><a href="docs">API</a> · ${version}</span>
+        </div>
+      </nav>
+      <div>
+        ${!online &&
+        html`<div class="banner" role="status"><span>The server does not answer. Trying again; nothing is lost meanwhile.</span></div>`}
+        <main class="page" id="main" tabindex="-1">${children}</main>
+      </div>
+    </div>
+    <${SignInDialog} />
+    <${Toasts} />
+  </div>`;
+}

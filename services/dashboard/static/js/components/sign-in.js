@@ -1,0 +1,72 @@
+// Signing in with a token. Read-only without one where reads are open.
+import { html, useState } from "../lib/html.js";
+import { useStore } from "../lib/store.js";
+import { signIn, signOut } from "../lib/api.js";
+import { session, signInOpen } from "../lib/session.js";
+import { Dialog } from "./dialog.js";
+import { Field } from "./parts.js";
+import { Icon } from "./icons.js";
+
+export function SignInButton() {
+  const state = useStore(session);
+  if (state.name) {
+    return html`<button class="button small" onClick=${() => signOut()} title=${`Signed in as ${state.name}`}>
+      <${Icon} name="key" />Sign out
+    </button>`;
+  }
+  return html`<button class="button small" onClick=${() => signInOpen.set(true)}><${Icon} name="key" />Sign in</button>`;
+}
+
+export function SignInDialog() {
+  const open = useStore(signInOpen);
+  return open ? html`<${Form} />` : null;
+}
+
+function Form() {
+  const { readsOpen } = useStore(session);
+  const [value, setValue] = useState("");
+  const [keep, setKeep] = useState(false);
+  const [wrong, setWrong] = useState("");
+  const [busy, setBusy] = useState(false);
+  const close = () => signInOpen.set(false);
+  const submit = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      if (await signIn(value.trim(), keep)) close();
+      else setWrong("This token is wrong or has expired.");
+    } catch (error) {
+      setWrong(error.message);
+    }
+    setBusy(false);
+  };
+  return html`<${Dialog} title="Sign in" onClose=${close}>
+    <form class="stack" onSubmit=${submit}>
+      <p class="note">
+        ${readsOpen
+          ? "Looking needs no token here. Submitting, steering and deleting do."
+          : "This server shows nothing without a token."}${" "}
+        The token is TIDAL_AUTH_TOKEN of the server; <code>tidal status</code> of a local stack shows where it is kept.
+      </p>
+      <${Field} label="Token" wrong=${wrong}>
+        ${(props) => html`<input
+          ...${props}
+          type="password"
+          autocomplete="current-password"
+          required
+          autofocus
+          value=${value}
+          onInput=${(event) => { setValue(event.target.value); setWrong(""); }}
+        />`}
+      <//>
+      <label class="check">
+        <input type="checkbox" checked=${keep} onChange=${(event) => setKeep(event.target.checked)} />
+        Keep it on this device, not only for this tab
+      </label>
+      <div class="dialog-foot">
+        <button type="button" class="button" onClick=${close}>Not now</button>
+        <button class="button primary" disabled=${busy || !value.trim()}>Sign in</button>
+      </div>
+    </form>
+  <//>`;
+}

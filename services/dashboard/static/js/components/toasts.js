@@ -1,0 +1,28 @@
+// Short messages at the edge of the page; read out by screen readers, gone after a while.
+import { html } from "../lib/html.js";
+import { createStore, useStore } from "../lib/store.js";
+import { Icon } from "./icons.js";
+
+const SHOWN_MS = 7000;
+const toasts = createStore([]);
+let last = 0;
+
+export function toast(text, kind = "good") {
+  const id = (last += 1);
+  toasts.set((all) => [...all.slice(-2), { id, text, kind }]);
+  setTimeout(() => dismiss(id), SHOWN_MS);
+}
+
+const dismiss = (id) => toasts.set((all) => all.filter((one) => one.id !== id));
+
+export function Toasts() {
+  const all = useStore(toasts);
+  return html`<div class="toasts" aria-live="polite">
+    ${all.map(
+      ({ id, text, kind }) => html`<div class=${`message ${kind}`} key=${id}>
+        <span>${text}</span>
+        <button class="button quiet small" aria-label="Dismiss" onClick=${() => dismiss(id)}><${Icon} name="cross" /></button>
+      </div>`,
+    )}
+  </div>`;
+}

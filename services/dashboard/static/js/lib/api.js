@@ -1,0 +1,94 @@
+// Requests to the api this page came from: the token, problem documents as errors, whether the server can be reached.
+import { createStore } from "./store.js";
+import { session, signInOpen, forget, keepToken, token } from "./session.js";
+
+/** Where the page lies: works below a proxy's sub-path, because all views share one document. */
+export const base = new URL(".", document.baseURI);
+export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
+
+/** "online", or "offline" after a request that got no answer, until one does. */
+export const connection = createStore("online");
+
+/** A problem document (RFC 9457), or a request without an answer (status 0). */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.title || `HTTP status ${status}`);
+    this.status = status;
+    this.code = body.code || "";
+    this.errors = body.errors || [];
+    this.requestId = body.requestId;
+    this.retryAfter = body.retryAfter;
+  }
+}
+
+export async function send(path, { method = "GET", body, headers = {}, signal, as = token() } = {}) {
+  const all = { Accept: "application/json", ...headers };
+  if (as) all.Authorization = `Bearer ${as}`;
+  if (body !== undefined) all["Content-Type"] = "application/json";
+  let reply;
+  try {
+    reply = await fetch(url(path), {
+      method,
+      headers: all,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+      cache: "no-store",
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    connection.set("offline");
+    throw new Problem(0, { detail: "The server does not answer.", code: "offline" });
+  }
+  connection.set("online");
+  if (!reply.ok) {
+    const problem = await reply.json().catch(() => ({}));
+    problem.retryAfter = Number(reply.headers.get("Retry-After")) || undefined;
+    if (reply.status === 401) signInOpen.set(true);
+    throw new Problem(reply.status, problem);
+  }
+  return reply;
+}
+
+async function json(path, options) {
+  const reply = await send(path, options);
+  return reply.status === 204 ? null : reply.json();
+}
+
+export const get = (path, signal) => json(path, { signal });
+export const post = (path, body, headers) => json(path, { method: "POST", body, headers });
+export const patch = (path, body) => json(path, { method: "PATCH", body });
+export const remove = (path) => json(path, { method: "DELETE" });
+
+/** `{a: 1, b: ["x", "y"], c: ""}` as `?a=1&b=x&b=y`. */
+export function query(values) {
+  const found = new URLSearchParams();
+  for (const [name, value] of Object.entries(values)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== "") found.append(name, one);
+    }
+  }
+  const text = found.toString();
+  return text ? `?${text}` : "";
+}
+
+/** Ask what the token is good for. Without a good one where reads are closed, the sign-in dialog opens. */
+export async function refreshSession() {
+  const found = await get("api/session");
+  session.set((old) => ({ ...old, ...found, known: true }));
+  if (!found.readsOpen && !found.name) signInOpen.set(true);
+}
+
+/** Sign in; false when the token is wrong. */
+export async function signIn(value, onDevice) {
+  const found = await json("api/session", { as: value });
+  if (!found.name) return false;
+  keepToken(value, onDevice);
+  session.set({ ...found, token: value, known: true });
+  return true;
+}
+
+export async function signOut() {
+  forget();
+  session.set((old) => ({ ...old, token: null, name: null, scopes: [] }));
+  await refreshSession();
+}

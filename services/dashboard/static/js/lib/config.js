@@ -1,0 +1,47 @@
+// Configurations as flat lists of dotted names, for tables, comparison and editing.
+
+/** `{a: {b: 1}}` to `Map {"a.b" => 1}`; lists are values. */
+export function flatten(value, prefix = "", into = new Map()) {
+  for (const [name, one] of Object.entries(value ?? {})) {
+    const path = prefix ? `${prefix}.${name}` : name;
+    if (one !== null && typeof one === "object" && !Array.isArray(one)) flatten(one, path, into);
+    else into.set(path, one);
+  }
+  return into;
+}
+
+/** The other way round. */
+export function nest(flat) {
+  const result = {};
+  for (const [path, value] of flat) {
+    const parts = path.split(".");
+    let at = result;
+    for (const part of parts.slice(0, -1)) at = at[part] ??= {};
+    at[parts.at(-1)] = value;
+  }
+  return result;
+}
+
+/** A value as in YAML, near enough. */
+export function show(value) {
+  if (value === undefined) return "";
+  if (value === null) return "null";
+  if (typeof value === "string") return value;
+  return JSON.stringify(value);
+}
+
+export const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+/** Rows [name, values, differs] of several flat configurations. */
+export function compare(flats) {
+  const names = [...new Set(flats.flatMap((flat) => [...flat.keys()]))];
+  return names.map((name) => {
+    const values = flats.map((flat) => flat.get(name));
+    return [name, values, values.some((value) => !equal(value, values[0]))];
+  });
+}
+
+/** Both configurations of an experiment in one flat list; the controller's names begin with `rl.`. */
+export function flatBoth({ config, rlConfig }) {
+  return new Map([...flatten(config), ...flatten(rlConfig, "rl")]);
+}

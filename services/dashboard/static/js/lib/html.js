@@ -1,0 +1,16 @@
+// The one place that joins Preact and htm: `html` makes elements, the hooks come from here, too.
+import { h, render, Fragment, Component, createContext } from "../../vendor/preact.js";
+import htm from "../../vendor/htm.js";
+
+export { h, render, Fragment, Component, createContext };
+export {
+  useState,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useCallback,
+  useContext,
+  useId,
+} from "../../vendor/preact-hooks.js";
+export const html = htm.bind(h);

@@ -1,0 +1,52 @@
+// `useLoad`: data for a view, with its loading, error and offline states; asks again by itself when the line is back.
+import { useCallback, useEffect, useRef, useState } from "./html.js";
+import { connection } from "./api.js";
+import { session } from "./session.js";
+
+/**
+ * `load(signal)` is called when one of `deps` changes; gives {data, error, loading, reload, setData}. Old data stays
+ * while new is fetched. `every` (ms): asks again so often while the page is seen.
+ */
+export function useLoad(load, deps, { every = 0 } = {}) {
+  const [state, setState] = useState({ data: null, error: null, loading: true });
+  const latest = useRef(load);
+  latest.current = load;
+  const running = useRef(null);
+  const again = useCallback(async () => {
+    running.current?.abort();
+    const aborter = new AbortController();
+    running.current = aborter;
+    setState((old) => ({ ...old, loading: true }));
+    try {
+      const data = await latest.current(aborter.signal);
+      if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
+    } catch (error) {
+      if (!aborter.signal.aborted) setState((old) => ({ ...old, error, loading: false }));
+    }
+  }, []);
+  useEffect(() => {
+    setState((old) => ({ ...old, error: null }));
+    again();
+    return () => running.current?.abort();
+  }, deps);
+  useEffect(() => {
+    const failed = () => state.error && (state.error.status === 0 || state.error.status === 401);
+    const stops = [
+      connection.watch((now) => now === "online" && failed() && again()),
+      session.watch(() => failed() && again()),
+    ];
+    return () => stops.forEach((stop) => stop());
+  }, [state.error]);
+  useEffect(() => {
+    // Also the way back from a lost line: somebody has to ask whether the server is there again.
+    const pause = state.error?.status === 0 ? 2000 : every;
+    if (!pause) return undefined;
+    const timer = setInterval(() => !document.hidden && again(), pause);
+    return () => clearInterval(timer);
+  }, [every, state.error]);
+  const setData = useCallback(
+    (change) => setState((old) => ({ ...old, data: typeof change === "function" ? change(old.data) : change })),
+    [],
+  );
+  return { ...state, reload: again, setData };
+}

@@ -1,0 +1,29 @@
+// A value that can be watched: shared state without a framework. `useStore` renders again when it changes.
+import { useEffect, useState } from "./html.js";
+
+export function createStore(initial) {
+  let value = initial;
+  const listeners = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      const made = typeof next === "function" ? next(value) : next;
+      if (Object.is(made, value)) return;
+      value = made;
+      for (const listener of [...listeners]) listener(value);
+    },
+    watch(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+export function useStore(store) {
+  const [value, setValue] = useState(store.get());
+  useEffect(() => {
+    setValue(() => store.get());
+    return store.watch((next) => setValue(() => next));
+  }, [store]);
+  return value;
+}

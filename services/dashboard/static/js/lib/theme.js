@@ -1,0 +1,26 @@
+// Light, dark, or what the system says. Charts watch `theme` to take the new colours.
+import { createStore } from "./store.js";
+
+const KEY = "tidal.theme";
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+const chosen = () => document.documentElement.dataset.theme ?? "system";
+const effective = () => (chosen() === "system" ? (system.matches ? "dark" : "light") : chosen());
+
+export const theme = createStore({ chosen: chosen(), effective: effective() });
+system.addEventListener("change", () => theme.set({ chosen: chosen(), effective: effective() }));
+
+export function setTheme(value) {
+  if (value === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = value;
+  try {
+    if (value === "system") localStorage.removeItem(KEY);
+    else localStorage.setItem(KEY, value);
+  } catch {
+    // It lasts as long as the page, then.
+  }
+  theme.set({ chosen: value, effective: effective() });
+}
+
+/** The value of a custom property, for canvas. */
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -1,0 +1,128 @@
+// Several runs on shared axes: one colour per run, one chart per quantity, and what differs in their configurations.
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { get, query } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { createStore, useStore } from "../lib/store.js";
+import { href, route, setParams } from "../lib/router.js";
+import { title } from "../lib/format.js";
+import { flatBoth } from "../lib/config.js";
+import { chartsFor } from "../charts/catalog.js";
+import { ChartCard } from "../charts/chart-card.js";
+import { SeriesStore, smooth } from "../charts/series.js";
+import { ConfigTable } from "../components/config-table.js";
+import { Empty, Loaded, Status, Tabs } from "../components/parts.js";
+import { Icon } from "../components/icons.js";
+import { ChartTools } from "./experiment-charts.js";
+
+const MOST_RUNS = 8;
+const KINDS = ["metrics", "rl-metrics"];
+const MAX_POINTS = 1000;
+
+export function Compare() {
+  const { params } = useStore(route);
+  const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
+  const state = useLoad((signal) => Promise.all(ids.map((id) => load(id, signal))), [ids.join()]);
+  const tab = params.get("tab") ?? "charts";
+  return html`
+    <div class="page-head">
+      <div class="grow">
+        <p class="sub"><a href=${href("/")}>Experiments</a> / Compare</p>
+        <h1>Compare runs</h1>
+      </div>
+      <${AddRun} ids=${ids} />
+    </div>
+    ${ids.length === 0
+      ? html`<${Empty} icon="compare" title="Choose runs to compare"><p>Add them above, or tick them in the list of experiments.</p><//>`
+      : html`<${Loaded} state=${state} rows=${8}>
+          ${(runs) => html`
+            <${Runs} runs=${runs} ids=${ids} />
+            <${Tabs} tabs=${[["charts", "Charts"], ["config", "Configuration"]]} active=${tab} label="Parts of the comparison" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
+            <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
+              ${tab === "config"
+                ? html`<${ConfigTable} key=${runs.length} columns=${runs.map((run) => ({ title: run.label, flat: flatBoth(run.config) }))} />`
+                : html`<${SharedCharts} runs=${runs} />`}
+            </div>
+          `}
+        <//>`}
+  `;
+}
+
+async function load(id, signal) {
+  const path = `api/experiments/${encodeURIComponent(id)}`;
+  const found = await get(path, signal);
+  const names = { metrics: found.metricNames, "rl-metrics": found.rlMetricNames };
+  const store = new SeriesStore();
+  const [config] = await Promise.all([
+    get(`${path}/config`, signal),
+    ...KINDS.filter((kind) => names[kind].length).map(async (kind) =>
+      store.load(kind, await get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`, signal)),
+    ),
+  ]);
+  return { ...found, store, config, label: title(found) };
+}
+
+function Runs({ runs, ids }) {
+  const drop = (id) => setParams({ ids: ids.filter((one) => one !== id).join(",") });
+  return html`<ul class="runs">
+    ${runs.map(
+      (run, i) => html`<li class="card" key=${run.id}>
+        <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
+        <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
+        <${Status} status=${run.status} />
+        <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}><${Icon} name="cross" /></button>
+      </li>`,
+    )}
+  </ul>`;
+}
+
+function AddRun({ ids }) {
+  const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
+  const others = (list.data?.experiments ?? []).filter((one) => !ids.includes(one.id));
+  const add = (event) => {
+    const id = event.target.value;
+    event.target.value = "";
+    if (id) setParams({ ids: [...ids, id].join(",") });
+  };
+  return html`<select class="short" aria-label="Add a run" disabled=${ids.length >= MOST_RUNS} onChange=${add}>
+    <option value="">${ids.length >= MOST_RUNS ? `${MOST_RUNS} at most` : "Add a run…"}</option>
+    ${others.map((one) => html`<option value=${one.id}>${title(one)} (${one.type}, ${one.status})</option>`)}
+  </select>`;
+}
+
+/** Labels must differ, also where two runs have one name. */
+const labelled = (runs) => runs.map((run, i) => (runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label));
+
+function SharedCharts({ runs }) {
+  const [weight, setWeight] = useState(0.8);
+  const zoom = useMemo(() => createStore(null), []);
+  useEffect(() => zoom.set(null), [runs.length]);
+  const charts = useMemo(
+    () =>
+      chartsFor(
+        (kind, name) => runs.some((run) => run.store.get(kind, name)?.x.length),
+        (kind) => [...new Set(runs.flatMap((run) => run.store.names(kind)))],
+      ),
+    [runs],
+  );
+  const labels = labelled(runs);
+  // A chart of several quantities becomes one chart for each that is worth comparing.
+  const single = charts.flatMap((chart) => {
+    const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
+    return lines.map((line) => ({ ...chart, id: `${chart.id}-${line.name}`, title: lines.length > 1 ? `${chart.title}: ${line.label}` : chart.title, line }));
+  });
+  if (!single.length) return html`<${Empty} title="No points to compare"><p>None of these runs has metrics.</p><//>`;
+  return html`
+    <${ChartTools} weight=${weight} setWeight=${setWeight} zoom=${zoom} />
+    <div class="charts">
+      ${single.map(({ line, ...chart }) => {
+        const lines = runs.flatMap((run, i) => {
+          const found = run.store.get(chart.kind, line.name);
+          if (!found?.x.length) return [];
+          const y = line.smooth ? smooth(found.y, weight) : found.y;
+          return [{ label: labels[i], x: found.x, y, colour: i + 1, points: line.points }];
+        });
+        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} zoom=${zoom} sync="compare" file="compare" />`;
+      })}
+    </div>
+  `;
+}

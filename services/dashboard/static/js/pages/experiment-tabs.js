@@ -1,0 +1,122 @@
+// The parts of an experiment beside its charts: results, checkpoints, configuration, history.
+import { html, useState } from "../lib/html.js";
+import { get, query } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { number, integer, title } from "../lib/format.js";
+import { flatBoth, flatten } from "../lib/config.js";
+import { Ablation } from "../components/ablation.js";
+import { CheckpointTable } from "../components/checkpoints.js";
+import { ConfigTable } from "../components/config-table.js";
+import { Empty, Loaded, Time } from "../components/parts.js";
+
+const nothing = (error) => {
+  if (error.status === 404) return null;
+  throw error;
+};
+
+export function Results({ path, results }) {
+  const state = useLoad(
+    async (signal) => {
+      const [evaluation, ablation] = await Promise.all(
+        ["evaluation", "ablation"].map((name) => (results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null)),
+      );
+      return { evaluation: evaluation?.result, ablation: ablation?.result };
+    },
+    [path, results.join()],
+  );
+  return html`<${Loaded} state=${state}>
+    ${({ evaluation, ablation }) =>
+      !evaluation && !ablation
+        ? html`<${Empty} title="No results yet"><p>The evaluation is written when training ends, the ablation after a controller's.</p><//>`
+        : html`<div class="stack">
+            ${ablation && html`<${Ablation} result=${ablation} />`} ${evaluation && html`<${Evaluation} result=${evaluation} />`}
+          </div>`}
+  <//>`;
+}
+
+function Evaluation({ result }) {
+  const facts = Object.entries(result).filter(([, value]) => typeof value === "number");
+  return html`<section class="stack" aria-label="Evaluation">
+    <div class="card">
+      <header><h2>Evaluation</h2></header>
+      <dl class="facts">${facts.map(([name, value]) => html`<dt>${name.replaceAll("_", " ")}</dt><dd>${number(value, 5)}</dd>`)}</dl>
+    </div>
+    <div class="columns">
+      ${(result.samples ?? []).map(
+        ({ prompt, generated }) => html`<figure class="card sample"><p><b>${prompt}</b>${generated.startsWith(prompt) ? generated.slice(prompt.length) : generated}</p></figure>`,
+      )}
+    </div>
+  </section>`;
+}
+
+export function Checkpoints({ path, changed }) {
+  const state = useLoad((signal) => get(`${path}/checkpoints`, signal), [path, changed]);
+  return html`<${Loaded} state=${state}>
+    ${({ checkpoints }) =>
+      checkpoints.length
+        ? html`<div class="card flush"><${CheckpointTable} checkpoints=${checkpoints} /></div>`
+        : html`<${Empty} icon="checkpoints" title="No checkpoints yet"><p>Training writes them as it goes, and the final model at its end.</p><//>`}
+  <//>`;
+}
+
+/** The configuration beside another: the defaults, or any other experiment's. */
+export function Config({ found, path }) {
+  const [other, setOther] = useState("defaults");
+  const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
+  const state = useLoad(
+    async (signal) => {
+      const mine = await get(`${path}/config`, signal);
+      const columns = [{ title: title(found), flat: flatBoth(mine) }];
+      if (other === "defaults") columns.push({ title: "Defaults", flat: await defaults(mine, signal) });
+      else if (other) {
+        const theirs = await get(`api/experiments/${encodeURIComponent(other)}/config`, signal);
+        columns.push({ title: title(list.data.experiments.find((one) => one.id === other)), flat: flatBoth(theirs) });
+      }
+      return columns;
+    },
+    [path, other],
+  );
+  const others = (list.data?.experiments ?? []).filter((one) => one.id !== found.id);
+  return html`<div class="stack">
+    <label class="row note"
+      >Compare with
+      <select class="short" value=${other} onChange=${(event) => setOther(event.target.value)}>
+        <option value="">nothing</option>
+        <option value="defaults" selected=${other === "defaults"}>the defaults</option>
+        ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
+      </select>
+    </label>
+    <${Loaded} state=${state}>${(columns) => html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//>
+  </div>`;
+}
+
+async function defaults(mine, signal) {
+  const read = async (name, prefix) => flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
+  return new Map([
+    ...(mine.config ? await read("base_config.yaml", "") : []),
+    ...(mine.rlConfig ? await read("rl_config.yaml", "rl") : []),
+  ]);
+}
+
+export function History({ jobId, changed }) {
+  const state = useLoad((signal) => get(`api/jobs/${jobId}/events${query({ limit: 1000 })}`, signal), [jobId, changed]);
+  return html`<${Loaded} state=${state}>
+    ${({ events }) => html`<div class="card flush table-wrap">
+      <table>
+        <thead><tr><th>When</th><th>What</th><th>Status</th><th class="num">Attempt</th><th>By</th><th class="wide">Details</th></tr></thead>
+        <tbody>
+          ${[...events].reverse().map(
+            (event) => html`<tr key=${event.id}>
+              <td class="note nowrap"><${Time} at=${event.at} /></td>
+              <td>${event.event}</td>
+              <td class="nowrap">${event.toStatus ? `${event.fromStatus ?? ""} → ${event.toStatus}` : ""}</td>
+              <td class="num">${integer(event.attempt)}</td>
+              <td>${event.actor}</td>
+              <td class="wide mono details">${Object.entries(event.details ?? {}).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ")}</td>
+            </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>`}
+  <//>`;
+}

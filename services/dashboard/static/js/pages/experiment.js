@@ -1,0 +1,125 @@
+// One experiment: header with status and controls, then charts, logs, checkpoints, results, configuration, history.
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { get, query } from "../lib/api.js";
+import { follow } from "../lib/sse.js";
+import { useLoad } from "../lib/load.js";
+import { createStore, useStore } from "../lib/store.js";
+import { hasEnded } from "../lib/ladder.js";
+import { route, setParams, href } from "../lib/router.js";
+import { shortId, title } from "../lib/format.js";
+import { SeriesStore } from "../charts/series.js";
+import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts.js";
+import { Icon } from "../components/icons.js";
+import { JobControls } from "../components/job-controls.js";
+import { LogView } from "../components/log-view.js";
+import { Charts } from "./experiment-charts.js";
+import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
+
+const MAX_POINTS = 2000;
+const KINDS = ["metrics", "rl-metrics"];
+
+export function Experiment({ id }) {
+  const path = `api/experiments/${encodeURIComponent(id)}`;
+  const state = useLoad((signal) => get(path, signal), [id]);
+  return html`<${Loaded} state=${state} rows=${6}>${(found) => html`<${View} found=${found} path=${path} state=${state} />`}<//>`;
+}
+
+function View({ found, path, state }) {
+  const { params } = useStore(route);
+  const live = useLive(found, path, state);
+  const ended = hasEnded(live.status);
+  const tabs = [
+    ["charts", "Charts"],
+    ...(found.results.length || ended ? [["results", "Results"]] : []),
+    ["checkpoints", "Checkpoints"],
+    ["config", "Configuration"],
+    ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
+  ];
+  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : found.results.includes("ablation") && found.type === "ablation" ? "results" : "charts";
+  return html`
+    <div class="page-head">
+      <div class="grow">
+        <p class="sub"><a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}</p>
+        <h1>${title(found)}</h1>
+        ${found.name && html`<p class="sub mono">${found.id}</p>`}
+      </div>
+      <a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>
+    </div>
+    <div class="card run-card">
+      <div class="row">
+        <${Status} status=${live.status} />
+        ${found.tags.map((tag) => html`<a class="tag" href=${href("/", { tag })}>${tag}</a>`)}
+        <span class="note">created <${Time} at=${found.createdAt} /></span>
+        ${found.sourceExperimentId && html`<span class="note">begun from <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span>`}
+      </div>
+      <${Progress} progress=${live.progress} ended=${live.status} />
+      ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
+    </div>
+    <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
+    <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
+      ${tab === "charts" && html`<${Charts} store=${live.store} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} />`}
+      ${tab === "results" && html`<${Results} path=${path} results=${found.results} />`}
+      ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
+      ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
+      ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} bell=${live.bell} live=${!ended} />`}
+      ${tab === "history" && html`<${History} jobId=${found.jobId} changed=${live.updates} />`}
+    </div>
+  `;
+}
+
+/** Points, status and progress of the experiment, kept up to date by its stream. */
+function useLive(found, path, state) {
+  const store = useMemo(() => new SeriesStore(), [found.id]);
+  const bell = useMemo(() => createStore(0), [found.id]);
+  const [now, setNow] = useState({ status: found.status, progress: found.progress, loaded: false, error: null, updates: 0, checkpoints: 0 });
+  const update = (changes) => setNow((old) => ({ ...old, ...changes }));
+  useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
+  useEffect(() => {
+    let stop = () => {};
+    let left = false;
+    const listeners = {
+      metrics: (data) => store.append("metrics", data.points),
+      "rl-metrics": (data) => store.append("rl-metrics", data.points),
+      rewind: (data) => store.rewind(data),
+      status: (data) => update({ progress: { step: data.step ?? null, totalSteps: data.totalSteps ?? null, etaSeconds: data.etaSeconds ?? null, phase: data.phase ?? null } }),
+      "job-update": (job) => {
+        setNow((old) => ({ ...old, status: job.status, progress: job.progress, updates: old.updates + 1 }));
+        bell.set((count) => count + 1);
+        state.reload();
+      },
+      checkpoint: () => setNow((old) => ({ ...old, checkpoints: old.checkpoints + 1 })),
+      "log-lines": () => bell.set((count) => count + 1),
+      reset: () => load(),
+    };
+    async function load() {
+      try {
+        const replies = await Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+        if (left) return null;
+        replies.forEach((reply, i) => store.load(KINDS[i], reply));
+        update({ loaded: true, error: null });
+        return replies[0].streamCursor;
+      } catch (error) {
+        if (!left) update({ error });
+        throw error;
+      }
+    }
+    async function start() {
+      for (;;) {
+        try {
+          const since = await load();
+          if (!left) stop = follow(`${path}/stream`, { since, onEvent: (name, data) => listeners[name]?.(data) });
+          return;
+        } catch (error) {
+          if (left || error.status !== 0) return;
+          await new Promise((resolve) => setTimeout(resolve, 2000));
+        }
+      }
+    }
+    start();
+    return () => {
+      left = true;
+      stop();
+    };
+  }, [found.id]);
+  return { ...now, store, bell };
+}

@@ -1,0 +1,162 @@
+// All experiments: search, type, status and tag filters, live status and progress, a choice of runs to compare.
+import { html, useEffect, useState } from "../lib/html.js";
+import { get, query } from "../lib/api.js";
+import { follow } from "../lib/sse.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { session, maySubmit } from "../lib/session.js";
+import { go, href, route, setParams } from "../lib/router.js";
+import { title } from "../lib/format.js";
+import { Icon } from "../components/icons.js";
+import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
+
+const STATUSES = ["running", "pending", "paused", "completed", "failed", "cancelled", "stale", "starting"];
+const PAGE = 200;
+const FILTERS = ["search", "type", "status", "tag"];
+
+export function Experiments() {
+  const { params } = useStore(route);
+  const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""]));
+  const chosen = (params.get("compare") ?? "").split(",").filter(Boolean);
+  const state = useLoad((signal) => get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal), Object.values(filter));
+  useLiveStatus(state);
+  const choose = (id, on) => setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
+  const filtered = FILTERS.some((name) => filter[name]);
+
+  return html`
+    <div class="page-head">
+      <div class="grow"><h1>Experiments</h1></div>
+      ${chosen.length > 0 &&
+      html`<button class="button" disabled=${chosen.length < 2} onClick=${() => go("/compare", { ids: chosen.join(",") })}>
+        <${Icon} name="compare" />Compare ${chosen.length}
+      </button>`}
+      <${NewJob} />
+    </div>
+    <${Filters} filter=${filter} tags=${tagsOf(state.data)} />
+    <div class="card flush">
+      <${Loaded} state=${state} rows=${8}>
+        ${(data) =>
+          data.experiments.length
+            ? html`<${Table} experiments=${data.experiments} chosen=${chosen} choose=${choose} />`
+            : filtered
+              ? html`<${Empty} icon="search" title="Nothing matches">
+                  <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>Clear the filters</button>
+                <//>`
+              : html`<${Empty} title="No experiments yet">
+                  <p>An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to begin with.</p>
+                  <${NewJob} />
+                <//>`}
+      <//>
+    </div>
+    ${state.data?.nextCursor && html`<${More} state=${state} filter=${filter} />`}
+  `;
+}
+
+function NewJob() {
+  const may = maySubmit(useStore(session));
+  return html`<a class=${`button ${may ? "primary" : ""}`} href=${href("/new")}><${Icon} name="plus" />New job</a>`;
+}
+
+const tagsOf = (data) => [...new Set((data?.experiments ?? []).flatMap((one) => one.tags))].sort();
+
+function Filters({ filter, tags }) {
+  const [text, setText] = useState(filter.search);
+  useEffect(() => setText(filter.search), [filter.search]);
+  useEffect(() => {
+    const timer = setTimeout(() => text !== filter.search && setParams({ search: text }), 250);
+    return () => clearTimeout(timer);
+  }, [text]);
+  const select = (name, label, options) => html`<select
+    aria-label=${label}
+    value=${filter[name]}
+    onChange=${(event) => setParams({ [name]: event.target.value })}
+  >
+    <option value="">${label}</option>
+    ${options.map(([value, shown]) => html`<option value=${value} selected=${value === filter[name]}>${shown}</option>`)}
+  </select>`;
+  const known = filter.tag && !tags.includes(filter.tag) ? [filter.tag, ...tags] : tags;
+  return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
+    <input type="search" aria-label="Search by name or id" placeholder="Search by name or id" value=${text} onInput=${(event) => setText(event.target.value)} />
+    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation"].map((one) => [one, TYPES[one]]))}
+    ${select("status", "Any status", STATUSES.map((one) => [one, one]))}
+    ${select("tag", "Any tag", known.map((one) => [one, one]))}
+  </form>`;
+}
+
+function Table({ experiments, chosen, choose }) {
+  return html`<div class="table-wrap">
+    <table class="experiments">
+      <thead>
+        <tr>
+          <th><span class="visually-hidden">Compare</span></th>
+          <th>Experiment</th>
+          <th>Status</th>
+          <th class="wide">Type</th>
+          <th class="wide">Progress</th>
+          <th class="wide">Tags</th>
+          <th>Created</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${experiments.map((one) => html`<${Row} key=${one.id} one=${one} on=${chosen.includes(one.id)} choose=${choose} />`)}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+function Row({ one, on, choose }) {
+  return html`<tr>
+    <td><input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} /></td>
+    <td class="name">
+      <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
+      ${one.name && html`<span class="note id">${one.id}</span>`}
+    </td>
+    <td><${Status} status=${one.status} /></td>
+    <td class="wide nowrap">${TYPES[one.type] ?? one.type}</td>
+    <td class="wide"><${Progress} progress=${one.progress} ended=${one.status} quiet /></td>
+    <td class="wide">
+      <span class="row">
+        ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag })}>${tag}</button>`)}
+      </span>
+    </td>
+    <td class="note nowrap"><${Time} at=${one.createdAt} /></td>
+  </tr>`;
+}
+
+function More({ state, filter }) {
+  const [busy, setBusy] = useState(false);
+  const load = async () => {
+    setBusy(true);
+    try {
+      const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data.nextCursor })}`);
+      state.setData((old) => ({ experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<p class="more"><button class="button" disabled=${busy} onClick=${load}>Show more</button></p>`;
+}
+
+/** Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again. */
+function useLiveStatus(state) {
+  const ready = state.data !== null;
+  useEffect(() => {
+    if (!ready) return undefined;
+    return follow("api/jobs/stream", {
+      onEvent(name, job) {
+        if (name === "reset") state.reload();
+        if (name !== "job-update") return;
+        let known = false;
+        state.setData((old) => ({
+          ...old,
+          experiments: old.experiments.map((one) => {
+            if (one.id !== job.experimentId) return one;
+            known = true;
+            return { ...one, status: job.status, progress: job.progress, jobId: job.id, updatedAt: job.updatedAt };
+          }),
+        }));
+        if (!known && job.status === "pending") state.reload();
+      },
+    });
+  }, [ready]);
+}

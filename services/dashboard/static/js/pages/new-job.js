@@ -1,0 +1,222 @@
+// Submitting a job: what it needs, every setting of its configuration, a dry run, and the server's findings by field.
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { get, post } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { session, signInOpen, maySubmit } from "../lib/session.js";
+import { go, href, route } from "../lib/router.js";
+import { integer, title } from "../lib/format.js";
+import { equal, flatten, nest } from "../lib/config.js";
+import { ConfigEditor } from "../components/config-editor.js";
+import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
+import { toast } from "../components/toasts.js";
+
+const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
+const ABOUT = {
+  "lm-training": "Pretrains a language model on a corpus.",
+  "rl-training": "Trains a controller that steers the decoding of a language model.",
+  evaluation: "Measures the perplexity of a language model and writes samples.",
+  ablation: "Compares a controller with fixed and random modulation.",
+};
+const controlled = (kind) => kind === "rl-training" || kind === "ablation";
+
+/** Files, checkpoints and, for "go on" and "like this", the job before. */
+async function prepare(params, signal) {
+  const from = params.get("resume") || params.get("like");
+  const [configs, checkpoints, before] = await Promise.all([
+    get("api/configs", signal),
+    get("api/checkpoints?limit=200", signal),
+    from ? get(`api/jobs/${from}`, signal) : null,
+  ]);
+  return { configs: configs.configs, groups: checkpoints.experiments, before };
+}
+
+export function NewJob() {
+  const { params } = useStore(route);
+  const state = useLoad((signal) => prepare(params, signal), [params.toString()]);
+  return html`
+    <div class="page-head">
+      <div class="grow">
+        <p class="sub"><a href=${href("/")}>Experiments</a> / New job</p>
+        <h1>New job</h1>
+      </div>
+    </div>
+    <${Loaded} state=${state} rows=${8}>${(found) => html`<${Form} key=${params.toString()} params=${params} ...${found} />`}<//>
+  `;
+}
+
+function Form({ params, configs, groups, before }) {
+  const may = maySubmit(useStore(session));
+  const resume = params.get("resume");
+  const [kind, setKind] = useState(before?.type ?? params.get("type") ?? "lm-training");
+  const [form, setForm] = useState({
+    name: params.get("like") ? (before?.name ?? "") : "",
+    tags: (before?.tags ?? []).join(", "),
+    checkpoint: (!resume && before?.payload.checkpoint) || params.get("checkpoint") || "",
+    rlCheckpoint: before?.payload.rl_checkpoint ?? params.get("policy") ?? "",
+    file: "",
+    priority: "0",
+    notBefore: "",
+    queue: true,
+  });
+  const [changes, setChanges] = useState(() => new Map());
+  const [problem, setProblem] = useState(null);
+  const [prediction, setPrediction] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const set = (name) => (event) => {
+    const { type, checked, value } = event.target;
+    setForm((old) => ({ ...old, [name]: type === "checkbox" ? checked : value }));
+    setPrediction(null);
+  };
+  const base = useBase({ kind, file: form.file, before, setChanges });
+  const body = useMemo(() => bodyOf({ kind, form, changes, resume }), [kind, form, changes, resume]);
+  useEffect(() => setPrediction(null), [body]);
+
+  const submit = async (dryRun) => {
+    if (!may) return signInOpen.set(true);
+    setBusy(true);
+    setProblem(null);
+    try {
+      if (dryRun) setPrediction(await post("api/jobs?dryRun=true", body));
+      else {
+        const job = await post("api/jobs", body, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+        toast(job.queuePosition > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
+        go(`/experiments/${encodeURIComponent(job.experimentId)}`);
+      }
+    } catch (error) {
+      setProblem(error);
+      setPrediction(null);
+    }
+    setBusy(false);
+    return undefined;
+  };
+  const wrong = (name) => problem?.errors.find((finding) => finding.location === `body.${name}`)?.message;
+  const findings = new Map((problem?.errors ?? []).filter(({ location }) => location.startsWith("body.config.")).map(({ location, message }) => [location.slice(12), message]));
+  const fields = ["name", "tags", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath", "priority", "notBefore"];
+  const shown = [...fields.map((name) => `body.${name}`), ...[...findings.keys()].filter((name) => base.flat?.has(name)).map((name) => `body.config.${name}`)];
+  const bases = groups.flatMap((group) => group.checkpoints.filter((one) => one.usableAsBase).map((one) => [one.reference, `${title(group)} · ${one.name}`]));
+  const policies = groups.flatMap((group) => group.checkpoints.filter((one) => one.usableAsPolicy).map((one) => [one.reference, `${title(group)} · ${one.name}`]));
+  const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm"));
+
+  return html`<form
+    class="split"
+    onSubmit=${(event) => {
+      event.preventDefault();
+      submit(false);
+    }}
+  >
+    <div class="stack">
+      <section class="card stack" aria-label="What">
+        ${resume && html`<p class="message">Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration; what you change below is laid over it. The shape of the model stays.</p>`}
+        <div class="kinds" role="radiogroup" aria-label="Type">
+          ${KINDS.map(
+            (one) => html`<label class="kind" key=${one}>
+              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => { setKind(one); setChanges(new Map()); setForm((old) => ({ ...old, file: "" })); setProblem(null); }} />
+              <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
+            </label>`,
+          )}
+        </div>
+        <div class="fields">
+          <${Field} label="Name" wrong=${wrong("name")}>${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//>
+          <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
+          ${kind !== "evaluation" && !resume &&
+          html`<${Field} label="Configuration file" wrong=${wrong("configPath") ?? wrong("rlConfigPath")}>
+            ${(props) => html`<${Select} props=${props} value=${form.file} onChange=${set("file")} none=${params.get("like") ? "That of the job before" : "The defaults"} options=${files.map((one) => [one.name, one.name + (one.problem ? " (cannot be used)" : "")])} />`}
+          <//>`}
+          ${!resume &&
+          html`<${Field} label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"} wrong=${wrong("checkpoint")}>
+            ${(props) => html`<${Select} props=${props} value=${form.checkpoint} onChange=${set("checkpoint")} none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"} options=${bases} />`}
+          <//>`}
+          ${kind === "ablation" &&
+          html`<${Field} label="Controller" wrong=${wrong("rlCheckpoint")}>
+            ${(props) => html`<${Select} props=${props} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${policies} />`}
+          <//>`}
+        </div>
+      </section>
+      <section class="card stack" aria-label="Configuration">
+        <header class="row apart"><h2>Configuration</h2><span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span></header>
+        ${base.flat
+          ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${findings} />`
+          : base.error
+            ? html`<p class="message bad">${base.error.message}</p>`
+            : html`<p class="note">Loading…</p>`}
+      </section>
+    </div>
+    <aside class="stack submit">
+      <section class="card stack" aria-label="When">
+        <h2>When</h2>
+        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}>${(props) => html`<input ...${props} type="number" min="-100" max="100" value=${form.priority} onInput=${set("priority")} />`}<//>
+        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}>${(props) => html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//>
+        <label class="check"><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start now</label>
+      </section>
+      <section class="card stack" aria-label="Submit">
+        <${Problems} error=${problem} shown=${shown} />
+        ${problem && shown.some((location) => problem.errors.some((finding) => finding.location === location)) && html`<p class="message bad" role="alert">Some values need another look; they are marked.</p>`}
+        ${prediction &&
+        html`<p class="message good" role="status">
+          Valid. ${prediction.wouldWait ? `It would wait: place ${prediction.queuePosition} in the queue.` : "A slot is free; it would start at once."}
+        </p>`}
+        <div class="row">
+          <button type="button" class="button" disabled=${busy} onClick=${() => submit(true)}>Check (dry run)</button>
+          <button class="button primary" disabled=${busy}>Submit</button>
+        </div>
+        ${!may && html`<p class="note">Submitting needs a token: <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
+        <details><summary class="note">The request</summary><pre class="request">${JSON.stringify(body, null, 1)}</pre></details>
+        ${prediction && html`<p class="note">With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.</p>`}
+      </section>
+    </aside>
+  </form>`;
+}
+
+function Select({ props, value, onChange, none, options }) {
+  const known = !value || options.some(([one]) => one === value);
+  return html`<select ...${props} value=${value} onChange=${onChange}>
+    <option value="">${none}</option>
+    ${!known && html`<option value=${value} selected>${value}</option>`}
+    ${options.map(([one, text]) => html`<option value=${one} selected=${one === value}>${text}</option>`)}
+  </select>`;
+}
+
+/** The configuration that `changes` are laid over: that of the file, or of the job before. */
+function useBase({ kind, file, before, setChanges }) {
+  const [state, setState] = useState({ flat: null, error: null });
+  useEffect(() => {
+    let left = false;
+    const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
+    const own = before && before.type === kind && !file;
+    setState({ flat: null, error: null });
+    get(`api/configs/${name}`)
+      .then(({ config }) => {
+        if (left) return;
+        const flat = flatten(kind === "evaluation" ? config.evaluation : config);
+        if (own) {
+          const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
+          const differs = [...theirs].filter(([key, value]) => !equal(flat.get(key), value));
+          setChanges(new Map(differs));
+        }
+        setState({ flat, error: null });
+      })
+      .catch((error) => !left && setState({ flat: null, error }));
+    return () => {
+      left = true;
+    };
+  }, [kind, file]);
+  return state;
+}
+
+function bodyOf({ kind, form, changes, resume }) {
+  const body = { type: kind, config: nest(changes) };
+  if (form.name.trim()) body.name = form.name.trim();
+  const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
+  if (tags.length) body.tags = tags;
+  if (resume) body.resumeFrom = resume;
+  else {
+    if (form.checkpoint) body.checkpoint = form.checkpoint;
+    if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
+  }
+  if (kind === "ablation" && form.rlCheckpoint) body.rlCheckpoint = form.rlCheckpoint;
+  if (Number(form.priority)) body.priority = Number(form.priority);
+  if (form.notBefore) body.notBefore = new Date(form.notBefore).toISOString();
+  if (!form.queue) body.queue = false;
+  return body;
+}

@@ -1,0 +1,156 @@
+// Writing texts: one panel, or two side by side with the same prompt and seed; tokens stream in coloured by modulation.
+import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { generate } from "../lib/generate.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { route } from "../lib/router.js";
+import { integer, title } from "../lib/format.js";
+import { Empty, Field, Loaded } from "../components/parts.js";
+import { Icon } from "../components/icons.js";
+import { Scale, TokenText } from "../components/token-text.js";
+import { TrajectoryChart } from "../components/trajectory-chart.js";
+import { PanelSettings } from "../components/panel-settings.js";
+
+const DRAW_MS = 60;
+const NAMES = ["A", "B"];
+const SETTINGS = { gatingMode: "none", modulation: 0.5, temperature: 0.8, topK: 50, topP: 1, repetitionPenalty: 1.2, checkpoint: "", rlCheckpoint: "" };
+const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
+
+export function Playground() {
+  const state = useLoad((signal) => get("api/checkpoints?limit=200", signal), []);
+  return html`
+    <div class="page-head"><div class="grow"><h1>Playground</h1></div></div>
+    <${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Bench} groups=${experiments} />`}<//>
+  `;
+}
+
+const options = (groups, wanted) =>
+  groups.flatMap((group) => group.checkpoints.filter((one) => one[wanted]).map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })));
+
+/** The final models first: that is what one wants. */
+const preferred = (found) => (found.find((one) => one.kind !== "training") ?? found[0])?.value ?? "";
+
+function bodyOf(shared, panel) {
+  const body = { checkpoint: panel.checkpoint, prompt: shared.prompt, maxTokens: Number(shared.maxTokens) || 50, gatingMode: panel.gatingMode };
+  if (shared.seed !== "") body.seed = Number(shared.seed);
+  if (panel.gatingMode === "none") {
+    Object.assign(body, { temperature: Number(panel.temperature), topK: panel.topK ? Number(panel.topK) : null, repetitionPenalty: Number(panel.repetitionPenalty) });
+    if (Number(panel.topP) < 1) body.topP = Number(panel.topP);
+  }
+  if (panel.gatingMode === "fixed") body.modulation = Number(panel.modulation);
+  if (panel.gatingMode === "learned") body.rlCheckpoint = panel.rlCheckpoint;
+  return body;
+}
+
+function Bench({ groups }) {
+  const { params } = useStore(route);
+  const bases = options(groups, "usableAsBase");
+  const policies = options(groups, "usableAsPolicy");
+  const start = { ...SETTINGS, checkpoint: params.get("checkpoint") || preferred(bases), rlCheckpoint: params.get("policy") || preferred(policies) };
+  if (params.get("policy")) start.gatingMode = "learned";
+  const [shared, setShared] = useState({ prompt: "Once upon a time", seed: "1", maxTokens: "80" });
+  const [panels, setPanels] = useState([start]);
+  const [texts, setTexts] = useState([IDLE, IDLE]);
+  const aborters = useRef([]);
+  useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
+
+  const setText = (i, change) => setTexts((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)));
+  const run = async (i) => {
+    aborters.current[i]?.abort();
+    const aborter = new AbortController();
+    aborters.current[i] = aborter;
+    const tokens = [];
+    let timer = 0;
+    const draw = () => {
+      timer = 0;
+      setText(i, { tokens: [...tokens] });
+    };
+    setText(i, { ...IDLE, running: true, prompt: shared.prompt });
+    try {
+      const onToken = (token) => {
+        tokens.push(token);
+        timer ||= setTimeout(draw, DRAW_MS);
+      };
+      const reply = await generate(bodyOf(shared, panels[i]), { onToken, signal: aborter.signal });
+      setText(i, { reply, tokens: reply.trajectory, running: false });
+    } catch (error) {
+      if (error.name !== "AbortError") setText(i, { error, tokens: [...tokens], running: false });
+      else if (aborters.current[i] === aborter) setText(i, { tokens: [...tokens], running: false });
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const runAll = () => panels.forEach((_, i) => run(i));
+  const stop = () => aborters.current.forEach((one) => one?.abort());
+  const running = texts.some((text) => text.running);
+  const both = panels.length === 2;
+  const share = (name) => (event) => setShared((old) => ({ ...old, [name]: event.target.value }));
+
+  if (!bases.length) {
+    return html`<${Empty} icon="play" title="No model to write with yet"><p>Train a language model first; its checkpoints can be used here, also while it still trains.</p><//>`;
+  }
+  return html`<div class="stack">
+    <form class="card stack" onSubmit=${(event) => { event.preventDefault(); runAll(); }}>
+      <${Field} label="Prompt">
+        ${(props) => html`<textarea
+          ...${props}
+          rows="2"
+          value=${shared.prompt}
+          onInput=${share("prompt")}
+          onKeyDown=${(event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) { event.preventDefault(); runAll(); } }}
+        ></textarea>`}
+      <//>
+      <div class="row apart">
+        <div class="row">
+          <${Field} label="Seed">${(props) => html`<input ...${props} class="narrow" type="number" min="0" placeholder="random" value=${shared.seed} onInput=${share("seed")} />`}<//>
+          <${Field} label="Tokens">${(props) => html`<input ...${props} class="narrow" type="number" min="1" max="4096" required value=${shared.maxTokens} onInput=${share("maxTokens")} />`}<//>
+        </div>
+        <div class="row">
+          <button type="button" class="button" aria-pressed=${both} onClick=${() => setPanels(both ? [panels[0]] : [panels[0], { ...panels[0], gatingMode: panels[0].gatingMode === "none" ? "fixed" : "none" }])}>
+            <${Icon} name="compare" />Side by side
+          </button>
+          ${running && html`<button type="button" class="button" onClick=${stop}><${Icon} name="stop" />Stop</button>`}
+          <button class="button primary" title="Ctrl + Enter"><${Icon} name="play" />Generate</button>
+        </div>
+      </div>
+    </form>
+    <div class=${both ? "panels two" : "panels"}>
+      ${panels.map(
+        (panel, i) => html`<section class="card stack" key=${i} aria-label=${both ? `Panel ${NAMES[i]}` : "Text"}>
+          ${both && html`<header class="panel-name"><i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i><h2>${NAMES[i]}</h2></header>`}
+          <${PanelSettings} panel=${panel} bases=${bases} policies=${policies} onChange=${(change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))} />
+          <${Text} text=${texts[i]} again=${() => run(i)} />
+        </section>`,
+      )}
+    </div>
+    ${texts.some((text, i) => i < panels.length && text.tokens.length > 0) &&
+    html`<${TrajectoryChart} runs=${panels.map((_, i) => ({ label: both ? NAMES[i] : "text", tokens: texts[i].tokens }))} />`}
+  </div>`;
+}
+
+function Text({ text, again }) {
+  const { tokens, running, error, reply, prompt } = text;
+  if (error && !tokens.length) return html`<${Trouble} error=${error} again=${again} />`;
+  if (!running && !tokens.length) return html`<p class="note blank">The text appears here.</p>`;
+  const rate = reply && reply.elapsedMs > 0 ? (1000 * reply.tokensGenerated) / reply.elapsedMs : null;
+  return html`<div class="stack tight">
+    <${TokenText} prompt=${prompt} tokens=${tokens} live=${running} />
+    ${tokens.some((token) => token.modulation !== null) && html`<${Scale} />`}
+    <p class="note" role="status">
+      ${running
+        ? `${tokens.length} tokens …`
+        : reply
+          ? `${reply.tokensGenerated} tokens, ${integer(reply.elapsedMs)} ms${rate ? `, ${integer(rate)} tokens/s` : ""}, ended by ${reply.finishReason === "stop" ? "the end of the text" : "the limit"}${reply.truncated ? `, ${reply.truncated} tokens fell out of the window` : ""}.`
+          : `Stopped after ${tokens.length} tokens.`}
+    </p>
+    ${error && html`<${Trouble} error=${error} again=${again} />`}
+  </div>`;
+}
+
+function Trouble({ error, again }) {
+  return html`<div class="message bad" role="alert">
+    <p>${error.message}${error.status === 429 && error.retryAfter ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.` : ""}</p>
+    <button class="button small" onClick=${again}>Try again</button>
+  </div>`;
+}
