@@ -69,6 +69,15 @@ def token_bytes(tokenizer: tiktoken.Encoding, token: int) -> bytes:
         return "\ufffd".encode()
 
 
+def token_text(tokenizer: tiktoken.Encoding, token: int) -> str:
+    r"""One token as a string of its own: its text, or `bytes:\xe2\x80` where that is no whole character."""
+    found = token_bytes(tokenizer, token)
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
+
+
 def encode_prompt(tokenizer: tiktoken.Encoding, prompt: str | Sequence[int], vocab_size: int) -> list[int]:
     """Token ids of a prompt given as text or as ids. Raises InvalidInputError for an id the model does not know."""
     ids = tokenizer.encode_ordinary(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]

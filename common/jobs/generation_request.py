@@ -6,7 +6,10 @@
              client gets it:
              token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
                      "logProb", "entropy", "samplingEntropy"}, with n > 1 also "choice", with topLogProbs also
-                     "alternatives": [{"id", "text", "logProb"}], falling
+                     "alternatives": [{"id", "text", "logProb"}], falling, with logProbs also "token" (the token's own
+                     string) and "start" (characters of the text before it)
+             prompt {"text", "tokens": [{"id", "token", "start", "logProb", "alternatives"}] with logProbs}, before all
+                     others, with echo; logProb is null where the model saw nothing before the token
              done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
                      "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0, and "choices": all
              error  {"code", "message", "status"} with the names of `common.errors`, last
@@ -39,6 +42,10 @@ class GenerationRequest(BaseModel):
     top_k: int | None = 50
     top_p: float = 1.0
     repetition_penalty: float = 1.2
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = Field(default_factory=dict)
+    """Token id to what is added to its logit."""
     seed: int | None = None
     gating_mode: Literal["none", "fixed", "random", "learned"] = "none"
     modulation: float = 0.5
@@ -50,5 +57,9 @@ class GenerationRequest(BaseModel):
     """Choices: texts that go on from the prompt, with seeds seed, seed + 1, …"""
     top_log_probs: int = 0
     """The likeliest tokens told with each token."""
+    log_probs: bool = False
+    """Tell what OpenAI's `logprobs` needs of each token, with `echo` also of the prompt's."""
+    echo: bool = False
+    """Tell the prompt."""
     stream: bool = False
     """Whether the client reads token by token; without it only the first `token` event comes, at the start."""

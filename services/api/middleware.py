@@ -1,6 +1,7 @@
 """Two plain ASGI layers around everything: `RequestContext` and `BodyLimit`.
 
 `RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one),
+adds what the route left in `request.state.reply_headers` to whatever reply comes of it,
 binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
 any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413. Both are
 plain ASGI: the framework's decorator form would buffer streams.
@@ -11,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -50,7 +53,7 @@ class RequestContext:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        reply = _Reply(send, request_id, openai=path.startswith("/v1/"))
+        reply = _Reply(send, scope["state"], openai=path.startswith("/v1/"))
         with structlog.contextvars.bound_contextvars(request_id=request_id), self.metrics.in_flight():
             try:
                 await self.app(scope, receive, reply.send)
@@ -74,9 +77,10 @@ class RequestContext:
 class _Reply:
     """Passes messages on, stamps the request id and holds back error bodies that are no problem documents."""
 
-    def __init__(self, send: Send, request_id: str, *, openai: bool) -> None:
+    def __init__(self, send: Send, state: Mapping[str, Any], *, openai: bool) -> None:
         self._send = send
-        self._request_id = request_id
+        self._state = state
+        self._request_id: str = state["request_id"]
         self._openai = openai
         self._held: Message | None = None
         self._text = b""
@@ -88,6 +92,8 @@ class _Reply:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
+            for name, value in self._state.get("reply_headers", {}).items():
+                headers.setdefault(name, value)
             known = headers.get("content-type", "").startswith(PROBLEM_TYPE)
             if self.status >= 400 and (self._openai or not known):
                 self._held = message
@@ -117,9 +123,13 @@ class _Reply:
         except ValueError:
             found = {}
         message = found.get("detail") or self._text.decode("utf-8", "replace").strip() or HTTPStatus(status).phrase
-        places = [item["location"].split(".") for item in found.get("errors", [])]
-        # "body.prompt.str" names the variant that did not fit as well.
-        param = next((place[1] if place[0] == "body" and len(place) > 1 else place[0] for place in places), None)
+        errors = [
+            (item["location"].removeprefix("body.").split("."), item["message"]) for item in found.get("errors", [])
+        ]
+        # "prompt.str" names the variant that did not fit as well.
+        param = next((place[0] for place, _ in errors if place != ["body"]), None)
+        if status == 422 and errors:
+            message = "; ".join(f"{place[0]}: {text.removeprefix(f'{place[0]}: ')}" for place, text in errors[:3])
         # OpenAI's clients know 400, not 422.
         status = 400 if status == 422 else status
         kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "x-request-id")}

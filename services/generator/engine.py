@@ -94,6 +94,9 @@ class Engine:
             if model not in self.batches:
                 self.batches[model] = new_engine(model)
             self._guarded(model, partial(self.batches[model].join, choices))
+            for running in dict.fromkeys(self._running[its] for its in choices if its in self._running):
+                if running.request.echo:
+                    self._say.events.append((running.request.id, keys.EVENT_PROMPT, running.prompt_event()))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
         request = loading.request

@@ -14,7 +14,7 @@ from common.errors import TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
-from services.generator.wire import wire_error, wire_reply, wire_token
+from services.generator.wire import wire_error, wire_prompt, wire_reply, wire_token
 
 _SEED_RANGE = 2**63
 
@@ -40,6 +40,10 @@ class RunningRequest:
             policy=policy,
             stop=tuple(request.stop),
             top_log_probs=request.top_log_probs,
+            score_prompt=request.echo and request.log_probs,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=tuple(request.logit_bias.items()),
         )
         self.choices = [
             Continuation(
@@ -59,13 +63,17 @@ class RunningRequest:
         """Since it was admitted."""
         return time.monotonic() - self._started
 
+    def prompt_event(self) -> dict[str, Any]:
+        """The prompt, as the model has read it."""
+        return wire_prompt(self.choices[0].result)
+
     def token_event(self, choice: Continuation, step: TokenStep) -> dict[str, Any] | None:
         """What the client hears of a token; one that does not stream hears of the first, which ends its time in the
         queue."""
         if self._told and not self.request.stream:
             return None
         self._told = True
-        token = wire_token(len(choice.result.token_ids) - 1, step)
+        token = wire_token(len(choice.result.token_ids) - 1, step, log_probs=self.request.log_probs)
         if self.request.n > 1:
             token["choice"] = next(number for number, its in enumerate(self.choices) if its is choice)
         return token
@@ -75,7 +83,8 @@ class RunningRequest:
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
             return keys.EVENT_ERROR, wire_error(error)
-        first, *others = [wire_reply(choice.result) for choice in self.choices]
+        log_probs = self.request.log_probs
+        first, *others = [wire_reply(choice.result, log_probs=log_probs) for choice in self.choices]
         return keys.EVENT_DONE, {**first, "choices": [first, *others]} if others else first
 
     def check_time(self, now: float) -> None:

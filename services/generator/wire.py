@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from common.data import load_tokenizer
 from common.errors import TidalError
 from common.generation import Generation, TokenStep
-from common.generation.text import token_bytes
+from common.generation.text import TextStream, token_text
 
 
-def wire_token(index: int, step: TokenStep) -> dict[str, Any]:
-    """One token."""
+def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> dict[str, Any]:
+    """One token; with `log_probs` its own string and where it starts."""
     token = {
         "index": index,
         "id": step.token_id,
@@ -26,14 +27,36 @@ def wire_token(index: int, step: TokenStep) -> dict[str, Any]:
         "entropy": step.entropy,
         "samplingEntropy": step.sampling_entropy,
     }
+    if log_probs:
+        token["token"], token["start"] = token_text(load_tokenizer(), step.token_id), step.start
     if step.alternatives:
-        token["alternatives"] = [
-            {"id": other, "text": _text(other), "logProb": log_prob} for other, log_prob in step.alternatives
-        ]
+        token["alternatives"] = _alternatives(step.alternatives)
     return token
 
 
-def wire_reply(generation: Generation) -> dict[str, Any]:
+def wire_prompt(generation: Generation) -> dict[str, Any]:
+    """The prompt, with its scores where the model told them."""
+    stream, text = TextStream(load_tokenizer()), ""
+    starts = []
+    for token in generation.prompt_token_ids:
+        starts.append(len(text))
+        text += stream.push(token)
+    told: dict[str, Any] = {"text": text + stream.finish()}
+    if generation.prompt_scores is not None:
+        told["tokens"] = [
+            {
+                "id": score.token_id,
+                "token": token_text(load_tokenizer(), score.token_id),
+                "start": start,
+                "logProb": score.log_prob,
+                "alternatives": _alternatives(score.alternatives),
+            }
+            for start, score in zip(starts, generation.prompt_scores, strict=True)
+        ]
+    return told
+
+
+def wire_reply(generation: Generation, *, log_probs: bool = False) -> dict[str, Any]:
     """The whole of one choice."""
     effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
@@ -45,7 +68,7 @@ def wire_reply(generation: Generation) -> dict[str, Any]:
         "elapsedMs": round(generation.elapsed_seconds * 1000, 3),
         "finishReason": str(generation.finish_reason),
         "truncated": generation.truncated,
-        "trajectory": [wire_token(i, step) for i, step in enumerate(generation.trajectory)],
+        "trajectory": [wire_token(i, step, log_probs=log_probs) for i, step in enumerate(generation.trajectory)],
         "effective": effective,
     }
 
@@ -55,8 +78,11 @@ def wire_error(error: TidalError) -> dict[str, Any]:
     return {"code": error.code, "message": error.message, "status": error.status}
 
 
-def _text(token: int) -> str:
-    return token_bytes(load_tokenizer(), token).decode("utf-8", errors="replace")
+def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+    return [
+        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": log_prob}
+        for token, log_prob in alternatives
+    ]
 
 
 def _camel(name: str) -> str:

@@ -1,19 +1,16 @@
-"""Completions in OpenAI's form, made of the events of `operations.generate`.
+"""OpenAI's completions as requests of the engine, and checkpoints as models.
 
-One request of the engine per prompt; its n choices and those of the other prompts are numbered through. Leaves out: the
-wire format of errors, which `middleware` gives everything under `/v1`.
+One request of the engine per prompt, with all its choices. Leaves out: the form of the reply (`completion_writer`), and
+that of errors, which `middleware` gives everything under `/v1`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
-from uuid import uuid4
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -26,7 +23,7 @@ from services.api.generations import Event
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import Gone, events
-from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Model, ModelList, Usage
+from services.api.schemas.completions import CompletionRequest, Model, ModelList
 
 _PAGE = 200
 
@@ -34,10 +31,7 @@ _PAGE = 200
 def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequest]:
     """One request for the engine per prompt. Raises NotFoundError when there is no such model."""
     store = context.store
-    try:
-        checkpoint = check_reference(store, request.model, location="model", policy=False)
-    except TidalError as error:
-        raise NotFoundError(error.message.removeprefix("model: "), code="model_not_found") from None
+    checkpoint = _find(store, request.model)
     policy = None
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="rl_checkpoint", policy=True)
@@ -54,130 +48,39 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
             # The engine numbers the choices of a prompt on from its seed.
-            seed=None if request.seed is None else (request.seed + number * request.n) % 2**63,
+            seed=None if request.seed is None else (request.seed + number * request.written) % 2**63,
             gating_mode=request.mode,
             modulation=0.5 if request.modulation is None else request.modulation,
             rl_checkpoint=policy,
             stop=stop,
-            n=request.n,
+            presence_penalty=request.presence_penalty,
+            frequency_penalty=request.frequency_penalty,
+            logit_bias=request.logit_bias,
+            n=request.written,
             top_log_probs=request.logprobs or 0,
+            log_probs=request.logprobs is not None,
+            echo=request.echo,
             stream=request.stream,
         )
         for number, prompt in enumerate(request.prompts)
     ]
 
 
-class Writer:
-    """Turns the engine's events into completions; one per HTTP request."""
-
-    def __init__(self, request: CompletionRequest) -> None:
-        self.request = request
-        self._id = f"cmpl-{uuid4().hex}"
-        self._created = int(time.time())
-        self._choices = [_Running() for _ in range(len(request.prompts) * request.n)]
-        self._used = [0, 0]
-
-    def whole(self, replies: Sequence[Mapping[str, Any]]) -> Completion:
-        """The reply made of the `done` events of all prompts."""
-        choices = []
-        for number, reply in enumerate(replies):
-            for choice, its in enumerate(self._choices_of(reply)):
-                index = number * self.request.n + choice
-                before = self._echo(number)
-                tokens = its["trajectory"]
-                choices.append(
-                    Choice(
-                        text=before + its["text"],
-                        index=index,
-                        logprobs=self._logprobs(tokens, len(before)),
-                        finish_reason=_reason(its),
-                    )
-                )
-        return self._completion(choices, usage=self._usage())
-
-    def begin(self) -> list[Completion]:
-        """What a stream begins with: the prompts, where they are to be echoed."""
-        if not self.request.echo:
-            return []
-        parts = []
-        for index, running in enumerate(self._choices):
-            text = self._echo(index // self.request.n)
-            running.sent = len(text)
-            parts.append(self._completion([Choice(text=text, index=index)]))
-        return parts
-
-    def part(self, prompt: int, event: Event) -> list[Completion]:
-        """The parts of a stream that an event of one prompt makes."""
-        data = json.loads(event.data)
-        if event.name == keys.EVENT_TOKEN:
-            index = prompt * self.request.n + data.get("choice", 0)
-            running = self._choices[index]
-            logprobs = self._logprobs([data], running.sent)
-            running.sent += len(data["text"])
-            running.text += data["text"]
-            return [self._completion([Choice(text=data["text"], index=index, logprobs=logprobs)])]
-        parts = []
-        for choice, its in enumerate(self._choices_of(data)):
-            index = prompt * self.request.n + choice
-            # What was held back for a stop string or half a character came with no token.
-            rest = its["text"][len(self._choices[index].text) :]
-            parts.append(self._completion([Choice(text=rest, index=index, finish_reason=_reason(its))]))
-        return parts
-
-    def end(self) -> list[Completion]:
-        """What a stream ends with: the usage, where it was asked for."""
-        options = self.request.stream_options
-        return [self._completion([], usage=self._usage())] if options is not None and options.include_usage else []
-
-    def _choices_of(self, reply: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        choices: list[Mapping[str, Any]] = reply.get("choices") or [reply]
-        self._used[0] += reply["promptTokens"]
-        self._used[1] += sum(choice["tokensGenerated"] for choice in choices)
-        return choices
-
-    def _usage(self) -> Usage:
-        read, written = self._used
-        return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
-
-    def _echo(self, prompt: int) -> str:
-        text = self.request.prompts[prompt]
-        return text if self.request.echo and isinstance(text, str) else ""
-
-    def _logprobs(self, tokens: Sequence[Mapping[str, Any]], offset: int) -> Logprobs | None:
-        if self.request.logprobs is None:
-            return None
-        offsets = []
-        for token in tokens:
-            offsets.append(offset)
-            offset += len(token["text"])
-        top = [{its["text"]: its["logProb"] for its in token.get("alternatives", [])} for token in tokens]
-        return Logprobs(
-            tokens=[token["text"] for token in tokens],
-            token_logprobs=[token["logProb"] for token in tokens],
-            top_logprobs=top if self.request.logprobs else None,
-            text_offset=offsets,
-        )
-
-    def _completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
-        return Completion(id=self._id, created=self._created, model=self.request.model, choices=choices, usage=usage)
+def fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
+    """A name for what a seed's text depends on: the model's file and this version of Tidal."""
+    its = _weights(store, request.checkpoint).stat()
+    told = f"{version} {request.checkpoint} {its.st_mtime_ns} {its.st_size}"
+    return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
-@dataclass
-class _Running:
-    """What of a choice has been sent: its text, and the characters with the prompt."""
-
-    text: str = ""
-    sent: int = field(default=0)
-
-
-async def replies(context: Context, prepared: Sequence[GenerationRequest], gone: Gone) -> list[Mapping[str, Any]]:
-    """The `done` events of all prompts. One that fails ends all; errors as in `generate.events`."""
-    found: dict[int, Mapping[str, Any]] = {}
+async def replies(context: Context, prepared: Sequence[GenerationRequest], gone: Gone) -> list[list[Event]]:
+    """The `prompt` and `done` events of each prompt. One that fails ends all; errors as in `generate.events`."""
+    found: list[list[Event]] = [[] for _ in prepared]
     async with aclosing(merged(context, prepared, gone)) as following:
         async for prompt, event in following:
-            if event.name == keys.EVENT_DONE:
-                found[prompt] = json.loads(event.data)
-    return [found[number] for number in range(len(prepared))]
+            if event.name != keys.EVENT_TOKEN:
+                found[prompt].append(event)
+    return found
 
 
 async def merged(
@@ -232,15 +135,24 @@ def models(session: Session, store: ArtifactStore) -> ModelList:
 
 def model(session: Session, store: ArtifactStore, name: str) -> Model:
     """One of them, by its id or an alias of it. NotFoundError."""
+    reference = _find(store, name)
+    listed = next((its for its in models(session, store).data if its.id == reference), None)
+    if listed is not None:
+        return listed
+    # In the store, but of no experiment in the database.
+    return Model(id=reference, created=int(_weights(store, reference).stat().st_mtime))
+
+
+def _find(store: ArtifactStore, name: str) -> str:
     try:
-        reference = check_reference(store, name, location="model", policy=False)
+        return check_reference(store, name, location="model", policy=False)
     except TidalError as error:
-        raise NotFoundError(error.message.removeprefix("model: "), code="model_not_found") from None
-    its = next((its for its in models(session, store).data if its.id == reference), None)
-    if its is None:
-        raise NotFoundError(f"there is no model {name!r}", code="model_not_found")
-    return its
+        message = f"{error.message.removeprefix('model: ')}; GET /v1/models lists the models"
+        errors = [{"location": "model", "message": message}]
+        raise NotFoundError(message, errors=errors, code="model_not_found") from None
 
 
-def _reason(choice: Mapping[str, Any]) -> Any:
-    return "length" if choice["finishReason"] == "length" else "stop"
+def _weights(store: ArtifactStore, reference: str) -> Path:
+    """What changes when the model does: its file, of a folder its manifest."""
+    path = store.resolve(reference)
+    return path / "manifest.json" if path.is_dir() else path

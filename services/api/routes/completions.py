@@ -16,6 +16,7 @@ from common.jobs.generation_request import GenerationRequest
 from services.api.auth import Caller, ContextDep, Reader, anyone
 from services.api.context import Context, session_of
 from services.api.operations import completions as operation
+from services.api.operations.completion_writer import Writer
 from services.api.operations.generate import ClientGone
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
@@ -42,7 +43,8 @@ async def create(
     Tidal. Limits and deadlines are those of `/api/generate`."""
     headers = {} if caller is not None else await limit(context, request)
     prepared = await run_in_threadpool(operation.prepare, context, body)
-    writer = operation.Writer(body)
+    name = await run_in_threadpool(operation.fingerprint, context.store, prepared[0], request.app.version)
+    writer = Writer(body, name)
     try:
         if body.stream:
             return await _stream(context, request, writer, prepared, headers)
@@ -68,7 +70,7 @@ def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
 async def _stream(
     context: Context,
     request: Request,
-    writer: operation.Writer,
+    writer: Writer,
     prepared: list[GenerationRequest],
     headers: dict[str, str],
 ) -> LiveStream:
@@ -79,7 +81,7 @@ async def _stream(
     async def body() -> AsyncGenerator[bytes]:
         try:
             async with aclosing(events):
-                for part in [*writer.begin(), *writer.part(*first)]:
+                for part in writer.part(*first):
                     yield _encode(part)
                 async for prompt, event in events:
                     for part in writer.part(prompt, event):

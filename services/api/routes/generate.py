@@ -86,12 +86,14 @@ def _encode(batch: list[Event]) -> bytes:
 
 
 async def limit(context: Context, request: Request) -> dict[str, str]:
-    """Count a caller without a token; the headers of its bucket. TooManyRequests."""
+    """Count a caller without a token; the headers of its bucket, which errors carry as well. TooManyRequests."""
     verdict = await context.limiter.take(client_key(request.client.host if request.client else "unknown"))
     if verdict is None:
         return {}
     if not verdict.allowed:
         raise TooManyRequests(verdict)
+    # Whatever comes of the request, its reply tells them (`middleware`).
+    request.state.reply_headers = verdict.headers()
     return verdict.headers()
 
 

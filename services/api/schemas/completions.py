@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from services.api.schemas.generate import MAX_PROMPT_CHARACTERS
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_PROMPT_CHARACTERS)]
-StopString = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-MAX_PROMPTS = 16
-MAX_CHOICES = 16
+TokenId = Annotated[int, Field(ge=0)]
+Tokens = Annotated[list[TokenId], Field(max_length=MAX_PROMPT_CHARACTERS)]
+MAX_PROMPTS = 64
+MAX_CHOICES = 64
+MAX_BIASES = 1024
+MAX_STOP_CHARACTERS = 200
+_PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
 
 
 class StreamOptions(BaseModel):
     """What a stream says besides its text."""
 
     include_usage: bool = False
+    include_obfuscation: bool = False
+    """Without effect."""
 
 
 class CompletionRequest(BaseModel):
-    """A text to go on with. Keys that Tidal does not know are ignored, as clients send many."""
+    """A text to go on with. A null is as if the key were not there; keys that are not listed are refused."""
 
-    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     model: Name
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
     """Text or token ids, or a list of either; an empty one starts from end-of-text."""
-    max_tokens: int = Field(16, ge=1, le=4096)
+    max_tokens: int = Field(16, ge=0, le=4096)
+    """0: the prompt is only read, for `echo` with `logprobs`."""
     temperature: float = Field(1.0, ge=0, le=100)
     """0: the likeliest token."""
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MAX_CHOICES)
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    """Texts per prompt; the prompt is read once."""
+    stop: str | list[str] | None = None
+    """The text ends before the first of these, and nothing of it is sent."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    """Choice i of prompt j is drawn with seed + j · n + i."""
     logprobs: int | None = Field(None, ge=0, le=5)
     """Tell the log-probability of each token, and so many of the likeliest."""
     echo: bool = False
-    """Put the prompt in front of the text."""
+    """Put the prompt in front of the text, with `logprobs` also those of its tokens."""
     stream: bool = False
     stream_options: StreamOptions | None = None
-    best_of: int | None = None
-    """Only n: all choices are given back."""
-    frequency_penalty: float | None = None
-    """Only 0; see repetition_penalty."""
-    presence_penalty: float | None = None
-    """Only 0; see repetition_penalty."""
-    logit_bias: dict[str, float] | None = None
-    """Not to be had."""
+    """With `stream` only."""
+    best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    """So many texts are written, the n with the highest log-probability per token given back; not with `stream`."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Taken from the logits of tokens that were written already."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """The same for each time they were written."""
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MAX_BIASES)
+    """Token id to what is added to its logit."""
     suffix: str | None = None
-    """Not to be had."""
+    """Not to be had: the models write from left to right."""
+    user: str | None = None
+    """Without effect, as `metadata`, `store`, `safety_identifier` and `prompt_cache_key`."""
+    metadata: dict[str, str] | None = None
+    store: bool | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     top_k: int | None = Field(None, ge=1, le=1024)
     """null: the full distribution."""
@@ -62,21 +86,67 @@ class CompletionRequest(BaseModel):
     gating_mode: Literal["none", "fixed", "random", "learned"] | None = None
     """null: fixed where a modulation is given, learned where a controller is, else none."""
     modulation: float | None = Field(None, ge=0, le=1)
-    rl_checkpoint: Name | None = None
+    rl_checkpoint: Name | None = Field(None, validate_default=True)
     """The controller, for gating_mode learned."""
 
-    @model_validator(mode="after")
-    def _only_what_can_be_done(self) -> Self:
-        for name in ("frequency_penalty", "presence_penalty", "logit_bias", "suffix"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is not supported")
-        if self.best_of is not None and self.best_of != self.n:
-            raise ValueError("best_of other than n is not supported")
-        if (self.mode == "learned") != (self.rl_checkpoint is not None):
-            raise ValueError("gating_mode learned and rl_checkpoint go together")
-        if len(self.prompts) > MAX_PROMPTS:
-            raise ValueError(f"prompt holds {len(self.prompts)} prompts, at most {MAX_PROMPTS} are answered at once")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_nothing(cls, given: Any) -> Any:
+        return {key: its for key, its in given.items() if its is not None} if isinstance(given, dict) else given
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_kind_of_prompt(cls, given: Any) -> Any:
+        several = isinstance(given, list) and bool(given) and not _are_ids(given)
+        if several and not (all(isinstance(its, str) for its in given) or all(map(_are_ids, given))):
+            raise ValueError(_PROMPTS)
+        if several and len(given) > MAX_PROMPTS:
+            raise ValueError(f"holds {len(given)} prompts; at most {MAX_PROMPTS} are answered at once")
+        if not isinstance(given, str | list):
+            raise ValueError(_PROMPTS)
+        return given
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _up_to_four_strings(cls, given: Any) -> Any:
+        strings = given if isinstance(given, list) else [given]
+        if len(strings) > 4 or not all(isinstance(its, str) and 0 < len(its) <= MAX_STOP_CHARACTERS for its in strings):
+            raise ValueError(f"must be a string or up to 4 of them, each of 1 to {MAX_STOP_CHARACTERS} characters")
+        return given
+
+    @field_validator("suffix", mode="after")
+    @classmethod
+    def _no_suffix(cls, given: str | None) -> str | None:
+        if given:
+            raise ValueError("is not supported: the models write from left to right; leave it out")
+        return given
+
+    @field_validator("best_of", mode="after")
+    @classmethod
+    def _best_of_some(cls, given: int | None, info: ValidationInfo) -> int | None:
+        n = info.data.get("n", 1)
+        if given is not None and given < n:
+            raise ValueError(f"is {given}, below n, which is {n}")
+        if given is not None and given > n and info.data.get("stream"):
+            raise ValueError("above n cannot be streamed: which texts are the best is known at the end")
+        return given
+
+    @field_validator("stream_options", mode="after")
+    @classmethod
+    def _only_of_a_stream(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given is not None and not info.data.get("stream"):
+            raise ValueError("is for stream=true only")
+        return given
+
+    @field_validator("rl_checkpoint", mode="after")
+    @classmethod
+    def _controller_where_needed(cls, given: str | None, info: ValidationInfo) -> str | None:
+        mode = info.data.get("gating_mode")
+        if given is None and mode == "learned":
+            raise ValueError("is missing: gating_mode learned needs a controller")
+        if given is not None and mode not in (None, "learned"):
+            raise ValueError(f"is for gating_mode learned, and gating_mode is {mode}")
+        return given
 
     @property
     def mode(self) -> Literal["none", "fixed", "random", "learned"]:
@@ -86,6 +156,11 @@ class CompletionRequest(BaseModel):
         if self.rl_checkpoint is not None:
             return "learned"
         return "none" if self.modulation is None else "fixed"
+
+    @property
+    def written(self) -> int:
+        """Texts that are written for each prompt."""
+        return self.n if self.best_of is None else self.best_of
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -103,11 +178,15 @@ class CompletionRequest(BaseModel):
 
 
 class Logprobs(BaseModel):
-    """Per token of a choice; `text_offset` counts characters from the start of its text."""
+    """Per token of a choice. A token that is no whole character is `bytes:\\xe2\\x80`; `text_offset` counts characters
+    from the start of the choice's text."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    """Of the distribution after penalties and temperature; of the prompt's tokens of the model's own. null: nothing was
+    seen before the token."""
+    top_logprobs: list[dict[str, float] | None] | None
+    """The likeliest tokens and the token itself."""
     text_offset: list[int]
 
 
@@ -135,6 +214,8 @@ class Completion(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
+    """Another one when the model's file or the version of Tidal has changed: a seed then gives another text."""
     choices: list[Choice]
     usage: Usage | None = None
 
@@ -153,6 +234,10 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[Model]
+
+
+def _are_ids(given: Any) -> bool:
+    return isinstance(given, list) and all(type(its) is int for its in given)
 
 
 def error_body(status: int, message: str, *, code: str | None, param: str | None) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""Turns the engine's events into completions in OpenAI's form; one writer per HTTP request.
+
+The choices of all prompts are numbered through. A token's log-probability goes out with the text it begins in, so that
+a stream tells neither text nor tokens of a stop string. Leaves out: following the engine (`completions`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from common.metrics import keys
+from services.api.generations import Event
+from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
+
+Token = Mapping[str, Any]
+"""One token as `common.jobs.generation_request` describes it."""
+
+
+@dataclass
+class _Running:
+    """What of a choice has been sent, and the tokens that wait for their text."""
+
+    before: int = 0
+    """Characters of the prompt in front of it."""
+    text: str = ""
+    waiting: deque[Token] = field(default_factory=deque)
+
+
+class Writer:
+    """`whole` or `part` are given all events of all prompts, in the order of each."""
+
+    def __init__(self, request: CompletionRequest, fingerprint: str) -> None:
+        self.request = request
+        self._fingerprint = fingerprint
+        self._id = f"cmpl-{uuid4().hex}"
+        self._created = int(time.time())
+        self._running = [_Running() for _ in range(len(request.prompts) * request.n)]
+        self._used = [0, 0]
+
+    def whole(self, events: Sequence[Sequence[Event]]) -> Completion:
+        """The reply made of the `prompt` and `done` events of each prompt."""
+        choices = []
+        for number, its in enumerate(events):
+            told = {event.name: json.loads(event.data) for event in its}
+            prompt, written = told.get(keys.EVENT_PROMPT), self._written(told[keys.EVENT_DONE])
+            if len(written) > self.request.n:
+                written = sorted(written, key=_log_prob_per_token, reverse=True)[: self.request.n]
+            for choice, reply in enumerate(written):
+                before = prompt["text"] if prompt else ""
+                tokens = [token for token in reply["trajectory"] if _begins_in(token, reply["text"])]
+                choices.append(
+                    Choice(
+                        text=before + reply["text"],
+                        index=number * self.request.n + choice,
+                        logprobs=self._log_probs(prompt, tokens, len(before)),
+                        finish_reason=_reason(reply),
+                    )
+                )
+        return self._completion(choices, usage=self._usage())
+
+    def part(self, prompt: int, event: Event) -> list[Completion]:
+        """The parts of a stream that an event of one prompt makes."""
+        data = json.loads(event.data)
+        first = prompt * self.request.n
+        if event.name == keys.EVENT_PROMPT:
+            choices = []
+            for index in range(first, first + self.request.n):
+                self._running[index].before = len(data["text"])
+                choices.append(Choice(text=data["text"], index=index, logprobs=self._log_probs(data, [], 0)))
+        elif event.name == keys.EVENT_TOKEN:
+            index = first + data.get("choice", 0)
+            choice = self._choice(index, [data], data["text"])
+            choices = [choice] if choice.text or choice.logprobs is not None else []
+        else:
+            choices = []
+            for index, reply in enumerate(self._written(data), first):
+                # What was held back for a stop string or half a character came with no token.
+                choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
+                choices[-1].finish_reason = _reason(reply)
+        return [self._completion([choice]) for choice in choices]
+
+    def end(self) -> list[Completion]:
+        """What a stream ends with: the usage, where it was asked for."""
+        options = self.request.stream_options
+        return [self._completion([], usage=self._usage())] if options is not None and options.include_usage else []
+
+    def _choice(self, index: int, tokens: Sequence[Token], text: str) -> Choice:
+        running = self._running[index]
+        running.text += text
+        running.waiting.extend(tokens)
+        out = []
+        while running.waiting and _begins_in(running.waiting[0], running.text):
+            out.append(running.waiting.popleft())
+        log_probs = self._log_probs(None, out, running.before) if out else None
+        return Choice(text=text, index=index, logprobs=log_probs)
+
+    def _written(self, reply: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The choices of a prompt's `done` event, whose tokens are counted."""
+        choices: list[Mapping[str, Any]] = reply.get("choices") or [reply]
+        self._used[0] += reply["promptTokens"]
+        self._used[1] += sum(choice["tokensGenerated"] for choice in choices)
+        return choices
+
+    def _usage(self) -> Usage:
+        read, written = self._used
+        return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+
+    def _log_probs(self, prompt: Mapping[str, Any] | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
+        """Of the tokens of a prompt and of those of a text that begins after so many characters."""
+        if self.request.logprobs is None:
+            return None
+        read: list[Token] = prompt["tokens"] if prompt else []
+        top = [_likeliest(token) for token in [*read, *tokens]]
+        return Logprobs(
+            tokens=[token["token"] for token in [*read, *tokens]],
+            token_logprobs=[token["logProb"] for token in [*read, *tokens]],
+            top_logprobs=top if self.request.logprobs else None,
+            text_offset=[token["start"] for token in read] + [before + token["start"] for token in tokens],
+        )
+
+    def _completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
+        return Completion(
+            id=self._id,
+            created=self._created,
+            model=self.request.model,
+            system_fingerprint=self._fingerprint,
+            choices=choices,
+            usage=usage,
+        )
+
+
+def _begins_in(token: Token, text: str) -> bool:
+    """Not so for the tokens of a stop string, or while they may be."""
+    return "start" not in token or int(token["start"]) < len(text)
+
+
+def _likeliest(token: Token) -> dict[str, float] | None:
+    if token["logProb"] is None:
+        return None
+    return {its["text"]: its["logProb"] for its in token.get("alternatives", [])} | {token["token"]: token["logProb"]}
+
+
+def _log_prob_per_token(reply: Mapping[str, Any]) -> float:
+    tokens = reply["trajectory"]
+    return sum(token["logProb"] for token in tokens) / len(tokens) if tokens else float("-inf")
+
+
+def _reason(reply: Mapping[str, Any]) -> Any:
+    return "length" if reply["finishReason"] == "length" else "stop"

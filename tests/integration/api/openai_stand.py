@@ -1,0 +1,77 @@
+"""What the tests of `/v1` share: the real engine with a tiny model, and the `openai` package in front of the api."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+import redis
+import torch
+
+from common.checkpoint import load_model, save_model
+from common.data import load_tokenizer
+from common.generation import generate
+from common.model import ModelConfig, TransformerLM
+from tests.integration.api.conftest import Api
+from tests.integration.api.test_api_generate import _body
+from tests.integration.generator.serving import Serving
+
+torch.set_num_threads(1)
+
+MODEL = "exp-1/model.safetensors"
+
+
+class Generator:
+    """Hears the Celery messages of the queue `generate` and has the real engine answer them."""
+
+    def __init__(self, url: str, experiments: Path) -> None:
+        self._redis = redis.Redis.from_url(url, socket_timeout=10)
+        self._serving = Serving(self._redis, experiments, slots=8)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._serving.close()
+        self._redis.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            message = self._redis.brpop(["generate"], timeout=0.2)
+            if message:
+                [request_id] = json.loads(_body(message[1].decode()))[0]
+                self._serving.handle(request_id)
+
+
+@pytest.fixture
+def model(api: Api) -> TransformerLM:
+    """In the store under MODEL; its end-of-text is rare."""
+    torch.manual_seed(0)
+    made = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    with torch.no_grad():
+        made.output_projection.bias[load_tokenizer().eot_token] = -30.0
+    path = api.experiment_folder("exp-1") / "model.safetensors"
+    save_model(made, path)
+    return load_model(path)
+
+
+@pytest.fixture
+def client(api: Api, model: TransformerLM, redis_url: str) -> Iterator[openai.OpenAI]:
+    generator = Generator(redis_url, api.settings.experiments_dir)
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key="administrator-token", max_retries=0, timeout=20) as made:
+        yield made
+    generator.close()
+
+
+def written(model: TransformerLM, prompt: str, seed: int, *, max_tokens: int = 12, top_k: int | None = None) -> str:
+    """The text the library writes with OpenAI's defaults."""
+    result = generate(
+        model, prompt, max_tokens=max_tokens, temperature=1.0, top_k=top_k, repetition_penalty=1.0, seed=seed
+    )
+    return result.text

@@ -1,0 +1,236 @@
+"""Refusals, limits and clients that leave, as the exceptions and headers of the `openai` package."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import redis
+
+from common.metrics import keys
+from common.model import TransformerLM
+from tests.integration.api.conftest import TOKEN, Api, RunApi
+from tests.integration.api.openai_stand import MODEL
+from tests.integration.api.openai_stand import client as client
+from tests.integration.api.openai_stand import model as model
+from tests.integration.api.test_api_generate import make_checkpoint
+
+LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "ratelimit-policy")
+
+
+def opened(api: Api, token: str = TOKEN, **options: Any) -> openai.OpenAI:
+    """A client of the package."""
+    return openai.OpenAI(base_url=f"{api.url}/v1", api_key=token, max_retries=0, **{"timeout": 20, **options})
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"max_tokens": 4097}, "max_tokens"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"temperature": -0.1}, "temperature"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"n": 65}, "n"),
+    ({"logprobs": 6}, "logprobs"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ({"stop": ""}, "stop"),
+    ({"stop": [1]}, "stop"),
+    ({"presence_penalty": 2.1}, "presence_penalty"),
+    ({"frequency_penalty": -3}, "frequency_penalty"),
+    ({"logit_bias": {"262": 101}}, "logit_bias"),
+    ({"logit_bias": {"the": 1}}, "logit_bias"),
+    ({"best_of": 1, "n": 2}, "best_of"),
+    ({"best_of": 3, "stream": True}, "best_of"),
+    ({"suffix": "the end"}, "suffix"),
+    ({"stream_options": {"include_usage": True}}, "stream_options"),
+    ({"prompt": 5}, "prompt"),
+    ({"prompt": ["a", 5]}, "prompt"),
+    ({"prompt": [[1], 5]}, "prompt"),
+    ({"prompt": ["a"] * 65}, "prompt"),
+    ({"prompt": "a" * 100_001}, "prompt"),
+    ({"seed": 2**63}, "seed"),
+    ({"top_k": 1025}, "top_k"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"modulation": 1.5}, "modulation"),
+    ({"gating_mode": "magic"}, "gating_mode"),
+    ({"gating_mode": "learned"}, "rl_checkpoint"),
+    ({"gating_mode": "fixed", "rl_checkpoint": "exp-2/rl_checkpoint_final.pth"}, "rl_checkpoint"),
+    ({"rl_checkpoint": MODEL}, "rl_checkpoint"),
+    ({"min_p": 0.1}, "min_p"),
+]
+
+
+def test_a_parameter_that_cannot_be_is_named(api: Api) -> None:
+    make_checkpoint(api)
+    with opened(api) as made:
+        for wrong, param in REFUSED:
+            with pytest.raises(openai.BadRequestError) as refused:
+                made.post("/completions", cast_to=object, body={"model": MODEL, "prompt": "x", **wrong})
+            error = refused.value
+            assert (error.param, error.type) == (param, "invalid_request_error"), wrong
+            assert isinstance(error.body, dict)
+            assert set(error.body) == {"message", "type", "param", "code"}
+            assert error.body["message"].startswith(f"{param}: "), wrong
+
+
+def test_what_only_the_model_can_refuse_is_a_bad_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="logit_bias names token 60000"):
+        client.completions.create(model=MODEL, prompt="x", logit_bias={"60000": 1})
+    with pytest.raises(openai.BadRequestError, match="prompt holds token 50257"):
+        client.completions.create(model=MODEL, prompt=[1, 50257])
+    with pytest.raises(openai.BadRequestError, match="n 9 is above 8"):
+        client.completions.create(model=MODEL, prompt="x", n=9)
+
+
+def test_what_is_not_there_is_not_found(api: Api) -> None:
+    make_checkpoint(api)
+    with opened(api) as made:
+        for name in ("nosuch/final", "exp-2/rl_checkpoint_final.pth", "/etc/passwd"):
+            with pytest.raises(openai.NotFoundError, match="GET /v1/models") as missing:
+                made.completions.create(model=name, prompt="x")
+            assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+        with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+            made.chat.completions.create(model=MODEL, messages=[])
+
+
+def test_a_token_is_asked_for_where_reads_are_closed(serve: RunApi) -> None:
+    with serve(require_auth_for_reads=True) as api, opened(api, "wrong") as stranger, opened(api) as made:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            stranger.models.list()
+        assert refused.value.type == "authentication_error"
+        with pytest.raises(openai.AuthenticationError):
+            stranger.models.retrieve(MODEL)
+        assert made.models.list().data == []
+
+
+def test_callers_without_a_token_are_limited_and_told_so_in_every_reply(api: Api, client: openai.OpenAI) -> None:
+    """Five at once: whole, streamed, not found, too many choices; then 429 with the time to wait."""
+    with opened(api, "anything") as stranger:
+        whole = stranger.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
+        with stranger.completions.with_streaming_response.create(
+            model=MODEL, prompt="x", max_tokens=1, stream=True
+        ) as streamed:
+            streamed.read()
+        with pytest.raises(openai.NotFoundError) as missing:
+            stranger.completions.create(model="nosuch/final", prompt="x")
+        with pytest.raises(openai.BadRequestError) as refused:
+            stranger.completions.create(model=MODEL, prompt="x", n=9)
+        last = api.http.post("/api/generate", json={"checkpoint": MODEL, "maxTokens": 1})
+        replies = [whole.http_response, streamed.http_response, missing.value.response, refused.value.response, last]
+        assert [reply.headers["x-ratelimit-remaining"] for reply in replies] == ["4", "3", "2", "1", "0"]
+        with pytest.raises(openai.RateLimitError) as limited:
+            stranger.completions.create(model=MODEL, prompt="x", max_tokens=1)
+        replies.append(limited.value.response)
+    replies.append(api.http.post("/api/generate", json={"checkpoint": MODEL, "maxTokens": 1, "stream": True}))
+    for reply in replies:
+        assert all(reply.headers[name] for name in LIMIT_HEADERS), reply.headers
+        assert reply.headers["x-ratelimit-limit"] == "5"
+        assert reply.headers["ratelimit-policy"] == '"generate";q=5;w=30'
+    assert [reply.status_code for reply in replies] == [200, 200, 404, 400, 200, 429, 429]
+    for reply in replies[5:]:
+        assert 1 <= int(reply.headers["retry-after"]) <= 6
+    assert limited.value.type == "rate_limit_error"
+    owner = client.completions.with_raw_response.create(model=MODEL, prompt="x", max_tokens=1)
+    assert "x-ratelimit-limit" not in owner.headers
+
+
+def test_nobody_takes_the_request_in_time(serve: RunApi) -> None:
+    with serve(generate_queue_seconds=0.3) as api, opened(api) as made:
+        make_checkpoint(api)
+        for stream in (False, True):
+            with pytest.raises(openai.APIStatusError) as refused:
+                made.completions.create(model=MODEL, prompt="x", stream=stream)
+            assert (refused.value.status_code, refused.value.type) == (503, "server_error")
+            assert refused.value.code == "generation_queue_timeout"
+            assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) -> None:
+    with serve(generate_queue_limit=1) as api, opened(api) as made:
+        make_checkpoint(api)
+        redis_client.rpush("generate", "one")
+        with pytest.raises(openai.RateLimitError) as refused:
+            made.completions.create(model=MODEL, prompt="x")
+        assert refused.value.code == "generation_queue_full"
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("leaves", ["closes the stream", "has no time"])
+def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
+    api: Api, client: openai.OpenAI, model: TransformerLM, redis_client: redis.Redis, leaves: str
+) -> None:
+    """The engine of this test answers one request after the other, so the second tells that the first is over."""
+    asked: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
+    if leaves == "has no time":
+        with opened(api, timeout=0.5) as hasty, pytest.raises(openai.APITimeoutError):
+            hasty.completions.create(**asked)
+    else:
+        stream = client.completions.create(**asked, stream=True)
+        next(iter(stream))
+        stream.close()
+    client.completions.create(model=MODEL, prompt="x", max_tokens=1)
+    last = [redis_client.xrevrange(key, count=1)[0][1] for key in redis_client.scan_iter("tidal:stream:generate:*")]
+    replies = [json.loads(entry["data"]) for entry in last if entry["event"] == keys.EVENT_DONE]
+    [cut] = [reply for reply in replies if reply["finishReason"] == "cancelled"]
+    assert len(replies) == 2
+    assert all(choice["tokensGenerated"] < 4096 for choice in cut["choices"])
+
+
+def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, redis_client: redis.Redis) -> None:
+    make_checkpoint(api)
+    stop = threading.Event()
+
+    def broken() -> None:
+        """Takes the request, says one token, fails."""
+        while not stop.is_set():
+            for key in redis_client.scan_iter("tidal:generate:request:*"):
+                request_id = str(key).rpartition(":")[2]
+                redis_client.delete(key)
+                events: list[tuple[str, dict[str, Any]]] = [
+                    (keys.EVENT_TOKEN, {"index": 0, "text": "a"}),
+                    (
+                        keys.EVENT_ERROR,
+                        {"code": "accelerator_failed", "message": "the accelerator failed", "status": 500},
+                    ),
+                ]
+                for name, data in events:
+                    fields: dict[Any, Any] = {"event": name, "data": json.dumps(data)}
+                    redis_client.xadd(keys.generate_stream(request_id), fields)
+                return
+            stop.wait(0.02)
+
+    thread = threading.Thread(target=broken)
+    thread.start()
+    try:
+        with opened(api) as made:
+            parts = []
+            with pytest.raises(openai.APIError, match="the accelerator failed") as failed:
+                parts += [
+                    part.choices[0].text for part in made.completions.create(model=MODEL, prompt="x", stream=True)
+                ]
+        assert failed.value.code == "accelerator_failed"
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def test_under_v1_every_error_has_openais_shape(api: Api) -> None:
+    with suppress(httpx.HTTPError):
+        big = api.http.post("/v1/completions", content=b"x" * (2 * 1024 * 1024))
+        assert (big.status_code, set(big.json())) == (413, {"error"})
+    replies = [
+        api.http.get("/v1/nothing"),
+        api.http.get("/v1/completions"),
+        api.http.post("/v1/completions", content=b"{", headers={"Content-Type": "application/json"}),
+        api.http.post("/v1/completions", json=[]),
+        api.http.post("/v1/completions", json={"prompt": "x"}),
+    ]
+    assert [reply.status_code for reply in replies] == [404, 405, 400, 400, 400]
+    for reply in replies:
+        assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+        assert reply.json()["error"]["message"]
+    assert replies[-1].json()["error"]["param"] == "model"
