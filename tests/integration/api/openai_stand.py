@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -15,8 +16,10 @@ import torch
 from common.checkpoint import load_model, save_model
 from common.data import load_tokenizer
 from common.generation import generate
+from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
-from tests.integration.api.conftest import Api
+from services.generator.emitter import Batch
+from tests.integration.api.conftest import TOKEN, Api
 from tests.integration.api.test_api_generate import _body
 from tests.integration.generator.serving import Serving
 
@@ -26,11 +29,20 @@ MODEL = "exp-1/model.safetensors"
 
 
 class Generator:
-    """Hears the Celery messages of the queue `generate` and has the real engine answer them."""
+    """Hears the Celery messages of the queue `generate` and has the real engine answer them, one after the other.
+    `replies` are the last events of all."""
 
     def __init__(self, url: str, experiments: Path) -> None:
         self._redis = redis.Redis.from_url(url, socket_timeout=10)
         self._serving = Serving(self._redis, experiments, slots=8)
+        self.replies: list[dict[str, Any]] = []
+        send = self._serving.emitter.send
+
+        def noted(batch: Batch) -> None:
+            self.replies += [data for _, event, data in batch.events if event == keys.EVENT_DONE]
+            send(batch)
+
+        setattr(self._serving.emitter, "send", noted)  # noqa: B010
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -62,11 +74,16 @@ def model(api: Api) -> TransformerLM:
 
 
 @pytest.fixture
-def client(api: Api, model: TransformerLM, redis_url: str) -> Iterator[openai.OpenAI]:
-    generator = Generator(redis_url, api.settings.experiments_dir)
-    with openai.OpenAI(base_url=f"{api.url}/v1", api_key="administrator-token", max_retries=0, timeout=20) as made:
+def generator(api: Api, model: TransformerLM, redis_url: str) -> Iterator[Generator]:
+    made = Generator(redis_url, api.settings.experiments_dir)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(api: Api, generator: Generator) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as made:
         yield made
-    generator.close()
 
 
 def written(model: TransformerLM, prompt: str, seed: int, *, max_tokens: int = 12, top_k: int | None = None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from contextlib import suppress
 from typing import Any
 
@@ -12,13 +10,15 @@ import openai
 import pytest
 import redis
 
+from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
-from common.model import TransformerLM
 from tests.integration.api.conftest import TOKEN, Api, RunApi
-from tests.integration.api.openai_stand import MODEL
+from tests.integration.api.openai_stand import MODEL, Generator
 from tests.integration.api.openai_stand import client as client
+from tests.integration.api.openai_stand import generator as generator
 from tests.integration.api.openai_stand import model as model
-from tests.integration.api.test_api_generate import make_checkpoint
+from tests.integration.api.test_api_generate import Engine, make_checkpoint
+from tests.integration.api.test_api_generate import engine as engine
 
 LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "ratelimit-policy")
 
@@ -161,7 +161,7 @@ def test_a_full_queue_is_a_rate_limit(serve: RunApi, redis_client: redis.Redis) 
 
 @pytest.mark.parametrize("leaves", ["closes the stream", "has no time"])
 def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
-    api: Api, client: openai.OpenAI, model: TransformerLM, redis_client: redis.Redis, leaves: str
+    api: Api, client: openai.OpenAI, generator: Generator, leaves: str
 ) -> None:
     """The engine of this test answers one request after the other, so the second tells that the first is over."""
     asked: dict[str, Any] = {"model": MODEL, "prompt": "x", "n": 8, "max_tokens": 4096}
@@ -173,49 +173,23 @@ def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
         next(iter(stream))
         stream.close()
     client.completions.create(model=MODEL, prompt="x", max_tokens=1)
-    last = [redis_client.xrevrange(key, count=1)[0][1] for key in redis_client.scan_iter("tidal:stream:generate:*")]
-    replies = [json.loads(entry["data"]) for entry in last if entry["event"] == keys.EVENT_DONE]
-    [cut] = [reply for reply in replies if reply["finishReason"] == "cancelled"]
-    assert len(replies) == 2
+    [cut] = [reply for reply in generator.replies if reply["finishReason"] == "cancelled"]
+    assert len(generator.replies) == 2
     assert all(choice["tokensGenerated"] < 4096 for choice in cut["choices"])
 
 
-def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, redis_client: redis.Redis) -> None:
-    make_checkpoint(api)
-    stop = threading.Event()
+def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, engine: Engine) -> None:
+    def broken(engine: Engine, request: GenerationRequest) -> None:
+        engine.event(request.id, keys.EVENT_TOKEN, {"index": 0, "text": "a"})
+        error = {"code": "accelerator_failed", "message": "the accelerator failed", "status": 500}
+        engine.event(request.id, keys.EVENT_ERROR, error)
 
-    def broken() -> None:
-        """Takes the request, says one token, fails."""
-        while not stop.is_set():
-            for key in redis_client.scan_iter("tidal:generate:request:*"):
-                request_id = str(key).rpartition(":")[2]
-                redis_client.delete(key)
-                events: list[tuple[str, dict[str, Any]]] = [
-                    (keys.EVENT_TOKEN, {"index": 0, "text": "a"}),
-                    (
-                        keys.EVENT_ERROR,
-                        {"code": "accelerator_failed", "message": "the accelerator failed", "status": 500},
-                    ),
-                ]
-                for name, data in events:
-                    fields: dict[Any, Any] = {"event": name, "data": json.dumps(data)}
-                    redis_client.xadd(keys.generate_stream(request_id), fields)
-                return
-            stop.wait(0.02)
-
-    thread = threading.Thread(target=broken)
-    thread.start()
-    try:
-        with opened(api) as made:
-            parts = []
-            with pytest.raises(openai.APIError, match="the accelerator failed") as failed:
-                parts += [
-                    part.choices[0].text for part in made.completions.create(model=MODEL, prompt="x", stream=True)
-                ]
-        assert failed.value.code == "accelerator_failed"
-    finally:
-        stop.set()
-        thread.join(10)
+    engine.answer = broken
+    parts: list[str] = []
+    with opened(api) as made, pytest.raises(openai.APIError, match="the accelerator failed") as failed:
+        stream = made.completions.create(model=make_checkpoint(api), prompt="x", stream=True)
+        parts.extend(part.choices[0].text for part in stream)
+    assert failed.value.code == "accelerator_failed"
 
 
 def test_under_v1_every_error_has_openais_shape(api: Api) -> None:

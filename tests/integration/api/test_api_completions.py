@@ -14,6 +14,7 @@ from common.model import TransformerLM
 from tests.integration.api.conftest import Api
 from tests.integration.api.openai_stand import MODEL, written
 from tests.integration.api.openai_stand import client as client
+from tests.integration.api.openai_stand import generator as generator
 from tests.integration.api.openai_stand import model as model
 
 
