@@ -19,6 +19,7 @@ from services.api import docs, errors
 from services.api.context import make_context
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import (
+    analyses,
     checkpoints,
     completions,
     configs,
@@ -39,14 +40,15 @@ Tidal trains small language models, trains a controller that steers their decodi
 * **Submit** a job with `POST /api/jobs`, steer it with `POST /api/jobs/{id}/signal`.
 * **Follow** it with the streams (`text/event-stream`): every event has an id, `Last-Event-ID` or `?since=` goes on
   without gap or duplicate, a `reset` event says that the position is gone and a `snapshot` follows.
-* **Generate** with `POST /api/generate`, as a whole or token by token.
+* **Generate** with `POST /api/generate`, as a whole or token by token; **analyse** what a
+  controller does with `POST /api/analyze-trajectories`.
 
 Everything that changes something needs `Authorization: Bearer <token>`; reads are open unless the operator closed them.
 Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list carries
 `nextCursor`; send it as `cursor` for the next page.
 """
 
-OPEN = ("/api/generate", "/v1/completions")
+OPEN = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
 """Work without a token, though they are no reads."""
 TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
@@ -54,6 +56,7 @@ TAGS = [
     {"name": "checkpoints", "description": "Weights: list and download."},
     {"name": "configs", "description": "The YAML files a job may name."},
     {"name": "generation", "description": "Text from a checkpoint."},
+    {"name": "analyses", "description": "What is done with the modulation, computed at once or kept."},
     {"name": "openai", "description": "The same for clients of OpenAI's API; errors have its shape."},
     {"name": "streams", "description": "Server-sent events."},
     {"name": "service", "description": "Health and metrics of this process."},
@@ -107,7 +110,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    for module in (health, session, streams, jobs, queue, experiments, checkpoints, configs, generate, completions):
+    work = (jobs, queue, experiments, checkpoints, configs, generate, completions, analyses)
+    for module in (health, session, streams, *work):
         app.include_router(module.router)
     for module in (docs, dashboard):
         app.include_router(module.router)

@@ -32,6 +32,7 @@ from services.api.schemas.experiments import (
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 ABLATION_FILE = "ablation_results.json"
+ANALYSIS_FILE = "analysis_results.json"
 
 
 def list_experiments(
@@ -74,6 +75,8 @@ def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -
         results += ["evaluation", "samples"]
     if (folder / ABLATION_FILE).is_file():
         results.append("ablation")
+    if (folder / ANALYSIS_FILE).is_file():
+        results.append("analysis")
     return ExperimentDetail(
         **_reply(experiment, job).model_dump(),
         metric_names=metric_names(folder, "metrics"),

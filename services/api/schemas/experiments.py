@@ -36,7 +36,7 @@ class ExperimentDetail(ExperimentReply):
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """Which of `evaluation`, `ablation`, `samples` exist."""
+    """Which of `evaluation`, `ablation`, `analysis`, `samples` exist."""
 
 
 class ExperimentList(Reply):

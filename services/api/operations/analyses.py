@@ -1,0 +1,108 @@
+"""Saved analyses: rows that belong to an experiment. Leaves out: making them (`analyze`, and jobs of type analysis)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, insert, or_, select, tuple_
+from sqlalchemy.orm import Session, undefer
+
+from common.analysis.report import finite
+from common.db import Analysis, Experiment, Job
+from common.errors import ConflictError, InvalidInputError, NotFoundError
+from common.jobs.registry import new_analysis_id
+from services.api.operations.experiments import find as find_experiment
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.schemas.analyses import AnalysisList, AnalysisSummary, SaveAnalysisRequest, SavedAnalysis
+
+
+def list_analyses(
+    session: Session,
+    experiment_id: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    kind: str | None = None,
+    derived: bool = True,
+) -> AnalysisList:
+    """A page, newest first; `derived`: also those of the experiments that analysis jobs made from this one."""
+    find_experiment(session, experiment_id)
+    mine = Analysis.experiment_id == experiment_id
+    if derived:
+        made = select(Experiment.id).where(
+            Experiment.type == "analysis", Experiment.source_experiment_id == experiment_id
+        )
+        mine = or_(mine, Analysis.experiment_id.in_(made))
+    query = select(Analysis).where(mine)
+    if kind is not None:
+        query = query.where(Analysis.kind == kind)
+    if cursor is not None:
+        query = query.where(tuple_(Analysis.created_at, Analysis.id) < decode_cursor(cursor))
+    rows = session.scalars(query.order_by(Analysis.created_at.desc(), Analysis.id.desc()).limit(limit + 1)).all()
+    page = rows[:limit]
+    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
+    return AnalysisList(analyses=[AnalysisSummary.model_validate(row) for row in page], next_cursor=following)
+
+
+def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
+    """One with its result; NotFoundError."""
+    query = select(Analysis).where(Analysis.id == analysis_id).options(undefer(Analysis.result))
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no analysis {analysis_id!r}")
+    return SavedAnalysis.model_validate(row)
+
+
+def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisRequest) -> SavedAnalysis:
+    """Keep a result. InvalidInputError when a number in it is not finite, NotFoundError without the experiment."""
+    result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
+    if not finite(result):
+        message = "it holds a number that is not finite"
+        raise InvalidInputError(f"body.result: {message}", errors=[{"location": "body.result", "message": message}])
+    find_experiment(session, experiment_id)
+    row = session.scalars(
+        insert(Analysis)
+        .values(
+            id=new_analysis_id(),
+            experiment_id=experiment_id,
+            kind=body.result.kind,
+            name=body.name,
+            request=body.result.request,
+            result=result,
+        )
+        .returning(Analysis)
+    ).one()
+    return SavedAnalysis(**AnalysisSummary.model_validate(row).model_dump(), result=body.result)
+
+
+def delete_analysis(session: Session, analysis_id: str) -> None:
+    """Delete one. NotFoundError; ConflictError while the job that made it lives."""
+    row = session.get(Analysis, analysis_id)
+    if row is None:
+        raise NotFoundError(f"there is no analysis {analysis_id!r}")
+    _require_ended(session, [row.job_id] if row.job_id else [])
+    session.execute(delete(Analysis).where(Analysis.id == analysis_id))
+
+
+def delete_analyses(session: Session, experiment_id: str) -> int:
+    """Delete all of an experiment's own and say how many; errors as above."""
+    find_experiment(session, experiment_id)
+    jobs = session.scalars(
+        select(Analysis.job_id).where(Analysis.experiment_id == experiment_id, Analysis.job_id.is_not(None))
+    ).all()
+    _require_ended(session, [job for job in jobs if job is not None])
+    gone = delete(Analysis).where(Analysis.experiment_id == experiment_id).returning(Analysis.id)
+    return len(session.scalars(gone, execution_options={"synchronize_session": False}).all())
+
+
+def _require_ended(session: Session, jobs: list[str]) -> None:
+    """A live job may save its analysis again, so it would come back."""
+    if not jobs:
+        return
+    query = select(Job.id, Job.status).where(Job.id.in_(jobs), Job.finished_at.is_(None)).order_by(Job.id)
+    live = session.execute(query.with_for_update()).first()
+    if live is not None:
+        raise ConflictError(
+            f"job {live[0]} is {live[1]} and may save its analysis again; cancel it or wait for its end",
+            code="job_is_live",
+        )

@@ -1,0 +1,208 @@
+"""An immediate analysis: its texts from the serving engine, a few requests at a time, then `common.analysis`.
+
+Leaves out: keeping the result (`analyses`), and what is too long for an open connection, which is a job.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+from starlette.concurrency import run_in_threadpool
+
+from common.analysis import Part, Sample, plan, report
+from common.artifacts import ArtifactStore
+from common.config import AnalysisConfig, build
+from common.errors import ConfigError, InvalidInputError
+from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
+from services.api.context import Context
+from services.api.generations import Event
+from services.api.operations.checkpoints import check_reference
+from services.api.operations.completions import merged
+from services.api.operations.generate import Gone
+from services.api.schemas.analyses import AnalysisProgress, AnalyzeRequest
+
+MOST_TOKENS = 4096
+"""Of an analysis that is awaited in silence."""
+MOST_TOKENS_STREAMED = 20_000
+TEXTS_AT_ONCE = 32
+"""Half of an engine's slots, so that others are served meanwhile."""
+PROGRESS_SECONDS = 0.2
+
+EVENT_PROGRESS = "progress"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked analysis, references resolved."""
+
+    config: AnalysisConfig
+    checkpoint: str
+    rl_checkpoint: str | None
+    stream: bool
+
+
+def prepare(store: ArtifactStore, request: AnalyzeRequest) -> Prepared:
+    """The analysis to run. Raises InvalidInputError naming the field, code `analysis_too_long` for one for a job."""
+    values = request.model_dump(exclude={"checkpoint", "rl_checkpoint", "stream"})
+    try:
+        config = build(AnalysisConfig, values, where="body")
+    except ConfigError as error:
+        raise _placed(error) from None
+    limit = MOST_TOKENS_STREAMED if request.stream else MOST_TOKENS
+    if config.most_tokens > limit:
+        raise _too_long(config, stream=request.stream)
+    if config.uses_policy and request.rl_checkpoint is None:
+        raise _refused("rlCheckpoint", "gatingMode learned needs a controller; or choose gatingMode random or fixed")
+    if not config.uses_policy and request.rl_checkpoint is not None:
+        raise _refused("rlCheckpoint", "it is used with gatingMode learned only, and by no sweep; leave it out")
+    policy = None
+    if request.rl_checkpoint is not None:
+        policy = check_reference(store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    checkpoint = check_reference(store, request.checkpoint, location="body.checkpoint", policy=False)
+    return Prepared(config, checkpoint, policy, request.stream)
+
+
+async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGenerator[Event]:
+    """`progress` at the first sign of life and now and then, last `done` with the result.
+
+    Errors are those of `generate.events`, and InvalidInputError when the texts of a prompt have no token together.
+    """
+    begun = time.monotonic()
+    parts = plan(prepared.config)
+    made: list[list[Sample]] = [[] for _ in parts]
+    progress = _Progress(prepared.config)
+    for numbers in _batches(parts):
+        requests = [_request(context, prepared, parts[number]) for number in numbers]
+        async with aclosing(merged(context, requests, gone)) as following:
+            async for place, event in following:
+                data = json.loads(event.data)
+                if event.name == keys.EVENT_DONE:
+                    made[numbers[place]] = [_sample(choice) for choice in data.get("choices") or [data]]
+                    progress.finished(made[numbers[place]])
+                elif prepared.stream:
+                    progress.tokens += 1
+                if progress.due():
+                    yield progress.event()
+    result = await run_in_threadpool(
+        partial(
+            report,
+            prepared.config,
+            made,
+            checkpoint=prepared.checkpoint,
+            rl_checkpoint=prepared.rl_checkpoint,
+            elapsed_ms=1000 * (time.monotonic() - begun),
+        )
+    )
+    yield Event(keys.EVENT_DONE, json.dumps(result))
+
+
+async def whole(context: Context, prepared: Prepared, gone: Gone) -> str:
+    """The result as JSON."""
+    async with aclosing(events(context, prepared, gone)) as following:
+        return [event.data async for event in following][-1]
+
+
+class _Progress:
+    """Counts texts and tokens, and says when to tell of them."""
+
+    def __init__(self, config: AnalysisConfig) -> None:
+        self._config = config
+        self._told_at = -PROGRESS_SECONDS
+        self._texts = 0
+        self._finished_tokens = 0
+        self.tokens = 0
+
+    def finished(self, samples: Sequence[Sample]) -> None:
+        self._texts += len(samples)
+        self._finished_tokens += sum(len(sample.token_ids) for sample in samples)
+        self.tokens = max(self.tokens, self._finished_tokens)
+
+    def due(self) -> bool:
+        return time.monotonic() - self._told_at >= PROGRESS_SECONDS
+
+    def event(self) -> Event:
+        self._told_at = time.monotonic()
+        said = AnalysisProgress(
+            texts=self._texts,
+            texts_total=self._config.texts,
+            tokens=self.tokens,
+            most_tokens=self._config.most_tokens,
+        )
+        return Event(EVENT_PROGRESS, said.model_dump_json(by_alias=True))
+
+
+def _batches(parts: Sequence[Part]) -> Iterator[list[int]]:
+    """Numbers of parts in order, so many that together they have `TEXTS_AT_ONCE` texts."""
+    numbers: list[int] = []
+    texts = 0
+    for number, part in enumerate(parts):
+        if numbers and texts + part.samples > TEXTS_AT_ONCE:
+            yield numbers
+            numbers, texts = [], 0
+        numbers.append(number)
+        texts += part.samples
+    yield numbers
+
+
+def _request(context: Context, prepared: Prepared, part: Part) -> GenerationRequest:
+    return GenerationRequest(
+        id=context.generations.new_id(),
+        checkpoint=prepared.checkpoint,
+        prompt=part.prompt,
+        max_tokens=prepared.config.max_tokens,
+        seed=part.seed,
+        n=part.samples,
+        gating_mode=part.gating_mode,
+        modulation=part.modulation,
+        rl_checkpoint=prepared.rl_checkpoint if part.gating_mode == "learned" else None,
+        stream=prepared.stream,
+    )
+
+
+def _sample(choice: Mapping[str, Any]) -> Sample:
+    tokens = choice["trajectory"]
+    return Sample(
+        text=choice["text"],
+        finish_reason=choice["finishReason"],
+        token_ids=[token["id"] for token in tokens],
+        token_texts=[token["text"] for token in tokens],
+        modulation=[token["modulation"] for token in tokens],
+    )
+
+
+def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
+    hint = "submit a job of type analysis (`tidal jobs submit analysis`)"
+    if not stream and config.most_tokens <= MOST_TOKENS_STREAMED:
+        hint = f"ask for `stream` (up to {MOST_TOKENS_STREAMED}), or {hint}"
+    message = (
+        f"{config.texts} texts of up to {config.max_tokens} tokens are {config.most_tokens} tokens, more than the "
+        f"{MOST_TOKENS_STREAMED if stream else MOST_TOKENS} of an immediate answer; {hint}"
+    )
+    errors = [{"location": "body.maxTokens", "message": message}]
+    return InvalidInputError(message, errors=errors, code="analysis_too_long")
+
+
+def _placed(error: ConfigError) -> InvalidInputError:
+    """The same error with locations in the request body."""
+    findings = [
+        {
+            **item,
+            "location": ".".join(["body", *(to_camel(part) for part in item["location"].split(".") if part)]),
+        }
+        for item in error.errors
+    ]
+    text = "; ".join(f"{item['location']}: {item['message']}" for item in findings)
+    return InvalidInputError(text, errors=findings)
+
+
+def _refused(field: str, message: str) -> InvalidInputError:
+    location = f"body.{field}"
+    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])

@@ -1,0 +1,160 @@
+"""`POST /api/analyze-trajectories` and the saved analyses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from common.config.analysis import AnalysisKind
+from common.errors import TidalError
+from common.metrics import keys
+from services.api import sse
+from services.api.auth import Caller, ContextDep, Reader, Submitter, anyone
+from services.api.context import Context, session_of
+from services.api.operations import analyses, analyze
+from services.api.operations.generate import ClientGone
+from services.api.paging import Cursor, Limit
+from services.api.routes.generate import limit as rate_limit
+from services.api.schemas.analyses import (
+    AnalysesDeleted,
+    AnalysisList,
+    AnalysisResult,
+    AnalyzeRequest,
+    SaveAnalysisRequest,
+    SavedAnalysis,
+)
+from services.api.schemas.problems import problem_responses
+from services.api.stream_clients import LiveStream
+
+router = APIRouter(tags=["analyses"])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+
+
+@router.post(
+    "/api/analyze-trajectories",
+    summary="Analyse the modulation",
+    response_model=AnalysisResult,
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "The analysis, or with `stream` its progress"},
+        **problem_responses(413, 422, 429, 503),
+    },
+)
+async def analyze_trajectories(
+    body: AnalyzeRequest,
+    request: Request,
+    context: ContextDep,
+    caller: Annotated[Caller | None, Depends(anyone)],
+) -> Response:
+    """Generates from the prompts and describes what was done with the modulation. Open and limited like generate; one
+    analysis counts as one request. 422 `analysis_too_long` names the job for what is too long here, `empty_trajectory`
+    a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole result."""
+    headers = {} if caller is not None else await rate_limit(context, request)
+    prepared = await run_in_threadpool(analyze.prepare, context.store, body)
+    try:
+        if body.stream:
+            return await _stream(context, request, prepared, headers)
+        result = await analyze.whole(context, prepared, request.is_disconnected)
+    except ClientGone:
+        return Response(status_code=204)  # nobody reads it
+    return Response(result, media_type="application/json", headers=headers)
+
+
+async def _stream(
+    context: Context, request: Request, prepared: analyze.Prepared, headers: dict[str, str]
+) -> LiveStream:
+    """Waits for the first event, so that an analysis that cannot begin is an ordinary error."""
+    events = analyze.events(context, prepared, request.is_disconnected)
+    first = await anext(events)
+
+    async def body() -> AsyncGenerator[bytes]:
+        try:
+            yield sse.encode(None, first.name, first.data)
+            async for event in events:
+                yield sse.encode(None, event.name, event.data)
+        except ClientGone:
+            return
+        except TidalError as error:
+            data = {"code": error.code, "message": error.message, "status": error.status}
+            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(data))
+        finally:
+            await events.aclose()
+
+    reply = LiveStream(body(), context.stream_clients)
+    reply.headers.update(headers)
+    return reply
+
+
+@router.get(
+    "/api/experiments/{experiment_id}/analyses",
+    summary="List saved analyses",
+    dependencies=[Reader],
+    responses=problem_responses(404, 422),
+)
+def list_analyses(
+    experiment_id: str,
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    kind: AnalysisKind | None = None,
+    derived: Annotated[
+        bool, Query(description="Also those that analysis jobs made of this experiment's checkpoints.")
+    ] = True,
+) -> AnalysisList:
+    """Newest first, without their results."""
+    return analyses.list_analyses(session, experiment_id, limit=limit, cursor=cursor, kind=kind, derived=derived)
+
+
+@router.post(
+    "/api/experiments/{experiment_id}/analyses",
+    summary="Save an analysis",
+    status_code=201,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 413, 422),
+)
+def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, response: Response) -> SavedAnalysis:
+    """Keeps the reply of `POST /api/analyze-trajectories` with the experiment."""
+    with context.sessions.begin() as session:
+        saved = analyses.save_analysis(session, experiment_id, body)
+    response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/analyses/{saved.id}"
+    return saved
+
+
+@router.delete(
+    "/api/experiments/{experiment_id}/analyses",
+    summary="Delete all analyses of an experiment",
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409),
+)
+def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
+    """Its own, not those of the experiments that analysis jobs made."""
+    with context.sessions.begin() as session:
+        return AnalysesDeleted(deleted=analyses.delete_analyses(session, experiment_id))
+
+
+@router.get(
+    "/api/analyses/{analysis_id}",
+    summary="Show a saved analysis",
+    dependencies=[Reader],
+    responses=problem_responses(404),
+)
+def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
+    """With its result."""
+    return analyses.get_analysis(session, analysis_id)
+
+
+@router.delete(
+    "/api/analyses/{analysis_id}",
+    summary="Delete a saved analysis",
+    status_code=204,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409),
+)
+def delete(analysis_id: str, context: ContextDep) -> None:
+    """409 while the job that made it lives: it may save it again."""
+    with context.sessions.begin() as session:
+        analyses.delete_analysis(session, analysis_id)

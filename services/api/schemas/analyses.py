@@ -1,0 +1,149 @@
+"""Analyses of modulations on the wire: what is asked, what comes back, what is kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from common.config.analysis import MAX_PROMPTS, AnalysisKind
+from services.api.schemas.base import Reply, Request, UtcTime
+
+MAX_SAMPLES = 16
+"""Of an immediate analysis; a job may have more."""
+Reference = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+
+
+class AnalyzeRequest(Request):
+    """Prompts to generate from, and what to compute of the modulations."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "checkpoint": "20260131-120000-commit_ab12cd3-config_0123456789/final",
+                    "rlCheckpoint": "20260131-130000-commit_ab12cd3-rl_0123456789/final",
+                    "prompts": ["Once upon a time", "The little cat", "Mom said to"],
+                    "samplesPerPrompt": 2,
+                    "bootstrap": True,
+                }
+            ]
+        }
+    )
+
+    checkpoint: Reference
+    """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`."""
+    rl_checkpoint: Reference | None = None
+    """The controller, for gatingMode learned."""
+    kind: AnalysisKind | None = None
+    """single: along the texts of one prompt. batch: also the spread between and within prompts. sweep: what becomes of
+    the text at m = 0, 0.5 and 1. null: single for one prompt, batch for several."""
+    prompts: list[Annotated[str, StringConstraints(max_length=10_000)]] = Field(min_length=1, max_length=MAX_PROMPTS)
+    """Different texts; an empty one starts a new document."""
+    samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
+    """Texts per prompt, analysed as one after the other; 1 for a sweep."""
+    max_tokens: int = Field(50, ge=1, le=4096)
+    """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
+    gating_mode: Literal["fixed", "random", "learned"] = "learned"
+    """Who chooses the modulation. A sweep does that itself."""
+    modulation: float = Field(0.5, ge=0, le=1)
+    """For gatingMode fixed."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Of the first text; the others and the resamples follow from it. One seed gives one analysis."""
+    bootstrap: bool = False
+    """kind batch: 95 % intervals from 1,000 resamples of the prompts."""
+    include_extreme_values: bool = False
+    """single and batch: a sweep over the same prompts as well."""
+    stream: bool = False
+    """Answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
+
+
+class AnalysisSample(Reply):
+    """One generated text; the three lists have one entry per token."""
+
+    seed: int
+    text: str
+    """Without the prompt."""
+    finish_reason: str
+    token_ids: list[int]
+    token_texts: list[str]
+    modulation: list[float]
+
+
+class PromptTrajectory(Reply):
+    """One prompt: the modulations of its samples, one after the other."""
+
+    prompt: str
+    analysis: dict[str, Any]
+    """`signalStats`, `signalEvolution` (four windows), `phases`, `tokenSignalAlignment` (tokens at both ends)."""
+    samples: list[AnalysisSample]
+
+
+class AnalysisResult(Reply):
+    """A whole analysis."""
+
+    kind: AnalysisKind
+    request: dict[str, Any]
+    """What was asked, every default filled in."""
+    trajectories: list[PromptTrajectory]
+    """One per prompt; none for kind sweep."""
+    batch_analysis: dict[str, Any] | None = None
+    """kind batch: `crossPromptVariance`, `strategyCharacterization`, with `bootstrap` their `confidenceIntervals`."""
+    sweep_analysis: dict[str, Any] | None = None
+    """kind sweep, or `includeExtremeValues`: `prompts` (texts, statistics at "0.0", "0.5", "1.0", deltas) and
+    `meanDeltas`."""
+    tokens_generated: int
+    elapsed_ms: float
+
+
+class AnalysisProgress(Reply):
+    """An event `progress`."""
+
+    texts: int
+    """Finished."""
+    texts_total: int
+    tokens: int
+    """Generated."""
+    most_tokens: int
+    """What may become of them; texts may end earlier."""
+
+
+class SaveAnalysisRequest(Request):
+    """A result to keep."""
+
+    name: Name | None = None
+    result: AnalysisResult
+    """As `POST /api/analyze-trajectories` gave it."""
+
+
+class AnalysisSummary(Reply):
+    """A saved analysis without its result."""
+
+    id: str
+    experiment_id: str
+    job_id: str | None = None
+    """The job that made it; null: saved by a client."""
+    kind: AnalysisKind
+    name: str | None = None
+    request: dict[str, Any]
+    created_at: UtcTime
+
+
+class SavedAnalysis(AnalysisSummary):
+    """A saved analysis."""
+
+    result: AnalysisResult
+
+
+class AnalysisList(Reply):
+    """A page of saved analyses, newest first."""
+
+    analyses: list[AnalysisSummary]
+    next_cursor: str | None = None
+
+
+class AnalysesDeleted(Reply):
+    """How many were deleted."""
+
+    deleted: int
