@@ -37,7 +37,7 @@ def run(quick: bool) -> list[Row]:
     """Two minutes with and two minutes without broken connections; 10 s each when quick."""
     seconds = 10.0 if quick else 120.0
     with local_stack() as stack:
-        api = _api(stack)
+        api = api_process(stack)
         steady, memory = _measure(stack, api, seconds, drop_every=0)
         broken, more_memory = _measure(stack, api, seconds, drop_every=DROP_EVERY // 2 if quick else DROP_EVERY)
     rows = []
@@ -106,7 +106,8 @@ def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_e
     return found, memory
 
 
-def _api(stack: RunningStack) -> psutil.Process:
+def api_process(stack: RunningStack) -> psutil.Process:
+    """The api of the stack."""
     for child in psutil.Process(stack.process.pid).children(recursive=True):
         if "services.api" in child.cmdline():
             return child

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.metrics.index import MetricIndex
+
 
 @dataclass(frozen=True, slots=True)
 class MetricPoint:
@@ -67,7 +69,7 @@ def read_metrics(
 
 def metric_names(directory: Path, kind: str) -> list[str]:
     """The names that occur in the archive, sorted."""
-    return sorted({name for line in _lines(directory / "metrics", kind) for name in line.get("values", ())})
+    return sorted({name for block in MetricIndex(directory, kind).blocks(()) for name in block.names})
 
 
 def _void(point: MetricPoint, rewinds: dict[int, int]) -> bool:

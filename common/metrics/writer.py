@@ -1,11 +1,12 @@
 """Metrics out of a training loop without slowing or stopping it.
 
-`add` appends to a deque and returns. A writer thread takes what is there every 200 ms, appends it to JSONL segments
-(the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new one after 30 s or 1 MiB) and ships the same
-lines to the experiment's Redis stream. Redis away: the archive goes on, the stream catches up from the last position
-that Redis acknowledged. Disk full: points wait in memory, bounded, and are counted when they must be dropped. A line is
-`{"step", "time", "attempt", "values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt.
-Leaves out: reading (`common.metrics.reader`).
+`add` appends to a deque and returns. A writer thread takes what is there every 200 ms (a point that comes after a
+pause, within 50), appends it to JSONL segments (the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new
+one after 30 s or 1 MiB), ships the same lines to the experiment's Redis stream and keeps the archive's index up to
+date. Redis away: the archive goes on, the stream catches up from the last position that Redis acknowledged. Disk full:
+points wait in memory, bounded, and are counted when they must be dropped. A line is `{"step", "time", "attempt",
+"values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. Leaves out: reading
+(`common.metrics.table`, `common.metrics.reader`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -24,11 +24,16 @@ from typing import Self
 
 from common.logging import get_logger
 from common.metrics import keys
+from common.metrics.index import MetricIndex
+from common.metrics.segments import Segments
 from common.metrics.shipper import Entry, StreamShipper, connect
 
 log = get_logger(__name__)
 
 FLUSH_SECONDS = 0.2
+"""Least time between two flushes."""
+LOOKS_PER_FLUSH = 4
+"""How often the thread looks for points in that time: the first point after a pause does not wait for the whole."""
 SEGMENT_SECONDS = 30.0
 SEGMENT_BYTES = 1024 * 1024
 MAX_WAITING = 200_000
@@ -38,58 +43,6 @@ CLOSE_SECONDS = 3.0
 
 _Point = tuple[str, int, float, Mapping[str, float] | None]
 """Kind, step, seconds since 1970, values; None marks a rewind."""
-
-
-class _Segments:
-    """The open segment of one kind, and the ones before it."""
-
-    def __init__(self, folder: Path, kind: str, attempt: int, seconds: float, limit: int) -> None:
-        self._folder, self._kind, self._attempt = folder, kind, attempt
-        self._seconds, self._limit = seconds, limit
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{kind}-{attempt}-*.jsonl")]
-        self._number = max(taken, default=0)
-        self._fd = -1
-        self._size = 0
-        self._opened = 0.0
-        self.paths: list[Path] = []
-
-    def append(self, data: bytes) -> None:
-        """Write whole lines or nothing; raises OSError."""
-        if self._fd >= 0 and (self._size >= self._limit or time.monotonic() - self._opened >= self._seconds):
-            self.close()
-        if self._fd < 0:
-            self._open()
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, self._size)
-            raise
-        self._size += len(data)
-
-    def sync(self) -> None:
-        """Bring the open segment to disk; it stays open. Raises OSError."""
-        if self._fd >= 0:
-            os.fsync(self._fd)
-
-    def close(self) -> None:
-        """Bring the open segment to disk."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-
-    def _open(self) -> None:
-        path = self._folder / f"{self._kind}-{self._attempt}-{self._number + 1}.jsonl"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._number += 1
-        self._size, self._opened = 0, time.monotonic()
-        self.paths.append(path)
 
 
 class MetricsWriter:
@@ -116,7 +69,7 @@ class MetricsWriter:
         self._flush_seconds = flush_seconds
         self._waiting: deque[_Point] = deque(maxlen=MAX_WAITING)
         self._segments = {
-            kind: _Segments(directory / "metrics", kind, attempt, segment_seconds, segment_bytes)
+            kind: Segments(directory / "metrics", kind, attempt, segment_seconds, segment_bytes)
             for kind in keys.METRIC_KINDS
         }
         self._shippers: dict[str, StreamShipper] = {}
@@ -125,6 +78,11 @@ class MetricsWriter:
             for kind in keys.METRIC_KINDS:
                 render = _Renderer(kind)
                 self._shippers[kind] = StreamShipper(connect(redis_url), stream, render, max_length=stream_max_length)
+        self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
+        self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
+        """Segments there were when the index was brought up to date."""
+        self._behind = False
+        """The streams lack something that is in the archive."""
         self._disk_failed = False
         self._added = 0
         self._taken = 0
@@ -179,6 +137,8 @@ class MetricsWriter:
         for segments in self._segments.values():
             with contextlib.suppress(OSError):
                 segments.close()
+        for index in self._indexes.values():
+            index.extend()
         for shipper in self._shippers.values():
             shipper.close()
 
@@ -189,10 +149,17 @@ class MetricsWriter:
         self.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._flush_seconds):
+        flushed_at = time.monotonic()
+        while not self._stop.wait(self._flush_seconds / LOOKS_PER_FLUSH):
+            now = time.monotonic()
+            if not (self._waiting or self._behind) or now - flushed_at < self._flush_seconds:
+                continue
+            flushed_at = now
             try:
                 self._flush()
-                self._shipped()
+                self._behind = False
+                self._behind = not self._shipped()
+                self._index()
             except Exception:
                 log.exception("metrics could not be written")
 
@@ -214,6 +181,7 @@ class MetricsWriter:
                 continue
             try:
                 segments.append(b"".join(self._line(point) for point in mine))
+                self._behind = True
                 self._written += len(mine)
                 self._disk_failed = False
             except OSError as error:
@@ -242,6 +210,13 @@ class MetricsWriter:
     def _shipped(self, *, force: bool = False) -> bool:
         done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
         return all(done)
+
+    def _index(self) -> None:
+        """Take closed segments into the index, so that the first look at a long run need not read all of it."""
+        for kind, segments in self._segments.items():
+            if len(segments.paths) > self._indexed[kind]:
+                self._indexed[kind] = len(segments.paths)
+                self._indexes[kind].extend()
 
     def _line(self, point: _Point) -> bytes:
         _, step, at, values = point

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from sqlalchemy import Select, or_, select, tuple_
@@ -13,7 +12,7 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.db import Experiment, Job
 from common.errors import NotFoundError, StorageError
-from common.metrics import downsample, metric_names, read_metrics
+from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.schemas.experiments import (
@@ -22,9 +21,6 @@ from services.api.schemas.experiments import (
     ExperimentList,
     ExperimentReply,
     ExperimentStatus,
-    MetricPointReply,
-    MetricsReply,
-    Point,
     ResultReply,
     Sample,
     SampleList,
@@ -106,40 +102,6 @@ def status(session: Session, experiment_id: str) -> ExperimentStatus:
         progress=progress_of(job),
         error=error_of(job),
         finished_at=job.finished_at,
-    )
-
-
-def metrics(
-    store: ArtifactStore,
-    experiment_id: str,
-    kind: Literal["metrics", "rl-metrics"],
-    *,
-    keys: list[str] | None,
-    mode: Literal["recent", "historical"],
-    window: int,
-    max_points: int,
-    stream_cursor: str | None,
-) -> MetricsReply:
-    """The archive's points, the last `window` of them in mode recent, downsampled per name."""
-    folder = store.experiment(experiment_id)
-    points = read_metrics(folder, kind)
-    names = sorted({name for point in points for name in point.values})
-    if keys is not None:
-        kept = ((point, {k: v for k, v in point.values.items() if k in keys}) for point in points)
-        points = [replace(point, values=values) for point, values in kept if values]
-    if mode == "recent":
-        points = points[-window:]
-    wanted = names if keys is None else [name for name in keys if name in names]
-    series = downsample(points, max_points, wanted)
-    return MetricsReply(
-        experiment_id=experiment_id,
-        mode=mode,
-        keys=wanted,
-        available_keys=names,
-        total_points=len(points),
-        series={name: [Point(step=step, value=value) for step, value in pairs] for name, pairs in series.items()},
-        last=MetricPointReply(**points[-1].as_dict()) if points else None,
-        stream_cursor=stream_cursor,
     )
 
 

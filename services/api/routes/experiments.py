@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ from common.jobs.status import JobStatus
 from common.metrics.keys import experiment_stream
 from services.api.auth import ContextDep, Reader
 from services.api.context import Context, session_of
-from services.api.operations import experiments
+from services.api.operations import experiments, metrics
 from services.api.paging import Cursor, Limit
 from services.api.schemas.experiments import (
     ConfigReply,
@@ -67,7 +67,12 @@ def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
     return experiments.status(session, experiment_id)
 
 
-@router.get("/{experiment_id}/metrics", summary="Metrics of pretraining", responses=problem_responses(404, 422))
+@router.get(
+    "/{experiment_id}/metrics",
+    summary="Metrics of pretraining",
+    response_model=MetricsReply,
+    responses=problem_responses(404, 422),
+)
 async def get_metrics(
     experiment_id: str,
     context: ContextDep,
@@ -75,12 +80,17 @@ async def get_metrics(
     mode: Mode = "recent",
     window: Window = 5000,
     max_points: MaxPoints = 2000,
-) -> MetricsReply:
+) -> Response:
     """Downsampled per name by largest-triangle-three-buckets. For each step the highest attempt counts."""
     return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points)
 
 
-@router.get("/{experiment_id}/rl-metrics", summary="Metrics of the controller", responses=problem_responses(404, 422))
+@router.get(
+    "/{experiment_id}/rl-metrics",
+    summary="Metrics of the controller",
+    response_model=MetricsReply,
+    responses=problem_responses(404, 422),
+)
 async def get_rl_metrics(
     experiment_id: str,
     context: ContextDep,
@@ -88,7 +98,7 @@ async def get_rl_metrics(
     mode: Mode = "recent",
     window: Window = 5000,
     max_points: MaxPoints = 2000,
-) -> MetricsReply:
+) -> Response:
     """Like `metrics`; a step is a transition."""
     return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points)
 
@@ -101,7 +111,7 @@ async def _metrics(
     mode: Literal["recent", "historical"],
     window: int,
     max_points: int,
-) -> MetricsReply:
+) -> Response:
     # The position first, the files second: the writer puts a point into the file before it goes into the stream.
     try:
         cursor = format_id((await context.hub.position(experiment_stream(experiment_id))).id)
@@ -109,10 +119,10 @@ async def _metrics(
         cursor = None
     names = [name.strip() for name in keys.split(",") if name.strip()] if keys is not None else None
 
-    def read() -> MetricsReply:
+    def read() -> bytes:
         with context.sessions() as session:
             experiments.find(session, experiment_id)
-        return experiments.metrics(
+        found = metrics.metrics(
             context.store,
             experiment_id,
             kind,
@@ -122,8 +132,10 @@ async def _metrics(
             max_points=max_points,
             stream_cursor=cursor,
         )
+        return found.model_dump_json(by_alias=True).encode()
 
-    return await run_in_threadpool(read)
+    # As bytes: the framework would check and copy every point once more, on the event loop.
+    return Response(await run_in_threadpool(read), media_type="application/json")
 
 
 @router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404))

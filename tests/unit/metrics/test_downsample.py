@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.metrics import MetricPoint, downsample, lttb
+from common.metrics import MetricsWriter, downsample, lttb, read_table
 
 
 def plain_lttb(x: list[float], y: list[float], count: int) -> list[int]:
@@ -51,13 +52,12 @@ def test_a_single_spike_survives() -> None:
     assert 4321 in lttb(np.arange(10_000), y, 100)
 
 
-def test_each_name_is_thinned_on_its_own_and_gaps_are_left_out() -> None:
-    points = [
-        MetricPoint(s, "", 1, {"loss": float(s), **({"validation_loss": 1.0} if s % 100 == 0 else {})})
-        for s in range(1000)
-    ]
-    points.append(MetricPoint(1000, "", 1, {"loss": None}))
-    series = downsample(points, 50)
+def test_each_name_is_thinned_on_its_own_and_gaps_are_left_out(tmp_path: Path) -> None:
+    with MetricsWriter(tmp_path, None, "e1", "j1", 1) as writer:
+        for s in range(1000):
+            writer.add("metrics", s, {"loss": float(s), **({"validation_loss": 1.0} if s % 100 == 0 else {})})
+        writer.add("metrics", 1000, {"loss": math.nan})
+    series = downsample(read_table(tmp_path, "metrics"), 50)
     assert len(series["loss"]) == 50
     assert [step for step, _ in series["validation_loss"]] == list(range(0, 1000, 100))
     assert series["loss"][-1] == (999, 999.0)

@@ -1,0 +1,81 @@
+"""Opening a chart of a million points: the metrics endpoint over the archive of a long run, cold and warm.
+
+The archive is written by `MetricsWriter`, so its index is what a real run leaves behind. Cold: the first request to an
+api that has just started; warm: the median of ten. Also shown: the first request when the index was lost (it is
+rebuilt then) and the api's memory. The reference is what is promised, one second.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from bench.live_clients import api_process
+from bench.local_stack import RunningStack, local_stack
+from bench.report import Row, main
+from common.metrics import MetricsWriter
+
+PROMISED_SECONDS = 1.0
+AT_ONCE = 50_000
+"""Points between two waits for the writer: its queue is bounded."""
+
+
+def run(quick: bool) -> list[Row]:
+    """A million points; 200,000 when quick."""
+    points = 200_000 if quick else 1_000_000
+    with local_stack() as stack, _experiment(stack, points) as experiment:
+        folder = stack.folder / "experiments" / experiment / "metrics"
+        api = api_process(stack)
+        cold = _open(stack, experiment, points)
+        warm = statistics.median(_open(stack, experiment, points) for _ in range(10))
+        (folder / "metrics.index").unlink()
+        lost = _open(stack, experiment, points)
+        memory = api.memory_info().rss / 1e6
+    print(f"without an index, once: {lost:.2f} s; api afterwards {memory:.0f} MB", file=sys.stderr)
+    return [
+        Row(f"open {points:,} points, {name}", "s", value, PROMISED_SECONDS, "promise", 1.0, "at most")
+        for name, value in (("cold", cold), ("warm", warm))
+    ]
+
+
+@contextmanager
+def _experiment(stack: RunningStack, points: int) -> Iterator[str]:
+    instance = stack.instance
+    headers = {"Authorization": f"Bearer {instance.token}"}
+    body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
+    job = httpx.post(f"{instance.api_url}/api/jobs", json=body, headers=headers).raise_for_status().json()
+    folder = stack.folder / "experiments" / job["experimentId"]
+    with MetricsWriter(folder, None, job["experimentId"], job["id"], 1) as writer:
+        for step in range(points):
+            values = {
+                "Losses/Total": 8 / (step + 1),
+                "Learning Rate": 1e-3,
+                "Gradient Norm": step % 97,
+                "Tokens/Second": 1e5,
+            }
+            if step % 100 == 0:
+                values["Losses/Validation"] = 9 / (step + 1)
+            writer.add("metrics", step, values)
+            if step % AT_ONCE == 0:
+                writer.flush()
+    yield job["experimentId"]
+
+
+def _open(stack: RunningStack, experiment: str, points: int) -> float:
+    started = time.perf_counter()
+    url = f"{stack.instance.api_url}/api/experiments/{experiment}/metrics?mode=historical&maxPoints=2000"
+    reply = httpx.get(url, timeout=120).raise_for_status()
+    seconds = time.perf_counter() - started
+    found = reply.json()
+    if found["totalPoints"] != points or len(found["series"]["Losses/Total"]) != 2000:
+        raise RuntimeError(f"the reply holds {found['totalPoints']} points, {points} were written")
+    return seconds
+
+
+if __name__ == "__main__":
+    main(run, __doc__ or "")

@@ -1,0 +1,68 @@
+"""Metrics of an experiment for charts: from the archive's index, thinned per name."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from common.artifacts import ArtifactStore
+from common.metrics import downsample, metric_names, read_table
+from services.api.schemas.experiments import MetricPointReply, MetricsReply, Point
+
+LARGE_BYTES = 16 * 1024 * 1024
+"""Size of an index from which on reading one takes memory worth counting (about twice its size)."""
+_large = threading.BoundedSemaphore(2)
+"""So many large ones are read at the same time; the others wait."""
+
+
+def metrics(
+    store: ArtifactStore,
+    experiment_id: str,
+    kind: Literal["metrics", "rl-metrics"],
+    *,
+    keys: list[str] | None,
+    mode: Literal["recent", "historical"],
+    window: int,
+    max_points: int,
+    stream_cursor: str | None,
+) -> MetricsReply:
+    """The archive's points, the last `window` of them in mode recent, downsampled per name."""
+    folder = store.experiment(experiment_id)
+    with _turn(folder / "metrics" / f"{kind}.index"):
+        table = read_table(folder, kind, keys)
+        if mode == "recent":
+            table = table.last(window)
+        # Without a column asked for no block tells which names there are.
+        names = table.names or metric_names(folder, kind)
+        wanted = names if keys is None else [name for name in keys if name in names]
+        series = downsample(table, max_points, wanted)
+        newest = table.newest()
+    return MetricsReply(
+        experiment_id=experiment_id,
+        mode=mode,
+        keys=wanted,
+        available_keys=names,
+        total_points=table.points(),
+        series={
+            name: [Point.model_construct(step=step, value=value) for step, value in pairs]
+            for name, pairs in series.items()
+        },
+        last=MetricPointReply(**newest.as_dict()) if newest is not None else None,
+        stream_cursor=stream_cursor,
+    )
+
+
+@contextmanager
+def _turn(index: Path) -> Iterator[None]:
+    try:
+        large = index.stat().st_size >= LARGE_BYTES
+    except OSError:
+        large = False
+    if not large:
+        yield
+        return
+    with _large:
+        yield

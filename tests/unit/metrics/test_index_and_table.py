@@ -1,0 +1,147 @@
+"""Columns out of the archive: the same points as reading its lines, whatever the index beside it went through."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from common.metrics import MetricsWriter, metric_names, read_metrics, read_table
+from common.metrics import index as index_module
+from common.metrics.index import MetricIndex
+
+NAMES = ("loss", "rate", "validation")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index begins at once and has many blocks."""
+    monkeypatch.setattr(index_module, "EXTEND_BYTES", 500)
+    monkeypatch.setattr(index_module, "BLOCK_BYTES", 2000)
+
+
+def index_of(folder: Path) -> Path:
+    return folder / "metrics" / "metrics.index"
+
+
+def write_run(folder: Path, seed: int, attempts: int) -> None:
+    """Attempts that go back, some with a rewind, some without; gaps, values that are not finite, two lines a step."""
+    rng = random.Random(seed)
+    step = 0
+    for attempt in range(1, attempts + 1):
+        with MetricsWriter(folder, None, "e1", "j1", attempt, segment_bytes=1500, flush_seconds=60) as writer:
+            step = max(0, step - rng.randrange(20))
+            if attempt > 1 and rng.random() < 0.7:
+                writer.rewind(step)
+            for _ in range(rng.randrange(5, 60)):
+                step += 1
+                values = {"loss": rng.choice([rng.gauss(0, 1), rng.gauss(0, 1), math.nan])}
+                if rng.random() < 0.5:
+                    values["rate"] = rng.random()
+                writer.add("metrics", step, values)
+                if rng.random() < 0.2:
+                    writer.add("metrics", step, {"validation": rng.random()})
+                if rng.random() < 0.1:
+                    writer.flush()
+
+
+def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
+    """The table says what the lines say."""
+    points = read_metrics(folder, "metrics", keys=keys)
+    table = read_table(folder, "metrics", keys)
+    assert table.points() == len(points)
+    for name in keys or NAMES:
+        expected = [(p.step, v) for p in points if (v := p.values.get(name)) is not None]
+        steps, values = table.series(name)
+        assert list(zip(steps.tolist(), values.tolist(), strict=True)) == expected
+    assert table.newest() == (points[-1] if points else None)
+    for count in (1, 7, 10_000):
+        assert table.last(count).points() == min(count, len(points))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_table_is_what_the_lines_say(tmp_path: Path, seed: int) -> None:
+    write_run(tmp_path, seed, attempts=1 + seed % 5)
+    for keys in (None, ("loss",), ("validation", "rate"), ("nothing",)):
+        assert_same(tmp_path, keys)
+    assert metric_names(tmp_path, "metrics") == sorted(
+        {name for point in read_metrics(tmp_path, "metrics") for name in point.values} | {"loss"}
+    )
+
+
+def test_it_grows_with_the_archive_and_the_writer_keeps_it_up_to_date(tmp_path: Path) -> None:
+    sizes = []
+    with MetricsWriter(tmp_path, None, "e1", "j1", 1, segment_bytes=1000, flush_seconds=0.01) as writer:
+        for step in range(400):
+            writer.add("metrics", step, {"loss": 1 / (step + 1)})
+            if step % 50 == 49:
+                writer.flush()
+                assert_same(tmp_path)
+                sizes.append(index_of(tmp_path).stat().st_size)
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    covered = {
+        name: end for block in MetricIndex(tmp_path, "metrics")._indexed(()) for name, end in block.covers.items()
+    }
+    waiting = sum(path.stat().st_size for path in (tmp_path / "metrics").glob("*.jsonl")) - sum(covered.values())
+    assert waiting < index_module.EXTEND_BYTES
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "rubbish behind", "rubbish"])
+def test_a_damaged_index_is_rebuilt(tmp_path: Path, damage: str) -> None:
+    write_run(tmp_path, 3, attempts=3)
+    assert_same(tmp_path)
+    path = index_of(tmp_path)
+    good = path.read_bytes()
+    middle = len(good) // 2
+    path.write_bytes(
+        {
+            "cut": good[: middle + 3],
+            "flipped": good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :],
+            "emptied": b"",
+            "rubbish behind": good + b"TMI1" + bytes(100),
+            "rubbish": b"x" * 1000,
+        }[damage]
+    )
+    assert_same(tmp_path)
+    assert sum(len(block.steps) for block in MetricIndex(tmp_path, "metrics")._indexed(())) > 0
+    assert_same(tmp_path)
+
+
+def test_an_index_of_an_archive_that_was_cut_is_not_believed(tmp_path: Path) -> None:
+    write_run(tmp_path, 4, attempts=1)
+    assert_same(tmp_path)
+    first = tmp_path / "metrics" / "metrics-1-1.jsonl"
+    first.write_bytes(first.read_bytes().splitlines(keepends=True)[0])
+    assert_same(tmp_path)
+
+
+def test_a_torn_line_counts_once_it_is_whole(tmp_path: Path) -> None:
+    write_run(tmp_path, 5, attempts=1)
+    last = max((tmp_path / "metrics").glob("*.jsonl"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
+    line = json.dumps({"step": 9000, "time": "2026-01-01T00:00:00.000Z", "attempt": 1, "values": {"loss": 3.5}}) + "\n"
+    with last.open("a") as file:
+        file.write(line[:20])
+        file.flush()
+        assert read_table(tmp_path, "metrics").series("loss")[0][-1] < 9000
+        file.write(line[20:])
+    assert read_table(tmp_path, "metrics").series("loss")[1][-1] == 3.5
+    assert_same(tmp_path)
+
+
+def test_without_a_place_for_the_index_the_archive_is_read_all_the_same(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    index.mkdir(parents=True)  # a folder where the file should be: nothing can be written
+    write_run(tmp_path, 6, attempts=2)
+    assert_same(tmp_path)
+    assert index.is_dir()
+
+
+def test_lines_that_are_no_json_are_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, 7, attempts=1)
+    first = tmp_path / "metrics" / "metrics-1-1.jsonl"
+    index_of(tmp_path).unlink(missing_ok=True)
+    first.write_bytes(b"{broken\n" + first.read_bytes())
+    assert_same(tmp_path)
