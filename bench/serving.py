@@ -26,11 +26,13 @@ from bench.generation import default_model
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
 from bench.serving_clients import Load, Server, run_load
+from bench.serving_leave import Leavers
 from common.checkpoint import save_model
 
 CLIENTS = 64
 THREADS = 1
 """Of the engine in a local stack without a GPU."""
+CLIENTS_CPU = "clients (this process)"
 CHECKPOINT = "20260101-000000-serving/model.safetensors"
 WORDS = ["the", "little", "river", "ran", "past", "a", "house", "of", "stone", "where", "nobody", "had", "lived"]
 
@@ -89,14 +91,15 @@ def alone(model: Path) -> Iterator[Alone]:
 
 def run(quick: bool) -> list[Row]:
     """`quick`: fewer and shorter rounds."""
-    rounds, warm, seconds = (1, 3.0, 6.0) if quick else (3, 4.0, 12.0)
+    rounds, warm, seconds = (3, 1.5, 2.5) if quick else (7, 2.5, 4.0)
     with local_stack() as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
         path.parent.mkdir(parents=True)
         save_model(default_model(), path)
         first(stack)
         with alone(path) as peer:
-            return throughput(stack, peer, rounds=rounds, warm=warm, seconds=seconds)
+            rows = throughput(stack, peer, rounds=rounds, warm=warm, seconds=seconds)
+        return rows + leaving(stack)
 
 
 def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, seconds: float) -> list[Row]:
@@ -111,15 +114,26 @@ def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, se
     for _ in range(rounds):
         found.append(peer.write(warm=warm, seconds=seconds))
         theirs.append(found[-1]["tokens"] / found[-1]["seconds"])
-        before, own = cpu_seconds.by_process(stack), _own_cpu()
-        loads.append(run_load(server, [bodies(client) for client in range(CLIENTS)], warm=warm, seconds=seconds))
-        ours.append(loads[-1].tokens / seconds)
-        for name, value in cpu_seconds.by_process(stack).items():
-            spent[name] = spent.get(name, 0.0) + value - before.get(name, 0.0)
-        spent["clients (this process)"] = spent.get("clients (this process)", 0.0) + _own_cpu() - own
-    lasted = rounds * (warm + seconds)
-    shares = {name: value / lasted for name, value in sorted(spent.items(), key=lambda item: -item[1])}
-    _say("CPU of one core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001))
+        marks: list[dict[str, float]] = []
+        load = run_load(
+            server,
+            [bodies(client) for client in range(CLIENTS)],
+            warm=warm,
+            seconds=seconds,
+            mark=lambda marks=marks: marks.append({**cpu_seconds.by_process(stack), CLIENTS_CPU: _own_cpu()}),
+        )
+        loads.append(load)
+        ours.append(load.tokens / seconds)
+        for name, value in marks[1].items():
+            spent[name] = spent.get(name, 0.0) + value - marks[0].get(name, 0.0)
+    if not min(theirs):
+        raise RuntimeError("other programs leave the engine no processor; measure when the machine is quiet")
+    per_token = 1000 * spent["engine"] / sum(load.tokens for load in loads)
+    alone_per_token = 1000 * sum(its["cpu"] for its in found) / sum(its["tokens"] for its in found)
+    _say(f"CPU of the engine per token: {per_token:.3f} ms, alone {alone_per_token:.3f} ms")
+    _say("ratios of the rounds: " + ", ".join(f"{own / its:.2f}" for own, its in zip(ours, theirs, strict=True)))
+    shares = {name: value / rounds / seconds for name, value in sorted(spent.items(), key=lambda item: -item[1])}
+    _say("of one core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001))
     errors = [error for load in loads for error in load.errors]
     for error in errors[:3]:
         _say(f"error: {error}")
@@ -153,6 +167,33 @@ def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, se
         ),
         Row("first token p50 over prefill", "ms", p50 - prefill, 150, "bound", 1, "at most"),
         Row("first token p99 over prefill", "ms", p99 - prefill, 1000, "bound", 1, "at most"),
+    ]
+
+
+def leaving(stack: RunningStack) -> list[Row]:
+    """100 clients that leave in the middle, streaming or not, and 20 that leave while they wait."""
+    server = Server.at(stack.instance.api_url, stack.instance.token)
+    leavers = Leavers(server, stack.instance.redis_url, {"checkpoint": CHECKPOINT, "prompt": "once"})
+    for _ in range(4):
+        leavers.round(streaming=15, whole=10)
+    delays = sorted(leavers.delays.values())
+    queued = leavers.queued(20)
+    _say(
+        f"slot free after a client left: median {1000 * statistics.median(delays):.0f} ms, longest "
+        f"{1000 * delays[-1]:.0f} ms; left while waiting: longest {1000 * max(queued, default=0):.0f} ms"
+    )
+    within = sum(delay <= 1.0 for delay in delays)
+    return [
+        Row("slots free within 1 s of the client leaving", "clients", within, 100, "left", 1, "at least"),
+        Row(
+            "requests gone within 1 s, left while waiting",
+            "clients",
+            sum(delay <= 1.0 for delay in queued),
+            20,
+            "left",
+            1,
+            "at least",
+        ),
     ]
 
 

@@ -44,11 +44,11 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
             waits.append(time.perf_counter() - since)
 
     room: list[float] = [time.perf_counter()] * asked["slots"]
-    started, tokens = time.perf_counter(), 0
+    started, cpu, tokens = time.perf_counter(), 0.0, 0
     counting = 0.0
     while (now := time.perf_counter()) - started < asked["warm"] + asked["seconds"]:
         if not counting and now - started >= asked["warm"]:
-            counting, tokens = now, count
+            counting, cpu, tokens = now, time.process_time(), count
             waits.clear()
             prefills.clear()
         joining = []
@@ -73,7 +73,13 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
         left = engine.draw(on_token)
         engine.advance()
         room += [time.perf_counter()] * len(left)
-    return {"tokens": count - tokens, "seconds": time.perf_counter() - counting, "waits": waits, "prefills": prefills}
+    return {
+        "tokens": count - tokens,
+        "seconds": time.perf_counter() - counting,
+        "waits": waits,
+        "prefills": prefills,
+        "cpu": time.process_time() - cpu,
+    }
 
 
 def main() -> None:

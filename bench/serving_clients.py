@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 TOKEN = b"event: token"
 DONE = b"event: done"
 END = b"0\r\n\r\n"
+Bodies = list[Iterator[dict[str, Any]]]
 
 
 @dataclass
@@ -118,7 +119,9 @@ class Client(asyncio.Protocol):
         self._transport.write(self._server.request(body))
 
 
-async def _run(server: Server, bodies: list[Iterator[dict[str, Any]]], load: Load, warm: float, seconds: float) -> None:
+async def _run(
+    server: Server, bodies: Bodies, load: Load, warm: float, seconds: float, mark: Callable[[], None]
+) -> None:
     counts, loop = asyncio.Event(), asyncio.get_running_loop()
     clients = []
     for its in bodies:
@@ -128,16 +131,19 @@ async def _run(server: Server, bodies: list[Iterator[dict[str, Any]]], load: Loa
         clients.append(client)
     await asyncio.sleep(warm)
     load.first_token_seconds.clear()
+    mark()
     counts.set()
     await asyncio.sleep(seconds)
     counts.clear()
+    mark()
     for client in clients:
         client.leave()
     await asyncio.gather(*(client.finished for client in clients))
 
 
-def run_load(server: Server, bodies: list[Iterator[dict[str, Any]]], *, warm: float, seconds: float) -> Load:
-    """One client per iterator of bodies; what happens in the `warm` seconds at the start is not counted."""
+def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> Load:
+    """One client per iterator of bodies; what happens in the `warm` seconds at the start is not counted. `mark` is
+    called at both ends of the time that is."""
     load = Load()
-    asyncio.run(_run(server, bodies, load, warm, seconds))
+    asyncio.run(_run(server, bodies, load, warm, seconds, mark))
     return load
