@@ -40,6 +40,10 @@ WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
 GENERATE_ENGINE_SECONDS = 3
 """Life of the mark of a living engine, which renews it every second."""
+COUNTERS = "tidal:counters"
+"""Hash of counters that processes without a `/metrics` of their own add to."""
+METRICS_DROPPED = "metricsDropped"
+"""Field of COUNTERS: points that a `MetricsWriter` lost."""
 GENERATE_TTL_SECONDS = 120
 """Life of a generate request and its token stream."""
 STREAM_TTL_AFTER_END_SECONDS = 3600

@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import redis
+
 from common.logging import get_logger
 from common.metrics import keys
 from common.metrics.index import MetricIndex
@@ -73,7 +75,11 @@ class MetricsWriter:
             for kind in keys.METRIC_KINDS
         }
         self._shippers: dict[str, StreamShipper] = {}
+        self._client: redis.Redis | None = None
+        self._told = 0
+        """Dropped points that the counter in Redis holds."""
         if redis_url is not None:
+            self._client = connect(redis_url)
             stream = [keys.experiment_stream(experiment_id)]
             for kind in keys.METRIC_KINDS:
                 render = _Renderer(kind)
@@ -139,6 +145,9 @@ class MetricsWriter:
                 segments.close()
         for index in self._indexes.values():
             index.extend()
+        self._tell_dropped()
+        if self._client is not None:
+            self._client.close()
         for shipper in self._shippers.values():
             shipper.close()
 
@@ -160,6 +169,7 @@ class MetricsWriter:
                 self._behind = False
                 self._behind = not self._shipped()
                 self._index()
+                self._tell_dropped()
             except Exception:
                 log.exception("metrics could not be written")
 
@@ -210,6 +220,14 @@ class MetricsWriter:
     def _shipped(self, *, force: bool = False) -> bool:
         done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
         return all(done)
+
+    def _tell_dropped(self) -> None:
+        """Add what was dropped since to the counter that the api shows; Redis away: at the next flush."""
+        new = self.dropped - self._told
+        if new > 0 and self._client is not None:
+            with contextlib.suppress(redis.RedisError):
+                self._client.hincrby(keys.COUNTERS, keys.METRICS_DROPPED, new)
+                self._told += new
 
     def _index(self) -> None:
         """Take closed segments into the index, so that the first look at a long run need not read all of it."""

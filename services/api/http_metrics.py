@@ -1,7 +1,7 @@
 """Counters of this process for `/metrics`: HTTP requests, stream clients, what was let through or dropped.
 
 One registry per app, so that several apps in one process (tests) do not collide. What the database knows (jobs by
-status, queue age) is read at the scrape by `operations.health`.
+status, queue age) is read at the scrape by `operations.figures`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 
@@ -19,6 +19,7 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         labels = ["method", "path", "status"]
         self._seconds = Histogram(
             "tidal_http_request_seconds",

@@ -1,4 +1,4 @@
-"""Is everything there that requests need, and the figures of the database for Prometheus."""
+"""Is everything there that requests need."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from common.db import Job, Outbox, schema_status
-from common.db.models.job import STATUSES
+from common.db import schema_status
 from common.jobs.publisher import HEARTBEAT_KEY
 from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
@@ -77,31 +74,3 @@ def _store(root: Path) -> Part:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Part(ok=False, detail=f"{root} is not a folder this process may write; check TIDAL_EXPERIMENTS_DIR")
     return Part(ok=True, detail="ok")
-
-
-def exposition(context: Context) -> bytes:
-    """Prometheus text: this process's counters, then what the database knows."""
-    return generate_latest(context.metrics.registry) + generate_latest(_database_figures(context))
-
-
-def _database_figures(context: Context) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    up = Gauge("tidal_database_up", "1 when the figures of the database could be read", registry=registry)
-    try:
-        with context.sessions() as session:
-            by_status = select(Job.status, func.count()).group_by(Job.status)
-            counts: dict[str, int] = dict(session.execute(by_status).all())
-            age = session.scalar(
-                select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == "pending")
-            )
-            waiting = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
-    except SQLAlchemyError:
-        up.set(0)
-        return registry
-    up.set(1)
-    jobs = Gauge("tidal_jobs", "Jobs by status", ["status"], registry=registry)
-    for status in STATUSES:
-        jobs.labels(status).set(counts.get(status, 0))
-    Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
-    Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
-    return registry

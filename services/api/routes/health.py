@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from services.api.auth import ContextDep, Reader
 from services.api.errors import problem
-from services.api.operations import health
+from services.api.operations import figures, health
 from services.api.schemas.health import Alive, Ready
 from services.api.schemas.problems import problem_responses
 
@@ -43,6 +43,6 @@ async def readyz(request: Request, context: ContextDep) -> Ready | Response:
 
 
 @router.get("/metrics", summary="Figures for Prometheus", dependencies=[Reader], response_class=Response)
-def metrics(context: ContextDep) -> Response:
+async def metrics(context: ContextDep) -> Response:
     """Text format. Open unless reads are closed; then Prometheus sends the token."""
-    return Response(health.exposition(context), media_type=CONTENT_TYPE_LATEST)
+    return Response(await figures.exposition(context), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,147 @@
+"""The figures of `/metrics` that are not counted in this process: database, Redis, disk, running trainings.
+
+Read at each scrape, each part on its own: a part that is away is told by its `…_up` gauge and costs only its own
+figures. docs/alerts.yml judges them. Leaves out: the counters of this process (`http_metrics`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from common.db import Job, Outbox
+from common.db.models.job import ACTIVE, STATUSES
+from common.jobs.publisher import HEARTBEAT_KEY
+from common.metrics import keys, names
+from services.api.context import Context
+
+REDIS_SECONDS = 2.0
+LOOK_BACK = 50
+"""Entries of an experiment's stream in which its newest metrics are looked for."""
+MAX_TRAININGS = 100
+"""Running trainings whose speed is shown."""
+
+
+async def exposition(context: Context) -> bytes:
+    """Prometheus text: this process's counters, then what database, Redis and disk say."""
+    registry = CollectorRegistry()
+    running = await run_in_threadpool(_database, context, registry)
+    await _redis(context, registry, running)
+    await run_in_threadpool(_disk, context, registry)
+    return generate_latest(context.metrics.registry) + generate_latest(registry)
+
+
+def _database(context: Context, registry: CollectorRegistry) -> list[str]:
+    """The experiments of running jobs."""
+    up = Gauge("tidal_database_up", "1 when the figures of the database could be read", registry=registry)
+    try:
+        with context.sessions() as session:
+            by_status = select(Job.status, func.count()).group_by(Job.status)
+            counts: dict[str, int] = dict(session.execute(by_status).all())
+            age = session.scalar(
+                select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == "pending")
+            )
+            waiting = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
+            held = select(Job.lease_expires_at > func.now(), func.count()).where(Job.lease_owner.is_not(None))
+            leases: dict[bool, int] = dict(session.execute(held.group_by(Job.lease_expires_at > func.now())).all())
+            running = session.scalars(
+                select(Job.experiment_id).where(Job.status.in_(ACTIVE)).order_by(Job.id).limit(MAX_TRAININGS)
+            ).all()
+    except SQLAlchemyError:
+        up.set(0)
+        return []
+    up.set(1)
+    jobs = Gauge("tidal_jobs", "Jobs by status", ["status"], registry=registry)
+    for status in STATUSES:
+        jobs.labels(status).set(counts.get(status, 0))
+    Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
+    Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
+    lease = Gauge("tidal_leases", "Leases that workers hold", ["state"], registry=registry)
+    lease.labels("valid").set(leases.get(True, 0))
+    lease.labels("expired").set(leases.get(False, 0))
+    return list(running)
+
+
+async def _redis(context: Context, registry: CollectorRegistry, running: list[str]) -> None:
+    up = Gauge("tidal_redis_up", "1 when the figures of Redis could be read", registry=registry)
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            pipe = context.redis.pipeline(transaction=False)
+            pipe.info("memory")
+            pipe.hget(HEARTBEAT_KEY, "sweptAt")
+            pipe.hget(keys.COUNTERS, keys.METRICS_DROPPED)
+            pipe.zcard(keys.WORKERS)
+            for experiment in running:
+                pipe.xrevrange(keys.experiment_stream(experiment), count=LOOK_BACK)
+            memory, swept_at, dropped, workers, *streams = await pipe.execute()
+    except (RedisError, OSError, TimeoutError):
+        up.set(0)
+        return
+    up.set(1)
+    used = Gauge("tidal_redis_memory_bytes", "Memory that Redis uses", registry=registry)
+    used.set(memory["used_memory"])
+    limit = Gauge("tidal_redis_memory_limit_bytes", "Its maxmemory; 0: none", registry=registry)
+    limit.set(memory["maxmemory"])
+    Gauge("tidal_workers", "Workers that have beaten within a day", registry=registry).set(workers)
+    swept = Gauge(
+        "tidal_reaper_last_success_timestamp_seconds",
+        "When the reaper last swept with success; 0: never",
+        registry=registry,
+    )
+    swept.set(datetime.fromisoformat(swept_at).timestamp() if swept_at else 0)
+    registry.register(
+        _Total("tidal_metrics_dropped", "Points lost because a disk took none for too long", int(dropped or 0))
+    )
+    step = Gauge("tidal_step_seconds", "Time of one step of a running training", ["experiment"], registry=registry)
+    speed = Gauge("tidal_tokens_per_second", "Throughput of a running training", ["experiment"], registry=registry)
+    for experiment, entries in zip(running, streams, strict=True):
+        values = newest_values(entries)
+        if per_second := values.get(names.STEPS_PER_SECOND):
+            step.labels(experiment).set(1 / per_second)
+        if (tokens := values.get(names.TOKENS_PER_SECOND)) is not None:
+            speed.labels(experiment).set(tokens)
+
+
+def newest_values(entries: Iterable[tuple[str, dict[str, str]]]) -> dict[str, float]:
+    """The newest value of each name in the entries of a stream, newest first."""
+    found: dict[str, float] = {}
+    for _, fields in entries:
+        if fields.get("event") not in keys.METRIC_KINDS:
+            continue
+        for point in reversed(json.loads(fields["data"])["points"]):
+            for name, value in point["values"].items():
+                if value is not None:
+                    found.setdefault(name, value)
+    return found
+
+
+def _disk(context: Context, registry: CollectorRegistry) -> None:
+    root = context.store.root
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    usage = shutil.disk_usage(existing)
+    size = Gauge("tidal_disk_bytes", "Size of the disk of the artifact store", registry=registry)
+    size.set(usage.total)
+    Gauge("tidal_disk_free_bytes", "What is free on it", registry=registry).set(usage.free)
+
+
+class _Total(Collector):
+    """A counter whose value somebody else counts."""
+
+    def __init__(self, name: str, text: str, value: int) -> None:
+        self._name, self._text, self._value = name, text, value
+
+    def collect(self) -> Iterable[Any]:
+        """The one sample."""
+        yield CounterMetricFamily(self._name, self._text, value=self._value)

@@ -1,0 +1,117 @@
+"""`/metrics`: every figure an operator is promised, and alert rules that name only figures that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from common.jobs.publisher import HEARTBEAT_KEY
+from common.metrics import MetricsWriter, keys
+from common.metrics import writer as writer_module
+from tests.integration.api.conftest import Api, RunApi
+
+RULES = Path(__file__).parents[3] / "docs" / "alerts.yml"
+WORDS = {"and", "on", "or", "unless", "by", "sum", "rate", "increase", "time", "job", "status", "state", "up"}
+"""Of the query language, labels, and what Prometheus itself makes."""
+
+
+def samples(api: Api) -> dict[str, dict[tuple[str, ...], float]]:
+    """Sample name to label values to value."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(api.http.get("/metrics").text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_the_figures_say_what_the_parts_say(api: Api, redis_client: redis.Redis) -> None:
+    api.submit()
+    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": "2026-01-01T00:00:00+00:00"})
+    found = samples(api)
+    assert found["tidal_jobs"][("pending",)] == 1
+    assert found["tidal_leases"] == {("valid",): 0, ("expired",): 0}
+    assert 0 < found["tidal_queue_age_seconds"][()] < 60
+    assert found["tidal_reaper_last_success_timestamp_seconds"][()] == 1767225600
+    assert found["tidal_redis_memory_bytes"][()] > 100_000
+    assert found["tidal_disk_free_bytes"][()] < found["tidal_disk_bytes"][()]
+    assert found["process_resident_memory_bytes"][()] > 10_000_000
+    assert found["tidal_metrics_dropped_total"][()] == 0
+    assert "tidal_tokens_per_second" not in found  # nothing runs
+
+
+def test_a_running_training_shows_its_speed(
+    api: Api, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = api.submit()["experimentId"]
+    monkeypatch.setattr("services.api.operations.figures.ACTIVE", ("pending",))
+    for step, values in (
+        (1, {"Tokens/Second": 10.0}),
+        (2, {"Tokens/Second": 2000.0, "Iterations/Second": 4.0}),
+        (3, {}),
+    ):
+        point = {"step": step, "time": "", "attempt": 1, "values": values}
+        data = json.dumps({"points": [point]})
+        redis_client.xadd(keys.experiment_stream(experiment), {"event": "metrics", "data": data})
+    redis_client.xadd(keys.experiment_stream(experiment), {"event": "log-lines", "data": "{}"})
+    found = samples(api)
+    assert found["tidal_tokens_per_second"] == {(experiment,): 2000.0}
+    assert found["tidal_step_seconds"] == {(experiment,): 0.25}
+
+
+def test_points_that_a_full_disk_cost_are_counted(
+    api: Api, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "MAX_WAITING", 10)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "metrics").write_text("in the way")
+    writer = MetricsWriter(folder, redis_url, "e1", "j1", 1, flush_seconds=60)
+    for step in range(25):
+        writer.add("metrics", step, {"loss": 1.0})
+    writer.close()
+    assert samples(api)["tidal_metrics_dropped_total"][()] == 25
+
+
+def test_a_part_that_is_away_costs_only_its_own_figures(serve: RunApi) -> None:
+    with serve(redis_url="redis://127.0.0.1:1/0") as api:
+        started = time.monotonic()
+        found = samples(api)
+        assert time.monotonic() - started < 10
+        assert found["tidal_redis_up"][()] == 0
+        assert found["tidal_database_up"][()] == 1
+        assert found["tidal_disk_bytes"][()] > 0
+    with serve(database_url="postgresql+psycopg://tidal@127.0.0.1:1/tidal") as api:
+        found = samples(api)
+        assert found["tidal_database_up"][()] == 0
+        assert found["tidal_redis_up"][()] == 1
+
+
+def test_every_rule_is_whole_and_names_figures_that_are_exported(api: Api, redis_client: redis.Redis) -> None:
+    api.submit()
+    exported = set(samples(api))
+    seen = set()
+    for rule in rules():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["summary"] and rule["annotations"]["action"]
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+        expression = re.sub(r'"[^"]*"|\[[^\]]*\]', "", rule["expr"])
+        assert expression.count("(") == expression.count(")")
+        named = set(re.findall(r"[a-z][a-z_]+", expression)) - WORDS
+        assert named <= exported, f"{rule['alert']}: {named - exported} is not exported"
+        seen |= named
+    promised = {"tidal_jobs", "tidal_queue_age_seconds", "tidal_metrics_dropped_total", "tidal_redis_memory_bytes"}
+    assert promised | {"tidal_reaper_last_success_timestamp_seconds", "tidal_disk_free_bytes"} <= seen
+    assert len({rule["alert"] for rule in rules()}) == len(rules())
