@@ -1,0 +1,84 @@
+"""`POST /api/generate` over the real engine: everything that the specification promises of the reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from common.controller import GatingPolicy, decoding_parameters, load_policy
+from common.data import load_tokenizer
+from common.generation import generate
+from common.model import TransformerLM
+from tests.integration.api.conftest import Api, Events
+from tests.integration.api.openai_stand import MODEL, Generator
+from tests.integration.api.openai_stand import generator as generator
+from tests.integration.api.openai_stand import model as model
+
+PER_TOKEN = {
+    "index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty", "logProb", "entropy",
+    "samplingEntropy",
+}  # fmt: skip
+EFFECTIVE = {
+    "gatingMode", "maxTokens", "seed", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
+    "presencePenalty", "frequencyPenalty", "modulationConfig", "gatesFed",
+}  # fmt: skip
+
+
+def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, model: TransformerLM) -> None:
+    path = api.experiment_folder("exp-2") / "rl_checkpoint_final.pth"
+    torch.save({"agent_state_dict": GatingPolicy().state_dict()}, path)
+    for mode in ("none", "fixed", "random", "learned"):
+        body: dict[str, Any] = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 6, "seed": 3}
+        body |= {"gatingMode": mode, "modulation": 0.25}
+        if mode == "learned":
+            body["rlCheckpoint"] = "exp-2/final"
+        reply = api.admin.post("/api/generate", json=body).json()
+        policy = load_policy(path) if mode == "learned" else None
+        wanted = generate(model, "Once upon", max_tokens=6, seed=3, gating_mode=mode, modulation=0.25, policy=policy)
+        assert (reply["text"], reply["tokensGenerated"], reply["finishReason"]) == (wanted.text, 6, "length")
+        assert (reply["truncated"], reply["promptTokens"]) == (0, 2)
+        assert reply["elapsedMs"] > 0
+        assert set(reply["effective"]) == EFFECTIVE
+        assert (reply["effective"]["gatingMode"], reply["effective"]["seed"]) == (mode, 3)
+        assert (reply["effective"]["modulationConfig"] is None) == (mode == "none")
+        for told, step in zip(reply["trajectory"], wanted.trajectory, strict=True):
+            assert set(told) == PER_TOKEN
+            assert (told["id"], told["text"]) == (step.token_id, step.text)
+            assert told["logProb"] == pytest.approx(step.log_prob, abs=1e-3)
+            assert told["entropy"] == pytest.approx(step.entropy, abs=1e-3)
+            if mode == "none":
+                assert (told["modulation"], told["temperature"]) == (None, pytest.approx(0.8))
+                assert (told["topK"], told["topP"], told["repetitionPenalty"]) == (50, 1.0, pytest.approx(1.2))
+            else:
+                parameters = decoding_parameters(told["modulation"])
+                assert told["temperature"] == pytest.approx(parameters.temperature, abs=1e-4)
+                assert told["repetitionPenalty"] == pytest.approx(parameters.repetition_penalty, abs=1e-4)
+                assert abs(told["topK"] - (parameters.top_k or 0)) <= 1
+                assert told["topP"] == pytest.approx(parameters.top_p, abs=1e-4)
+
+
+def test_what_falls_out_of_the_window_is_counted_and_the_stream_ends_with_the_reply(
+    api: Api, generator: Generator, model: TransformerLM
+) -> None:
+    """Context 64: of a prompt of 90 tokens 27 go at once, 32 more when the window is full."""
+    prompt = load_tokenizer().decode([464] * 90)
+    body = {"checkpoint": MODEL, "prompt": prompt, "maxTokens": 8, "seed": 3, "temperature": 0.9, "topP": 0.8}
+    with api.http.stream("POST", "/api/generate", json={**body, "stream": True}) as reply:
+        *tokens, done = list(Events(reply))
+    assert done.name == "done"
+    assert done.data["promptTokens"] == 90
+    assert done.data["truncated"] == 27 + 32
+    assert [token.data for token in tokens] == done.data["trajectory"]
+    whole = api.admin.post("/api/generate", json=body).json()
+    assert {**whole, "elapsedMs": 0} == {**done.data, "elapsedMs": 0}
+    assert (whole["effective"]["temperature"], whole["effective"]["topP"]) == (0.9, 0.8)
+
+
+def test_values_at_the_limits_are_taken(api: Api, generator: Generator, model: TransformerLM) -> None:
+    body = {"checkpoint": MODEL, "prompt": "", "topK": 1024, "maxTokens": 1, "topP": 1, "seed": 2**63 - 1}
+    reply = api.admin.post("/api/generate", json={**body, "temperature": 100, "repetitionPenalty": 100})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["effective"]["topK"] == 1024
+    assert (reply.json()["promptTokens"], reply.json()["tokensGenerated"]) == (0, 1)
