@@ -1,7 +1,7 @@
 # The only list of commands. `make demo` and `make test` need Python 3.11 to 3.13 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-SUITES := tests/unit tests/architecture tests/integration tests/faults
+SUITES := tests/unit tests/architecture tests/integration tests/faults tests/gpu
 SEED ?= 0
 export PYTHONUNBUFFERED := 1
 

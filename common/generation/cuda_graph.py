@@ -38,7 +38,7 @@ class GraphSteps:
 
     def __init__(self, model: DecodingModel, *, graphs: bool = True, compiled: bool = False) -> None:
         self._model = model
-        self._step: Step = torch.compile(static_step, dynamic=False, fullgraph=True) if compiled else static_step
+        self._step: Step = _compiled() if compiled else static_step
         self._graphs = graphs and model.device.type == "cuda"
         self._captured: OrderedDict[Kind, torch.cuda.CUDAGraph] = OrderedDict()
         self._pool: Any = None
@@ -100,6 +100,16 @@ class GraphSteps:
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._step(self._model, state, kind)
         return graph
+
+
+def _compiled() -> Step:
+    step: Step = torch.compile(static_step, dynamic=False, fullgraph=True)
+
+    @torch.inference_mode(False)
+    def outside_inference_mode(model: DecodingModel, state: StaticState, kind: Kind) -> None:
+        step(model, state, kind)
+
+    return outside_inference_mode
 
 
 @torch.inference_mode()

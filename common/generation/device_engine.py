@@ -84,6 +84,11 @@ class DeviceEngine:
         """Memory of the batch, without the weights."""
         return self._batch.nbytes
 
+    @property
+    def captured(self) -> int:
+        """Kinds of steps that are replayed."""
+        return self._batch.steps.captured
+
     def join(self, continuations: Sequence[Continuation]) -> None:
         """Prefill these prompts and take them into the batch. Their first tokens come after those in flight."""
         if not continuations:

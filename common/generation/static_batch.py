@@ -104,6 +104,10 @@ class StaticBatch:
         """Whether a row has tokens left to draw."""
         return any(row.left > 0 for row in self._rows.values())
 
+    def want_offsets(self) -> None:
+        """Make room for logit bias, presence and frequency penalty; `join` does so when they are first asked for."""
+        self._state.want_offsets()
+
     @torch.inference_mode()
     def join(
         self,
@@ -121,8 +125,8 @@ class StaticBatch:
             len(self._rows) + len(owners),
             max(len(prompt) + its.max_tokens for prompt, its in zip(prompts, settings, strict=True)),
         )
-        if any(_has_offsets(its) for its in settings) and self._state.sums is None:
-            self._state.want_offsets()
+        if any(_has_offsets(its) for its in settings):
+            self.want_offsets()
         free = [row for row in range(self._state.rows) if row not in self._rows][: len(owners)]
         for its in settings:
             if its.mode is GatingMode.LEARNED:

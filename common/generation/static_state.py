@@ -29,6 +29,7 @@ NUMBERS = 9
 class StaticState:
     """Room for `rows` sequences of up to `places` tokens each, prompt included."""
 
+    @torch.inference_mode(False)  # torch.compile takes no tensors of inference mode that a step writes to
     def __init__(self, model: DecodingModel, rows: int, places: int) -> None:
         c, device = model.config, model.device
         self.rows, self.places, self.device = rows, places, device
@@ -76,6 +77,7 @@ class StaticState:
         """What it takes."""
         return sum(tensor.nbytes for tensor in self._by_row()) + self.keys.nbytes + self.values.nbytes
 
+    @torch.inference_mode(False)
     def want_offsets(self) -> None:
         """Make room for logit bias, presence and frequency penalty."""
         if self.sums is None:

@@ -50,7 +50,7 @@ class Kind(NamedTuple):
     """Number, policy, and whether one of its rows draws its action."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def static_step(model: DecodingModel, state: StaticState, kind: Kind) -> None:
     """Draw and decode one token for rows 0..n−1; token and numbers go to `state.out`."""
     n = kind.rows

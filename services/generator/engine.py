@@ -92,7 +92,7 @@ class Engine:
                 texts += len(running.choices)
         for model, choices in joining.items():
             if model not in self.batches:
-                self.batches[model] = new_engine(model)
+                self.batches[model] = new_engine(model, slots=self._slots)
             self._guarded(model, partial(self.batches[model].join, choices))
             for running in dict.fromkeys(self._running[its] for its in choices if its in self._running):
                 if running.request.echo:

@@ -44,8 +44,8 @@ def main() -> int:
     channel = EngineChannel.from_environment()
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
-    _prepare(settings)
-    redis, models = _redis(settings), _models(settings)
+    device = prepare(settings)
+    redis, models = _redis(settings), _models(settings, device)
     emitter = Emitter(redis, on_finished=lambda request_id: _done(channel, request_id))
     engine = Engine(
         Intake(redis, models),
@@ -92,7 +92,8 @@ def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
     os._exit(status)
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> torch.device:
+    """Threads, and the device with the memory that it may give. Raises RuntimeError where there is no such device."""
     # The emitter may keep the interpreter from the main thread for so long; by default 5 ms, a fifth of a step.
     sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
@@ -104,10 +105,10 @@ def _prepare(settings: Settings) -> None:
             total = torch.cuda.get_device_properties(device).total_memory
             fraction = min(settings.generator_gpu_mb * 2**20 / total, 1.0)
             torch.cuda.set_per_process_memory_fraction(fraction, device)
+    return device
 
 
-def _models(settings: Settings) -> ModelCache:
-    device = _device(settings.generator_device)
+def _models(settings: Settings, device: torch.device) -> ModelCache:
     precision = settings.generator_precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" else "float32"

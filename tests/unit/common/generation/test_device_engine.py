@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import CheckpointError
-from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings
+from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings, cuda_graph
 from common.generation.cuda_graph import warm_up
 from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.static_batch import StaticBatch
@@ -36,21 +38,25 @@ KINDS = [
     GenerationSettings(max_tokens=0),
 ]
 HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
-FROM_HOST = {"lift_fresh", "lift_fresh_copy", "scalar_tensor"}
-"""What puts numbers of the host into a step, which a captured graph would never see change."""
+FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
+"""What copies numbers of the host into a step, which cannot be captured. (`scalar_tensor` is made on the device.)"""
 
 
 def write(
-    engine: BatchEngine, model: DecodingModel, tokenizer: tiktoken.Encoding, seed: int, joins: int
+    engine: BatchEngine,
+    tokenizer: tiktoken.Encoding,
+    seed: int,
+    joins: int,
+    kinds: Sequence[GenerationSettings] = KINDS,
 ) -> list[Continuation]:
     """Texts of every kind that join at chosen steps; some are cancelled by what they have written."""
-    chance = random.Random(seed)
+    chance, model = random.Random(seed), engine.model
     wanted = []
     for number in range(26):
         prompt = [chance.randrange(256) for _ in range(chance.randrange(0, 40))]
         its = Continuation(
             prompt,
-            KINDS[number % len(KINDS)],
+            kinds[number % len(kinds)],
             vocab_size=VOCABULARY,
             gates_trained=model.gates_trained,
             tokenizer=tokenizer,
@@ -80,8 +86,8 @@ def test_every_text_is_the_one_of_the_plain_engine(
 ) -> None:
     """All gating modes and filters, sliding windows, stop strings, rows that come, go and move, a host that lags."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
-    plain = write(DecodingEngine(model), model, tokenizer, seed, joins=25)
-    texts = write(DeviceEngine(model, ahead=ahead), model, tokenizer, seed, joins=25)
+    plain = write(DecodingEngine(model), tokenizer, seed, joins=25)
+    texts = write(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
     assert {its.result.finish_reason for its in plain} == set(FinishReason)
     assert max(its.result.truncated for its in plain) > 24
     for mine, other in zip(texts, plain, strict=True):
@@ -120,8 +126,9 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def batch_of(model: DecodingModel, settings: list[GenerationSettings]) -> StaticBatch:
-    batch = StaticBatch(model, slots=len(settings))
+def batch_of(model: DecodingModel, settings: list[GenerationSettings], *, graphs: bool = True) -> StaticBatch:
+    batch = StaticBatch(model, slots=len(settings), graphs=graphs)
+    batch.want_offsets()
     prompts = [[number + 1, 5, 6] for number in range(len(settings))]
     batch.join(list(range(len(settings))), settings, list(range(len(settings))), prompts, prompts)
     return batch
@@ -134,16 +141,19 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
     batch = batch_of(model, [its for its in KINDS if its.max_tokens])
     watch = Watch()
+    # In inference mode an operation that consists of others would be seen as one; without it, its parts are.
+    plainly = torch.no_grad()(inspect.unwrap(static_step))
 
     def watched(state: Any, kind: Any) -> None:
         assert all((kind.alternatives, kind.whole, kind.nucleus, kind.offsets, kind.random, kind.fed))
         assert len(kind.policies) == 2
-        with watch:
-            static_step(model, state, kind)
+        with torch.inference_mode(False), watch:
+            plainly(model, state, kind)
 
     monkeypatch.setattr(batch.steps, "run", watched)
     batch.launch()
     assert len(watch.seen) > 100
+    assert "scalar_tensor" in watch.seen
 
 
 def test_the_watch_finds_what_it_looks_for() -> None:
@@ -215,3 +225,29 @@ def test_a_text_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) 
 def test_on_a_cpu_the_plain_engine_is_chosen() -> None:
     assert isinstance(new_engine(DecodingModel(tiny_model())), DecodingEngine)
     assert END_OF_TEXT < VOCABULARY
+
+
+def test_a_capture_that_fails_is_told_once_and_steps_go_on(
+    tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DecodingModel(tiny_model())
+    expected = batch_of(model, KINDS[:1])
+    batch, told, tried = batch_of(model, KINDS[:1]), [], []
+
+    def refuse(*_: object) -> None:
+        tried.append(1)
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(batch.steps, "_graphs", True)
+    monkeypatch.setattr(batch.steps, "_capture", refuse)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
+    monkeypatch.setattr(cuda_graph.log, "warning", lambda line, **values: told.append((line, values)))
+    for _ in range(3):
+        batch.launch()
+        expected.launch()
+        assert torch.equal(batch.land().numbers, expected.land().numbers)
+    assert len(tried) == 1
+    [(line, values)] = told
+    assert line.startswith("CUDA graphs are off")
+    assert values == {"reason": "operation not permitted when stream is capturing"}
