@@ -94,7 +94,7 @@ function Table({ experiments, chosen, choose }) {
           <th class="wide">Type</th>
           <th class="wide">Progress</th>
           <th class="wide">Tags</th>
-          <th>Created</th>
+          <th class="wide">Created</th>
         </tr>
       </thead>
       <tbody>
@@ -119,7 +119,7 @@ function Row({ one, on, choose }) {
         ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag })}>${tag}</button>`)}
       </span>
     </td>
-    <td class="note nowrap"><${Time} at=${one.createdAt} /></td>
+    <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
   </tr>`;
 }
 
