@@ -25,9 +25,11 @@ down: install ## Stop a local stack
 env: install ## Write .env with random secrets for docker compose
 	@$(BIN)/tidal env
 
-test: ## Unit, architecture, integration tests and the core faults (TESTS=path: only these)
+test: ## Unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
+	@$(PYTHON) scripts/chromium.py
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(or $(TESTS),-m "core_fault or not fault" $(SUITES))
+	@$(if $(TESTS),,$(BIN)/python -m pytest tests/browser)
 
 faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and the soak, over an hour)
 	@$(PYTHON) scripts/bootstrap.py test

@@ -28,7 +28,8 @@ export class SeriesStore {
       this.series.set(`${kind}:${name}`, { x, y });
     }
     this.attempts[kind] = reply.last?.attempt ?? 0;
-    this.changed();
+    this.version += 1;
+    this.tell(); // at once: until now there was nothing to see
   }
 
   /** Points of a `metrics` or `rl-metrics` event. */
@@ -89,9 +90,13 @@ export class SeriesStore {
     this.timer = setTimeout(() => {
       requestAnimationFrame(() => {
         this.timer = 0;
-        for (const listener of [...this.listeners]) listener(this.version);
+        this.tell();
       });
     }, NOTICE_MS);
+  }
+
+  tell() {
+    for (const listener of [...this.listeners]) listener(this.version);
   }
 
   watch(listener) {

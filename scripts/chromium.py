@@ -1,0 +1,43 @@
+"""The Chromium of the browser tests: `find()` it; as a program, install Debian's where that is allowed.
+
+`python3 scripts/chromium.py` says which one will be used, or installs the package `chromium` with apt-get when run by
+root on a system that has it. Without one the browser tests are reported as skipped. TIDAL_CHROMIUM names another.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+WITHOUT = "No Chromium found: the browser tests will be reported as skipped (TIDAL_CHROMIUM names one)."
+
+
+def find() -> str | None:
+    """The program, or None."""
+    named = os.environ.get("TIDAL_CHROMIUM")
+    return shutil.which(named) if named else next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def main() -> int:
+    if find() is not None:
+        return 0
+    if shutil.which("apt-get") is None or os.geteuid() != 0 or os.environ.get("TIDAL_CHROMIUM"):
+        print(WITHOUT, flush=True)
+        return 0
+    print("installing Debian's Chromium for the browser tests (a minute or two)", flush=True)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium", "fonts-dejavu-core"]
+    for command in (install, ["apt-get", "update", "-q"], install):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True)
+        if command is install and done.returncode == 0:
+            return 0
+    print(f"{done.stderr.strip()[-500:]}\n{WITHOUT}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

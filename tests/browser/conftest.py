@@ -1,0 +1,140 @@
+"""One real stack and one Chromium for all browser tests; without a Chromium they are skipped, or fail where required.
+
+`TIDAL_REQUIRE_BROWSER=1` (set by `.ci/run`) makes a missing Chromium a failure. Screenshots go to `artefacts/browser/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from sqlalchemy.orm import Session
+
+from common.db import make_engine
+from scripts.chromium import find
+from services.local.servers import PostgresServer, ValkeyServer
+from tests.browser.seed import add_experiment
+from tests.integration.acceptance.stack import TINY_LM, TOKEN, Stack
+from tests.integration.conftest import database_template, new_database, postgres, valkey
+
+__all__ = ["database_template", "postgres", "valkey"]
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "artefacts" / "browser"
+
+
+class Site(Stack):
+    """A running stack with something to look at."""
+
+    first: str
+    """Id of the experiment of a real, finished pretraining."""
+    seeded: dict[str, str]
+    """Ids of the seeded experiments by name."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def view(self, experiment_id: str, tab: str = "") -> str:
+        """The address of an experiment's view."""
+        return f"{self.url}#/experiments/{experiment_id}{f'?tab={tab}' if tab else ''}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    program = find()
+    if program is None:
+        if os.environ.get("TIDAL_REQUIRE_BROWSER"):
+            pytest.fail("there is no Chromium, and TIDAL_REQUIRE_BROWSER asks for one")
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        # Containers run as root and have a small /dev/shm.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(
+    chromium: Browser,
+    postgres: PostgresServer,
+    valkey: ValkeyServer,
+    database_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    """api, health, worker, generator; seeded experiments; a real pretraining has ended."""
+    with redis.Redis.from_url(valkey.url, socket_timeout=5) as client:
+        client.flushall()
+    databases = new_database(postgres, database_template)
+    url = next(databases)
+    with Site(url, valkey.url, tmp_path_factory.mktemp("site")) as stack:
+        stack.start("worker", "worker")
+        stack.start("generator", "generator")
+        stack.start_control_plane()
+        job = stack.submit(config=TINY_LM, name="Tide pool", tags=["real"])
+        stack.first = job["experimentId"]
+        folder = stack.folder / "experiments"
+        engine = make_engine(url)
+        with Session(engine) as session, session.begin():
+            stack.seeded = {
+                name: add_experiment(session, folder, name, kind, points, number=number)
+                for number, (name, kind, points) in enumerate(
+                    [("Slow cosine", "lm", 1500), ("Fast cosine", "lm", 1500), ("Helmsman", "rl", 120)], start=1
+                )
+            }
+        engine.dispose()
+        stack.wait_status(job["id"], "completed", 90)
+        yield stack
+    next(databases, None)
+
+
+class Visit:
+    """A page that remembers what went wrong in it."""
+
+    def __init__(self, context: BrowserContext, site: Site) -> None:
+        self.page = context.new_page()
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if "Security" in said.text else None)
+        self.page.on("request", lambda r: None if r.url.startswith((site.url, "blob:")) else self.errors.append(r.url))
+
+
+@pytest.fixture
+def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """`visit(address, signed_in=…, width=…, theme=…)` opens a page.
+
+    At the end none may have thrown an error, met the content policy, or asked another host.
+    """
+    contexts: list[BrowserContext] = []
+    visits: list[Visit] = []
+
+    def open_page(address: str = "", *, signed_in: bool = True, width: int = 1280, theme: str = "light") -> Page:
+        scheme = "dark" if theme == "dark" else "light"
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        if signed_in:
+            context.add_init_script(f"sessionStorage.setItem('tidal.token', '{TOKEN}')")
+        visits.append(Visit(context, site))
+        page = visits[-1].page
+        page.goto(address if address.startswith("http") else site.url + address)
+        return page
+
+    yield open_page
+    found = [error for one in visits for error in one.errors]
+    for context in contexts:
+        context.close()
+    assert found == []
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where pictures go."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    return SCREENSHOTS

@@ -1,0 +1,99 @@
+"""A job from the form to its end: findings at their fields, live charts, reload, an api that goes away, the stop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+from tests.integration.acceptance.stack import TOKEN, long_job
+
+Visit = Callable[..., Page]
+
+
+def newest_point(page: Page) -> int:
+    """The last step of the loss chart, as it is told to screen readers."""
+    label = page.locator("section[aria-label='Loss'] [role=img]").get_attribute("aria-label") or ""
+    found = re.search(r"At step ([\d,]+)", label)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def wait_for_more(page: Page, than: int) -> None:
+    """Until the loss chart has points beyond a step."""
+    page.wait_for_function(
+        """than => {
+          const chart = document.querySelector("section[aria-label='Loss'] [role=img]");
+          const found = /At step ([\\d,]+)/.exec(chart?.getAttribute("aria-label") ?? "");
+          return found && Number(found[1].replaceAll(",", "")) > than;
+        }""",
+        arg=than,
+    )
+
+
+def test_a_wrong_value_is_shown_at_its_field_and_nothing_is_submitted(site: Site, visit: Visit) -> None:
+    page = visit("#/new")
+    page.get_by_label("d_model").fill("30")
+    page.get_by_label("d_model").blur()
+    page.get_by_role("button", name="Check (dry run)").click()
+    message = page.locator(".message.bad, .field .wrong")
+    expect(message.first).to_be_visible()
+    assert "model" in page.locator(".submit, .section").first.inner_text()
+    assert page.locator(".message.good").count() == 0
+    page.get_by_label("d_model").fill("64")
+    page.get_by_label("d_model").blur()
+    page.get_by_label("source", exact=True).fill("builtin:stories")
+    page.get_by_label("source", exact=True).blur()
+    page.get_by_role("button", name="Check (dry run)").click()
+    expect(page.get_by_text("Valid.")).to_be_visible()
+    assert [job["name"] for job in site.http.get("/api/jobs").json()["jobs"]] == ["Tide pool"]
+
+
+def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, visit: Visit) -> None:
+    page = visit("#/new", signed_in=False)
+    page.get_by_role("button", name="Sign in").first.click()
+    page.get_by_label("Token").fill("wrong-token")
+    page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("This token is wrong")).to_be_visible()
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+    page.get_by_label("Name", exact=True).fill("Long swell")
+    for section, values in long_job().items():
+        for name, value in values.items():
+            field = page.locator(f"details:has(> summary strong:text-is('{section}'))")
+            if not field.evaluate("element => element.open"):
+                field.locator("summary").click()
+            box = field.get_by_label(name, exact=True)
+            box.fill(value if isinstance(value, str) else json.dumps(value))
+            box.blur()
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="Long swell")).to_be_visible()
+    expect(page.locator(".run-card .status")).to_have_text("running", timeout=60_000)
+    wait_for_more(page, 0)
+
+    before = newest_point(page)
+    wait_for_more(page, before)
+    page.reload()
+    wait_for_more(page, before)
+
+    # The api goes away. Training does not; the page says so and goes on by itself.
+    site.kill("api")
+    expect(page.get_by_text("The server does not answer. Trying again")).to_be_visible()
+    before = newest_point(page)
+    site.start("api", "api")
+    wait_for_more(page, before + 5)
+    expect(page.locator(".banner")).to_have_count(0)
+
+    page.get_by_role("tab", name="Log").click()
+    expect(page.locator(".log .line").first).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    expect(page.locator(".run-card .status")).to_have_text("cancelled", timeout=60_000)
+    [job] = [job for job in site.http.get("/api/jobs").json()["jobs"] if job["name"] == "Long swell"]
+    assert (job["status"], job["checkpointRef"] is not None) == ("cancelled", True)
+    expect(page.get_by_role("link", name="Go on from its checkpoint")).to_be_visible()
+    assert site.processes["worker"].poll() is None

@@ -1,0 +1,110 @@
+"""Looking at what there is: comparison, results, texts; without a token; with the keyboard; for everybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import ROOT, Site
+
+Visit = Callable[..., Page]
+AXE = ROOT / "tests" / "data" / "axe" / "axe.min.js"
+
+
+def test_two_runs_are_compared_on_shared_axes(site: Site, visit: Visit) -> None:
+    page = visit("#/")
+    for name in ("Slow cosine", "Fast cosine"):
+        page.get_by_label(f"Compare {name}").check()
+    page.get_by_role("button", name="Compare 2").click()
+    chart = page.locator("section[aria-label='Loss: training']")
+    expect(chart.locator(".legend button")).to_have_count(2)
+    names = [text.split("\n")[0].strip() for text in chart.locator(".legend button").all_inner_texts()]
+    assert sorted(re.sub(r"\s*[\d.]+$", "", name) for name in names) == ["Fast cosine", "Slow cosine"]
+    page.get_by_role("tab", name="Configuration").click()
+    row = page.locator("tr", has_text="training.learning_rate")
+    assert row.locator("td").all_inner_texts() == ["training.learning_rate", "0.002", "0.003"]
+
+
+def test_a_chart_is_zoomed_walked_through_and_saved(site: Site, visit: Visit) -> None:
+    page = visit(site.view(site.seeded["Slow cosine"]))
+    chart = page.locator("section[aria-label='Loss']")
+    plot = chart.locator(".u-over")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 60, steps=4)
+    page.mouse.up()
+    whole = page.get_by_role("button", name="Whole range")
+    expect(whole).to_be_visible()
+    whole.click()
+    expect(whole).to_have_count(0)
+    chart.locator("[role=img]").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(chart.locator("h3")).to_contain_text("at 1,500")
+    with page.expect_download() as saved:
+        chart.get_by_role("button", name="save as CSV").click()
+    lines = Path(saved.value.path()).read_text().splitlines()
+    assert lines[0].startswith("step,") and len(lines) == 1501
+    with page.expect_download() as saved:
+        chart.get_by_role("button", name="save as PNG").click()
+    assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_text_streams_in_colour_and_two_panels_share_prompt_and_seed(site: Site, visit: Visit) -> None:
+    page = visit("#/playground")
+    page.get_by_label("Tokens").fill("12")
+    page.get_by_label("Gating").select_option("fixed")
+    page.get_by_role("button", name="Side by side").click()
+    page.get_by_label("Gating").nth(1).select_option("fixed")
+    page.get_by_role("button", name="Generate").click()
+    notes = page.locator("[role=status]", has_text="tokens/s")
+    expect(notes).to_have_count(2, timeout=60_000)
+    one, other = (page.locator(".panels > section").nth(i) for i in range(2))
+    assert one.locator(".tok").count() >= 1
+    assert one.locator(".generated").inner_text() == other.locator(".generated").inner_text()
+    assert "color-mix" in (one.locator(".tok").first.get_attribute("style") or "")
+    expect(page.locator("section[aria-label='Modulation'] canvas")).to_be_visible()
+
+
+def test_without_a_token_everything_is_shown_and_nothing_changed(site: Site, visit: Visit) -> None:
+    page = visit(site.view(site.first), signed_in=False)
+    expect(page.get_by_role("heading", name="Tide pool")).to_be_visible()
+    assert page.get_by_text("Read-only").is_visible()
+    page.goto(site.url + "#/new")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Sign in")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_the_results_of_a_controller_have_bars_with_intervals(site: Site, visit: Visit) -> None:
+    page = visit(site.view(site.seeded["Helmsman"], "results"))
+    expect(page.get_by_text("The learned controller beat random").first).to_be_visible()
+    rows = page.locator(".bar-row").all_inner_texts()
+    assert len(rows) == 5
+    assert any(re.search(r"learned\s+0\.141\s+0\.133 to 0\.149", row) for row in rows)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_main_pages_have_no_serious_barrier(site: Site, visit: Visit, theme: str) -> None:
+    found = []
+    page = visit("#/", theme=theme)
+    for address in (site.url + "#/", site.view(site.seeded["Helmsman"]), site.url + "#/new"):
+        page.goto(address)
+        page.locator("main h1").wait_for()
+        page.locator(".skeleton").first.wait_for(state="detached")
+        if page.evaluate("typeof axe") == "undefined":
+            page.evaluate(AXE.read_text())
+        report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found += [
+            (address, violation["id"], violation["nodes"][0]["html"][:200])
+            for violation in report["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+    assert found == []
