@@ -18,14 +18,14 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> dict[
         "index": index,
         "id": step.token_id,
         "text": step.text,
-        "modulation": step.modulation,
-        "temperature": step.temperature,
+        "modulation": None if step.modulation is None else _short(step.modulation),
+        "temperature": _short(step.temperature),
         "topK": step.top_k,
-        "topP": step.top_p,
-        "repetitionPenalty": step.repetition_penalty,
-        "logProb": step.log_prob,
-        "entropy": step.entropy,
-        "samplingEntropy": step.sampling_entropy,
+        "topP": _short(step.top_p),
+        "repetitionPenalty": _short(step.repetition_penalty),
+        "logProb": _short(step.log_prob),
+        "entropy": _short(step.entropy),
+        "samplingEntropy": _short(step.sampling_entropy),
     }
     if log_probs:
         token["token"], token["start"] = token_text(load_tokenizer(), step.token_id), step.start
@@ -48,7 +48,7 @@ def wire_prompt(generation: Generation) -> dict[str, Any]:
                 "id": score.token_id,
                 "token": token_text(load_tokenizer(), score.token_id),
                 "start": start,
-                "logProb": score.log_prob,
+                "logProb": None if score.log_prob is None else _short(score.log_prob),
                 "alternatives": _alternatives(score.alternatives),
             }
             for start, score in zip(starts, generation.prompt_scores, strict=True)
@@ -80,9 +80,14 @@ def wire_error(error: TidalError) -> dict[str, Any]:
 
 def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
     return [
-        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": log_prob}
+        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": _short(log_prob)}
         for token, log_prob in alternatives
     ]
+
+
+def _short(value: float) -> float:
+    """float32 as JSON without the digits that it does not have: 0.8, not 0.800000011920929."""
+    return round(value, 6)
 
 
 def _camel(name: str) -> str:
