@@ -109,8 +109,13 @@ class Settings(BaseSettings):
     generate_queue_limit: int = Field(256, ge=1)
     """Requests that may wait in the queue; beyond that the api answers 429."""
     rate_limit_capacity: int = Field(5, ge=1)
+    """Generate requests at once for callers without a token, by address."""
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
     """One more generate request per so many seconds for callers without a token."""
+    token_rate_limit_capacity: int = Field(0, ge=0)
+    """Generate requests at once for the holder of a token; 0: no limit."""
+    token_rate_limit_refill_seconds: float = Field(1.0, gt=0)
+    """One more generate request per so many seconds for the holder of a token, where there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
     """Entries a Redis stream keeps (approximately)."""
     stream_client_seconds: float = Field(30.0, gt=0)

@@ -50,6 +50,7 @@ class Context:
     snapshots: Snapshots
     generations: Generations
     limiter: RateLimiter
+    token_limiter: RateLimiter | None
     store: ArtifactStore
     celery: Celery
     outbox: OutboxThread
@@ -98,6 +99,15 @@ def make_context(settings: Settings, token: str) -> Context:
             capacity=settings.rate_limit_capacity,
             refill_seconds=settings.rate_limit_refill_seconds,
         ),
+        token_limiter=RateLimiter(
+            limiter_redis,
+            metrics,
+            name="token",
+            capacity=settings.token_rate_limit_capacity,
+            refill_seconds=settings.token_rate_limit_refill_seconds,
+        )
+        if settings.token_rate_limit_capacity
+        else None,
         store=ArtifactStore(settings.experiments_dir),
         celery=_producer(settings),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),

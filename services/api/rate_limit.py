@@ -1,7 +1,7 @@
-"""Token bucket in Redis for callers without a token: `capacity` at once, then one per `refill_seconds`.
+"""Token bucket in Redis, of a caller's address or token: `capacity` at once, then one per `refill_seconds`.
 
 One Lua call decides and updates, with Redis' own clock in microseconds, so all api processes share one bucket per
-client address. Redis unreachable or slower than 50 ms: the request is let through and counted
+caller. Redis unreachable or slower than 50 ms: the request is let through and counted
 (`tidal_rate_limit_unavailable`), because a broken limiter must not take generation down with it.
 """
 
@@ -72,12 +72,12 @@ class Verdict:
 
 
 class TooManyRequests(RateLimitedError):
-    """A 429 that carries the headers of its bucket."""
+    """A 429 that carries the headers of its bucket; `way_out` is what else the caller can do."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, way_out: str) -> None:
         super().__init__(
             f"more than {verdict.limit} requests at once; one more every "
-            f"{verdict.window_seconds / verdict.limit:g} s, or send a token",
+            f"{verdict.window_seconds / verdict.limit:g} s{way_out}",
             retry_after=verdict.wait_seconds,
         )
         self.headers = verdict.headers()

@@ -41,7 +41,7 @@ async def create(
 ) -> Completion | Response:
     """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
     Tidal. Limits and deadlines are those of `/api/generate`."""
-    headers = {} if caller is not None else await limit(context, request)
+    headers = await limit(context, request, caller)
     prepared = await run_in_threadpool(operation.prepare, context, body)
     name = await run_in_threadpool(operation.fingerprint, context.store, prepared[0], request.app.version)
     writer = Writer(body, name)

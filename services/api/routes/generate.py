@@ -44,7 +44,7 @@ async def generate(
 ) -> GenerateReply | Response:
     """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
     request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
-    headers = {} if caller is not None else await limit(context, request)
+    headers = await limit(context, request, caller)
     prepared = await run_in_threadpool(operation.prepare, context, body)
     try:
         if body.stream:
@@ -85,13 +85,17 @@ def _encode(batch: list[Event]) -> bytes:
     return b"".join(sse.encode(None, event.name, event.data) for event in batch)
 
 
-async def limit(context: Context, request: Request) -> dict[str, str]:
-    """Count a caller without a token; the headers of its bucket, which errors carry as well. TooManyRequests."""
-    verdict = await context.limiter.take(client_key(request.client.host if request.client else "unknown"))
+async def limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
+    """Count a caller, by token or by address; the headers of its bucket, which errors carry too. TooManyRequests."""
+    limiter = context.limiter if caller is None else context.token_limiter
+    if limiter is None:
+        return {}
+    address = request.client.host if request.client else "unknown"
+    verdict = await limiter.take(client_key(address) if caller is None else caller.name)
     if verdict is None:
         return {}
     if not verdict.allowed:
-        raise TooManyRequests(verdict)
+        raise TooManyRequests(verdict, "" if caller is not None else ", or send a token")
     # Whatever comes of the request, its reply tells them (`middleware`).
     request.state.reply_headers = verdict.headers()
     return verdict.headers()

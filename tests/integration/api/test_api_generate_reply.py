@@ -49,8 +49,8 @@ def test_the_reply_is_complete_in_every_mode(api: Api, generator: Generator, mod
             assert told["logProb"] == pytest.approx(step.log_prob, abs=1e-3)
             assert told["entropy"] == pytest.approx(step.entropy, abs=1e-3)
             if mode == "none":
-                assert (told["modulation"], told["temperature"]) == (None, pytest.approx(0.8))
-                assert (told["topK"], told["topP"], told["repetitionPenalty"]) == (50, 1.0, pytest.approx(1.2))
+                assert (told["modulation"], told["temperature"]) == (None, 0.8)
+                assert (told["topK"], told["topP"], told["repetitionPenalty"]) == (50, 1.0, 1.2)
             else:
                 parameters = decoding_parameters(told["modulation"])
                 assert told["temperature"] == pytest.approx(parameters.temperature, abs=1e-4)
