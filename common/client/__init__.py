@@ -2,10 +2,24 @@
 
 from common.client.client import Client
 from common.client.local_instance import LocalInstance, instance_folder, read_instance
-from common.client.models import Checkpoint, Experiment, Generation, Job, JobEvent, LogPage, Metrics, Progress, Queue
+from common.client.models import (
+    Analysis,
+    AnalysisResult,
+    Checkpoint,
+    Experiment,
+    Generation,
+    Job,
+    JobEvent,
+    LogPage,
+    Metrics,
+    Progress,
+    Queue,
+)
 from common.client.sse import Event
 
 __all__ = [
+    "Analysis",
+    "AnalysisResult",
     "Checkpoint",
     "Client",
     "Event",

@@ -5,7 +5,7 @@
         for event in client.follow_experiment(job.experiment_id): ...
 
 Every failure is an exception of `common.errors`. Synchronous; one connection pool; safe to share between threads.
-Leaves out: downloads, uploads, analyses.
+Leaves out: downloads, uploads. Calls on analyses are in `analyses`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import httpx
-from pydantic.alias_generators import to_camel
-
+from common.client.analyses import AnalysisCalls
+from common.client.connection import GENERATE_SECONDS, request_body
 from common.client.models import (
     Checkpoint,
     Experiment,
@@ -34,42 +31,12 @@ from common.client.models import (
     Metrics,
     Queue,
     QueueList,
-    Reply,
 )
-from common.client.problems import raise_for_problem, to_error
-from common.client.sse import Event, follow, parse_events
-from common.errors import TidalError, UnavailableError
-
-R = TypeVar("R", bound=Reply)
-
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-GENERATE_SECONDS = 130.0
-"""Above the server's own limit of 120 s."""
-SILENCE_SECONDS = 45.0
-"""A stream says something every 15 s."""
+from common.client.sse import Event, follow
 
 
-class Client:
+class Client(AnalysisCalls):
     """A connection to one api. `token` is needed for everything that changes something."""
-
-    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
-        headers = {"User-Agent": "tidal-client", **({"Authorization": f"Bearer {token}"} if token else {})}
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def submit_job(
         self,
@@ -84,12 +51,14 @@ class Client:
         The request carries an Idempotency-Key, so repeating the call with the same key after a broken connection
         makes no second job.
         """
-        body = _body(type=job_type, config=dict(config) if config else None, **fields)
+        body = request_body(type=job_type, config=dict(config) if config else None, **fields)
         return self._post(Job, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
     def predict_job(self, job_type: str, **fields: Any) -> dict[str, Any]:
         """What a submission would do, without doing it (`dryRun`)."""
-        reply = self._request("POST", "/api/jobs", json=_body(type=job_type, **fields), params={"dryRun": "true"})
+        reply = self._request(
+            "POST", "/api/jobs", json=request_body(type=job_type, **fields), params={"dryRun": "true"}
+        )
         prediction: dict[str, Any] = reply.json()
         return prediction
 
@@ -187,59 +156,16 @@ class Client:
 
     def generate(self, checkpoint: str, prompt: str, **fields: Any) -> Generation:
         """Text that goes on from `prompt`; `fields` in snake_case (max_tokens, gating_mode, modulation, …)."""
-        body = _body(checkpoint=checkpoint, prompt=prompt, **fields)
+        body = request_body(checkpoint=checkpoint, prompt=prompt, **fields)
         reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
         return Generation.model_validate(reply.json())
 
     def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Iterator[Event]:
         """`token` events, and at the end one `done` with the whole reply; an error of the engine is raised."""
-        body = _body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
-        try:
-            with self._http.stream("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS) as response:
-                raise_for_problem(response)
-                for event in parse_events(response.iter_lines()):
-                    if event.name == "error":
-                        problem = event.data if isinstance(event.data, dict) else {}
-                        detail = problem.get("message") or problem.get("detail")
-                        raise to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
-                    yield event
-        except httpx.TransportError as error:
-            raise self._away(error) from error
+        body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
+        yield from self._answer_events("/api/generate", body)
 
     def _result(self, experiment_id: str, name: str) -> dict[str, Any]:
         reply = self._request("GET", f"/api/experiments/{experiment_id}/{name}").json()
         result: dict[str, Any] = reply["result"]
         return result
-
-    def _get(self, kind: type[R], path: str, **query: Any) -> R:
-        given = {key: value for key, value in query.items() if value is not None}
-        return kind.model_validate(self._request("GET", path, params=given).json())
-
-    def _post(self, kind: type[R], path: str, body: Any, headers: dict[str, str] | None = None) -> R:
-        return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
-
-    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
-            raise self._away(error) from error
-        raise_for_problem(response)
-        return response
-
-    def _connect(self, path: str) -> Any:
-        timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
-
-        def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
-            return self._http.stream("GET", path, headers=headers, timeout=timeout)
-
-        return connect
-
-    def _away(self, error: httpx.TransportError) -> TidalError:
-        if isinstance(error, httpx.ReadTimeout):
-            return UnavailableError(f"{self.url} did not answer in time")
-        return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
-
-
-def _body(**fields: Any) -> dict[str, Any]:
-    """camelCase names, without what was not given."""
-    return {to_camel(name): value for name, value in fields.items() if value is not None}

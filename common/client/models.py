@@ -218,3 +218,35 @@ class Generation(Reply):
     truncated: int = 0
     trajectory: list[dict[str, Any]] = []
     effective: dict[str, Any] = {}
+
+
+class AnalysisResult(Reply):
+    """An analysis of modulations, as the api computed it; the structures are described in docs/analysis.md."""
+
+    kind: str
+    request: dict[str, Any]
+    trajectories: list[dict[str, Any]] = []
+    batch_analysis: dict[str, Any] | None = None
+    sweep_analysis: dict[str, Any] | None = None
+    tokens_generated: int
+    elapsed_ms: float
+
+
+class Analysis(Reply):
+    """A saved analysis; `result` with `Client.analysis` only."""
+
+    id: str
+    experiment_id: str
+    job_id: str | None = None
+    kind: str
+    name: str | None = None
+    request: dict[str, Any]
+    result: AnalysisResult | None = None
+    created_at: datetime
+
+
+class AnalysisPage(Reply):
+    """Saved analyses, newest first."""
+
+    analyses: list[Analysis]
+    next_cursor: str | None = None

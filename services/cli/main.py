@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from common.errors import TidalError
 from services.cli import (
+    analyze,
     backup,
     checkpoints,
     database,
@@ -50,6 +51,7 @@ app.command("backup", rich_help_panel=START)(backup.backup)
 app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
+app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
 app.command("export", rich_help_panel=JOBS)(export.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)

@@ -179,7 +179,7 @@ def _sample(choice: Mapping[str, Any]) -> Sample:
 
 
 def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
-    hint = "submit a job of type analysis (`tidal jobs submit analysis`)"
+    hint = "submit a job of type analysis (`tidal analyze` with `--job`)"
     if not stream and config.most_tokens <= MOST_TOKENS_STREAMED:
         hint = f"ask for `stream` (up to {MOST_TOKENS_STREAMED}), or {hint}"
     message = (

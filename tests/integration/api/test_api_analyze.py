@@ -232,7 +232,7 @@ def test_what_is_too_long_for_an_open_connection_is_sent_to_the_queue(api: Api, 
     body = {**RANDOM, "prompts": ["a", "b"], "maxTokens": 2049}
     refused = api.admin.post("/api/analyze-trajectories", json=body).json()
     assert (refused["status"], refused["code"]) == (422, "analysis_too_long")
-    assert "`stream`" in refused["detail"] and "tidal jobs submit analysis" in refused["detail"]
+    assert "`stream`" in refused["detail"] and "job of type analysis" in refused["detail"]
     longer = {**body, "maxTokens": 2000, "samplesPerPrompt": 6, "stream": True}
     refused = api.admin.post("/api/analyze-trajectories", json=longer).json()
     assert refused["code"] == "analysis_too_long" and "`stream`" not in refused["detail"]

@@ -96,6 +96,7 @@ def test_the_promised_commands_exist() -> None:
         ("train", "rl"),
         ("db", "migrate"),
         ("db", "sweep"),
+        *(("analyze", name) for name in ("single", "batch", "sweep", "list", "show", "delete")),
     }
     assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
 

@@ -1,0 +1,63 @@
+"""Calls on analyses: compute one, keep it, find it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common.client.connection import Connection, request_body
+from common.client.models import Analysis, AnalysisPage, AnalysisResult
+from common.errors import UnavailableError
+
+
+class AnalysisCalls(Connection):
+    """Part of `Client`."""
+
+    def analyze(
+        self,
+        checkpoint: str,
+        prompts: Sequence[str],
+        *,
+        on_progress: Callable[[int, int], None] = lambda tokens, most: None,
+        **fields: Any,
+    ) -> AnalysisResult:
+        """Generate from the prompts and analyse the modulations; `fields` in snake_case (rl_checkpoint, kind,
+        samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values).
+
+        `on_progress` hears of the tokens so far and the most there may be. InvalidInputError for what is too long for
+        an immediate answer (code `analysis_too_long`: submit a job of type analysis) and for texts without a token.
+        """
+        body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
+        for event in self._answer_events("/api/analyze-trajectories", body):
+            if event.name == "progress":
+                on_progress(event.data["tokens"], event.data["mostTokens"])
+            elif event.name == "done":
+                return AnalysisResult.model_validate(event.data)
+        raise UnavailableError("the stream broke off before the analysis was complete; try again")
+
+    def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> Analysis:
+        """Keep an analysis with an experiment."""
+        body = request_body(name=name, result=result.model_dump(mode="json", by_alias=True))
+        return self._post(Analysis, f"/api/experiments/{experiment_id}/analyses", body)
+
+    def analyses(self, experiment_id: str, *, kind: str | None = None, limit: int | None = 50) -> list[Analysis]:
+        """The newest analyses of an experiment, at most `limit` (None: all), without their results."""
+        found: list[Analysis] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            size = 100 if limit is None else min(limit - len(found), 100)
+            path = f"/api/experiments/{experiment_id}/analyses"
+            page = self._get(AnalysisPage, path, kind=kind, limit=size, cursor=cursor)
+            found += page.analyses
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
+
+    def analysis(self, analysis_id: str) -> Analysis:
+        """One with its result. NotFoundError."""
+        return self._get(Analysis, f"/api/analyses/{analysis_id}")
+
+    def delete_analysis(self, analysis_id: str) -> None:
+        """Delete one. NotFoundError; ConflictError while the job that made it lives."""
+        self._request("DELETE", f"/api/analyses/{analysis_id}")

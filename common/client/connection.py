@@ -1,0 +1,97 @@
+"""The connection under `Client`: one pool, JSON and streams over it, every failure as an exception of `common.errors`.
+
+Leaves out: which calls there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from pydantic.alias_generators import to_camel
+
+from common.client.models import Reply
+from common.client.problems import raise_for_problem, to_error
+from common.client.sse import Event, parse_events
+from common.errors import TidalError, UnavailableError
+
+R = TypeVar("R", bound=Reply)
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+GENERATE_SECONDS = 130.0
+"""Above the server's own limit of 120 s."""
+SILENCE_SECONDS = 45.0
+"""A stream says something every 15 s."""
+
+
+class Connection:
+    """A connection to one api. `token` is needed for everything that changes something."""
+
+    def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"User-Agent": "tidal-client", **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _answer_events(self, path: str, body: Any) -> Iterator[Event]:
+        """The events that answer a POST; an `error` among them is raised."""
+        try:
+            with self._http.stream("POST", path, json=body, timeout=GENERATE_SECONDS) as response:
+                raise_for_problem(response)
+                for event in parse_events(response.iter_lines()):
+                    if event.name == "error":
+                        problem = event.data if isinstance(event.data, dict) else {}
+                        detail = problem.get("message") or problem.get("detail")
+                        raise to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
+                    yield event
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+
+    def _get(self, reply: type[R], path: str, /, **query: Any) -> R:
+        given = {key: value for key, value in query.items() if value is not None}
+        return reply.model_validate(self._request("GET", path, params=given).json())
+
+    def _post(self, kind: type[R], path: str, body: Any, headers: dict[str, str] | None = None) -> R:
+        return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        raise_for_problem(response)
+        return response
+
+    def _connect(self, path: str) -> Any:
+        timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
+
+        def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
+            return self._http.stream("GET", path, headers=headers, timeout=timeout)
+
+        return connect
+
+    def _away(self, error: httpx.TransportError) -> TidalError:
+        if isinstance(error, httpx.ReadTimeout):
+            return UnavailableError(f"{self.url} did not answer in time")
+        return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
+
+
+def request_body(**fields: Any) -> dict[str, Any]:
+    """camelCase names, without what was not given."""
+    return {to_camel(name): value for name, value in fields.items() if value is not None}

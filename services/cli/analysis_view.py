@@ -1,0 +1,102 @@
+"""How `tidal analyze` shows an analysis: tables of the modulation, and the texts in its colours. Pure rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from common.client import AnalysisResult
+from services.cli.output import modulation_style, table
+
+SIGNAL = "modulation"
+STATISTICS = {"wordCount": "words", "uniqueWordRatio": "different words", "charCount": "characters"}
+
+
+def parts(result: AnalysisResult) -> Iterator[RenderableType]:
+    """Everything there is to see, from the whole to the details."""
+    if result.kind == "single":
+        yield from _single(result.trajectories[0])
+    elif result.kind == "batch":
+        yield from _batch(result)
+    if result.sweep_analysis is not None:
+        yield from _sweep(result.sweep_analysis)
+
+
+def _single(trajectory: Mapping[str, Any]) -> Iterator[RenderableType]:
+    for sample in trajectory["samples"]:
+        yield Text.assemble((trajectory["prompt"], "dim"), *_coloured(sample), "\n")
+    analysis = trajectory["analysis"]
+    windows = table("", "mean>", "std>", "min>", "25 %>", "median>", "75 %>", "max>")
+    evolution = analysis["signalEvolution"][SIGNAL]
+    for name, its in [("whole", analysis["signalStats"][SIGNAL]), *((f"Q{n + 1}", w) for n, w in enumerate(evolution))]:
+        keys = ("mean", "std", "min", "q25", "q50", "q75", "max")
+        windows.add_row(name, *(_number(its[key]) for key in keys))
+    yield windows
+    yield Text(f"Phase changes (|t| > 2): {_phases(analysis) or 'none'}\n")
+    ends = analysis["tokenSignalAlignment"][SIGNAL]
+    for name, tokens in (("Lowest", ends["lowTokens"]), ("Highest", ends["highTokens"])):
+        shown = [Text.assemble((repr(its["tokenText"]), modulation_style(its["value"]))) for its in tokens]
+        yield Text(f"{name}: ").append_text(Text(" ").join(shown))
+
+
+def _batch(result: AnalysisResult) -> Iterator[RenderableType]:
+    rows = table("prompt", "tokens>", "mean>", "std>", "min>", "max>", "phase changes")
+    for its in result.trajectories:
+        figures = its["analysis"]["signalStats"][SIGNAL]
+        tokens = sum(len(sample["tokenIds"]) for sample in its["samples"])
+        numbers = [_number(figures[key]) for key in ("mean", "std", "min", "max")]
+        rows.add_row(its["prompt"] or "(new document)", str(tokens), *numbers, _phases(its["analysis"]))
+    yield rows
+    batch = result.batch_analysis or {}
+    spread = batch["crossPromptVariance"][SIGNAL]
+    strategy = batch["strategyCharacterization"][SIGNAL]
+    whole = table("modulation", "value>", "95 % interval")
+    for name, its, key in (
+        ("mean of the prompts", strategy, "globalMean"),
+        ("deviation of the prompts' means", strategy, "globalStd"),
+        ("variance between prompts", spread, "betweenPromptVar"),
+        ("variance within prompts", spread, "withinPromptVar"),
+    ):
+        interval = its.get("confidenceIntervals", {}).get(key)
+        # Variances are small: four digits show what three places would hide.
+        shown = f"{interval[0]:.4g} … {interval[1]:.4g}" if interval else "(--bootstrap)"
+        whole.add_row(name, f"{its[key]:.4g}", shown)
+    yield whole
+
+
+def _sweep(sweep: Mapping[str, Any]) -> Iterator[RenderableType]:
+    rows = table("prompt", "modulation>", *(f"{name}>" for name in STATISTICS.values()))
+    for its in sweep["prompts"]:
+        for key, figures in its["statistics"].items():
+            first = key == next(iter(its["statistics"]))
+            prompt = its["prompt"] or "(new document)"
+            rows.add_row(prompt if first else "", Text(key, modulation_style(float(key))), *_statistics(figures))
+        rows.add_row("", "1 − 0", *_statistics(its["deltas"], sign="+"), style="dim")
+    if len(sweep["prompts"]) > 1:
+        rows.add_row("mean of all", "1 − 0", *_statistics(sweep["meanDeltas"], sign="+"), style="bold")
+    yield rows
+    if len(sweep["prompts"]) == 1:
+        [its] = sweep["prompts"]
+        for key, text in its["texts"].items():
+            style = modulation_style(float(key))
+            yield Text.assemble((f"{key}  ", "bold"), (its["prompt"], "dim"), (text, style), "\n")
+
+
+def _statistics(figures: Mapping[str, float], sign: str = "") -> list[str]:
+    return [f"{figures[key]:{sign}.3f}" if "Ratio" in key else f"{figures[key]:{sign}.0f}" for key in STATISTICS]
+
+
+def _phases(analysis: Mapping[str, Any]) -> str:
+    return ", ".join(f"{its['windowBoundary']} t = {its['tStatistic']:+.1f}" for its in analysis["phases"])
+
+
+def _coloured(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
+    tokens = zip(sample["tokenTexts"], sample["modulation"], strict=True)
+    return [(text, modulation_style(value)) for text, value in tokens]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
