@@ -7,6 +7,7 @@ request is taken from Redis only when there may be room for it, so that it can e
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -49,6 +50,10 @@ class Intake:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self.waiting: deque[str] = deque()
         self.loading: deque[Loading] = deque()
+
+    def keep_loaded(self, in_use: Callable[[], Collection[DecodingModel]]) -> None:
+        """Models that stay loaded, whatever else is asked for; asked from the loader's thread."""
+        self._models.in_use = in_use
 
     def close(self) -> None:
         """End the loader."""

@@ -1,13 +1,13 @@
 """Models and policies that stay loaded: the last used that fit into the memory given, by file and time of change.
 
 A file that was replaced, as by a training that goes on, is loaded anew. References lead only into the artifact store.
-Not for several threads. Leaves out: generating; a batch that still runs keeps its model alive beyond this cache.
+Not for several threads. Leaves out: generating.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -24,13 +24,20 @@ T = TypeVar("T")
 class FileCache(Generic[T]):
     """Loaded files of at most `capacity` bytes together, the least recently used dropped first.
 
-    The one used last stays, whatever its size.
+    The one used last stays, whatever its size, and so do those that `in_use` gives: dropping them frees no memory.
     """
 
-    def __init__(self, load: Callable[[Path], T], size: Callable[[T], int], capacity: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[Path], T],
+        size: Callable[[T], int],
+        capacity: int,
+        in_use: Callable[[], Collection[T]] = tuple,
+    ) -> None:
         self._load = load
         self._size = size
         self._capacity = capacity
+        self._in_use = in_use
         self._loaded: OrderedDict[Path, tuple[int, T]] = OrderedDict()
 
     def get(self, path: Path) -> T:
@@ -42,13 +49,25 @@ class FileCache(Generic[T]):
             held = (changed, self._load(path))
             self._loaded[path] = held
         self._loaded.move_to_end(path)
-        while len(self._loaded) > 1 and sum(self._size(loaded) for _, loaded in self._loaded.values()) > self._capacity:
-            self._loaded.popitem(last=False)
+        self._drop()
         return held[1]
+
+    def _drop(self) -> None:
+        used = self._in_use()
+        held = sum(self._size(loaded) for _, loaded in self._loaded.values())
+        for path, (_, loaded) in list(self._loaded.items())[:-1]:
+            if held <= self._capacity:
+                return
+            if not any(loaded is its for its in used):
+                del self._loaded[path]
+                held -= self._size(loaded)
 
 
 class ModelCache:
-    """Language models, packed for decoding in `precision`, and policies by their reference in the store."""
+    """Language models, packed for decoding in `precision`, and policies by their reference in the store.
+
+    `in_use` is asked, from the thread that loads, for the models that batches run on.
+    """
 
     def __init__(
         self,
@@ -61,8 +80,11 @@ class ModelCache:
         def load(path: Path) -> DecodingModel:
             return DecodingModel(load_model(path, device=device), precision=precision)
 
+        self.in_use: Callable[[], Collection[DecodingModel]] = tuple
         self._store = store
-        self._models: FileCache[DecodingModel] = FileCache(load, lambda model: model.nbytes, capacity)
+        self._models: FileCache[DecodingModel] = FileCache(
+            load, lambda model: model.nbytes, capacity, lambda: self.in_use()
+        )
         self._policies: FileCache[GatingPolicy] = FileCache(
             lambda path: load_policy(path, device=device), _policy_bytes, capacity
         )

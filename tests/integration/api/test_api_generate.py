@@ -192,14 +192,6 @@ def test_a_value_out_of_range_is_named(api: Api, checkpoint: str, change: dict[s
     assert location in [item["location"] for item in reply.json()["errors"]]
 
 
-def test_nobody_takes_the_request_in_time(serve: RunApi, redis_client: redis.Redis) -> None:
-    with serve(generate_queue_seconds=0.3) as api:
-        reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
-        assert (reply.status_code, reply.json()["code"]) == (503, "generation_queue_timeout")
-        assert not redis_client.keys("tidal:generate:request:*")
-        assert len(list(redis_client.scan_iter("tidal:generate:cancelled:*"))) == 1
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_full_queue_turns_away_whoever_comes_next(serve: RunApi, redis_client: redis.Redis, stream: bool) -> None:
     with serve(generate_queue_limit=3) as api:

@@ -49,6 +49,21 @@ def test_what_is_loaded_fits_into_the_memory_but_for_the_last_used(tmp_path: Pat
     assert loader.asked == ["s", "m", "l", "s"]
 
 
+def test_what_is_in_use_is_not_dropped_and_leaves_when_it_no_longer_is(tmp_path: Path) -> None:
+    a, b, c = (write(tmp_path / name, name, 1) for name in "abc")
+    loader = Loader()
+    used: list[str] = []
+    cache = FileCache(loader, len, 2, lambda: used)
+    used.append(cache.get(a))
+    for path in (b, c, a):
+        assert cache.get(path) == path.name
+    assert loader.asked == ["a", "b", "c"], "b left, though a was used longer ago"
+    used.clear()
+    for path in (c, b, a):
+        cache.get(path)
+    assert loader.asked == ["a", "b", "c", "b", "a"]
+
+
 def test_a_changed_file_is_loaded_anew_and_a_checkpoint_folder_goes_by_its_manifest(tmp_path: Path) -> None:
     loader = Loader()
     cache = FileCache(loader, len, 6)
