@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 from common.client.analyses import AnalysisCalls
@@ -160,8 +160,11 @@ class Client(AnalysisCalls):
         reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
         return Generation.model_validate(reply.json())
 
-    def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Iterator[Event]:
-        """`token` events, and at the end one `done` with the whole reply; an error of the engine is raised."""
+    def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[Event]:
+        """`token` events, and at the end one `done` with the whole reply; an error of the engine is raised.
+
+        Closing the generator closes the connection, and the server stops generating.
+        """
         body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
         yield from self._answer_events("/api/generate", body)
 

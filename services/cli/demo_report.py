@@ -12,8 +12,8 @@ from rich.text import Text
 
 from common.client import Generation, Metrics
 from common.metrics.names import LOSS, VALIDATION_LOSS
-from services.cli.generate import coloured
 from services.cli.output import duration, table
+from services.cli.token_view import coloured
 
 POLICY_NAMES = {
     "learned": "learned controller",

@@ -1,17 +1,41 @@
-"""`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with."""
+"""`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with.
+
+From the API, or without any service from a file on this machine. Both give the same events, printed by `token_view`.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from common.client import Client, Generation
+from common.client import Client, Event, Generation
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
+from services.cli import local_generation
+from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
-from services.cli.output import err, modulation_style, out, print_json
+from services.cli.output import err, print_json
+from services.cli.token_view import Color, TokenView
+
+INTERRUPTED = 130
+EXAMPLES = """
+[bold]Examples[/bold]
+
+tidal generate "Once upon a time"
+
+tidal generate "The cat" --gating fixed --modulation 0.8 --seed 7
+
+tidal generate "The cat" --gating learned --stop "The end" --max-tokens 300
+
+tidal generate -c out/lm "Once upon a time"       (no service; a folder of tidal train lm)
+
+echo "One day" | tidal generate - --json
+"""
 
 
 class GatingMode(StrEnum):
@@ -23,11 +47,24 @@ class GatingMode(StrEnum):
     LEARNED = "learned"
 
 
+@dataclass(frozen=True)
+class Source:
+    """Who generates: a reference for the API, or a file for a child process."""
+
+    name: str
+    events: Generator[Event]
+
+
 def command(
-    prompt: Annotated[str, typer.Argument(help="The text to go on from.")] = "Once upon a time",
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.")] = "Once upon a time",
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", "-c", help="EXPERIMENT/FILE or EXPERIMENT/final. Default: the newest model."),
+        typer.Option(
+            "--checkpoint",
+            "-c",
+            help="EXPERIMENT/FILE or EXPERIMENT/final; a file or folder that exists here is used without the API. "
+            "Default: the newest model.",
+        ),
     ] = None,
     mode: Annotated[
         GatingMode, typer.Option("--gating", "-g", help="Where the modulation comes from.")
@@ -47,6 +84,13 @@ def command(
         float | None, typer.Option("--repetition-penalty", min=0.01, help="For gating none.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; up to four times.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Without the API: load the checkpoint in a process of this command.")
+    ] = False,
+    color: Annotated[
+        Color, typer.Option("--color", help="Colour tokens by modulation. auto: on a terminal without NO_COLOR.")
+    ] = Color.AUTO,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text when it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
     url: Url = None,
@@ -54,66 +98,85 @@ def command(
 ) -> None:
     """Generate text with a trained model.
 
-    On a terminal each token is coloured by its modulation: blue is careful, orange is daring.
+    Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
     """
-    with connect(url, token) as client:
-        fields: dict[str, Any] = {
-            "gating_mode": mode.value,
-            "modulation": modulation,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "repetition_penalty": repetition_penalty,
-            "seed": seed,
-        }
-        model = checkpoint or newest(client, "lm")
-        if mode is GatingMode.LEARNED:
-            fields["rl_checkpoint"] = policy or newest(client, "rl")
-        elif policy is not None:
-            raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
-        if as_json or no_stream:
-            reply = client.generate(model, prompt, **fields)
+    if stop and (len(stop) > 4 or "" in stop):
+        raise InvalidInputError("--stop takes up to four texts, none of them empty")
+    if policy is not None and mode is not GatingMode.LEARNED:
+        raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    fields: dict[str, Any] = {
+        "gating_mode": mode.value,
+        "modulation": modulation,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": stop or None,
+    }
+    learned = mode is GatingMode.LEARNED
+    with ExitStack() as stack:
+        waiting = err.status("loading the model" if local else "waiting for the first token")
+        view = TokenView(color, prompt, mode.value, on_first=waiting.stop)
+        try:
+            stack.enter_context(waiting)
+            if local or (checkpoint is not None and is_path(checkpoint)):
+                source = on_this_machine(checkpoint, policy, learned, prompt, fields)
+            else:
+                client = stack.enter_context(connect(url, token))
+                source = from_the_api(client, checkpoint, policy, learned, prompt, fields)
+            reply = follow(source, view, quiet=as_json or no_stream)
+            waiting.stop()
             if as_json:
                 print_json(reply.model_dump(mode="json", by_alias=True))
-            else:
-                out.print(Text.assemble((prompt, "dim"), coloured(reply)), soft_wrap=True)
-        else:
-            reply = stream(client, model, prompt, fields)
-    if not as_json:
-        rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
-        dropped = f" · {reply.truncated} tokens left the window" if reply.truncated else ""
-        err.print(f"{reply.tokens_generated} tokens · {rate:.0f} tokens/s · {model}{dropped}", style="dim")
+                return
+            view.whole(reply)
+        except KeyboardInterrupt:
+            waiting.stop()
+            view.end()
+            err.print(f"stopped after {view.count} token{'s' * (view.count != 1)}", style="yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            view.end()
+        view.summary(reply, source.name)
 
 
-def stream(client: Client, model: str, prompt: str, fields: dict[str, Any]) -> Generation:
-    """Print prompt and tokens as they come; the whole reply at the end. UnavailableError when it breaks off."""
-    reply: Generation | None = None
-    begun = False
-    try:
-        for event in client.generate_stream(model, prompt, **fields):
-            if not begun:  # before it there may be an error instead
-                out.print(Text(prompt, style="dim"), end="", soft_wrap=True)
-                begun = True
-            if event.name == "token":
-                style = modulation_style(event.data.get("modulation"))
-                out.print(Text(event.data.get("text") or "", style=style), end="", soft_wrap=True)
+command.__doc__ = (command.__doc__ or "") + EXAMPLES
+
+
+def on_this_machine(
+    checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
+) -> Source:
+    """Generation by a child process. NotFoundError when a file is not there."""
+    model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest(policy=False)
+    controller = None
+    if learned:
+        controller = checkpoint_path(policy) if policy else local_generation.newest(policy=True)
+    return Source(f"{checkpoint or model}, local", local_generation.events(model, controller, prompt, fields))
+
+
+def from_the_api(
+    client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
+) -> Source:
+    """Generation by the service. NotFoundError when it has nothing finished yet and nothing is named."""
+    model = checkpoint or newest(client, "lm")
+    if learned:
+        fields = {**fields, "rl_checkpoint": policy or newest(client, "rl")}
+    return Source(model, client.generate_stream(model, prompt, **fields))
+
+
+def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
+    """Let `view` print the tokens, unless `quiet`; the whole reply. UnavailableError when the stream breaks off."""
+    with closing(source.events) as events:
+        for event in events:
+            if event.name == "token" and not quiet:
+                view.token(event.data)
             elif event.name == "done":
-                reply = Generation.model_validate(event.data)
-    finally:
-        if begun:
-            out.print()
-    if reply is None:
-        raise UnavailableError("the stream broke off before the text was complete; try again")
-    return reply
-
-
-def coloured(reply: Generation) -> Text:
-    """The text, each token in the colour of its modulation."""
-    if not reply.trajectory:
-        return Text(reply.text)
-    parts = [(str(step.get("text") or ""), modulation_style(step.get("modulation"))) for step in reply.trajectory]
-    return Text.assemble(*parts)
+                return Generation.model_validate(event.data)
+    raise UnavailableError("the stream broke off before the text was complete; try again")
 
 
 def newest(client: Client, kind: str) -> str:

@@ -33,8 +33,8 @@ STATUS_STYLES = {
     "restarting": "red",
     "stopped": "dim",
 }
-LOW, HIGH = (84, 155, 245), (250, 150, 60)
-"""Colours of modulation 0 (calm blue) and 1 (warm orange)."""
+SCALE = ((70, 130, 240), (150, 150, 150), (225, 85, 50))
+"""Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion); each at least 2.9:1 on white and 5:1 on black."""
 
 
 def status_text(status: str) -> Text:
@@ -43,11 +43,13 @@ def status_text(status: str) -> Text:
 
 
 def modulation_style(modulation: float | None) -> str:
-    """Between blue (0) and orange (1); none without a modulation."""
+    """From blue (0) through grey to vermilion (1); none without a modulation."""
     if modulation is None:
         return ""
-    share = min(max(modulation, 0.0), 1.0)
-    red, green, blue = (round(low + share * (high - low)) for low, high in zip(LOW, HIGH, strict=True))
+    share = 2 * min(max(modulation, 0.0), 1.0)
+    low, high = (SCALE[0], SCALE[1]) if share <= 1 else (SCALE[1], SCALE[2])
+    part = share if share <= 1 else share - 1
+    red, green, blue = (round(a + part * (b - a)) for a, b in zip(low, high, strict=True))
     return f"rgb({red},{green},{blue})"
 
 

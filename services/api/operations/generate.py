@@ -73,6 +73,7 @@ def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
         gating_mode=request.gating_mode,
         modulation=request.modulation,
         rl_checkpoint=policy,
+        stop=request.stop,
         stream=request.stream,
     )
 

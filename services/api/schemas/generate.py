@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from services.api.schemas.base import Reply, Request
 
 MAX_PROMPT_CHARACTERS = 100_000
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class GenerateRequest(Request):
@@ -46,6 +47,8 @@ class GenerateRequest(Request):
     """For gatingMode fixed."""
     rl_checkpoint: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)] | None = None
     """The controller, for gatingMode learned: `<experiment id>/<file>` or `<experiment id>/final`."""
+    stop: list[StopString] = Field(default_factory=list, max_length=4)
+    """The text ends before the first of these."""
     stream: bool = False
     """Answer with server-sent events: `token` for each token, then `done` with the whole reply, or `error`."""
 
@@ -68,7 +71,7 @@ class GenerateReply(Reply):
     tokens_generated: int
     elapsed_ms: float
     finish_reason: str
-    """length, or stop at end-of-text."""
+    """length, or stop at end-of-text or a stop string."""
     truncated: int = 0
     """Tokens of prompt and text that fell out of the window."""
     trajectory: list[dict[str, Any]] = Field(default_factory=list)

@@ -117,7 +117,7 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
     shown = tidal("generate", "There was", "--gating", "learned", "--seed", "7")
     assert shown.exit_code == 0
     assert shown.stdout == "There was a cat\n"
-    assert "2 tokens · 200 tokens/s · model/final" in shown.stderr
+    assert "2 tokens · 200 tokens/s · learned · model/final" in shown.stderr
     assert api.sent[-1][1] == {
         "checkpoint": "model/final",
         "rlCheckpoint": "controller/final",

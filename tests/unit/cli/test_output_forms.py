@@ -33,8 +33,9 @@ def test_ages(passed: timedelta, text: str) -> None:
     assert age(now - passed, now) == text
 
 
-def test_modulation_runs_from_blue_to_orange() -> None:
-    assert modulation_style(0.0) == "rgb(84,155,245)"
-    assert modulation_style(1.0) == modulation_style(7.0) == "rgb(250,150,60)"
-    assert modulation_style(0.5) == "rgb(167,152,152)"
+def test_modulation_runs_from_blue_through_grey_to_red() -> None:
+    assert modulation_style(0.0) == modulation_style(-1.0) == "rgb(70,130,240)"
+    assert modulation_style(0.25) == "rgb(110,140,195)"
+    assert modulation_style(0.5) == "rgb(150,150,150)"
+    assert modulation_style(1.0) == modulation_style(7.0) == "rgb(225,85,50)"
     assert modulation_style(None) == ""

@@ -1,0 +1,65 @@
+"""Generation from a file on this machine, with no service: a child process that loads torch and speaks JSON lines.
+
+Leaves out: which file is meant (`checkpoint_source`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from common.client.problems import to_error
+from common.client.sse import Event
+from common.config.compute_environment import with_compute_environment
+from common.errors import NotFoundError, UnavailableError
+from services.cli.checkpoint_source import local_store
+from services.cli.processes import child_environment
+
+
+def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[Event]:
+    """`token` events, then `done`, as `Client.generate_stream` gives them. Closing it ends the child at once.
+
+    Raises the TidalError that the child met, UnavailableError when it dies.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    request = {"checkpoint": str(checkpoint), "policy": str(policy) if policy else None, "prompt": prompt, **given}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.generator.terminal"],
+        env=with_compute_environment(child_environment()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        for line in process.stdout:
+            said = json.loads(line)
+            if said["event"] == "error":
+                problem = said["data"]
+                raise to_error(int(problem["status"]), {"detail": problem["message"], "code": problem["code"]})
+            yield Event(said["event"], said["data"])
+            if said["event"] == "done":
+                return
+        raise UnavailableError(f"the generation ended early (exit status {process.wait()}); see above")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def newest(*, policy: bool) -> Path:
+    """The final model or controller of the newest experiment in the local store that has one."""
+    store = local_store()
+    for experiment in store.experiments():
+        for file in store.checkpoint_files(experiment):
+            if file.kind == "final" and file.policy == policy:
+                return store.resolve(f"{experiment}/final")
+    what, option = ("controller", "--policy") if policy else ("model", "--checkpoint")
+    raise NotFoundError(f"there is no finished {what} in {store.root}; name a file with {option}")

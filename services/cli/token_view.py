@@ -1,0 +1,137 @@
+"""Tokens in the terminal: each in the colour of its modulation, a legend, and one line about the whole.
+
+Blue is careful, grey between, vermilion daring: told apart with every kind of colour blindness, readable on light and
+dark ground. Without colour (a pipe, NO_COLOR, --color never) the text is plain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from common.client import Generation
+from services.cli.output import modulation_style
+
+LEGEND_STEPS = 11
+
+
+class Color(StrEnum):
+    """When to colour."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def console(color: Color, *, stderr: bool = False) -> Console:
+    """A console that colours as asked; `auto` means on a terminal, unless NO_COLOR is set."""
+    if color is Color.NEVER or (color is Color.AUTO and os.environ.get("NO_COLOR")):
+        return Console(stderr=stderr, highlight=False, color_system=None)
+    if color is Color.AUTO:
+        return Console(stderr=stderr, highlight=False)
+    exact = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        force_terminal=True,
+        no_color=False,
+        color_system="truecolor" if exact else "256",
+    )
+
+
+class TokenView:
+    """Prints one generation as it comes. `count` is how many tokens were printed."""
+
+    def __init__(self, color: Color, prompt: str, mode: str, *, on_first: Callable[[], None] = lambda: None) -> None:
+        """`on_first` is called before anything is printed."""
+        self.out = console(color)
+        self.err = console(color, stderr=True)
+        self.count = 0
+        self._prompt = prompt
+        self._mode = mode
+        self._on_first = on_first
+        self._begun = False
+        self._printed = ""
+
+    def token(self, data: dict[str, Any]) -> None:
+        """One token of the stream."""
+        self._begin()
+        self.count += 1
+        self._print(str(data.get("text") or ""), modulation_style(data.get("modulation")))
+
+    def whole(self, reply: Generation) -> None:
+        """A finished reply, all of it, or what the stream has not said yet (the end of a held-back stop string)."""
+        self._begin()
+        if not self._printed:
+            for step in reply.trajectory:
+                self.token(step)
+        if reply.text.startswith(self._printed):
+            self._print(reply.text[len(self._printed) :], "")
+
+    def end(self) -> None:
+        """The end of the line, if one was begun."""
+        if self._begun:
+            # Not through the console: interrupted by Ctrl-C, it may still hold what it has written, and repeat it.
+            self.out.file.write("\n")
+            self.out.file.flush()
+            self._begun = False
+
+    def summary(self, reply: Generation, source: str) -> None:
+        """Speed, seed, mode and what they came to, on stderr."""
+        rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
+        parts = [f"{reply.tokens_generated} tokens", f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
+        if reply.truncated:
+            parts.append(f"{reply.truncated} tokens left the window")
+        self.err.print(Text(" · ".join(parts), style="dim"), soft_wrap=True)
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._on_first()
+        self._begun = True
+        if self._mode != "none" and self.out.color_system is not None:
+            self.err.print(legend(), soft_wrap=True)
+        self.out.print(Text(self._prompt, style="dim"), end="", soft_wrap=True)
+
+    def _print(self, text: str, style: str) -> None:
+        self._printed += text
+        if text:
+            self.out.print(Text(text, style=style), end="", soft_wrap=True)
+
+
+def coloured(reply: Generation) -> Text:
+    """The text, each token in the colour of its modulation."""
+    if not reply.trajectory:
+        return Text(reply.text)
+    parts = [(str(step.get("text") or ""), modulation_style(step.get("modulation"))) for step in reply.trajectory]
+    return Text.assemble(*parts)
+
+
+def legend() -> Text:
+    """The scale, careful to daring."""
+    shades = [("■", modulation_style(step / (LEGEND_STEPS - 1))) for step in range(LEGEND_STEPS)]
+    return Text.assemble(("modulation  0 careful ", "dim"), *shades, (" 1 daring", "dim"))
+
+
+def effective(reply: Generation, mode: str) -> list[str]:
+    """Seed, mode and decoding parameters as they were in force; what the reply does not tell is left out."""
+    values = reply.effective
+    names = {"temperature": "temperature", "topK": "top-k", "topP": "top-p", "repetitionPenalty": "penalty"}
+    given = [f"{name} {values[key]:.4g}" for key, name in names.items() if values.get(key) not in (None, 1.0)]
+    words = [mode]
+    if values.get("modulation") is not None:
+        words[0] = f"{mode} {values['modulation']:.4g}"
+    drawn = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
+    if drawn and mode in ("random", "learned"):
+        given = [f"modulation {min(drawn):.2f} to {max(drawn):.2f}, mean {sum(drawn) / len(drawn):.2f}"]
+    if mode != "none" and values.get("gatesFed") is False:
+        given.append("gates untrained, off")
+    if given:
+        words.append(f"({', '.join(given)})")
+    seed = [f"seed {values['seed']}"] if values.get("seed") is not None else []
+    return [*seed, " ".join(words)]

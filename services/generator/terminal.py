@@ -1,0 +1,57 @@
+"""`python -m services.generator.terminal`: one generation without any service, for `tidal generate --local`.
+
+Reads one JSON object on stdin, {"checkpoint": path, "policy": path or null, "prompt": "…", fields of
+`common.generation.generate`}; writes JSON lines, {"event": "token" | "done" | "error", "data": {…}}, with the data of
+`wire`. Ctrl-C, or a reader that goes away, ends it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+import torch
+
+from common.checkpoint import load_model
+from common.controller import load_policy
+from common.errors import TidalError
+from common.generation import TokenStep, generate
+from services.generator.wire import wire_error, wire_reply, wire_token
+
+
+def main() -> int:
+    """Exit status: 0, 1 after an `error` event."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    fields = json.loads(sys.stdin.read())
+    try:
+        _run(**fields)
+    except TidalError as error:
+        _say("error", wire_error(error))
+        return 1
+    return 0
+
+
+def _run(checkpoint: str, policy: str | None, prompt: str, **fields: Any) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count = 0
+
+    def tell(step: TokenStep) -> None:
+        nonlocal count
+        _say("token", wire_token(count, step))
+        count += 1
+
+    controller = None if policy is None else load_policy(policy, device=device)
+    model = load_model(checkpoint, device=device)
+    _say("done", wire_reply(generate(model, prompt, policy=controller, on_token=tell, **fields)))
+
+
+def _say(event: str, data: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({"event": event, "data": data}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""`tidal generate` as a process against the real api: tokens as they come, stop strings, Ctrl-C, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.jobs.generation_request import GenerationRequest
+from tests.integration.api.conftest import TOKEN, Api
+from tests.integration.api.test_api_generate import Engine, make_checkpoint
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def engine(redis_url: str) -> Iterator[Engine]:
+    engine = Engine(redis_url)
+    yield engine
+    engine.close()
+
+
+def start(api: Api, *arguments: str) -> subprocess.Popen[str]:
+    make_checkpoint(api)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TIDAL_URL": api.url, "TIDAL_AUTH_TOKEN": TOKEN}
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "generate", "Once", "-c", "exp-1/final", *arguments],
+        env={**environment, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_prints_no_traceback_and_frees_the_slot(api: Api, engine: Engine) -> None:
+    def never_ends(engine: Engine, request: GenerationRequest) -> None:
+        engine.event(request.id, "token", {"index": 0, "text": " upon"})
+        engine.until_cancelled(request.id)
+
+    engine.answer = never_ends
+    process = start(api, "--gating", "fixed")
+    assert process.stdout is not None
+    assert process.stdout.read(9) == "Once upon"  # before the generation has ended
+    process.send_signal(signal.SIGINT)
+    rest, remarks = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (rest, remarks) == ("\n", "stopped after 1 token\n")
+    assert engine.left.wait(20)
+
+
+def test_settings_reach_the_engine_and_the_whole_answer_is_json(api: Api, engine: Engine) -> None:
+    process = start(api, "--stop", "end", "--stop", "\n\n", "--seed", "7", "--top-p", "0.5", "--json")
+    printed, remarks = process.communicate(timeout=30)
+    assert process.returncode == 0, remarks
+    [request] = engine.requests
+    assert (request.stop, request.seed, request.top_p, request.max_tokens) == (["end", "\n\n"], 7, 0.5, 120)
+    answer = json.loads(printed)
+    assert (answer["text"], answer["tokensGenerated"], answer["trajectory"][0]["id"]) == ("ONCE", 2, 5)
+
+
+def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
+    process = start(api, "-c", "exp-9/final")
+    printed, remarks = process.communicate(timeout=30)
+    assert (process.returncode, printed) == (1, "")
+    assert remarks.startswith("error: ") and "exp-9" in remarks and remarks.count("\n") == 1
+    long = start(api, "--stop", "x" * 201)
+    printed, remarks = long.communicate(timeout=30)
+    assert (long.returncode, printed) == (1, "")
+    assert "stop" in remarks and "200" in remarks and remarks.count("\n") == 1

@@ -1,0 +1,89 @@
+"""Tokens in the terminal: colours where they are wanted, plain text elsewhere, and what was in force."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from common.client import Generation
+from services.cli.token_view import Color, TokenView, console, effective, legend
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def reply(**fields: object) -> Generation:
+    common = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason": "length"}
+    return Generation.model_validate({**common, **fields})
+
+
+def shown(color: Color, mode: str = "fixed") -> None:
+    view = TokenView(color, "There was", mode)
+    view.token({"text": " a", "modulation": 0.0})
+    view.token({"text": " cat", "modulation": 1.0})
+    view.whole(reply(text=" a cat."))
+    view.end()
+    view.summary(reply(effective={"seed": 7}), "exp/final")
+
+
+@pytest.mark.parametrize("mode", ["fixed", "none"])
+def test_a_pipe_gets_plain_text(capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    shown(Color.AUTO, mode)
+    printed = capsys.readouterr()
+    assert printed.out == "There was a cat.\n"
+    assert printed.err == f"2 tokens · 200 tokens/s · seed 7 · {mode} · exp/final\n"
+
+
+def test_colour_that_is_asked_for_goes_into_a_pipe_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.setenv("NO_COLOR", "1")  # of the two, the option was given for this command
+    shown(Color.ALWAYS)
+    printed = capsys.readouterr()
+    assert "\x1b[38;2;70;130;240m a\x1b[0m" in printed.out
+    assert "\x1b[38;2;225;85;50m cat\x1b[0m" in printed.out
+    assert ESCAPE.sub("", printed.out) == "There was a cat.\n"
+    assert ESCAPE.sub("", printed.err).startswith("modulation  0 careful ■■■■■■■■■■■ 1 daring\n")
+
+
+def test_a_terminal_gets_colours_unless_no_color_or_never_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # how rich is told that there is a terminal
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert console(Color.AUTO).color_system is not None
+    assert console(Color.NEVER).color_system is None
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert console(Color.AUTO).color_system is None
+
+
+def test_colours_are_readable_on_white_and_on_black() -> None:
+    def luminance(style: str) -> float:
+        linear = [
+            value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+            for value in (int(part) / 255 for part in re.findall(r"\d+", style))
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    shades = [str(span.style) for span in legend().spans if "rgb" in str(span.style)]
+    assert len(set(shades)) == 11
+    for shade in shades:
+        light = luminance(shade)
+        assert 1.05 / (light + 0.05) >= 2.9 and (light + 0.05) / 0.05 >= 4.5, shade
+
+
+def test_what_was_in_force_is_told_in_words() -> None:
+    plain = {"seed": 3, "temperature": 0.8, "topK": 50, "topP": 1.0, "repetitionPenalty": 1.2}
+    assert effective(reply(effective=plain), "none") == ["seed 3", "none (temperature 0.8, top-k 50, penalty 1.2)"]
+    fixed = {"modulation": 0.7, "temperature": 1.49, "gatesFed": False}
+    assert effective(reply(effective=fixed), "fixed") == ["fixed 0.7 (temperature 1.49, gates untrained, off)"]
+    drawn = [{"modulation": 0.25}, {"modulation": 0.75}]
+    assert effective(reply(trajectory=drawn), "learned") == ["learned (modulation 0.25 to 0.75, mean 0.50)"]
+
+
+def test_a_whole_reply_is_printed_like_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [{"text": " a", "modulation": 0.1}, {"text": " cat", "modulation": 0.9}]
+    view = TokenView(Color.NEVER, "There was", "fixed")
+    view.whole(reply(trajectory=steps))
+    view.end()
+    assert (capsys.readouterr().out, view.count) == ("There was a cat\n", 2)
