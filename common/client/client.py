@@ -105,9 +105,9 @@ class Client(AnalysisCalls):
             if cursor is None:
                 return found
 
-    def job_logs(self, job_id: str, *, cursor: str | None = None) -> LogPage:
-        """A page of its log after `cursor`."""
-        return self._get(LogPage, f"/api/jobs/{job_id}/logs", cursor=cursor)
+    def job_logs(self, job_id: str, *, cursor: str | None = None, search: str | None = None) -> LogPage:
+        """A page of its log after `cursor`; with `search` only lines that contain it, whatever the case of letters."""
+        return self._get(LogPage, f"/api/jobs/{job_id}/logs", cursor=cursor, search=search)
 
     def last_log_lines(self, job_id: str, count: int) -> list[LogLine]:
         """The newest `count` lines of its log; reads all of it."""

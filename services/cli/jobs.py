@@ -183,6 +183,9 @@ def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
 def logs(
     job_id: JobId,
     follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    search: Annotated[
+        str | None, typer.Option("--search", "-s", help="Only lines that contain this, whatever the case of letters.")
+    ] = None,
     url: Url = None,
     token: Token = None,
 ) -> None:
@@ -192,7 +195,7 @@ def logs(
         cursor: str | None = None
         while True:
             ended = client.job(job.id).ended
-            page = client.job_logs(job.id, cursor=cursor)
+            page = client.job_logs(job.id, cursor=cursor, search=search)
             for line in page.lines:
                 out.out(line.text, highlight=False)
             cursor = page.next_cursor or cursor

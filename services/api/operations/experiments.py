@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,18 @@ def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -
         metric_names=metric_names(folder, "metrics"),
         rl_metric_names=metric_names(folder, "rl-metrics"),
         results=results,
+        size_bytes=size_of(folder),
     )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`; what vanishes meanwhile counts as nothing."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += (Path(parent) / name).lstat().st_size
+    return total
 
 
 def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:

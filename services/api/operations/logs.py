@@ -1,7 +1,8 @@
 """Logs of a job by cursor: the files `<experiment>/logs/<attempt>.log`, one after the other.
 
 A cursor is `<attempt>-<byte offset>-<line number>`: reading goes on where it stopped, however large the file. A line
-that is not finished yet is left for the next page. Leaves out: searching, and the live lines (the job's stream).
+that is not finished yet is left for the next page. A search looks at so many bytes per page and may find nothing in
+them; the cursor goes on. Leaves out: the live lines (the job's stream).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from services.api.schemas.jobs import LogLine, LogPage
 
 MAX_LINE_BYTES = 16 * 1024
 """Longer lines are cut in the reply."""
+
+SCAN_BYTES = 8 * 1024 * 1024
+"""A search looks at so much per page."""
 
 _CURSOR = re.compile(r"(\d{1,6})-(\d{1,15})-(\d{1,12})")
 
@@ -42,11 +46,14 @@ def parse_position(cursor: str | None) -> Position:
     return Position(*(int(part) for part in found.groups()))
 
 
-def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool) -> LogPage:
-    """At most `limit` lines of the logs in `folder` from `cursor` on; `ended`: nothing will be written any more."""
+def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, search: str | None = None) -> LogPage:
+    """At most `limit` lines of the logs in `folder` from `cursor` on; `ended`: nothing will be written any more.
+
+    With `search` only lines that contain it, whatever the case of letters.
+    """
     position = parse_position(cursor)
     attempts = sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdecimal())
-    lines: list[LogLine] = []
+    page = _Page(limit, search.casefold() if search else None)
     complete = True
     for attempt in attempts:
         if attempt < position.attempt:
@@ -54,24 +61,39 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool) -> L
         if attempt > position.attempt:
             position = Position(attempt, 0, 0)
         last = attempt == attempts[-1] and not ended
-        position = _read(folder / f"{attempt}.log", position, limit - len(lines), lines, unfinished_waits=last)
-        if len(lines) >= limit:
+        position = page.read(folder / f"{attempt}.log", position, unfinished_waits=last)
+        if page.full:
             complete = False
             break
-    return LogPage(lines=lines, next_cursor=str(position), complete=complete)
+    return LogPage(lines=page.lines, next_cursor=str(position), complete=complete)
 
 
-def _read(path: Path, start: Position, limit: int, into: list[LogLine], *, unfinished_waits: bool) -> Position:
-    offset, number = start.offset, start.line
-    with path.open("rb") as file:
-        file.seek(offset)
-        while limit > 0:
-            raw = file.readline()
-            if not raw or (not raw.endswith(b"\n") and unfinished_waits):
-                break
-            offset += len(raw)
-            number += 1
-            limit -= 1
-            text = raw.rstrip(b"\r\n")[:MAX_LINE_BYTES].decode("utf-8", "replace")
-            into.append(LogLine(attempt=start.attempt, line=number, text=text))
-    return Position(start.attempt, offset, number)
+class _Page:
+    """The lines of one reply."""
+
+    def __init__(self, limit: int, wanted: str | None) -> None:
+        self._limit, self._wanted = limit, wanted
+        self._scanned = 0
+        self.lines: list[LogLine] = []
+
+    @property
+    def full(self) -> bool:
+        """Nothing more fits, or enough was looked at."""
+        return len(self.lines) >= self._limit or (self._wanted is not None and self._scanned >= SCAN_BYTES)
+
+    def read(self, path: Path, start: Position, *, unfinished_waits: bool) -> Position:
+        """Take lines of one attempt from `start` on; where the next page begins."""
+        offset, number = start.offset, start.line
+        with path.open("rb") as file:
+            file.seek(offset)
+            while not self.full:
+                raw = file.readline()
+                if not raw or (not raw.endswith(b"\n") and unfinished_waits):
+                    break
+                offset += len(raw)
+                number += 1
+                self._scanned += len(raw)
+                if self._wanted is None or self._wanted in raw.decode("utf-8", "replace").casefold():
+                    text = raw.rstrip(b"\r\n")[:MAX_LINE_BYTES].decode("utf-8", "replace")
+                    self.lines.append(LogLine(attempt=start.attempt, line=number, text=text))
+        return Position(start.attempt, offset, number)

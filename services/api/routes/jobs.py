@@ -143,11 +143,15 @@ def get_logs(
     context: ContextDep,
     limit: Annotated[int, Query(ge=1, le=5000, description="Most lines in the reply.")] = 500,
     cursor: Annotated[str | None, Query(max_length=60, description="`nextCursor` of the page before.")] = None,
+    search: Annotated[
+        str | None, Query(max_length=200, description="Only lines that contain this, whatever the case of letters.")
+    ] = None,
 ) -> LogPage:
-    """Lines of all attempts in order. The cursor of the last page finds what was written since."""
+    """Lines of all attempts in order. The cursor of the last page finds what was written since. A page of a search may
+    hold fewer lines than there are: go on with its cursor until `complete`."""
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"
-    return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL)
+    return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL, search=search)
 
 
 @router.post(

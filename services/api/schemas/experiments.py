@@ -37,6 +37,8 @@ class ExperimentDetail(ExperimentReply):
     rl_metric_names: list[str]
     results: list[str]
     """Which of `evaluation`, `ablation`, `analysis`, `samples` exist."""
+    size_bytes: int
+    """Of all its files."""
 
 
 class ExperimentList(Reply):

@@ -56,6 +56,7 @@ def test_controller_metrics_are_apart(api: Api, experiment: str, folder: Path) -
     assert api.http.get(f"/api/experiments/{experiment}/rl-metrics").json()["totalPoints"] == 5
     detail = api.http.get(f"/api/experiments/{experiment}").json()
     assert (detail["metricNames"], detail["rlMetricNames"]) == ([], ["loss", "rate"])
+    assert detail["sizeBytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > 0
 
 
 def test_results_appear_when_they_were_written(api: Api, experiment: str, folder: Path) -> None:

@@ -16,6 +16,7 @@ from common.errors import ConfigError, InvalidInputError
 from services.api.app import create_app
 from services.api.auth import Scope, administrator_token, authenticate, is_loopback
 from services.api.docs import render
+from services.api.operations import logs
 from services.api.operations.logs import read_logs
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.rate_limit import Verdict
@@ -85,6 +86,24 @@ def test_log_pages_join_to_the_whole_log(tmp_path: Path) -> None:
             found += [(line.attempt, line.line, line.text) for line in page.lines]
             cursor, complete = page.next_cursor, page.complete
         assert found == expected
+
+
+def test_a_search_finds_its_lines_with_their_numbers_page_by_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "SCAN_BYTES", 100)
+    lines = [f"step {n} " + ("ÜBER all" if n % 17 == 3 else "quiet") for n in range(200)]
+    (tmp_path / "1.log").write_text("\n".join(lines) + "\n")
+    (tmp_path / "2.log").write_text("über all of it\nunfinished über")
+    found: list[tuple[int, int, str]] = []
+    cursor, complete, pages = None, False, 0
+    while not complete:
+        page = read_logs(tmp_path, cursor, 2, ended=False, search="Über")
+        found += [(line.attempt, line.line, line.text) for line in page.lines]
+        cursor, complete, pages = page.next_cursor, page.complete, pages + 1
+    expected = [(1, n + 1, line) for n, line in enumerate(lines) if "ÜBER" in line]
+    assert found == [*expected, (2, 1, "über all of it")]
+    assert pages > len(expected) / 2
 
 
 def test_broken_bytes_and_endless_lines_do_not_break_a_page(tmp_path: Path) -> None:
