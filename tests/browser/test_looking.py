@@ -72,6 +72,21 @@ def test_a_text_streams_in_colour_and_two_panels_share_prompt_and_seed(site: Sit
     expect(page.locator("section[aria-label='Modulation'] canvas")).to_be_visible()
 
 
+def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) -> None:
+    page = visit("#/analysis")
+    page.get_by_label("Modulation").select_option("random")
+    page.get_by_label("Tokens each").fill("8")
+    page.get_by_label("Sweep over").check()
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_text("Variance between prompts")).to_be_visible(timeout=60_000)
+    assert page.locator(".trajectory").count() == 3
+    assert page.locator(".sweep-text").count() == 9
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("link", name="batch, 3 prompts").click()
+    expect(page.get_by_role("link", name="New analysis")).to_be_visible()
+    assert "m = 0.5" in page.get_by_role("region", name="Sweep").inner_text()
+
+
 def test_without_a_token_everything_is_shown_and_nothing_changed(site: Site, visit: Visit) -> None:
     page = visit(site.view(site.first), signed_in=False)
     expect(page.get_by_role("heading", name="Tide pool")).to_be_visible()

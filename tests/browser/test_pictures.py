@@ -28,6 +28,7 @@ def addresses(site: Site) -> dict[str, str]:
         "new-job": "#/new",
         "compare": f"#/compare?ids={slow},{site.seeded['Fast cosine']}",
         "queue": "#/queue",
+        "analysis": "#/analysis",
         "checkpoints": "#/checkpoints",
         "playground": "#/playground",
     }

@@ -7,6 +7,7 @@ import { Shell } from "./components/shell.js";
 import { Empty, Failed } from "./components/parts.js";
 import { Experiments } from "./pages/experiments.js";
 import { Experiment } from "./pages/experiment.js";
+import { AnalysisPage } from "./pages/analysis.js";
 import { Compare } from "./pages/compare.js";
 import { NewJob } from "./pages/new-job.js";
 import { Playground } from "./pages/playground.js";
@@ -21,6 +22,7 @@ const PAGES = {
   compare: () => html`<${Compare} />`,
   queue: () => html`<${Queue} />`,
   checkpoints: () => html`<${CheckpointsPage} />`,
+  analysis: ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`,
   playground: () => html`<${Playground} />`,
 };
 

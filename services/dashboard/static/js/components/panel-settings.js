@@ -1,5 +1,6 @@
 // What one panel of the playground writes with: model, gating mode, and the parameters this mode takes.
 import { html } from "../lib/html.js";
+import { Choice } from "./choice.js";
 import { Field } from "./parts.js";
 
 const MODES = {
@@ -11,13 +12,7 @@ const MODES = {
 
 export function PanelSettings({ panel, bases, policies, onChange }) {
   const set = (name) => (event) => onChange({ [name]: event.target.value });
-  const select = (name, label, choices, none) => html`<${Field} label=${label}>
-    ${(props) => html`<select ...${props} value=${panel[name]} onChange=${set(name)}>
-      ${none && html`<option value="">${none}</option>`}
-      ${panel[name] && !choices.some((one) => one.value === panel[name]) && html`<option value=${panel[name]} selected>${panel[name]}</option>`}
-      ${choices.map((one) => html`<option value=${one.value} selected=${one.value === panel[name]}>${one.text}</option>`)}
-    </select>`}
-  <//>`;
+  const select = (name, label, options) => html`<${Choice} label=${label} value=${panel[name]} options=${options} onChange=${set(name)} />`;
   const numeric = (name, label, min, max, step) => html`<${Field} label=${label}>
     ${(props) => html`<input ...${props} type="number" min=${min} max=${max} step=${step} value=${panel[name]} onInput=${set(name)} />`}
   <//>`;

@@ -13,6 +13,7 @@ const LINKS = [
   ["experiments", "/", "Experiments", "experiments"],
   ["queue", "/queue", "Queue", "queue"],
   ["playground", "/playground", "Playground", "play"],
+  ["analysis", "/analysis", "Analysis", "analysis"],
   ["checkpoints", "/checkpoints", "Checkpoints", "checkpoints"],
 ];
 const BELONGS = { new: "experiments", compare: "experiments" };

@@ -1,10 +1,10 @@
-// One streamed generation: POST /api/generate with `stream`, its tokens as they come.
+// Requests that are answered by a stream of events: generations token by token, analyses with their progress.
 import { send, Problem } from "./api.js";
 import { readEvents } from "./sse.js";
 
-/** Calls `onToken(token)` for each; gives the whole reply. A Problem when it fails, also in the middle. */
-export async function generate(body, { onToken, signal }) {
-  const reply = await send("api/generate", {
+/** Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem. */
+export async function postForEvents(path, body, { on, signal }) {
+  const reply = await send(path, {
     method: "POST",
     body: { ...body, stream: true },
     headers: { Accept: "text/event-stream" },
@@ -13,9 +13,12 @@ export async function generate(body, { onToken, signal }) {
   for await (const event of readEvents(reply)) {
     if (event.event === "comment") continue;
     const data = JSON.parse(event.data);
-    if (event.event === "token") onToken(data);
-    else if (event.event === "done") return data;
-    else if (event.event === "error") throw new Problem(data.status, { detail: data.message, code: data.code });
+    if (event.event === "done") return data;
+    if (event.event === "error") throw new Problem(data.status, { detail: data.message, code: data.code });
+    on[event.event]?.(data);
   }
-  throw new Problem(0, { detail: "The connection ended before the text did.", code: "interrupted" });
+  throw new Problem(0, { detail: "The connection ended before the answer did.", code: "interrupted" });
 }
+
+/** Calls `onToken(token)` for each token; gives the whole reply. */
+export const generate = (body, { onToken, signal }) => postForEvents("api/generate", body, { on: { token: onToken }, signal });

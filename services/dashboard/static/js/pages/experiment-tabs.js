@@ -6,6 +6,9 @@ import { number, integer, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
 import { CheckpointTable } from "../components/checkpoints.js";
+import { SavedList } from "./analysis.js";
+import { useStore } from "../lib/store.js";
+import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
 
@@ -14,7 +17,13 @@ const nothing = (error) => {
   throw error;
 };
 
-export function Results({ path, results }) {
+export function Results({ id, type, path, results }) {
+  const may = maySubmit(useStore(session));
+  if (type === "analysis") return html`<${SavedList} experiment=${id} changed=${0} may=${may} />`;
+  return html`<${ResultFiles} path=${path} results=${results} />`;
+}
+
+function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(

@@ -35,7 +35,7 @@ function View({ found, path, state }) {
     ["config", "Configuration"],
     ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
   ];
-  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : found.results.includes("ablation") && found.type === "ablation" ? "results" : "charts";
+  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : defaultTab(found.type, tabs);
   return html`
     <div class="page-head">
       <div class="grow">
@@ -55,10 +55,10 @@ function View({ found, path, state }) {
       <${Progress} progress=${live.progress} ended=${live.status} />
       ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
-    <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
+    <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
       ${tab === "charts" && html`<${Charts} store=${live.store} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} />`}
-      ${tab === "results" && html`<${Results} path=${path} results=${found.results} />`}
+      ${tab === "results" && html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
       ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} bell=${live.bell} live=${!ended} />`}
@@ -66,6 +66,9 @@ function View({ found, path, state }) {
     </div>
   `;
 }
+
+/** An ablation or analysis has no charts worth a first look. */
+const defaultTab = (type, tabs) => (["ablation", "evaluation", "analysis"].includes(type) && tabs.some(([name]) => name === "results") ? "results" : "charts");
 
 /** Points, status and progress of the experiment, kept up to date by its stream. */
 function useLive(found, path, state) {

@@ -5,8 +5,10 @@ import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { go, href, route } from "../lib/router.js";
-import { integer, title } from "../lib/format.js";
+import { integer } from "../lib/format.js";
+import { choices } from "../lib/references.js";
 import { equal, flatten, nest } from "../lib/config.js";
+import { Choice } from "../components/choice.js";
 import { ConfigEditor } from "../components/config-editor.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
@@ -94,9 +96,7 @@ function Form({ params, configs, groups, before }) {
   const findings = new Map((problem?.errors ?? []).filter(({ location }) => location.startsWith("body.config.")).map(({ location, message }) => [location.slice(12), message]));
   const fields = ["name", "tags", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath", "priority", "notBefore"];
   const shown = [...fields.map((name) => `body.${name}`), ...[...findings.keys()].filter((name) => base.flat?.has(name)).map((name) => `body.config.${name}`)];
-  const bases = groups.flatMap((group) => group.checkpoints.filter((one) => one.usableAsBase).map((one) => [one.reference, `${title(group)} · ${one.name}`]));
-  const policies = groups.flatMap((group) => group.checkpoints.filter((one) => one.usableAsPolicy).map((one) => [one.reference, `${title(group)} · ${one.name}`]));
-  const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm"));
+  const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm")).map((one) => ({ value: one.name, text: one.name }));
 
   return html`<form
     class="split"
@@ -120,17 +120,17 @@ function Form({ params, configs, groups, before }) {
           <${Field} label="Name" wrong=${wrong("name")}>${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//>
           <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
           ${kind !== "evaluation" && !resume &&
-          html`<${Field} label="Configuration file" wrong=${wrong("configPath") ?? wrong("rlConfigPath")}>
-            ${(props) => html`<${Select} props=${props} value=${form.file} onChange=${set("file")} none=${params.get("like") ? "That of the job before" : "The defaults"} options=${files.map((one) => [one.name, one.name + (one.problem ? " (cannot be used)" : "")])} />`}
-          <//>`}
+          html`<${Choice} label="Configuration file" wrong=${wrong("configPath") ?? wrong("rlConfigPath")} value=${form.file} onChange=${set("file")} none=${params.get("like") ? "That of the job before" : "The defaults"} options=${files} />`}
           ${!resume &&
-          html`<${Field} label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"} wrong=${wrong("checkpoint")}>
-            ${(props) => html`<${Select} props=${props} value=${form.checkpoint} onChange=${set("checkpoint")} none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"} options=${bases} />`}
-          <//>`}
-          ${kind === "ablation" &&
-          html`<${Field} label="Controller" wrong=${wrong("rlCheckpoint")}>
-            ${(props) => html`<${Select} props=${props} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${policies} />`}
-          <//>`}
+          html`<${Choice}
+            label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
+            wrong=${wrong("checkpoint")}
+            value=${form.checkpoint}
+            onChange=${set("checkpoint")}
+            none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
+            options=${choices(groups, "usableAsBase")}
+          />`}
+          ${kind === "ablation" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${choices(groups, "usableAsPolicy")} />`}
         </div>
       </section>
       <section class="card stack" aria-label="Configuration">
@@ -166,15 +166,6 @@ function Form({ params, configs, groups, before }) {
       </section>
     </aside>
   </form>`;
-}
-
-function Select({ props, value, onChange, none, options }) {
-  const known = !value || options.some(([one]) => one === value);
-  return html`<select ...${props} value=${value} onChange=${onChange}>
-    <option value="">${none}</option>
-    ${!known && html`<option value=${value} selected>${value}</option>`}
-    ${options.map(([one, text]) => html`<option value=${one} selected=${one === value}>${text}</option>`)}
-  </select>`;
 }
 
 /** The configuration that `changes` are laid over: that of the file, or of the job before. */

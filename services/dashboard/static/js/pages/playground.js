@@ -5,7 +5,8 @@ import { generate } from "../lib/generate.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { route } from "../lib/router.js";
-import { integer, title } from "../lib/format.js";
+import { integer } from "../lib/format.js";
+import { choices, preferred } from "../lib/references.js";
 import { Empty, Field, Loaded } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { Scale, TokenText } from "../components/token-text.js";
@@ -25,12 +26,6 @@ export function Playground() {
   `;
 }
 
-const options = (groups, wanted) =>
-  groups.flatMap((group) => group.checkpoints.filter((one) => one[wanted]).map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })));
-
-/** The final models first: that is what one wants. */
-const preferred = (found) => (found.find((one) => one.kind !== "training") ?? found[0])?.value ?? "";
-
 function bodyOf(shared, panel) {
   const body = { checkpoint: panel.checkpoint, prompt: shared.prompt, maxTokens: Number(shared.maxTokens) || 50, gatingMode: panel.gatingMode };
   if (shared.seed !== "") body.seed = Number(shared.seed);
@@ -45,8 +40,8 @@ function bodyOf(shared, panel) {
 
 function Bench({ groups }) {
   const { params } = useStore(route);
-  const bases = options(groups, "usableAsBase");
-  const policies = options(groups, "usableAsPolicy");
+  const bases = choices(groups, "usableAsBase");
+  const policies = choices(groups, "usableAsPolicy");
   const start = { ...SETTINGS, checkpoint: params.get("checkpoint") || preferred(bases), rlCheckpoint: params.get("policy") || preferred(policies) };
   if (params.get("policy")) start.gatingMode = "learned";
   const [shared, setShared] = useState({ prompt: "Once upon a time", seed: "1", maxTokens: "80" });

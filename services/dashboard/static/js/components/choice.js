@@ -1,0 +1,15 @@
+// A select whose present value stays choosable also when it is not among the options.
+import { html } from "../lib/html.js";
+import { Field } from "./parts.js";
+
+/** `options`: [{value, text}]; `none` is the text of the empty choice. */
+export function Choice({ label, value, options, onChange, none, wrong, hint }) {
+  const known = !value || options.some((one) => one.value === value);
+  return html`<${Field} label=${label} wrong=${wrong} hint=${hint}>
+    ${(props) => html`<select ...${props} value=${value} onChange=${onChange}>
+      ${none && html`<option value="">${none}</option>`}
+      ${!known && html`<option value=${value} selected>${value}</option>`}
+      ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.text}</option>`)}
+    </select>`}
+  <//>`;
+}

@@ -1,0 +1,11 @@
+// Checkpoints as choices of a form, from the reply of `GET /api/checkpoints`.
+import { title } from "./format.js";
+
+/** Those with the mark `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}]. */
+export const choices = (groups, wanted) =>
+  groups.flatMap((group) =>
+    group.checkpoints.filter((one) => one[wanted]).map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
+  );
+
+/** The final models first: that is what one wants. */
+export const preferred = (found) => (found.find((one) => one.kind !== "training") ?? found[0])?.value ?? "";
