@@ -66,7 +66,14 @@ class BFloat16Dense:
         self._blocks = _blocks(weight)
         self._weight = weight.t().contiguous() if self._blocks is None else None
         self._bias = bias.detach().float().clamp(min=LEAST_BIAS)
+        self._narrow_bias = self._bias.to(torch.bfloat16)
         self.nbytes = weight.nbytes + self._bias.nbytes
+
+    def narrow(self, x: Tensor) -> Tensor:
+        """x·W + b in bfloat16 where the weight is held in order, as on a GPU: one operation. x of either type."""
+        if self._weight is None:
+            return self(x)
+        return torch.addmm(self._narrow_bias, x.to(torch.bfloat16), self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x·W + b."""

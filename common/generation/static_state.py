@@ -17,7 +17,8 @@ from common.generation.decoding_model import DecodingModel
 from common.generation.dense import Precision
 from common.generation.draw import Filter
 from common.generation.gating import GatingMode
-from common.generation.rows import COLUMNS, SPANS, columns_of, filter_of
+from common.generation.noise import STREAMS, row_noise
+from common.generation.rows import COLUMNS, MODULATION, SPANS, columns_of, filter_of
 from common.generation.settings import MAX_TOP_LOG_PROBS, GenerationSettings
 from common.generation.slot_cache import SlotCache
 
@@ -55,12 +56,17 @@ class StaticState:
         self.history = TokenHistory(rows, places, c.vocab_size, device=device)
         self.table = number(COLUMNS, dtype=torch.float64)
         self.table[:, :SPANS] = 1.0  # rows that were never used divide by a temperature as well
-        self.seeds, self.steps, self.filters, self.policy = whole(), whole(), whole(), whole()
+        self.constant = number(SPANS) + 1.0
+        """The four parameters where neither chance nor a policy has a say."""
+        self.noise = torch.zeros(STREAMS, rows, places + 1, device=device)
+        """`row_noise` of every step, drawn when a row joins: thirty small operations less in each step."""
+        self.steps, self.filters, self.policy = whole(), whole(), whole()
         self.random, self.fed, self.sampled = yes_or_no(), yes_or_no(), yes_or_no()
         self.previous = number()
         self.logits = number(c.vocab_size)
         self.hidden = number(c.d_model)
-        self.out = number(NUMBERS, dtype=torch.float64)
+        assert c.vocab_size <= 2**24, "a token is told as a float32"
+        self.out = number(NUMBERS)
         self.top_ids = whole(min(MAX_TOP_LOG_PROBS, c.vocab_size))
         self.top_log_probs = number(min(MAX_TOP_LOG_PROBS, c.vocab_size))
         # Rows (R, V) of what is added to logits, see `offsets`; made when first asked for.
@@ -75,7 +81,9 @@ class StaticState:
     @property
     def nbytes(self) -> int:
         """What it takes."""
-        return sum(tensor.nbytes for tensor in self._by_row()) + self.keys.nbytes + self.values.nbytes
+        return (
+            sum(tensor.nbytes for tensor in self._by_row()) + self.keys.nbytes + self.values.nbytes + self.noise.nbytes
+        )
 
     @torch.inference_mode(False)
     def want_offsets(self) -> None:
@@ -100,8 +108,14 @@ class StaticState:
         for mine, its in zip(_counts(self.history), _counts(made), strict=True):
             mine[at] = its
         columns = [columns_of(its, self.history.vocab_size) for its in settings]
-        self.table[at] = self.send(columns, torch.float64)
-        self.seeds[at], self.policy[at] = self.send(seeds), self.send(policies)
+        table = self.send(columns, torch.float64)
+        parameters = table[:, :SPANS] + table[:, MODULATION, None] * table[:, SPANS:MODULATION]
+        parameters[:, 1].round_()
+        self.table[at], self.constant[at] = table, parameters.float()
+        drawn = self.send(seeds).repeat_interleave(self.places + 1)
+        counted = torch.arange(self.places + 1, device=self.device).repeat(len(rows))
+        self.noise[:, at] = row_noise(drawn, counted).view(STREAMS, len(rows), -1)
+        self.policy[at] = self.send(policies)
         self.filters[at] = self.send([FILTERS[filter_of(its)] for its in settings])
         modes = [its.mode for its in settings]
         self.random[at] = self.send([mode is GatingMode.RANDOM for mode in modes], torch.bool)
@@ -133,7 +147,7 @@ class StaticState:
         source, target = self.send(sources), self.send(targets)
         for tensor in self._by_row():
             tensor[target] = tensor[source]
-        for held in (self.keys, self.values):
+        for held in (self.keys, self.values, self.noise):
             held[:, target] = held[:, source]
         self.remaining[source] = 0
 
@@ -147,6 +161,7 @@ class StaticState:
                 its[: self.rows, : self.places] = mine
             else:
                 its[: self.rows] = mine
+        grown.noise[:, : self.rows, : self.places + 1] = self.noise
         grown.keys[:, : self.rows] = self.keys
         grown.values[:, : self.rows] = self.values
         return grown
@@ -165,7 +180,7 @@ class StaticState:
             *optional,
             self.history.tokens,
             *_counts(self.history),
-            *(self.cached, self.remaining, self.table, self.seeds, self.steps, self.filters, self.policy),
+            *(self.cached, self.remaining, self.table, self.constant, self.steps, self.filters, self.policy),
             *(self.random, self.fed, self.sampled, self.previous, self.logits, self.hidden, self.penalties),
             *(self.out, self.top_ids, self.top_log_probs),
         ]

@@ -18,8 +18,8 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from common.controller import DecodingParameterRows, GatingPolicy, build_observations
 from common.generation.decoding_model import DecodingModel
+from common.generation.dense import BFloat16Dense, Dense
 from common.generation.draw import Filter, draw_from_all
-from common.generation.noise import row_noise
 from common.generation.rows import EPISODE, MODULATION, SPANS
 from common.generation.sampling import filter_largest, largest, pick, sampling_entropy, scored_logits
 from common.generation.static_state import FILTERS, StaticState
@@ -55,23 +55,14 @@ def static_step(model: DecodingModel, state: StaticState, kind: Kind) -> None:
     """Draw and decode one token for rows 0..n−1; token and numbers go to `state.out`."""
     n = kind.rows
     alive = state.remaining[:n] > 0
-    for_modulation, for_token = row_noise(state.seeds[:n], state.steps[:n])
+    for_modulation, for_token = state.noise[:, state.row_numbers[:n], state.steps[:n]]
     modulation = _modulation(state, kind, for_modulation)
-    table = state.table[:n]
-    # float64, so that top-k rounds as it does for one number.
-    temperature, top_k, top_p, penalty = (table[:, :SPANS] + modulation[:, None] * table[:, SPANS:MODULATION]).unbind(1)
-    parameters = DecodingParameterRows(temperature.float(), top_k.round().long(), top_p.float(), penalty.float())
+    parameters = _parameters(state, kind, modulation)
     token, log_prob, entropy, spread = _draw(state, kind, parameters, for_token)
     fed = modulation.float()
-    state.out[:n] = torch.stack(
-        [
-            token.double(),
-            *(column.double() for column in (log_prob, entropy, spread)),
-            *(column.double() for column in parameters),
-            fed.double(),
-        ],
-        dim=1,
-    )
+    temperature, top_k, top_p, penalty = parameters
+    numbers = [token.float(), log_prob, entropy, spread, temperature, top_k.float(), top_p, penalty, fed]
+    state.out[:n] = torch.stack(numbers, dim=1)
     _count(state, kind, token, fed, alive)
     scales = model.gate_scales(fed, state.fed[:n]) if kind.fed else None
     logits, hidden = _decode(model, state, kind, token, scales)
@@ -79,6 +70,18 @@ def static_step(model: DecodingModel, state: StaticState, kind: Kind) -> None:
     state.hidden[:n] = hidden
     state.cached[:n].add_(alive)
     state.remaining[:n].sub_(alive.long())
+
+
+def _parameters(state: StaticState, kind: Kind, modulation: Tensor) -> DecodingParameterRows:
+    n = kind.rows
+    if not kind.random and not kind.policies:
+        temperature, top_k, top_p, penalty = state.constant[:n].unbind(1)
+        return DecodingParameterRows(temperature, top_k.long(), top_p, penalty)
+    table = state.table[:n]
+    # float64, so that top-k rounds as it does for one number.
+    values = table[:, :SPANS] + modulation[:, None] * table[:, SPANS:MODULATION]
+    temperature, top_k, top_p, penalty = values.unbind(1)
+    return DecodingParameterRows(temperature.float(), top_k.round().long(), top_p.float(), penalty.float())
 
 
 def _modulation(state: StaticState, kind: Kind, uniform: Tensor) -> Tensor:
@@ -164,33 +167,44 @@ def _decode(
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, V) and final states (n, D) after token (n,)."""
     n, D, H = kind.rows, model.config.d_model, model.config.num_heads
-    embedding, _, layers, final_norm, head = model.parts
+    embedding, rotations, layers, final_norm, head = model.parts
     rows = state.row_numbers[:n]
     # Only rows that are dead can be full.
     at = state.cached[:n].clamp(max=state.context - 1)
-    cos, sin = state.cos[at][:, None, None], state.sin[at][:, None, None]
+    if torch.compiler.is_compiling():  # only real numbers can be fused
+        turns: Tensor | tuple[Tensor, Tensor] = state.cos[at][:, None, None], state.sin[at][:, None, None]
+    else:
+        turns = rotations[at][:, None, None]
     within = state.positions[: kind.span] <= at[:, None]
     mask = torch.where(within, 0.0, -torch.inf).to(state.keys.dtype)[:, None, None]
     x = embedding[token].float()
     for index, layer in enumerate(layers):
-        qkv = layer.qkv(layer_norm(x, *layer.norm1)).view(n, 3, H, -1)
-        turned = _turn(qkv[:, :2], cos, sin).to(state.keys.dtype)
+        qkv = _linear(layer.qkv, layer_norm(x, *layer.norm1)).view(n, 3, H, -1)
+        turned = _turn(qkv[:, :2].float(), turns).to(state.keys.dtype)
         keys, values = state.keys[index], state.values[index]
         keys[rows, :, at] = turned[:, 1]
         values[rows, :, at] = qkv[:, 2].to(values.dtype)
         attended = scaled_dot_product_attention(
             turned[:, 0].unsqueeze(2), keys[:n, :, : kind.span], values[:n, :, : kind.span], attn_mask=mask
         )
-        update = layer.out(attended.reshape(n, D).float())
-        x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index])
-        update = layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
-        x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index + 1])
+        update = _linear(layer.out, attended.reshape(n, D))
+        x = x + update if scales is None else torch.addcmul(x, update.float(), scales[2 * index])
+        update = _linear(layer.down, gelu(_linear(layer.up, layer_norm(x, *layer.norm2))))
+        x = x + update if scales is None else torch.addcmul(x, update.float(), scales[2 * index + 1])
     hidden = layer_norm(x, *final_norm)
     return head(hidden), hidden
 
 
-def _turn(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate heads (n, 2, H, K), pairs side by side, by angles (n, 1, 1, K / 2); real numbers can be fused."""
+def _linear(layer: Dense, x: Tensor) -> Tensor:
+    """The layer in its own type: one operation, where float32 between the layers takes three."""
+    return layer.narrow(x) if isinstance(layer, BFloat16Dense) else layer(x)
+
+
+def _turn(heads: Tensor, turns: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate heads (n, 2, H, K), pairs side by side, by angles (n, 1, 1, K / 2): complex, or cosine and sine."""
     pairs = torch.unflatten(heads, -1, (-1, 2))
+    if isinstance(turns, Tensor):
+        return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2)
+    cos, sin = turns
     first, second = pairs[..., 0], pairs[..., 1]
     return torch.stack((first * cos - second * sin, first * sin + second * cos), dim=-1).flatten(-2)

@@ -13,10 +13,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import CheckpointError
-from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings, cuda_graph
+from common.generation import (
+    Continuation,
+    DecodingEngine,
+    DecodingModel,
+    FinishReason,
+    GenerationSettings,
+    cuda_graph,
+    dense,
+)
 from common.generation.cuda_graph import warm_up
 from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.static_batch import StaticBatch
+from common.generation.static_state import StaticState
 from common.generation.static_step import static_step
 from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, reacting_policy, tiny_model
 
@@ -251,3 +260,26 @@ def test_a_capture_that_fails_is_told_once_and_steps_go_on(
     [(line, values)] = told
     assert line.startswith("CUDA graphs are off")
     assert values == {"reason": "operation not permitted when stream is capturing"}
+
+
+def test_bfloat16_between_the_layers_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where weights are held in order and not in oneDNN's blocks."""
+    made = tiny_model(gates_trained=True)
+    settings = [
+        GenerationSettings(max_tokens=4, top_k=1, gating_mode="fixed"),
+        GenerationSettings(max_tokens=4, top_k=1),
+    ]
+    hidden = []
+    for precision in ("float32", "bfloat16"):
+        batch = batch_of(DecodingModel(made, precision=precision), settings)
+        states: list[StaticState] = []
+        run = batch.steps.run
+        monkeypatch.setattr(
+            batch.steps, "run", lambda state, kind, run=run, states=states: (states.append(state), run(state, kind))
+        )
+        batch.launch()
+        assert batch.land().numbers[:, 0].tolist() == [131.0, 131.0]
+        hidden.append(states[0].hidden)
+        monkeypatch.setattr(dense, "_blocks", lambda weight: None)
+    torch.testing.assert_close(hidden[1], hidden[0], atol=0.05, rtol=0)
+    assert not torch.equal(hidden[1], hidden[0])
