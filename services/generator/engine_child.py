@@ -23,6 +23,7 @@ from redis.retry import Retry
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.data import load_tokenizer
+from common.errors import ConfigError
 from common.jobs.child_lifeline import die_with_parent
 from common.logging import configure, get_logger
 from services.generator.emitter import Emitter
@@ -44,7 +45,11 @@ def main() -> int:
     channel = EngineChannel.from_environment()
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
-    device = prepare(settings)
+    try:
+        device = prepare(settings)
+    except ConfigError as error:
+        log.error("the engine cannot start", error=error.message)
+        return 1
     redis, models = _redis(settings), _models(settings, device)
     emitter = Emitter(redis, on_finished=lambda request_id: _done(channel, request_id))
     engine = Engine(
@@ -93,12 +98,12 @@ def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
 
 
 def prepare(settings: Settings) -> torch.device:
-    """Threads, and the device with the memory that it may give. Raises RuntimeError where there is no such device."""
+    """Threads, and the device with the memory that it may give. Raises ConfigError where there is no such device."""
+    device = _device(settings.generator_device)
     # The emitter may keep the interpreter from the main thread for so long; by default 5 ms, a fifth of a step.
     sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)
-    device = _device(settings.generator_device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         if settings.generator_gpu_mb is not None:
@@ -125,7 +130,15 @@ def _device(name: str) -> torch.device:
     """With its index: torch's functions about memory take no other."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"TIDAL_GENERATOR_DEVICE {name!r} is not auto, cpu, cuda or cuda:N") from error
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(
+            f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; auto takes what is there"
+        )
     return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 
 
