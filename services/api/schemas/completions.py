@@ -22,6 +22,8 @@ TokenId = Annotated[int, Field(ge=0)]
 Tokens = Annotated[list[TokenId], Field(max_length=MAX_PROMPT_CHARACTERS)]
 MAX_PROMPTS = 64
 MAX_CHOICES = 64
+MAX_TEXTS = 256
+"""Texts of one request: prompts times choices."""
 MAX_BIASES = 1024
 MAX_STOP_CHARACTERS = 200
 _PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
@@ -114,6 +116,14 @@ class CompletionRequest(BaseModel):
             raise ValueError(f"must be a string or up to 4 of them, each of 1 to {MAX_STOP_CHARACTERS} characters")
         return given
 
+    @field_validator("n", "best_of", mode="after")
+    @classmethod
+    def _not_too_many_texts(cls, given: int | None, info: ValidationInfo) -> int | None:
+        prompts = _several(info.data.get("prompt", ""))
+        if given is not None and given * len(prompts) > MAX_TEXTS:
+            raise ValueError(f"is {given} for {len(prompts)} prompts; at most {MAX_TEXTS} texts are written at once")
+        return given
+
     @field_validator("suffix", mode="after")
     @classmethod
     def _no_suffix(cls, given: str | None) -> str | None:
@@ -165,16 +175,7 @@ class CompletionRequest(BaseModel):
     @property
     def prompts(self) -> list[str | list[int]]:
         """Every prompt."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        found: list[str | list[int]] = []
-        ids: list[int] = []
-        for item in self.prompt:
-            if isinstance(item, int):
-                ids.append(item)
-            else:
-                found.append(item)
-        return found or [ids]
+        return _several(self.prompt)
 
 
 class Logprobs(BaseModel):
@@ -234,6 +235,19 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[Model]
+
+
+def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    found: list[str | list[int]] = []
+    ids: list[int] = []
+    for item in prompt:
+        if isinstance(item, int):
+            ids.append(item)
+        else:
+            found.append(item)
+    return found or [ids]
 
 
 def _are_ids(given: Any) -> bool:
