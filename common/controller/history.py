@@ -117,6 +117,11 @@ class TokenHistory:
             its[:held] = mine
         return grown
 
+    def append_uncounted(self, token: Tensor) -> None:
+        """Add one token (B,) to every sequence, but not to `seen` and the counts, which are wrong from then on."""
+        self.tokens[self._rows, self.length] = token
+        self.length += 1
+
     @property
     def _state(self) -> tuple[Tensor, ...]:
         return self.seen, self.length, self.unique, self.bigrams, self.trigrams

@@ -100,11 +100,12 @@ def build_observations(
 
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
-    # ln Z − Σ p·x, with ln Z from the largest entry: half the passes over V of the sum over −p ln p.
-    shifted = logits.float() - logits.amax(-1, keepdim=True)
-    probabilities = shifted.softmax(-1)
-    log_mass = -probabilities.amax(-1).log()
-    entropy: Tensor = log_mass - torch.linalg.vecdot(probabilities, shifted.clamp_(min=-1000.0))
+    # ln Z − Σ p·x, where ln Z is the largest logit less the log of its probability. What is impossible is 0 · −∞, no
+    # number, and left out of the sum.
+    logits = logits.float()
+    probabilities = logits.softmax(-1)
+    log_mass = logits.amax(-1) - probabilities.amax(-1).log()
+    entropy: Tensor = log_mass - probabilities.mul_(logits).nansum(-1)
     return entropy
 
 

@@ -113,15 +113,17 @@ class GatingPolicy(nn.Module):
     def forward(self, observation: Tensor) -> PolicyOutput:
         """observation (B, 64) -> distribution parameters and values."""
         features = self.feature_extractor(observation)
-        if self.actor_head is not None:
-            concentrations = (softplus(self.actor_head(features)) + 1.0).clamp(max=self.config.concentration_max)
-            first, second = concentrations[:, :1], concentrations[:, 1:]
-        else:
-            assert self.actor_mean is not None
-            first = self.actor_mean(features)
-            second = self.log_std.expand_as(first)
+        first, second = self._distribution(features)
         cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
         return PolicyOutput(first, second, self.critic_head(features).squeeze(-1), cost_value)
+
+    def _distribution(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        if self.actor_head is not None:
+            concentrations = (softplus(self.actor_head(features)) + 1.0).clamp(max=self.config.concentration_max)
+            return concentrations[:, :1], concentrations[:, 1:]
+        assert self.actor_mean is not None
+        mean = self.actor_mean(features)
+        return mean, self.log_std.expand_as(mean)
 
     def act(
         self, observation: Tensor, *, deterministic: bool = False, generator: torch.Generator | None = None
@@ -131,7 +133,7 @@ class GatingPolicy(nn.Module):
         A drawn action lies in [0.001, 0.999], the mode in [0.01, 0.99].
         """
         output: PolicyOutput = self(observation)
-        action = self._mode(output) if deterministic else self._draw(output, generator)
+        action = self._mode(output.first, output.second) if deterministic else self._draw(output, generator)
         return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
 
     def act_rows(self, observation: Tensor, uniform: Tensor, drawn: Tensor | None) -> Tensor:
@@ -140,14 +142,15 @@ class GatingPolicy(nn.Module):
         Where `drawn` (B,) bool is true the action is the quantile of the distribution at `uniform` (B,) in [0, 1),
         elsewhere (None: everywhere) its mode.
         """
-        output: PolicyOutput = self(observation)
+        first, second = self._distribution(self.feature_extractor(observation))
+        mode = self._mode(first, second)
         if drawn is None:
-            return self._mode(output)
+            return mode
         if self.actor_head is not None:
-            action = beta_quantile(output.first, output.second, uniform[:, None])
+            action = beta_quantile(first, second, uniform[:, None])
         else:
-            action = torch.sigmoid(normal_quantile(output.first, output.second.exp(), uniform[:, None]))
-        return torch.where(drawn[:, None], action.clamp(ACTION_MIN, ACTION_MAX), self._mode(output))
+            action = torch.sigmoid(normal_quantile(first, second.exp(), uniform[:, None]))
+        return torch.where(drawn[:, None], action.clamp(ACTION_MIN, ACTION_MAX), mode)
 
     def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
         """Log-probability of `action` (B, 1), entropy of the distribution and values, differentiable."""
@@ -166,13 +169,13 @@ class GatingPolicy(nn.Module):
                 drawn = torch.sigmoid(output.first + output.second.exp() * noise)
             return drawn.clamp(ACTION_MIN, ACTION_MAX)
 
-    def _mode(self, output: PolicyOutput) -> Tensor:
+    def _mode(self, first: Tensor, second: Tensor) -> Tensor:
         if self.actor_head is None:
-            mode = torch.sigmoid(output.first)
+            mode = torch.sigmoid(first)
         else:
-            excess = output.first + output.second - 2.0
+            excess = first + second - 2.0
             flat = excess <= 0.0
-            mode = torch.where(flat, 0.5, (output.first - 1.0) / torch.where(flat, 1.0, excess))
+            mode = torch.where(flat, 0.5, (first - 1.0) / torch.where(flat, 1.0, excess))
         return mode.clamp(DETERMINISTIC_MIN, DETERMINISTIC_MAX)
 
     def _log_prob(self, output: PolicyOutput, action: Tensor) -> Tensor:

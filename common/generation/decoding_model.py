@@ -12,36 +12,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from common.generation.dense import Dense, Precision, pack
+from common.generation.huge_pages import keep_freed_memory
+from common.generation.one_row import OneRow
+from common.generation.packed_layer import Norm, PackedLayer, packed_norm
 from common.generation.slot_cache import SlotCache
 from common.model import DynamicGate, TransformerLM
-
-Norm = tuple[list[int], Tensor | None, Tensor | None, float]
-"""What `layer_norm` takes after x."""
-
-
-class _Layer:
-    """The packed weights of one block."""
-
-    def __init__(self, block: nn.Module, num_heads: int, precision: Precision) -> None:
-        def layer(name: str) -> tuple[Tensor, Tensor]:
-            return block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")
-
-        (wq, bq), (wk, bk), (wv, bv) = layer("q_proj"), layer("k_proj"), layer("v_proj")
-        wq, bq, wk, bk = (_pairs_together(tensor, num_heads) for tensor in (wq, bq, wk, bk))
-        self.qkv: Dense = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
-        self.out: Dense = pack(*layer("out_proj"), precision)
-        self.up: Dense = pack(*layer("ffn.0"), precision)
-        self.down: Dense = pack(*layer("ffn.3"), precision)
-        self.norm1 = _norm(block.get_submodule("ln1"))
-        self.norm2 = _norm(block.get_submodule("ln2"))
-
-    @property
-    def nbytes(self) -> int:
-        return self.qkv.nbytes + self.out.nbytes + self.up.nbytes + self.down.nbytes
 
 
 class Parts(NamedTuple):
@@ -49,7 +28,7 @@ class Parts(NamedTuple):
 
     embedding: Tensor
     turns: Tensor
-    layers: list[_Layer]
+    layers: list[PackedLayer]
     final_norm: Norm
     head: Dense
 
@@ -62,6 +41,7 @@ class DecodingModel:
 
     @torch.inference_mode()
     def __init__(self, model: TransformerLM, *, precision: Precision | str = Precision.FLOAT32) -> None:
+        keep_freed_memory()
         self.config = model.config
         self.gates_trained = model.gates_trained
         self.device = model.device
@@ -70,8 +50,9 @@ class DecodingModel:
         # Only the first half of the tables: both halves of a head share the frequencies.
         half = self.config.head_dim // 2
         self._turns = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
-        self._layers = [_Layer(block, self.config.num_heads, self.precision) for block in model.blocks]
-        self._final_norm = _norm(model.final_layer_norm)
+        self._layers = [PackedLayer(block, self.config.num_heads, self.precision) for block in model.blocks]
+        self._one_row = OneRow.of(self._layers, self.config)
+        self._final_norm = packed_norm(model.final_layer_norm)
         self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
         self._gates = _pack_gates(model.gates) if self.gates_trained else None
 
@@ -140,7 +121,7 @@ class DecodingModel:
             cache.write(index, first, k, v)
             attended = scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + layer.out(attended.transpose(1, 2).reshape(n * T, D))
-            x = x + layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
+            x = x + layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
         cache.set_lengths(first, lengths)
         return x.view(n, T, D)
 
@@ -151,8 +132,13 @@ class DecodingModel:
         Returns logits (n, V), new, and final states (n, D). Raises ValueError when a row is full.
         """
         n, D, H = len(tokens), self.config.d_model, self.config.num_heads
+        x = self._embedding.index_select(0, tokens).float()
+        if n == 1 and self._one_row is not None:
+            x = self._one_row(x, self._turns[cache.next_position()], cache, scales)
+            cache.advance()
+            hidden = layer_norm(x, *self._final_norm)
+            return self._head(hidden), hidden
         step = cache.step()
-        x = self._embedding[tokens].float()
         turns = self._turns[step.positions][:, None, None]
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(layer_norm(x, *layer.norm1))
@@ -162,7 +148,7 @@ class DecodingModel:
             attended = scaled_dot_product_attention(q, keys, values, attn_mask=step.mask)
             update = layer.out(attended.reshape(n, D).float())
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index])
-            update = layer.down(gelu(layer.up(layer_norm(x, *layer.norm2))))
+            update = layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index + 1])
         cache.advance()
         hidden = layer_norm(x, *self._final_norm)
@@ -173,16 +159,6 @@ def _turn(heads: Tensor, turns: Tensor) -> Tensor:
     """Rotate heads (…, K), pairs side by side, by unit complex numbers that broadcast to (…, K / 2)."""
     pairs = torch.view_as_complex(torch.unflatten(heads, -1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2)
-
-
-def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
-    """Rows (H·K, …) of every head from [a…, b…] to [a0, b0, a1, b1, …]."""
-    return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-
-
-def _norm(module: nn.Module) -> Norm:
-    assert isinstance(module, nn.LayerNorm)
-    return list(module.normalized_shape), module.weight.detach(), module.bias.detach(), module.eps
 
 
 def _pack_gates(gates: list[DynamicGate]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

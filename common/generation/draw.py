@@ -2,8 +2,9 @@
 
 The maths is that of `sampling`; here it is arranged for speed. The penalty changes only the logits of tokens in the
 sequence. Log-probabilities and entropy come from one softmax over a few rows at a time, which then still lie in the
-cache. The candidates of rows with a top-k are the `most` largest entries; a row without any filter is drawn from the
-whole vocabulary in its own order, without a sort; one with top-p alone needs as many candidates as hold that mass.
+cache: the log of the mass is the largest logit less the log of its probability. The candidates of rows with a top-k
+are the `most` largest entries; a row without any filter is drawn from the whole vocabulary in its own order, without a
+sort; one with top-p alone needs as many candidates as hold that mass.
 
 Shapes: n rows, V vocabulary, S tokens of the longest sequence. Nothing waits for the device but top-p without top-k.
 """
@@ -46,79 +47,90 @@ class Drawn(NamedTuple):
     top_log_probs: Tensor | None
 
 
-def draw(
-    logits: Tensor,
-    tokens: Tensor,
-    parameters: DecodingParameterRows,
-    uniform: Tensor,
-    filters: Sequence[Filter],
-    *,
-    most: int,
-    alternatives: int = 0,
-) -> Drawn:
+class Known(NamedTuple):
+    """What the host knows of the rows: their filters; the largest top-k that a row may have; how many of the most
+    likely tokens are told with each; whether all sequences are of one length (`even`); whether any row may have a top-p
+    below 1 (`nucleus`)."""
+
+    filters: Sequence[Filter]
+    most: int
+    alternatives: int = 0
+    even: bool = False
+    nucleus: bool = True
+
+
+def draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uniform: Tensor, known: Known) -> Drawn:
     """One token per row from raw logits (n, V), which are overwritten.
 
-    tokens (n, S) int64 is the sequence of each row, negative where there is none; uniform (n,) in [0, 1); `most` is at
-    least every top-k of the rows that have one; `alternatives` most likely tokens are told with each.
+    tokens (n, S) int64 is the sequence of each row, negative where there is none; uniform (n,) in [0, 1).
     """
+    known = known._replace(most=min(known.most, logits.shape[1]))
+    if len(logits) <= ROWS_AT_ONCE:
+        return _draw(logits, tokens, parameters, uniform, known)
     parts = [
         _draw(
             logits[rows],
             tokens[rows],
             DecodingParameterRows(*(values[rows] for values in parameters)),
             uniform[rows],
-            filters[rows],
-            min(most, logits.shape[1]),
-            alternatives,
+            known._replace(filters=known.filters[rows]),
         )
         for rows in (slice(first, first + ROWS_AT_ONCE) for first in range(0, len(logits), ROWS_AT_ONCE))
     ]
-    return parts[0] if len(parts) == 1 else _joined(parts)
+    return _joined(parts)
 
 
-def _draw(
-    logits: Tensor,
-    tokens: Tensor,
-    parameters: DecodingParameterRows,
-    uniform: Tensor,
-    filters: Sequence[Filter],
-    most: int,
-    alternatives: int,
-) -> Drawn:
-    penalise(logits, tokens, parameters.repetition_penalty)
-    log_probs = logits.div_(parameters.temperature[:, None]).log_softmax(1)
-    probabilities = torch.exp(log_probs, out=logits)
-    entropy = torch.linalg.vecdot(probabilities, log_probs).neg_().clamp_(min=0.0)
-    count = max(most if Filter.TOP_K in filters else 1, alternatives)
-    values, ids = largest(log_probs, min(count, log_probs.shape[1]))
-    candidates = filter_largest(values, ids, parameters)
+def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uniform: Tensor, known: Known) -> Drawn:
+    filters, alternatives = known.filters, known.alternatives
+    penalise(logits, tokens, parameters.repetition_penalty, even=known.even)
+    # Multiplying is several times faster than dividing by a column.
+    scored = logits.mul_(parameters.temperature.reciprocal()[:, None])
+    count = max(known.most if Filter.TOP_K in filters else 1, alternatives)
+    values, ids = largest(scored, min(count, scored.shape[1]))
+    probabilities = scored.softmax(1)
+    log_mass = (values[:, :1] - probabilities.gather(1, ids[:, :1]).log())[:, 0]
+    values -= log_mass[:, None]
+    candidates = filter_largest(values, ids, parameters, nucleus=known.nucleus)
     token, spread = pick(candidates, uniform), sampling_entropy(candidates)
-    for rows, kind in _others(filters):
+    others = _others(filters)
+    for rows, kind in others:
         if kind is Filter.NOTHING:
-            token[rows], spread[rows] = draw_from_all(probabilities[rows], uniform[rows]), entropy[rows]
+            token[rows] = draw_from_all(probabilities[rows], uniform[rows])
         else:
             wanted = DecodingParameterRows(*(column[rows] for column in parameters))
-            nucleus = _nucleus(log_probs[rows], wanted)
+            nucleus = _nucleus(scored[rows] - log_mass[rows, None], wanted)
             token[rows], spread[rows] = pick(nucleus, uniform[rows]), sampling_entropy(nucleus)
-    log_prob = log_probs.gather(1, token[:, None])[:, 0]
+    log_prob = scored.gather(1, token[:, None])[:, 0] - log_mass
+    entropy = (log_mass - probabilities.mul_(scored).sum(1)).clamp_(min=0.0)
+    for rows, kind in others:
+        if kind is Filter.NOTHING:
+            spread[rows] = entropy[rows]
     if not alternatives:
         return Drawn(token, log_prob, entropy, spread, None, None)
     return Drawn(token, log_prob, entropy, spread, ids[:, :alternatives], values[:, :alternatives])
 
 
-def penalise(logits: Tensor, tokens: Tensor, penalty: Tensor) -> None:
-    """In place: positive logits of the tokens (n, S) in a sequence are divided by penalty (n,), others multiplied."""
+def penalise(logits: Tensor, tokens: Tensor, penalty: Tensor, *, even: bool = False) -> None:
+    """In place: positive logits of the tokens (n, S) in a sequence are divided by penalty (n,), others multiplied.
+
+    `even` promises that no token is negative.
+    """
     if tokens.shape[1] == 0:
+        return
+    by = penalty[:, None]
+    if even:
+        logits.scatter_(1, tokens, _penalised(logits.gather(1, tokens), by))
         return
     present = tokens >= 0
     ids = torch.where(present, tokens, 0)
-    held, by = logits.gather(1, ids), penalty[:, None]
-    held = torch.where(held > 0, held / by, held * by)
     # Absent places write what the first token of the vocabulary is to hold, penalised or not.
     first = logits[:, :1]
-    first_seen = (tokens == 0).any(1, keepdim=True)
-    first = torch.where(first_seen, torch.where(first > 0, first / by, first * by), first)
-    logits.scatter_(1, ids, torch.where(present, held, first))
+    first = torch.where((tokens == 0).any(1, keepdim=True), _penalised(first, by), first)
+    logits.scatter_(1, ids, torch.where(present, _penalised(logits.gather(1, ids), by), first))
+
+
+def _penalised(logits: Tensor, by: Tensor) -> Tensor:
+    return torch.where(logits > 0, logits / by, logits * by)
 
 
 def _others(filters: Sequence[Filter]) -> list[tuple[list[int], Filter]]:

@@ -86,15 +86,7 @@ class DecodingEngine:
         logits = self._window.logits
         plan = rows.plan(logits, self._window.hidden)
         self._offsets.apply(logits)
-        drawn = draw(
-            logits,
-            rows.tokens,
-            plan.parameters,
-            plan.uniform,
-            rows.filters,
-            most=rows.most,
-            alternatives=rows.alternatives,
-        )
+        drawn = draw(logits, rows.tokens, plan.parameters, plan.uniform, rows.known)
         tokens: list[int] = drawn.token.tolist()
         self._record(plan, drawn, tokens, on_token)
         rows.append(drawn.token, plan.modulation)

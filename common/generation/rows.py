@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common.controller import DecodingParameterRows, GatingPolicy, TokenHistory, build_observations
-from common.generation.draw import Filter
+from common.generation.draw import Filter, Known
 from common.generation.gating import GatingMode
 from common.generation.noise import row_noise
 from common.generation.settings import GenerationSettings
@@ -25,6 +25,8 @@ EPISODE = MODULATION + 1
 COLUMNS = EPISODE + 1
 CAPACITY_STEP = 512
 """The history grows by so many places at least."""
+_NOISE_STEPS = 32
+"""Noise is made for so many steps ahead, unless rows join or leave."""
 
 
 class Plan(NamedTuple):
@@ -36,31 +38,22 @@ class Plan(NamedTuple):
 
 
 class Rows:
-    """`settings` of the rows in use, in order; `filters` what decides the candidates of each."""
+    """`settings` of the rows in use, in order, and what is `known` of them until rows join or leave."""
 
     def __init__(self, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
         self.settings: list[GenerationSettings] = []
-        self.filters: list[Filter] = []
         self._lengths: list[int] = []
         self._history = TokenHistory(1, CAPACITY_STEP, vocab_size, device=device)
         self._table = torch.zeros(1, COLUMNS, dtype=torch.float64, device=device)
         self._seeds = torch.zeros(1, dtype=torch.int64, device=device)
         self._steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._previous = torch.zeros(1, device=device)
+        self._noise: list[Tensor] = []
+        self._noise_used = 0
         self._settled()
 
     def __len__(self) -> int:
         return len(self.settings)
-
-    @property
-    def most(self) -> int:
-        """The largest top-k that a row may have."""
-        return max((most_candidates(settings) for settings in self.settings), default=1)
-
-    @property
-    def alternatives(self) -> int:
-        """The most alternatives that a row asks for."""
-        return max((settings.top_log_probs for settings in self.settings), default=0)
 
     @property
     def tokens(self) -> Tensor:
@@ -77,7 +70,6 @@ class Rows:
         row = len(self)
         self._reserve(row + 1, len(prompt) + settings.max_tokens)
         self.settings.append(settings)
-        self.filters.append(filter_of(settings))
         self._lengths.append(len(prompt))
         self._history.put(row, prompt)
         values = torch.tensor(columns_of(settings, self._history.vocab_size), dtype=torch.float64)
@@ -91,9 +83,8 @@ class Rows:
         """The row leaves, the last one takes its place."""
         last = len(self) - 1
         self.settings[row] = self.settings[last]
-        self.filters[row] = self.filters[last]
         self._lengths[row] = self._lengths[last]
-        del self.settings[last], self.filters[last], self._lengths[last]
+        del self.settings[last], self._lengths[last]
         if row != last:
             self._history.move(last, row)
             for tensor in (self._table, self._seeds, self._steps, self._previous):
@@ -103,7 +94,7 @@ class Rows:
     def plan(self, logits: Tensor, hidden: Tensor) -> Plan:
         """Modulations and parameters for the next token; logits (n, V) raw and hidden (n, D) at the last position."""
         n = len(self)
-        for_modulation, for_token = row_noise(self._seeds[:n], self._steps[:n])
+        for_modulation, for_token = self._next_noise(n)
         if self._static is not None:
             return Plan(self._static[0], self._static[1], for_token)
         exact = self._table[:n, MODULATION]
@@ -120,9 +111,23 @@ class Rows:
         """Each row has drawn its token (n,) with modulation (n,)."""
         n = len(self)
         self._lengths = [length + 1 for length in self._lengths]
-        self._history.prefix(n, max(self._lengths)).append(tokens)
+        history = self._history.prefix(n, max(self._lengths))
+        # Only policies look at the counts; a row keeps its policy from its first token on.
+        if self._learned:
+            history.append(tokens)
+        else:
+            history.append_uncounted(tokens)
         self._steps[:n] += 1
         self._previous[:n] = modulation
+
+    def _next_noise(self, n: int) -> Tensor:
+        """(STREAMS, n) for the present step of each row, made for many steps at once."""
+        if self._noise_used == len(self._noise):
+            ahead = self._steps[:n] + torch.arange(_NOISE_STEPS, device=self._steps.device)[:, None]
+            flat = row_noise(self._seeds[:n].expand(_NOISE_STEPS, n).reshape(-1), ahead.view(-1))
+            self._noise, self._noise_used = list(flat.view(-1, _NOISE_STEPS, n).unbind(1)), 0
+        self._noise_used += 1
+        return self._noise[self._noise_used - 1]
 
     def _act(self, modulation: Tensor, logits: Tensor, hidden: Tensor, uniform: Tensor) -> None:
         n = len(self)
@@ -160,6 +165,14 @@ class Rows:
 
     def _settled(self) -> None:
         """The rows have changed: work out what stays the same until they change again."""
+        self._noise, self._noise_used = [], 0
+        self.known = Known(
+            [filter_of(settings) for settings in self.settings],
+            most=max((most_candidates(settings) for settings in self.settings), default=1),
+            alternatives=max((settings.top_log_probs for settings in self.settings), default=0),
+            even=len(set(self._lengths)) <= 1,
+            nucleus=any(_least_top_p(settings) < 1.0 for settings in self.settings),
+        )
         modes = [settings.mode for settings in self.settings]
         device = self._table.device
         self._fed = torch.tensor([mode is not GatingMode.NONE for mode in modes], dtype=torch.bool, device=device)
@@ -186,6 +199,10 @@ def most_candidates(settings: GenerationSettings) -> int:
     if settings.mode is GatingMode.NONE:
         return settings.top_k or 1
     return max(round(settings.map.top_k.high), 1)
+
+
+def _least_top_p(settings: GenerationSettings) -> float:
+    return settings.top_p if settings.mode is GatingMode.NONE else settings.map.top_p.low
 
 
 def filter_of(settings: GenerationSettings) -> Filter:

@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 
 from common.controller import DecodingParameterRows
 
-BLOCK = 64
-"""Entries of the vocabulary that `largest` judges by their maximum."""
+FOLDS = 8
+"""Entries that `largest` judges by their maximum."""
 _LEAST_LOGIT = -1000.0
 """exp of it is 0 in float32, and 0 times it is 0: keeps −inf out of sums."""
 
@@ -97,22 +97,26 @@ def _scores(scored: Tensor) -> Scores:
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row of values (B, V), falling, and their places, both (B, count).
 
-    The largest lie in the blocks with the largest maxima, and there are at most `count` such blocks: the vocabulary is
-    read once, and only these blocks are searched.
+    Column c of a row that is folded into `FOLDS` lines holds places c, c + C, c + 2C, … The largest lie in the columns
+    with the largest maxima, which are found in the same way, and there are at most `count` such columns. So the
+    vocabulary is read once, with vectors of neighbouring columns, and only a few hundred entries are searched.
     """
     B, V = values.shape
-    blocks = V // BLOCK
-    if count * 4 > blocks:
+    C = V // FOLDS
+    if count * 4 > C:
         top, place = values.topk(count, dim=1)
         return top, place
-    whole = torch.unflatten(values[:, : blocks * BLOCK], 1, (blocks, BLOCK))
-    chosen = whole.amax(2).topk(count, dim=1, sorted=False).indices
-    found = whole.gather(1, chosen[:, :, None].expand(B, count, BLOCK)).flatten(1)
-    found = torch.cat((found, values[:, blocks * BLOCK :]), dim=1)
+    folded = torch.unflatten(values[:, : FOLDS * C], 1, (FOLDS, C))
+    _, columns = largest(folded.amax(1), count)
+    found = folded.gather(2, columns[:, None].expand(B, FOLDS, count)).flatten(1)
+    if FOLDS * C < V:
+        found = torch.cat((found, values[:, FOLDS * C :]), dim=1)
     top, place = found.topk(count, dim=1)
-    block = chosen.gather(1, (place // BLOCK).clamp(max=count - 1))
-    in_blocks = block * BLOCK + place % BLOCK
-    return top, torch.where(place < count * BLOCK, in_blocks, place - count * BLOCK + blocks * BLOCK)
+    line = place // count
+    in_columns = line * C + columns.gather(1, place - line * count)
+    if FOLDS * C == V:
+        return top, in_columns
+    return top, torch.where(place < FOLDS * count, in_columns, place + (FOLDS * C - FOLDS * count))
 
 
 def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most: int | None = None) -> Candidates:
@@ -126,13 +130,20 @@ def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most
     return filter_largest(values - scores.log_mass[:, None], ids, parameters)
 
 
-def filter_largest(log_probs: Tensor, ids: Tensor, parameters: DecodingParameterRows) -> Candidates:
-    """`filter_candidates` from the largest log-probabilities (B, N), falling, and their ids (B, N)."""
+def filter_largest(
+    log_probs: Tensor, ids: Tensor, parameters: DecodingParameterRows, *, nucleus: bool = True
+) -> Candidates:
+    """`filter_candidates` from the largest log-probabilities (B, N), falling, and their ids (B, N).
+
+    Without `nucleus` every top-p is 1 or more.
+    """
     probabilities = log_probs.exp()
-    before = pad(probabilities.cumsum(1)[:, :-1], (1, 0))
-    top_p = parameters.top_p[:, None]
     rank = torch.arange(ids.shape[1], device=ids.device)
-    kept = ((before <= top_p) | (top_p >= 1.0)) & (rank < parameters.top_k.clamp(min=1)[:, None])
+    kept = rank < parameters.top_k.clamp(min=1)[:, None]
+    if nucleus:
+        before = pad(probabilities.cumsum(1)[:, :-1], (1, 0))
+        top_p = parameters.top_p[:, None]
+        kept &= (before <= top_p) | (top_p >= 1.0)
     probabilities = torch.where(kept, probabilities, 0.0)
     return Candidates(ids, probabilities / probabilities.sum(1, keepdim=True))
 

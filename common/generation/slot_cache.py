@@ -12,15 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.generation.huge_pages import huge_zeros
+
 SPAN_STEP = 32
 """Attention reads up to the longest row, rounded up to this, so that shapes change rarely."""
 
 
 class Step(NamedTuple):
-    """Where the next position of n rows goes: row and position (n,), and what it may attend to (n, 1, 1, span)."""
+    """Where the next position of n rows goes: positions (n,), places (n·H,) in a layer's cache seen as lines of one
+    head and position each, and what is added to the scores it attends with (n, 1, 1, span): 0 or −inf."""
 
-    rows: Tensor
     positions: Tensor
+    places: Tensor
     mask: Tensor
     span: int
 
@@ -40,12 +43,12 @@ class SlotCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         shape = (num_layers, rows, num_heads, capacity, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.keys = huge_zeros(shape, dtype, device)
+        self.values = huge_zeros(shape, dtype, device)
         self.lengths: list[int] = []
         self.capacity = capacity
         self._positions = torch.arange(capacity, device=device)
-        self._rows = torch.arange(rows, device=device)
+        self._first_places = self._lines()
         self._device_lengths = torch.zeros(rows, device=device, dtype=torch.int64)
 
     @property
@@ -59,10 +62,8 @@ class SlotCache:
         if rows <= held:
             return
         more = max(rows, 2 * held) - held
-        blank = self.keys.new_zeros((self.keys.shape[0], more, *self.keys.shape[2:]))
-        self.keys = torch.cat((self.keys, blank), dim=1)
-        self.values = torch.cat((self.values, blank), dim=1)
-        self._rows = torch.arange(held + more, device=self._rows.device)
+        self.keys, self.values = self._longer(self.keys, more), self._longer(self.values, more)
+        self._first_places = self._lines()
         self._device_lengths = torch.cat((self._device_lengths, self._device_lengths.new_zeros(more)))
 
     def write(self, layer: int, first: int, keys: Tensor, values: Tensor) -> None:
@@ -82,23 +83,30 @@ class SlotCache:
         self.lengths[first : first + len(lengths)] = lengths
         self._device_lengths[first : first + len(lengths)] = torch.tensor(lengths)
 
-    def step(self) -> Step:
-        """Room for one more position in every row in use. Raises ValueError when a row is full."""
+    def next_position(self) -> int:
+        """The largest position that any row in use gets next. Raises ValueError when a row is full."""
         longest = max(self.lengths)
         if longest >= self.capacity:
             raise ValueError(f"a row holds {longest} positions, all there are; prefill it again with its last tokens")
+        return longest
+
+    def step(self) -> Step:
+        """Room for one more position in every row in use. Raises ValueError when a row is full."""
+        longest = self.next_position()
         n = len(self.lengths)
         span = min(-(-(longest + 1) // SPAN_STEP) * SPAN_STEP, self.capacity)
         positions = self._device_lengths[:n]
-        mask = (self._positions[:span] <= positions[:, None])[:, None, None, :]
-        return Step(self._rows[:n], positions, mask, span)
+        hidden = self._positions[:span] > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+        places = (self._first_places[:n] + positions[:, None]).view(-1)
+        return Step(positions, places, mask[:, None, None, :], span)
 
     def append(self, layer: int, step: Step, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write one position per row, keys and values (n, H, K); returns (n, H, span, K) of both."""
-        n = len(step.rows)
+        n, H, K = keys.shape
         held_keys, held_values = self.keys[layer], self.values[layer]
-        held_keys[step.rows, :, step.positions] = keys.to(held_keys.dtype)
-        held_values[step.rows, :, step.positions] = values.to(held_values.dtype)
+        held_keys.view(-1, K).index_copy_(0, step.places, keys.reshape(n * H, K).to(held_keys.dtype))
+        held_values.view(-1, K).index_copy_(0, step.places, values.reshape(n * H, K).to(held_values.dtype))
         return held_keys[:n, :, : step.span], held_values[:n, :, : step.span]
 
     def advance(self) -> None:
@@ -116,3 +124,15 @@ class SlotCache:
             self._device_lengths[row] = self._device_lengths[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
+
+    def _lines(self) -> Tensor:
+        """Where the first position of each row and head lies, (rows, H)."""
+        _, rows, heads, capacity, _ = self.keys.shape
+        return (torch.arange(rows * heads, device=self.keys.device) * capacity).view(rows, heads)
+
+    @staticmethod
+    def _longer(held: Tensor, more: int) -> Tensor:
+        rows = held.shape[1]
+        longer = huge_zeros((held.shape[0], rows + more, *held.shape[2:]), held.dtype, held.device)
+        longer[:, :rows] = held
+        return longer

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.controller import DecodingParameterRows
-from common.generation.draw import ROWS_AT_ONCE, Filter, draw
-from common.generation.sampling import BLOCK, largest
+from common.generation.draw import ROWS_AT_ONCE, Filter, Known, draw
+from common.generation.sampling import FOLDS, largest
 
 torch.set_num_threads(1)
 
@@ -47,7 +47,7 @@ def expected(
     raise AssertionError("the distribution has no mass left")
 
 
-@pytest.mark.parametrize("vocabulary", [50, 40 * BLOCK + 7, 300 * BLOCK + 1])
+@pytest.mark.parametrize("vocabulary", [50, 160 * FOLDS + 7, 1200 * FOLDS + 1])
 def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(vocabulary)
     n = ROWS_AT_ONCE + 5
@@ -66,7 +66,7 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
         if kind is not Filter.TOP_K:
             parameters.top_k[row] = vocabulary
     uniform = torch.rand(n, generator=generator)
-    drawn = draw(logits.clone(), tokens, parameters, uniform, kinds, most=30, alternatives=3)
+    drawn = draw(logits.clone(), tokens, parameters, uniform, Known(kinds, most=30, alternatives=3))
     assert drawn.top_ids is not None
     for row, kind in enumerate(kinds):
         sequence = [token for token in tokens[row].tolist() if token >= 0]
@@ -84,10 +84,10 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 12), st.integers(1, 60), st.integers(0, BLOCK - 1), st.integers(0, 1000), st.booleans())
+@given(st.integers(1, 12), st.integers(2, 500), st.integers(0, FOLDS - 1), st.integers(0, 1000), st.booleans())
 def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: int, seed: int, ties: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(3, blocks * BLOCK + rest, generator=generator)
+    values = torch.randn(3, blocks * FOLDS + rest, generator=generator)
     if ties:
         values = values.round()
     found, places = largest(values, count)
