@@ -155,7 +155,13 @@ def test_the_job_and_the_immediate_answer_agree(api: Api, engine: RealEngine, tm
     HANDLERS["analysis"](job, Paths(store, tmp_path), NullHooks())
     made = store.read_json("exp-3", "analysis_results.json")
     assert isinstance(made, dict)
-    assert figures(reply.json()) == figures(made)
+    found = reply.json()
+    assert (found["request"], found["sweepAnalysis"]) == (made["request"], made["sweepAnalysis"])
+    for here, there in zip(found["trajectories"], made["trajectories"], strict=True):
+        for sample, other in zip(here["samples"], there["samples"], strict=True):
+            assert sample == {**other, "modulation": pytest.approx(other["modulation"], abs=1e-5)}
+        mine, theirs = (its["analysis"]["signalStats"]["modulation"] for its in (here, there))
+        assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 def figures(result: Any) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.backup import Saved, create_backup, read_manifest, restore_backup
 from common.config import Settings
-from common.db import Experiment, Job, JobEvent, downgrade, make_engine, schema_status, session_factory
+from common.db import Analysis, Experiment, Job, JobEvent, downgrade, make_engine, schema_status, session_factory
 from common.errors import ConflictError, InvalidInputError, StorageError
 from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
@@ -81,6 +81,9 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
         running = fleet.submit()
         fleet.wait_steps(running, 7)
         waiting = fleet.submit()
+        with sessions.begin() as session:
+            about = fleet.job(finished).experiment_id
+            session.add(Analysis(id="ana_1", experiment_id=about, kind="single", request={}, result={"text": "\x00\\"}))
         saved = save(settings, backup)
         fleet.wait_steps(running, 20)  # it never noticed
         assert fleet.job(running).attempt == 1
@@ -98,6 +101,10 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
         assert schema_status(engine).state == "current"
         after = history(fresh)
         assert after[finished] == before[finished]
+        with fresh() as session:
+            assert session.execute(select(Analysis.experiment_id, Analysis.result)).all() == [
+                (about, {"text": "\x00\\"})
+            ]
         for job_id in (paused, running, waiting):
             *old, last = after[job_id]
             assert old == before[job_id][: len(old)]

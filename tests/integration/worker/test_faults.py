@@ -8,7 +8,11 @@ import time
 
 import psutil
 import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
 
+from common.db import Analysis
+from common.jobs.payloads import JobType
 from common.jobs.publisher import RedisPublisher
 from tests.integration.worker.fleet import LONG, Fleet
 
@@ -94,6 +98,23 @@ def test_a_trainer_that_dies_again_and_again_fails_the_job_at_the_third_time(fle
     job = fleet.wait_status(job_id, "failed", seconds=60)
     assert (job.attempt, job.error_code, job.infra_restarts) == (3, "trainer_killed", 3)
     assert "SIGSEGV" in str(job.error_message)
+
+
+def test_an_analysis_of_an_attempt_that_died_after_telling_it_is_kept_once(fleet: Fleet) -> None:
+    result = {"kind": "single", "request": {"seed": 7}, "trajectories": []}
+    payload = {"checkpoint": "exp/final", "analysis": {"prompts": ["Tom"], "gating_mode": "random"}}
+    job_id = fleet.submit(type=JobType.ANALYSIS, payload=payload, name="Tom's")
+    fleet.worker(plan={"steps": 5, "every": 1000, "analysis": result})
+    job = fleet.wait_status(job_id, "completed")
+    assert job.attempt == 2
+    with fleet.sessions() as session:
+        [kept] = session.scalars(select(Analysis).options(undefer(Analysis.result))).all()
+    assert (kept.experiment_id, kept.job_id, kept.name) == (job.experiment_id, job_id, "Tom's")
+    assert (kept.request, kept.result) == ({"seed": 7}, {**result, "attempt": 2})
+    assert sorted((its.name, its.kind) for its in fleet.artifacts(job_id)) == [
+        ("analysis_results.json", "result"),
+        ("model.pth", "model"),
+    ]
 
 
 def test_a_worker_that_stood_still_writes_nothing_more_and_two_attempts_never_overlap(fleet: Fleet) -> None:
