@@ -118,12 +118,13 @@ def command(
         "stop": stop or None,
     }
     learned = mode is GatingMode.LEARNED
+    here = local or (checkpoint is not None and is_path(checkpoint))
     with ExitStack() as stack:
-        waiting = err.status("loading the model" if local else "waiting for the first token")
+        waiting = err.status("loading the model" if here else "waiting for the first token")
         view = TokenView(color, prompt, mode.value, on_first=waiting.stop)
         try:
             stack.enter_context(waiting)
-            if local or (checkpoint is not None and is_path(checkpoint)):
+            if here:
                 source = on_this_machine(checkpoint, policy, learned, prompt, fields)
             else:
                 client = stack.enter_context(connect(url, token))
