@@ -44,6 +44,8 @@ FIRST_PAGE = 16
 PAGES_AT_ONCE = 8
 """Clients that read from Redis at the same time; the others wait."""
 EPOCH_CHECK_SECONDS = 1.0
+LINGER_SECONDS = 10.0
+"""A stream is read so much longer than it is followed: clients that all reconnect at once find the ring as it was."""
 RETRY_SECONDS = 1.0
 
 _ENSURE_EPOCH = """
@@ -165,17 +167,24 @@ class StreamHub:
         finally:
             topic.clients -= 1
             if topic.clients == 0:
-                self._topics.pop(key, None)
-                self._metrics.sse_readers.set(len(self._topics))
-                if topic.reader is not None:
-                    topic.reader.cancel()
+                if topic.leaving is not None:
+                    topic.leaving.cancel()
+                topic.leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._leave, topic)
+
+    def _leave(self, topic: Topic) -> None:
+        """Stop reading a stream that nobody follows any more."""
+        if topic.clients == 0 and self._topics.get(topic.key) is topic:
+            del self._topics[topic.key]
+            self._metrics.sse_readers.set(len(self._topics))
+            if topic.reader is not None:
+                topic.reader.cancel()
 
     async def _read(self, topic: Topic) -> None:
         """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
         last: StreamId = ORIGIN
         checked_at = 0.0
         # Not for ever: asyncio.wait_for of Python 3.11 (in redis-py) now and then swallows a cancellation.
-        while topic.clients > 0 and not self.closing.is_set():
+        while self._topics.get(topic.key) is topic and not self.closing.is_set():
             try:
                 if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
                     if await self.ensure_epoch() != topic.epoch:

@@ -49,6 +49,8 @@ class Topic:
         self.epoch = ""
         """Life of the Redis data that the ring belongs to."""
         self.reader: asyncio.Task[None] | None = None
+        self.leaving: asyncio.TimerHandle | None = None
+        """Ends the reading once nobody has followed for a while."""
         self._size = 0
         self._news = asyncio.Event()
 

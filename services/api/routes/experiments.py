@@ -11,12 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from common.jobs.status import JobStatus
 from common.metrics.keys import experiment_stream
-from services.api.auth import ContextDep, Reader
+from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
-from services.api.operations import experiments, metrics
+from services.api.operations import experiment_changes, experiments, metrics
 from services.api.paging import Cursor, Limit
 from services.api.schemas.experiments import (
     ConfigReply,
+    ExperimentChange,
     ExperimentDetail,
     ExperimentList,
     ExperimentStatus,
@@ -59,6 +60,32 @@ def list_experiments(
 def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> ExperimentDetail:
     """With the names of its metrics and which results exist."""
     return experiments.get_experiment(session, context.store, experiment_id)
+
+
+@router.patch(
+    "/{experiment_id}",
+    summary="Name, tag or annotate an experiment",
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 422),
+)
+def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
+    """Sets what the body names and leaves the rest; null takes a name or the notes away."""
+    with context.sessions.begin() as session:
+        experiment_changes.change(session, experiment_id, body)
+    with context.sessions() as session:
+        return experiments.get_experiment(session, context.store, experiment_id)
+
+
+@router.delete(
+    "/{experiment_id}",
+    summary="Delete an experiment",
+    status_code=204,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409),
+)
+def delete_experiment(experiment_id: str, context: ContextDep) -> None:
+    """With its jobs, checkpoints, metrics and logs; 409 while a job that writes to it or reads from it lives."""
+    experiment_changes.delete(context.sessions, context.store, experiment_id)
 
 
 @router.get("/{experiment_id}/status", summary="Where its newest job stands", responses=problem_responses(404))

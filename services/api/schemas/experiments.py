@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
 
 from common.jobs.status import JobStatus
-from services.api.schemas.base import Reply, UtcTime
-from services.api.schemas.jobs import JobError, JobProgress
+from services.api.schemas.base import Reply, Request, UtcTime
+from services.api.schemas.jobs import JobError, JobProgress, Tag
 
 
 class ExperimentReply(Reply):
@@ -39,6 +41,14 @@ class ExperimentDetail(ExperimentReply):
     """Which of `evaluation`, `ablation`, `analysis`, `samples` exist."""
     size_bytes: int
     """Of all its files."""
+
+
+class ExperimentChange(Request):
+    """What to set; what is left out stays."""
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None
+    tags: list[Tag] = Field([], max_length=20)
+    notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
 
 
 class ExperimentList(Reply):

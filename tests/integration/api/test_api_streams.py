@@ -212,11 +212,24 @@ def test_many_clients_share_one_reader(api: Api, path: str, key: str, redis_clie
     assert results == [list(range(50))] * count
 
 
-def test_the_reader_ends_with_its_last_client(api: Api, path: str) -> None:
+def test_the_reader_ends_after_its_last_client(api: Api, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_hub, "LINGER_SECONDS", 0.05)
     with events_of(api.http, path) as events:
         events.take(1)
     assert shows(api, "tidal_sse_clients 0.0")
     assert shows(api, "tidal_sse_readers 0.0")
+
+
+def test_clients_that_all_come_back_at_once_find_the_reader_as_it_was(
+    api: Api, path: str, key: str, redis_client: redis.Redis
+) -> None:
+    add(redis_client, key, 1)
+    with events_of(api.http, f"{path}?since=0") as events:
+        cursor = next(event.id for event in events if event.name == "metrics")
+    assert shows(api, "tidal_sse_clients 0.0")
+    assert "tidal_sse_readers 1.0" in api.http.get("/metrics").text
+    add(redis_client, key, 2)
+    assert numbers(api.http, path, cursor, 2) == [2]
 
 
 def shows(api: Api, line: str) -> bool:

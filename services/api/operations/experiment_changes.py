@@ -1,0 +1,53 @@
+"""What may be changed of an experiment: name, tags, notes; and its deletion, rows first, then files."""
+
+from __future__ import annotations
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.artifacts import ArtifactStore
+from common.db import Experiment, Job
+from common.db.models.job import TERMINAL
+from common.errors import ConflictError, NotFoundError
+from services.api.schemas.experiments import ExperimentChange
+
+
+def change(session: Session, experiment_id: str, wanted: ExperimentChange) -> None:
+    """Set what the request names; NotFoundError."""
+    experiment = _locked(session, experiment_id)
+    if experiment is None:
+        raise NotFoundError(f"there is no experiment {experiment_id!r}")
+    for name in wanted.model_fields_set:
+        setattr(experiment, name, getattr(wanted, name))
+
+
+def delete(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
+    """Delete the experiment with its jobs, their histories, checkpoints, metrics and logs.
+
+    ConflictError while a job that writes to it or reads from it lives. When the process dies between rows and files,
+    asking again removes the files.
+    """
+    with sessions.begin() as session:
+        experiment = _locked(session, experiment_id)
+        if experiment is not None:
+            _refuse_while_used(session, experiment_id)
+            session.delete(experiment)
+    try:
+        store.delete(experiment_id)
+    except NotFoundError:
+        if experiment is None:
+            raise
+
+
+def _locked(session: Session, experiment_id: str) -> Experiment | None:
+    return session.scalar(select(Experiment).where(Experiment.id == experiment_id).with_for_update())
+
+
+def _refuse_while_used(session: Session, experiment_id: str) -> None:
+    uses = or_(Experiment.id == experiment_id, Experiment.source_experiment_id == experiment_id)
+    live = select(Job).join(Experiment, Experiment.id == Job.experiment_id).where(uses, Job.status.not_in(TERMINAL))
+    job = session.scalars(live.order_by(Job.created_at).limit(1)).first()
+    if job is None:
+        return
+    does = "belongs to it" if job.experiment_id == experiment_id else "reads from it"
+    raise ConflictError(f"job {job.id} ({job.status}) {does}; cancel it or wait for its end")
