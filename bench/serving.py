@@ -91,7 +91,7 @@ def alone(model: Path) -> Iterator[Alone]:
 
 def run(quick: bool) -> list[Row]:
     """`quick`: fewer and shorter rounds."""
-    rounds, warm, seconds = (3, 1.5, 2.5) if quick else (7, 2.5, 4.0)
+    rounds, warm, seconds = (2, 0.5, 4.0) if quick else (7, 1.0, 8.0)
     with local_stack() as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
         path.parent.mkdir(parents=True)
@@ -126,7 +126,7 @@ def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, se
         ours.append(load.tokens / seconds)
         for name, value in marks[1].items():
             spent[name] = spent.get(name, 0.0) + value - marks[0].get(name, 0.0)
-    if not min(theirs):
+    if not min(theirs) or not any(load.first_token_seconds for load in loads):
         raise RuntimeError("other programs leave the engine no processor; measure when the machine is quiet")
     per_token = 1000 * spent["engine"] / sum(load.tokens for load in loads)
     alone_per_token = 1000 * sum(its["cpu"] for its in found) / sum(its["tokens"] for its in found)

@@ -2,7 +2,8 @@
 
 Reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`; keeps that many texts
 going, the next one joining when one ends, and answers with a line of JSON: tokens, seconds, and how long it took from
-a text's turn to its first token. Exactly what the engine child does with its batch, without HTTP, Redis, or JSON.
+a text's turn to its first token. Counting begins `warm` seconds after all slots are in use. Exactly what the engine
+child does with its batch, without HTTP, Redis, or JSON.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
             waits.append(time.perf_counter() - since)
 
     room: list[float] = [time.perf_counter()] * asked["slots"]
-    started, cpu, tokens = time.perf_counter(), 0.0, 0
-    counting = 0.0
-    while (now := time.perf_counter()) - started < asked["warm"] + asked["seconds"]:
-        if not counting and now - started >= asked["warm"]:
+    full = counting = cpu = 0.0
+    tokens = 0
+    while not counting or time.perf_counter() - counting < asked["seconds"]:
+        now = time.perf_counter()
+        if not full and not room and not begun:
+            full = now
+        if full and not counting and now - full >= asked["warm"]:
             counting, cpu, tokens = now, time.process_time(), count
-            waits.clear()
-            prefills.clear()
         joining = []
         for free_since in room[:JOIN]:
             prompt, max_tokens, seed = next(texts)

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 TOKEN = b"event: token"
 DONE = b"event: done"
 END = b"0\r\n\r\n"
+BEGIN_SECONDS = 60.0
+"""Until every client has its first token; no promise."""
 Bodies = list[Iterator[dict[str, Any]]]
 
 
@@ -66,6 +68,7 @@ class Client(asyncio.Protocol):
         self._load = load
         self._counts = counts
         self._tail = b""
+        self.begun = asyncio.Event()
         self.finished = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,6 +91,7 @@ class Client(asyncio.Protocol):
         if tokens and self._asked_at:
             self._load.first_token_seconds.append(now - self._asked_at)
             self._asked_at = 0.0
+            self.begun.set()
         if self._counts.is_set():
             self._load.tokens += tokens
         self._ended = self._ended or DONE in data
@@ -129,6 +133,8 @@ async def _run(
             lambda its=its: Client(server, its, load, counts), server.host, server.port
         )
         clients.append(client)
+    async with asyncio.timeout(BEGIN_SECONDS):
+        await asyncio.gather(*(client.begun.wait() for client in clients))
     await asyncio.sleep(warm)
     load.first_token_seconds.clear()
     mark()
@@ -142,8 +148,8 @@ async def _run(
 
 
 def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> Load:
-    """One client per iterator of bodies; what happens in the `warm` seconds at the start is not counted. `mark` is
-    called at both ends of the time that is."""
+    """One client per iterator of bodies. What happens until all have begun, and `warm` seconds more, is not counted;
+    `mark` is called at both ends of the time that is."""
     load = Load()
     asyncio.run(_run(server, bodies, load, warm, seconds, mark))
     return load
