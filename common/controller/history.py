@@ -95,8 +95,13 @@ class TokenHistory:
         view.bigrams, view.trigrams = self.bigrams[:rows], self.trigrams[:rows]
         return view
 
-    def put(self, row: int, tokens: Sequence[int]) -> None:
-        """Start one sequence over with these tokens."""
+    def put(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
+        """Start one sequence over with these tokens; without `counted`, `seen` and the counts of the row are wrong."""
+        if not counted:
+            self.tokens[row] = ABSENT
+            self.tokens[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long, device=self.tokens.device)
+            self.length[row] = len(tokens)
+            return
         made = TokenHistory.of([tokens], vocab_size=self.vocab_size, device=self.tokens.device)
         self.tokens[row] = ABSENT
         self.tokens[row, : made.capacity] = made.tokens[0]

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 class Rows:
-    """`settings` of the rows in use, in order, and what is `known` of them until rows join or leave."""
+    """`settings` of the rows in use, in order, and what is `known` of those planned for."""
 
     def __init__(self, vocab_size: int, *, device: torch.device | str = "cpu") -> None:
         self.settings: list[GenerationSettings] = []
@@ -50,7 +50,7 @@ class Rows:
         self._previous = torch.zeros(1, device=device)
         self._noise: list[Tensor] = []
         self._noise_used = 0
-        self._settled()
+        self._changed = True
 
     def __len__(self) -> int:
         return len(self.settings)
@@ -63,6 +63,7 @@ class Rows:
     @property
     def fed(self) -> Tensor:
         """(n,) bool: rows with a modulation."""
+        self._settle()
         return self._fed
 
     def join(self, prompt: list[int], settings: GenerationSettings, seed: int) -> None:
@@ -71,13 +72,13 @@ class Rows:
         self._reserve(row + 1, len(prompt) + settings.max_tokens)
         self.settings.append(settings)
         self._lengths.append(len(prompt))
-        self._history.put(row, prompt)
+        self._history.put(row, prompt, counted=settings.mode is GatingMode.LEARNED)
         values = torch.tensor(columns_of(settings, self._history.vocab_size), dtype=torch.float64)
         self._table[row] = values.to(self._table.device)
         self._seeds[row] = seed
         self._steps[row] = 0
         self._previous[row] = 0.0
-        self._settled()
+        self._changed = True
 
     def remove(self, row: int) -> None:
         """The row leaves, the last one takes its place."""
@@ -89,11 +90,12 @@ class Rows:
             self._history.move(last, row)
             for tensor in (self._table, self._seeds, self._steps, self._previous):
                 tensor[row] = tensor[last]
-        self._settled()
+        self._changed = True
 
     def plan(self, logits: Tensor, hidden: Tensor) -> Plan:
         """Modulations and parameters for the next token; logits (n, V) raw and hidden (n, D) at the last position."""
         n = len(self)
+        self._settle()
         for_modulation, for_token = self._next_noise(n)
         if self._static is not None:
             return Plan(self._static[0], self._static[1], for_token)
@@ -163,8 +165,11 @@ class Rows:
                 for tensor in (self._table, self._seeds, self._steps, self._previous)
             )
 
-    def _settled(self) -> None:
-        """The rows have changed: work out what stays the same until they change again."""
+    def _settle(self) -> None:
+        """Where the rows have changed, work out what stays the same until they change again."""
+        if not self._changed:
+            return
+        self._changed = False
         self._noise, self._noise_used = [], 0
         self.known = Known(
             [filter_of(settings) for settings in self.settings],

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.generation.huge_pages import huge_zeros
-
 SPAN_STEP = 32
 """Attention reads up to the longest row, rounded up to this, so that shapes change rarely."""
 
@@ -43,8 +41,8 @@ class SlotCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         shape = (num_layers, rows, num_heads, capacity, head_dim)
-        self.keys = huge_zeros(shape, dtype, device)
-        self.values = huge_zeros(shape, dtype, device)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.lengths: list[int] = []
         self.capacity = capacity
         self._positions = torch.arange(capacity, device=device)
@@ -133,6 +131,6 @@ class SlotCache:
     @staticmethod
     def _longer(held: Tensor, more: int) -> Tensor:
         rows = held.shape[1]
-        longer = huge_zeros((held.shape[0], rows + more, *held.shape[2:]), held.dtype, held.device)
+        longer = held.new_zeros((held.shape[0], rows + more, *held.shape[2:]))
         longer[:, :rows] = held
         return longer
