@@ -1,7 +1,7 @@
 """Metrics out of a training loop without slowing or stopping it.
 
 `add` appends to a deque and returns. A writer thread takes what is there every 200 ms (a point that comes after a
-pause, within 50), appends it to JSONL segments (the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new
+pause, within 25), appends it to JSONL segments (the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new
 one after 30 s or 1 MiB), ships the same lines to the experiment's Redis stream and keeps the archive's index up to
 date. Redis away: the archive goes on, the stream catches up from the last position that Redis acknowledged. Disk full:
 points wait in memory, bounded, and are counted when they must be dropped. A line is `{"step", "time", "attempt",
@@ -33,9 +33,10 @@ from common.metrics.shipper import Entry, StreamShipper, connect
 log = get_logger(__name__)
 
 FLUSH_SECONDS = 0.2
-"""Least time between two flushes."""
-LOOKS_PER_FLUSH = 4
-"""How often the thread looks for points in that time: the first point after a pause does not wait for the whole."""
+"""From one flush to the next, about, while points keep coming."""
+LOOKS_PER_FLUSH = 8
+"""How often the thread looks for points in that time: a point that comes as seldom as that, or after a pause, waits for
+the next look only."""
 SEGMENT_SECONDS = 30.0
 SEGMENT_BYTES = 1024 * 1024
 MAX_WAITING = 200_000
@@ -161,7 +162,9 @@ class MetricsWriter:
         flushed_at = time.monotonic()
         while not self._stop.wait(self._flush_seconds / LOOKS_PER_FLUSH):
             now = time.monotonic()
-            if not (self._waiting or self._behind) or now - flushed_at < self._flush_seconds:
+            if not (self._waiting or self._behind) or now - flushed_at < self._flush_seconds * (
+                1 - 1 / LOOKS_PER_FLUSH
+            ):
                 continue
             flushed_at = now
             try:
