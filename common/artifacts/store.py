@@ -170,6 +170,18 @@ class ArtifactStore:
         folder.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def delete_checkpoint(self, experiment_id: str, name: str) -> None:
+        """Remove a checkpoint of `checkpoint_files`, a file or a folder; NotFoundError when there is none."""
+        path = self.path(experiment_id, name)
+        if not path.exists():
+            raise NotFoundError(f"there is no checkpoint {experiment_id}/{name}")
+        doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
+        path.replace(doomed)
+        if doomed.is_dir():
+            shutil.rmtree(doomed, ignore_errors=True)
+        else:
+            doomed.unlink(missing_ok=True)
+
     def _alias(self, experiment_id: str, alias: str) -> str:
         files = self.checkpoint_files(experiment_id)
         finals = sorted((f.name for f in files if f.kind == "final"), key=_preference)

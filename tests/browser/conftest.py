@@ -83,10 +83,17 @@ def site(
             stack.seeded = {
                 name: add_experiment(session, folder, name, kind, points, number=number)
                 for number, (name, kind, points) in enumerate(
-                    [("Slow cosine", "lm", 1500), ("Fast cosine", "lm", 1500), ("Helmsman", "rl", 120)], start=1
+                    [
+                        ("Slow cosine", "lm", 1500),
+                        ("Fast cosine", "lm", 1500),
+                        ("Helmsman", "rl", 120),
+                        ("Driftwood", "lm", 20),
+                    ],
+                    start=1,
                 )
             }
         engine.dispose()
+        (folder / stack.seeded["Driftwood"] / "weights.safetensors").write_bytes(bytes(1000))
         stack.wait_status(job["id"], "completed", 90)
         yield stack
     next(databases, None)

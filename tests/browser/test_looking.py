@@ -87,6 +87,24 @@ def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) ->
     assert "m = 0.5" in page.get_by_role("region", name="Sweep").inner_text()
 
 
+def test_an_experiment_is_renamed_and_a_checkpoint_and_an_experiment_are_deleted(site: Site, visit: Visit) -> None:
+    doomed = site.seeded["Driftwood"]
+    page = visit(site.view(doomed, "checkpoints"))
+    page.get_by_role("button", name="Delete weights.safetensors").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No checkpoints yet")).to_be_visible()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Name").fill("Flotsam")
+    page.get_by_label("Tags").fill("old, unused")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Flotsam")).to_be_visible()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Experiments")).to_be_visible()
+    assert site.http.get(f"/api/experiments/{doomed}").status_code == 404
+    assert not (site.folder / "experiments" / doomed).exists()
+
+
 def test_without_a_token_everything_is_shown_and_nothing_changed(site: Site, visit: Visit) -> None:
     page = visit(site.view(site.first), signed_in=False)
     expect(page.get_by_role("heading", name="Tide pool")).to_be_visible()

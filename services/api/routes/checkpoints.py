@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse
 
-from services.api.auth import ContextDep, Reader
+from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
-from services.api.operations import checkpoints
+from services.api.operations import checkpoint_removal, checkpoints
 from services.api.operations.experiments import find
 from services.api.paging import Cursor, Limit
 from services.api.schemas.checkpoints import CheckpointList, CheckpointOverview
@@ -65,3 +65,17 @@ def download(
     path = checkpoints.file_to_send(context.store, experiment_id, name, form)
     filename = path.name if path.name != checkpoints.WEIGHTS else f"{path.parent.name}.safetensors"
     return FileResponse(path, filename=filename, media_type="application/octet-stream")
+
+
+@router.delete(
+    "/api/experiments/{experiment_id}/checkpoints/{name:path}",
+    summary="Delete a checkpoint",
+    status_code=204,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409),
+)
+def delete(experiment_id: str, name: str, context: ContextDep) -> None:
+    """`name` is one of the list, no alias. 409 while a live job needs it."""
+    with context.sessions.begin() as session:
+        checkpoint_removal.delete_row(session, context.store, experiment_id, name)
+    context.store.delete_checkpoint(experiment_id, name)

@@ -1,16 +1,21 @@
-// Checkpoints of an experiment: download, generate from, train a controller on.
+// Checkpoints of an experiment: download, generate from, train a controller on, delete.
 import { html, useState } from "../lib/html.js";
-import { send } from "../lib/api.js";
+import { remove, send } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
-import { session } from "../lib/session.js";
+import { session, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
 import { bytes, integer } from "../lib/format.js";
 import { download } from "../charts/export.js";
+import { Confirm } from "./dialog.js";
 import { Time } from "./parts.js";
 import { Icon } from "./icons.js";
 import { toast } from "./toasts.js";
 
-export function CheckpointTable({ checkpoints }) {
+/** `onDeleted` is called after one was deleted. */
+export function CheckpointTable({ checkpoints, onDeleted }) {
+  const may = maySubmit(useStore(session));
+  const [doomed, setDoomed] = useState(null);
+  const address = (one) => `api/experiments/${one.reference.split("/")[0]}/checkpoints/${one.name.split("/").map(encodeURIComponent).join("/")}`;
   return html`<div class="table-wrap">
     <table class="checkpoints">
       <thead>
@@ -24,15 +29,27 @@ export function CheckpointTable({ checkpoints }) {
             <td class="num">${integer(one.step)}</td>
             <td class="num">${bytes(one.sizeBytes)}</td>
             <td class="wide note"><${Time} at=${one.createdAt} /></td>
-            <td><${Actions} one=${one} /></td>
+            <td><${Actions} one=${one} onDelete=${may ? () => setDoomed(one) : null} /></td>
           </tr>`,
         )}
       </tbody>
     </table>
+    ${doomed &&
+    html`<${Confirm}
+      title=${`Delete ${doomed.name}?`}
+      text=${`${bytes(doomed.sizeBytes)} go from the disk. ${doomed.kind === "training" ? "Training can then be resumed from the checkpoints that are left." : "This cannot be undone."}`}
+      action="Delete"
+      danger
+      act=${async () => {
+        await remove(address(doomed));
+        onDeleted();
+      }}
+      onClose=${() => setDoomed(null)}
+    />`}
   </div>`;
 }
 
-function Actions({ one }) {
+function Actions({ one, onDelete }) {
   const { readsOpen } = useStore(session);
   return html`<div class="row end">
     ${one.usableAsBase && html`<a class="button small" href=${href("/playground", { checkpoint: one.reference })}><${Icon} name="play" />Generate</a>`}
@@ -41,6 +58,7 @@ function Actions({ one }) {
     ${readsOpen
       ? html`<a class="button small" href=${one.download} download aria-label=${`Download ${one.name}`}><${Icon} name="download" /></a>`
       : html`<${SignedDownload} one=${one} />`}
+    ${onDelete && html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}><${Icon} name="trash" /></button>`}
   </div>`;
 }
 

@@ -33,7 +33,7 @@ export function CheckpointsPage() {
                     <h2><a href=${href(`/experiments/${encodeURIComponent(group.experimentId)}`)}>${title(group)}</a></h2>
                     <span class="note">${TYPES[group.type] ?? group.type}</span>
                   </header>
-                  <${CheckpointTable} checkpoints=${group.checkpoints} />
+                  <${CheckpointTable} checkpoints=${group.checkpoints} onDeleted=${state.reload} />
                 </section>`,
               )}
               ${nextCursor && html`<p class="more"><button class="button" disabled=${busy} onClick=${more}>Show more</button></p>`}

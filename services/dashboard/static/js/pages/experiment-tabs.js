@@ -63,7 +63,7 @@ export function Checkpoints({ path, changed }) {
   return html`<${Loaded} state=${state}>
     ${({ checkpoints }) =>
       checkpoints.length
-        ? html`<div class="card flush"><${CheckpointTable} checkpoints=${checkpoints} /></div>`
+        ? html`<div class="card flush"><${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} /></div>`
         : html`<${Empty} icon="checkpoints" title="No checkpoints yet"><p>Training writes them as it goes, and the final model at its end.</p><//>`}
   <//>`;
 }

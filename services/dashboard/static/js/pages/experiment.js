@@ -6,10 +6,11 @@ import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
 import { hasEnded } from "../lib/ladder.js";
 import { route, setParams, href } from "../lib/router.js";
-import { shortId, title } from "../lib/format.js";
+import { bytes, shortId, title } from "../lib/format.js";
 import { SeriesStore } from "../charts/series.js";
 import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
+import { ExperimentActions } from "../components/experiment-actions.js";
 import { JobControls } from "../components/job-controls.js";
 import { LogView } from "../components/log-view.js";
 import { Charts } from "./experiment-charts.js";
@@ -44,14 +45,17 @@ function View({ found, path, state }) {
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
       <a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>
+      <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
     <div class="card run-card">
       <div class="row">
         <${Status} status=${live.status} />
         ${found.tags.map((tag) => html`<a class="tag" href=${href("/", { tag })}>${tag}</a>`)}
         <span class="note">created <${Time} at=${found.createdAt} /></span>
+        ${found.sizeBytes > 0 && html`<span class="note">${bytes(found.sizeBytes)} on disk</span>`}
         ${found.sourceExperimentId && html`<span class="note">begun from <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span>`}
       </div>
+      ${found.notes && html`<p class="notes">${found.notes}</p>`}
       <${Progress} progress=${live.progress} ended=${live.status} />
       ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
     </div>

@@ -1,0 +1,65 @@
+// Name, tags and notes of an experiment, and its deletion.
+import { html, useState } from "../lib/html.js";
+import { patch, remove } from "../lib/api.js";
+import { go } from "../lib/router.js";
+import { useStore } from "../lib/store.js";
+import { session, maySubmit } from "../lib/session.js";
+import { title } from "../lib/format.js";
+import { Confirm, Dialog } from "./dialog.js";
+import { Icon } from "./icons.js";
+import { Field, Problems } from "./parts.js";
+import { toast } from "./toasts.js";
+
+/** Buttons for who may; `ended`: nothing runs any more, so it can be deleted. */
+export function ExperimentActions({ found, path, ended, onChanged }) {
+  const may = maySubmit(useStore(session));
+  const [open, setOpen] = useState("");
+  if (!may) return null;
+  const close = () => setOpen("");
+  return html`
+    <button class="button" onClick=${() => setOpen("edit")}><${Icon} name="edit" />Edit</button>
+    ${ended && html`<button class="button danger" onClick=${() => setOpen("delete")}><${Icon} name="trash" />Delete</button>`}
+    ${open === "edit" && html`<${Edit} found=${found} path=${path} onChanged=${onChanged} onClose=${close} />`}
+    ${open === "delete" &&
+    html`<${Confirm}
+      title=${`Delete ${title(found)}?`}
+      text="Its metrics, logs, checkpoints, results and saved analyses go with it. This cannot be undone."
+      action="Delete"
+      danger
+      act=${async () => {
+        await remove(path);
+        toast(`Deleted ${title(found)}.`);
+        go("/");
+      }}
+      onClose=${close}
+    />`}
+  `;
+}
+
+function Edit({ found, path, onChanged, onClose }) {
+  const [form, setForm] = useState({ name: found.name ?? "", tags: found.tags.join(", "), notes: found.notes ?? "" });
+  const [problem, setProblem] = useState(null);
+  const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
+  const save = async (event) => {
+    event.preventDefault();
+    const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
+    try {
+      onChanged(await patch(path, { name: form.name.trim() || null, tags, notes: form.notes || null }));
+      onClose();
+    } catch (error) {
+      setProblem(error);
+    }
+  };
+  return html`<${Dialog} title="Name, tags, notes" onClose=${onClose}>
+    <form class="stack" onSubmit=${save}>
+      <${Field} label="Name">${(props) => html`<input ...${props} maxlength="200" value=${form.name} onInput=${set("name")} />`}<//>
+      <${Field} label="Tags" hint="Separated by commas">${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
+      <${Field} label="Notes">${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//>
+      <${Problems} error=${problem} />
+      <div class="dialog-foot">
+        <button type="button" class="button" onClick=${onClose}>Leave as it is</button>
+        <button class="button primary">Save</button>
+      </div>
+    </form>
+  <//>`;
+}
