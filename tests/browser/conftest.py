@@ -93,7 +93,6 @@ def site(
                 )
             }
         engine.dispose()
-        (folder / stack.seeded["Driftwood"] / "weights.safetensors").write_bytes(bytes(1000))
         stack.wait_status(job["id"], "completed", 90)
         yield stack
     next(databases, None)

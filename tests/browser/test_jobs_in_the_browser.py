@@ -54,10 +54,10 @@ def test_a_wrong_value_is_shown_at_its_field_and_nothing_is_submitted(site: Site
 def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, visit: Visit) -> None:
     page = visit("#/new", signed_in=False)
     page.get_by_role("button", name="Sign in").first.click()
-    page.get_by_label("Token").fill("wrong-token")
+    page.get_by_label("Token", exact=True).fill("wrong-token")
     page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
     expect(page.get_by_text("This token is wrong")).to_be_visible()
-    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Token", exact=True).fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
 

@@ -89,13 +89,14 @@ def test_an_analysis_runs_is_saved_and_opened_again(site: Site, visit: Visit) ->
 
 def test_an_experiment_is_renamed_and_a_checkpoint_and_an_experiment_are_deleted(site: Site, visit: Visit) -> None:
     doomed = site.seeded["Driftwood"]
+    (site.folder / "experiments" / doomed / "weights.safetensors").write_bytes(bytes(1000))
     page = visit(site.view(doomed, "checkpoints"))
     page.get_by_role("button", name="Delete weights.safetensors").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_text("No checkpoints yet")).to_be_visible()
     page.get_by_role("button", name="Edit").click()
-    page.get_by_label("Name").fill("Flotsam")
-    page.get_by_label("Tags").fill("old, unused")
+    page.get_by_label("Name", exact=True).fill("Flotsam")
+    page.get_by_label("Tags", exact=True).fill("old, unused")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name="Flotsam")).to_be_visible()
     page.get_by_role("button", name="Delete", exact=True).click()

@@ -27,6 +27,12 @@ function aligned(lines, log) {
 
 const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
+/** On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight. */
+function wholePowers(splits) {
+  const powers = splits.map((value) => (value > 0 && Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null));
+  return powers.some((value) => value !== null) ? powers : splits;
+}
+
 function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height, hooks) {
   const font = `11px ${colour("--font")}`;
   const ink = resolved("--ink-faint");
@@ -44,7 +50,7 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
     },
     axes: [
       { ...axis, size: 24, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: font, values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))) },
-      { ...axis, size: 58, values: (_, splits) => splits.map((v) => (v === null ? "" : compact(v))) },
+      { ...axis, size: 58, grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid, values: (_, splits) => splits.map((v) => (v === null ? "" : compact(v))) },
     ],
     series: [
       {},
