@@ -102,7 +102,7 @@ def status(
 
 def describe(instance: LocalInstance) -> None:
     """The addresses a person needs."""
-    out.print(f"  Page    {instance.api_url}      the dashboard; token: {instance.folder}/secrets.json")
+    out.print(f"  Page    {instance.api_url}      the dashboard; sign in with the token")
     out.print(f"  API     {instance.api_url}      docs: {instance.api_url}/docs")
     out.print(f"  Flower  {instance.flower_url}      user: tidal  password: {instance.flower_password}")
     out.print(f"  Token   {instance.token}")

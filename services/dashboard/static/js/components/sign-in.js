@@ -46,7 +46,7 @@ function Form() {
         ${readsOpen
           ? "Looking needs no token here. Submitting, steering and deleting do."
           : "This server shows nothing without a token."}${" "}
-        The token is <code>TIDAL_AUTH_TOKEN</code> of the server; that of a local stack stands in <code>.tidal/secrets.json</code>.
+        The token is <code>TIDAL_AUTH_TOKEN</code> of the server; <code>tidal status</code> shows that of a local stack.
       </p>
       <${Field} label="Token" wrong=${wrong}>
         ${(props) => html`<input
