@@ -28,7 +28,7 @@ AT_ONCE = 50_000
 def run(quick: bool) -> list[Row]:
     """A million points; 200,000 when quick."""
     points = 200_000 if quick else 1_000_000
-    with local_stack() as stack, _experiment(stack, points) as experiment:
+    with local_stack() as stack, long_experiment(stack, points) as experiment:
         folder = stack.folder / "experiments" / experiment / "metrics"
         api = api_process(stack)
         cold = _open(stack, experiment, points)
@@ -44,7 +44,8 @@ def run(quick: bool) -> list[Row]:
 
 
 @contextmanager
-def _experiment(stack: RunningStack, points: int) -> Iterator[str]:
+def long_experiment(stack: RunningStack, points: int) -> Iterator[str]:
+    """The id of an experiment with the archive of `points` points."""
     instance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}

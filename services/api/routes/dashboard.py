@@ -1,4 +1,7 @@
-"""`/`: the dashboard's page and its files. Open to everybody; what they show is asked of the api with the token."""
+"""`/`: the dashboard's page and its files. Open to everybody; what they show is asked of the api with the token.
+
+The functions are coroutines: files lie in memory, and a page asks for fifty at once.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +36,19 @@ EACH_TIME = "no-cache"
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-def page(request: Request) -> Response:
+async def page(request: Request) -> Response:
     """The one page; which view it shows stands in the fragment of its address. A proxy's prefix needs its last `/`."""
     return _send(request, files.get(INDEX), EACH_TIME)
 
 
 @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
-def icon(request: Request) -> Response:
+async def icon(request: Request) -> Response:
     """Browsers ask for it on /docs, too."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/assets/icon.svg", 307)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
-def asset(request: Request, name: str) -> Response:
+async def asset(request: Request, name: str) -> Response:
     """A file, with or without the digest in front. A page from before an upgrade gets the new file, not to be kept."""
     found = files.get(name)
     if found is not None:

@@ -22,12 +22,20 @@ const KINDS = ["metrics", "rl-metrics"];
 export function Experiment({ id }) {
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  return html`<${Loaded} state=${state} rows=${6}>${(found) => html`<${View} found=${found} path=${path} state=${state} />`}<//>`;
+  const early = useMemo(() => readPoints(path), [id]); // not after the experiment but beside it
+  return html`<${Loaded} state=${state} rows=${6}>${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//>`;
 }
 
-function View({ found, path, state }) {
+/** Both kinds of metrics; a failure is for whoever takes them. */
+function readPoints(path) {
+  const found = Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  found.catch(() => {});
+  return found;
+}
+
+function View({ found, path, state, early }) {
   const { params } = useStore(route);
-  const live = useLive(found, path, state);
+  const live = useLive(found, path, state, early);
   const ended = hasEnded(live.status);
   const tabs = [
     ["charts", "Charts"],
@@ -75,7 +83,7 @@ function View({ found, path, state }) {
 const defaultTab = (type, tabs) => (["ablation", "evaluation", "analysis"].includes(type) && tabs.some(([name]) => name === "results") ? "results" : "charts");
 
 /** Points, status and progress of the experiment, kept up to date by its stream. */
-function useLive(found, path, state) {
+function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
   const bell = useMemo(() => createStore(0), [found.id]);
   const [now, setNow] = useState({ status: found.status, progress: found.progress, loaded: false, error: null, updates: 0, checkpoints: 0 });
@@ -98,14 +106,17 @@ function useLive(found, path, state) {
       "log-lines": () => bell.set((count) => count + 1),
       reset: () => load(),
     };
+    let first = early;
     async function load() {
       try {
-        const replies = await Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+        const replies = await (first ?? readPoints(path));
+        first = null;
         if (left) return null;
         replies.forEach((reply, i) => store.load(KINDS[i], reply));
         update({ loaded: true, error: null });
         return replies[0].streamCursor;
       } catch (error) {
+        first = null;
         if (!left) update({ error });
         throw error;
       }

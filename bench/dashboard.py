@@ -1,0 +1,81 @@
+"""Opening the dashboard in a headless Chromium: the list with 200 experiments, and the charts of a million points.
+
+From the start of the navigation to the frame in which all 200 rows, or the first chart, are there; the server is warm,
+the browser has nothing kept. Medians of five. The references are what is promised: 1 s and 1.5 s. Needs Chromium.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+import httpx
+from playwright.sync_api import Browser, sync_playwright
+
+from bench.local_stack import RunningStack, local_stack
+from bench.metrics_open import long_experiment
+from bench.report import Row, main
+from scripts.chromium import WITHOUT, find
+
+EXPERIMENTS = 200
+LIST_SECONDS = 1.0
+CHART_SECONDS = 1.5
+TIMES = 5
+WATCH = """
+const wanted = () => {
+  const rows = document.querySelectorAll("tbody tr").length;
+  const canvas = document.querySelector(".chart-card canvas");
+  return rows >= EXPERIMENTS || canvas;
+};
+const look = () => {
+  if (!wanted()) return requestAnimationFrame(look);
+  requestAnimationFrame(() => { window.shownAt = performance.now(); });
+};
+requestAnimationFrame(look);
+""".replace("EXPERIMENTS", str(EXPERIMENTS))
+
+
+def run(quick: bool) -> list[Row]:
+    """A million points; 200,000 when quick. No rows without a Chromium."""
+    program = find()
+    if program is None:
+        print(WITHOUT, file=sys.stderr)
+        return []
+    points = 200_000 if quick else 1_000_000
+    with local_stack() as stack, long_experiment(stack, points) as experiment, sync_playwright() as playwright:
+        _submit(stack, EXPERIMENTS - 1)
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = _open(browser, f"{stack.instance.api_url}/#/")
+        chart = _open(browser, f"{stack.instance.api_url}/#/experiments/{experiment}")
+        browser.close()
+    return [
+        Row(f"page with {EXPERIMENTS} experiments, all rows shown", "s", page, LIST_SECONDS, "promise", 1.0, "at most"),
+        Row(f"chart with {points:,} points, drawn", "s", chart, CHART_SECONDS, "promise", 1.0, "at most"),
+    ]
+
+
+def _submit(stack: RunningStack, count: int) -> None:
+    headers = {"Authorization": f"Bearer {stack.instance.token}"}
+    with httpx.Client(base_url=stack.instance.api_url, headers=headers) as client:
+        for number in range(count):
+            body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z", "name": f"run {number}", "tags": ["x"]}
+            client.post("/api/jobs", json=body).raise_for_status()
+
+
+def _open(browser: Browser, address: str) -> float:
+    """Seconds; each time with an empty cache, the first time not counted."""
+    found = []
+    for _ in range(TIMES + 1):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        page.add_init_script(WATCH)
+        page.goto(address)
+        page.wait_for_function("() => window.shownAt", timeout=60_000)
+        found.append(float(page.evaluate("window.shownAt")) / 1000)
+        context.close()
+    print(f"{address}: {', '.join(f'{seconds:.2f}' for seconds in found)} s", file=sys.stderr)
+    return statistics.median(found[1:])
+
+
+if __name__ == "__main__":
+    main(run, __doc__)
