@@ -7,6 +7,7 @@ that of errors, which `middleware` gives everything under `/v1`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from services.api.generations import Event
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import Gone, events
+from services.api.schemas.checkpoints import CheckpointReply
 from services.api.schemas.completions import CompletionRequest, Model, ModelList
 
 _PAGE = 200
@@ -123,11 +125,7 @@ def models(session: Session, store: ArtifactStore) -> ModelList:
     while True:
         page = checkpoints.overview(session, store, limit=_PAGE, cursor=cursor)
         for group in page.experiments:
-            found += [
-                Model(id=its.reference, created=int(its.created_at.timestamp()))
-                for its in group.checkpoints
-                if its.usable_as_base
-            ]
+            found += [_model(its) for its in group.checkpoints if its.usable_as_base]
         cursor = page.next_cursor
         if cursor is None:
             return ModelList(data=found)
@@ -136,11 +134,17 @@ def models(session: Session, store: ArtifactStore) -> ModelList:
 def model(session: Session, store: ArtifactStore, name: str) -> Model:
     """One of them, by its id or an alias of it. NotFoundError."""
     reference = _find(store, name)
-    listed = next((its for its in models(session, store).data if its.id == reference), None)
-    if listed is not None:
-        return listed
+    experiment_id, _ = reference.split("/", 1)
+    with contextlib.suppress(NotFoundError):
+        for its in checkpoints.of_experiment(session, store, experiment_id).checkpoints:
+            if its.reference == reference:
+                return _model(its)
     # In the store, but of no experiment in the database.
     return Model(id=reference, created=int(_weights(store, reference).stat().st_mtime))
+
+
+def _model(its: CheckpointReply) -> Model:
+    return Model(id=its.reference, created=int(its.created_at.timestamp()))
 
 
 def _find(store: ArtifactStore, name: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import openai
 import pytest
 
+from common.artifacts import ArtifactStore, CheckpointFile
 from common.data import load_tokenizer
 from common.generation import generate
 from common.model import TransformerLM
+from services.api.operations import completions
 from tests.integration.api.conftest import Api
 from tests.integration.api.openai_stand import MODEL, written
 from tests.integration.api.openai_stand import client as client
@@ -108,3 +110,23 @@ def test_models_are_listed_and_found(api: Api, client: openai.OpenAI) -> None:
     assert client.models.retrieve(f"{job['experimentId']}/final").id == name
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nosuch/final")
+
+
+def test_finding_a_model_reads_the_files_of_its_experiment_only(api: Api) -> None:
+    looked: list[str] = []
+
+    class Watched(ArtifactStore):
+        def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
+            looked.append(experiment_id)
+            return super().checkpoint_files(experiment_id)
+
+    wanted, other = (str(api.submit()["experimentId"]) for _ in range(2))
+    for name in (wanted, other, "20260101-000000-unknown"):
+        (api.experiment_folder(name) / "model.safetensors").write_bytes(b"x")
+    store = Watched(api.settings.experiments_dir)
+    with api.context.sessions() as session:
+        found = completions.model(session, store, f"{wanted}/final")
+        assert found in completions.models(session, ArtifactStore(store.root)).data
+        unlisted = completions.model(session, store, "20260101-000000-unknown/final")
+    assert (found.id, unlisted.id) == (f"{wanted}/model.safetensors", "20260101-000000-unknown/model.safetensors")
+    assert set(looked) == {wanted, "20260101-000000-unknown"}
