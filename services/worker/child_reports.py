@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from common.artifacts import ArtifactStore
 from common.errors import TidalError
 from common.files import sha256_of
@@ -201,7 +199,17 @@ class ChildReports:
         )
         self._writer.submit(write)
         if said.kind == ANALYSIS:
-            self._writer.submit(partial(_save_analysis, job_id=self._job.id, attempt=self._job.attempt, path=path))
+            self._analysis(path)
+
+    def _analysis(self, path: Path) -> None:
+        """Keep the result in `path` as an analysis; read here, so that no transaction waits for the file."""
+        try:
+            result = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            log.error("the child's analysis cannot be read", name=path.name, error=str(error))
+            return
+        write = partial(rows.save_analysis, job_id=self._job.id, attempt=self._job.attempt, result=result)
+        self._writer.submit(write)
 
     def _existing(self, name: str) -> Path | None:
         """The path of a file the child wrote; what lies outside its experiment or nowhere is not registered."""
@@ -214,7 +222,3 @@ class ChildReports:
             log.error("the child named a file that is not there", name=name)
             return None
         return path
-
-
-def _save_analysis(session: Session, job_id: str, attempt: int, path: Path) -> None:
-    rows.save_analysis(session, job_id, attempt, result=json.loads(path.read_bytes()))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from common.artifacts import ArtifactStore
 from common.db import downgrade, make_engine, upgrade
 from common.errors import LeaseLostError
+from common.jobs.child_protocol import Artifact
 from common.jobs.queue import release, save_analysis
 from common.jobs.status import JobStatus
+from common.metrics.live_feed import LiveFeed
+from services.worker.child_reports import ChildReports
+from services.worker.claimed_job import ClaimedJob
+from services.worker.progress_watch import ProgressWatch
+from services.worker.row_writer import RowWriter
 from tests.integration.jobs.desk import Desk
 
 
@@ -60,3 +70,44 @@ def test_the_migration_goes_down_past_analyses_that_exist(desk: Desk, database_u
     engine.dispose()
     upgrade(database_url)
     assert desk.rows("SELECT id FROM analyses") == []
+
+
+@pytest.fixture
+def feed(redis_url: str) -> Iterator[LiveFeed]:
+    """Of a worker."""
+    opened = LiveFeed(redis_url, stream_max_length=10)
+    yield opened
+    opened.close()
+
+
+def reports(desk: Desk, job_id: str, writer: RowWriter, feed: LiveFeed) -> ChildReports:
+    """What a worker makes of the words of the job's trainer."""
+    store = ArtifactStore(desk.settings.experiments_dir)
+    watch = ProgressWatch(0, floor_seconds=60, phase_seconds=60)
+    return ChildReports(ClaimedJob.of(desk.job(job_id), claimed_at=0), writer, feed, store, watch, time.monotonic())
+
+
+def test_no_transaction_waits_for_the_file_of_an_analysis(desk: Desk, feed: LiveFeed) -> None:
+    job_id = desk.bring(JobStatus.RUNNING, "analysis")
+    path = desk.settings.experiments_dir / desk.job(job_id).experiment_id / "analysis_results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(result(7)))
+    writer = RowWriter(desk.sessions)
+    hearing = reports(desk, job_id, writer, feed)
+    event.listen(desk.sessions, "after_begin", lambda *_: path.unlink(missing_ok=True))
+    hearing.hear(Artifact(name=path.name, kind="analysis"), time.monotonic())
+    writer.close()
+    assert desk.rows("SELECT request ->> 'seed' FROM analyses") == [("7",)]
+    assert not path.exists()
+
+
+def test_an_analysis_that_cannot_be_read_ends_no_worker(desk: Desk, feed: LiveFeed) -> None:
+    job_id = desk.bring(JobStatus.RUNNING, "analysis")
+    path = desk.settings.experiments_dir / desk.job(job_id).experiment_id / "analysis_results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"kind": "sin')
+    writer = RowWriter(desk.sessions)
+    reports(desk, job_id, writer, feed).hear(Artifact(name=path.name, kind="analysis"), time.monotonic())
+    writer.close()
+    assert desk.rows("SELECT id FROM analyses") == []
+    assert desk.rows("SELECT name FROM checkpoints") == [("analysis_results.json",)]
