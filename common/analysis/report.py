@@ -19,6 +19,8 @@ from common.analysis.trajectory import SWEEP_KEYS, TrajectoryToken, analyze_batc
 from common.config import AnalysisConfig
 from common.errors import InvalidInputError
 
+MODULATION_DIGITS = 6
+"""Decimal places of a modulation. The serving engine's come with as many, the trainer's with those of a double."""
 _SEED_RANGE = 2**63
 
 
@@ -105,10 +107,11 @@ def report(
 
 
 def _trajectory(part: Part, samples: Sequence[Sample]) -> dict[str, Any]:
+    modulations = [[round(value, MODULATION_DIGITS) for value in sample.modulation] for sample in samples]
     tokens = [
         TrajectoryToken(token, text, value)
-        for sample in samples
-        for token, text, value in zip(sample.token_ids, sample.token_texts, sample.modulation, strict=True)
+        for sample, modulation in zip(samples, modulations, strict=True)
+        for token, text, value in zip(sample.token_ids, sample.token_texts, modulation, strict=True)
     ]
     if not tokens:
         raise InvalidInputError(
@@ -126,9 +129,9 @@ def _trajectory(part: Part, samples: Sequence[Sample]) -> dict[str, Any]:
                 "finishReason": sample.finish_reason,
                 "tokenIds": list(sample.token_ids),
                 "tokenTexts": list(sample.token_texts),
-                "modulation": list(sample.modulation),
+                "modulation": modulation,
             }
-            for seed, sample in zip(part.seeds, samples, strict=True)
+            for seed, sample, modulation in zip(part.seeds, samples, modulations, strict=True)
         ],
     }
 

@@ -1,0 +1,45 @@
+"""The report of an analysis: the same, bit for bit, whichever way its texts came."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import torch
+
+from common.analysis import Sample, report
+from common.config import AnalysisConfig, build
+from common.generation import generate
+from common.model import ModelConfig, TransformerLM
+from services.generator.wire import wire_reply
+from services.trainer.trajectories import sample_of
+
+
+def test_texts_of_a_job_and_of_the_api_give_the_same_report() -> None:
+    torch.manual_seed(1)
+    model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, context_length=32)).eval()
+    prompts = ["the cat", "a dog"]
+    values = {"kind": "batch", "prompts": prompts, "gating_mode": "random", "bootstrap": True, "max_tokens": 9}
+    config = build(AnalysisConfig, values, where="test")
+    made = [generate(model, its, max_tokens=9, gating_mode="random", seed=seed) for seed, its in enumerate(prompts)]
+    exact = [step.modulation for step in made[0].trajectory if step.modulation is not None]
+    rounded = [round(value, 6) for value in exact]
+    assert exact != rounded
+    sent = [json.loads(json.dumps(wire_reply(generation))) for generation in made]
+    from_api = [
+        Sample(
+            text=its["text"],
+            finish_reason=its["finishReason"],
+            token_ids=[token["id"] for token in its["trajectory"]],
+            token_texts=[token["text"] for token in its["trajectory"]],
+            modulation=[token["modulation"] for token in its["trajectory"]],
+        )
+        for its in sent
+    ]
+    of_the_job, of_the_api = (
+        report(config, [[sample] for sample in samples], checkpoint="e/final", rl_checkpoint=None, elapsed_ms=1.0)
+        for samples in ([sample_of(generation) for generation in made], from_api)
+    )
+    assert of_the_job == of_the_api
+    assert of_the_job["trajectories"][0]["samples"][0]["modulation"] == rounded
+    assert of_the_job["trajectories"][0]["analysis"]["signalStats"]["modulation"]["mean"] == statistics.fmean(rounded)
