@@ -10,6 +10,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from common.config.base import Section
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    LEAST_TEMPERATURE,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+)
 
 
 class ModelConfig(Section):
@@ -95,9 +101,9 @@ class EvaluationConfig(Section):
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the final samples."""
     sample_tokens: int = Field(100, ge=1)
-    temperature: float = Field(0.8, gt=0)
+    temperature: float = Field(0.8, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
     top_k: int = Field(40, ge=1)
-    repetition_penalty: float = Field(1.2, gt=0)
+    repetition_penalty: float = Field(1.2, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
 
 
 class TrainingConfig(Section):

@@ -100,6 +100,8 @@ def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uni
             wanted = DecodingParameterRows(*(column[rows] for column in parameters))
             nucleus = _nucleus(scored[rows] - log_mass[rows, None], wanted)
             token[rows], spread[rows] = pick(nucleus, uniform[rows]), sampling_entropy(nucleus)
+    # Logits that are not finite must not lead outside the vocabulary: their row is told by its log-probability.
+    token.clamp_(0, scored.shape[1] - 1)
     log_prob = scored.gather(1, token[:, None])[:, 0] - log_mass
     entropy = (log_mass - probabilities.mul_(scored).sum(1)).clamp_(min=0.0)
     for rows, kind in others:

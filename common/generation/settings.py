@@ -6,6 +6,12 @@ import math
 from dataclasses import dataclass
 
 from common.config import ModulationConfig
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    LEAST_TEMPERATURE,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+)
 from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
 from common.controller.modulation import DEFAULT_MODULATION
 from common.errors import InvalidInputError
@@ -50,14 +56,12 @@ class GenerationSettings:
         parse_mode(self.gating_mode)
         if self.max_tokens < 0:
             raise InvalidInputError(f"max_tokens {self.max_tokens} is below 0")
-        if self.temperature <= 0:
-            raise InvalidInputError(f"temperature {self.temperature} is not above 0; use a small one such as 0.01")
+        _within("temperature", self.temperature, LEAST_TEMPERATURE, MOST_TEMPERATURE)
         if self.top_k is not None and self.top_k < 1:
             raise InvalidInputError(f"top_k {self.top_k} is below 1; leave it out for no limit")
         if not 0.0 <= self.top_p <= 1.0:
             raise InvalidInputError(f"top_p {self.top_p} is outside 0..1")
-        if self.repetition_penalty <= 0:
-            raise InvalidInputError(f"repetition_penalty {self.repetition_penalty} is not above 0; 1 is no penalty")
+        _within("repetition_penalty", self.repetition_penalty, LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY)
         if not 0.0 <= self.modulation <= 1.0:
             raise InvalidInputError(f"modulation {self.modulation} is outside 0..1")
         if self.mode is GatingMode.LEARNED and self.policy is None:
@@ -66,6 +70,8 @@ class GenerationSettings:
             raise InvalidInputError(
                 f"the controller wants {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}"
             )
+        if self.mode is not GatingMode.NONE:
+            _check_map(self.map)
         if "" in self.stop:
             raise InvalidInputError("stop holds an empty string, which every text contains; leave it out")
         if not 0 <= self.top_log_probs <= MAX_TOP_LOG_PROBS:
@@ -114,3 +120,19 @@ class GenerationSettings:
             modulation_config=None if self.mode is GatingMode.NONE else self.map,
             gates_fed=gates_fed,
         )
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InvalidInputError(f"{name} {value:g} is outside {least:g}..{most:g}")
+
+
+def _check_map(ranges: ModulationConfig) -> None:
+    """Raises InvalidInputError where a modulation stands for what no request may ask for."""
+    for value in (ranges.temperature.low, ranges.temperature.high):
+        reached = value * ranges.base_temperature
+        _within("modulation_config: temperature", reached, LEAST_TEMPERATURE, MOST_TEMPERATURE)
+    for value in (ranges.repetition_penalty.low, ranges.repetition_penalty.high):
+        reached = value * ranges.base_repetition_penalty
+        name = "modulation_config: repetition penalty"
+        _within(name, reached, LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY)

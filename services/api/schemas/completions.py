@@ -14,6 +14,12 @@ from pydantic import (
     model_validator,
 )
 
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    LEAST_TEMPERATURE,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+)
 from services.api.schemas.generate import MAX_PROMPT_CHARACTERS
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
@@ -48,8 +54,8 @@ class CompletionRequest(BaseModel):
     """Text or token ids, or a list of either; an empty one starts from end-of-text."""
     max_tokens: int = Field(16, ge=0, le=4096)
     """0: the prompt is only read, for `echo` with `logprobs`."""
-    temperature: float = Field(1.0, ge=0, le=100)
-    """0: the likeliest token."""
+    temperature: float = Field(1.0, ge=0, le=MOST_TEMPERATURE)
+    """0: the likeliest token; otherwise 0.001 or more."""
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     """Texts per prompt; the prompt is read once."""
@@ -83,7 +89,7 @@ class CompletionRequest(BaseModel):
 
     top_k: int | None = Field(None, ge=1, le=1024)
     """null: the full distribution."""
-    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    repetition_penalty: float = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
     """1: none."""
     gating_mode: Literal["none", "fixed", "random", "learned"] | None = None
     """null: fixed where a modulation is given, learned where a controller is, else none."""
@@ -106,6 +112,13 @@ class CompletionRequest(BaseModel):
             raise ValueError(f"holds {len(given)} prompts; at most {MAX_PROMPTS} are answered at once")
         if not isinstance(given, str | list):
             raise ValueError(_PROMPTS)
+        return given
+
+    @field_validator("temperature", mode="after")
+    @classmethod
+    def _zero_or_enough(cls, given: float) -> float:
+        if 0 < given < LEAST_TEMPERATURE:
+            raise ValueError(f"is {given:g}; give 0 for the likeliest token, or at least {LEAST_TEMPERATURE}")
         return given
 
     @field_validator("stop", mode="before")

@@ -6,6 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    LEAST_TEMPERATURE,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+)
 from services.api.schemas.base import Reply, Request
 
 MAX_PROMPT_CHARACTERS = 100_000
@@ -34,11 +40,11 @@ class GenerateRequest(Request):
     prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
     """Its last context − 1 tokens are used; an empty one starts from end-of-text."""
     max_tokens: int = Field(50, ge=1, le=4096)
-    temperature: float = Field(0.8, gt=0, le=100)
+    temperature: float = Field(0.8, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
     top_k: int | None = Field(50, ge=1, le=1024)
     """null: the full distribution."""
     top_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float = Field(1.2, gt=0, le=100)
+    repetition_penalty: float = Field(1.2, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
     seed: int | None = Field(None, ge=0, lt=2**63)
     """The same seed gives the same text."""
     gating_mode: Literal["none", "fixed", "random", "learned"] = "none"

@@ -94,3 +94,18 @@ def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: in
     torch.testing.assert_close(found, values.sort(dim=1, descending=True).values[:, :count], atol=0, rtol=0)
     torch.testing.assert_close(values.gather(1, places), found, atol=0, rtol=0)
     assert all(len(set(row)) == count for row in places.tolist())
+
+
+@pytest.mark.parametrize("kind", [Filter.NOTHING, Filter.TOP_P])
+def test_a_row_without_finite_logits_leaves_its_neighbours_alone(kind: Filter) -> None:
+    """Its token is one of the vocabulary, and its log-probability tells of it."""
+    generator = torch.Generator().manual_seed(3)
+    logits, uniform = torch.randn(3, 60, generator=generator), torch.rand(3, generator=generator)
+    parameters = DecodingParameterRows(torch.ones(3), torch.full((3,), 60), torch.full((3,), 0.9), torch.ones(3))
+    tokens = torch.zeros(3, 0, dtype=torch.int64)
+    healthy = draw(logits.clone(), tokens, parameters, uniform, Known([kind] * 3, most=1))
+    parameters.temperature[1] = 1e-40  # its reciprocal is infinite
+    drawn = draw(logits.clone(), tokens, parameters, uniform, Known([kind] * 3, most=1))
+    assert drawn.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
+    assert 0 <= drawn.token[1] < 60
+    assert not drawn.log_prob[1].isfinite()

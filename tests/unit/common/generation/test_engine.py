@@ -178,13 +178,14 @@ def test_alternatives_are_the_likeliest_tokens_of_the_scored_distribution(tokeni
     assert step.token_id in ids[:2].tolist()
 
 
-def test_a_row_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) -> None:
+@pytest.mark.parametrize("filters", [{}, {"top_k": None}, {"top_k": None, "top_p": 0.9}], ids=str)
+def test_a_row_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding, filters: dict[str, Any]) -> None:
     made = tiny_model()
     with torch.no_grad():
         made.token_embeddings.weight[7] = float("nan")
     model = DecodingModel(made)
     good = continuation(model, tokenizer, [1, 2], GenerationSettings(max_tokens=3, top_k=1), 1)
-    bad = continuation(model, tokenizer, [1, 7], GenerationSettings(max_tokens=3), 1)
+    bad = continuation(model, tokenizer, [1, 7], GenerationSettings(max_tokens=3, **filters), 1)
     engine = DecodingEngine(model)
     engine.join([bad, good])
     assert engine.step() == [bad]

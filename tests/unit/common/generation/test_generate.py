@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import tiktoken
 import torch
 
+from common.config import ModulationConfig
 from common.controller import GatingPolicy, build_observation, decoding_parameter_rows, decoding_parameters
 from common.errors import CheckpointError, InvalidInputError
 from common.generation import (
@@ -234,16 +236,22 @@ def test_cancelling_ends_the_generation_and_keeps_what_there_is(tokenizer: tikto
     [
         {"max_tokens": -1},
         {"temperature": 0.0},
+        {"temperature": 1e-40},
+        {"temperature": float("nan")},
+        {"temperature": 1e4},
         {"top_k": 0},
         {"top_p": 1.5},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-39},
+        {"repetition_penalty": 1e3},
+        {"gating_mode": "fixed", "modulation_config": ModulationConfig(base_temperature=1e-9)},
         {"gating_mode": "creative"},
         {"gating_mode": "fixed", "modulation": 1.2},
         {"gating_mode": "learned"},
     ],
     ids=str,
 )
-def test_values_out_of_range_are_named(tokenizer: tiktoken.Encoding, wrong: dict[str, float]) -> None:
+def test_values_out_of_range_are_named(tokenizer: tiktoken.Encoding, wrong: dict[str, Any]) -> None:
     name = list(wrong)[-1].replace("gating_mode", "gating mode")
     with pytest.raises(InvalidInputError, match=name):
         generate(tiny_model(), "ab", tokenizer=tokenizer, **wrong)
