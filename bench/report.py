@@ -47,8 +47,15 @@ class Row:
             "referenceName": self.reference_name,
             "ratio": self.ratio,
             "bound": self.bound,
+            "boundIs": self.bound_is,
             "ok": self.ok,
         }
+
+
+def from_json(row: dict[str, Any]) -> Row:
+    """What `as_json` made."""
+    side: Literal["at most", "at least"] = row["boundIs"]
+    return Row(row["name"], row["unit"], row["ours"], row["reference"], row["referenceName"], row["bound"], side)
 
 
 def table(rows: list[Row]) -> str:

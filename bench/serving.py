@@ -9,6 +9,7 @@ process. The first token counts from the moment the client asks; what a prefill 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from bench.report import Row, main
 from bench.serving_clients import Load, Server, run_load
 from bench.serving_leave import Leavers
 from common.checkpoint import save_model
+from services.generator.engine_host import ALLOCATOR
 
 CLIENTS = 64
 THREADS = 1
@@ -59,6 +61,7 @@ class Alone:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.serving_alone", str(model), str(THREADS)],
             cwd=ROOT,
+            env=os.environ | ALLOCATOR,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

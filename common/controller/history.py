@@ -71,20 +71,27 @@ class TokenHistory:
 
     def append(self, token: Tensor, active: Tensor | None = None) -> None:
         """Add one token (B,) to every sequence, or to those where `active` (B,) bool is true."""
-        if active is None:
-            active = torch.ones_like(token, dtype=torch.bool)
         one_back, two_back = self._back(1), self._back(2)
         ends = self.tokens == token[:, None]
         pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
         triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
         # In place: a `prefix` shares these tensors.
-        self.unique += active & ~self.seen[self._rows, token]
-        self.bigrams += active & (self.length >= 1) & ~pairs.any(1)
-        self.trigrams += active & (self.length >= 2) & ~triples.any(1)
-        place = torch.where(active, self.length, 0)
-        self.tokens[self._rows, place] = torch.where(active, token, self.tokens[:, 0])
-        self.seen[self._rows, token] |= active
-        self.length += active
+        new_token = ~self.seen[self._rows, token]
+        new_pair = (self.length >= 1) & ~pairs.any(1)
+        new_triple = (self.length >= 2) & ~triples.any(1)
+        if active is None:
+            self.tokens[self._rows, self.length] = token
+            self.seen[self._rows, token] = True
+            self.length += 1
+        else:
+            new_token, new_pair, new_triple = new_token & active, new_pair & active, new_triple & active
+            place = torch.where(active, self.length, 0)
+            self.tokens[self._rows, place] = torch.where(active, token, self.tokens[:, 0])
+            self.seen[self._rows, token] |= active
+            self.length += active
+        self.unique += new_token
+        self.bigrams += new_pair
+        self.trigrams += new_triple
 
     def prefix(self, rows: int, span: int) -> TokenHistory:
         """The first `rows` sequences as a history that shares their memory; none may grow beyond `span` tokens."""

@@ -39,6 +39,8 @@ ENGINE_SETTINGS = (
     "generator_slots",
 )
 """What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Huge pages for what torch allocates as well (`common.generation.huge_pages`); without effect before glibc 2.35."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
 """Before the next start, by the number of starts that came to nothing in a row."""
 FINISH_SECONDS = 3.0
@@ -130,7 +132,7 @@ class EngineHost:
     def _serve(self) -> None:
         """Start a child and read what it says until it ends."""
         channel, theirs = EngineChannel.pair()
-        environ = child_environment(os.environ) | self._settings
+        environ = ALLOCATOR | child_environment(os.environ) | self._settings
         environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
         try:
             process = subprocess.Popen(
