@@ -41,6 +41,8 @@ class Engine:
         self.batches: dict[DecodingModel, BatchEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
         self._say = Batch()
+        # The loader asks too: one list() of a dict is a single step for other threads.
+        intake.keep_loaded(lambda: list(self.batches))
 
     @property
     def idle(self) -> bool:
@@ -71,32 +73,43 @@ class Engine:
 
     def _admit(self) -> None:
         try:
-            room = self._slots - len(self._running) - len(self._intake.loading)
-            for refused in self._intake.take(min(room, PREFILL_TEXTS)):
-                self._refuse(refused.request_id, refused.error)
+            # What runs and what loads do not add up: others may run until a model is there.
+            room = self._slots - max(len(self._running) + self._intake.loaded, len(self._intake.loading))
+            if room > 0 and not self._intake.blocked(self._slots):
+                for refused in self._intake.take(min(room, PREFILL_TEXTS)):
+                    self._refuse(refused.request_id, refused.error)
         except RedisError as error:
             # Nothing was taken; the api's own deadlines answer the clients.
             lost = list(self._intake.waiting)
             self._intake.waiting.clear()
             log.warning("requests lost their way", requests=len(lost), error=str(error))
             self._say.finished += lost
+        if self._intake.loading and not self._running:
+            self._intake.wait()
         joining: dict[DecodingModel, list[Continuation]] = {}
+        begun: list[str] = []
         texts = 0
-        while texts < PREFILL_TEXTS and (first := self._intake.next_loaded(patient=not self._running and not joining)):
-            if first.request.n > self._slots - len(self._running) and first.request.n <= self._slots:
+        while texts < PREFILL_TEXTS:
+            first = self._intake.next_loaded(self._slots - len(self._running), self._slots)
+            if first is None:
                 break
-            self._intake.loading.popleft()
+            begun.append(first.request.id)
             running = self._begin(first)
             if running is not None:
                 joining.setdefault(running.model, []).extend(running.choices)
                 texts += len(running.choices)
         for model, choices in joining.items():
-            if model not in self.batches:
-                self.batches[model] = new_engine(model, slots=self._slots)
-            self._guarded(model, partial(self.batches[model].join, choices))
-            for running in dict.fromkeys(self._running[its] for its in choices if its in self._running):
-                if running.request.echo:
-                    self._say.events.append((running.request.id, keys.EVENT_PROMPT, running.prompt_event()))
+            self._guarded(model, partial(self._join, model, choices))
+        for request_id in begun:
+            self._intake.release(request_id)  # from here on its batch keeps the model
+
+    def _join(self, model: DecodingModel, choices: list[Continuation]) -> None:
+        if model not in self.batches:
+            self.batches[model] = new_engine(model, slots=self._slots)
+        self.batches[model].join(choices)
+        for running in dict.fromkeys(self._running[its] for its in choices):
+            if running.request.echo:
+                self._say.events.append((running.request.id, keys.EVENT_PROMPT, running.prompt_event()))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
         request = loading.request
@@ -122,8 +135,10 @@ class Engine:
         for request_id in self._emitter.take_gone():
             if request_id in by_id:
                 by_id[request_id].cancel()
+            elif (dropped := self._intake.drop(request_id)) is not None:
+                self._refuse(dropped.request_id, dropped.error)
         if self._emitter.look_due():
-            self._say.watched = list(by_id)
+            self._say.watched = [*by_id, *self._intake.ids]
 
     def _guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
         """Do the work of a batch; a fault ends all requests in it."""

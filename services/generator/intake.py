@@ -1,14 +1,15 @@
 """Requests between the hand-over and their first token: taken from Redis, their models loaded, in order.
 
-Models load in a thread of their own, so that a new checkpoint does not hold up the texts that are being written. A
-request is taken from Redis only when there may be room for it, so that it can expire there. Leaves out: decoding.
+Models load in a thread of their own, so that a new checkpoint holds up neither the texts that are being written nor the
+requests for models that are loaded. A request is taken from Redis only when there may be room for it, so that it can
+expire there. Leaves out: decoding.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -21,16 +22,19 @@ from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from services.generator.model_cache import ModelCache
 
-LOADED_SECONDS = 0.005
-"""What a step waits for models that are loaded already."""
+WAIT_SECONDS = 0.02
+"""Longest wait for a model while no text is written: as long as other requests may have to wait for their turn."""
+
+Models = Future[tuple[DecodingModel, GatingPolicy | None]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loading:
-    """A request whose model and policy are on their way."""
+    """A request whose model and policy are on their way, or there; `passed` are the texts that went before it."""
 
     request: GenerationRequest
-    models: Future[tuple[DecodingModel, GatingPolicy | None]]
+    models: Models
+    passed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,18 @@ class Intake:
         self.loading: deque[Loading] = deque()
 
     def keep_loaded(self, in_use: Callable[[], Collection[DecodingModel]]) -> None:
-        """Models that stay loaded, whatever else is asked for; asked from the loader's thread."""
+        """Models that stay loaded, whatever else is asked for; asked from the loader's thread too."""
         self._models.in_use = in_use
+
+    @property
+    def loaded(self) -> int:
+        """Requests that wait for nothing but room."""
+        return sum(its.models.done() for its in self.loading)
+
+    @property
+    def ids(self) -> list[str]:
+        """All of them."""
+        return [*self.waiting, *(its.request.id for its in self.loading)]
 
     def close(self) -> None:
         """End the loader."""
@@ -85,20 +99,69 @@ class Intake:
             except ValidationError as error:
                 refused.append(Refused(request_id, InvalidInputError(f"the request cannot be read: {error}")))
                 continue
-            self.loading.append(Loading(request, self._loader.submit(self._load, request)))
+            self.loading.append(Loading(request, self._held(request) or self._loader.submit(self._load, request)))
         return refused
 
-    def next_loaded(self, *, patient: bool) -> Loading | None:
-        """The first request, once its models are there; `patient` waits for them, otherwise not for long."""
-        if not self.loading:
+    def blocked(self, slots: int) -> bool:
+        """Whether one has let so many texts pass that all others wait for it."""
+        return any(its.passed >= slots for its in self.loading)
+
+    def next_loaded(self, room: int, slots: int) -> Loading | None:
+        """Take out the first whose models are there and whose texts fit into the room, or never would.
+
+        One that does not fit lets `slots` texts pass, then no more, so that many small ones cannot keep it out.
+        Its model stays loaded until `release`.
+        """
+        passed: list[Loading] = []
+        for its in self.loading:
+            if not its.models.done():
+                continue
+            if its.request.n <= room or its.request.n > slots:
+                self.loading.remove(its)
+                for other in passed:
+                    other.passed += its.request.n
+                return its
+            if its.passed >= slots:
+                return None
+            passed.append(its)
+        return None
+
+    def wait(self) -> None:
+        """Wait a moment for any model."""
+        wait([its.models for its in self.loading], WAIT_SECONDS, FIRST_COMPLETED)
+
+    def release(self, request_id: str) -> None:
+        """The request runs, or never will: its model stays loaded on its behalf no longer."""
+        self._models.release(request_id)
+
+    def drop(self, request_id: str) -> Refused | None:
+        """Forget a request whose client has gone; None when it is not here."""
+        if request_id in self.waiting:
+            self.waiting.remove(request_id)
+            return Refused(request_id, _client_gone())
+        for its in self.loading:
+            if its.request.id == request_id:
+                self.loading.remove(its)
+                its.models.cancel()
+                its.models.add_done_callback(lambda _: self._models.release(request_id))
+                return Refused(request_id, _client_gone())
+        return None
+
+    def _held(self, request: GenerationRequest) -> Models | None:
+        """Without the loader, which may be busy with another model; None where it is needed, also for the errors."""
+        try:
+            found = self._models.held(request.checkpoint, request.rl_checkpoint, request.id)
+        except (TidalError, OSError):
             return None
-        first = self.loading[0]
-        done, _ = wait([first.models], None if patient else LOADED_SECONDS)
-        return first if done else None
+        if found is None:
+            return None
+        models: Models = Future()
+        models.set_result(found)
+        return models
 
     def _load(self, request: GenerationRequest) -> tuple[DecodingModel, GatingPolicy | None]:
         policy = self._models.policy(request.rl_checkpoint) if request.rl_checkpoint else None
-        return self._models.model(request.checkpoint), policy
+        return self._models.model(request.checkpoint, request.id), policy
 
 
 def _too_late() -> UnavailableError:

@@ -19,8 +19,16 @@ CAPACITY = 2**30
 class Serving:
     """`finished` are the requests whose last event was sent, in order."""
 
-    def __init__(self, client: redis.Redis, experiments: Path, *, slots: int = 4, total_seconds: float = 60.0) -> None:
-        models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=CAPACITY)
+    def __init__(
+        self,
+        client: redis.Redis,
+        experiments: Path,
+        *,
+        slots: int = 4,
+        total_seconds: float = 60.0,
+        capacity: int = CAPACITY,
+    ) -> None:
+        models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=capacity)
         self.finished: list[str] = []
         self.intake = Intake(client, models)
         self.emitter = Emitter(client, on_finished=self.finished.append)
