@@ -2,8 +2,9 @@
 
 The peer is a GPT-2 of the same shape with random weights and its cache on; both sides sample with top-k 50, repetition
 penalty 1.2 and temperature 0.8, from prompts of 12 tokens. Both run in one process, with the allocator that the engine
-of a generator has. The two alternate, medians are printed. Threads: all cores, or TIDAL_GENERATOR_THREADS. The last row counts texts that are the same alone and in a full batch; those that are not
-are printed with the step where they part and how near the tie was. Needs the package transformers (extra `bench`).
+of a generator has. The two alternate, medians are printed. Threads: all cores, or TIDAL_GENERATOR_THREADS. The last row
+counts texts that are the same alone and in a full batch; those that are not are printed with the step where they part
+and how near the tie was. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
