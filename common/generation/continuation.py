@@ -17,7 +17,7 @@ from common.generation.noise import fresh_seed
 from common.generation.prompt_scores import PromptScore
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings
-from common.generation.text import StopScanner, TextStream, encode_prompt
+from common.generation.text import EncodedPrompt, StopScanner, TextStream, encode_prompt
 
 COLUMNS = 8
 """Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, penalty, modulation."""
@@ -31,7 +31,7 @@ class Continuation:
 
     def __init__(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | Sequence[int] | EncodedPrompt,
         settings: GenerationSettings,
         *,
         vocab_size: int,
@@ -43,7 +43,7 @@ class Continuation:
         self.seed = fresh_seed() if seed is None else seed
         if not -(2**63) <= self.seed < 2**63:
             raise InvalidInputError(f"seed {self.seed} does not fit into 64 bits; choose one from 0 to 2^63 − 1")
-        ids = encode_prompt(tokenizer, prompt, vocab_size)
+        ids = prompt.ids if isinstance(prompt, EncodedPrompt) else encode_prompt(tokenizer, prompt, vocab_size)
         self._end_of_text = tokenizer.eot_token if tokenizer.eot_token < vocab_size else None
         if not ids and self._end_of_text is None:
             raise InvalidInputError("the prompt is empty and this model knows no end-of-text token; give a prompt")

@@ -22,6 +22,7 @@ from torch import Tensor
 from common.generation.continuation import Continuation
 from common.generation.decoding_model import DecodingModel
 from common.generation.draw import Drawn, draw
+from common.generation.gating import GatingMode
 from common.generation.offsets import Offsets
 from common.generation.result import TokenStep
 from common.generation.rows import Plan, Rows
@@ -64,8 +65,12 @@ class DecodingEngine:
             return
         scored = [its.settings.top_log_probs if its.settings.score_prompt else None for its in continuations]
         scores = self._window.join([continuation.model_input for continuation in continuations], scored)
+        first: dict[tuple[int, GatingMode], int] = {}
         for continuation, its_scores in zip(continuations, scores, strict=True):
-            self._rows.join(continuation.result.prompt_token_ids, continuation.settings, continuation.seed)
+            prompt, settings, row = continuation.result.prompt_token_ids, continuation.settings, len(self.active)
+            # Choices of one request share their token ids.
+            like = first.setdefault((id(prompt), settings.mode), row)
+            self._rows.join(prompt, settings, continuation.seed, like=None if like == row else like)
             self._offsets.join(len(self.active), continuation.settings)
             self.active.append(continuation)
             continuation.prefilled(self._window.truncated[len(self.active) - 1], its_scores)

@@ -66,13 +66,16 @@ class Rows:
         self._settle()
         return self._fed
 
-    def join(self, prompt: list[int], settings: GenerationSettings, seed: int) -> None:
-        """One more row."""
+    def join(self, prompt: list[int], settings: GenerationSettings, seed: int, *, like: int | None = None) -> None:
+        """One more row. Row `like`, whose prompt and gating mode are the same, has drawn nothing yet."""
         row = len(self)
         self._reserve(row + 1, len(prompt) + settings.max_tokens)
         self.settings.append(settings)
         self._lengths.append(len(prompt))
-        self._history.put(row, prompt, counted=settings.mode is GatingMode.LEARNED)
+        if like is None:
+            self._history.put(row, prompt, counted=settings.mode is GatingMode.LEARNED)
+        else:
+            self._history.move(like, row)
         values = torch.tensor(columns_of(settings, self._history.vocab_size), dtype=torch.float64)
         self._table[row] = values.to(self._table.device)
         self._seeds[row] = seed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tiktoken
 
@@ -76,6 +77,12 @@ def token_text(tokenizer: tiktoken.Encoding, token: int) -> str:
         return found.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
+
+
+class EncodedPrompt(NamedTuple):
+    """What `encode_prompt` gave: checked token ids, for several continuations to share."""
+
+    ids: list[int]
 
 
 def encode_prompt(tokenizer: tiktoken.Encoding, prompt: str | Sequence[int], vocab_size: int) -> list[int]:

@@ -77,10 +77,12 @@ class Window:
             self._cache.spread(base, [base + source for source in sources], max(lengths))
             self._cache.set_lengths(base, lengths)
         self.logits, self.hidden = torch.cat((before[0], logits)), torch.cat((before[1], hidden))
-        dropped = [[PromptScore(token, None, []) for token in prompt[: 1 - self._context]] for prompt in prompts]
+        outside = 1 - self._context
         return [
-            None if count is None else outside + (scores[source] or [])
-            for source, count, outside in zip(sources, wanted, dropped, strict=True)
+            None
+            if count is None
+            else [PromptScore(token, None, []) for token in prompt[:outside]] + (scores[source] or [])
+            for source, count, prompt in zip(sources, wanted, prompts, strict=True)
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:

@@ -6,12 +6,15 @@ Leaves out: decoding (`common.generation`), sending (`emitter`).
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
+from common.config.decoding_limits import MAX_PROMPT_TOKENS
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
-from common.errors import TidalError, UnavailableError
+from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
+from common.generation.text import EncodedPrompt, encode_prompt
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
 from services.generator.wire import wire_error, wire_prompt, wire_reply, wire_token
@@ -45,10 +48,13 @@ class RunningRequest:
             frequency_penalty=request.frequency_penalty,
             logit_bias=tuple(request.logit_bias.items()),
         )
+        prompt = _encoded(request, model)
+        # The prompt is told once.
+        others = replace(settings, score_prompt=False)
         self.choices = [
             Continuation(
-                request.prompt,
-                settings,
+                prompt,
+                others if number else settings,
                 vocab_size=model.config.vocab_size,
                 gates_trained=model.gates_trained,
                 tokenizer=load_tokenizer(),
@@ -105,3 +111,14 @@ class RunningRequest:
         """End all choices with this error."""
         for choice in self.choices:
             choice.fail(error)
+
+
+def _encoded(request: GenerationRequest, model: DecodingModel) -> EncodedPrompt:
+    ids = encode_prompt(load_tokenizer(), request.prompt, model.config.vocab_size)
+    if len(ids) * request.n > MAX_PROMPT_TOKENS:
+        texts = f" for {request.n} texts" if request.n > 1 else ""
+        raise InvalidInputError(
+            f"prompt has {len(ids):,} tokens{texts}; tokens times texts may be {MAX_PROMPT_TOKENS:,}: shorten it"
+            + (", or ask for fewer texts" if texts else "")
+        )
+    return EncodedPrompt(ids)

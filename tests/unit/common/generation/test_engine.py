@@ -9,6 +9,7 @@ import pytest
 import tiktoken
 import torch
 
+from common.controller import TokenHistory
 from common.errors import CheckpointError
 from common.generation import (
     Continuation,
@@ -20,6 +21,7 @@ from common.generation import (
     generate,
     generate_batch,
 )
+from common.generation.text import EncodedPrompt
 from tests.unit.common.generation.conftest import VOCABULARY, reacting_policy, tiny_model
 
 torch.set_num_threads(1)
@@ -123,6 +125,36 @@ def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_al
         )
         assert its.result.token_ids == alone.token_ids
         assert its.result.truncated == alone.truncated
+
+
+def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone(
+    tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DecodingModel(tiny_model(gates_trained=True))
+    shared = EncodedPrompt([7, 8, 9, 7, 8, 9, 7, 8])
+    wanted = [
+        Continuation(shared, settings, vocab_size=VOCABULARY, gates_trained=True, tokenizer=tokenizer, seed=number)
+        for number, settings in enumerate([KINDS[6]] * 3 + [KINDS[0]] * 3)
+    ]
+    counted: list[int] = []
+    put = TokenHistory.put
+
+    def listed(history: TokenHistory, row: int, tokens: list[int], **options: bool) -> None:
+        counted.append(row)
+        put(history, row, tokens, **options)
+
+    monkeypatch.setattr(TokenHistory, "put", listed)
+    engine = DecodingEngine(model)
+    engine.join(wanted)
+    assert counted == [0, 3]
+    while engine.active:
+        engine.step()
+    for its in wanted:
+        [alone] = generate_batch(model, [shared.ids], its.settings, seeds=[its.seed], tokenizer=tokenizer)
+        assert its.result.token_ids == alone.token_ids
+        assert [step.modulation for step in its.result.trajectory] == [
+            pytest.approx(step.modulation, abs=1e-4) for step in alone.trajectory
+        ]
 
 
 def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tokenizer: tiktoken.Encoding) -> None:
