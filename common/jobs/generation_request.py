@@ -1,7 +1,7 @@
 """What the api and the generator say to each other about one generation, through Redis. No torch, no database.
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
-             then the Celery task `tidal.generate.handover` with the id
+             then the Celery task `tidal.generate.handover` with the id, and n as `texts`
     engine   XADD tidal:stream:generate:<reader> (`common.jobs.generation_events`): events and data, camelCase as the
              client gets it:
              token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",

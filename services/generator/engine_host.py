@@ -59,7 +59,7 @@ class EngineHost:
             settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
         )
         self._changed = threading.Condition()
-        self._handed_over: dict[str, None] = {}
+        self._handed_over: dict[str, int] = {}
         self._channel: EngineChannel | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = self._leaving = False
@@ -80,18 +80,19 @@ class EngineHost:
         """Requests the child has."""
         return len(self._handed_over)
 
-    def hand_over(self, request_id: str) -> bool:
-        """Give a request to the child, now or as soon as there is one; False when the host is closing.
+    def hand_over(self, request_id: str, texts: int = 1) -> bool:
+        """Give a request for so many texts to the child, now or as soon as there is one; False when the host is
+        closing.
 
-        Blocks afterwards while the child has as many of them as it writes texts at once: so the next one stays in the
+        Blocks afterwards while the child has as many texts as it writes at once: so the next request stays in the
         queue, where another generator may take it, rather than here.
         """
         with self._changed:
             if self._closing:
                 return False
-            self._handed_over[request_id] = None
+            self._handed_over[request_id] = texts
             self._send(request_id)
-            self._changed.wait_for(lambda: self._leaving or len(self._handed_over) < self._slots)
+            self._changed.wait_for(lambda: self._leaving or sum(self._handed_over.values()) < self._slots)
         return True
 
     def leave(self) -> None:

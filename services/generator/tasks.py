@@ -1,4 +1,4 @@
-"""The tasks of the generator. Arguments hold ids only, never prompts."""
+"""The tasks of the generator. Arguments hold ids and numbers only, never prompts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from common.jobs.celery_settings import HANDOVER_TASK, SWEEP_TASK
 from services.generator.celery_app import app, generator
 
 
-def hand_over(request_id: str) -> str:
-    """Give a request to the engine child; the reply goes through Redis."""
-    return "handed over" if generator().host.hand_over(request_id) else "the generator is leaving"
+def hand_over(request_id: str, texts: int = 1) -> str:
+    """Give a request for so many texts to the engine child; the reply goes through Redis."""
+    return "handed over" if generator().host.hand_over(request_id, texts) else "the generator is leaving"
 
 
 def sweep() -> dict[str, Any]:

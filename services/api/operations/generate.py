@@ -145,7 +145,7 @@ async def _hand_over(context: Context, request: GenerationRequest) -> None:
             raise QueueFull(settings.generate_queue_limit)
         key, seconds = keys.generate_request(request.id), math.ceil(settings.generate_queue_seconds) + 1
         await context.redis.set(key, request.model_dump_json(), ex=seconds)
-        await run_in_threadpool(_ring, context.celery, request.id)
+        await run_in_threadpool(_ring, context.celery, request)
     finally:
         generations.ringing -= 1
 
@@ -159,9 +159,12 @@ async def whole(context: Context, request: GenerationRequest, gone: Gone) -> Gen
     raise UnavailableError("the generator ended without an answer; try again")
 
 
-def _ring(celery: Celery, request_id: str) -> None:
+def _ring(celery: Celery, request: GenerationRequest) -> None:
+    told = {"texts": request.n}
     try:
-        celery.send_task(HANDOVER_TASK, args=[request_id], queue=GENERATE_QUEUE, retry=False, ignore_result=True)
+        celery.send_task(
+            HANDOVER_TASK, args=[request.id], kwargs=told, queue=GENERATE_QUEUE, retry=False, ignore_result=True
+        )
     except (KombuError, RedisError, OSError) as error:
         raise UnavailableError(f"the request cannot be handed to the generator: {error}") from error
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,39 @@ def test_closing_answers_what_is_left_and_leaves_no_process(settings: Settings, 
     assert psutil.wait_procs([child], timeout=5)[1] == []
     assert answer(redis_client, f"hang-{settings.generator_slots - 2}")[0] == "error"
     assert not host.hand_over("late")
+
+
+def test_two_generators_share_requests_for_many_texts(settings: Settings, redis_client: redis.Redis) -> None:
+    """With six slots each takes two requests for three texts and leaves the third in the queue. Whether their children
+    live makes no difference; these end at once."""
+    mine = settings.model_copy(update={"generator_slots": 6})
+    hosts = [EngineHost(mine, command=("false",)) for _ in range(2)]
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for number in range(6):
+        redis_client.set(keys.generate_request(f"hang-{number}"), "{}", ex=30)
+        waiting.put(f"hang-{number}")
+    full = threading.Barrier(3)
+
+    def work(host: EngineHost) -> None:
+        """As the Celery worker does: the next one once the last was handed over."""
+        host.hand_over(waiting.get(), 3)
+        full.wait(30)
+        host.hand_over(waiting.get(), 3)
+
+    threads = [threading.Thread(target=work, args=[host], daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    full.wait(30)
+    threads[0].join(1.0)
+    assert [host.waiting for host in hosts] == [2, 2]
+    assert [thread.is_alive() for thread in threads] == [True, True], "they wait for room"
+    assert waiting.qsize() == 2
+    for host in hosts:
+        host.leave()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(EngineHost.close, hosts))
+    for thread in threads:
+        thread.join(5)
 
 
 @pytest.mark.parametrize("app", ["services.generator.tasks", "services.worker.tasks"])
