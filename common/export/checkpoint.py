@@ -42,7 +42,7 @@ class Exported:
 
     folder: Path
     files: list[tuple[str, int]]
-    """Names and sizes in bytes."""
+    """Names and sizes in bytes, without the list of them that `folder` keeps."""
     kind: str
     """lm or rl."""
     parameters: int
@@ -54,13 +54,14 @@ class Exported:
 def export_checkpoint(
     source: Path, form: Form, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
 ) -> Exported:
-    """Write the model or controller in `source` to `folder`, which is new, empty, or with `force` an older export.
+    """Write the model or controller in `source` to `folder`, which is new, empty, or with `force` an older export
+    that nobody has added to.
 
     Raises NotFoundError and CheckpointError for the source, ConflictError and InvalidInputError for the folder,
     InvalidInputError for a controller as hf, StorageError when the disk refuses. Nothing is left half written.
     """
     folder = folder.absolute()
-    check_target(folder, force=force)
+    check_target(folder, source, force=force)
     progress(f"reading {source.name}")
     name = export_name(source)
     if is_policy(source):
@@ -98,8 +99,8 @@ def _model(source: Path, form: Form, folder: Path, name: str, force: bool, progr
         else:
             save_model(model, place / f"{name}.{form}")
 
-    write_folder(folder, fill, needed_bytes=size + SPARE_BYTES, force=force)
-    return Exported(folder, _files(folder), "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
+    files = write_folder(folder, fill, source=source, needed_bytes=size + SPARE_BYTES, force=force)
+    return Exported(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
 
 
 def _policy(source: Path, form: Form, folder: Path, name: str, force: bool, progress: Progress) -> Exported:
@@ -114,12 +115,12 @@ def _policy(source: Path, form: Form, folder: Path, name: str, force: bool, prog
         progress("writing")
         policy.write(content, place / path.name)
 
-    write_folder(folder, fill, needed_bytes=SPARE_BYTES, force=force)
+    files = write_folder(folder, fill, source=source, needed_bytes=SPARE_BYTES, force=force)
     parameters = sum(tensor.numel() for tensor in load_policy_file(path)["agent_state_dict"].values())
     load = ["from common.controller import load_policy", f"policy = load_policy({str(path)!r})"]
     if form is Form.PTH:
         load = ["import torch", f'agent = torch.load({str(path)!r}, weights_only=True)["agent_state_dict"]']
-    return Exported(folder, _files(folder), "rl", parameters, load)
+    return Exported(folder, files, "rl", parameters, load, policy.left_out(content, path))
 
 
 def origin(source: Path) -> str:
@@ -153,7 +154,3 @@ def _load_model_lines(form: Form, folder: Path, name: str) -> list[str]:
     if form is Form.PTH:
         return ["import torch", f"state = torch.load({path!r}, weights_only=True)"]
     return ["from common.checkpoint import load_model", f"model = load_model({path!r})"]
-
-
-def _files(folder: Path) -> list[tuple[str, int]]:
-    return sorted((path.name, path.stat().st_size) for path in folder.iterdir())

@@ -1,7 +1,7 @@
 """Controllers for others: the original's `rl_checkpoint_*.pth`, or their weights as safetensors with configuration.
 
-What a file holds is kept as it is; a checkpoint folder of ours becomes what its training would leave. Leaves out: the
-gates that the original trains beside a controller, in safetensors.
+What a file holds is kept as it is; a checkpoint folder of ours becomes what its training would leave. Leaves out, in
+safetensors, and says so: the gates of the language model that the original trains beside a controller.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from common.errors import CheckpointError
 from common.files import write_text
 from common.rl.export import original_keys
 
+GATES = "gate_state_dict"
 KEPT = (
     *("optimizer_state_dict", "global_step", "config", "entropy_homeostasis_coef", "diversity_homeostasis_weight"),
-    *("lagrange_multiplier_state", "gate_state_dict", "gate_optimizer_state_dict"),
+    *("lagrange_multiplier_state", GATES, "gate_optimizer_state_dict"),
 )
 """What the original's files hold beside the policy."""
 
@@ -56,6 +57,18 @@ def write(found: Mapping[str, Any], path: Path) -> None:
     about = {"kind": "rl", "config": found["config"], "global_step": found["global_step"]}
     write_tensors(path, found[AGENT], about)
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=2, sort_keys=True) + "\n")
+
+
+def left_out(found: Mapping[str, Any], path: Path) -> list[str]:
+    """What the caller should be told after `write`: weights of `found` that the form of `path` does not hold."""
+    gates = found.get(GATES)
+    if path.suffix == ".pth" or not gates:
+        return []
+    tensors = f"{len(gates)} tensors" if isinstance(gates, Mapping) else type(gates).__name__
+    return [
+        f"left out: {GATES} ({tensors}), the gates of the language model that were trained beside this controller; "
+        "--format pth keeps them"
+    ]
 
 
 def _with_original_keys(config: Mapping[str, Any], source: Path) -> dict[str, Any]:

@@ -30,6 +30,12 @@ BLOCK = [
 ENDS = ["token_embeddings", "final_layer_norm", "output_projection"]
 
 
+def contents(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of the files, but for the list of them."""
+    assert (folder / ".tidal-export.json").is_file()
+    return [(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.name[0] != "."]
+
+
 def original_names(blocks: int) -> set[str]:
     """The names of the specification, written out anew."""
     inside = {f"transformer_blocks.{i}.{name}" for i in range(blocks) for name in BLOCK}
@@ -54,7 +60,7 @@ def test_every_form_of_every_source_is_the_same_model(tmp_path: Path, source: st
     with torch.no_grad():
         assert torch.equal(loaded(ids, m), model(ids, m))
     assert loaded.config == model.config and loaded.gates_trained
-    assert [(p.name, p.stat().st_size) for p in sorted((tmp_path / "out").iterdir())] == done.files
+    assert contents(tmp_path / "out") == done.files
     assert done.parameters == model.num_parameters
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
@@ -131,15 +137,77 @@ def test_what_is_there_stays_unless_it_is_an_export_and_force_is_said(tmp_path: 
     first = export_checkpoint(source, Form.HF, tmp_path / "out")
     with pytest.raises(ConflictError, match="not empty"):
         export_checkpoint(source, Form.PTH, tmp_path / "out")
-    assert len(list((tmp_path / "out").iterdir())) == len(first.files)
+    assert contents(tmp_path / "out") == first.files
     second = export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"mini.pth", "mini.pth.json"} == dict(second.files).keys()
+    assert dict(contents(tmp_path / "out")).keys() == {"mini.pth", "mini.pth.json"} == dict(second.files).keys()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(ConflictError, match=r"thesis\.tex"):
         export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     with pytest.raises(InvalidInputError, match="no folder"):
         export_checkpoint(source, Form.PTH, source)
+
+
+@pytest.mark.parametrize("form", [Form.SAFETENSORS, Form.PTH])
+def test_force_never_removes_files_that_no_export_wrote(tmp_path: Path, form: Form) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    source = save_model(model_of(vocab_size=61), models / "a.pth")
+    save_model(model_of(vocab_size=61, gates_trained=False), models / "b.pth")
+    (models / "README.md").write_text("mine")
+    (models / "config.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+    with pytest.raises(InvalidInputError, match=r"holds a\.pth"):
+        export_checkpoint(source, form, models, force=True)
+    elsewhere = save_model(model_of(vocab_size=61), tmp_path / "c.pth")
+    with pytest.raises(ConflictError, match="no export wrote it"):
+        export_checkpoint(elsewhere, form, models, force=True)
+    assert {path.name: path.read_bytes() for path in models.iterdir()} == before
+
+
+def test_an_export_is_not_replaced_by_its_own_copy_or_after_a_change(tmp_path: Path) -> None:
+    source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
+    out = tmp_path / "out"
+    export_checkpoint(source, Form.HF, out)
+    (tmp_path / "link").symlink_to(out)
+    for inside in (out / "model.safetensors", tmp_path / "link" / "model.safetensors"):
+        with pytest.raises(InvalidInputError, match="name another folder"):
+            export_checkpoint(inside, Form.PTH, out, force=True)
+    card = (out / "README.md").read_text()
+    (out / "README.md").write_text(card + "\nTrained in winter.\n")
+    with pytest.raises(ConflictError, match=r"README\.md' was changed"):
+        export_checkpoint(source, Form.PTH, out, force=True)
+    (out / "README.md").write_text(card)
+    (out / "config.json").unlink()
+    (out / "config.json").mkdir()
+    (out / "config.json" / "kept.txt").write_text("years of work")
+    with pytest.raises(ConflictError, match=r"config\.json"):
+        export_checkpoint(source, Form.PTH, out, force=True)
+    assert (out / "config.json" / "kept.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("listed", ["", "[]", "{}", '{"files": ["mini.pth"]}'])
+def test_a_folder_with_a_broken_list_is_no_export(tmp_path: Path, listed: str) -> None:
+    source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
+    export_checkpoint(source, Form.PTH, tmp_path / "out")
+    (tmp_path / "out" / ".tidal-export.json").write_text(listed)
+    with pytest.raises(ConflictError, match="no export wrote it"):
+        export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
+    assert load_model(tmp_path / "out" / "mini.pth").config.vocab_size == 61
+
+
+def test_gates_trained_beside_a_controller_are_kept_or_named(tmp_path: Path) -> None:
+    gates = {str(number): torch.full((2, 3), float(number)) for number in range(48)}
+    policy = {"agent_state_dict": GatingPolicy().state_dict(), "gate_state_dict": gates}
+    torch.save(policy, tmp_path / "rl.pth")
+    kept = export_checkpoint(tmp_path / "rl.pth", Form.PTH, tmp_path / "pth")
+    assert kept.remarks == []
+    stored = torch.load(tmp_path / "pth" / "rl.pth", weights_only=True)["gate_state_dict"]
+    assert list(stored) == list(gates) and all(torch.equal(stored[name], gates[name]) for name in gates)
+    [said] = export_checkpoint(tmp_path / "rl.pth", Form.SAFETENSORS, tmp_path / "safe").remarks
+    assert "gate_state_dict (48 tensors)" in said and "--format pth" in said
+    torch.save({"agent_state_dict": GatingPolicy().state_dict()}, tmp_path / "plain.pth")
+    assert export_checkpoint(tmp_path / "plain.pth", Form.SAFETENSORS, tmp_path / "plain").remarks == []
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
