@@ -94,12 +94,23 @@ class TokenHistory:
         self.trigrams += new_triple
 
     def prefix(self, rows: int, span: int) -> TokenHistory:
-        """The first `rows` sequences as a history that shares their memory; none may grow beyond `span` tokens."""
+        """The first `rows` sequences as a history that shares their memory; none may grow beyond `span` tokens.
+
+        One that is longer already must not be appended to.
+        """
+        return self._view(slice(0, rows), span)
+
+    def one(self, row: int, span: int) -> TokenHistory:
+        """Sequence `row` as a history of its own that shares its memory; it may not grow beyond `span` tokens."""
+        return self._view(slice(row, row + 1), span)
+
+    def _view(self, rows: slice, span: int) -> TokenHistory:
         view = object.__new__(TokenHistory)
         view.vocab_size, view.capacity = self.vocab_size, span
-        view.tokens, view.seen, view._rows = self.tokens[:rows, :span], self.seen[:rows], self._rows[:rows]
-        view.length, view.unique = self.length[:rows], self.unique[:rows]
-        view.bigrams, view.trigrams = self.bigrams[:rows], self.trigrams[:rows]
+        view.tokens, view.seen = self.tokens[rows, :span], self.seen[rows]
+        view._rows = self._rows[: len(view.seen)]
+        view.length, view.unique = self.length[rows], self.unique[rows]
+        view.bigrams, view.trigrams = self.bigrams[rows], self.trigrams[rows]
         return view
 
     def put(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
@@ -146,7 +157,8 @@ class TokenHistory:
 
     def _back(self, distance: int) -> Tensor:
         place = self.length - distance
-        return torch.where(place >= 0, self.tokens[self._rows, place.clamp(min=0)], ABSENT)
+        found = self.tokens[self._rows, place.clamp(min=0, max=max(self.capacity - 1, 0))]
+        return torch.where(place >= 0, found, ABSENT)
 
 
 def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

@@ -59,11 +59,25 @@ class Known(NamedTuple):
     nucleus: bool = True
 
 
-def draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uniform: Tensor, known: Known) -> Drawn:
+def draw(
+    logits: Tensor,
+    tokens: Tensor,
+    parameters: DecodingParameterRows,
+    uniform: Tensor,
+    known: Known,
+    long: Sequence[tuple[int, Tensor]] = (),
+) -> Drawn:
     """One token per row from raw logits (n, V), which are overwritten.
 
-    tokens (n, S) int64 is the sequence of each row, negative where there is none; uniform (n,) in [0, 1).
+    tokens (n, S) int64 is the sequence of each row, negative where there is none; uniform (n,) in [0, 1). Rows in
+    `long` have their own tokens (1, any number) there, so that they do not widen those of the others.
     """
+    if long:
+        penalty = parameters.repetition_penalty.clone()
+        for row, its in long:
+            penalise(logits[row : row + 1], its, penalty[row : row + 1], even=True)
+        penalty[[row for row, _ in long]] = 1.0
+        parameters = parameters._replace(repetition_penalty=penalty)
     known = known._replace(most=min(known.most, logits.shape[1]))
     if len(logits) <= ROWS_AT_ONCE:
         return _draw(logits, tokens, parameters, uniform, known)

@@ -91,7 +91,7 @@ class DecodingEngine:
         logits = self._window.logits
         plan = rows.plan(logits, self._window.hidden)
         self._offsets.apply(logits)
-        drawn = draw(logits, rows.tokens, plan.parameters, plan.uniform, rows.known)
+        drawn = draw(logits, rows.tokens, plan.parameters, plan.uniform, rows.known, rows.long)
         tokens: list[int] = drawn.token.tolist()
         self._record(plan, drawn, tokens, on_token)
         rows.append(drawn.token, plan.modulation)

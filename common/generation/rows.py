@@ -25,6 +25,10 @@ EPISODE = MODULATION + 1
 COLUMNS = EPISODE + 1
 CAPACITY_STEP = 512
 """The history grows by so many places at least."""
+DISTINCT_FROM = 512
+"""Of a longer prompt only the distinct tokens are kept, which is all that the penalty asks for."""
+LONG = 2048
+"""Rows with more tokens are penalised, and counted, one by one: together each row costs what the longest one does."""
 _NOISE_STEPS = 32
 """Noise is made for so many steps ahead, unless rows join or leave."""
 
@@ -57,8 +61,17 @@ class Rows:
 
     @property
     def tokens(self) -> Tensor:
-        """The sequences (n, S), negative beyond their ends."""
-        return self._history.tokens[: len(self), : max(self._lengths, default=0)]
+        """What the penalty falls on (n, S), negative beyond the ends. Of the rows in `long` it is the beginning."""
+        return self._history.tokens[: len(self), : max(_short(self._lengths), default=0)]
+
+    @property
+    def long(self) -> list[tuple[int, Tensor]]:
+        """Rows with more than `LONG` tokens, and these (1, their number)."""
+        return [
+            (row, self._history.tokens[row : row + 1, :length])
+            for row, length in enumerate(self._lengths)
+            if length > LONG
+        ]
 
     @property
     def fed(self) -> Tensor:
@@ -68,14 +81,17 @@ class Rows:
 
     def join(self, prompt: list[int], settings: GenerationSettings, seed: int, *, like: int | None = None) -> None:
         """One more row. Row `like`, whose prompt and gating mode are the same, has drawn nothing yet."""
-        row = len(self)
-        self._reserve(row + 1, len(prompt) + settings.max_tokens)
-        self.settings.append(settings)
-        self._lengths.append(len(prompt))
+        row, counted = len(self), settings.mode is GatingMode.LEARNED
         if like is None:
-            self._history.put(row, prompt, counted=settings.mode is GatingMode.LEARNED)
+            kept = prompt if counted or len(prompt) <= DISTINCT_FROM else list(dict.fromkeys(prompt))
+            self._lengths.append(len(kept))
+            self._reserve(row + 1, len(kept) + settings.max_tokens)
+            self._history.put(row, kept, counted=counted)
         else:
+            self._lengths.append(self._lengths[like])
+            self._reserve(row + 1, self._lengths[like] + settings.max_tokens)
             self._history.move(like, row)
+        self.settings.append(settings)
         values = torch.tensor(columns_of(settings, self._history.vocab_size), dtype=torch.float64)
         self._table[row] = values.to(self._table.device)
         self._seeds[row] = seed
@@ -115,13 +131,20 @@ class Rows:
     def append(self, tokens: Tensor, modulation: Tensor) -> None:
         """Each row has drawn its token (n,) with modulation (n,)."""
         n = len(self)
+        long = [row for row, length in enumerate(self._lengths) if length >= LONG]
         self._lengths = [length + 1 for length in self._lengths]
-        history = self._history.prefix(n, max(self._lengths))
         # Only policies look at the counts; a row keeps its policy from its first token on.
-        if self._learned:
-            history.append(tokens)
+        if not self._learned:
+            self._history.prefix(n, max(self._lengths)).append_uncounted(tokens)
+        elif not long:
+            self._history.prefix(n, max(self._lengths)).append(tokens)
         else:
-            history.append_uncounted(tokens)
+            short = torch.ones(n, dtype=torch.bool)
+            short[long] = False
+            span = max(_short(self._lengths), default=1)
+            self._history.prefix(n, span).append(tokens, short.to(tokens.device))
+            for row in long:
+                self._history.one(row, self._lengths[row]).append(tokens[row : row + 1])
         self._steps[:n] += 1
         self._previous[:n] = modulation
 
@@ -178,7 +201,7 @@ class Rows:
             [filter_of(settings) for settings in self.settings],
             most=max((most_candidates(settings) for settings in self.settings), default=1),
             alternatives=max((settings.top_log_probs for settings in self.settings), default=0),
-            even=len(set(self._lengths)) <= 1,
+            even=len(set(_short(self._lengths))) <= 1,
             nucleus=any(_least_top_p(settings) < 1.0 for settings in self.settings),
         )
         modes = [settings.mode for settings in self.settings]
@@ -200,6 +223,10 @@ class Rows:
         if not self._random and not self._learned:
             modulation = self._table[: len(self), MODULATION].float()
             self._static = modulation, self._parameters(self._table[: len(self), MODULATION])
+
+
+def _short(lengths: list[int]) -> list[int]:
+    return [length for length in lengths if length <= LONG]
 
 
 def most_candidates(settings: GenerationSettings) -> int:

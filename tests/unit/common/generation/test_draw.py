@@ -83,6 +83,23 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
         assert drawn.top_ids[row].tolist() == likeliest
 
 
+def test_a_row_with_many_tokens_of_its_own_is_penalised_once_by_all_of_them() -> None:
+    generator = torch.Generator().manual_seed(5)
+    n = ROWS_AT_ONCE + 3
+    logits, uniform = torch.randn(n, 90, generator=generator), torch.rand(n, generator=generator)
+    parameters = DecodingParameterRows(torch.ones(n), torch.full((n,), 5), torch.ones(n), torch.full((n,), 1.7))
+    tokens = torch.randint(0, 90, (n, 40), generator=generator)
+    known = Known([Filter.TOP_K] * n, most=5, even=True)
+    whole = draw(logits.clone(), tokens, parameters, uniform, known)
+    short = tokens[:, :3].clone()
+    others = [row for row in range(n) if row not in (2, 17)]
+    apart = draw(logits.clone(), short, parameters, uniform, known, [(2, tokens[2:3]), (17, tokens[17:18])])
+    assert apart.log_prob[[2, 17]].tolist() == whole.log_prob[[2, 17]].tolist()
+    assert apart.token[[2, 17]].tolist() == whole.token[[2, 17]].tolist()
+    narrow = draw(logits.clone(), short, parameters, uniform, known)
+    assert apart.log_prob[others].tolist() == narrow.log_prob[others].tolist()
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 12), st.integers(2, 500), st.integers(0, FOLDS - 1), st.integers(0, 1000), st.booleans())
 def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: int, seed: int, ties: bool) -> None:

@@ -10,7 +10,7 @@ from common.errors import InvalidInputError
 from common.generation import GatingMode, GenerationSettings
 from common.generation.gating import parse_mode
 from common.generation.noise import row_noise
-from common.generation.rows import Rows
+from common.generation.rows import LONG, Rows
 
 torch.set_num_threads(1)
 VOCABULARY = 8
@@ -79,6 +79,30 @@ def test_the_policy_sees_step_history_and_its_last_action() -> None:
         assert second[row].item() == pytest.approx(
             actor.act(observation[None], deterministic=True).action.item(), abs=1e-5
         )
+
+
+def test_a_long_prompt_does_not_widen_the_rows_beside_it() -> None:
+    """Without a policy its distinct tokens are kept; with one, all of them, and the policy sees their counts."""
+    actor, (logits, hidden) = policy(), states(3)
+    long = [number % 7 * number % 5 for number in range(LONG + 40)]
+    learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)
+    rows = Rows(VOCABULARY)
+    rows.join(long, GenerationSettings(), seed=1)
+    assert sorted(rows.tokens[0].tolist()) == sorted(set(long))
+    rows.join(long, learned, seed=2)
+    rows.join([3, 3, 6], learned, seed=3)
+    first = rows.plan(logits, hidden).modulation.clone()
+    rows.append(torch.tensor([6, 7, 6]), first)
+    assert rows.tokens.shape == (3, len(set(long)) + 1)
+    [(number, its)] = rows.long
+    assert (number, its[0].tolist()) == (1, [*long, 7])
+    second = rows.plan(logits, hidden).modulation
+    for row, tokens in [(1, [*long, 7]), (2, [3, 3, 6, 6])]:
+        observation = build_observation(
+            tokens, logits[row], hidden[row], step=1, episode_length=10, previous_action=first[row].item()
+        )
+        action = actor.act(observation[None], deterministic=True).action.item()
+        assert second[row].item() == pytest.approx(action, abs=1e-5)
 
 
 def test_two_policies_in_one_batch_act_on_their_own_rows() -> None:
