@@ -1,10 +1,10 @@
 """Tokens per second of the generation engine against `transformers.generate`, and against itself.
 
 The peer is a GPT-2 of the same shape with random weights and its cache on; both sides sample with top-k 50, repetition
-penalty 1.2 and temperature 0.8, from prompts of 12 tokens. Both run in one process, with the allocator that the engine
-of a generator has. The two alternate, medians are printed. Threads: all cores, or TIDAL_GENERATOR_THREADS. The last row
-counts texts that are the same alone and in a full batch; those that are not are printed with the step where they part
-and how near the tie was. Needs the package transformers (extra `bench`).
+penalty 1.2 and temperature 0.8, from prompts of 12 tokens. Both run in one process, with the environment that the
+engine of a generator has (allocator, waiting threads). The two alternate, medians are printed. Threads: all cores, or
+TIDAL_GENERATOR_THREADS. The last row counts texts that are the same alone and in a full batch; those that are not are
+printed with the step where they part and how near the tie was. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import torch
 
 from bench.report import Row, from_json, main
 from common.config import ModelConfig
+from common.config.compute_environment import with_compute_environment
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, generate_batch
 from common.model import TransformerLM
-from services.generator.engine_host import ALLOCATOR
+from services.generator.engine_host import ENGINE_ENVIRONMENT
 
 PROMPT_TOKENS = 12
 SAMPLING = {"temperature": 0.8, "top_k": 50, "repetition_penalty": 1.2}
@@ -36,9 +37,10 @@ NEAR_TIE = 1e-4
 
 def run(quick: bool) -> list[Row]:
     """`quick`: fewer tokens and rounds."""
-    if not os.environ.keys() & ALLOCATOR.keys():  # glibc reads it when a program starts
+    if "GOMP_SPINCOUNT" not in os.environ:  # these are read when a program starts
         command = [sys.executable, "-m", "bench.generation", "--json", *(["--quick"] if quick else [])]
-        told = subprocess.run(command, env=os.environ | ALLOCATOR, stdout=subprocess.PIPE, text=True)
+        environment = ENGINE_ENVIRONMENT | with_compute_environment(os.environ)
+        told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         return [from_json(row) for row in json.loads(told.stdout)]
     threads = os.environ.get("TIDAL_GENERATOR_THREADS")
     if threads:

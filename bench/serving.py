@@ -29,7 +29,8 @@ from bench.report import Row, main
 from bench.serving_clients import Load, Server, run_load
 from bench.serving_leave import Leavers
 from common.checkpoint import save_model
-from services.generator.engine_host import ALLOCATOR
+from common.config.compute_environment import with_compute_environment
+from services.generator.engine_host import ENGINE_ENVIRONMENT
 
 CLIENTS = 64
 THREADS = 1
@@ -61,7 +62,7 @@ class Alone:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.serving_alone", str(model), str(THREADS)],
             cwd=ROOT,
-            env=os.environ | ALLOCATOR,
+            env=ENGINE_ENVIRONMENT | with_compute_environment(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,11 +1,15 @@
-"""For every test: the same random numbers at its start, so that what passes once passes again."""
+"""For every test: one thread, and the same random numbers at its start, so that what passes once passes again."""
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 
 import pytest
+
+# Three test processes and their trainers share two cores: threads that wait for each other would stand still.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,11 @@ def engine(redis_url: str) -> Iterator[Engine]:
     engine.close()
 
 
+def hear_ctrl_c() -> None:
+    """A shell's background job ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(api: Api, *arguments: str) -> subprocess.Popen[str]:
     make_checkpoint(api)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TIDAL_URL": api.url, "TIDAL_AUTH_TOKEN": TOKEN}
@@ -35,6 +40,7 @@ def start(api: Api, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tarfile
@@ -282,15 +283,15 @@ def test_a_backup_of_another_version_is_named_and_an_older_database_is_not_saved
 
     backup = tmp_path / "saved.tar"
     save(settings, backup)
-    with tarfile.open(backup) as saved:
-        saved.extractall(tmp_path / "unpacked", filter="data")
-    manifest = tmp_path / "unpacked" / "manifest.json"
-    known = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**known, "revision": "9999", "tidal": "99.0"}))
-    with tarfile.open(tmp_path / "newer.tar", "w") as newer:
-        for path in sorted((tmp_path / "unpacked").rglob("*")):
-            if path.is_file():
-                newer.add(path, path.relative_to(tmp_path / "unpacked").as_posix())
+    with tarfile.open(backup) as saved, tarfile.open(tmp_path / "newer.tar", "w") as newer:
+        for member in saved:
+            data = saved.extractfile(member)
+            assert data is not None
+            content = data.read()
+            if member.name == "manifest.json":
+                content = json.dumps({**json.loads(content), "revision": "9999", "tidal": "99.0"}).encode()
+                member.size = len(content)
+            newer.addfile(member, io.BytesIO(content))
     with pytest.raises(ConflictError, match=r"Tidal 99.0 with tables of revision 9999.*update Tidal first"):
         restore(tmp_path / "newer.tar", elsewhere)
     engine.dispose()
