@@ -23,6 +23,9 @@ EVENTS = "events"
 MAX_ENTRIES = 4096
 """Entries that a stream keeps for an api that does not read; one that does trims behind itself."""
 
+PIECE = 16
+"""Entries of a list that are encoded in one step."""
+
 
 class Said(NamedTuple):
     """One event of one request; `data` is JSON in one line."""
@@ -48,6 +51,11 @@ def said(request_id: str, event: str, data: Mapping[str, Any]) -> Said:
     return Said(request_id, event, json.dumps(data, ensure_ascii=False))
 
 
+def said_in_pieces(request_id: str, event: str, data: Mapping[str, Any]) -> Said:
+    """The same for large data, in many small steps: json would keep the interpreter from all other threads."""
+    return Said(request_id, event, _in_pieces(data))
+
+
 def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
     """The events by the stream they belong to, in order."""
     streams: dict[str, list[Said]] = {}
@@ -59,6 +67,18 @@ def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
 def entry(engine: str, events: Iterable[Said]) -> dict[FieldT, EncodableT]:
     """The fields of one stream entry; `engine` is empty where no engine speaks."""
     return {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
+
+
+def _in_pieces(value: Any) -> str:
+    if isinstance(value, Mapping) and any(_is_long(its) for its in value.values()):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_in_pieces(its)}" for key, its in value.items()) + "}"
+    if _is_long(value):
+        return "[" + ", ".join(map(_in_pieces, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > PIECE
 
 
 def read_entry(fields: Mapping[str, str]) -> Iterator[Said]:

@@ -11,7 +11,8 @@
              prompt {"text", "tokens": [{"id", "token", "start", "logProb", "alternatives"}] with logProbs}, before all
                      others, with echo; logProb is null where the model saw nothing before the token
              done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
-                     "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0, and "choices": all
+                     "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0 without trajectory,
+                     and "choices": all. No trajectory where the request wants none, or the client has gone
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
@@ -61,5 +62,7 @@ class GenerationRequest(BaseModel):
     """Tell what OpenAI's `logprobs` needs of each token, with `echo` also of the prompt's."""
     echo: bool = False
     """Tell the prompt."""
+    trajectory: bool = True
+    """Tell all tokens at the end."""
     stream: bool = False
     """Whether the client reads token by token; without it only the first `token` event comes, at the start."""

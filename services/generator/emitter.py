@@ -12,16 +12,19 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-from common.jobs.generation_events import MAX_ENTRIES, by_stream, entry, said
+from common.errors import TidalError
+from common.jobs.generation_events import MAX_ENTRIES, Said, by_stream, entry, said, said_in_pieces
 from common.logging import get_logger
 from common.metrics import keys
+from services.generator.wire import wire_error
 
 log = get_logger(__name__)
 
@@ -33,11 +36,33 @@ WATCH_SECONDS = 0.2
 """Between two looks at which clients have gone."""
 
 
+@dataclass(frozen=True)
+class End:
+    """The last event of a request, made on the way: not by the thread that decodes, a `large` one by none that others
+    wait for."""
+
+    request_id: str
+    event: Callable[[], tuple[str, dict[str, Any]]]
+    large: bool = False
+
+    def said(self) -> Said:
+        """The event, encoded; an error where it cannot be made."""
+        try:
+            return (said_in_pieces if self.large else said)(self.request_id, *self.event())
+        except Exception:
+            log.exception("a reply cannot be told", request_id=self.request_id)
+            error = TidalError("generation failed inside the server; its log has the details", code="internal")
+            return said(self.request_id, keys.EVENT_ERROR, wire_error(error))
+
+
 @dataclass
 class Batch:
-    """What one step has to say: (request id, event, data); `watched` are the requests whose clients are looked for."""
+    """What one step has to say: (request id, event, data), then what `ends`; `encoded` was made ready before. `watched`
+    are the requests whose clients are looked for."""
 
     events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    encoded: list[Said] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     watched: Iterable[str] = ()
 
@@ -55,6 +80,8 @@ class Emitter:
         self._lock = threading.Lock()
         self._looked_at = 0.0
         self._marked_at = 0.0
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._encoding: set[Future[None]] = set()
         self._thread = threading.Thread(target=self._run, name="emitter", daemon=True)
         self._thread.start()
 
@@ -75,9 +102,14 @@ class Emitter:
     def drain(self) -> None:
         """Wait until everything handed over was sent."""
         self._queue.join()
+        while encoding := list(self._encoding):
+            wait(encoding)
+            self._queue.join()
 
     def close(self) -> None:
-        """Send what waits, end the thread."""
+        """Send what waits, end the threads."""
+        self.drain()
+        self._encoder.shutdown()
         self._queue.put(None)
         self._thread.join()
 
@@ -89,6 +121,7 @@ class Emitter:
                 if batch is None:
                     ending = True
                 else:
+                    self._encode_large(batch)
                     batches.append(batch)
             try:
                 self._send(batches)
@@ -97,10 +130,23 @@ class Emitter:
             except Exception:
                 log.exception("tokens could not be sent")
             for batch in batches:
-                for request_id in batch.finished:
+                for request_id in [*(end.request_id for end in batch.ends), *batch.finished]:
                     self._on_finished(request_id)
                 self._queue.task_done()
         self._queue.task_done()
+
+    def _encode_large(self, batch: Batch) -> None:
+        """Large ends come back as batches of their own, encoded: tokens and the mark do not wait for them."""
+
+        def encode(end: End) -> None:
+            self._queue.put(Batch(encoded=[end.said()], finished=[end.request_id]))
+
+        large = [end for end in batch.ends if end.large]
+        batch.ends = [end for end in batch.ends if not end.large]
+        for end in large:
+            encoding = self._encoder.submit(encode, end)
+            self._encoding.add(encoding)
+            encoding.add_done_callback(self._encoding.discard)
 
     def _taken(self) -> list[Batch | None]:
         """All that waits, up to the end; nothing when it is only time to say that the engine lives."""
@@ -119,7 +165,7 @@ class Emitter:
             if now - self._marked_at >= ALIVE_SECONDS:
                 pipeline.set(keys.generate_engine(self.name), "1", ex=keys.GENERATE_ENGINE_SECONDS)
                 self._marked_at = now
-            for stream, events in by_stream(said(*event) for batch in batches for event in batch.events).items():
+            for stream, events in by_stream(_all_said(batches)).items():
                 pipeline.xadd(stream, entry(self.name, events), maxlen=MAX_ENTRIES)
                 pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
             if watched:
@@ -132,3 +178,11 @@ class Emitter:
         if gone:
             with self._lock:
                 self._gone |= gone
+
+
+def _all_said(batches: Iterable[Batch]) -> Iterator[Said]:
+    """In order: a request's end comes after its tokens."""
+    for batch in batches:
+        yield from (said(*event) for event in batch.events)
+        yield from (end.said() for end in batch.ends)
+        yield from batch.encoded

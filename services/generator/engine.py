@@ -19,7 +19,7 @@ from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
 from common.logging import get_logger
 from common.metrics import keys
-from services.generator.emitter import Batch, Emitter
+from services.generator.emitter import Batch, Emitter, End
 from services.generator.intake import Intake, Loading
 from services.generator.running_request import RunningRequest
 from services.generator.wire import wire_error
@@ -169,8 +169,7 @@ class Engine:
         for choice in choices:
             running = self._running.pop(choice)
             if not any(other in self._running for other in running.choices):
-                self._say.events.append((running.request.id, *running.last_event()))
-                self._say.finished.append(running.request.id)
+                self._say.ends.append(End(running.request.id, running.last_event, large=running.large))
                 log.info("request answered", request_id=running.request.id, seconds=round(running.seconds, 3))
 
     def _refuse(self, request_id: str, error: TidalError | None) -> None:
@@ -180,8 +179,9 @@ class Engine:
         self._say.finished.append(request_id)
 
     def _emit(self) -> None:
-        if self._say.events or self._say.finished or self._say.watched:
-            say, self._say = self._say, Batch()
+        say = self._say
+        if say.events or say.ends or say.finished or say.watched:
+            self._say = Batch()
             self._emitter.send(say)
 
 

@@ -20,6 +20,8 @@ from common.metrics import keys
 from services.generator.wire import wire_error, wire_prompt, wire_reply, wire_token
 
 _SEED_RANGE = 2**63
+LARGE_TOKENS = 256
+"""Told in one event, some milliseconds of work."""
 
 
 class RunningRequest:
@@ -62,7 +64,7 @@ class RunningRequest:
             )
             for number in range(request.n)
         ]
-        self._told = False
+        self._told = self._cancelled = False
 
     @property
     def seconds(self) -> float:
@@ -84,14 +86,26 @@ class RunningRequest:
             token["choice"] = next(number for number, its in enumerate(self.choices) if its is choice)
         return token
 
+    @property
+    def large(self) -> bool:
+        """Whether its last event takes long to build."""
+        return self.request.trajectory and sum(len(choice.result.trajectory) for choice in self.choices) > LARGE_TOKENS
+
     def last_event(self) -> tuple[str, dict[str, Any]]:
-        """The end: the whole reply, or the first error."""
+        """The end: the whole reply, or the first error. For any thread, once all choices have ended."""
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
             return keys.EVENT_ERROR, wire_error(error)
-        log_probs = self.request.log_probs
-        first, *others = [wire_reply(choice.result, log_probs=log_probs) for choice in self.choices]
-        return keys.EVENT_DONE, {**first, "choices": [first, *others]} if others else first
+        log_probs, trajectory = self.request.log_probs, self.request.trajectory and not self._cancelled
+        first, *others = [
+            wire_reply(choice.result, log_probs=log_probs, trajectory=trajectory) for choice in self.choices
+        ]
+        if not others:
+            return keys.EVENT_DONE, first
+        return keys.EVENT_DONE, {
+            **{name: told for name, told in first.items() if name != "trajectory"},
+            "choices": [first, *others],
+        }
 
     def check_time(self, now: float) -> None:
         """End it with 503 when its time is over."""
@@ -104,6 +118,7 @@ class RunningRequest:
 
     def cancel(self) -> None:
         """Its client has gone."""
+        self._cancelled = True
         for choice in self.choices:
             choice.end(FinishReason.CANCELLED)
 

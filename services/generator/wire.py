@@ -56,11 +56,13 @@ def wire_prompt(generation: Generation) -> dict[str, Any]:
     return told
 
 
-def wire_reply(generation: Generation, *, log_probs: bool = False) -> dict[str, Any]:
-    """The whole of one choice."""
+def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> dict[str, Any]:
+    """The whole of one choice; without `trajectory` not token by token."""
     effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
+    steps = generation.trajectory if trajectory else []
+    told = [wire_token(number, step, log_probs=log_probs) for number, step in enumerate(steps)]
     return {
         "text": generation.text,
         "tokensGenerated": len(generation.token_ids),
@@ -68,7 +70,7 @@ def wire_reply(generation: Generation, *, log_probs: bool = False) -> dict[str, 
         "elapsedMs": round(generation.elapsed_seconds * 1000, 3),
         "finishReason": str(generation.finish_reason),
         "truncated": generation.truncated,
-        "trajectory": [wire_token(i, step, log_probs=log_probs) for i, step in enumerate(generation.trajectory)],
+        **({"trajectory": told} if trajectory else {}),
         "effective": effective,
     }
 

@@ -53,7 +53,7 @@ class Writer:
                 written = sorted(written, key=_log_prob_per_token, reverse=True)[: self.request.n]
             for choice, reply in enumerate(written):
                 before = prompt["text"] if prompt else ""
-                tokens = [token for token in reply["trajectory"] if _begins_in(token, reply["text"])]
+                tokens = [token for token in reply.get("trajectory", []) if _begins_in(token, reply["text"])]
                 choices.append(
                     Choice(
                         text=before + reply["text"],

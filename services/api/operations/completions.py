@@ -62,6 +62,7 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
             top_log_probs=request.logprobs or 0,
             log_probs=request.logprobs is not None,
             echo=request.echo,
+            trajectory=not request.stream and (request.logprobs is not None or request.written > request.n),
             stream=request.stream,
         )
         for number, prompt in enumerate(request.prompts)

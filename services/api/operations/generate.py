@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 import anyio
 from celery import Celery
@@ -28,6 +29,7 @@ from common.metrics import keys
 from services.api.context import Context
 from services.api.generations import Event
 from services.api.operations.checkpoints import check_reference
+from services.api.operations.large import built
 from services.api.schemas.generate import GenerateReply, GenerateRequest
 
 log = get_logger(__name__)
@@ -150,13 +152,17 @@ async def _hand_over(context: Context, request: GenerationRequest) -> None:
         generations.ringing -= 1
 
 
-async def whole(context: Context, request: GenerationRequest, gone: Gone) -> GenerateReply:
-    """The finished reply."""
+async def whole(context: Context, request: GenerationRequest, gone: Gone) -> bytes:
+    """The finished reply, a `GenerateReply` as JSON."""
     async with aclosing(events(context, request, gone)) as following:
         async for event in following:
             if event.name == keys.EVENT_DONE:
-                return GenerateReply.model_validate_json(event.data)
+                return await built(len(event.data), partial(_as_reply, event.data))
     raise UnavailableError("the generator ended without an answer; try again")
+
+
+def _as_reply(data: str) -> bytes:
+    return GenerateReply.model_validate_json(data).model_dump_json(by_alias=True).encode()
 
 
 def _ring(celery: Celery, request: GenerationRequest) -> None:

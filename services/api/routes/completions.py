@@ -18,6 +18,7 @@ from services.api.context import Context, session_of
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import Writer
 from services.api.operations.generate import ClientGone
+from services.api.operations.large import built
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
 from services.api.stream_clients import LiveStream
@@ -35,10 +36,9 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 async def create(
     body: CompletionRequest,
     request: Request,
-    response: Response,
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(anyone)],
-) -> Completion | Response:
+) -> Response:
     """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
     Tidal. Limits and deadlines are those of `/api/generate`."""
     headers = await limit(context, request, caller)
@@ -48,11 +48,12 @@ async def create(
     try:
         if body.stream:
             return await _stream(context, request, writer, prepared, headers)
-        reply = writer.whole(await operation.replies(context, prepared, request.is_disconnected))
+        events = await operation.replies(context, prepared, request.is_disconnected)
     except ClientGone:
         return Response(status_code=204)  # nobody reads it
-    response.headers.update(headers)
-    return reply
+    characters = sum(len(event.data) for its in events for event in its)
+    reply = await built(characters, lambda: writer.whole(events).model_dump_json().encode())
+    return Response(reply, media_type="application/json", headers=headers)
 
 
 @router.get("/models", summary="List the models", dependencies=[Reader])

@@ -38,10 +38,9 @@ router = APIRouter(tags=["generation"])
 async def generate(
     body: GenerateRequest,
     request: Request,
-    response: Response,
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(anyone)],
-) -> GenerateReply | Response:
+) -> Response:
     """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
     request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
     headers = await limit(context, request, caller)
@@ -52,8 +51,7 @@ async def generate(
         reply = await operation.whole(context, prepared, request.is_disconnected)
     except operation.ClientGone:
         return Response(status_code=204)  # nobody reads it
-    response.headers.update(headers)
-    return reply
+    return Response(reply, media_type="application/json", headers=headers)
 
 
 async def _stream(

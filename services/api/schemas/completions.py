@@ -30,6 +30,8 @@ MAX_PROMPTS = 64
 MAX_CHOICES = 64
 MAX_TEXTS = 256
 """Texts of one request: prompts times choices."""
+MAX_TOKENS = 65_536
+"""Tokens of one request: max_tokens of all texts."""
 MAX_BIASES = 1024
 MAX_STOP_CHARACTERS = 200
 _PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
@@ -57,8 +59,8 @@ class CompletionRequest(BaseModel):
     temperature: float = Field(1.0, ge=0, le=MOST_TEMPERATURE)
     """0: the likeliest token; otherwise 0.001 or more."""
     top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=MAX_CHOICES)
-    """Texts per prompt; the prompt is read once."""
+    n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
+    """Texts per prompt; the prompt is read once. Texts of all prompts times max_tokens are 65,536 at most."""
     stop: str | list[str] | None = None
     """The text ends before the first of these, and nothing of it is sent."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
@@ -135,6 +137,12 @@ class CompletionRequest(BaseModel):
         prompts = _several(info.data.get("prompt", ""))
         if given is not None and given * len(prompts) > MAX_TEXTS:
             raise ValueError(f"is {given} for {len(prompts)} prompts; at most {MAX_TEXTS} texts are written at once")
+        tokens = (given or 1) * len(prompts) * int(info.data.get("max_tokens", 0))
+        if tokens > MAX_TOKENS:
+            raise ValueError(
+                f"is {given} for {len(prompts)} prompts: texts of max_tokens are {tokens:,} tokens together; at most "
+                f"{MAX_TOKENS:,} are written for one request, so ask for fewer texts or fewer max_tokens"
+            )
         return given
 
     @field_validator("suffix", mode="after")

@@ -39,7 +39,8 @@ class Generator:
         send = self._serving.emitter.send
 
         def noted(batch: Batch) -> None:
-            self.replies += [data for _, event, data in batch.events if event == keys.EVENT_DONE]
+            ends = [end.event() for end in batch.ends]
+            self.replies += [data for event, data in ends if event == keys.EVENT_DONE]
             send(batch)
 
         setattr(self._serving.emitter, "send", noted)  # noqa: B010

@@ -5,6 +5,8 @@ Parameters one by one: `test_api_completion_parameters`; errors and limits: `tes
 
 from __future__ import annotations
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -14,7 +16,7 @@ from common.generation import generate
 from common.model import TransformerLM
 from services.api.operations import completions
 from tests.integration.api.conftest import Api
-from tests.integration.api.openai_stand import MODEL, written
+from tests.integration.api.openai_stand import MODEL, Generator, written
 from tests.integration.api.openai_stand import client as client
 from tests.integration.api.openai_stand import generator as generator
 from tests.integration.api.openai_stand import model as model
@@ -88,6 +90,27 @@ def test_a_stream_joins_to_the_text_and_tells_the_usage(client: openai.OpenAI, m
     assert parts[-1].usage is not None
     assert parts[-1].usage.completion_tokens == 24
     assert len({part.id for part in parts}) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "tokens"), [({}, False), ({"stream": True, "logprobs": 1}, False), ({"best_of": 3}, True)], ids=str
+)
+def test_the_engine_tells_all_tokens_at_the_end_only_where_the_reply_needs_them(
+    client: openai.OpenAI, generator: Generator, asked: dict[str, Any], tokens: bool
+) -> None:
+    raw = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=12, n=2, **asked)
+    list(raw)
+    [reply] = generator.replies
+    assert [("trajectory" in choice) for choice in reply["choices"]] == [tokens] * len(reply["choices"])
+
+
+def test_a_large_reply_is_whole(client: openai.OpenAI, model: TransformerLM) -> None:
+    """Beyond what is built at once."""
+    reply = client.completions.create(model=MODEL, prompt="Once upon", max_tokens=100, n=8, seed=5, logprobs=1)
+    assert [choice.text for choice in reply.choices] == [
+        written(model, "Once upon", 5 + number, max_tokens=100) for number in range(8)
+    ]
+    assert [len(choice.logprobs.tokens or []) for choice in reply.choices if choice.logprobs] == [100] * 8
 
 
 def test_the_modulation_goes_along(client: openai.OpenAI, model: TransformerLM) -> None:

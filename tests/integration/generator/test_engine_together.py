@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from common.checkpoint import load_model, save_model
 from common.generation import generate
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
+from services.generator.emitter import Batch, End
 from services.generator.engine import PREFILL_TEXTS
+from services.generator.running_request import LARGE_TOKENS, RunningRequest
 from tests.integration.generator.serving import Serving
 from tests.integration.generator.test_engine import EXPERIMENT, MODEL, events, request
 from tests.integration.generator.test_engine import experiments as experiments
@@ -77,6 +81,64 @@ def test_choices_are_the_texts_of_consecutive_seeds(
         assert all(len(data["alternatives"]) == 2 for data in mine)
 
 
+def test_all_tokens_are_told_at_the_end_only_where_they_are_wanted_and_once(
+    serving: Serving, redis_client: redis.Redis
+) -> None:
+    request(redis_client, "all", n=2)
+    request(redis_client, "none", n=2, trajectory=False, stream=True)
+    request(redis_client, "left", n=2, max_tokens=4096, stream=True)
+    serving.handle("all", "none")
+    serving.engine.submit("left")
+    while not events(redis_client, "left"):
+        serving.engine.turn()
+        serving.emitter.drain()
+    redis_client.set(keys.generate_cancelled("left"), "1", ex=60)
+    serving.handle()
+    told = {name: events(redis_client, name)[-1][1] for name in ("all", "none", "left")}
+    assert [len(choice["trajectory"]) for choice in told["all"]["choices"]] == [12, 12]
+    assert "trajectory" not in told["all"]
+    assert [choice["tokensGenerated"] for choice in told["none"]["choices"]] == [12, 12]
+    assert told["left"]["finishReason"] == "cancelled"
+    assert '"trajectory"' not in json.dumps([told["none"], told["left"]])
+
+
+def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_all_others(
+    serving: Serving, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = {}
+    build = RunningRequest.last_event
+
+    def watched(running: RunningRequest) -> tuple[str, dict[str, Any]]:
+        threads[running.request.id] = threading.current_thread().name
+        return build(running)
+
+    monkeypatch.setattr(RunningRequest, "last_event", watched)
+    small = request(redis_client, "small")
+    serving.handle(small, request(redis_client, "large", n=4, max_tokens=LARGE_TOKENS // 3))
+    assert threads["small"] == "emitter"
+    assert threads["large"].startswith("encoder")
+    assert sorted(serving.finished) == ["large", "small"]
+    tokens = [len(choice["trajectory"]) for choice in events(redis_client, "large")[-1][1]["choices"]]
+    assert tokens == [LARGE_TOKENS // 3] * 4
+
+
+def test_tokens_do_not_wait_for_a_large_reply(serving: Serving, redis_client: redis.Redis) -> None:
+    may = threading.Event()
+
+    def build() -> tuple[str, dict[str, Any]]:
+        assert may.wait(20)
+        return keys.EVENT_DONE, {"text": "long"}
+
+    serving.emitter.send(Batch(ends=[End("large", build, large=True)]))
+    serving.emitter.send(Batch(events=[("small", keys.EVENT_TOKEN, {"index": 0})], finished=["small"]))
+    assert redis_client.xread({keys.generate_stream("small"): 0}, block=9000)
+    assert not events(redis_client, "large")
+    may.set()
+    serving.emitter.drain()
+    assert events(redis_client, "large") == [(keys.EVENT_DONE, {"text": "long"})]
+    assert serving.finished == ["small", "large"]
+
+
 def test_more_choices_than_slots_are_refused(serving: Serving, redis_client: redis.Redis) -> None:
     request(redis_client, "many", n=7)
     request(redis_client, "good", n=6)
@@ -101,6 +163,8 @@ def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redi
     """Six endless texts fill the slots; when their clients go, the seventh request is answered."""
     for number in range(6):
         serving.engine.submit(request(redis_client, f"long{number}", max_tokens=4096, stream=True))
+    while sum(len(batch.active) for batch in serving.engine.batches.values()) < 6:  # the loader takes its time
+        serving.engine.turn()
     serving.engine.submit(request(redis_client, "next", max_tokens=2))
     for _ in range(3):
         serving.engine.turn()

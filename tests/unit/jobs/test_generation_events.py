@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from common.jobs.generation_events import by_stream, entry, new_reader, new_request_id, read_entry, said
+from common.jobs.generation_events import by_stream, entry, new_reader, new_request_id, read_entry, said, said_in_pieces
 from common.metrics import keys
 
 
@@ -14,6 +14,13 @@ def test_any_text_comes_out_of_an_entry_as_it_went_in() -> None:
     fields = {str(name): str(value) for name, value in entry("engine-1", events).items()}
     assert list(read_entry(fields)) == events
     assert json.loads(next(read_entry(fields)).data) == {"text": text}
+
+
+def test_large_data_are_encoded_in_pieces_to_the_same() -> None:
+    token = {"index": 1, "text": 'a "line"\n\u2028', "alternatives": [{"id": 3, "logProb": -0.25}]}
+    choice = {"text": "", "trajectory": [token] * 40, "finishReason": None, "effective": {"topK": 5}}
+    for data in (token, choice, {**choice, "choices": [choice] * 3}, {"choices": [choice] * 20}, {}):
+        assert said_in_pieces("r.1", "done", data) == said("r.1", "done", data)
 
 
 def test_the_requests_of_one_reader_share_a_stream_and_those_of_another_have_theirs() -> None:
