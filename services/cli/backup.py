@@ -174,7 +174,7 @@ class _Bar:
 
 @contextmanager
 def _bar(what: str) -> Iterator[_Bar]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     shown = Progress(*columns, console=err, transient=True)
     try:
         yield _Bar(shown, what)

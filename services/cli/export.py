@@ -96,7 +96,7 @@ def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]
                     raise _Refused(said["error"])
                 if "done" in said:
                     return dict(said["done"])
-                status.update(f"{said['phase']} ({time.monotonic() - began:.0f} s)")
+                status.update(Text(f"{said['phase']} ({time.monotonic() - began:.0f} s)"))
     finally:
         process.stdout.close()
         _end(process)

@@ -266,7 +266,7 @@ def _facts(job: Job) -> Table:
     grid.show_header = False
     for key, value in facts.items():
         if value:
-            grid.add_row(f"[dim]{key}", value if isinstance(value, Text) else Text(value))
+            grid.add_row(Text(key, style="dim"), value if isinstance(value, Text) else Text(value))
     return grid
 
 

@@ -6,16 +6,18 @@ Results go to stdout, remarks and errors to stderr, so that output can be piped.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+from common.terminal import Terminal
+
+out = Terminal()
+err = Terminal(stderr=True)
 
 STATUS_STYLES = {
     "pending": "yellow",
@@ -33,6 +35,8 @@ STATUS_STYLES = {
     "restarting": "red",
     "stopped": "dim",
 }
+_UNSAFE = re.compile("[\x7f-\x9f\ud800-\udfff]")
+"""What json leaves unescaped and a terminal may obey, or cannot be written."""
 SCALE = ((70, 130, 240), (150, 150, 150), (225, 85, 50))
 """Colours of modulation 0 (blue), 0.5 (grey) and 1 (vermilion); each at least 2.9:1 on white and 5:1 on black."""
 
@@ -63,7 +67,8 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 def print_json(value: Any) -> None:
     """Machine-readable output, for `--json`."""
-    out.out(json.dumps(value, indent=2, ensure_ascii=False, default=str), highlight=False)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    out.out(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), highlight=False)
 
 
 def fail(message: str) -> None:

@@ -153,7 +153,7 @@ def _wait(client: Client, wish: Wish, job: Job) -> Job:
     """Until it is settled; UnavailableError when the api stays away."""
     shown = (job.status, job.queue_position)
     contact = time.monotonic()
-    status: Any = err.status(f"{job.id}: waiting for {' or '.join(sorted(wish.wanted))} …")
+    status: Any = err.status(Text(f"{job.id}: waiting for {' or '.join(sorted(wish.wanted))} …"))
     try:
         with status:
             while not wish.settled(job):
@@ -165,7 +165,7 @@ def _wait(client: Client, wish: Wish, job: Job) -> Job:
                         raise
                     continue
                 contact = time.monotonic()
-                status.update(f"{job.id}: {job.what_next or job.status}")
+                status.update(Text(f"{job.id}: {job.what_next or job.status}"))
                 if (job.status, job.queue_position) != shown:
                     shown = (job.status, job.queue_position)
                     _tell(job)

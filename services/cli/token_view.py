@@ -11,10 +11,10 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from common.client import Generation
+from common.terminal import Terminal
 from services.cli.output import modulation_style
 
 LEGEND_STEPS = 11
@@ -28,16 +28,15 @@ class Color(StrEnum):
     NEVER = "never"
 
 
-def console(color: Color, *, stderr: bool = False) -> Console:
+def console(color: Color, *, stderr: bool = False) -> Terminal:
     """A console that colours as asked; `auto` means on a terminal, unless NO_COLOR is set."""
     if color is Color.NEVER or (color is Color.AUTO and os.environ.get("NO_COLOR")):
-        return Console(stderr=stderr, highlight=False, color_system=None)
+        return Terminal(stderr=stderr, color_system=None)
     if color is Color.AUTO:
-        return Console(stderr=stderr, highlight=False)
+        return Terminal(stderr=stderr)
     exact = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
-    return Console(
+    return Terminal(
         stderr=stderr,
-        highlight=False,
         force_terminal=True,
         no_color=False,
         color_system="truecolor" if exact else "256",

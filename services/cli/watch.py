@@ -13,6 +13,7 @@ from rich.text import Text
 
 from common.client import Client, Event, Job
 from common.errors import TidalError, UnavailableError
+from common.terminal import printable
 from services.cli.job_view import JobView
 from services.cli.output import duration, err, status_text
 
@@ -94,16 +95,16 @@ class _Bar:
         self._console = console
         self._started = time.monotonic()
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
-            TextColumn("[dim]{task.fields[phase]}"),
-            TextColumn("{task.fields[numbers]}"),
-            TextColumn("[dim]{task.fields[clock]}"),
+            TextColumn("{task.fields[phase]}", style="dim", markup=False),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TextColumn("{task.fields[clock]}", style="dim", markup=False),
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task(title, total=None, phase="", numbers="", clock="")
+        self._task = self._progress.add_task(printable(title), total=None, phase="", numbers="", clock="")
 
     def __enter__(self) -> Self:
         self._progress.start()

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings
 from common.errors import TidalError, UnavailableError
+from common.terminal import Terminal
 from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server import Server, gone
@@ -51,7 +51,7 @@ def main() -> int:
             return lend(options.folder.absolute(), Settings())
         if options.command == "programs":
             return programs()
-        console = None if options.quiet else Console(highlight=False)
+        console = None if options.quiet else Terminal()
         return Supervisor(
             options.folder,
             Settings(),

@@ -11,11 +11,10 @@ import argparse
 import signal
 from pathlib import Path
 
-from rich.console import Console
-
 from common.config import DataConfig, get_settings, load_lm_config, load_rl_config
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
+from common.terminal import Terminal
 from common.training.hooks import Outcome, StopRequest
 from common.training.local_hooks import LocalHooks
 
@@ -26,7 +25,7 @@ def run_local(arguments: list[str]) -> int:
     """Parse, train, print; returns the exit code."""
     options = _parser().parse_args(arguments)
     configure("trainer")
-    console = Console()
+    console = Terminal(highlight=True)
     try:
         outcome = _train_lm(options, console) if options.kind == "lm" else _train_rl(options, console)
     except TidalError as error:
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train_lm(options: argparse.Namespace, console: Console) -> Outcome:
+def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
     config = load_lm_config(options.config, overrides)
     _refuse_to_mix(options)
@@ -81,7 +80,7 @@ def _train_lm(options: argparse.Namespace, console: Console) -> Outcome:
         )
 
 
-def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
+def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     if options.checkpoint is None:
         raise ConfigError("a controller needs a language model: give its file or checkpoint folder with --checkpoint")
     config = load_rl_config(options.config)
@@ -107,7 +106,7 @@ def _train_rl(options: argparse.Namespace, console: Console) -> Outcome:
         )
 
 
-def _hooks(out: Path, console: Console) -> LocalHooks:
+def _hooks(out: Path, console: Terminal) -> LocalHooks:
     attempts = [int(path.stem.split("-")[-2]) for path in (out / "metrics").glob("*-*-*.jsonl")]
     hooks = LocalHooks(out, attempt=max(attempts, default=0) + 1, console=console)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -85,6 +85,29 @@ def test_a_local_file_is_sent_along_and_another_name_is_the_servers(
     ]
 
 
+def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal: Callable[..., Result]) -> None:
+    hostile = "\x1b]0;x\x07[/red]:cat:\x9b2J"
+    job = {**JOB, "name": hostile, "status": "failed", "error": {"code": "user_error", "message": hostile}}
+    api.answers = {
+        "/api/jobs": {"jobs": [job]},
+        "/api/jobs/job_1": job,
+        "/api/jobs/job_1/events": {"events": []},
+        "/api/jobs/job_1/logs": {
+            "lines": [{"attempt": 1, "line": 1, "text": hostile}],
+            "complete": True,
+            "nextCursor": None,
+        },
+    }
+    said = [tidal(*command.split()) for command in ("jobs list", "jobs show job_1", "jobs logs job_1")]
+    assert [its.exit_code for its in said] == [0, 0, 0], [its.exception for its in said]
+    for its in said:
+        assert not {"\x1b", "\x07", "\x9b"} & set(its.output)
+        assert "␛]0;x" in its.output and "[/red]:cat:" in its.output.replace("\n", "")
+    answer = tidal("jobs", "list", "--json").output
+    assert not {"\x1b", "\x07", "\x9b"} & set(answer)
+    assert json.loads(answer)[0]["name"] == hostile
+
+
 def test_json_is_what_the_api_says(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)

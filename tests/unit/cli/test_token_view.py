@@ -87,3 +87,16 @@ def test_a_whole_reply_is_printed_like_a_stream(capsys: pytest.CaptureFixture[st
     view.whole(reply(trajectory=steps))
     view.end()
     assert (capsys.readouterr().out, view.count) == ("There was a cat\n", 2)
+
+
+@pytest.mark.parametrize("color", [Color.AUTO, Color.ALWAYS])
+def test_neither_prompt_nor_model_commands_the_terminal(capsys: pytest.CaptureFixture[str], color: Color) -> None:
+    steps = [{"text": "\x1b]0;owned\x07", "modulation": 0.1}, {"text": " x\x1b[2J\x9b1A\n\ty", "modulation": 0.9}]
+    view = TokenView(color, "There\x1b[31m was", "fixed")
+    for step in steps:
+        view.token(step)
+    view.whole(reply(text="\x1b]0;owned\x07 x\x1b[2J\x9b1A\n\ty\x1bz"))
+    view.end()
+    printed = capsys.readouterr().out
+    plain = ESCAPE.sub("", printed) if color is Color.ALWAYS else printed
+    assert plain.expandtabs() == "There␛[31m was␛]0;owned x␛[2J�1A\n        y␛z\n"
