@@ -94,8 +94,8 @@ def _scores(scored: Tensor) -> Scores:
     return Scores(scored, log_mass, entropy.clamp(min=0.0))
 
 
-def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row of values (B, V), falling, and their places, both (B, count).
+def largest(values: Tensor, count: int, *, ordered: bool = True) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row of values (B, V), falling if `ordered`, and their places, both (B, count).
 
     Column c of a row that is folded into `FOLDS` lines holds places c, c + C, c + 2C, … The largest lie in the columns
     with the largest maxima, which are found in the same way, and there are at most `count` such columns. So the
@@ -104,14 +104,14 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     B, V = values.shape
     C = V // FOLDS
     if count * 4 > C:
-        top, place = values.topk(count, dim=1)
+        top, place = values.topk(count, dim=1, sorted=ordered)
         return top, place
     folded = torch.unflatten(values[:, : FOLDS * C], 1, (FOLDS, C))
-    _, columns = largest(folded.amax(1), count)
+    _, columns = largest(folded.amax(1), count, ordered=False)
     found = folded.gather(2, columns[:, None].expand(B, FOLDS, count)).flatten(1)
     if FOLDS * C < V:
         found = torch.cat((found, values[:, FOLDS * C :]), dim=1)
-    top, place = found.topk(count, dim=1)
+    top, place = found.topk(count, dim=1, sorted=ordered)
     line = place // count
     in_columns = line * C + columns.gather(1, place - line * count)
     if FOLDS * C == V:
