@@ -72,8 +72,10 @@ class Continuation:
         result = self.result
         result.truncated = truncated
         if self.settings.score_prompt:
-            # The start of a new document is no token of the prompt.
-            result.prompt_scores = scores if result.prompt_token_ids else []
+            # The start of a new document is no token of the prompt. Of equal prompts the one that wants most is scored.
+            most = self.settings.top_log_probs
+            told = [score._replace(alternatives=score.alternatives[:most]) for score in scores or []]
+            result.prompt_scores = told if result.prompt_token_ids else []
         if self.settings.max_tokens == 0:
             self.end(FinishReason.LENGTH)
 

@@ -13,6 +13,7 @@ the number of rows; they matter where two candidates all but tie. Leaves out: re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -93,10 +94,10 @@ class DecodingEngine:
         self._offsets.apply(logits)
         drawn = draw(logits, rows.tokens, plan.parameters, plan.uniform, rows.known, rows.long)
         tokens: list[int] = drawn.token.tolist()
-        self._record(plan, drawn, tokens, on_token)
+        finite = self._record(plan, drawn, tokens, on_token)
         rows.append(drawn.token, plan.modulation)
         self._offsets.append(drawn.token)
-        left, order = self._remove_ended()
+        left, order = self._remove_ended(finite)
         token, modulation = drawn.token, plan.modulation
         if left:
             tokens = [tokens[row] for row in order]
@@ -115,7 +116,7 @@ class DecodingEngine:
         for row, continuation in enumerate(self.active):
             continuation.result.truncated = self._window.truncated[row]
 
-    def _remove_ended(self) -> tuple[list[Continuation], list[int]]:
+    def _remove_ended(self, finite: Sequence[bool]) -> tuple[list[Continuation], list[int]]:
         """Those that left, and for every row that stays the row it was."""
         left, order = [], list(range(len(self.active)))
         for row in reversed(range(len(self.active))):
@@ -123,13 +124,14 @@ class DecodingEngine:
                 left.append(self.active[row])
                 self._rows.remove(row)
                 self._offsets.remove(row, len(self.active) - 1)
-                self._window.remove(row)
+                self._window.remove(row, clear=not finite[row])
                 self.active[row], order[row] = self.active[-1], order[-1]
                 self.active.pop()
                 order.pop()
         return left, order
 
-    def _record(self, plan: Plan, drawn: Drawn, tokens: Sequence[int], on_token: OnToken | None) -> None:
+    def _record(self, plan: Plan, drawn: Drawn, tokens: Sequence[int], on_token: OnToken | None) -> list[bool]:
+        """Returns for each row whether its logits are finite."""
         parameters = plan.parameters
         columns = [drawn.log_prob, drawn.entropy, drawn.sampling_entropy, parameters.temperature]
         columns += [parameters.top_k.float(), parameters.top_p, parameters.repetition_penalty, plan.modulation]
@@ -141,6 +143,7 @@ class DecodingEngine:
             step = continuation.record(token, values, likeliest)
             if step is not None and on_token is not None:
                 on_token(continuation, step)
+        return [math.isfinite(log_prob) for log_prob, *_ in numbers]
 
 
 def _alternatives(ids: Tensor | None, log_probs: Tensor | None, n: int) -> list[list[tuple[int, float]]]:

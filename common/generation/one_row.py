@@ -30,7 +30,6 @@ class OneRow:
         self._update, self._flat_update = _in_parts(config.d_model)
         self._inner, self._flat_inner = _in_parts(config.ffn_dim)
         self._heads = torch.arange(config.num_heads)
-        self._held: tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]] | None = None
 
     @classmethod
     def of(cls, layers: list[PackedLayer], config: ModelConfig) -> OneRow | None:
@@ -47,7 +46,7 @@ class OneRow:
         position = cache.lengths[0]
         places = self._heads * cache.capacity + position
         update = self._flat_update
-        for index, ((layer, parts), held) in enumerate(zip(self._layers, self._views(cache), strict=True)):
+        for index, ((layer, parts), held) in enumerate(zip(self._layers, cache.first_row, strict=True)):
             qkv, out, up, down = parts
             lines, value_lines, keys, values = held
             baddbmm(qkv.biases, _spread(layer_norm(x, *layer.norm1)), qkv.weight, out=self._qkv)
@@ -63,14 +62,6 @@ class OneRow:
             baddbmm(down.biases, _spread(gelu(self._flat_inner)), down.weight, out=self._update)
             x = x.add_(update) if scales is None else x.addcmul_(update, scales[2 * index + 1])
         return x
-
-    def _views(self, cache: SlotCache) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Per layer keys and values of row 0, as lines (H·capacity, K) and as heads (1, H, capacity, K)."""
-        if self._held is None or self._held[0] is not cache.keys:
-            rows = [(keys[:1], values[:1]) for keys, values in zip(cache.keys, cache.values, strict=True)]
-            views = [(keys.flatten(0, 2), values.flatten(0, 2), keys, values) for keys, values in rows]
-            self._held = cache.keys, views
-        return self._held[1]
 
 
 def _in_parts(width: int) -> tuple[Tensor, Tensor]:

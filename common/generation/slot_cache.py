@@ -43,11 +43,20 @@ class SlotCache:
         shape = (num_layers, rows, num_heads, capacity, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self._first_row: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
         self.lengths: list[int] = []
         self.capacity = capacity
         self._positions = torch.arange(capacity, device=device)
         self._first_places = self._lines()
         self._device_lengths = torch.zeros(rows, device=device, dtype=torch.int64)
+
+    @property
+    def first_row(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Per layer keys and values of row 0, as lines (H·capacity, K) and as heads (1, H, capacity, K); made once."""
+        if self._first_row is None:
+            rows = [(keys[:1], values[:1]) for keys, values in zip(self.keys, self.values, strict=True)]
+            self._first_row = [(keys.flatten(0, 2), values.flatten(0, 2), keys, values) for keys, values in rows]
+        return self._first_row
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +70,7 @@ class SlotCache:
             return
         more = max(rows, 2 * held) - held
         self.keys, self.values = self._longer(self.keys, more), self._longer(self.values, more)
+        self._first_row = None
         self._first_places = self._lines()
         self._device_lengths = torch.cat((self._device_lengths, self._device_lengths.new_zeros(more)))
 
@@ -112,9 +122,15 @@ class SlotCache:
         self._device_lengths[: len(self.lengths)] += 1
         self.lengths = [length + 1 for length in self.lengths]
 
-    def remove(self, row: int) -> None:
-        """The row leaves; the last one takes its place."""
+    def remove(self, row: int, *, clear: bool = False) -> None:
+        """The row leaves; the last one takes its place.
+
+        `clear` what it held where that is not finite: hidden by the mask it counts 0 times, and 0 times NaN is NaN.
+        """
         last = len(self.lengths) - 1
+        if clear:
+            self.keys[:, row] = 0.0
+            self.values[:, row] = 0.0
         if row != last:
             T = self.lengths[last]
             self.keys[:, row, :, :T] = self.keys[:, last, :, :T]

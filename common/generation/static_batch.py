@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ from common.generation.window import Window
 
 LEAST_SPAN = 32
 LEAST_CANDIDATES = 64
+SHRINK_FROM = 4
+"""An empty batch with so many times the places that are wanted is made anew: a step counts n-grams over all places."""
 JOIN_AT_ONCE = 64
 """Prompts that are prefilled through one scratch cache."""
 
@@ -131,8 +134,10 @@ class StaticBatch:
         for its in settings:
             if its.mode is GatingMode.LEARNED:
                 assert its.policy is not None
-                self._policies.setdefault(its.policy, len(self._policies))
-        numbers = [-1 if its.policy is None else self._policies.get(its.policy, -1) for its in settings]
+                free_number = next(number for number in count() if number not in self._policies.values())
+                self._policies.setdefault(its.policy, free_number)
+        learned = [its.policy if its.mode is GatingMode.LEARNED else None for its in settings]
+        numbers = [-1 if policy is None else self._policies[policy] for policy in learned]
         self._state.put(free, prompts, settings, seeds, numbers)
         joined: list[tuple[int, list[PromptScore] | None]] = []
         for first in range(0, len(owners), JOIN_AT_ONCE):
@@ -182,6 +187,8 @@ class StaticBatch:
         if not gone:
             return
         dead = [number for number in gone if self._rows.pop(number).left > 0]
+        used = {row.settings.policy for row in self._rows.values()}
+        self._policies = {policy: number for policy, number in self._policies.items() if policy in used}
         if dead:
             self._state.remaining[self._state.send(dead)] = 0
         if self._rows and _power(max(self._rows) + 1) > _power(len(self._rows)):
@@ -198,8 +205,12 @@ class StaticBatch:
 
     def _reserve(self, rows: int, places: int) -> None:
         state = self._state
-        if rows > state.rows or places > state.places:
-            places = max(state.places, -(-places // CAPACITY_STEP) * CAPACITY_STEP)
+        places = -(-places // CAPACITY_STEP) * CAPACITY_STEP
+        if not self._rows and state.places > SHRINK_FROM * places:
+            self._state = StaticState(self.model, max(state.rows, _power(rows)), places)
+            self.steps.forget()
+        elif rows > state.rows or places > state.places:
+            places = max(state.places, places)
             self._state = state.grow(self.model, max(state.rows, _power(rows)), places)
             self.steps.forget()
 

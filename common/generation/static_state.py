@@ -135,8 +135,13 @@ class StaticState:
                 self.sums[self.send(owners), self.send(tokens)] = self.send(values, torch.float32)
 
     def fill(self, rows: Sequence[int], cache: SlotCache, lengths: Sequence[int]) -> Tensor:
-        """Take keys and values of the first rows of `cache` over; returns the rows as a tensor."""
+        """Take keys and values of the first rows of `cache` over; returns the rows as a tensor.
+
+        What lies behind is cleared: hidden by the mask it counts 0 times, and 0 times NaN is NaN.
+        """
         at, n, T = self.send(rows), len(rows), max(lengths)
+        self.keys[:, at, :, T:] = 0.0
+        self.values[:, at, :, T:] = 0.0
         self.keys[:, at, :, :T] = cache.keys[:, :n, :, :T]
         self.values[:, at, :, :T] = cache.values[:, :n, :, :T]
         self.cached[at] = self.send(lengths)

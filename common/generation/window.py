@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.controller import pad
 from common.generation.decoding_model import DecodingModel
 from common.generation.prompt_scores import PromptScore, score_prompt
 from common.generation.slot_cache import SlotCache
@@ -96,9 +95,12 @@ class Window:
             self._tokens[row].append(token)
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
-    def remove(self, row: int) -> None:
-        """The row leaves, the last one takes its place. Logits and hidden states do not move: decode next."""
-        self._cache.remove(row)
+    def remove(self, row: int, *, clear: bool = False) -> None:
+        """The row leaves, the last one takes its place. Logits and hidden states do not move: decode next.
+
+        `clear` a row whose logits are not finite.
+        """
+        self._cache.remove(row, clear=clear)
         self._tokens[row] = self._tokens[-1]
         self.truncated[row] = self.truncated[-1]
         self._tokens.pop()
@@ -129,8 +131,8 @@ class Window:
         return (logits, hidden), scores
 
     def _prefill(self, first: int, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        ids, lengths = pad(prompts)
-        return self.model.prefill(ids.to(self.model.device), lengths.tolist(), self._cache, first)
+        ids, lengths = _padded(prompts)
+        return self.model.prefill(ids.to(self.model.device), lengths, self._cache, first)
 
     def _score(
         self,
@@ -140,9 +142,16 @@ class Window:
         scores: list[list[PromptScore] | None],
     ) -> tuple[Tensor, Tensor]:
         """`_prefill` that adds to `scores`."""
-        ids, lengths = pad(prompts)
-        states = self.model.fill(ids.to(self.model.device), lengths.tolist(), self._cache, first)
+        ids, lengths = _padded(prompts)
+        states = self.model.fill(ids.to(self.model.device), lengths, self._cache, first)
         for its, tokens, alternatives in zip(states, prompts, to_score, strict=True):
             scored = None if alternatives is None else score_prompt(self.model.project, its, tokens, alternatives)
             scores.append(scored)
-        return self.model.read(states, lengths.tolist())
+        return self.model.read(states, lengths)
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
+    """Prompts (n, T) with their last tokens repeated: no row reads a token that is not its own; and their lengths."""
+    lengths = [len(prompt) for prompt in prompts]
+    T = max(lengths)
+    return torch.tensor([[*prompt, *[prompt[-1]] * (T - len(prompt))] for prompt in prompts]), lengths

@@ -6,7 +6,7 @@ import pytest
 import tiktoken
 import torch
 
-from common.generation import DecodingModel, GenerationSettings, generate_batch
+from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, generate_batch
 from common.generation.prompt_scores import POSITIONS_AT_ONCE
 from common.model import TransformerLM
 from tests.unit.common.generation.conftest import tiny_model
@@ -56,6 +56,26 @@ def test_tokens_outside_the_window_have_none(tokenizer: tiktoken.Encoding) -> No
     rows = zip(expected(model, prompt[13:]), prompt[14:], strict=True)
     assert found == pytest.approx([row[token].item() for row, token in rows], abs=1e-4)
     assert result.truncated == 13
+
+
+def test_equal_prompts_that_join_together_get_as_many_alternatives_as_each_wants(
+    tokenizer: tiktoken.Encoding,
+) -> None:
+    model = DecodingModel(tiny_model())
+    wanted = [
+        Continuation(
+            [5, 6, 7],
+            GenerationSettings(max_tokens=1, score_prompt=True, top_log_probs=count),
+            vocab_size=model.config.vocab_size,
+            gates_trained=False,
+            tokenizer=tokenizer,
+        )
+        for count in (1, 3, 0)
+    ]
+    DecodingEngine(model).join(wanted)
+    told = [[score.alternatives for score in its.result.prompt_scores or []] for its in wanted]
+    assert [[len(alternatives) for alternatives in its] for its in told] == [[0, 1, 1], [0, 3, 3], [0, 0, 0]]
+    assert told[0][1] == told[1][1][:1]
 
 
 @pytest.mark.parametrize("prompt", [[], [5], [5, 6, 7]])
