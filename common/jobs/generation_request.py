@@ -16,9 +16,10 @@
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
-The engine takes the request away when it begins, and marks it as begun. One that it does not find has expired (`error`
-with 503) or, where it is marked, was begun before (left alone). While an engine lives it renews the mark
-tidal:generate:engine:<name>; the api answers the clients of one whose mark has gone.
+The engine takes the request away when it begins, and marks it as begun with its name. One that it does not find has
+expired (`error` with 503) or, where it is marked, was begun before (left alone). While an engine lives it renews the
+mark tidal:generate:engine:<name>; the api answers the clients of one whose mark has gone, also those that have heard
+nothing of it yet.
 """
 
 from __future__ import annotations

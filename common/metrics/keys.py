@@ -76,7 +76,7 @@ def generate_stream(request_id: str) -> str:
 
 
 def generate_begun(request_id: str) -> str:
-    """Set once an engine has looked for the request, so that a second message about it is left alone."""
+    """Name of the engine that has looked for the request, so that a second message about it is left alone."""
     return f"tidal:generate:begun:{request_id}"
 
 

@@ -1,9 +1,9 @@
 """The generations that this process waits for: one Redis reader for all of them, a mailbox for each.
 
 Engines write to the stream of this process (`common.jobs.generation_events`); the reader runs while there are
-mailboxes. Every second it looks whether the engines that it has heard still live, ends the generations of one that
-does not with an error, and drops what it has read from Redis. Leaves out: deadlines and what is made of the events
-(`operations.generate`).
+mailboxes. Every second it looks whether the engines that it has heard, or that took a request, still live, ends the
+generations of one that does not with an error, and drops what it has read from Redis. Leaves out: deadlines and what is
+made of the events (`operations.generate`).
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class Generations:
                     mailbox.put(Event(event, data))
 
     async def _look_after_engines(self) -> None:
+        await self._find_engines()
         names = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
         await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last, approximate=True)
         if not names:
@@ -153,6 +154,15 @@ class Generations:
         for name in missing:
             if self._missed[name] >= MISSES:
                 self._lose(name)
+
+    async def _find_engines(self) -> None:
+        """An engine may be lost between taking a request and its first word, as while a model loads."""
+        silent = {key: its for key, its in self._mailboxes.items() if not its.engine}
+        if not silent:
+            return
+        takers = await self._redis.mget([keys.generate_begun(request_id) for request_id in silent])
+        for mailbox, taker in zip(silent.values(), takers, strict=True):
+            mailbox.engine = mailbox.engine or str(taker or "")
 
     def _turn_away(self) -> None:
         error = UnavailableError("the server is stopping; try again", code="stopping")

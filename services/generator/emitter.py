@@ -76,6 +76,7 @@ class Emitter:
         self._redis = redis
         self._on_finished = on_finished
         self._queue: queue.Queue[Batch | None] = queue.Queue(BACKLOG)
+        self._queue.put(Batch())  # brings the first mark, before any request is taken
         self._gone: set[str] = set()
         self._lock = threading.Lock()
         self._looked_at = 0.0

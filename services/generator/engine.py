@@ -41,6 +41,7 @@ class Engine:
         self.batches: dict[DecodingModel, BatchEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
         self._say = Batch()
+        intake.name = emitter.name
         # The loader asks too: one list() of a dict is a single step for other threads.
         intake.keep_loaded(lambda: list(self.batches))
 

@@ -46,9 +46,11 @@ class Refused:
 
 
 class Intake:
-    """`waiting` were handed over, `loading` taken from Redis."""
+    """`waiting` were handed over, `loading` taken from Redis. `name` is that of the engine, for those who look for the
+    one that took a request."""
 
     def __init__(self, redis: Redis, models: ModelCache) -> None:
+        self.name = "engine"
         self._redis = redis
         self._models = models
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -82,7 +84,7 @@ class Intake:
             for request_id in ids:
                 pipeline.getdel(keys.generate_request(request_id))
                 pipeline.exists(keys.generate_cancelled(request_id))
-                pipeline.set(keys.generate_begun(request_id), "1", nx=True, ex=keys.GENERATE_TTL_SECONDS)
+                pipeline.set(keys.generate_begun(request_id), self.name, nx=True, ex=keys.GENERATE_TTL_SECONDS)
             answers = pipeline.execute()
         refused = []
         for number, request_id in enumerate(ids):

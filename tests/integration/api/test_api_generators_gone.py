@@ -42,6 +42,31 @@ def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
         assert living.result(15).status_code == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
+    api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
+) -> None:
+    """As while the model of the request was loading."""
+    redis_client.set(keys.generate_engine("alive"), "1")
+
+    def take(engine: Engine, request: GenerationRequest) -> None:
+        engine.redis.set(keys.generate_begun(request.id), str(request.prompt))
+
+    engine.answer = take
+
+    def ask(prompt: str) -> httpx.Response:
+        return api.admin.post("/api/generate", json={"checkpoint": checkpoint, "prompt": prompt, "stream": stream})
+
+    with ThreadPoolExecutor(2) as pool:
+        living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
+        told = lost.result(15)
+        assert ("generator_lost" in told.text, told.status_code) == (True, 503)
+        assert not living.done()
+        for request in engine.requests:
+            engine.event(request.id, "done", reply_of(request))
+        assert living.result(15).status_code == 200
+
+
 def test_nobody_takes_the_request_in_time(serve: RunApi, redis_client: redis.Redis) -> None:
     with serve(generate_queue_seconds=0.3) as api:
         reply = api.admin.post("/api/generate", json={"checkpoint": make_checkpoint(api)})

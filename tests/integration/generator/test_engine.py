@@ -154,6 +154,18 @@ def test_a_request_handed_over_twice_is_answered_once(engine: Serving, redis_cli
     assert events(redis_client, "r1") == before
 
 
+def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_mark(
+    engine: Serving, redis_client: redis.Redis
+) -> None:
+    engine.emitter.drain()
+    assert redis_client.exists(keys.generate_engine(engine.emitter.name)), "marked before it takes any"
+    request(redis_client, "r1")
+    engine.engine.submit("r1")
+    engine.engine.turn()
+    assert redis_client.get(keys.generate_begun("r1")) == engine.emitter.name
+    engine.handle()
+
+
 def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_url: str, experiments: Path) -> None:
     with redis.Redis.from_url(redis_url) as client:
         request(redis_client, "slow", max_tokens=4096)
