@@ -10,14 +10,18 @@ from pathlib import Path
 
 from common.artifacts import ALIASES, ArtifactStore
 from common.client import read_instance
+from common.client.local_instance import instance_folder
 from common.config import get_settings
 from common.errors import InvalidInputError, NotFoundError
 
 
 def local_store() -> ArtifactStore:
-    """The store of the stack that runs in this folder, else TIDAL_EXPERIMENTS_DIR."""
-    instance = read_instance()
-    return ArtifactStore(instance.experiments_dir if instance else get_settings().experiments_dir)
+    """The store of the stack that runs in this folder; else TIDAL_EXPERIMENTS_DIR, else that of the stopped stack."""
+    if instance := read_instance():
+        return ArtifactStore(instance.experiments_dir)
+    settings, stopped = get_settings(), instance_folder() / "experiments"
+    given = "experiments_dir" in settings.model_fields_set
+    return ArtifactStore(stopped if not given and stopped.is_dir() else settings.experiments_dir)
 
 
 def is_path(text: str) -> bool:

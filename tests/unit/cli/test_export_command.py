@@ -16,6 +16,7 @@ from common.checkpoint import load_model, save_model
 from common.config import get_settings
 from common.errors import ConflictError, NotFoundError
 from common.model import ModelConfig, TransformerLM
+from services.cli import local_generation
 from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.main import app
 
@@ -55,6 +56,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )
 def test_what_a_person_names_is_found(folder: Path, text: str, meant: str) -> None:
     assert checkpoint_path(text) == folder / meant
+
+
+def test_the_store_of_a_stopped_stack_is_found_unless_another_is_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "home").mkdir()
+    (folder / "experiments").rename(folder / "home" / "experiments")
+    with pytest.raises(NotFoundError, match="no such experiment"):
+        checkpoint_path("first/best")  # TIDAL_EXPERIMENTS_DIR says where to look
+    monkeypatch.delenv("TIDAL_EXPERIMENTS_DIR")
+    get_settings.cache_clear()
+    assert checkpoint_path("first/best") == folder / "home/experiments/first/checkpoints/step-000000001"
+    assert local_generation.newest(policy=False) == folder / "home/experiments/first/mini_v1.pth"
 
 
 @pytest.mark.parametrize(
