@@ -6,7 +6,8 @@ cache: the log of the mass is the largest logit less the log of its probability.
 are the `most` largest entries; a row without any filter is drawn from the whole vocabulary in its own order, without a
 sort; one with top-p alone needs as many candidates as hold that mass.
 
-Shapes: n rows, V vocabulary, S tokens of the longest sequence. Nothing waits for the device but top-p without top-k.
+Shapes: n rows, V vocabulary, S tokens of the longest sequence. Candidates wait for the device: equal logits, which int8
+and bfloat16 make likely, are put in the order of the vocabulary, so that a text does not depend on its neighbours' k.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from common.controller import DecodingParameterRows
-from common.generation.sampling import Candidates, filter_largest, largest, pick, sampling_entropy
+from common.generation.sampling import Candidates, filter_largest, largest, largest_in_order, pick, sampling_entropy
 
 ROWS_AT_ONCE = 16
 """Rows of V numbers that are worked on together."""
@@ -100,7 +101,10 @@ def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uni
     # Multiplying is several times faster than dividing by a column.
     scored = logits.mul_(parameters.temperature.reciprocal()[:, None])
     count = max(known.most if Filter.TOP_K in filters else 1, alternatives)
-    values, ids = largest(scored, min(count, scored.shape[1]))
+    if count > 1 or Filter.TOP_K in filters:
+        values, ids = largest_in_order(scored, min(count, scored.shape[1]))
+    else:
+        values, ids = largest(scored, 1)
     probabilities = scored.softmax(1)
     log_mass = (values[:, :1] - probabilities.gather(1, ids[:, :1]).log())[:, 0]
     values -= log_mass[:, None]
@@ -166,9 +170,9 @@ def draw_from_all(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 def _nucleus(log_probs: Tensor, parameters: DecodingParameterRows) -> Candidates:
     V = log_probs.shape[1]
-    values, ids = largest(log_probs, min(NUCLEUS_CANDIDATES, V))
+    values, ids = largest_in_order(log_probs, min(NUCLEUS_CANDIDATES, V))
     if bool((values.exp().sum(1) <= parameters.top_p).any()):
-        values, ids = largest(log_probs, V)
+        values, ids = largest_in_order(log_probs, V)
     return filter_largest(values, ids, parameters)
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.generation.sampling import largest_in_order
+
 POSITIONS_AT_ONCE = 64
 """Rows of V numbers that are held together."""
 
@@ -34,8 +36,8 @@ def score_prompt(
         wanted = following[first : first + POSITIONS_AT_ONCE]
         log_probs = head(states[first : first + len(wanted)]).log_softmax(1)
         values = log_probs.gather(1, wanted[:, None])[:, 0].tolist()
-        top = log_probs.topk(min(alternatives, log_probs.shape[1]), dim=1)
-        likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        best_values, best_ids = largest_in_order(log_probs, min(alternatives, log_probs.shape[1]))
+        likeliest = zip(best_ids.tolist(), best_values.tolist(), strict=True)
         scores += [
             PromptScore(token, value, list(zip(*best, strict=True)))
             for token, value, best in zip(wanted.tolist(), values, likeliest, strict=True)

@@ -119,6 +119,27 @@ def largest(values: Tensor, count: int, *, ordered: bool = True) -> tuple[Tensor
     return top, torch.where(place < FOLDS * count, in_columns, place + (FOLDS * C - FOLDS * count))
 
 
+def largest_in_order(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`largest`, but of equal values the one with the smaller place comes first.
+
+    So the first k do not depend on `count`. Waits for the device, and takes longer where values are equal.
+    """
+    V = values.shape[1]
+    if count >= V:
+        every, at = torch.sort(values, dim=1, descending=True, stable=True)
+        return every, at
+    found, places = largest(values, count + 1)
+    if bool((found[:, 1:] == found[:, :-1]).any()):
+        places, order = places.sort(1)
+        found, order = torch.sort(found.gather(1, order), dim=1, descending=True, stable=True)
+        places = places.gather(1, order)
+        least, before = found[:, -1], found[:, -2]
+        for row in (least == before).nonzero()[:, 0].tolist():  # more of them may have been left out
+            held = found[row] == least[row]
+            places[row, held] = (values[row] == least[row]).nonzero()[: int(held.sum()), 0]
+    return found[:, :count], places[:, :count]
+
+
 def filter_candidates(scores: Scores, parameters: DecodingParameterRows, *, most: int | None = None) -> Candidates:
     """Top-p, then top-k, then renormalise.
 

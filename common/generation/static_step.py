@@ -129,7 +129,7 @@ def _draw(
         spread = torch.where(its, entropy, spread)
     if kind.nucleus:
         its = state.filters[:n] == FILTERS[Filter.TOP_P]
-        nucleus = filter_largest(*log_probs.sort(1, descending=True), parameters)
+        nucleus = filter_largest(*torch.sort(log_probs, dim=1, descending=True, stable=True), parameters)
         token = torch.where(its, pick(nucleus, uniform), token)
         spread = torch.where(its, sampling_entropy(nucleus), spread)
     # Logits that are not finite must not lead outside a table: the host hears of them through the log-probability.

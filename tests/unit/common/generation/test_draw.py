@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.controller import DecodingParameterRows
 from common.generation.draw import ROWS_AT_ONCE, Filter, Known, draw
-from common.generation.sampling import FOLDS, largest
+from common.generation.sampling import FOLDS, largest, largest_in_order
 
 torch.set_num_threads(1)
 
@@ -126,3 +126,36 @@ def test_a_row_without_finite_logits_leaves_its_neighbours_alone(kind: Filter) -
     assert drawn.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
     assert 0 <= drawn.token[1] < 60
     assert not drawn.log_prob[1].isfinite()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 12), st.integers(2, 500), st.integers(0, FOLDS - 1), st.integers(0, 1000), st.integers(1, 8))
+def test_equal_values_come_in_the_order_of_their_places(
+    count: int, blocks: int, rest: int, seed: int, steps: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = (torch.randn(3, blocks * FOLDS + rest, generator=generator) * steps).round()
+    found, places = largest_in_order(values, count)
+    for row, its in enumerate(values.tolist()):
+        expected = sorted(range(len(its)), key=lambda place, its=its: (-its[place], place))[:count]
+        assert places[row].tolist() == expected
+        assert found[row].tolist() == [its[place] for place in expected]
+
+
+@pytest.mark.parametrize("kind", [Filter.TOP_K, Filter.TOP_P])
+def test_a_token_among_equals_does_not_depend_on_the_neighbours(kind: Filter) -> None:
+    generator = torch.Generator().manual_seed(8)
+    V, tokens = 30_000, torch.zeros(2, 0, dtype=torch.int64)
+    logits = (2 * torch.randn(2, V, generator=generator)).round()
+    for number in range(20):
+        uniform = torch.rand(2, generator=generator)
+        top_k = torch.tensor([5 if kind is Filter.TOP_K else V, 90])
+        parameters = DecodingParameterRows(torch.ones(2), top_k, torch.tensor([0.3, 1.0]), torch.ones(2))
+        first = DecodingParameterRows(*(column[:1] for column in parameters))
+        alone = draw(logits[:1].clone(), tokens[:1], first, uniform[:1], Known([kind], most=5, alternatives=2))
+        known = Known([kind, Filter.TOP_K], most=90, alternatives=20)
+        beside = draw(logits.clone(), tokens, parameters, uniform, known)
+        assert alone.token[0] == beside.token[0], number
+        assert alone.top_ids is not None
+        assert beside.top_ids is not None
+        assert alone.top_ids[0].tolist() == beside.top_ids[0, :2].tolist()
