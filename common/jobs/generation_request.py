@@ -19,7 +19,8 @@
 The engine takes the request away when it begins, and marks it as begun with its name. One that it does not find has
 expired (`error` with 503) or, where it is marked, was begun before (left alone). While an engine lives it renews the
 mark tidal:generate:engine:<name>; the api answers the clients of one whose mark has gone, also those that have heard
-nothing of it yet.
+nothing of it yet. While an api waits for texts it renews tidal:generate:reader:<reader>; engines end the texts of one
+whose mark has gone.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ WISHES_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
+GENERATE_READER_SECONDS = 10
+"""Life of the mark of an api process that waits for texts, which renews it every second."""
 GENERATE_ENGINE_SECONDS = 3
 """Life of the mark of a living engine, which renews it every second."""
 COUNTERS = "tidal:counters"
@@ -78,6 +80,11 @@ def generate_stream(request_id: str) -> str:
 def generate_begun(request_id: str) -> str:
     """Name of the engine that has looked for the request, so that a second message about it is left alone."""
     return f"tidal:generate:begun:{request_id}"
+
+
+def generate_reader(name: str) -> str:
+    """Set as long as the api process that reads for requests `<name>.<number>` lives and waits for some."""
+    return f"tidal:generate:reader:{name}"
 
 
 def generate_engine(name: str) -> str:

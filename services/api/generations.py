@@ -2,8 +2,8 @@
 
 Engines write to the stream of this process (`common.jobs.generation_events`); the reader runs while there are
 mailboxes. Every second it looks whether the engines that it has heard, or that took a request, still live, ends the
-generations of one that does not with an error, and drops what it has read from Redis. Leaves out: deadlines and what is
-made of the events (`operations.generate`).
+generations of one that does not with an error, and drops what it has read from Redis; it marks
+itself as living too. Leaves out: deadlines and what is made of the events (`operations.generate`).
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class Generations:
                     mailbox.put(Event(event, data))
 
     async def _look_after_engines(self) -> None:
+        await self._redis.set(keys.generate_reader(self._reader), "1", ex=keys.GENERATE_READER_SECONDS)
         await self._find_engines()
         names = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
         await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last, approximate=True)

@@ -24,6 +24,7 @@ from common.errors import TidalError
 from common.jobs.generation_events import MAX_ENTRIES, Said, by_stream, entry, said, said_in_pieces
 from common.logging import get_logger
 from common.metrics import keys
+from services.generator.readers import Readers
 from services.generator.wire import wire_error
 
 log = get_logger(__name__)
@@ -79,6 +80,7 @@ class Emitter:
         self._queue.put(Batch())  # brings the first mark, before any request is taken
         self._gone: set[str] = set()
         self._lock = threading.Lock()
+        self._readers = Readers()
         self._looked_at = 0.0
         self._marked_at = 0.0
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -162,6 +164,7 @@ class Emitter:
     def _send(self, batches: list[Batch]) -> None:
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
         now = time.monotonic()
+        readers = self._readers.due(watched, now)
         with self._redis.pipeline(transaction=False) as pipeline:
             if now - self._marked_at >= ALIVE_SECONDS:
                 pipeline.set(keys.generate_engine(self.name), "1", ex=keys.GENERATE_ENGINE_SECONDS)
@@ -172,10 +175,14 @@ class Emitter:
             if watched:
                 self._looked_at = now
                 pipeline.mget([keys.generate_cancelled(request_id) for request_id in watched])
+            if readers:
+                pipeline.mget([keys.generate_reader(reader) for reader in readers])
             answers = pipeline.execute()
         if not watched:
             return
-        gone = {request_id for request_id, mark in zip(watched, answers[-1], strict=True) if mark is not None}
+        left = self._readers.gone(readers, answers.pop(), now) if readers else set()
+        marks = zip(watched, answers[-1], strict=True)
+        gone = {its for its, mark in marks if mark is not None or its.partition(".")[0] in left}
         if gone:
             with self._lock:
                 self._gone |= gone

@@ -37,6 +37,8 @@ def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
         told = lost.result(15)
         assert ("generator_lost" in told.text, told.status_code) == (True, 200 if stream else 503)
         assert not living.done()
+        [reader] = {request.id.partition(".")[0] for request in engine.requests}
+        assert redis_client.exists(keys.generate_reader(reader)), "engines see that somebody waits"
         for request in engine.requests:
             engine.event(request.id, "done", reply_of(request))
         assert living.result(15).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from common.checkpoint import load_model, save_model
 from common.generation import generate
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
+from services.generator import readers
 from services.generator.emitter import Batch, End
 from services.generator.engine import PREFILL_TEXTS
 from services.generator.running_request import LARGE_TOKENS, RunningRequest
@@ -120,6 +122,29 @@ def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_
     assert sorted(serving.finished) == ["large", "small"]
     tokens = [len(choice["trajectory"]) for choice in events(redis_client, "large")[-1][1]["choices"]]
     assert tokens == [LARGE_TOKENS // 3] * 4
+
+
+def test_texts_for_an_api_that_was_killed_are_ended(
+    serving: Serving, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "LOOK_SECONDS", 0.2)
+    for reader in ("lives", "killed"):
+        redis_client.set(keys.generate_reader(reader), "1")
+        serving.engine.submit(request(redis_client, f"{reader}.1", max_tokens=50_000))
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        serving.engine.turn()
+    assert not serving.finished
+    redis_client.delete(keys.generate_reader("killed"))
+    until = time.monotonic() + 20.0
+    while not serving.finished:
+        assert time.monotonic() < until
+        serving.engine.turn()
+        serving.emitter.drain()
+    assert serving.finished == ["killed.1"]
+    assert events(redis_client, "killed.1")[-1][1]["finishReason"] == "cancelled"
+    redis_client.set(keys.generate_cancelled("lives.1"), "1", ex=60)
+    serving.handle()
 
 
 def test_tokens_do_not_wait_for_a_large_reply(serving: Serving, redis_client: redis.Redis) -> None:
