@@ -22,7 +22,7 @@ from torch import Tensor
 from common.controller import DecodingParameterRows
 from common.generation.sampling import Candidates, filter_largest, largest, largest_in_order, pick, sampling_entropy
 
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 32
 """Rows of V numbers that are worked on together."""
 NUCLEUS_CANDIDATES = 1024
 """Tried before a sort of the whole vocabulary, for top-p without top-k."""

@@ -12,17 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SPAN_STEP = 32
-"""Attention reads up to the longest row, rounded up to this, so that shapes change rarely."""
+from common.generation.huge_pages import untouched_zeros
 
 
 class Step(NamedTuple):
     """Where the next position of n rows goes: positions (n,), places (n·H,) in a layer's cache seen as lines of one
-    head and position each, and what is added to the scores it attends with (n, 1, 1, span): 0 or −inf."""
+    head and position each, and what is added to the scores it attends with (n, 1, 1, span): 0 or −inf. Rows of one
+    length need neither `places` nor `mask`."""
 
     positions: Tensor
-    places: Tensor
-    mask: Tensor
+    places: Tensor | None
+    mask: Tensor | None
     span: int
 
 
@@ -41,8 +41,8 @@ class SlotCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         shape = (num_layers, rows, num_heads, capacity, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = untouched_zeros(shape, dtype, device)
+        self.values = untouched_zeros(shape, dtype, device)
         self._first_row: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
         self.lengths: list[int] = []
         self.capacity = capacity
@@ -102,8 +102,10 @@ class SlotCache:
         """Room for one more position in every row in use. Raises ValueError when a row is full."""
         longest = self.next_position()
         n = len(self.lengths)
-        span = min(-(-(longest + 1) // SPAN_STEP) * SPAN_STEP, self.capacity)
+        span = longest + 1
         positions = self._device_lengths[:n]
+        if min(self.lengths) == longest:
+            return Step(positions, None, None, span)
         hidden = self._positions[:span] > positions[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
         places = (self._first_places[:n] + positions[:, None]).view(-1)
@@ -113,8 +115,12 @@ class SlotCache:
         """Write one position per row, keys and values (n, H, K); returns (n, H, span, K) of both."""
         n, H, K = keys.shape
         held_keys, held_values = self.keys[layer], self.values[layer]
-        held_keys.view(-1, K).index_copy_(0, step.places, keys.reshape(n * H, K).to(held_keys.dtype))
-        held_values.view(-1, K).index_copy_(0, step.places, values.reshape(n * H, K).to(held_values.dtype))
+        if step.places is None:
+            held_keys[:n, :, step.span - 1] = keys
+            held_values[:n, :, step.span - 1] = values
+        else:
+            held_keys.view(-1, K).index_copy_(0, step.places, keys.reshape(n * H, K).to(held_keys.dtype))
+            held_values.view(-1, K).index_copy_(0, step.places, values.reshape(n * H, K).to(held_values.dtype))
         return held_keys[:n, :, : step.span], held_values[:n, :, : step.span]
 
     def advance(self) -> None:
@@ -147,6 +153,6 @@ class SlotCache:
     @staticmethod
     def _longer(held: Tensor, more: int) -> Tensor:
         rows = held.shape[1]
-        longer = held.new_zeros((held.shape[0], rows + more, *held.shape[2:]))
+        longer = untouched_zeros((held.shape[0], rows + more, *held.shape[2:]), held.dtype, held.device)
         longer[:, :rows] = held
         return longer
