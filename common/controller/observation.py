@@ -83,11 +83,15 @@ def build_observations(
     recent_count = present.sum(1)
     at_least_one = recent_count.clamp(min=1)
 
+    # Different n-grams per n-gram, 1 where there is none: of one, two and three tokens.
+    ngrams = n[:, None] - torch.arange(3, device=n.device)
+    distinct = torch.stack((history.unique, history.bigrams, history.trigrams), dim=1)
+    ratios = torch.where(ngrams > 0, distinct / ngrams.clamp(min=1), 1.0)
+
     observation = torch.zeros((B, OBSERVATION_DIM), device=hidden.device)
-    observation[:, 0] = torch.where(n > 0, 1.0 - history.unique / n.clamp(min=1), 0.0)
+    observation[:, 0] = 1.0 - ratios[:, 0]
     observation[:, 1] = _entropy(logits) / ENTROPY_SCALE
-    observation[:, 2] = torch.where(n >= 2, history.bigrams / (n - 1).clamp(min=1), 1.0)
-    observation[:, 3] = torch.where(n >= 3, history.trigrams / (n - 2).clamp(min=1), 1.0)
+    observation[:, 2:4] = ratios[:, 1:]
     observation[:, 4] = torch.where(n > 0, (present & ~repeats_earlier).sum(1) / at_least_one, 1.0)
     observation[:, 5] = occurrences.amax(1) / at_least_one
     observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)

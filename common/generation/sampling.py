@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from common.controller import DecodingParameterRows
 
-FOLDS = 8
+FOLDS = 24
 """Entries that `largest` judges by their maximum."""
 _LEAST_LOGIT = -1000.0
 """exp of it is 0 in float32, and 0 times it is 0: keeps −inf out of sums."""
