@@ -153,7 +153,7 @@ class TokenHistory:
         """The last `count` tokens (B, count), oldest first, ABSENT before the start."""
         places = self.length[:, None] - count + torch.arange(count, device=self.length.device)
         found = self.tokens.gather(1, places.clamp(min=0, max=max(self.capacity - 1, 0)))
-        return torch.where(places >= 0, found, ABSENT)
+        return found.masked_fill_(places < 0, ABSENT)
 
     def _back(self, distance: int) -> Tensor:
         place = self.length - distance

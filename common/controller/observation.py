@@ -79,20 +79,21 @@ def build_observations(
     present = window != ABSENT
     alike = (window[:, :, None] == window[:, None, :]) & present[:, :, None] & present[:, None, :]
     occurrences = alike.sum(2)
-    repeats_earlier = torch.tril(alike, diagonal=-1).any(2)
+    place = torch.arange(RECENT, device=n.device)
+    repeats_earlier = (alike & (place < place[:, None])).any(2)  # torch.tril takes 60 µs for this
     recent_count = present.sum(1)
     at_least_one = recent_count.clamp(min=1)
 
     # Different n-grams per n-gram, 1 where there is none: of one, two and three tokens.
     ngrams = n[:, None] - torch.arange(3, device=n.device)
     distinct = torch.stack((history.unique, history.bigrams, history.trigrams), dim=1)
-    ratios = torch.where(ngrams > 0, distinct / ngrams.clamp(min=1), 1.0)
+    ratios = (distinct / ngrams.clamp(min=1)).masked_fill_(ngrams < 1, 1.0)
 
     observation = torch.zeros((B, OBSERVATION_DIM), device=hidden.device)
     observation[:, 0] = 1.0 - ratios[:, 0]
     observation[:, 1] = _entropy(logits) / ENTROPY_SCALE
     observation[:, 2:4] = ratios[:, 1:]
-    observation[:, 4] = torch.where(n > 0, (present & ~repeats_earlier).sum(1) / at_least_one, 1.0)
+    observation[:, 4] = ((present & ~repeats_earlier).sum(1) / at_least_one).masked_fill_(n < 1, 1.0)
     observation[:, 5] = occurrences.amax(1) / at_least_one
     observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)
     observation[:, 10:58] = _chunk_statistics(hidden)

@@ -45,6 +45,8 @@ ENGINE_ENVIRONMENT = {
     # Threads wait some 30 µs for the next of a token's 150 operations before they sleep: to be woken takes longer than
     # most of them (one text 5.0 -> 3.6 ms per token), to spin for long takes a busy machine's cores away.
     "GOMP_SPINCOUNT": "10000",
+    # Every length of a prompt and number of rows is a kernel of its own; the usual 1,024 are used up by prompts.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
 """What the engine's process has besides `compute_environment`, where the host's own does not say otherwise."""
 RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
