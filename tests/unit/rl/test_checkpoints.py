@@ -41,6 +41,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(how: str, tmp_path: Path, un
 
 
 def test_another_number_of_threads_is_said(tmp_path: Path) -> None:
+    torch.set_num_threads(1)  # a test before may have set another
     _train(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     torch.set_num_threads(2)
     try:
