@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 SWEEP: Final = 7_310_002
@@ -16,6 +16,14 @@ _IDEMPOTENCY: Final = 7_310_005
 def try_lock(session: Session, key: int) -> bool:
     """Take `key` for this transaction if it is free."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+
+def standstill_limit(seconds: float) -> ColumnElement[str]:
+    """Selected beside the lock: whoever stands still longer inside this transaction loses it, and the lock with it.
+
+    Otherwise a process frozen at the wrong moment (a suspended machine, a paused container) keeps all others out.
+    """
+    return func.set_config("idle_in_transaction_session_timeout", f"{round(seconds * 1000)}ms", True)
 
 
 def wait_lock(session: Session, key: int) -> None:

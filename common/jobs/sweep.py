@@ -19,7 +19,7 @@ from common.jobs import outbox
 from common.jobs.claiming import eligible
 from common.jobs.clock import now_minus, seconds
 from common.jobs.limits import open_slots
-from common.jobs.locks import SWEEP, try_lock
+from common.jobs.locks import SWEEP, standstill_limit, try_lock
 from common.jobs.outbox import Publisher
 from common.jobs.payloads import QUEUES
 from common.jobs.publisher import RedisPublisher
@@ -60,9 +60,10 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
     sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs
     one query.
     """
+    alive = standstill_limit(max(0.5, settings.lease_seconds / 6))
     with session_factory(engine).begin() as session:
-        look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings))
-        free, due, due_in = session.execute(look).one()
+        look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings), alive)
+        free, due, due_in, _ = session.execute(look).one()
     due_in = None if due_in is None else float(due_in)
     if contact is not None:
         contact.made()
@@ -70,6 +71,7 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
         return SweepReport(acted=free, due_in=due_in)
     waiting = _waiting_doorbells(publisher)
     with session_factory(engine).begin() as session:
+        session.execute(select(alive))
         if not try_lock(session, SWEEP):
             return SweepReport(acted=False, due_in=due_in)
         if contact is None:

@@ -2,7 +2,8 @@
 
 DIES_AT: `before_commit` (the api has written a submission and not committed it), `before_publish` (it has committed
 and told nobody), `in_reap` (the reaper has judged and not committed; it writes the file DIES_MARK and waits to be
-killed). Leaves out: faults that need no exact point.
+killed), `in_lock` (the reaper has the sweeps' lock; it writes DIES_MARK and stands still for ever). Leaves out: faults
+that need no exact point.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 import common.jobs.sweep
 import services.api.context
 import services.api.routes.jobs
+from common.jobs.locks import try_lock
 from common.jobs.reaper import Reaped, reap
 from common.jobs.submission import submit
 from services.api.__main__ import main as api
@@ -39,9 +43,22 @@ def reap_and_wait(*arguments: Any) -> Reaped:
     """Hold the transaction with its judgements open until somebody kills this process."""
     reaped = reap(*arguments)
     if reaped != Reaped():
-        Path(os.environ["DIES_MARK"]).touch()
-        threading.Event().wait()
+        arguments[0].execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # only death shall end it
+        stand_still()
     return reaped
+
+
+def lock_and_wait(*arguments: Any) -> bool:
+    """Stand still with the lock, as a frozen process does."""
+    if try_lock(*arguments):
+        stand_still()
+    return False
+
+
+def stand_still() -> None:
+    """Tell the test, then do nothing any more."""
+    Path(os.environ["DIES_MARK"]).touch()
+    threading.Event().wait()
 
 
 class Mute(OutboxThread):
@@ -56,6 +73,9 @@ def main() -> int:
     at = os.environ["DIES_AT"]
     if at == "in_reap":
         vars(common.jobs.sweep)["reap"] = reap_and_wait
+        return health()
+    if at == "in_lock":
+        vars(common.jobs.sweep)["try_lock"] = lock_and_wait
         return health()
     if at == "before_commit":
         vars(services.api.routes.jobs)["submit"] = submit_and_die

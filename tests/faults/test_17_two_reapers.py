@@ -1,4 +1,4 @@
-"""Fault 17: of two reapers one is killed in the middle of its work; the other does it, once."""
+"""Fault 17: of two reapers one is killed, or stands still, in the middle of its work; the other does it, once."""
 
 from __future__ import annotations
 
@@ -41,3 +41,22 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     assert fleet.job(job_id).infra_restarts <= 1
     fleet.signal(job_id, "stop")
     fleet.wait_status(job_id, "cancelled", seconds=fleet.timers.patience)
+
+
+def test_fault_17_a_reaper_that_freezes_with_the_lock_holds_the_other_one_up_for_a_moment_only(
+    fleet: FaultFleet, tmp_path: Path
+) -> None:
+    mark = tmp_path / "locked"
+    job_id = fleet.submit()
+    fleet.worker("first", plan=LONG)
+    fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
+    fleet.start("health-2", "tests.faults.dying", DIES_AT="in_lock", DIES_MARK=str(mark))
+    waiting = fleet.submit()  # pending, so that every sweep has something to look at
+    fleet.wait_for(mark.exists, "the lock in a frozen hand", fleet.timers.patience, job_id)
+    fleet.kill("first")
+    fleet.worker("second", plan=LONG)
+    fleet.wait_steps(job_id, 1, attempt=2, seconds=fleet.timers.patience)
+    fleet.kill("health-2")
+    for each in (job_id, waiting):
+        fleet.signal(each, "stop")
+        fleet.wait_status(each, "cancelled", seconds=fleet.timers.patience)

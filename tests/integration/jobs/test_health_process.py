@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,9 +46,12 @@ def health(database_url: str, redis_url: str) -> Iterator[subprocess.Popen[bytes
 
 def next_status(client: redis.Redis, last: str, wanted: str) -> str:
     """Read the jobs' stream from `last` until a job-update with `wanted`; returns its position."""
+    deadline = time.monotonic() + 60  # a busy machine takes long to start a process
     while True:
-        answer: Any = client.xread({keys.JOBS_STREAM: last}, block=9000, count=1)
-        assert answer, f"no job-update with {wanted}"
+        answer: Any = client.xread({keys.JOBS_STREAM: last}, block=5000, count=1)
+        assert answer or time.monotonic() < deadline, f"no job-update with {wanted}"
+        if not answer:
+            continue
         ((last, fields),) = answer[0][1]
         if f'"status": "{wanted}"' in fields["data"]:
             return last

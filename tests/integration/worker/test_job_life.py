@@ -84,7 +84,8 @@ def test_pause_frees_the_slot_and_resume_goes_on_at_the_next_step(fleet: Fleet) 
 
 def test_a_pause_during_the_preparation_waits_for_the_first_safe_point(fleet: Fleet) -> None:
     job_id = fleet.submit()
-    fleet.worker(plan={**LONG, "prepare_seconds": 2.0}, TIDAL_STOP_GRACE_SECONDS="0.4", TIDAL_KILL_GRACE_SECONDS="0.4")
+    # The preparation is longer than the grace, and the grace is long enough for a busy machine to reach its first step.
+    fleet.worker(plan={**LONG, "prepare_seconds": 5.0}, TIDAL_STOP_GRACE_SECONDS="4", TIDAL_KILL_GRACE_SECONDS="4")
     fleet.wait_status(job_id, "starting")
     fleet.signal(job_id, "pause")
     job = fleet.wait_status(job_id, ("paused", "pending"))
