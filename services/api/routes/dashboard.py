@@ -23,13 +23,14 @@ CONTENT_POLICY = "; ".join(
         "object-src 'none'",
     ]
 )
-HEADERS = {
+HEADERS = {"X-Content-Type-Options": "nosniff", "Vary": "Accept-Encoding"}
+DOCUMENT_HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Vary": "Accept-Encoding",
 }
+"""For what a browser can show as a document; on sixty scripts and styles they say nothing and weigh 15 kB."""
+DOCUMENTS = ("text/html", "image/svg+xml")
 FOR_EVER = "public, max-age=31536000, immutable"
 EACH_TIME = "no-cache"
 """Kept, and asked about by ETag each time."""
@@ -61,6 +62,8 @@ def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
     headers = {**HEADERS, "ETag": found.etag, "Cache-Control": caching}
+    if found.content_type.startswith(DOCUMENTS):
+        headers.update(DOCUMENT_HEADERS)
     if found.etag in (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
