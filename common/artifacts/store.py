@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from common.artifacts.best import read_best
 from common.errors import InvalidInputError, NotFoundError, StorageError
 
 ALIASES = ("best", "latest", "final")
+ALIAS_TRIES = 5
+"""A training may remove the very checkpoint that an alias was found to name."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
@@ -85,7 +87,9 @@ class ArtifactStore:
         if not folder.is_dir():
             raise NotFoundError(f"there is no experiment {experiment_id!r}")
         path = self.path(experiment_id, name)
-        if not path.exists() and name in ALIASES:
+        for _ in range(ALIAS_TRIES if name in ALIASES else 0):
+            if path.exists():
+                break
             path = self.path(experiment_id, self._alias(experiment_id, name))
         if not path.exists():
             known = ", ".join(file.name for file in self.checkpoint_files(experiment_id)) or "none yet"
@@ -138,25 +142,29 @@ class ArtifactStore:
     def files(self, experiment_id: str) -> list[ArtifactFile]:
         """All whole files of an experiment by name; symlinks are not followed."""
         folder = self.experiment(experiment_id)
-        return sorted((_describe(path, folder) for path in _walk(folder)), key=lambda file: file.name)
+        return sorted(_still_there(_walk(folder), folder), key=lambda file: file.name)
 
     def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
-        """What can be loaded: final files first, then checkpoint folders with a manifest, the newest step first."""
+        """What can be loaded: final files first, then checkpoint folders with a manifest, the newest step first.
+
+        What is removed meanwhile, as by a training that prunes, is left out.
+        """
         folder = self.experiment(experiment_id)
         found: list[CheckpointFile] = []
         for path in sorted(folder.glob("*")) if folder.is_dir() else []:
             if path.suffix in _MODEL_SUFFIXES and path.is_file() and not path.is_symlink():
-                about = _describe(path, folder)
                 policy = path.name.startswith(_POLICY_PREFIX)
-                found.append(CheckpointFile(about.name, "final", policy, about.size_bytes, about.modified_at))
+                for about in _still_there([path], folder):
+                    found.append(CheckpointFile(about.name, "final", policy, about.size_bytes, about.modified_at))
         for manifest in sorted(folder.glob("checkpoints/*/manifest.json"), reverse=True):
             step = manifest.parent
             if step.is_symlink() or step.name.startswith("."):
                 continue
-            size = sum(_describe(path, folder).size_bytes for path in _walk(step))
-            modified = _describe(manifest, folder).modified_at
+            size = sum(about.size_bytes for about in _still_there(_walk(step), folder))
             policy = step.name.startswith("iter")
-            found.append(CheckpointFile(f"checkpoints/{step.name}", "step", policy, size, modified))
+            # The manifest goes first, so where it is left the size is that of the whole.
+            for about in _still_there([manifest], folder):
+                found.append(CheckpointFile(f"checkpoints/{step.name}", "step", policy, size, about.modified_at))
         best = read_best(folder / "checkpoints")
         return [replace(file, best=best is not None and file.name == best.name) for file in found]
 
@@ -222,6 +230,13 @@ def _describe(path: Path, folder: Path) -> ArtifactFile:
     stat = path.stat()
     modified = datetime.fromtimestamp(stat.st_mtime, UTC)
     return ArtifactFile(path.relative_to(folder).as_posix(), stat.st_size, modified)
+
+
+def _still_there(paths: Iterable[Path], folder: Path) -> Iterator[ArtifactFile]:
+    """Those of the files that nobody has removed meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield _describe(path, folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ import torch
 from common.artifacts import ArtifactStore
 from common.checkpoint import load_model
 from common.controller import GatingPolicy, load_policy
+from common.errors import NotFoundError
 from common.generation import DecodingModel, Precision
 
 T = TypeVar("T")
@@ -45,8 +46,7 @@ class FileCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, path: Path, holder: str | None = None) -> T:
-        """What is in `path` now; for one thread. Errors are those of loading; a failed load leaves the others in
-        place."""
+        """What is in `path` now; for one thread. NotFoundError; errors of loading, which leaves the others in place."""
         found = self.held(path, holder)
         if found is not None:
             return found
@@ -145,6 +145,9 @@ def _policy_bytes(policy: GatingPolicy) -> int:
 
 
 def _changed_at(path: Path) -> int:
-    """Time of the last change in ns; of a checkpoint folder, of its manifest."""
+    """Time of the last change in ns; of a checkpoint folder, of its manifest. NotFoundError."""
     manifest = path / "manifest.json"
-    return (manifest if manifest.exists() else path).stat().st_mtime_ns
+    try:
+        return (manifest if manifest.exists() else path).stat().st_mtime_ns
+    except FileNotFoundError:
+        raise NotFoundError(f"checkpoint {path.name} was removed meanwhile") from None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -71,7 +71,7 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
 
 def fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
     """A name for what a seed's text depends on: the model's file and this version of Tidal."""
-    its = _weights(store, request.checkpoint).stat()
+    its = _weights(store, request.checkpoint)
     told = f"{version} {request.checkpoint} {its.st_mtime_ns} {its.st_size}"
     return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
@@ -141,7 +141,7 @@ def model(session: Session, store: ArtifactStore, name: str) -> Model:
             if its.reference == reference:
                 return _model(its)
     # In the store, but of no experiment in the database.
-    return Model(id=reference, created=int(_weights(store, reference).stat().st_mtime))
+    return Model(id=reference, created=int(_weights(store, reference).st_mtime))
 
 
 def _model(its: CheckpointReply) -> Model:
@@ -157,7 +157,10 @@ def _find(store: ArtifactStore, name: str) -> str:
         raise NotFoundError(message, errors=errors, code="model_not_found") from None
 
 
-def _weights(store: ArtifactStore, reference: str) -> Path:
-    """What changes when the model does: its file, of a folder its manifest."""
-    path = store.resolve(reference)
-    return path / "manifest.json" if path.is_dir() else path
+def _weights(store: ArtifactStore, reference: str) -> os.stat_result:
+    """Of what changes when the model does: its file, of a folder its manifest. NotFoundError when it was removed."""
+    try:
+        path = store.resolve(reference)
+        return (path / "manifest.json" if path.is_dir() else path).stat()
+    except (FileNotFoundError, NotFoundError):
+        raise NotFoundError(f"{reference} was removed meanwhile", code="model_not_found") from None

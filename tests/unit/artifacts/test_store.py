@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,26 @@ def test_deleting_removes_the_folder(store: ArtifactStore) -> None:
     assert [path.name for path in store.root.iterdir()] == ["rl-1"]
     with pytest.raises(NotFoundError):
         store.delete("lm-1")
+
+
+def test_a_training_that_prunes_meanwhile_disturbs_no_listing(store: ArtifactStore) -> None:
+    folder = store.root / "lm-1" / "checkpoints"
+
+    def train() -> None:
+        for step in range(1000, 1300):
+            made = folder / f"step-{step:09d}"
+            made.mkdir()
+            for name in ("weights.safetensors", "training_state.pt", "manifest.json"):
+                (made / name).write_text("{}")
+            # As `CheckpointManager.prune` does it.
+            (made / "manifest.json").unlink()
+            shutil.rmtree(made)
+
+    training = threading.Thread(target=train)
+    training.start()
+    always = {"transformer-lm_v1.0.0.pth", "checkpoints/step-000000010", "checkpoints/step-000000200"}
+    while training.is_alive():
+        assert always <= {file.name for file in store.checkpoint_files("lm-1")}
+        assert always <= {file.name.removesuffix("/manifest.json") for file in store.files("lm-1")}
+        store.resolve("lm-1/best")
+    training.join()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import NotFoundError
 from services.generator.model_cache import FileCache
 
 
@@ -93,3 +94,15 @@ def test_a_failed_load_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="first"):
         cache.get(path)
     assert cache.get(path) == "text"
+
+
+def test_a_file_that_was_removed_is_not_found(tmp_path: Path) -> None:
+    loader = Loader()
+    cache = FileCache(loader, len, 10)
+    path = write(tmp_path / "a", "a", 1)
+    cache.get(path)
+    path.unlink()
+    with pytest.raises(NotFoundError, match="a was removed"):
+        cache.get(path)
+    with pytest.raises(NotFoundError, match="a was removed"):
+        cache.held(path)
