@@ -15,6 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from common.client import Client, Event, Generation
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    LEAST_TEMPERATURE,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+)
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
 from services.cli import local_generation
 from services.cli.checkpoint_source import checkpoint_path, is_path
@@ -77,11 +83,20 @@ def command(
         typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
-    temperature: Annotated[float | None, typer.Option("--temperature", min=0.01, help="For gating none.")] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", min=LEAST_TEMPERATURE, max=MOST_TEMPERATURE, help="For gating none."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", min=0.01, max=1, help="For gating none.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option("--repetition-penalty", min=0.01, help="For gating none.")
+        float | None,
+        typer.Option(
+            "--repetition-penalty",
+            min=LEAST_REPETITION_PENALTY,
+            max=MOST_REPETITION_PENALTY,
+            help="For gating none; 1 for no penalty.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; up to four times.")] = None,
@@ -104,6 +119,8 @@ def command(
         raise InvalidInputError("--stop takes up to four texts, none of them empty")
     if policy is not None and mode is not GatingMode.LEARNED:
         raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
+    if top_p == 0:
+        raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
     if prompt == "-":
         prompt = sys.stdin.read()
     fields: dict[str, Any] = {

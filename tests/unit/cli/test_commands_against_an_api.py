@@ -10,10 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
 from common.client import Client
+from common.config.decoding_limits import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
 from common.errors import InvalidInputError, NotFoundError
+from services.api.schemas.generate import GenerateRequest
 from services.cli import generate, jobs, steer
 from services.cli.main import app
 from services.cli.queue_view import until
@@ -26,6 +29,8 @@ JOB = {
     "queuePosition": 1,
     "createdAt": "2026-01-31T12:00:00Z",
 }
+
+DONE = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason": "length"}
 
 
 class Api:
@@ -131,11 +136,10 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
             experiment("model", "lm", "completed"),
         ]
     }
-    done = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason": "length"}
     api.answers["/api/generate"] = (
         'event: token\ndata: {"text": " a", "modulation": 0.1}\n\n'
         'event: token\ndata: {"text": " cat", "modulation": 0.9}\n\n'
-        f"event: done\ndata: {json.dumps(done)}\n\n"
+        f"event: done\ndata: {json.dumps(DONE)}\n\n"
     )
     shown = tidal("generate", "There was", "--gating", "learned", "--seed", "7")
     assert shown.exit_code == 0
@@ -150,6 +154,28 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
         "seed": 7,
         "stream": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "least", "below"),
+    [
+        ("--temperature", "temperature", LEAST_TEMPERATURE, 0.0009),
+        ("--repetition-penalty", "repetitionPenalty", LEAST_REPETITION_PENALTY, 0.009),
+        ("--top-p", "topP", 0.001, 0),
+    ],
+)
+def test_what_the_api_takes_can_be_asked_for(
+    api: Api, tidal: Callable[..., Result], option: str, field: str, least: float, below: float
+) -> None:
+    api.answers["/api/generate"] = "event: done\ndata: " + json.dumps(DONE) + "\n\n"
+    assert tidal("generate", "There was", "-c", "model/final", option, str(least)).exit_code == 0
+    assert api.sent[-1][1][field] == least
+    GenerateRequest.model_validate({"checkpoint": "model/final", field: least})
+    sent = len(api.sent)
+    assert tidal("generate", "There was", "-c", "model/final", option, str(below)).exit_code != 0
+    assert len(api.sent) == sent
+    with pytest.raises(ValidationError):
+        GenerateRequest.model_validate({"checkpoint": "model/final", field: below})
 
 
 def test_a_request_that_is_refused_prints_no_text(api: Api, tidal: Callable[..., Result]) -> None:
