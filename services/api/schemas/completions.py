@@ -114,6 +114,8 @@ class CompletionRequest(BaseModel):
             raise ValueError(f"holds {len(given)} prompts; at most {MAX_PROMPTS} are answered at once")
         if not isinstance(given, str | list):
             raise ValueError(_PROMPTS)
+        for its in given if several else [given]:
+            _check_prompt(its)
         return given
 
     @field_validator("temperature", mode="after")
@@ -273,6 +275,15 @@ def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str 
 
 def _are_ids(given: Any) -> bool:
     return isinstance(given, list) and all(type(its) is int for its in given)
+
+
+def _check_prompt(prompt: str | list[int]) -> None:
+    """Here, so that the message is not one for each kind of prompt. ValueError."""
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        unit = "characters" if isinstance(prompt, str) else "token ids"
+        raise ValueError(f"has {len(prompt):,} {unit}; at most {MAX_PROMPT_CHARACTERS:,} are taken")
+    if isinstance(prompt, list) and (unknown := next((its for its in prompt if its < 0), None)) is not None:
+        raise ValueError(f"holds token {unknown}; ids are 0 or more")
 
 
 def error_body(status: int, message: str, *, code: str | None, param: str | None) -> dict[str, Any]:

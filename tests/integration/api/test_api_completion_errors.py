@@ -65,6 +65,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": [[1], 5]}, "prompt"),
     ({"prompt": ["a"] * 65}, "prompt"),
     ({"prompt": "a" * 100_001}, "prompt"),
+    ({"prompt": [1, -1]}, "prompt"),
     ({"seed": 2**63}, "seed"),
     ({"top_k": 1025}, "top_k"),
     ({"repetition_penalty": 0}, "repetition_penalty"),

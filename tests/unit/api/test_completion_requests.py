@@ -1,0 +1,33 @@
+"""A completion that cannot be is refused in words that fit it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from services.api.schemas.completions import CompletionRequest
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ([7, -1], "holds token -1; ids are 0 or more"),
+        ([[7], [8, -2]], "holds token -2; ids are 0 or more"),
+        ("a" * 100_001, "has 100,001 characters; at most 100,000 are taken"),
+        (["a", "a" * 100_001], "has 100,001 characters; at most 100,000 are taken"),
+        ([1] * 100_001, "has 100,001 token ids; at most 100,000 are taken"),
+        ([[1], [1] * 100_001], "has 100,001 token ids; at most 100,000 are taken"),
+        (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of such lists"),
+    ],
+)
+def test_one_thing_is_said_of_a_prompt_that_cannot_be(prompt: Any, said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt})
+    assert [error["msg"] for error in refused.value.errors()] == [f"Value error, {said}"]
+
+
+@pytest.mark.parametrize("prompt", ["", [], [[]], ["", "a"], [0], [[0], []], "a" * 100_000])
+def test_what_can_be_is_taken(prompt: Any) -> None:
+    assert CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt}).prompt == prompt
