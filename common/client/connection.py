@@ -6,7 +6,7 @@ Leaves out: which calls there are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from common.client.models import Reply
 from common.client.problems import raise_for_problem, to_error
 from common.client.sse import Event, parse_events
-from common.errors import TidalError, UnavailableError
+from common.errors import InvalidInputError, TidalError, UnavailableError
 
 R = TypeVar("R", bound=Reply)
 
@@ -51,8 +51,9 @@ class Connection:
 
     def _answer_events(self, path: str, body: Any) -> Iterator[Event]:
         """The events that answer a POST; an `error` among them is raised."""
+        request = self._built("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
-            with self._http.stream("POST", path, json=body, timeout=GENERATE_SECONDS) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 raise_for_problem(response)
                 for event in parse_events(response.iter_lines()):
                     if event.name == "error":
@@ -71,12 +72,22 @@ class Connection:
         return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        request = self._built(method, path, **options)
         try:
-            response = self._http.request(method, path, **options)
+            response = self._http.send(request)
         except httpx.TransportError as error:
             raise self._away(error) from error
         raise_for_problem(response)
         return response
+
+    def _built(self, method: str, path: str, **options: Any) -> httpx.Request:
+        """Raises InvalidInputError for what JSON cannot carry."""
+        try:
+            return self._http.build_request(method, path, **options)
+        except UnicodeEncodeError:
+            raise InvalidInputError("a text of the request is not UTF-8; is it a file in another encoding?") from None
+        except ValueError as error:  # a number that is not finite
+            raise InvalidInputError(f"the request cannot be sent: {error}") from error
 
     def _connect(self, path: str) -> Any:
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)

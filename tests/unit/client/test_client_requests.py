@@ -141,3 +141,17 @@ def test_nobody_there_says_how_to_start_one() -> None:
 
     with client(away) as api, pytest.raises(UnavailableError, match="tidal up"):
         api.job("job_1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"stop": ["\udcff"]}, "not UTF-8"), ({"temperature": float("nan")}, "cannot be sent")]
+)
+def test_what_json_cannot_carry_is_refused_before_it_is_sent(fields: dict[str, Any], said: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise AssertionError("nothing is to be sent")
+
+    with client(answer) as api:
+        with pytest.raises(InvalidInputError, match=said):
+            next(api.generate_stream("exp/final", "Once", **fields))
+        with pytest.raises(InvalidInputError, match=said):
+            api.generate("exp/final", "Once", **fields)
