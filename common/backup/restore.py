@@ -104,7 +104,11 @@ def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: 
     _require_unused(engine)
     if schema_status(engine).state == "ahead":
         raise ConflictError(schema_status(engine).message)
-    rows = {name: count for name, count in count_rows(engine).items() if count and name in ("jobs", "experiments")}
+    rows = {
+        name: count
+        for name, count in count_rows(engine).items()
+        if count and name in ("jobs", "experiments", "reports")
+    }
     if rows and not force:
         found = ", ".join(f"{count} {name}" for name, count in rows.items())
         raise ConflictError(f"the database holds {found}; --force deletes them (make a backup first)")

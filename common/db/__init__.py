@@ -2,7 +2,7 @@
 
 from common.db.base import Base
 from common.db.engine import database_away, database_url, make_engine, session_factory
-from common.db.models import Analysis, Checkpoint, Experiment, Job, JobEvent, Outbox
+from common.db.models import Analysis, Checkpoint, Experiment, Job, JobEvent, Outbox, Report
 from common.db.schema import SchemaStatus, downgrade, require_schema, schema_status, upgrade, wait_for_schema
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Job",
     "JobEvent",
     "Outbox",
+    "Report",
     "SchemaStatus",
     "database_away",
     "database_url",

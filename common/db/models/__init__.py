@@ -6,5 +6,6 @@ from common.db.models.experiment import Experiment
 from common.db.models.job import Job
 from common.db.models.job_event import JobEvent
 from common.db.models.outbox import Outbox
+from common.db.models.report import Report
 
-__all__ = ["Analysis", "Checkpoint", "Experiment", "Job", "JobEvent", "Outbox"]
+__all__ = ["Analysis", "Checkpoint", "Experiment", "Job", "JobEvent", "Outbox", "Report"]

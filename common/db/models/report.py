@@ -1,0 +1,38 @@
+"""Table `reports`: Markdown about experiments, with charts as fenced blocks (`common.reports`)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from common.db.base import Base, one_of
+
+REPORT_PATTERNS = ("experiment-overview", "rl-analysis", "trajectory-report", "full-report")
+
+
+class Report(Base):
+    """One report. It names its experiments without a foreign key: it outlives them, and its text stays as it was."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        CheckConstraint(one_of("pattern", REPORT_PATTERNS), name="pattern"),
+        CheckConstraint("version > 0", name="version"),
+        Index("ix_reports_listing", text("created_at DESC"), text("id DESC")),
+        Index("ix_reports_experiment_ids", "experiment_ids", postgresql_using="gin"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """`rep_` and 16 characters."""
+    title: Mapped[str]
+    markdown: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
+    """Lists do not load it."""
+    pattern: Mapped[str | None]
+    """What it was made from; null: written by hand."""
+    experiment_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    """What it is about: those it was made for and those its charts show."""
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    """Rises with every change; a change names the version it was made to."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
