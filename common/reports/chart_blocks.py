@@ -1,0 +1,144 @@
+"""What a fenced block ```chart may say: YAML or JSON, one model per kind, checked strictly.
+
+    {"experiments": ["<id>"], "metrics": ["Losses/Total", "Losses/Validation"], "title": "Loss", "logScale": true}
+    {"kind": "ablation", "experiment": "<id>", "quantity": "total", "paired": true}
+    {"kind": "trajectory", "analysis": "ana_…", "prompt": 1}
+    {"kind": "sweep", "analysis": "ana_…", "measure": "wordCount"}
+
+Leaves out: finding the blocks (`common.reports.markdown`), and whether what they name exists: it may be deleted later.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+MAX_BODY = 4000
+"""Characters of one block."""
+MAX_LINES = 8
+"""Lines of one chart: so many colours there are."""
+
+ExperimentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+AnalysisId = Annotated[str, StringConstraints(pattern=r"^ana_[a-z2-7]{1,32}$")]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Measure = Literal["wordCount", "uniqueWordRatio", "charCount"]
+Quantity = Literal["total", "perplexity", "diversity", "sampling", "repetition", "coherence", "modulation", "length"]
+
+
+class _Chart(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    title: Name | None = None
+    """Above the chart; without it, what is shown."""
+
+
+class MetricsChart(_Chart):
+    """Courses of metrics, of pretraining and of controllers alike."""
+
+    kind: Literal["metrics"] = "metrics"
+    experiments: list[ExperimentId] = Field(min_length=1, max_length=MAX_LINES)
+    metrics: list[Name] = Field(min_length=1, max_length=MAX_LINES)
+    log_scale: bool = False
+
+    @model_validator(mode="after")
+    def _few_lines(self) -> Self:
+        for values, what in ((self.experiments, "experiments"), (self.metrics, "metrics")):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{what} names one of them twice")
+        if len(self.experiments) * len(self.metrics) > MAX_LINES:
+            raise ValueError(f"experiments times metrics are more than {MAX_LINES} lines; make two charts")
+        return self
+
+
+class AblationChart(_Chart):
+    """Bars with intervals: a controller beside its baselines, or their differences prompt by prompt."""
+
+    kind: Literal["ablation"]
+    experiment: ExperimentId
+    quantity: Quantity = "total"
+    paired: bool = False
+
+
+class TrajectoryChart(_Chart):
+    """The modulation token by token of one prompt of a saved analysis."""
+
+    kind: Literal["trajectory"]
+    analysis: AnalysisId
+    prompt: int = Field(1, ge=1, le=256)
+    """Which one, counted from 1."""
+
+
+class SweepChart(_Chart):
+    """A measure of the texts at m = 0, 0.5 and 1, a line for each prompt."""
+
+    kind: Literal["sweep"]
+    analysis: AnalysisId
+    measure: Measure = "wordCount"
+
+
+Chart = MetricsChart | AblationChart | TrajectoryChart | SweepChart
+_KINDS: dict[str, type[Chart]] = {
+    "metrics": MetricsChart,
+    "ablation": AblationChart,
+    "trajectory": TrajectoryChart,
+    "sweep": SweepChart,
+}
+
+
+def parse_chart(body: str) -> Chart:
+    """The chart a block describes; ValueError says in one line what is wrong with it."""
+    if len(body) > MAX_BODY:
+        raise ValueError(f"the block is longer than {MAX_BODY} characters")
+    value = _mapping(body)
+    kind = value.get("kind", "metrics")
+    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise ValueError(f"kind {str(kind)[:40]!r} is none of {', '.join(_KINDS)}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ValueError("; ".join(_finding(model, dict(item)) for item in error.errors()[:3])) from None
+
+
+def experiments_of(chart: Chart) -> list[str]:
+    """Experiments a chart names itself."""
+    if isinstance(chart, MetricsChart):
+        return list(chart.experiments)
+    return [chart.experiment] if isinstance(chart, AblationChart) else []
+
+
+def analyses_of(chart: Chart) -> list[str]:
+    """Saved analyses a chart names."""
+    return [chart.analysis] if isinstance(chart, TrajectoryChart | SweepChart) else []
+
+
+def _mapping(body: str) -> dict[str, Any]:
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(body, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases (*name) are not allowed in a chart")
+        value = yaml.safe_load(body)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at its line {mark.line + 1}" if mark is not None else ""
+        raise ValueError(
+            f"it is neither YAML nor JSON{where}: {getattr(error, 'problem', None) or 'unreadable'}"
+        ) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError('it must be a mapping, such as {"experiments": ["<id>"], "metrics": ["Losses/Total"]}')
+    return value
+
+
+def _finding(model: type[BaseModel], item: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        known = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        return f"unknown key '{place}'; there are {known}"
+    if item["type"] == "missing":
+        return f"'{place}' is missing"
+    return f"{place}: {message}" if place else message

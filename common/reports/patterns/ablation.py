@@ -1,0 +1,112 @@
+"""What an ablation says: the policies with their intervals, the paired differences, and a verdict in plain words.
+
+The verdict is made anew from the intervals of the paired differences (`common.rl.comparison` writes them): above 0 the
+controller beat that baseline, below it did worse, else it did not beat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.reports.facts import ExperimentFacts
+from common.reports.patterns.pieces import chart
+from common.reports.words import count, literal, number, table
+
+BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
+
+
+def blocks(facts: ExperimentFacts) -> list[str]:
+    """The section about the ablation; says so when there is none."""
+    found = facts.ablation
+    if found is None:
+        return ["No ablation was written for this experiment, so it cannot be said whether a controller helps."]
+    policies, paired = _mapping(found.get("policies")), _mapping(found.get("paired"))
+    made = [verdict(paired)]
+    rows = [_policy(name, _mapping(row)) for name, row in policies.items()]
+    if rows:
+        made.append(
+            table(["Policy", "Reward per token", "95 % interval", "Modulation", "Tokens"], rows, right=(1, 2, 3, 4))
+        )
+        made.append(chart(kind="ablation", title="Reward per token by policy", experiment=facts.id))
+    differences = [
+        [f"learned − {literal(_other(name))}", *_figures(_mapping(_mapping(row).get("total")), signed=True)]
+        for name, row in paired.items()
+    ]
+    if differences:
+        made.append("Differences prompt by prompt, in reward per token:")
+        made.append(table(["Difference", "Mean", "95 % interval"], differences, right=(1, 2)))
+        made.append(chart(kind="ablation", title="Differences, prompt by prompt", experiment=facts.id, paired=True))
+    conditions = _mapping(found.get("conditions"))
+    if conditions:
+        made.append(_conditions(conditions))
+    return made
+
+
+def verdict(paired: Mapping[str, Any]) -> str:
+    """The first sentence: what the intervals allow to say, and no more."""
+    outcomes = {_other(name): _outcome(_mapping(_mapping(row).get("total"))) for name, row in paired.items()}
+    known = {name: outcome for name, outcome in outcomes.items() if outcome}
+    if not known:
+        return "**It cannot be said whether the controller helps:** the ablation holds no paired differences."
+    said = "; ".join(f"it {outcome} {literal(name)}" for name, outcome in known.items())
+    losses = [name for name, outcome in known.items() if outcome != BEAT]
+    if losses:
+        scope = "its baselines" if len(losses) == len(known) else "all of its baselines"
+        return (
+            f"**No: the controller did not beat {scope}.** By the 95 % intervals of the paired differences {said}. "
+            "Where an interval includes 0, the difference may be chance."
+        )
+    return (
+        f"**Yes, against these baselines:** by the 95 % intervals of the paired differences {said}. "
+        "A fixed baseline is one constant; this does not say that the controller beats the best constant."
+    )
+
+
+def _outcome(total: Mapping[str, Any]) -> str | None:
+    low, high = total.get("ci_low"), total.get("ci_high")
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        return None
+    return BEAT if low > 0 else WORSE if high < 0 else NOT
+
+
+def _other(name: str) -> str:
+    return name.removeprefix("learned_minus_").replace("_", " ")
+
+
+def _policy(name: str, row: Mapping[str, Any]) -> list[str]:
+    mean, interval = _figures(_mapping(row.get("total")))
+    modulation, length = (_mapping(row.get(key)).get("mean") for key in ("modulation", "length"))
+    return [literal(name), mean, interval, number(modulation), number(length)]
+
+
+def _figures(total: Mapping[str, Any], *, signed: bool = False) -> list[str]:
+    low, high = total.get("ci_low"), total.get("ci_high")
+    interval = (
+        f"{number(low, signed=signed)} to {number(high, signed=signed)}"
+        if low is not None and high is not None
+        else "–"
+    )
+    return [number(total.get("mean"), signed=signed), interval]
+
+
+def _conditions(conditions: Mapping[str, Any]) -> str:
+    parts = []
+    if "prompts" in conditions:
+        parts.append(f"{count(conditions['prompts'])} prompts")
+    different = conditions.get("different_prompts")
+    if different is not None and different != conditions.get("prompts"):
+        parts.append(f"{count(different)} of them different")
+    if "max_length" in conditions:
+        parts.append(f"episodes of at most {count(conditions['max_length'])} tokens")
+    if "fixed_modulation" in conditions:
+        parts.append(f"fixed means m = {number(conditions['fixed_modulation'])}")
+    if "seed" in conditions:
+        parts.append(f"seed {literal(str(conditions['seed']))}")
+    source = conditions.get("prompt_source")
+    tail = f" Prompts come from {literal(str(source))}." if source else ""
+    return f"Conditions: {', '.join(parts)}.{tail}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,163 @@
+"""experiment-overview: what it is, what differs from the defaults, how it went, what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.metrics import names
+from common.reports.facts import ExperimentFacts
+from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme
+from common.reports.words import code, count, literal, moment, number, plural, size, table, value
+
+MOST_SETTINGS = 60
+MOST_CHECKPOINTS = 12
+MOST_SAMPLES = 6
+ENDED = {
+    "completed": "It has completed",
+    "failed": "It failed",
+    "cancelled": "It was cancelled",
+    "imported": "It was imported",
+}
+
+
+def sections(facts: ExperimentFacts) -> list[Section]:
+    """The parts of the overview, in their order."""
+    found = [Section("What it is", _what(facts)), Section("Configuration", _configuration(facts))]
+    found.append(Section("Progress", _progress(facts)))
+    if facts.type not in ("ablation", "analysis"):
+        found.append(Section("Loss" if facts.type != "rl" else "Reward", _course(facts)))
+    found.append(Section("Checkpoints", _checkpoints(facts)))
+    if facts.type in ("lm", "evaluation") or facts.evaluation is not None:
+        found.append(Section("Evaluation and samples", _samples(facts)))
+    return found
+
+
+def _what(facts: ExperimentFacts) -> list[str]:
+    rows = [
+        ["Experiment", f"[{literal(facts.label)}](#/experiments/{facts.id})"],
+        ["Id", code(facts.id)],
+        ["Type", TYPES.get(facts.type, facts.type)],
+        ["Status", facts.status],
+        ["Created", moment(facts.created_at)],
+    ]
+    if facts.finished_at:
+        rows.append(["Ended", moment(facts.finished_at)])
+    if facts.source_experiment_id or facts.source_checkpoint:
+        reference = facts.source_checkpoint or facts.source_experiment_id or ""
+        rows.append(["Begun from", code(reference, cell=True)])
+    if facts.tags:
+        rows.append(["Tags", ", ".join(literal(tag) for tag in facts.tags)])
+    blocks = [table(["", ""], rows)]
+    if facts.notes:
+        blocks += ["Notes:", f"> {literal(facts.notes)}"]
+    return blocks
+
+
+def _configuration(facts: ExperimentFacts) -> list[str]:
+    if facts.config is None:
+        return ["No configuration is stored with this experiment."]
+    missing = object()
+    different = [
+        (name, item, facts.defaults.get(name, missing))
+        for name, item in facts.config.items()
+        if facts.defaults.get(name, missing) != item
+    ]
+    if not different:
+        return [f"All {plural(len(facts.config), 'stored setting')} have their defaults."]
+    rows = [
+        [code(name, cell=True), value(item), "none" if default is missing else value(default)]
+        for name, item, default in different[:MOST_SETTINGS]
+    ]
+    says = "differs from its default" if len(different) == 1 else "differ from their defaults"
+    blocks = [f"{len(different)} of {plural(len(facts.config), 'stored setting')} {says}."]
+    blocks.append(table(["Setting", "Here", "Default"], rows))
+    if len(different) > MOST_SETTINGS:
+        blocks.append(f"{len(different) - MOST_SETTINGS} more are not shown.")
+    return blocks
+
+
+def _progress(facts: ExperimentFacts) -> list[str]:
+    begin = ENDED.get(facts.status, f"It is {facts.status}")
+    if facts.step is None:
+        steps = "; no step is recorded"
+    elif facts.total_steps:
+        steps = f" at step {count(facts.step)} of {count(facts.total_steps)}"
+    else:
+        steps = f" at step {count(facts.step)}"
+    text = f"{begin}{steps}." if facts.status != "imported" else f"{begin}; its progress was not recorded here."
+    if facts.attempts > 1:
+        text += f" It took {facts.attempts} attempts."
+    blocks = [text]
+    if facts.error:
+        blocks.append(f"Error: {literal(facts.error)}")
+    return blocks
+
+
+def _course(facts: ExperimentFacts) -> list[str]:
+    if facts.type == "rl":
+        return _reward(facts)
+    loss, validation = facts.metrics.get(names.LOSS), facts.metrics.get(names.VALIDATION_LOSS)
+    blocks = []
+    if loss:
+        blocks.append(course("The training loss", loss) + extreme(loss))
+    else:
+        blocks.append("No training loss is recorded.")
+    if validation:
+        text = course("The validation loss", validation) + extreme(validation)
+        perplexity = facts.metrics.get(names.PERPLEXITY)
+        if perplexity:
+            text += f" The last validation perplexity is {number(perplexity.last)}."
+        blocks.append(text)
+    else:
+        blocks.append("No validation loss is recorded.")
+    shown = [name for name in (names.LOSS, names.VALIDATION_LOSS) if name in facts.metrics]
+    if shown:
+        blocks.append(chart(title="Loss, nats per token", experiments=[facts.id], metrics=shown))
+    speed = facts.metrics.get(names.TOKENS_PER_SECOND)
+    if speed:
+        blocks.append(f"The last recorded speed is {number(speed.last)} tokens per second.")
+    return blocks
+
+
+def _reward(facts: ExperimentFacts) -> list[str]:
+    reward = facts.metrics.get(names.EPISODE_REWARD)
+    if reward is None:
+        return ["No reward is recorded."]
+    return [
+        course("The moving average of the episodes' reward", reward),
+        chart(title="Reward", experiments=[facts.id], metrics=[names.EPISODE_REWARD]),
+    ]
+
+
+def _checkpoints(facts: ExperimentFacts) -> list[str]:
+    if not facts.checkpoints:
+        return ["There are no checkpoints."]
+    rows = [
+        [code(its.name, cell=True) + (" (best)" if its.best else ""), its.kind, count(its.step), size(its.size_bytes)]
+        for its in facts.checkpoints[:MOST_CHECKPOINTS]
+    ]
+    blocks = [table(["Name", "Kind", "Step", "Size"], rows, right=(2, 3))]
+    if len(facts.checkpoints) > MOST_CHECKPOINTS:
+        blocks.append(f"{len(facts.checkpoints) - MOST_CHECKPOINTS} more are not shown.")
+    return blocks
+
+
+def _samples(facts: ExperimentFacts) -> list[str]:
+    if facts.evaluation is None:
+        return ["No evaluation was written."]
+    rows = [
+        [literal(name.replace("_", " ")), number(float(item), 5)]
+        for name, item in facts.evaluation.items()
+        if isinstance(item, int | float) and not isinstance(item, bool)
+    ]
+    blocks = [table(["Figure", "Value"], rows, right=(1,))] if rows else []
+    texts = [item for item in facts.evaluation.get("samples") or [] if isinstance(item, Mapping)]
+    blocks += [_sample(item) for item in texts[:MOST_SAMPLES]] or ["It holds no samples."]
+    return blocks
+
+
+def _sample(item: Mapping[str, Any]) -> str:
+    prompt, text = str(item.get("prompt", "")), str(item.get("generated", ""))
+    text = text.removeprefix(prompt)
+    return f"> **{literal(prompt) or '(new document)'}** {literal(text)}"

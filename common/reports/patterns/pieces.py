@@ -1,0 +1,62 @@
+"""What the patterns share: sections, chart blocks, and sentences about the course of a metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.reports.facts import Ends
+from common.reports.words import count, number
+
+TYPES = {
+    "lm": "language model",
+    "rl": "controller",
+    "evaluation": "evaluation",
+    "ablation": "ablation",
+    "analysis": "analysis",
+}
+STILL = 0.005
+"""A change below this share of the larger end is none worth a word."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its paragraphs; a paragraph is any block of Markdown."""
+
+    title: str
+    blocks: Sequence[str]
+
+    def markdown(self, level: int) -> str:
+        """As text, the heading at this level."""
+        return "\n\n".join([f"{'#' * level} {self.title}", *self.blocks]) + "\n"
+
+
+def chart(**fields: Any) -> str:
+    """A fenced block; what is None is left out."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return f"```chart\n{json.dumps(given, ensure_ascii=False)}\n```"
+
+
+def course(what: str, ends: Ends) -> str:
+    """One sentence: `The training loss fell from 10.7 (step 1) to 1.69 (step 1,500).`"""
+    if ends.points == 1:
+        return f"{what} was recorded once: {number(ends.last)} at step {count(ends.last_step)}."
+    largest = max(abs(ends.first), abs(ends.last))
+    if largest == 0 or abs(ends.last - ends.first) < STILL * largest:
+        verb = "went from"
+    else:
+        verb = "rose from" if ends.last > ends.first else "fell from"
+    return (
+        f"{what} {verb} {number(ends.first)} (step {count(ends.first_step)}) "
+        f"to {number(ends.last)} (step {count(ends.last_step)})."
+    )
+
+
+def extreme(ends: Ends, *, high: bool = False) -> str:
+    """`Its lowest was 1.65 at step 1,400.`; that it is its end, otherwise."""
+    value, step = (ends.highest, ends.highest_step) if high else (ends.lowest, ends.lowest_step)
+    if step == ends.last_step or ends.points < 2:
+        return f" That is its {'highest' if high else 'lowest'}."
+    return f" Its {'highest' if high else 'lowest'} was {number(value)} at step {count(step)}."

@@ -1,0 +1,96 @@
+"""rl-analysis: how a controller learned, what it does with the modulation, and whether it earned its place."""
+
+from __future__ import annotations
+
+from common.metrics import names
+from common.reports.facts import ExperimentFacts
+from common.reports.patterns import ablation
+from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme
+from common.reports.words import literal, number, table
+
+CONSTANT_SPREAD = 0.01
+"""A deviation of the modulation below this is that of a constant."""
+COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
+
+
+def sections(facts: ExperimentFacts) -> list[Section]:
+    """The parts of the analysis, the verdict first."""
+    found = [Section("Did the controller earn its place?", ablation.blocks(facts))]
+    if facts.type == "ablation":
+        return found
+    if facts.type != "rl":
+        kind = TYPES.get(facts.type, facts.type)
+        text = f"{literal(facts.label)} is of type {kind}: no controller was trained in it."
+        return [*found, Section("Training of the controller", [text])]
+    return [
+        *found,
+        Section("Reward", _reward(facts)),
+        Section("Policy", _policy(facts)),
+        Section("Reward components", _components(facts)),
+        Section("Value function and constraint", _value(facts)),
+    ]
+
+
+def _reward(facts: ExperimentFacts) -> list[str]:
+    blocks = []
+    shown = {
+        names.EPISODE_REWARD: "The moving average of the episodes' reward",
+        names.STEP_REWARD: "The reward per token of the rollouts",
+        names.EVALUATION_REWARD: "The reward per token of the deterministic policy, on prompts training does not use,",
+    }
+    for name, what in shown.items():
+        ends = facts.metrics.get(name)
+        if ends:
+            blocks.append(course(what, ends) + extreme(ends, high=True))
+    if not blocks:
+        return ["No reward is recorded."]
+    if names.EVALUATION_REWARD not in facts.metrics:
+        blocks.append("The deterministic policy was not evaluated on the way.")
+    if names.EPISODE_REWARD in facts.metrics:
+        blocks.append(chart(title="Episode reward", experiments=[facts.id], metrics=[names.EPISODE_REWARD]))
+    per_token = [name for name in (names.STEP_REWARD, names.EVALUATION_REWARD) if name in facts.metrics]
+    if per_token:
+        blocks.append(chart(title="Reward per token", experiments=[facts.id], metrics=per_token))
+    return blocks
+
+
+def _policy(facts: ExperimentFacts) -> list[str]:
+    blocks = []
+    entropy = facts.metrics.get(names.ENTROPY)
+    if entropy:
+        blocks.append(course("The policy's entropy, in nats,", entropy))
+        blocks.append(chart(title="Policy entropy, nats", experiments=[facts.id], metrics=[names.ENTROPY]))
+    else:
+        blocks.append("No entropy is recorded.")
+    mean, spread = facts.metrics.get(names.MODULATION_MEAN), facts.metrics.get(names.MODULATION_STD)
+    if mean is None:
+        return [*blocks, "No modulation is recorded."]
+    text = course("The mean modulation", mean)
+    if spread:
+        text += f" Its deviation within a rollout ended at {number(spread.last)}"
+        text += ": the policy acts almost like a constant." if spread.last < CONSTANT_SPREAD else "."
+    shown = [name for name in (names.MODULATION_MEAN, names.MODULATION_STD) if name in facts.metrics]
+    return [*blocks, text, chart(title="Modulation", experiments=[facts.id], metrics=shown)]
+
+
+def _components(facts: ExperimentFacts) -> list[str]:
+    found = [(name, facts.metrics.get(names.REWARD_PREFIX + name)) for name in COMPONENTS]
+    rows = [[name, number(ends.first), number(ends.last)] for name, ends in found if ends]
+    if not rows:
+        return ["No reward components are recorded."]
+    shown = [names.REWARD_PREFIX + name for name, ends in found if ends]
+    return [
+        table(["Component", "First", "Last"], rows, right=(1, 2)),
+        chart(title="Reward components", experiments=[facts.id], metrics=shown),
+    ]
+
+
+def _value(facts: ExperimentFacts) -> list[str]:
+    explained = facts.metrics.get(names.EXPLAINED_VARIANCE)
+    blocks = [course("The variance that the value function explains", explained)] if explained else []
+    multiplier, cost = facts.metrics.get(names.LAGRANGE_MULTIPLIER), facts.metrics.get(names.COST)
+    if multiplier and multiplier.highest > 0:
+        blocks.append(course("The multiplier of the constraint", multiplier))
+    if cost:
+        blocks.append(course("The cost of too little diversity", cost))
+    return blocks or ["Nothing about them is recorded."]

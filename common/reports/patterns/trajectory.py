@@ -1,0 +1,133 @@
+"""trajectory-report: the saved analyses of an experiment, the newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.reports.facts import AnalysisFacts, ExperimentFacts
+from common.reports.patterns.pieces import Section, chart
+from common.reports.words import code, literal, moment, number, plural, table
+
+MOST_ANALYSES = 8
+MOST_PROMPTS = 20
+MOST_CHARTS = 3
+"""Trajectories drawn of one analysis."""
+SIGNAL = "modulation"
+MEASURES = {"wordCount": "Words", "uniqueWordRatio": "Share of different words", "charCount": "Characters"}
+
+
+def sections(facts: ExperimentFacts) -> list[Section]:
+    """One section for each analysis."""
+    if not facts.analyses:
+        text = "No analysis is saved with this experiment, so nothing can be said about trajectories."
+        return [Section("Trajectories", [text])]
+    shown = facts.analyses[:MOST_ANALYSES]
+    total = max(facts.analyses_total, len(facts.analyses))
+    begin = "One analysis is saved." if total == 1 else f"{total} analyses are saved."
+    if total > len(shown):
+        begin = f"{total} analyses are saved; these are the newest {len(shown)}."
+    return [Section("Trajectories", [begin]), *(_section(its) for its in shown)]
+
+
+def _section(its: AnalysisFacts) -> Section:
+    result = its.result
+    request = _mapping(result.get("request"))
+    blocks = [_asked(its, request)]
+    trajectories = [row for row in result.get("trajectories") or [] if isinstance(row, Mapping)]
+    if trajectories:
+        blocks += _trajectories(its.id, trajectories)
+    batch, sweep = result.get("batchAnalysis"), result.get("sweepAnalysis")
+    if isinstance(batch, Mapping):
+        blocks += _between(batch)
+    if isinstance(sweep, Mapping):
+        blocks += _sweep(its.id, sweep)
+    return Section(f"Analysis {literal(its.name or its.id)}", blocks)
+
+
+def _asked(its: AnalysisFacts, request: Mapping[str, Any]) -> str:
+    prompts = request.get("prompts")
+    parts = [f"Kind {its.kind}"]
+    if isinstance(prompts, Sequence):
+        parts.append(plural(len(prompts), "prompt"))
+    if request.get("checkpoint"):
+        parts.append(f"model {code(str(request['checkpoint']))}")
+    if request.get("rlCheckpoint"):
+        parts.append(f"controller {code(str(request['rlCheckpoint']))}")
+    elif request.get("gatingMode") and its.kind != "sweep":
+        parts.append(f"gating {literal(str(request['gatingMode']))}")
+    if request.get("seed") is not None:
+        parts.append(f"seed {literal(str(request['seed']))}")
+    return f"{', '.join(parts)}; saved {moment(its.created_at)} as {code(its.id)}."
+
+
+def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for row in trajectories[:MOST_PROMPTS]:
+        found = _mapping(row.get("analysis"))
+        stats = _mapping(_mapping(found.get("signalStats")).get(SIGNAL))
+        phases = [its for its in found.get("phases") or [] if isinstance(its, Mapping)]
+        changes = ", ".join(
+            f"{literal(str(its.get('windowBoundary')))} (t {number(its.get('tStatistic'), 3)})" for its in phases
+        )
+        figures = [number(stats.get(key), 3) for key in ("mean", "std", "min", "max")]
+        rows.append([literal(str(row.get("prompt") or "")) or "(new document)", *figures, changes or "none"])
+    header = ["Prompt", "Mean m", "Deviation", "Lowest", "Highest", "Changes between quarters"]
+    blocks = [table(header, rows, right=(1, 2, 3, 4))]
+    if len(trajectories) > MOST_PROMPTS:
+        blocks.append(f"{len(trajectories) - MOST_PROMPTS} more prompts are not shown.")
+    for at, row in enumerate(trajectories[:MOST_CHARTS], start=1):
+        title = f"Modulation: {' '.join(str(row.get('prompt') or '(new document)').split())}"[:120].strip()
+        blocks.append(chart(kind="trajectory", title=title, analysis=analysis, prompt=at))
+    return blocks
+
+
+def _between(batch: Mapping[str, Any]) -> list[str]:
+    spread = _mapping(_mapping(batch.get("crossPromptVariance")).get(SIGNAL))
+    strategy = _mapping(_mapping(batch.get("strategyCharacterization")).get(SIGNAL))
+    between, within = spread.get("betweenPromptVar"), spread.get("withinPromptVar")
+    rows = [
+        _row("Variance between prompts", between, spread, "betweenPromptVar"),
+        _row("Variance within prompts", within, spread, "withinPromptVar"),
+        _row("Mean of the prompts", strategy.get("globalMean"), strategy, "globalMean"),
+        _row("Deviation of the prompts", strategy.get("globalStd"), strategy, "globalStd"),
+    ]
+    blocks = [table(["Across prompts", "Value", "95 % interval"], rows, right=(1, 2))]
+    if isinstance(between, int | float) and isinstance(within, int | float):
+        if between > within:
+            blocks.append("Prompts differ more from each other than the tokens within one.")
+        else:
+            blocks.append("Prompts do not differ more from each other than the tokens within one.")
+    return blocks
+
+
+def _row(name: str, value: Any, holder: Mapping[str, Any], key: str) -> list[str]:
+    interval = _mapping(holder.get("confidenceIntervals")).get(key)
+    text = "–"
+    if isinstance(interval, Sequence) and len(interval) == 2:
+        text = f"{number(interval[0])} to {number(interval[1])}"
+    return [name, number(value), text]
+
+
+def _sweep(analysis: str, sweep: Mapping[str, Any]) -> list[str]:
+    prompts = [row for row in sweep.get("prompts") or [] if isinstance(row, Mapping)]
+    rows = []
+    for row in prompts[:MOST_PROMPTS]:
+        statistics = _mapping(row.get("statistics"))
+        for key, name in MEASURES.items():
+            figures = [number(_mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
+            rows.append([literal(str(row.get("prompt") or "")) or "(new document)", name, *figures])
+    blocks = [
+        "The same seed at three modulations:",
+        table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),
+    ]
+    changes = _mapping(sweep.get("meanDeltas"))
+    said = [f"{name.lower()} {number(changes[key], signed=True)}" for key, name in MEASURES.items() if key in changes]
+    if said:
+        blocks.append(f"Mean change from m = 0 to m = 1: {', '.join(said)}.")
+    blocks.append(chart(kind="sweep", title="Words by modulation", analysis=analysis, measure="wordCount"))
+    return blocks
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
