@@ -29,6 +29,7 @@ from services.api.routes import (
     health,
     jobs,
     queue,
+    reports,
     session,
     streams,
 )
@@ -50,6 +51,8 @@ Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 94
 
 OPEN = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
 """Work without a token, though they are no reads."""
+READS = ("/api/reports/render",)
+"""Reads that are sent as POST."""
 TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
     {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
@@ -57,6 +60,10 @@ TAGS = [
     {"name": "configs", "description": "The YAML files a job may name."},
     {"name": "generation", "description": "Text from a checkpoint."},
     {"name": "analyses", "description": "What is done with the modulation, computed at once or kept."},
+    {
+        "name": "reports",
+        "description": "Markdown with charts, made from patterns and edited; HTML and Markdown export.",
+    },
     {"name": "openai", "description": "The same for clients of OpenAI's API; errors have its shape."},
     {"name": "streams", "description": "Server-sent events."},
     {"name": "service", "description": "Health and metrics of this process."},
@@ -73,7 +80,7 @@ class Api(FastAPI):
         closed = self.state.context.settings.require_auth_for_reads
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
-                if "security" in operation and (path in OPEN or (method == "get" and not closed)):
+                if "security" in operation and (path in OPEN or ((method == "get" or path in READS) and not closed)):
                     operation["security"] = [{}, {"token": []}]
         return document
 
@@ -110,7 +117,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    work = (jobs, queue, experiments, checkpoints, configs, generate, completions, analyses)
+    work = (jobs, queue, experiments, checkpoints, configs, generate, completions, analyses, reports)
     for module in (health, session, streams, *work):
         app.include_router(module.router)
     for module in (docs, dashboard):

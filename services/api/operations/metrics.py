@@ -31,7 +31,7 @@ def metrics(
 ) -> MetricsReply:
     """The archive's points, the last `window` of them in mode recent, downsampled per name."""
     folder = store.experiment(experiment_id)
-    with _turn(folder / "metrics" / f"{kind}.index"):
+    with turn(folder / "metrics" / f"{kind}.index"):
         table = read_table(folder, kind, keys)
         if mode == "recent":
             table = table.last(window)
@@ -56,7 +56,8 @@ def metrics(
 
 
 @contextmanager
-def _turn(index: Path) -> Iterator[None]:
+def turn(index: Path) -> Iterator[None]:
+    """Wait for one's turn to read an index, where it is large."""
     try:
         large = index.stat().st_size >= LARGE_BYTES
     except OSError:

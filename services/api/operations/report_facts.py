@@ -1,0 +1,160 @@
+"""What is stored about experiments, read for the patterns of reports: rows first, then files, no session meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, undefer
+
+from common.artifacts import ArtifactStore
+from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
+from common.db import Analysis, Experiment
+from common.errors import NotFoundError, TidalError
+from common.metrics import metric_names, names, read_table
+from common.reports import AnalysisFacts, CheckpointFacts, Ends, ExperimentFacts, generate
+from common.reports.facts import flat
+from common.reports.patterns.trajectory import MOST_ANALYSES
+from services.api.context import Context
+from services.api.operations import checkpoints, experiments, reports
+from services.api.operations.configs import find_config
+from services.api.operations.job_view import error_of, progress_of
+from services.api.operations.metrics import turn
+from services.api.schemas.reports import GenerateReportRequest, ReportReply, ReportRequest
+
+Kind = Literal["metrics", "rl-metrics"]
+KINDS: tuple[Kind, ...] = ("metrics", "rl-metrics")
+TOLD = (
+    names.LOSS,
+    names.VALIDATION_LOSS,
+    names.PERPLEXITY,
+    names.TOKENS_PER_SECOND,
+    names.EPISODE_REWARD,
+    names.STEP_REWARD,
+    names.EVALUATION_REWARD,
+    names.ENTROPY,
+    names.MODULATION_MEAN,
+    names.MODULATION_STD,
+    names.EXPLAINED_VARIANCE,
+    names.LAGRANGE_MULTIPLIER,
+    names.COST,
+)
+"""Metrics that a pattern speaks of, beside the components of the reward."""
+
+
+def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
+    """Make a report from what is stored, and keep it. NotFoundError for an experiment that is not there."""
+    facts = [facts_of(context, experiment_id) for experiment_id in body.experiments]
+    title, markdown = generate(body.pattern, facts)
+    request = ReportRequest(title=body.title or title[:200], markdown=markdown, experiment_ids=body.experiments)
+    with context.sessions.begin() as session:
+        return reports.create_report(session, request, pattern=body.pattern)
+
+
+def facts_of(context: Context, experiment_id: str) -> ExperimentFacts:
+    """Everything the patterns ask for."""
+    store = context.store
+    with context.sessions() as session:
+        experiment, job = experiments.find(session, experiment_id)
+        config = experiments.config(session, store, experiment_id)
+        files = checkpoints.of_experiment(session, store, experiment_id).checkpoints
+        analyses, total = _analyses(session, experiment_id)
+    progress = progress_of(job) if job is not None else None
+    error = error_of(job) if job is not None else None
+    stored = None if config.config is None and config.rl_config is None else flat(config.config or {})
+    if stored is not None and config.rl_config is not None:
+        stored |= flat(config.rl_config, "rl")
+    return ExperimentFacts(
+        id=experiment.id,
+        type=experiment.type,
+        name=experiment.name,
+        status=job.status if job is not None else "imported",
+        tags=experiment.tags,
+        notes=experiment.notes,
+        created_at=experiment.created_at,
+        finished_at=job.finished_at if job is not None else None,
+        source_experiment_id=experiment.source_experiment_id,
+        source_checkpoint=experiment.source_checkpoint,
+        step=progress.step if progress is not None else None,
+        total_steps=progress.total_steps if progress is not None else None,
+        attempts=job.attempt if job is not None else 0,
+        error=f"{error.code}: {error.message}" if error is not None else None,
+        config=stored,
+        defaults=_defaults(context) if stored else {},
+        metrics=ends_of(store, experiment_id),
+        checkpoints=[CheckpointFacts(its.name, its.kind, its.step, its.size_bytes, bool(its.best)) for its in files],
+        evaluation=result_of(store, experiment_id, experiments.EVALUATION_FILE),
+        ablation=result_of(store, experiment_id, experiments.ABLATION_FILE),
+        analyses=analyses,
+        analyses_total=total,
+    )
+
+
+def result_of(store: ArtifactStore, experiment_id: str, name: str) -> dict[str, Any] | None:
+    """A result file, None where there is none."""
+    try:
+        return experiments.result(store, experiment_id, name).result
+    except NotFoundError:
+        return None
+
+
+def ends_of(store: ArtifactStore, experiment_id: str) -> dict[str, Ends]:
+    """Beginning, end and extremes of the metrics that are told of, from every point."""
+    folder = store.experiment(experiment_id)
+    found: dict[str, Ends] = {}
+    for kind in KINDS:
+        told = [name for name in metric_names(folder, kind) if name in TOLD or name.startswith(names.REWARD_PREFIX)]
+        if not told:
+            continue
+        with turn(folder / "metrics" / f"{kind}.index"):
+            table = read_table(folder, kind, told)
+            for name in told:
+                steps, values = table.series(name)
+                if len(steps):
+                    found[name] = _ends(steps.tolist(), values.tolist())
+    return found
+
+
+def _ends(steps: list[int], values: list[float]) -> Ends:
+    lowest, highest = (find(range(len(values)), key=values.__getitem__) for find in (min, max))
+    return Ends(
+        first_step=steps[0],
+        first=values[0],
+        last_step=steps[-1],
+        last=values[-1],
+        lowest=values[lowest],
+        lowest_step=steps[lowest],
+        highest=values[highest],
+        highest_step=steps[highest],
+        points=len(steps),
+    )
+
+
+def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts], int]:
+    """The newest with their results, its own and those that jobs made of its checkpoints; and how many there are."""
+    made = select(Experiment.id).where(Experiment.type == "analysis", Experiment.source_experiment_id == experiment_id)
+    mine = or_(Analysis.experiment_id == experiment_id, Analysis.experiment_id.in_(made))
+    query = select(Analysis).where(mine).options(undefer(Analysis.result))
+    rows = session.scalars(query.order_by(Analysis.created_at.desc(), Analysis.id.desc()).limit(MOST_ANALYSES))
+    facts = [AnalysisFacts(row.id, row.kind, row.name, row.created_at, row.result) for row in rows]
+    return facts, session.scalar(select(func.count()).select_from(Analysis).where(mine)) or 0
+
+
+def _defaults(context: Context) -> dict[str, Any]:
+    """Of the language model as they are named, of the controller with `rl.` in front; none of a bad file."""
+    language = _read(context, "base_config.yaml", load_lm_config)
+    controller = _read(context, "rl_config.yaml", load_rl_config)
+    return {**flat(language), **flat(controller, "rl")}
+
+
+def _read(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
+    """The shipped file, as the dashboard compares with it; without it what the code says."""
+    try:
+        path = find_config(context.settings.config_dir, name)
+    except NotFoundError:
+        path = None
+    try:
+        return load(path).model_dump(mode="json")
+    except TidalError:
+        return {}

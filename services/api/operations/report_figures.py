@@ -1,0 +1,188 @@
+"""What the charts of a report show, read for its export. What is gone is said in the figure, it is no error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
+
+from common.db import Analysis, Experiment
+from common.metrics import downsample, metric_names, read_table
+from common.reports import (
+    AblationChart,
+    Bar,
+    BarFigure,
+    Chart,
+    Figure,
+    Line,
+    LineFigure,
+    MetricsChart,
+    SweepChart,
+    TrajectoryChart,
+    html_document,
+    markdown_document,
+)
+from common.reports.chart_blocks import MAX_LINES
+from services.api.context import Context
+from services.api.operations import reports
+from services.api.operations.experiments import ABLATION_FILE
+from services.api.operations.metrics import turn
+from services.api.operations.report_facts import KINDS, result_of
+from services.api.schemas.reports import ReportReply
+
+MAX_POINTS = 500
+"""Of a line in a file."""
+MEASURES = {"wordCount": "words", "uniqueWordRatio": "share of different words", "charCount": "characters"}
+SWEPT = {"0.0": 0.0, "0.5": 0.5, "1.0": 1.0}
+
+
+def export_report(context: Context, report_id: str, *, html: bool) -> tuple[ReportReply, str]:
+    """The report and the file's text."""
+    with context.sessions() as session:
+        report = reports.get_report(session, report_id)
+    reader = FigureReader(context)
+    if html:
+        times = {"made_at": datetime.now(UTC), "changed_at": report.updated_at}
+        return report, html_document(report.title, report.markdown, reader.figure, **times)
+    return report, markdown_document(report.title, report.markdown, reader.figure)
+
+
+class FigureReader:
+    """Figures of one report; an experiment or analysis is looked up once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._names: dict[str, str | None] = {}
+        self._results: dict[str, Mapping[str, Any] | None] = {}
+
+    def figure(self, chart: Chart) -> Figure:
+        """What a chart shows now."""
+        if isinstance(chart, MetricsChart):
+            return self._metrics(chart)
+        if isinstance(chart, AblationChart):
+            return self._ablation(chart)
+        if isinstance(chart, TrajectoryChart):
+            return self._trajectory(chart)
+        return self._sweep(chart)
+
+    def _metrics(self, chart: MetricsChart) -> LineFigure:
+        lines, missing = [], []
+        for experiment in chart.experiments:
+            name = self._name(experiment)
+            if name is None:
+                missing.append(gone(experiment))
+                continue
+            series = self._series(experiment, chart.metrics)
+            for metric in chart.metrics:
+                points = series.get(metric)
+                if not points:
+                    missing.append(f"{name} has no values of {metric}.")
+                    continue
+                label = metric if len(chart.experiments) == 1 else name
+                if len(chart.experiments) > 1 and len(chart.metrics) > 1:
+                    label = f"{name} · {metric}"
+                lines.append(Line(label, [step for step, _ in points], [value for _, value in points]))
+        title = chart.title or ", ".join(chart.metrics)
+        return LineFigure(title, lines, log=chart.log_scale, missing=missing)
+
+    def _series(self, experiment: str, wanted: list[str]) -> dict[str, list[tuple[int, float]]]:
+        folder = self._context.store.experiment(experiment)
+        found: dict[str, list[tuple[int, float]]] = {}
+        for kind in KINDS:
+            here = [name for name in metric_names(folder, kind) if name in wanted]
+            if here:
+                with turn(folder / "metrics" / f"{kind}.index"):
+                    found |= downsample(read_table(folder, kind, here), MAX_POINTS, here)
+        return found
+
+    def _ablation(self, chart: AblationChart) -> BarFigure:
+        name = self._name(chart.experiment)
+        what = "total reward" if chart.quantity == "total" else chart.quantity
+        title = chart.title or (f"Differences in {what}" if chart.paired else f"{what.capitalize()} by policy")
+        if name is None:
+            return BarFigure(title, missing=[gone(chart.experiment)])
+        result = result_of(self._context.store, chart.experiment, ABLATION_FILE)
+        if result is None:
+            return BarFigure(title, missing=[f"{name} has no ablation."])
+        rows = mapping(result.get("paired" if chart.paired else "policies"))
+        bars = []
+        for key, row in rows.items():
+            found = mapping(row)
+            total = mapping(found.get(chart.quantity) or mapping(found.get("components")).get(chart.quantity))
+            mean, low, high = (finite(total.get(part)) for part in ("mean", "ci_low", "ci_high"))
+            if mean is not None:
+                bars.append(Bar(str(key).replace("_", " "), mean, low, high))
+        missing = [] if bars else [f"The ablation of {name} says nothing of this."]
+        return BarFigure(title, bars, signed=chart.paired, missing=missing)
+
+    def _trajectory(self, chart: TrajectoryChart) -> LineFigure:
+        result = self._result(chart.analysis)
+        title = chart.title or "Modulation by token"
+        if result is None:
+            return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
+        rows = [row for row in result.get("trajectories") or [] if isinstance(row, Mapping)]
+        if chart.prompt > len(rows):
+            return LineFigure(title, missing=[f"Analysis {chart.analysis} has no trajectory {chart.prompt}."])
+        samples = rows[chart.prompt - 1].get("samples") or []
+        lines = []
+        for sample in samples[:MAX_LINES]:
+            values = [value for value in sample.get("modulation") or [] if finite(value) is not None]
+            if values:
+                label = f"seed {sample.get('seed')}" if len(samples) > 1 else "modulation"
+                lines.append(Line(label, range(1, len(values) + 1), values))
+        missing = [f"{len(samples) - MAX_LINES} more texts are not shown."] if len(samples) > MAX_LINES else []
+        return LineFigure(title, lines, x_label="token", span=(0.0, 1.0), missing=missing)
+
+    def _sweep(self, chart: SweepChart) -> LineFigure:
+        result = self._result(chart.analysis)
+        title = chart.title or f"{MEASURES[chart.measure].capitalize()} by modulation"
+        if result is None:
+            return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
+        lines = []
+        rows = mapping(result.get("sweepAnalysis")).get("prompts") or []
+        for row in rows[:MAX_LINES]:
+            statistics = mapping(row.get("statistics"))
+            points = [(x, finite(mapping(statistics.get(key)).get(chart.measure))) for key, x in SWEPT.items()]
+            known = [(x, y) for x, y in points if y is not None]
+            if known:
+                label = str(row.get("prompt") or "(new document)")
+                lines.append(Line(label, [x for x, _ in known], [y for _, y in known]))
+        missing = [] if lines else [f"Analysis {chart.analysis} holds no sweep."]
+        if len(rows) > MAX_LINES:
+            missing.append(f"{len(rows) - MAX_LINES} more prompts are not shown.")
+        return LineFigure(title, lines, x_label="modulation", missing=missing)
+
+    def _name(self, experiment: str) -> str | None:
+        if experiment not in self._names:
+            with self._context.sessions() as session:
+                row = session.execute(select(Experiment.id, Experiment.name).where(Experiment.id == experiment)).first()
+            self._names[experiment] = None if row is None else (row[1] or row[0])
+        return self._names[experiment]
+
+    def _result(self, analysis: str) -> Mapping[str, Any] | None:
+        if analysis not in self._results:
+            with self._context.sessions() as session:
+                query = select(Analysis).where(Analysis.id == analysis).options(undefer(Analysis.result))
+                row = session.scalars(query).one_or_none()
+                self._results[analysis] = row.result if row is not None else None
+        return self._results[analysis]
+
+
+def gone(experiment: str) -> str:
+    """What a chart says of an experiment that was deleted."""
+    return f"Experiment {experiment} is gone."
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """What is no mapping is an empty one: files may come from other programs."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def finite(value: Any) -> float | None:
+    """A number that can be drawn."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        return None
+    return float(value)

@@ -1,0 +1,143 @@
+"""Reports: rows with Markdown, changed by whoever saw the newest version. Leaves out: making (`report_facts`) and
+exporting (`report_figures`) them."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Iterable
+
+from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy.orm import Session, undefer
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+from common.db import Analysis, Report
+from common.errors import ConflictError, NotFoundError
+from common.reports import PATTERNS, Chart, ChartPart, HtmlPart, analyses_of, check_charts, experiments_of, render_parts
+from services.api.paging import decode_cursor, encode_cursor
+from services.api.schemas.reports import (
+    PatternList,
+    PatternReply,
+    RenderReply,
+    ReportChange,
+    ReportList,
+    ReportPart,
+    ReportReply,
+    ReportRequest,
+    ReportSummary,
+)
+
+
+def list_reports(
+    session: Session, *, limit: int, cursor: str | None, search: str | None = None, experiment: str | None = None
+) -> ReportList:
+    """A page, newest first."""
+    query = select(Report)
+    if search:
+        query = query.where(Report.title.icontains(search, autoescape=True))
+    if experiment is not None:
+        query = query.where(Report.experiment_ids.bool_op("@>")([experiment]))
+    if cursor is not None:
+        query = query.where(tuple_(Report.created_at, Report.id) < decode_cursor(cursor))
+    rows = session.scalars(query.order_by(Report.created_at.desc(), Report.id.desc()).limit(limit + 1)).all()
+    page = rows[:limit]
+    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
+    return ReportList(reports=[ReportSummary.model_validate(row) for row in page], next_cursor=following)
+
+
+def get_report(session: Session, report_id: str) -> ReportReply:
+    """One with its text; NotFoundError."""
+    query = select(Report).where(Report.id == report_id).options(undefer(Report.markdown))
+    row = session.scalars(query, execution_options={"populate_existing": True}).one_or_none()
+    if row is None:
+        raise NotFoundError(f"there is no report {report_id!r}")
+    return ReportReply.model_validate(row)
+
+
+def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
+    """Keep a new report; InvalidInputError names the line of a chart that is none."""
+    charts = check_charts(body.markdown)
+    values = {
+        "id": "rep_" + base64.b32encode(secrets.token_bytes(10)).decode().lower(),
+        "title": body.title,
+        "markdown": body.markdown,
+        "pattern": pattern,
+        "experiment_ids": _about(session, body.experiment_ids or [], charts),
+    }
+    return _reply(session, insert(Report).values(**values).returning(Report))
+
+
+def change_report(session: Session, report_id: str, body: ReportChange) -> ReportReply:
+    """Replace title and text of the version that was seen.
+
+    ConflictError `report_changed` when there is a newer one, unless it says the same: a request whose reply was lost
+    may be sent again.
+    """
+    charts = check_charts(body.markdown)
+    row = session.get(Report, report_id, options=[undefer(Report.markdown)], with_for_update=True)
+    if row is None:
+        raise NotFoundError(f"there is no report {report_id!r}")
+    if (row.title, row.markdown) == (body.title, body.markdown) and body.experiment_ids is None:
+        return ReportReply.model_validate(row)
+    if row.version != body.version:
+        raise ConflictError(
+            f"report {report_id} was changed meanwhile: it is at version {row.version}, not {body.version}; "
+            "load it and decide what to keep",
+            code="report_changed",
+            errors=[{"location": "body.version", "message": f"the newest is {row.version}"}],
+        )
+    kept = row.experiment_ids if body.experiment_ids is None else body.experiment_ids
+    values = {
+        "title": body.title,
+        "markdown": body.markdown,
+        "experiment_ids": _about(session, kept, charts),
+        "version": row.version + 1,
+        "updated_at": func.now(),
+    }
+    return _reply(session, update(Report).where(Report.id == report_id).values(**values).returning(Report))
+
+
+def delete_report(session: Session, report_id: str) -> None:
+    """Delete one; NotFoundError."""
+    if session.scalar(delete(Report).where(Report.id == report_id).returning(Report.id)) is None:
+        raise NotFoundError(f"there is no report {report_id!r}")
+
+
+def patterns() -> PatternList:
+    """What reports can be made from."""
+    return PatternList(
+        patterns=[PatternReply.model_validate({"name": its.name, "about": its.about}) for its in PATTERNS.values()]
+    )
+
+
+def rendered(markdown: str) -> RenderReply:
+    """The text as safe HTML, with the charts between."""
+    parts = []
+    for part in render_parts(markdown):
+        if isinstance(part, HtmlPart):
+            parts.append(ReportPart(kind="html", html=part.html))
+        elif isinstance(part, ChartPart):
+            chart = part.chart.model_dump(mode="json", by_alias=True)
+            parts.append(ReportPart(kind="chart", chart=chart, line=part.line))
+        else:
+            parts.append(ReportPart(kind="problem", message=part.message, line=part.line))
+    return RenderReply(parts=parts)
+
+
+def _about(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
+    """Those given, those that charts name, and those whose analyses charts show; each once, in their order."""
+    found = dict.fromkeys(given)
+    analyses = []
+    for chart in charts:
+        found |= dict.fromkeys(experiments_of(chart))
+        analyses += analyses_of(chart)
+    if analyses:
+        query = (
+            select(Analysis.experiment_id).where(Analysis.id.in_(analyses)).distinct().order_by(Analysis.experiment_id)
+        )
+        found |= dict.fromkeys(session.scalars(query))
+    return list(found)
+
+
+def _reply(session: Session, statement: ReturningInsert[Report] | ReturningUpdate[Report]) -> ReportReply:
+    return get_report(session, session.scalars(statement).one().id)

@@ -1,0 +1,141 @@
+"""`/api/reports`: Markdown about experiments, made from patterns or by hand, with charts; and its export."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from sqlalchemy.orm import Session
+
+from common.reports.document import POLICY
+from services.api.auth import ContextDep, Reader, Submitter
+from services.api.context import Context, session_of
+from services.api.operations import report_facts, report_figures, reports
+from services.api.paging import Cursor, Limit
+from services.api.schemas.problems import problem_responses
+from services.api.schemas.reports import (
+    GenerateReportRequest,
+    PatternList,
+    RenderReply,
+    RenderRequest,
+    ReportChange,
+    ReportList,
+    ReportReply,
+    ReportRequest,
+)
+
+router = APIRouter(prefix="/api/reports", tags=["reports"], dependencies=[Reader])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+TYPES = {"html": "text/html; charset=utf-8", "md": "text/markdown; charset=utf-8"}
+
+
+@router.get("", summary="List reports", responses=problem_responses(422))
+def list_reports(
+    session: SessionDep,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    search: Annotated[str | None, Query(max_length=200, description="Part of the title.")] = None,
+    experiment: Annotated[str | None, Query(max_length=200, description="Those about this experiment.")] = None,
+) -> ReportList:
+    """Newest first, without their texts."""
+    return reports.list_reports(session, limit=limit, cursor=cursor, search=search, experiment=experiment)
+
+
+@router.get("/patterns", summary="List the patterns of reports")
+def list_patterns() -> PatternList:
+    """What `POST /api/reports/generate` can make."""
+    return reports.patterns()
+
+
+@router.post(
+    "", summary="Write a report", status_code=201, dependencies=[Submitter], responses=problem_responses(401, 413, 422)
+)
+def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
+    """422 names the line of a block `chart` that is none."""
+    with context.sessions.begin() as session:
+        made = reports.create_report(session, body)
+    response.headers["Location"] = _location(context, made)
+    return made
+
+
+@router.post(
+    "/generate",
+    summary="Make a report from a pattern",
+    status_code=201,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 422),
+)
+def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
+    """Every number in it is one that is stored; what is missing is said. It can be edited like any other."""
+    made = report_facts.make_report(context, body)
+    response.headers["Location"] = _location(context, made)
+    return made
+
+
+@router.post("/render", summary="Render Markdown", responses=problem_responses(413, 422))
+def render(body: RenderRequest) -> RenderReply:
+    """Safe HTML with the charts between, as reports are shown; nothing is kept. A bad chart is a part `problem`."""
+    return reports.rendered(body.markdown)
+
+
+@router.get("/{report_id}", summary="Show a report", responses=problem_responses(404))
+def get(report_id: str, session: SessionDep) -> ReportReply:
+    """With its Markdown and its version."""
+    return reports.get_report(session, report_id)
+
+
+@router.put(
+    "/{report_id}",
+    summary="Change a report",
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409, 413, 422),
+)
+def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportReply:
+    """409 `report_changed` when `version` is not the newest, so that two writers do not overwrite each other."""
+    with context.sessions.begin() as session:
+        return reports.change_report(session, report_id, body)
+
+
+@router.delete(
+    "/{report_id}",
+    summary="Delete a report",
+    status_code=204,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404),
+)
+def delete(report_id: str, context: ContextDep) -> None:
+    """What it is about stays."""
+    with context.sessions.begin() as session:
+        reports.delete_report(session, report_id)
+
+
+@router.get(
+    "/{report_id}/export",
+    summary="Export a report",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/html": {}, "text/markdown": {}}, "description": "The file"},
+        **problem_responses(404, 422),
+    },
+)
+def export(
+    report_id: str,
+    context: ContextDep,
+    form: Annotated[
+        Literal["html", "md"],
+        Query(alias="format", description="html: one file that opens offline. md: with the charts' end values."),
+    ] = "html",
+) -> Response:
+    """Charts show what is stored now; what was deleted is said."""
+    report, text = report_figures.export_report(context, report_id, html=form == "html")
+    slug = re.sub(r"[^a-z0-9]+", "-", report.title.lower()).strip("-")[:80] or report.id
+    headers = {
+        "Content-Disposition": f'attachment; filename="{slug}.{form}"',
+        "Content-Security-Policy": f"{POLICY}; sandbox",
+    }
+    return Response(text, media_type=TYPES[form], headers=headers)
+
+
+def _location(context: Context, made: ReportReply) -> str:
+    return f"{context.settings.root_path.rstrip('/')}/api/reports/{made.id}"

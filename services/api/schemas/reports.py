@@ -1,0 +1,139 @@
+"""Reports on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+
+from services.api.schemas.base import Reply, Request, UtcTime
+
+PatternName = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+Markdown = Annotated[str, StringConstraints(max_length=100_000, pattern=r"^[^\x00]*$")]
+ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+MOST_EXPERIMENTS = 8
+EXAMPLE = """## What we saw
+
+```chart
+{"experiments": ["20260131-120000-commit_ab12cd3-config_0123456789"], "metrics": ["Losses/Total"]}
+```
+"""
+
+
+class ReportRequest(Request):
+    """A report to keep."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "First look", "markdown": EXAMPLE}]})
+
+    title: Title
+    markdown: Markdown
+    """CommonMark with tables; charts are fenced blocks `chart` (docs/reports.md). Raw HTML is shown as text."""
+    experiment_ids: list[ExperimentId] | None = Field(None, max_length=50)
+    """What it is about, beside what its charts show. null: as it is."""
+
+
+class ReportChange(ReportRequest):
+    """A new state of a report."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "First look", "markdown": "…", "version": 3}]})
+
+    version: int = Field(ge=1)
+    """The version that was changed."""
+
+
+class GenerateReportRequest(Request):
+    """A report to be made from what is stored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"pattern": "full-report", "experimentIds": ["20260131-120000-commit_ab12cd3-config_0123456789"]}
+            ]
+        }
+    )
+
+    pattern: PatternName
+    experiment_id: ExperimentId | None = None
+    """One experiment."""
+    experiment_ids: list[ExperimentId] = Field([], max_length=MOST_EXPERIMENTS)
+    """Or several, which are also compared."""
+    title: Title | None = None
+    """null: from the pattern and the experiment."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if bool(self.experiment_ids) == (self.experiment_id is not None):
+            raise ValueError("give experimentId, or experimentIds with at least one, and not both")
+        return self
+
+    @property
+    def experiments(self) -> list[str]:
+        """Each once, in their order."""
+        return list(dict.fromkeys(self.experiment_ids or [self.experiment_id or ""]))
+
+
+class RenderRequest(Request):
+    """Markdown to look at."""
+
+    markdown: Markdown
+
+
+class ReportSummary(Reply):
+    """A report without its text."""
+
+    id: str
+    title: str
+    pattern: PatternName | None = None
+    """What it was made from; null: written by hand."""
+    experiment_ids: list[str]
+    """What it is about; they may be deleted by now."""
+    version: int
+    created_at: UtcTime
+    updated_at: UtcTime
+
+
+class ReportReply(ReportSummary):
+    """A report."""
+
+    markdown: str
+
+
+class ReportList(Reply):
+    """A page of reports, newest first."""
+
+    reports: list[ReportSummary]
+    next_cursor: str | None = None
+
+
+class PatternReply(Reply):
+    """A pattern that reports are made from."""
+
+    name: PatternName
+    about: str
+
+
+class PatternList(Reply):
+    """All patterns."""
+
+    patterns: list[PatternReply]
+
+
+class ReportPart(Reply):
+    """A piece of a rendered report."""
+
+    kind: Literal["html", "chart", "problem"]
+    html: str | None = None
+    """Of `html`: safe to be shown as it is."""
+    chart: dict[str, Any] | None = None
+    """Of `chart`: what the block says, every default filled in."""
+    message: str | None = None
+    """Of `problem`: why the block is no chart."""
+    line: int | None = None
+    """Of `chart` and `problem`: where the block begins, counted from 1."""
+
+
+class RenderReply(Reply):
+    """A rendered report, in its order."""
+
+    parts: list[ReportPart]
