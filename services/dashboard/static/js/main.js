@@ -14,6 +14,8 @@ import { Playground } from "./pages/playground.js";
 import { CheckpointsPage } from "./pages/checkpoints.js";
 import { JobPage } from "./pages/job.js";
 import { Queue } from "./pages/queue.js";
+import { Report } from "./pages/report.js";
+import { Reports } from "./pages/reports.js";
 
 const PAGES = {
   experiments: ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`),
@@ -23,6 +25,7 @@ const PAGES = {
   queue: () => html`<${Queue} />`,
   checkpoints: () => html`<${CheckpointsPage} />`,
   analysis: ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`,
+  reports: ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`),
   playground: () => html`<${Playground} />`,
 };
 

@@ -6,6 +6,8 @@ import { saveCsv, savePng } from "./export.js";
 
 const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 
+const place = (x) => (Number.isInteger(x) ? integer(x) : number(x));
+
 /** What the chart says in words: each line's last value. */
 function description(title, lines) {
   const parts = lines.filter((line) => !line.faint && line.y.length).map((line) => `${line.label} ${number(line.y.at(-1))}`);
@@ -34,7 +36,7 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
       const value = index === null ? line.y.at(-1) : made.data[i + 1]?.[index];
       if (value !== undefined && value !== null) target.textContent = number(value);
     });
-    if (at.current) at.current.textContent = index === null ? "" : `at ${integer(made.data[0][index])}`;
+    if (at.current) at.current.textContent = index === null ? "" : `at ${place(made.data[0][index])}`;
   };
   const toggle = (label) =>
     setHidden((old) => {

@@ -2,8 +2,8 @@
 import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 
-const COLOURS = { learned: 1, random: 2, fixed: 3 };
-const pick = (row, quantity) => (["total", "modulation", "length"].includes(quantity) ? row[quantity] : row.components?.[quantity]);
+export const COLOURS = { learned: 1, random: 2, fixed: 3 };
+export const pick = (row, quantity) => (["total", "modulation", "length"].includes(quantity) ? row[quantity] : row.components?.[quantity]);
 
 export function Ablation({ result }) {
   const [quantity, setQuantity] = useState("total");
@@ -36,7 +36,7 @@ export function Ablation({ result }) {
 }
 
 /** Horizontal bars with intervals; the numbers stand beside them, so nothing depends on the drawing. */
-function Bars({ rows, zero, signed }) {
+export function Bars({ rows, zero, signed }) {
   const ends = rows.flatMap((row) => [row.mean, row.ci_low, row.ci_high]).filter((value) => Number.isFinite(value));
   let low = Math.min(...ends, ...(zero ? [0] : []));
   let high = Math.max(...ends, ...(zero ? [0] : []));

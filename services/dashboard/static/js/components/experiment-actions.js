@@ -23,7 +23,7 @@ export function ExperimentActions({ found, path, ended, onChanged }) {
     ${open === "delete" &&
     html`<${Confirm}
       title=${`Delete ${title(found)}?`}
-      text="Its metrics, logs, checkpoints, results and saved analyses go with it. This cannot be undone."
+      text="Its metrics, logs, checkpoints, results and saved analyses go with it; reports about it stay. This cannot be undone."
       action="Delete"
       danger
       act=${async () => {

@@ -7,6 +7,7 @@ const PATHS = {
   play: "M5 5.5h14v9H11l-4 4v-4H5z",
   checkpoints: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   analysis: "M4 20V4M4 20h16M8 16v-5M12.5 16V7M17 16v-3",
+  report: "M6 3h8l5 5v13H6zM14 3v5h5M9 13h6.5M9 17h6.5",
   compare: "M4 6c5 0 5 12 10 12h6M4 18c5 0 5-12 10-12h6",
   plus: "M12 5v14M5 12h14",
   sun: "M12 8a4 4 0 100 8 4 4 0 000-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.5 1.5M17.5 17.5L19 19M5 19l1.5-1.5M17.5 6.5L19 5",

@@ -14,6 +14,7 @@ const LINKS = [
   ["queue", "/queue", "Queue", "queue"],
   ["playground", "/playground", "Playground", "play"],
   ["analysis", "/analysis", "Analysis", "analysis"],
+  ["reports", "/reports", "Reports", "report"],
   ["checkpoints", "/checkpoints", "Checkpoints", "checkpoints"],
 ];
 const BELONGS = { new: "experiments", compare: "experiments" };

@@ -57,6 +57,7 @@ async function json(path, options) {
 export const get = (path, signal) => json(path, { signal });
 export const post = (path, body, headers) => json(path, { method: "POST", body, headers });
 export const patch = (path, body) => json(path, { method: "PATCH", body });
+export const put = (path, body) => json(path, { method: "PUT", body });
 export const remove = (path) => json(path, { method: "DELETE" });
 
 /** `{a: 1, b: ["x", "y"], c: ""}` as `?a=1&b=x&b=y`. */

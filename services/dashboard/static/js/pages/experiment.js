@@ -12,6 +12,7 @@ import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts
 import { Icon } from "../components/icons.js";
 import { ExperimentActions } from "../components/experiment-actions.js";
 import { JobControls } from "../components/job-controls.js";
+import { NewReport } from "../components/new-report.js";
 import { LogView } from "../components/log-view.js";
 import { Charts } from "./experiment-charts.js";
 import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
@@ -53,6 +54,7 @@ function View({ found, path, state, early }) {
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
       <a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>
+      <${NewReport} label="Make a report" experiments=${[found.id]} />
       <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
     <div class="card run-card">

@@ -1,0 +1,65 @@
+// The points of experiments for several charts of one page: each experiment is loaded once, and followed while it runs.
+import { get, query } from "../lib/api.js";
+import { follow } from "../lib/sse.js";
+import { hasEnded } from "../lib/ladder.js";
+import { SeriesStore } from "./series.js";
+
+const KINDS = ["metrics", "rl-metrics"];
+const MAX_POINTS = 2000;
+const MOST_STREAMS = 3; // a browser has six connections to a host
+const kept = new Map(); // id -> {store, found, users, stop}
+let streams = 0;
+
+/** {store, found}: `found` is a promise of the experiment, whose points are then loaded. Give back with `release`. */
+export function acquire(id) {
+  let entry = kept.get(id);
+  if (!entry) {
+    const store = new SeriesStore();
+    entry = { store, users: 0, stop: null, found: null };
+    kept.set(id, entry);
+    entry.found = load(id, entry);
+    entry.found.catch(() => kept.get(id) === entry && kept.delete(id)); // the next chart asks again
+  }
+  entry.users += 1;
+  return entry;
+}
+
+export function release(id, entry) {
+  entry.users -= 1;
+  if (entry.users > 0) return;
+  entry.stop?.();
+  entry.stop = null;
+  if (kept.get(id) === entry) kept.delete(id);
+}
+
+async function load(id, entry) {
+  const path = `api/experiments/${encodeURIComponent(id)}`;
+  const found = await get(path);
+  const replies = await Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  replies.forEach((reply, i) => entry.store.load(KINDS[i], reply));
+  if (hasEnded(found.status) || streams >= MOST_STREAMS || entry.users < 1) return found;
+  streams += 1;
+  const end = follow(`${path}/stream`, {
+    since: replies[0].streamCursor,
+    onEvent(name, data) {
+      if (KINDS.includes(name)) entry.store.append(name, data.points);
+      else if (name === "rewind") entry.store.rewind(data);
+      else if (name === "reset") reload(path, entry.store);
+    },
+  });
+  entry.stop = () => {
+    streams -= 1;
+    end();
+  };
+  return found;
+}
+
+async function reload(path, store) {
+  for (const kind of KINDS) {
+    const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`).catch(() => null);
+    if (reply) store.load(kind, reply);
+  }
+}
+
+/** The line of a metric, whichever kind it belongs to. */
+export const lineOf = (store, name) => KINDS.map((kind) => store.get(kind, name)).find((line) => line?.x.length);

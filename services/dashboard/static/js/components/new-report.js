@@ -1,0 +1,96 @@
+// The dialog that makes a report: a pattern or nothing, the experiments it is about, a title.
+import { html, useState } from "../lib/html.js";
+import { get, post, query } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { session, maySubmit, signInOpen } from "../lib/session.js";
+import { go } from "../lib/router.js";
+import { title as nameOf } from "../lib/format.js";
+import { Dialog } from "./dialog.js";
+import { Icon } from "./icons.js";
+import { Field, Problems, TYPES } from "./parts.js";
+
+const NAMES = {
+  "full-report": "Full report",
+  "experiment-overview": "Overview",
+  "rl-analysis": "Controller",
+  "trajectory-report": "Trajectories",
+  "": "Empty",
+};
+export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
+const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
+const MOST = 8;
+
+/** A button that opens the dialog; `experiments` are chosen from the beginning. */
+export function NewReport({ label = "New report", primary = false, experiments = [] }) {
+  const may = maySubmit(useStore(session));
+  const [open, setOpen] = useState(false);
+  return html`
+    <button class=${`button ${primary && may ? "primary" : ""}`} onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}>
+      <${Icon} name=${primary ? "plus" : "report"} />${label}
+    </button>
+    ${open && html`<${NewReportDialog} chosen=${experiments} onClose=${() => setOpen(false)} />`}
+  `;
+}
+
+function NewReportDialog({ chosen, onClose }) {
+  const known = useLoad((signal) => get("api/reports/patterns", signal), []);
+  const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
+  const [form, setForm] = useState({ pattern: ORDER[0], ids: chosen, title: "" });
+  const [state, setState] = useState({ busy: false, error: null });
+  const set = (changes) => setForm((old) => ({ ...old, ...changes }));
+  const about = Object.fromEntries((known.data?.patterns ?? []).map((one) => [one.name, one.about]));
+  const all = list.data?.experiments ?? [];
+  const named = (id) => all.find((one) => one.id === id) ?? { id };
+  const add = (event) => {
+    const id = event.target.value;
+    event.target.value = "";
+    if (id) set({ ids: [...form.ids, id] });
+  };
+  const make = async (event) => {
+    event.preventDefault();
+    setState({ busy: true, error: null });
+    const title = form.title.trim();
+    try {
+      const made = form.pattern
+        ? await post("api/reports/generate", { pattern: form.pattern, experimentIds: form.ids, ...(title ? { title } : {}) })
+        : await post("api/reports", { title: title || "Untitled report", markdown: "", experimentIds: form.ids });
+      onClose();
+      go(`/reports/${encodeURIComponent(made.id)}`, form.pattern ? {} : { mode: "edit" });
+    } catch (error) {
+      setState({ busy: false, error });
+    }
+  };
+  return html`<${Dialog} title="New report" onClose=${onClose}>
+    <form class="stack" onSubmit=${make}>
+      <div class="kinds patterns" role="radiogroup" aria-label="Pattern">
+        ${[...ORDER, ""].map(
+          (name) => html`<label class="kind" key=${name}>
+            <input type="radio" name="pattern" value=${name} checked=${form.pattern === name} onChange=${() => set({ pattern: name })} />
+            <span><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "A blank page to write on."}</span></span>
+          </label>`,
+        )}
+      </div>
+      <${Field} label="Experiments" hint=${form.ids.length > 1 ? "Several are compared first." : undefined}>
+        ${(props) => html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
+          <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
+          ${all.filter((one) => !form.ids.includes(one.id)).map((one) => html`<option key=${one.id} value=${one.id}>${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})</option>`)}
+        </select>`}
+      <//>
+      ${form.ids.length > 0 &&
+      html`<ul class="chips">
+        ${form.ids.map(
+          (id) => html`<li class="tag" key=${id}>${nameOf(named(id))}<button type="button" class="button quiet small" aria-label=${`Take ${nameOf(named(id))} out`} onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}><${Icon} name="cross" /></button></li>`,
+        )}
+      </ul>`}
+      <${Field} label="Title" hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined}>
+        ${(props) => html`<input ...${props} maxlength="200" value=${form.title} onInput=${(event) => set({ title: event.target.value })} />`}
+      <//>
+      <${Problems} error=${state.error} />
+      <div class="dialog-foot">
+        <button type="button" class="button" onClick=${onClose}>Leave it</button>
+        <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>${state.busy ? "Making it…" : "Make the report"}</button>
+      </div>
+    </form>
+  <//>`;
+}

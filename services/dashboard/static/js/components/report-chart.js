@@ -1,0 +1,155 @@
+// A chart inside a report: what its block says, drawn from what is stored now, live while an experiment runs.
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { title as nameOf } from "../lib/format.js";
+import { ChartCard } from "../charts/chart-card.js";
+import { acquire, lineOf, release } from "../charts/shared-series.js";
+import { Bars, COLOURS, pick } from "./ablation.js";
+import { Failed, Loading } from "./parts.js";
+
+const FEW_POINTS = 60;
+const MOST_LINES = 8;
+const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different words", charCount: "Characters" };
+
+export function ReportChart({ chart }) {
+  const Kind = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep }[chart.kind];
+  return html`<div class="report-chart"><${Kind} chart=${chart} /></div>`;
+}
+
+const Missing = ({ title, notes, lone = false }) =>
+  notes.length > 0 &&
+  html`<div class=${lone ? "card chart-gone" : "chart-notes"}>
+    ${lone && html`<h3>${title}</h3>`}
+    ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
+  </div>`;
+
+function Metrics({ chart }) {
+  const ids = chart.experiments;
+  const states = useSeries(ids);
+  const waiting = states.some((state) => !state);
+  if (waiting) return html`<${Loading} rows=${3} />`;
+  const lines = [];
+  const notes = [];
+  ids.forEach((id, i) => {
+    const { found, error, store } = states[i];
+    if (error) return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
+    for (const metric of chart.metrics) {
+      const line = lineOf(store, metric);
+      if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
+      else {
+        const label = ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
+        const twice = lines.some((other) => other.label === label);
+        lines.push({ label: twice ? `${label} (${lines.length + 1})` : label, x: line.x, y: line.y, colour: lines.length + 1, points: line.x.length < FEW_POINTS });
+      }
+    }
+    return undefined;
+  });
+  const title = chart.title ?? chart.metrics.join(", ");
+  if (!lines.length) return html`<${Missing} title=${title} notes=${notes} lone />`;
+  return html`<${ChartCard} title=${title} lines=${lines} log=${chart.logScale} file="report" height=${240} />
+    <${Missing} notes=${notes} />`;
+}
+
+/** The shared stores of experiments; renders again with their points. */
+function useSeries(ids) {
+  const [states, setStates] = useState(() => ids.map(() => null));
+  const [, again] = useState(0);
+  useEffect(() => {
+    let left = false;
+    setStates(ids.map(() => null));
+    const stops = ids.map((id, i) => {
+      const entry = acquire(id);
+      const set = (state) => !left && setStates((old) => old.map((one, at) => (at === i ? state : one)));
+      entry.found.then(
+        (found) => set({ found, store: entry.store }),
+        (error) => set({ error }),
+      );
+      const stop = entry.store.watch(() => again((count) => count + 1));
+      return () => {
+        stop();
+        release(id, entry);
+      };
+    });
+    return () => {
+      left = true;
+      stops.forEach((stop) => stop());
+    };
+  }, [ids.join()]);
+  return states.length === ids.length ? states : ids.map(() => null);
+}
+
+/** What GET gives, or null where it is gone; shared by the charts of a page for a moment. */
+const fresh = new Map();
+function once(path) {
+  if (!fresh.has(path)) {
+    const found = get(path).catch((error) => {
+      if (error.status === 404) return null;
+      throw error;
+    });
+    fresh.set(path, found);
+    const drop = () => setTimeout(() => fresh.delete(path), 3000);
+    found.then(drop, () => fresh.delete(path));
+  }
+  return fresh.get(path);
+}
+
+function Asked({ path, title, gone, children }) {
+  const state = useLoad(async () => ({ reply: await once(path) }), [path]);
+  if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
+  if (!state.data) return html`<${Loading} rows=${3} />`;
+  return state.data.reply ? children(state.data.reply.result) : html`<${Missing} title=${title} notes=${[gone]} lone />`;
+}
+
+function AblationChart({ chart }) {
+  const what = chart.quantity === "total" ? "total reward" : chart.quantity;
+  const title = chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
+  const path = `api/experiments/${encodeURIComponent(chart.experiment)}/ablation`;
+  return html`<${Asked} path=${path} title=${title} gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}>
+    ${(result) => {
+      const rows = Object.entries((chart.paired ? result.paired : result.policies) ?? {})
+        .map(([name, row]) => ({ name: name.replaceAll("_", " "), ...pick(row, chart.quantity), colour: chart.paired ? 1 : (COLOURS[name] ?? 8) }))
+        .filter((row) => Number.isFinite(row.mean));
+      if (!rows.length) return html`<${Missing} title=${title} notes=${["This ablation says nothing of it."]} lone />`;
+      return html`<section class="card stack tight" aria-label=${title}>
+        <h3>${title}</h3>
+        <${Bars} rows=${rows} zero signed=${chart.paired} />
+        <p class="note">Means per token, whiskers 95 % intervals.</p>
+      </section>`;
+    }}
+  <//>`;
+}
+
+function AnalysisChart({ chart, title, linesOf, ...rest }) {
+  return html`<${Asked} path=${`api/analyses/${encodeURIComponent(chart.analysis)}`} title=${title} gone=${`Analysis ${chart.analysis} is gone.`}>
+    ${(result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} chart=${chart} ...${rest} />`}
+  <//>`;
+}
+
+function Lines({ result, linesOf, title, chart, missing, ...rest }) {
+  const lines = useMemo(() => linesOf(result), [result]);
+  if (!lines.length) return html`<${Missing} title=${title} notes=${[missing]} lone />`;
+  return html`<${ChartCard} title=${title} lines=${lines} file="report" height=${200} ...${rest} />`;
+}
+
+function Trajectory({ chart }) {
+  const linesOf = (result) => {
+    const samples = result.trajectories[chart.prompt - 1]?.samples ?? [];
+    return samples.slice(0, MOST_LINES).map((sample, i) => ({
+      label: samples.length > 1 ? `seed ${sample.seed}` : "modulation",
+      x: sample.modulation.map((_, at) => at + 1),
+      y: sample.modulation,
+      colour: i + 1,
+    }));
+  };
+  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? "Modulation by token"} unit="by token" range=${[0, 1]} linesOf=${linesOf} missing=${`This analysis has no trajectory ${chart.prompt}.`} />`;
+}
+
+function Sweep({ chart }) {
+  const linesOf = (result) =>
+    (result.sweepAnalysis?.prompts ?? []).slice(0, MOST_LINES).flatMap(({ prompt, statistics }, i) => {
+      const points = Object.entries(statistics ?? {}).map(([m, row]) => [Number(m), row[chart.measure]]).filter(([, y]) => Number.isFinite(y)).sort(([a], [b]) => a - b);
+      return points.length ? [{ label: prompt || "(new document)", x: points.map(([x]) => x), y: points.map(([, y]) => y), colour: i + 1, points: true }] : [];
+    });
+  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`} unit="by modulation" linesOf=${linesOf} missing="This analysis holds no sweep." />`;
+}

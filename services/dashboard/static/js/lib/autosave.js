@@ -1,0 +1,99 @@
+// A text that saves itself: a pause after typing, one request at a time, each naming the version it was made to.
+//
+// What may go wrong is a state, not an exception: somebody else saved meanwhile (`conflict`, nothing is overwritten),
+// the server is away or the sign-in is over (asked again by itself), a text the server refuses (until it is changed).
+import { createStore } from "./store.js";
+import { connection, get, put } from "./api.js";
+import { session } from "./session.js";
+
+const PAUSE_MS = 800;
+const AGAIN_MS = 2000;
+const unsaved = new Map(); // path -> draft: a page that is left does not take its text along
+
+/**
+ * `path` takes PUT {title, markdown, version}; `found` is what GET gave. The store `now` holds {title, markdown,
+ * version, state: saved | waiting | saving | conflict | offline | signed-out | refused, error, theirs}.
+ */
+export function createDraft(path, found) {
+  const before = unsaved.get(path);
+  unsaved.delete(path);
+  // It may have been saved after `found` was asked for.
+  return before?.open() || before?.now.get().version > found.version ? before : makeDraft(path, found);
+}
+
+function makeDraft(path, found) {
+  const now = createStore({ title: found.title, markdown: found.markdown, version: found.version, state: "saved", error: null, theirs: null, savedAt: found.updatedAt });
+  let timer = 0;
+  let busy = null;
+  const update = (changes) => now.set((old) => ({ ...old, ...changes }));
+  const later = (pause) => {
+    clearTimeout(timer);
+    timer = setTimeout(save, pause);
+  };
+
+  async function save() {
+    clearTimeout(timer);
+    if (busy) return busy;
+    const { title, markdown, version, state } = now.get();
+    if (state === "saved" || state === "conflict") return undefined;
+    update({ state: "saving", error: null });
+    busy = put(path, { title: title.trim(), markdown, version });
+    try {
+      const reply = await busy;
+      busy = null;
+      const unchanged = now.get().title === title && now.get().markdown === markdown;
+      update({ version: reply.version, savedAt: reply.updatedAt, state: unchanged ? "saved" : "waiting" });
+      if (!unchanged) later(PAUSE_MS);
+    } catch (error) {
+      busy = null;
+      await failed(error);
+    }
+    return undefined;
+  }
+
+  async function failed(error) {
+    if (error.status === 409) {
+      const theirs = await get(path).catch(() => null);
+      update({ state: "conflict", error, theirs });
+    } else if (error.status === 401) {
+      update({ state: "signed-out", error });
+    } else if (error.status === 0 || error.status >= 500) {
+      update({ state: "offline", error });
+      later(AGAIN_MS);
+    } else {
+      update({ state: "refused", error });
+    }
+  }
+
+  connection.watch((line) => line === "online" && now.get().state === "offline" && later(0));
+  session.watch(({ name }) => {
+    if (!name || now.get().state !== "signed-out") return;
+    update({ state: "waiting" });
+    later(0);
+  });
+  const draft = {
+    now,
+    change(changes) {
+      const { state } = now.get();
+      update({ ...changes, state: state === "conflict" || state === "signed-out" ? state : "waiting" });
+      if (state !== "conflict" && state !== "signed-out") later(PAUSE_MS);
+    },
+    save,
+    /** End of a conflict: what they wrote, or mine over theirs. */
+    take(mine) {
+      const { theirs } = now.get();
+      if (mine) update({ version: theirs.version, state: "waiting", error: null, theirs: null });
+      else update({ ...theirs, state: "saved", error: null, theirs: null, savedAt: theirs.updatedAt });
+      if (mine) later(0);
+    },
+    /** Whether something would be lost if the page went away now. */
+    open: () => now.get().state !== "saved",
+    /** The page is left: what waits is saved at once, what cannot be is kept for the next visit. */
+    close() {
+      if (!draft.open()) return;
+      unsaved.set(path, draft);
+      if (now.get().state === "waiting") save();
+    },
+  };
+  return draft;
+}

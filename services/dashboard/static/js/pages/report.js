@@ -1,0 +1,98 @@
+// One report: read it, or write it with a preview beside; it saves itself. Export and deletion.
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { get, post, remove, send } from "../lib/api.js";
+import { createDraft } from "../lib/autosave.js";
+import { useLoad } from "../lib/load.js";
+import { useStore } from "../lib/store.js";
+import { session, maySubmit, signInOpen } from "../lib/session.js";
+import { go, href, route, setParams } from "../lib/router.js";
+import { download } from "../charts/export.js";
+import { Confirm } from "../components/dialog.js";
+import { Icon } from "../components/icons.js";
+import { Loaded, Time } from "../components/parts.js";
+import { ReportBody } from "../components/report-body.js";
+import { ReportEditor, SaveState } from "../components/report-editor.js";
+import { toast } from "../components/toasts.js";
+import { patternName } from "../components/new-report.js";
+import { About } from "./reports.js";
+
+export function Report({ id }) {
+  const path = `api/reports/${encodeURIComponent(id)}`;
+  const state = useLoad((signal) => get(path, signal), [id]);
+  return html`<${Loaded} state=${state} rows=${8}>${(found) => html`<${View} key=${id} found=${found} path=${path} />`}<//>`;
+}
+
+function View({ found, path }) {
+  const may = maySubmit(useStore(session));
+  const { params } = useStore(route);
+  const draft = useMemo(() => createDraft(path, found), [path]);
+  const now = useStore(draft.now);
+  const [asking, setAsking] = useState(false);
+  const editing = params.get("mode") === "edit" && may;
+  useEffect(() => {
+    const ask = (event) => draft.open() && event.preventDefault();
+    window.addEventListener("beforeunload", ask);
+    return () => {
+      window.removeEventListener("beforeunload", ask);
+      draft.close();
+    };
+  }, [draft]);
+  const toggle = () => {
+    if (!may) return signInOpen.set(true);
+    if (editing) draft.save();
+    return setParams({ mode: editing ? "" : "edit" });
+  };
+  return html`
+    <div class="page-head">
+      <div class="grow">
+        <p class="sub"><a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}</p>
+        <h1>${now.title || "Untitled"}</h1>
+        <p class="sub row"><span>changed <${Time} at=${now.savedAt} /></span>${found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`}</p>
+      </div>
+      <${SaveState} now=${now} shown=${editing} />
+      <button class=${`button ${editing ? "primary" : ""}`} onClick=${toggle}><${Icon} name=${editing ? "finish" : "edit"} />${editing ? "Done" : "Edit"}</button>
+      <${Export} path=${path} draft=${draft} />
+      ${may && html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`}
+    </div>
+    ${editing ? html`<${ReportEditor} draft=${draft} now=${now} />` : html`<${Reading} markdown=${now.markdown} />`}
+    ${asking &&
+    html`<${Confirm}
+      title=${`Delete ${now.title}?`}
+      text="The text goes; the experiments it is about stay. This cannot be undone."
+      action="Delete"
+      danger
+      act=${async () => {
+        await remove(path);
+        toast(`Deleted ${now.title}.`);
+        go("/reports");
+      }}
+      onClose=${() => setAsking(false)}
+    />`}
+  `;
+}
+
+function Reading({ markdown }) {
+  const state = useLoad(() => post("api/reports/render", { markdown }), [markdown]);
+  return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
+}
+
+/** As a file, of what is saved: through memory, because a link could not send the token. */
+function Export({ path, draft }) {
+  const [busy, setBusy] = useState(false);
+  const start = async (format) => {
+    setBusy(true);
+    try {
+      await draft.save();
+      const reply = await send(`${path}/export?format=${format}`, { headers: { Accept: "*/*" } });
+      const name = /filename="([^"]+)"/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? `report.${format}`;
+      download(await reply.blob(), name);
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+    setBusy(false);
+  };
+  return html`
+    <button class="button" disabled=${busy} aria-label="Export as HTML" onClick=${() => start("html")}><${Icon} name="download" />HTML</button>
+    <button class="button" disabled=${busy} aria-label="Export as Markdown" onClick=${() => start("md")}><${Icon} name="download" />Markdown</button>
+  `;
+}
