@@ -14,6 +14,7 @@ from common.client.models import (
     Metrics,
     Progress,
     Queue,
+    Report,
 )
 from common.client.sse import Event
 
@@ -32,6 +33,7 @@ __all__ = [
     "Metrics",
     "Progress",
     "Queue",
+    "Report",
     "instance_folder",
     "read_instance",
 ]

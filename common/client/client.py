@@ -5,7 +5,7 @@
         for event in client.follow_experiment(job.experiment_id): ...
 
 Every failure is an exception of `common.errors`. Synchronous; one connection pool; safe to share between threads.
-Leaves out: downloads, uploads. Calls on analyses are in `analyses`.
+Leaves out: downloads, uploads. Calls on analyses are in `analyses`, on reports in `reports`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from common.client.models import (
     Queue,
     QueueList,
 )
+from common.client.reports import ReportCalls
 from common.client.sse import Event, follow
 
 
-class Client(AnalysisCalls):
+class Client(AnalysisCalls, ReportCalls):
     """A connection to one api. `token` is needed for everything that changes something."""
 
     def submit_job(

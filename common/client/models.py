@@ -250,3 +250,36 @@ class AnalysisPage(Reply):
 
     analyses: list[Analysis]
     next_cursor: str | None = None
+
+
+class Report(Reply):
+    """A report; `markdown` is None in lists."""
+
+    id: str
+    title: str
+    markdown: str | None = None
+    pattern: str | None = None
+    experiment_ids: list[str] = []
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class ReportPage(Reply):
+    """Reports, newest first."""
+
+    reports: list[Report]
+    next_cursor: str | None = None
+
+
+class ReportPattern(Reply):
+    """What reports can be made from."""
+
+    name: str
+    about: str
+
+
+class ReportPatterns(Reply):
+    """All of them."""
+
+    patterns: list[ReportPattern]

@@ -66,7 +66,8 @@ th{color:var(--faint);font-weight:550;font-size:.8rem}
 .num{text-align:right;white-space:nowrap}
 figure{padding:16px;background:var(--surface);border:1px solid var(--line);border-radius:10px;break-inside:avoid}
 figcaption{font-weight:620;margin-bottom:8px}
-figure table{margin-top:8px}
+figure .table-wrap{margin:8px 0 0}
+figure tr:last-child td{border-bottom:0}
 figure p{margin:8px 0 0;color:var(--faint);font-size:.87rem}
 svg{display:block;width:100%;height:auto}
 svg text{font-size:11px;fill:var(--faint)}
@@ -78,6 +79,8 @@ svg .mid{text-anchor:middle}
 rect{fill-opacity:.55}
 .line{fill:none;stroke-width:1.8;stroke-linejoin:round}
 .swatch{display:inline-block;width:14px;height:4px;border-radius:2px;margin-right:8px;vertical-align:middle}
+@media (max-width:560px){body{padding:24px 14px 48px}th,td{padding:6px}
+svg text{font-size:16px}svg .name{font-size:15px}}
 @media print{body{padding:0;background:#fff;font-size:11pt}h2,h3{break-after:avoid}tr{break-inside:avoid}}
 """
     + "".join(

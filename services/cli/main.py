@@ -27,6 +27,7 @@ from services.cli import (
     jobs,
     local,
     original,
+    reports,
     training,
 )
 from services.cli.output import fail, out
@@ -52,6 +53,7 @@ app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
+app.add_typer(reports.app, name="reports", rich_help_panel=JOBS)
 app.command("export", rich_help_panel=JOBS)(export.command)
 app.command("import", rich_help_panel=JOBS)(original.import_experiment)
 app.add_typer(training.app, name="train", rich_help_panel=OFFLINE)

@@ -30,7 +30,9 @@ class Pattern:
 def _full(facts: ExperimentFacts) -> list[Section]:
     found = overview.sections(facts)
     if facts.type in ("rl", "ablation") or facts.ablation is not None:
-        found += rl.sections(facts)
+        learning = rl.sections(facts)
+        told = {section.title for section in learning}  # the reward, in more detail
+        found = [section for section in found if section.title not in told] + learning
     return found + trajectory.sections(facts)
 
 
@@ -55,7 +57,12 @@ PATTERNS = {
             "The saved analyses: what is done with the modulation, within and between prompts.",
             trajectory.sections,
         ),
-        Pattern("full-report", "Report", "All of these.", _full),
+        Pattern(
+            "full-report",
+            "Report",
+            "All of it: the overview, the controller where there is one, the trajectories.",
+            _full,
+        ),
     )
 }
 

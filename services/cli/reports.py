@@ -1,0 +1,170 @@
+"""`tidal reports …`: have a report made from experiments, read it, take it along as a file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markdown import Markdown
+
+from common.client import Client
+from common.errors import ConflictError, InvalidInputError, NotFoundError
+from common.files import write_atomic, write_text
+from common.terminal import printable
+from services.cli.connection import Token, Url, connect
+from services.cli.output import age, err, out, print_json, table
+
+app = typer.Typer(help="Make, read and export reports about experiments.", no_args_is_help=True)
+
+
+class Pattern(StrEnum):
+    """What a report is made from."""
+
+    OVERVIEW = "experiment-overview"
+    RL = "rl-analysis"
+    TRAJECTORY = "trajectory-report"
+    FULL = "full-report"
+
+
+class Form(StrEnum):
+    """The form of an export."""
+
+    HTML = "html"
+    MD = "md"
+
+
+ReportId = Annotated[str, typer.Argument(help="Id of the report, or `last`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+@app.command("list")
+def list_reports(
+    search: Annotated[str | None, typer.Option("--search", help="Part of the title.")] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", "-e", help="Those about this experiment.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show the newest reports."""
+    with connect(url, token) as client:
+        found = client.reports(search=search, experiment=experiment, limit=limit)
+    if as_json:
+        print_json([its.model_dump(mode="json", by_alias=True, exclude={"markdown"}) for its in found])
+        return
+    if not found:
+        err.print("No reports. Make one with `tidal reports generate`.")
+        return
+    rows = table("report", "title", "made from", "experiments>", "changed")
+    for its in found:
+        made_from = its.pattern or "by hand"
+        rows.add_row(its.id, its.title, made_from, str(len(its.experiment_ids)), age(its.updated_at))
+    out.print(rows)
+
+
+@app.command()
+def show(
+    report: ReportId,
+    raw: Annotated[bool, typer.Option("--raw", help="The Markdown as it is stored.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Read a report, its charts as the values where they end."""
+    with connect(url, token) as client:
+        found = client.report(_id(client, report))
+        text = "" if raw or as_json else client.export_report(found.id, "md")
+    if as_json:
+        print_json(found.model_dump(mode="json", by_alias=True))
+    elif raw:
+        typer.echo(printable(found.markdown or ""))
+    else:
+        out.print(Markdown(_without_blocks(text), hyperlinks=False))
+
+
+@app.command()
+def generate(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest.")
+    ] = None,
+    pattern: Annotated[Pattern, typer.Option("--pattern", "-p", help="What it is made from.")] = Pattern.FULL,
+    title: Annotated[str | None, typer.Option("--title", help="Default: from the pattern and the experiment.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Have a report made from what is stored about experiments."""
+    with connect(url, token) as client:
+        made = client.generate_report(pattern.value, experiments or [_newest(client)], title=title)
+    if as_json:
+        print_json(made.model_dump(mode="json", by_alias=True))
+        return
+    out.print(f"Made {made.id}: {made.title}", markup=False, soft_wrap=True)
+    err.print(f"Read it with: tidal reports show {made.id}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    report: ReportId,
+    form: Annotated[Form, typer.Option("--format", "-f", help="html: one page that opens offline.")] = Form.HTML,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write. Default: standard output.", dir_okay=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Write a report as one file; its charts show what is stored now."""
+    if to is not None and to.exists() and not force:
+        raise ConflictError(f"{to} exists; --force replaces it")
+    with connect(url, token) as client:
+        text = client.export_report(_id(client, report), form.value)
+    if to is None:
+        typer.echo(printable(text), nl=False)
+        return
+    write_atomic(to, lambda temporary: write_text(temporary, text))
+    err.print(f"Wrote {to}.", markup=False, soft_wrap=True)
+
+
+@app.command()
+def delete(
+    reports: Annotated[list[str], typer.Argument(help="Ids of reports.")], url: Url = None, token: Token = None
+) -> None:
+    """Delete reports; what they are about stays."""
+    if "last" in reports:
+        raise InvalidInputError("name a report to delete by its id, not by `last`")
+    with connect(url, token) as client:
+        for report in reports:
+            client.delete_report(report)
+            err.print(f"Deleted {report}.", markup=False)
+
+
+def _id(client: Client, report: str) -> str:
+    if report != "last":
+        return report
+    found = client.reports(limit=1)
+    if not found:
+        raise NotFoundError("there are no reports; make one with `tidal reports generate`")
+    return found[0].id
+
+
+def _newest(client: Client) -> str:
+    found = client.experiments(limit=1)
+    if not found:
+        raise NotFoundError("there are no experiments to make a report of")
+    return found[0].id
+
+
+def _without_blocks(text: str) -> str:
+    """A terminal draws no charts; the values below each block stay."""
+    kept, inside = [], False
+    for line in text.split("\n"):
+        if line.startswith("```chart"):
+            inside = True
+        elif inside:
+            inside = not line.startswith("```")
+        else:
+            kept.append(line)
+    return "\n".join(kept)
