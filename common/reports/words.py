@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 NONE = "–"
+_LIST = re.compile(r"^(\d*)([-+=.)])")
+"""What a line begins with when it is an item of a list, or an underline."""
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 
 
@@ -58,14 +60,21 @@ def moment(value: datetime | None) -> str:
     return NONE if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def literal(text: str) -> str:
-    """Foreign text on one line, with nothing in it taken for markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+def literal(text: str, most: int = 2000) -> str:
+    """Foreign text on one line, its first `most` characters, with nothing in it taken for markup."""
+    escaped = _SPECIAL.sub(r"\\\1", clipped(text, most))
+    return _LIST.sub(r"\1\\\2", escaped)
+
+
+def clipped(text: str, most: int) -> str:
+    """On one line, and no longer than `most` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def code(text: str, *, cell: bool = False) -> str:
     """Foreign text as code; `cell`: inside a table, where a bar would end the cell."""
-    flat = " ".join(text.split())
+    flat = clipped(text, 300)
     flat = flat.replace("|", "\\|") if cell else flat
     longest = max((len(run) for run in re.findall("`+", flat)), default=0)
     fence = "`" * (longest + 1)

@@ -51,8 +51,6 @@ Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 94
 
 OPEN = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
 """Work without a token, though they are no reads."""
-READS = ("/api/reports/render",)
-"""Reads that are sent as POST."""
 TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
     {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
@@ -80,7 +78,7 @@ class Api(FastAPI):
         closed = self.state.context.settings.require_auth_for_reads
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
-                if "security" in operation and (path in OPEN or ((method == "get" or path in READS) and not closed)):
+                if "security" in operation and (path in OPEN or (method == "get" and not closed)):
                     operation["security"] = [{}, {"token": []}]
         return document
 

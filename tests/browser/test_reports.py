@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Site
+from tests.browser.test_jobs_in_the_browser import long_job, newest_point, wait_for_more
 from tests.browser.test_looking import AXE
 from tests.browser.test_pictures import NEXT_FRAME, THEMES, WIDTHS
 
@@ -37,7 +39,7 @@ def settled(page: Page) -> None:
 def test_a_report_is_made_from_a_pattern_and_shows_live_charts(site: Site, visit: Visit) -> None:
     page = visit(site.view(site.seeded["Helmsman"]))
     page.get_by_role("button", name="Make a report").click()
-    page.get_by_label("Controller", exact=False).check()
+    page.get_by_role("radio", name=re.compile("^Controller")).check()
     page.get_by_label("Experiments").select_option(label="Slow cosine (Language model, imported)")
     page.get_by_role("button", name="Take Slow cosine out").click()
     page.get_by_label("Title").fill("What the helmsman learned")
@@ -51,6 +53,18 @@ def test_a_report_is_made_from_a_pattern_and_shows_live_charts(site: Site, visit
     page.goto(site.url + "#/reports")
     row = page.locator("tr", has_text="What the helmsman learned")
     expect(row).to_contain_text("Controller")
+
+
+def test_a_chart_in_a_report_follows_a_training(site: Site, visit: Visit) -> None:
+    job = site.submit(config=long_job(), name="Followed")
+    block = {"experiments": [job["experimentId"]], "metrics": ["Losses/Total"], "title": "Loss"}
+    body = {"title": "While it runs", "markdown": f"```chart\n{json.dumps(block)}\n```\n"}
+    report = site.http.post("/api/reports", json=body).json()["id"]
+    page = visit(f"#/reports/{report}")
+    wait_for_more(page, 0)
+    wait_for_more(page, newest_point(page) + 3)
+    assert site.http.post(f"/api/jobs/{job['id']}/cancel").status_code == 200
+    site.wait_status(job["id"], "cancelled", 60)
 
 
 def test_writing_saves_itself_and_survives_a_reload(site: Site, visit: Visit) -> None:
@@ -178,7 +192,10 @@ def test_a_chart_says_that_its_experiment_is_gone(site: Site, visit: Visit) -> N
 @pytest.fixture
 def pictured(site: Site) -> dict[str, str]:
     report = made(site, "full-report", "Helmsman", "Slow cosine", title="Helmsman and slow cosine, side by side")
+    body = {"pattern": "experiment-overview", "experimentId": site.first}
+    real = site.http.post("/api/reports/generate", json=body).json()["id"]
     return {
+        "report-real": f"#/reports/{real}",
         "reports": "#/reports",
         "report": f"#/reports/{report}",
         "report-editing": f"#/reports/{report}?mode=edit",
@@ -198,7 +215,9 @@ def test_the_pages_fit_every_width(site: Site, visit: Visit, pictured: dict[str,
             for theme in THEMES:
                 page.emulate_media(color_scheme=theme)
                 page.evaluate(NEXT_FRAME)
-                page.screenshot(path=screenshots / f"{name}-{width}-{theme}.png", full_page=name == "report")
+                page.screenshot(
+                    path=screenshots / f"{name}-{width}-{theme}.png", full_page=name in ("report", "report-real")
+                )
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(site.url + "#/reports")
     page.get_by_role("button", name="New report").first.click()

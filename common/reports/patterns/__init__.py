@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns import comparison, overview, rl, trajectory
-from common.reports.patterns.pieces import Section
+from common.reports.patterns.pieces import Section, fewer_charts
 from common.reports.words import literal
 
 Maker = Callable[[ExperimentFacts], list[Section]]
@@ -72,12 +72,12 @@ def generate(pattern: str, experiments: Sequence[ExperimentFacts]) -> tuple[str,
     chosen = PATTERNS[pattern]
     if len(experiments) == 1:
         [facts] = experiments
-        return f"{chosen.title}: {facts.label}", _text(chosen.make(facts), 2)
+        return f"{chosen.title}: {facts.label}", fewer_charts(_text(chosen.make(facts), 2))
     title = f"{chosen.title}: {experiments[0].label} and {len(experiments) - 1} more"
     parts = [_text(comparison.sections(experiments), 2)]
     for facts in experiments:
         parts.append(f"## {literal(facts.label)}\n\n{_text(chosen.make(facts), 3)}")
-    return title, "\n".join(parts)
+    return title, fewer_charts("\n".join(parts))
 
 
 def _text(sections: Sequence[Section], level: int) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.reports.facts import Ends
+from common.reports.markdown import MAX_CHARTS
 from common.reports.words import count, number
 
 TYPES = {
@@ -37,6 +39,20 @@ def chart(**fields: Any) -> str:
     """A fenced block; what is None is left out."""
     given = {name: value for name, value in fields.items() if value is not None}
     return f"```chart\n{json.dumps(given, ensure_ascii=False)}\n```"
+
+
+def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:
+    """The text with its first `most` charts; where one is left out, that is said."""
+    seen = 0
+
+    def keep(found: re.Match[str]) -> str:
+        nonlocal seen
+        seen += 1
+        if seen <= most:
+            return found[0]
+        return f"*A chart is left out here: a report holds at most {most}.*"
+
+    return re.sub(r"^```chart\n.*\n```$", keep, text, flags=re.MULTILINE)
 
 
 def course(what: str, ends: Ends) -> str:

@@ -11,7 +11,7 @@ from common.reports.words import code, literal, moment, number, plural, table
 
 MOST_ANALYSES = 8
 MOST_PROMPTS = 20
-MOST_CHARTS = 3
+MOST_CHARTS = 2
 """Trajectories drawn of one analysis."""
 SIGNAL = "modulation"
 MEASURES = {"wordCount": "Words", "uniqueWordRatio": "Share of different words", "charCount": "Characters"}
@@ -71,7 +71,7 @@ def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> l
             f"{literal(str(its.get('windowBoundary')))} (t {number(its.get('tStatistic'), 3)})" for its in phases
         )
         figures = [number(stats.get(key), 3) for key in ("mean", "std", "min", "max")]
-        rows.append([literal(str(row.get("prompt") or "")) or "(new document)", *figures, changes or "none"])
+        rows.append([_prompt(row), *figures, changes or "none"])
     header = ["Prompt", "Mean m", "Deviation", "Lowest", "Highest", "Changes between quarters"]
     blocks = [table(header, rows, right=(1, 2, 3, 4))]
     if len(trajectories) > MOST_PROMPTS:
@@ -80,6 +80,10 @@ def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> l
         title = f"Modulation: {' '.join(str(row.get('prompt') or '(new document)').split())}"[:120].strip()
         blocks.append(chart(kind="trajectory", title=title, analysis=analysis, prompt=at))
     return blocks
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    return literal(str(row.get("prompt") or ""), 160) or "(new document)"
 
 
 def _between(batch: Mapping[str, Any]) -> list[str]:
@@ -116,7 +120,7 @@ def _sweep(analysis: str, sweep: Mapping[str, Any]) -> list[str]:
         statistics = _mapping(row.get("statistics"))
         for key, name in MEASURES.items():
             figures = [number(_mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
-            rows.append([literal(str(row.get("prompt") or "")) or "(new document)", name, *figures])
+            rows.append([_prompt(row), name, *figures])
     blocks = [
         "The same seed at three modulations:",
         table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),

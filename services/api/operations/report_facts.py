@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, undefer
 from common.artifacts import ArtifactStore
 from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.db import Analysis, Experiment
-from common.errors import NotFoundError, TidalError
+from common.errors import InvalidInputError, NotFoundError, TidalError
 from common.metrics import metric_names, names, read_table
 from common.reports import AnalysisFacts, CheckpointFacts, Ends, ExperimentFacts, generate
 from common.reports.facts import flat
@@ -21,7 +21,7 @@ from services.api.operations import checkpoints, experiments, reports
 from services.api.operations.configs import find_config
 from services.api.operations.job_view import error_of, progress_of
 from services.api.operations.metrics import turn
-from services.api.schemas.reports import GenerateReportRequest, ReportReply, ReportRequest
+from services.api.schemas.reports import MAX_MARKDOWN, GenerateReportRequest, ReportReply, ReportRequest
 
 Kind = Literal["metrics", "rl-metrics"]
 KINDS: tuple[Kind, ...] = ("metrics", "rl-metrics")
@@ -47,6 +47,12 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
     """Make a report from what is stored, and keep it. NotFoundError for an experiment that is not there."""
     facts = [facts_of(context, experiment_id) for experiment_id in body.experiments]
     title, markdown = generate(body.pattern, facts)
+    if len(markdown) > MAX_MARKDOWN:
+        raise InvalidInputError(
+            f"the report would have {len(markdown):,} characters, more than {MAX_MARKDOWN:,}; choose fewer experiments "
+            "or a smaller pattern",
+            code="report_too_long",
+        )
     request = ReportRequest(title=body.title or title[:200], markdown=markdown, experiment_ids=body.experiments)
     with context.sessions.begin() as session:
         return reports.create_report(session, request, pattern=body.pattern)

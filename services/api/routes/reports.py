@@ -73,7 +73,7 @@ def generate(body: GenerateReportRequest, context: ContextDep, response: Respons
     return made
 
 
-@router.post("/render", summary="Render Markdown", responses=problem_responses(413, 422))
+@router.post("/render", summary="Render Markdown", dependencies=[Submitter], responses=problem_responses(401, 413, 422))
 def render(body: RenderRequest) -> RenderReply:
     """Safe HTML with the charts between, as reports are shown; nothing is kept. A bad chart is a part `problem`."""
     return reports.rendered(body.markdown)
@@ -83,6 +83,14 @@ def render(body: RenderRequest) -> RenderReply:
 def get(report_id: str, session: SessionDep) -> ReportReply:
     """With its Markdown and its version."""
     return reports.get_report(session, report_id)
+
+
+@router.get("/{report_id}/rendered", summary="Show a report rendered", responses=problem_responses(404))
+def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
+    """As `POST /api/reports/render` would give it, for those who may only read."""
+    with context.sessions() as session:
+        markdown = reports.get_report(session, report_id).markdown
+    return reports.rendered(markdown)
 
 
 @router.put(

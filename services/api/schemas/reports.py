@@ -9,8 +9,10 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from services.api.schemas.base import Reply, Request, UtcTime
 
 PatternName = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
+MAX_MARKDOWN = 100_000
+"""Characters of a report."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
-Markdown = Annotated[str, StringConstraints(max_length=100_000, pattern=r"^[^\x00]*$")]
+Markdown = Annotated[str, StringConstraints(max_length=MAX_MARKDOWN, pattern=r"^[^\x00]*$")]
 ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 MOST_EXPERIMENTS = 8
 EXAMPLE = """## What we saw

@@ -128,8 +128,9 @@ def test_what_is_deleted_is_gone_and_what_is_missing_is_404(api: Api) -> None:
         api.admin.put(path, json=change),
         api.admin.delete(path),
         api.http.get(f"{path}/export"),
+        api.http.get(f"{path}/rendered"),
     ]
-    assert [reply.status_code for reply in replies] == [404] * 4
+    assert [reply.status_code for reply in replies] == [404] * 5
     missing = api.admin.post("/api/reports/generate", json={"pattern": "full-report", "experimentId": "nosuch"})
     assert missing.status_code == 404
 
@@ -141,15 +142,16 @@ def test_writing_asks_for_a_token_and_reading_only_where_reads_are_closed(api: A
         ("POST", "/api/reports/generate", {"pattern": "full-report", "experimentId": "x"}),
         ("PUT", path, {"title": "t", "markdown": "", "version": 1}),
         ("DELETE", path, None),
+        ("POST", "/api/reports/render", {"markdown": ""}),
     ]
     reads = [
         ("GET", "/api/reports", None),
         ("GET", "/api/reports/patterns", None),
         ("GET", path, None),
         ("GET", f"{path}/export", None),
-        ("POST", "/api/reports/render", {"markdown": ""}),
+        ("GET", f"{path}/rendered", None),
     ]
-    assert [api.http.request(method, where, json=body).status_code for method, where, body in writes] == [401] * 4
+    assert [api.http.request(method, where, json=body).status_code for method, where, body in writes] == [401] * 5
     assert [api.http.request(method, where, json=body).status_code for method, where, body in reads] == [200] * 5
     with serve(require_auth_for_reads=True) as closed:
         assert [closed.http.request(m, where, json=body).status_code for m, where, body in reads] == [401] * 5
@@ -194,7 +196,7 @@ def test_every_pattern_can_be_made_of_one_and_of_several(api: Api, experiment: s
 
 def test_rendering_gives_safe_parts_and_names_bad_charts(api: Api) -> None:
     text = f"# A <script>\n\n{chart(experiments=['a'], metrics=['m'])}\n\n```chart\nkind: pie\n```\n"
-    html, good, bad = api.http.post("/api/reports/render", json={"markdown": text}).json()["parts"]
+    html, good, bad = api.admin.post("/api/reports/render", json={"markdown": text}).json()["parts"]
     assert (html["kind"], html["html"]) == ("html", "<h1>A &lt;script&gt;</h1>\n")
     assert good["kind"] == "chart" and good["line"] == 3
     assert good["chart"] == {

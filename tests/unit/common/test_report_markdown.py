@@ -97,7 +97,19 @@ def test_charts_stand_between_the_pieces_of_text_in_their_order() -> None:
     assert isinstance(problem, ProblemPart) and problem.line == 9 and "pie" in problem.message
 
 
-@pytest.mark.parametrize("text", ["a|b `c` *d* _e_ [f](g) <h> # i ~j~ & \\ ![k](l)", "```x\n> y\n- z", "| a |\n|--|"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a|b `c` *d* _e_ [f](g) <h> # i ~j~ & \\ ![k](l)",
+        "```x\n> y\n- z",
+        "| a |\n|--|",
+        "- a",
+        "1. a",
+        "12) a",
+        "---",
+        "==",
+    ],
+)
 def test_foreign_text_stays_text(text: str) -> None:
     [part] = render_parts(f"**{literal(text)}**\n\n{table(['x'], [[literal(text)]])}")
     assert isinstance(part, HtmlPart)

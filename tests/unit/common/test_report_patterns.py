@@ -268,6 +268,14 @@ def test_hostile_names_are_text(pattern: str) -> None:
     assert "<script" not in html and "<h1" not in html and 'href="javascript' not in html
 
 
+def test_a_report_of_many_experiments_leaves_charts_out_and_says_so() -> None:
+    facts = replace(CONTROLLER, ablation=ablation(random=(0.5, 0.25)), analyses=[ANALYSIS] * 8)
+    assert made("full-report", facts).count("```chart") <= 40
+    text = made("full-report", *(replace(facts, id=f"rl-{n}") for n in range(8)))
+    assert text.count("```chart") == 40
+    assert "*A chart is left out here: a report holds at most 40.*" in text
+
+
 def test_the_full_report_holds_all_of_the_others() -> None:
     facts = replace(CONTROLLER, ablation=ablation(random=(0.5, 0.25)), analyses=[ANALYSIS])
     headings = [line for line in made("full-report", facts).split("\n") if line.startswith("## ")]

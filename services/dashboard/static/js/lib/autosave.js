@@ -25,6 +25,8 @@ function makeDraft(path, found) {
   const now = createStore({ title: found.title, markdown: found.markdown, version: found.version, state: "saved", error: null, theirs: null, savedAt: found.updatedAt });
   let timer = 0;
   let busy = null;
+  let left = false; // no page shows it
+  const stops = [];
   const update = (changes) => now.set((old) => ({ ...old, ...changes }));
   const later = (pause) => {
     clearTimeout(timer);
@@ -44,6 +46,7 @@ function makeDraft(path, found) {
       const unchanged = now.get().title === title && now.get().markdown === markdown;
       update({ version: reply.version, savedAt: reply.updatedAt, state: unchanged ? "saved" : "waiting" });
       if (!unchanged) later(PAUSE_MS);
+      else if (left) detach();
     } catch (error) {
       busy = null;
       await failed(error);
@@ -65,12 +68,12 @@ function makeDraft(path, found) {
     }
   }
 
-  connection.watch((line) => line === "online" && now.get().state === "offline" && later(0));
-  session.watch(({ name }) => {
+  const signedIn = ({ name }) => {
     if (!name || now.get().state !== "signed-out") return;
     update({ state: "waiting" });
     later(0);
-  });
+  };
+  const detach = () => stops.splice(0).forEach((stop) => stop());
   const draft = {
     now,
     change(changes) {
@@ -88,11 +91,18 @@ function makeDraft(path, found) {
     },
     /** Whether something would be lost if the page went away now. */
     open: () => now.get().state !== "saved",
+    /** A page shows it. */
+    attach() {
+      left = false;
+      detach();
+      stops.push(connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)), session.watch(signedIn));
+    },
     /** The page is left: what waits is saved at once, what cannot be is kept for the next visit. */
     close() {
-      if (!draft.open()) return;
+      left = true;
+      if (!draft.open()) return detach();
       unsaved.set(path, draft);
-      if (now.get().state === "waiting") save();
+      return now.get().state === "waiting" ? save() : undefined;
     },
   };
   return draft;

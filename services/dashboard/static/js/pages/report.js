@@ -32,6 +32,7 @@ function View({ found, path }) {
   useEffect(() => {
     const ask = (event) => draft.open() && event.preventDefault();
     window.addEventListener("beforeunload", ask);
+    draft.attach();
     return () => {
       window.removeEventListener("beforeunload", ask);
       draft.close();
@@ -54,7 +55,7 @@ function View({ found, path }) {
       <${Export} path=${path} draft=${draft} />
       ${may && html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`}
     </div>
-    ${editing ? html`<${ReportEditor} draft=${draft} now=${now} />` : html`<${Reading} markdown=${now.markdown} />`}
+    ${editing ? html`<${ReportEditor} draft=${draft} now=${now} />` : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`}
     ${asking &&
     html`<${Confirm}
       title=${`Delete ${now.title}?`}
@@ -71,8 +72,9 @@ function View({ found, path }) {
   `;
 }
 
-function Reading({ markdown }) {
-  const state = useLoad(() => post("api/reports/render", { markdown }), [markdown]);
+/** For who may write, what is in the page, saved or not. */
+function Reading({ path, markdown, may }) {
+  const state = useLoad((signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)), [markdown, may]);
   return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
 }
 
