@@ -43,14 +43,17 @@ class MetricTable:
         distinct = self.steps if self._one_row_per_step else np.unique(self.steps)
         if len(distinct) <= count:
             return self
-        begin = int(np.searchsorted(self.steps, distinct[-count]))
-        return MetricTable(
-            self.names,
-            self.steps[begin:],
-            self.times[begin:],
-            self.attempts[begin:],
-            {name: column[begin:] for name, column in self.columns.items()},
-        )
+        return self._rows(slice(int(np.searchsorted(self.steps, distinct[-count])), None))
+
+    def between(self, first: int | None, last: int | None) -> MetricTable:
+        """The rows of the steps `first` to `last`, both included; None: from the beginning, to the end."""
+        begin = 0 if first is None else int(np.searchsorted(self.steps, first, "left"))
+        end = len(self.steps) if last is None else int(np.searchsorted(self.steps, last, "right"))
+        return self._rows(slice(begin, end))
+
+    def _rows(self, rows: slice) -> MetricTable:
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return MetricTable(self.names, self.steps[rows], self.times[rows], self.attempts[rows], columns)
 
     def series(self, name: str) -> tuple[Steps, Floats]:
         """Steps, each once, and finite values of one column; of several values for a step the one reported last."""

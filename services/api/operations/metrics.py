@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.artifacts import ArtifactStore
+from common.errors import InvalidInputError
 from common.metrics import downsample, metric_names, read_table
 from services.api.schemas.experiments import MetricPointReply, MetricsReply, Point
 
@@ -27,12 +28,21 @@ def metrics(
     mode: Literal["recent", "historical"],
     window: int,
     max_points: int,
+    from_step: int | None = None,
+    to_step: int | None = None,
     stream_cursor: str | None,
 ) -> MetricsReply:
-    """The archive's points, the last `window` of them in mode recent, downsampled per name."""
+    """The points from `from_step` to `to_step`, downsampled per name; in mode recent the last `window` of them.
+
+    InvalidInputError for a range that ends before it begins.
+    """
+    if from_step is not None and to_step is not None and from_step > to_step:
+        message = f"{from_step} lies beyond toStep {to_step}"
+        where = "query.fromStep"
+        raise InvalidInputError(f"{where}: {message}", errors=[{"location": where, "message": message}])
     folder = store.experiment(experiment_id)
     with turn(folder / "metrics" / f"{kind}.index"):
-        table = read_table(folder, kind, keys)
+        table = read_table(folder, kind, keys).between(from_step, to_step)
         if mode == "recent":
             table = table.last(window)
         # Without a column asked for no block tells which names there are.

@@ -29,6 +29,8 @@ from services.api.schemas.problems import problem_responses
 from services.api.stream_ids import format_id
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
+MAX_STEP = 2**53 - 1
+"""What a number of JavaScript holds exactly."""
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 Keys = Annotated[
     str | None, Query(max_length=2000, description="Names of values, comma-separated; without it all of them.")
@@ -38,6 +40,11 @@ Mode = Annotated[
 ]
 Window = Annotated[int, Query(ge=1, le=1_000_000, description="Points looked at in mode recent.")]
 MaxPoints = Annotated[int, Query(ge=3, le=50_000, alias="maxPoints", description="Most points per name in the reply.")]
+FromStep = Annotated[int | None, Query(ge=0, le=MAX_STEP, alias="fromStep", description="First step looked at.")]
+ToStep = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_STEP, alias="toStep", description="Last step looked at; mode recent counts back from it."),
+]
 
 
 @router.get("", summary="List experiments", responses=problem_responses(422))
@@ -107,9 +114,11 @@ async def get_metrics(
     mode: Mode = "recent",
     window: Window = 5000,
     max_points: MaxPoints = 2000,
+    from_step: FromStep = None,
+    to_step: ToStep = None,
 ) -> Response:
     """Downsampled per name by largest-triangle-three-buckets. For each step the highest attempt counts."""
-    return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points)
+    return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points, from_step, to_step)
 
 
 @router.get(
@@ -125,9 +134,11 @@ async def get_rl_metrics(
     mode: Mode = "recent",
     window: Window = 5000,
     max_points: MaxPoints = 2000,
+    from_step: FromStep = None,
+    to_step: ToStep = None,
 ) -> Response:
     """Like `metrics`; a step is a transition."""
-    return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points)
+    return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points, from_step, to_step)
 
 
 async def _metrics(
@@ -138,6 +149,8 @@ async def _metrics(
     mode: Literal["recent", "historical"],
     window: int,
     max_points: int,
+    from_step: int | None,
+    to_step: int | None,
 ) -> Response:
     # The position first, the files second: the writer puts a point into the file before it goes into the stream.
     try:
@@ -157,6 +170,8 @@ async def _metrics(
             mode=mode,
             window=window,
             max_points=max_points,
+            from_step=from_step,
+            to_step=to_step,
             stream_cursor=cursor,
         )
         return found.model_dump_json(by_alias=True).encode()

@@ -95,11 +95,11 @@ class MetricsReply(Reply):
     """Names in this reply."""
     available_keys: list[str]
     total_points: int
-    """Points before downsampling."""
+    """Points in the range before downsampling."""
     series: dict[str, list[Point]]
     """Per name at most `maxPoints` points, chosen by largest-triangle-three-buckets."""
     last: MetricPointReply | None = None
-    """The newest point, whole."""
+    """The newest point in the range, whole."""
     stream_cursor: str | None = None
     """Following the experiment's stream with `?since=` this misses no point; points already here may come again."""
 

@@ -50,6 +50,19 @@ def test_long_metrics_keep_their_ends_within_the_bound(api: Api, experiment: str
     assert [point["step"] for point in recent["series"]["loss"]] == list(range(2991, 3001))
 
 
+def test_a_range_of_steps_shows_every_point_that_fits(api: Api, experiment: str, folder: Path) -> None:
+    write_metrics(folder, "metrics", 3000)
+    path = f"/api/experiments/{experiment}/metrics?mode=historical&maxPoints=100"
+    part = api.http.get(f"{path}&fromStep=1201&toStep=1290").json()
+    assert part["series"]["loss"] == [{"step": n, "value": math.sin(n / 50)} for n in range(1201, 1291)]
+    assert (part["totalPoints"], part["last"]["step"]) == (90, 1290)
+    wide = [p["step"] for p in api.http.get(f"{path}&fromStep=1001&toStep=2000").json()["series"]["rate"]]
+    assert (len(wide), wide[0], wide[-1]) == (100, 1001, 2000)
+    assert api.http.get(f"{path}&fromStep=4000").json()["series"] == {"loss": [], "rate": []}
+    wrong = api.http.get(f"{path}&fromStep=20&toStep=10")
+    assert (wrong.status_code, wrong.json()["errors"][0]["location"]) == (422, "query.fromStep")
+
+
 def test_controller_metrics_are_apart(api: Api, experiment: str, folder: Path) -> None:
     write_metrics(folder, "rl-metrics", 5)
     assert api.http.get(f"/api/experiments/{experiment}/metrics").json()["totalPoints"] == 0

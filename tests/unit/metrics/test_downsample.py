@@ -63,6 +63,16 @@ def test_each_name_is_thinned_on_its_own_and_gaps_are_left_out(tmp_path: Path) -
     assert series["loss"][-1] == (999, 999.0)
 
 
+def test_a_range_is_thinned_as_if_there_were_nothing_else(tmp_path: Path) -> None:
+    loss = np.random.default_rng(7).normal(size=3000).cumsum().tolist()
+    with MetricsWriter(tmp_path, None, "e1", "j1", 1) as writer:
+        for step, value in enumerate(loss):
+            writer.add("metrics", step, {"loss": value})
+    found = downsample(read_table(tmp_path, "metrics").between(500, 1499), 60)["loss"]
+    kept = plain_lttb(list(range(500, 1500)), loss[500:1500], 60)
+    assert found == [(500 + i, loss[500 + i]) for i in kept]
+
+
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="below 3"):
         lttb([1, 2], [1, 2], 2)

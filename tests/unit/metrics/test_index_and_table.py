@@ -60,6 +60,14 @@ def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
     assert table.newest() == (points[-1] if points else None)
     for count in (1, 7, 10_000):
         assert table.last(count).points() == min(count, len(points))
+    for first, last in ((None, 20), (13, None), (9, 31), (20, 20), (10_000, None)):
+        part = table.between(first, last)
+        within = [p for p in points if (first or 0) <= p.step <= (10_000 if last is None else last)]
+        assert (part.points(), part.newest()) == (len(within), within[-1] if within else None)
+        for name in keys or NAMES:
+            steps, values = part.series(name)
+            expected = [(p.step, v) for p in within if (v := p.values.get(name)) is not None]
+            assert list(zip(steps.tolist(), values.tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -1,0 +1,37 @@
+// Points between those that were loaded: a zoom asks the server for its range, as fine as a chart can show it.
+import { useEffect } from "../lib/html.js";
+import { get, query } from "../lib/api.js";
+import { useStore } from "../lib/store.js";
+
+const QUIET_MS = 150;
+const MARGIN = 0.05;
+
+/** `runs`: [{store, path}], `path` that of the experiment; `zoom` the page's; at most `maxPoints` per name. */
+export function useFiner(runs, zoom, maxPoints) {
+  const range = useStore(zoom);
+  const which = runs.map((run) => run.path).join();
+  useEffect(() => {
+    const aborter = new AbortController();
+    const timer = range && setTimeout(() => runs.forEach((run) => fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
+    return () => {
+      clearTimeout(timer);
+      aborter.abort();
+      for (const { store } of runs) for (const kind of store.thinned) store.refine(kind, null);
+    };
+  }, [range, which]);
+}
+
+/** A little more than is seen, so that lines leave the picture at its edges. */
+async function fetchRange({ store, path }, { min, max }, maxPoints, signal) {
+  const margin = (max - min) * MARGIN;
+  const fromStep = Math.max(0, Math.floor(min - margin));
+  const toStep = Math.max(fromStep, Math.ceil(max + margin));
+  for (const kind of store.thinned) {
+    try {
+      const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints, fromStep, toStep })}`, signal);
+      if (!signal.aborted) store.refine(kind, reply);
+    } catch {
+      return; // left the range, or the line is down: what was loaded stays
+    }
+  }
+}
