@@ -25,7 +25,7 @@ export function useFiner(runs, zoom, maxPoints) {
 async function fetchRange({ store, path }, { min, max }, maxPoints, signal) {
   const margin = (max - min) * MARGIN;
   const fromStep = Math.max(0, Math.floor(min - margin));
-  const toStep = Math.max(fromStep, Math.ceil(max + margin));
+  const toStep = Math.min(Number.MAX_SAFE_INTEGER, Math.max(fromStep, Math.ceil(max + margin)));
   for (const kind of store.thinned) {
     try {
       const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints, fromStep, toStep })}`, signal);

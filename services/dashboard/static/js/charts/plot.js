@@ -4,7 +4,7 @@
 import { html, useEffect, useRef } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { theme, colour } from "../lib/theme.js";
-import { compact } from "../lib/format.js";
+import { compact, number } from "../lib/format.js";
 import uPlot from "../../vendor/uplot.js";
 
 const resolved = (name) => {
@@ -33,6 +33,16 @@ function wholePowers(splits) {
   return powers.some((value) => value !== null) ? powers : splits;
 }
 
+/** Labels of an axis, with as many digits as neighbours need to differ. */
+function labels(splits) {
+  const shown = splits.filter((value) => value !== null);
+  const plain = shown.map((value) => compact(value));
+  if (new Set(plain).size === plain.length) return splits.map((value) => (value === null ? "" : compact(value)));
+  const gap = Math.abs(shown[1] - shown[0]) || 1;
+  const digits = Math.ceil(Math.log10(Math.max(...shown.map(Math.abs)) / gap)) + 1;
+  return splits.map((value) => (value === null ? "" : number(value, Math.min(12, Math.max(4, digits)))));
+}
+
 function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height, hooks) {
   const font = `11px ${colour("--font")}`;
   const ink = resolved("--ink-faint");
@@ -50,7 +60,7 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
     },
     axes: [
       { ...axis, size: 24, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: font, values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))) },
-      { ...axis, size: 58, grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid, values: (_, splits) => splits.map((v) => (v === null ? "" : compact(v))) },
+      { ...axis, size: 58, grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid, values: (_, splits) => labels(splits) },
     ],
     series: [
       {},
@@ -60,7 +70,7 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
         width: line.faint ? 1 : 1.75,
         dash: line.dash ? [5, 4] : undefined,
         fill: undefined,
-        points: { show: line.points && line.x.length < 200, size: 5, fill: colours[i] },
+        points: { show: (line.points && line.x.length < 200) || line.x.length === 1, size: 5, fill: colours[i] },
         show: !line.hidden,
         spanGaps: true,
       })),
@@ -107,7 +117,7 @@ export function Plot(props) {
   hooks.current.onCursor = onCursor;
   const { effective } = useStore(theme);
   const shape = JSON.stringify([
-    lines.map(({ label, colour: c, faint, points, dash, hidden }) => [label, c, faint, points, dash, hidden]),
+    lines.map(({ label, x, colour: c, faint, points, dash, hidden }) => [label, c, faint, points, dash, hidden, x.length === 1, x.length < 200]),
     height, log, props.range, props.xLabel, effective,
   ]);
   const data = aligned(lines, log);
@@ -138,7 +148,7 @@ export function Plot(props) {
     const range = zoom?.get();
     made.batch(() => {
       made.setData(data, !range);
-      if (range) made.setScale("x", range);
+      if (range) made.setScale("x", within(made, range));
     });
   });
 
@@ -156,7 +166,13 @@ export function Plot(props) {
   return html`<div class="plot" ref=${box} role="img" aria-label=${name} tabindex="0" onKeyDown=${onKey} style=${{ minHeight: `${height}px` }}></div>`;
 }
 
+/** A range may be open at an end: it goes no further than the points do. */
+function within(plot, { min, max }) {
+  const xs = plot.data[0];
+  return { min: Math.max(min, Math.min(xs[0] ?? 0, max - 1)), max: Math.min(max, Math.max(xs.at(-1) ?? 1, min + 1)) };
+}
+
 function applyZoom(plot, range) {
-  if (range) plot.setScale("x", range);
+  if (range) plot.setScale("x", within(plot, range));
   else plot.setData(plot.data, true);
 }

@@ -1,7 +1,8 @@
 // The points of one experiment by metric name: loaded once, then fed by the stream.
 //
 // Points may come twice (the stream goes on a little before what was loaded); a later attempt replaces an earlier one
-// from its first step on. Watchers hear of changes at most once a frame and 200 ms.
+// from its first step on. Within a zoom finer points (`refine`) take the place of the thinned ones. Watchers hear of
+// changes at most once a frame and 200 ms.
 
 const NOTICE_MS = 200;
 const MOST_POINTS = 12_000;
@@ -10,6 +11,8 @@ export class SeriesStore {
   constructor() {
     this.series = new Map(); // "<kind>:<name>" -> {x: [], y: []}
     this.attempts = { metrics: 0, "rl-metrics": 0 };
+    this.thinned = new Set(); // kinds of which the server has more points
+    this.finer = new Map(); // like series: the points of one range
     this.version = 0;
     this.listeners = new Set();
     this.timer = 0;
@@ -18,18 +21,28 @@ export class SeriesStore {
   /** Take over the reply of `/metrics` or `/rl-metrics`. */
   load(kind, reply) {
     for (const key of [...this.series.keys()]) if (key.startsWith(`${kind}:`)) this.series.delete(key);
+    let most = 0;
     for (const [name, points] of Object.entries(reply.series)) {
-      const x = new Array(points.length);
-      const y = new Array(points.length);
-      for (let i = 0; i < points.length; i += 1) {
-        x[i] = points[i].step;
-        y[i] = points[i].value;
-      }
-      this.series.set(`${kind}:${name}`, { x, y });
+      this.series.set(`${kind}:${name}`, columns(points));
+      most = Math.max(most, points.length);
     }
-    this.attempts[kind] = reply.last?.attempt ?? 0;
+    if (reply.totalPoints > most) this.thinned.add(kind);
+    else this.thinned.delete(kind);
+    const attempt = reply.last?.attempt ?? 0;
+    if (attempt !== this.attempts[kind]) this.finer.clear();
+    this.attempts[kind] = attempt;
     this.version += 1;
     this.tell(); // at once: until now there was nothing to see
+  }
+
+  /** Take over the reply for a range of steps; without one only forget the one before. */
+  refine(kind, reply) {
+    for (const key of [...this.finer.keys()]) if (key.startsWith(`${kind}:`)) this.finer.delete(key);
+    for (const [name, points] of Object.entries(reply?.series ?? {})) {
+      const line = this.series.get(`${kind}:${name}`);
+      if (line && points.length) this.finer.set(`${kind}:${name}`, columns(points));
+    }
+    this.changed();
   }
 
   /** Points of a `metrics` or `rl-metrics` event. */
@@ -49,7 +62,10 @@ export class SeriesStore {
         if (end && line.x[end - 1] >= step) continue;
         line.x.push(step);
         line.y.push(value);
-        if (end > MOST_POINTS) thin(line);
+        if (end > MOST_POINTS) {
+          thin(line);
+          this.thinned.add(kind);
+        }
       }
     }
     this.changed();
@@ -66,6 +82,7 @@ export class SeriesStore {
   }
 
   cut(kind, step) {
+    this.finer.clear();
     for (const [key, line] of this.series) {
       if (!key.startsWith(`${kind}:`)) continue;
       while (line.x.length && line.x[line.x.length - 1] > step) {
@@ -76,7 +93,14 @@ export class SeriesStore {
   }
 
   get(kind, name) {
-    return this.series.get(`${kind}:${name}`);
+    const key = `${kind}:${name}`;
+    const line = this.series.get(key);
+    const fine = this.finer.get(key);
+    if (!line || !fine) return line;
+    const before = line.x.findIndex((step) => step >= fine.x[0]);
+    const after = line.x.findIndex((step) => step > fine.x.at(-1));
+    const join = (axis) => [...line[axis].slice(0, before < 0 ? undefined : before), ...fine[axis], ...(after < 0 ? [] : line[axis].slice(after))];
+    return { x: join("x"), y: join("y") };
   }
 
   names(kind) {
@@ -103,6 +127,10 @@ export class SeriesStore {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
+}
+
+function columns(points) {
+  return { x: points.map((point) => point.step), y: points.map((point) => point.value) };
 }
 
 /** Halve the older half: what is new stays exact. */

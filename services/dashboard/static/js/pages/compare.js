@@ -3,11 +3,13 @@ import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
+import { hasEnded } from "../lib/ladder.js";
 import { href, route, setParams } from "../lib/router.js";
 import { title } from "../lib/format.js";
 import { flatBoth } from "../lib/config.js";
 import { chartsFor } from "../charts/catalog.js";
 import { ChartCard } from "../charts/chart-card.js";
+import { useFiner } from "../charts/finer.js";
 import { SeriesStore, smooth } from "../charts/series.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Status, Tabs } from "../components/parts.js";
@@ -17,11 +19,13 @@ import { ChartTools } from "./experiment-charts.js";
 const MOST_RUNS = 8;
 const KINDS = ["metrics", "rl-metrics"];
 const MAX_POINTS = 1000;
+const LOOK_MS = 5000;
 
 export function Compare() {
   const { params } = useStore(route);
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
   const state = useLoad((signal) => Promise.all(ids.map((id) => load(id, signal))), [ids.join()]);
+  useLooking(state);
   const tab = params.get("tab") ?? "charts";
   return html`
     <div class="page-head">
@@ -49,16 +53,41 @@ export function Compare() {
 
 async function load(id, signal) {
   const path = `api/experiments/${encodeURIComponent(id)}`;
+  const run = { path, store: new SeriesStore() };
+  const [found, config] = await Promise.all([look(run, signal), get(`${path}/config`, signal)]);
+  return { ...run, ...found, config };
+}
+
+/** Where a run stands, and its points. */
+async function look({ path, store }, signal) {
   const found = await get(path, signal);
   const names = { metrics: found.metricNames, "rl-metrics": found.rlMetricNames };
-  const store = new SeriesStore();
-  const [config] = await Promise.all([
-    get(`${path}/config`, signal),
-    ...KINDS.filter((kind) => names[kind].length).map(async (kind) =>
+  await Promise.all(
+    KINDS.filter((kind) => names[kind].length).map(async (kind) =>
       store.load(kind, await get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`, signal)),
     ),
-  ]);
-  return { ...found, store, config, label: title(found) };
+  );
+  return { ...found, label: title(found) };
+}
+
+/** Looks again at the runs that have not ended. By asking, not by a stream each: a browser has six connections to a host. */
+function useLooking(state) {
+  const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
+  const which = live.map((run) => run.id).join();
+  useEffect(() => {
+    if (!which) return undefined;
+    const aborter = new AbortController();
+    const timer = setInterval(async () => {
+      if (document.hidden) return;
+      const found = await Promise.all(live.map((run) => look(run, aborter.signal).catch(() => null)));
+      if (aborter.signal.aborted) return;
+      state.setData((runs) => runs.map((run) => ({ ...run, ...found.find((one) => one?.id === run.id) })));
+    }, LOOK_MS);
+    return () => {
+      clearInterval(timer);
+      aborter.abort();
+    };
+  }, [which]);
 }
 
 function Runs({ runs, ids }) {
@@ -95,7 +124,13 @@ const labelled = (runs) => runs.map((run, i) => (runs.some((other, j) => j < i &
 function SharedCharts({ runs }) {
   const [weight, setWeight] = useState(0.8);
   const zoom = useMemo(() => createStore(null), []);
+  const [, setVersion] = useState(0);
   useEffect(() => zoom.set(null), [runs.length]);
+  useEffect(() => {
+    const stops = runs.map((run) => run.store.watch(() => setVersion((count) => count + 1)));
+    return () => stops.forEach((stop) => stop());
+  }, [runs]);
+  useFiner(runs, zoom, MAX_POINTS);
   const charts = useMemo(
     () =>
       chartsFor(

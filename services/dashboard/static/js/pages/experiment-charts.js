@@ -2,16 +2,18 @@
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { createStore, useStore } from "../lib/store.js";
 import { chartsFor } from "../charts/catalog.js";
+import { useFiner } from "../charts/finer.js";
 import { linesOf } from "../charts/lines.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { Empty, Failed, Loading } from "../components/parts.js";
 import { integer } from "../lib/format.js";
 
+const MAX_POINTS = 2000;
 const SMOOTHING = 0.9;
 const SMOOTHING_OF_FEW = 0.6;
 const FEW = 200;
 
-export function Charts({ store, file, loaded, error, ended }) {
+export function Charts({ store, path, file, loaded, error, ended }) {
   const [version, setVersion] = useState(store.version);
   const [chosen, setWeight] = useState(null);
   const zoom = useMemo(() => createStore(null), [store]);
@@ -19,6 +21,7 @@ export function Charts({ store, file, loaded, error, ended }) {
     setVersion(store.version);
     return store.watch(setVersion);
   }, [store]);
+  useFiner([{ store, path }], zoom, MAX_POINTS);
   const charts = useMemo(() => chartsFor((kind, name) => store.get(kind, name)?.x.length, (kind) => store.names(kind)), [version]);
   const longest = Math.max(0, ...[...store.series.values()].map(({ x }) => x.length));
   const weight = chosen ?? (longest < FEW ? SMOOTHING_OF_FEW : SMOOTHING);
@@ -40,6 +43,22 @@ export function Charts({ store, file, loaded, error, ended }) {
   `;
 }
 
+/** The zoom as two numbers: for fingers, keys and exact wishes. */
+function Steps({ range, zoom }) {
+  const set = (name, other) => (event) => {
+    const value = event.target.value === "" ? null : Number(event.target.value);
+    const next = { min: 0, max: Number.MAX_SAFE_INTEGER, ...range, [name]: value ?? other };
+    zoom.set(next.min < next.max && (range || value !== null) ? next : null);
+  };
+  const shown = (value) => (value > 0 && value < Number.MAX_SAFE_INTEGER ? String(Math.round(value)) : "");
+  return html`<span class="smoothing">
+    Steps
+    <input type="number" min="0" aria-label="From step" placeholder="first" value=${range ? shown(range.min) : ""} onChange=${set("min", 0)} />
+    to
+    <input type="number" min="0" aria-label="To step" placeholder="last" value=${range ? shown(range.max) : ""} onChange=${set("max", Number.MAX_SAFE_INTEGER)} />
+  </span>`;
+}
+
 export function ChartTools({ weight, setWeight, zoom, children }) {
   const range = useStore(zoom);
   return html`<div class="chart-bar">
@@ -48,10 +67,11 @@ export function ChartTools({ weight, setWeight, zoom, children }) {
       <input type="range" min="0" max="0.99" step="0.01" value=${weight} onInput=${(event) => setWeight(Number(event.target.value))} />
       <output>${weight.toFixed(2)}</output>
     </label>
+    <${Steps} range=${range} zoom=${zoom} />
     ${children}
     ${range
       ? html`<button class="button small" onClick=${() => zoom.set(null)}>
-          Whole range instead of ${integer(range.min)} to ${integer(range.max)}
+          Whole range
         </button>`
       : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`}
   </div>`;
