@@ -75,7 +75,7 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
           title="Show or hide"
           onClick=${() => toggle(line.legend ?? line.label)}
         >
-          <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i>${line.label}
+          <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>
           <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${number(line.y.at(-1))}</b>
         </button>`,
       )}

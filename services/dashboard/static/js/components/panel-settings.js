@@ -16,7 +16,7 @@ export function PanelSettings({ panel, bases, policies, onChange }) {
   const numeric = (name, label, min, max, step) => html`<${Field} label=${label}>
     ${(props) => html`<input ...${props} type="number" min=${min} max=${max} step=${step} value=${panel[name]} onInput=${set(name)} />`}
   <//>`;
-  return html`<div class="fields">
+  return html`<div class="fields roomy">
     ${select("checkpoint", "Model", bases)}
     ${select("gatingMode", "Gating", Object.entries(MODES).filter(([mode]) => mode !== "learned" || policies.length || panel.rlCheckpoint).map(([value, text]) => ({ value, text })))}
     ${panel.gatingMode === "learned" && select("rlCheckpoint", "Controller", policies)}

@@ -1,5 +1,7 @@
 // Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
-import { html, useId, useRef } from "../lib/html.js";
+import { html, useEffect, useId, useRef } from "../lib/html.js";
+import { href } from "../lib/router.js";
+import { createStore, useStore } from "../lib/store.js";
 import { Icon } from "./icons.js";
 import { hasEnded } from "../lib/ladder.js";
 import * as format from "../lib/format.js";
@@ -58,7 +60,14 @@ export function Progress({ progress, quiet = false, ended = "" }) {
   </span>`;
 }
 
-export const Time = ({ at }) => (at ? html`<time datetime=${at} title=${format.exactly(at)}>${format.ago(at)}</time>` : html`–`);
+const minute = createStore(0);
+setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
+
+/** A moment as the time since it, which grows while one looks. */
+export function Time({ at }) {
+  useStore(minute);
+  return at ? html`<time datetime=${at} title=${format.exactly(at)}>${format.ago(at)}</time>` : html`–`;
+}
 
 export const Empty = ({ icon = "empty", title, children }) => html`<div class="state">
   <${Icon} name=${icon} />
@@ -73,7 +82,9 @@ export function Failed({ error, retry }) {
     <h2>${away ? "The server does not answer" : error.status === 404 ? "Not found" : error.status === 401 ? "Sign in to see this" : "That did not work"}</h2>
     <p>${away ? "This page goes on by itself as soon as it is back." : error.message}</p>
     ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
-    ${retry && !away && html`<button class="button" onClick=${retry}>Try again</button>`}
+    ${error.status === 404
+      ? html`<a class="button" href=${href("/")}>To the experiments</a>`
+      : retry && !away && html`<button class="button" onClick=${retry}>Try again</button>`}
   </div>`;
 }
 
@@ -103,6 +114,11 @@ export function Field({ label, hint, wrong, children }) {
 /** Tabs with arrow keys. `tabs` is [[name, label], …]. */
 export function Tabs({ tabs, active, onChange, label }) {
   const list = useRef(null);
+  useEffect(() => {
+    // Sideways only: on a narrow screen the tabs are a strip that scrolls.
+    const chosen = list.current.querySelector('[aria-selected="true"]');
+    if (chosen) list.current.scrollLeft = chosen.offsetLeft - (list.current.clientWidth - chosen.offsetWidth) / 2;
+  }, [active]);
   const onKey = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;

@@ -23,6 +23,7 @@ export function number(value, digits = 4) {
 export function compact(value) {
   if (none(value)) return NONE;
   const size = Math.abs(value);
+  if (size >= 1e12) return value.toExponential(0);
   if (size >= 1e9) return `${trim(value / 1e9)} G`;
   if (size >= 1e6) return `${trim(value / 1e6)} M`;
   if (size >= 1e4) return `${trim(value / 1e3)} k`;

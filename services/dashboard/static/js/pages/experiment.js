@@ -17,6 +17,7 @@ import { LogView } from "../components/log-view.js";
 import { Charts } from "./experiment-charts.js";
 import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
 
+const LONG_TITLE = 60;
 const MAX_POINTS = 2000;
 const KINDS = ["metrics", "rl-metrics"];
 
@@ -47,10 +48,10 @@ function View({ found, path, state, early }) {
   ];
   const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : defaultTab(found.type, tabs);
   return html`
-    <div class="page-head">
+    <div class="page-head many">
       <div class="grow">
         <p class="sub"><a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}</p>
-        <h1>${title(found)}</h1>
+        <h1 class=${title(found).length > LONG_TITLE ? "long" : ""}>${title(found)}</h1>
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
       <a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>
@@ -71,7 +72,7 @@ function View({ found, path, state, early }) {
     </div>
     <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "charts" && html`<${Charts} store=${live.store} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} />`}
+      ${tab === "charts" && html`<${Charts} store=${live.store} path=${path} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} />`}
       ${tab === "results" && html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
@@ -106,7 +107,7 @@ function useLive(found, path, state, early) {
       },
       checkpoint: () => setNow((old) => ({ ...old, checkpoints: old.checkpoints + 1 })),
       "log-lines": () => bell.set((count) => count + 1),
-      reset: () => load(),
+      reset: () => loadUntilThere().catch(() => {}), // a failure is shown by load
     };
     let first = early;
     async function load() {
@@ -123,19 +124,21 @@ function useLive(found, path, state, early) {
         throw error;
       }
     }
-    async function start() {
+    async function loadUntilThere() {
       for (;;) {
         try {
-          const since = await load();
-          if (!left) stop = follow(`${path}/stream`, { since, onEvent: (name, data) => listeners[name]?.(data) });
-          return;
+          return await load();
         } catch (error) {
-          if (left || error.status !== 0) return;
+          if (left || error.status !== 0) throw error;
           await new Promise((resolve) => setTimeout(resolve, 2000));
         }
       }
     }
-    start();
+    async function start() {
+      const since = await loadUntilThere();
+      if (!left) stop = follow(`${path}/stream`, { since, onEvent: (name, data) => listeners[name]?.(data) });
+    }
+    start().catch(() => {});
     return () => {
       left = true;
       stop();

@@ -109,7 +109,7 @@ function Row({ one, on, choose }) {
     <td><input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} /></td>
     <td class="name">
       <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
-      ${one.name && html`<span class="note id">${one.id}</span>`}
+      ${one.name && html`<span class="note id" title=${one.id}>${one.id}</span>`}
     </td>
     <td><${Status} status=${one.status} /></td>
     <td class="wide nowrap">${TYPES[one.type] ?? one.type}</td>

@@ -16,6 +16,7 @@ import { PanelSettings } from "../components/panel-settings.js";
 const DRAW_MS = 60;
 const NAMES = ["A", "B"];
 const SETTINGS = { gatingMode: "none", modulation: 0.5, temperature: 0.8, topK: 50, topP: 1, repetitionPenalty: 1.2, checkpoint: "", rlCheckpoint: "" };
+const DESK = "tidal.playground"; // what was set survives a reload of the tab
 const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
 
 export function Playground() {
@@ -25,6 +26,25 @@ export function Playground() {
     <${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Bench} groups=${experiments} />`}<//>
   `;
 }
+
+function recall() {
+  try {
+    return JSON.parse(sessionStorage.getItem(DESK));
+  } catch {
+    return null;
+  }
+}
+
+function keep(desk) {
+  try {
+    sessionStorage.setItem(DESK, JSON.stringify(desk));
+  } catch {
+    // It lives as long as the page, then.
+  }
+}
+
+const known = (panel, bases, policies) =>
+  bases.some((one) => one.value === panel.checkpoint) && (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
 
 function bodyOf(shared, panel) {
   const body = { checkpoint: panel.checkpoint, prompt: shared.prompt, maxTokens: Number(shared.maxTokens) || 50, gatingMode: panel.gatingMode };
@@ -44,8 +64,11 @@ function Bench({ groups }) {
   const policies = choices(groups, "usableAsPolicy");
   const start = { ...SETTINGS, checkpoint: params.get("checkpoint") || preferred(bases), rlCheckpoint: params.get("policy") || preferred(policies) };
   if (params.get("policy")) start.gatingMode = "learned";
-  const [shared, setShared] = useState({ prompt: "Once upon a time", seed: "1", maxTokens: "80" });
-  const [panels, setPanels] = useState([start]);
+  const [before] = useState(recall);
+  const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
+  const asked = params.get("checkpoint") || params.get("policy");
+  const [panels, setPanels] = useState(() => (before && !asked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start]));
+  useEffect(() => keep({ shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
   const aborters = useRef([]);
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);

@@ -69,14 +69,14 @@ function QueueView({ queue, names }) {
       ${waiting.length
         ? html`<div class="card flush table-wrap">
             <table>
-              <thead><tr><th class="num">Place</th><th>Job</th><th>Type</th><th class="num">Priority</th><th>Probably starts</th><th class="wide">Submitted</th></tr></thead>
+              <thead><tr><th class="num">Place</th><th>Job</th><th class="wide">Type</th><th class="num wide">Priority</th><th>Probably starts</th><th class="wide">Submitted</th></tr></thead>
               <tbody>
                 ${waiting.map(
                   (job) => html`<tr key=${job.id}>
                     <td class="num">${job.position}</td>
                     <td><a href=${href(`/jobs/${job.id}`)}>${job.name || shortId(job.id)}</a></td>
-                    <td>${TYPES[job.type] ?? job.type}</td>
-                    <td class="num">${job.priority}</td>
+                    <td class="wide">${TYPES[job.type] ?? job.type}</td>
+                    <td class="num wide">${job.priority}</td>
                     <td>${job.notBefore && Date.parse(job.notBefore) > Date.now() ? html`not before <${Time} at=${job.notBefore} />` : job.predictedStart ? html`<${Time} at=${job.predictedStart} />` : "cannot be said"}</td>
                     <td class="wide note"><${Time} at=${job.createdAt} /></td>
                   </tr>`,
