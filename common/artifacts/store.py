@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -177,6 +178,29 @@ class ArtifactStore:
         doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
         folder.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+    def take_away(self, experiment_id: str, name: str) -> Path | None:
+        """Rename a folder of an experiment out of sight, for `discard`; None when there is none."""
+        path = self.path(experiment_id, name)
+        doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
+        try:
+            path.replace(doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
+
+    def discard(self, doomed: Path | None) -> None:
+        """Free the bytes of what `take_away` gave."""
+        if doomed is not None:
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def discard_leftovers(self, older_than_seconds: float) -> int:
+        """Discard what a process that was killed had renamed out of sight, and not removed, so long ago; how many."""
+        found = [path for path in self.root.glob(f"{_PARTIAL_PREFIX}*") if path.is_dir() and not path.is_symlink()]
+        old = [path for path in found if time.time() - path.lstat().st_ctime > older_than_seconds]
+        for path in old:
+            self.discard(path)
+        return len(old)
 
     def delete_checkpoint(self, experiment_id: str, name: str) -> None:
         """Remove a checkpoint of `checkpoint_files`, a file or a folder; NotFoundError when there is none."""

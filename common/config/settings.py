@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     """Command line of the trainer child; empty: this Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Size of one attempt's log file; what a trainer prints beyond it is dropped and counted."""
+    retention_days: float = Field(0.0, ge=0)
+    """Health deletes logs and metrics of experiments whose job ended so many days ago; 0: never. Models, checkpoints,
+    results and rows stay."""
     max_infra_restarts: int = Field(3, ge=1)
     """A job fails at so many lost attempts without a new checkpoint."""
     max_user_failures: int = Field(0, ge=0)

@@ -1,12 +1,15 @@
-"""`tidal db migrate` and `tidal db sweep`, on the database of TIDAL_DATABASE_URL or of the local stack."""
+"""`tidal db migrate`, `sweep` and `retention`, on the database of TIDAL_DATABASE_URL or of the local stack."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from pydantic import SecretStr
 
 from common.client import read_instance
-from common.config import get_settings
+from common.config import Settings, get_settings
 from common.errors import UnavailableError
 from services.cli.output import out
 
@@ -46,12 +49,8 @@ def sweep() -> None:
 
     from common.jobs.sweep import sweep_once
 
-    instance, settings = read_instance(), get_settings()
-    if "database_url" not in settings.model_fields_set and instance is not None:
-        addresses = {"database_url": SecretStr(instance.database_url), "redis_url": SecretStr(instance.redis_url)}
-        settings = settings.model_copy(update=addresses)
     try:
-        done = sweep_once(settings)
+        done = sweep_once(_settings())
     except OperationalError as error:
         raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
     if not done.acted:
@@ -61,6 +60,62 @@ def sweep() -> None:
     out.print(
         f"{reaped.stale} marked stale, {reaped.requeued} back in the queue, {reaped.cancelled} cancelled, "
         f"{reaped.failed} failed; {done.rung} doorbells rung, {done.published} messages published."
+    )
+
+
+@app.command()
+def retention(
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Instead of TIDAL_RETENTION_DAYS: since the end of the job.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Delete logs and metrics of experiments whose job ended long ago; models, checkpoints and results stay.
+
+    The health process does it every hour where TIDAL_RETENTION_DAYS is set. Run it where the experiments lie.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    from common.artifacts import ArtifactStore
+    from common.db import make_engine, session_factory
+    from common.jobs.retention import expired, retain
+
+    settings = _settings()
+    days = settings.retention_days if days is None else days
+    if not days:
+        out.print("Everything is kept: TIDAL_RETENTION_DAYS is 0. Name another age with --days.")
+        return
+    engine = make_engine(settings.database_url, application_name="tidal-retention", pool_size=1)
+    store = ArtifactStore(settings.experiments_dir)
+    try:
+        if dry_run:
+            with session_factory(engine)() as session:
+                found = expired(session, store, days)
+        else:
+            found = retain(engine, store, days)
+    except OperationalError as error:
+        raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
+    finally:
+        engine.dispose()
+    for one in found:
+        out.print(
+            f"{one.experiment_id}  {one.size_bytes / 1e6:,.1f} MB  ended {one.finished_at:%Y-%m-%d}", soft_wrap=True
+        )
+    total = sum(one.size_bytes for one in found) / 1e6
+    out.print(f"{len(found)} experiments, {total:,.1f} MB {'would be freed' if dry_run else 'freed'}.")
+
+
+def _settings() -> Settings:
+    """Of the environment, or with the addresses of the running local stack."""
+    instance, settings = read_instance(), get_settings()
+    if "database_url" in settings.model_fields_set or instance is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "database_url": SecretStr(instance.database_url),
+            "redis_url": SecretStr(instance.redis_url),
+            "experiments_dir": Path(instance.experiments_dir),
+        }
     )
 
 

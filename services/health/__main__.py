@@ -1,7 +1,7 @@
 """`python -m services.health`: the process that keeps the promises nobody else is awake for.
 
-Two loops in one process: sweeps (main thread) and the outbox relay (its own thread). SIGTERM and SIGINT end both
-within about two seconds; every pass is a transaction, so a kill at any moment costs nothing. Any number may run.
+Three loops in one process: sweeps (main thread), the outbox relay and retention (a thread each). SIGTERM and SIGINT end
+them within about two seconds; every pass is a transaction, so a kill at any moment costs nothing. Any number may run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
+from common.artifacts import ArtifactStore
 from common.config import Settings, get_settings
 from common.db import make_engine, wait_for_schema
 from common.errors import TidalError
 from common.jobs.publisher import RedisPublisher
 from common.logging import configure, get_logger
 from services.health.outbox_relay import OutboxRelay
+from services.health.retention import Retention
 from services.health.sweeper import Sweeper
 
 log = get_logger(__name__)
@@ -55,7 +57,10 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     relay = OutboxRelay(engine, publishers[0], stop)
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
-    log.info("health runs", sweep_every_seconds=settings.reaper_seconds)
+    retention = Retention(engine, ArtifactStore(settings.experiments_dir), settings.retention_days, stop)
+    # Nothing waits for its end: what a kill leaves half done, the next start finishes.
+    threading.Thread(target=retention.run, name="retention", daemon=True).start()
+    log.info("health runs", sweep_every_seconds=settings.reaper_seconds, retention_days=settings.retention_days)
     try:
         Sweeper(engine, publishers[1], settings, stop, published=lambda: relay.published).run()
     finally:

@@ -1,0 +1,154 @@
+"""Retention deletes logs and metrics of what ended long ago, and nothing else, whoever reads, writes or deletes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from common.artifacts import ArtifactStore
+from common.config import PROJECT_ROOT
+from common.db import Experiment, Job
+from common.errors import StorageError
+from common.jobs.retention import expired, retain
+from common.jobs.status import JobStatus
+from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.test_health_process import environment
+
+S = JobStatus
+
+
+@pytest.fixture
+def store(desk: Desk) -> ArtifactStore:
+    return ArtifactStore(desk.settings.experiments_dir)
+
+
+def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
+    """Files as a training leaves them: 300 bytes of them are logs and metrics."""
+    folder = store.experiment(desk.job(job_id).experiment_id)
+    for name in (
+        "logs/1.log",
+        "metrics/metrics-1-0.jsonl",
+        "metrics/metrics.index",
+        "config.yaml",
+        "model.safetensors",
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+    checkpoint = folder / "checkpoints" / "step-000000010"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
+    """A job that came to this end so many days ago, with its files."""
+    job_id = desk.bring(status)
+    age(desk, job_id, days)
+    return job_id, furnish(desk, store, job_id)
+
+
+def age(desk: Desk, job_id: str, days: float) -> None:
+    desk.sql(
+        "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
+    )
+
+
+ALL = {"logs", "metrics", "config.yaml", "model.safetensors", "checkpoints"}
+
+
+def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
+    desk: Desk, store: ArtifactStore, engine: Engine
+) -> None:
+    old = [ended(desk, store, status, 31) for status in (S.COMPLETED, S.FAILED, S.CANCELLED)]
+    young, young_folder = ended(desk, store, S.COMPLETED, 29)
+    with desk.sessions() as session:
+        found = expired(session, store, 30)
+    assert sorted(one.job_id for one in found) == sorted(job_id for job_id, _ in old)
+    assert {one.size_bytes for one in found} == {300}
+    assert all(names(folder) == ALL for _, folder in old)  # asking deletes nothing
+
+    assert retain(engine, store, 30) == found
+    for job_id, folder in old:
+        assert names(folder) == ALL - {"logs", "metrics"}
+        assert desk.history(job_id)[-1] == ("archive_deleted", None, None)
+    details = desk.rows("SELECT details FROM job_events WHERE event = 'archive_deleted'")
+    assert {json.dumps(row[0]["bytes"]) for row in details} == {"300"}
+    assert names(young_folder) == ALL and "archive_deleted" not in str(desk.history(young))
+    assert [path for path in store.root.iterdir() if path.name.startswith(".")] == []
+    assert retain(engine, store, 30) == []
+
+
+def test_what_lives_is_read_or_was_imported_stays(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
+    source, source_folder = ended(desk, store, S.COMPLETED, 100)
+    parent, parent_folder = ended(desk, store, S.CANCELLED, 100)
+    kept = [furnish(desk, store, desk.bring(status)) for status in (S.PAUSED, S.PENDING)]
+    reader, child = desk.submit("rl-training"), desk.submit()
+    with desk.sessions.begin() as session:
+        experiment = session.get_one(Experiment, session.get_one(Job, reader).experiment_id)
+        experiment.source_experiment_id = session.get_one(Job, source).experiment_id
+        session.get_one(Job, child).parent_id = parent
+        session.add(Experiment(id="imported-1", type="lm", imported=True, config={}))
+    (store.experiment("imported-1") / "metrics").mkdir(parents=True)
+    assert retain(engine, store, 1) == []
+    assert all(names(folder) == ALL for folder in (*kept, source_folder, parent_folder))
+    assert (store.experiment("imported-1") / "metrics").is_dir()
+
+
+def test_a_row_that_somebody_holds_is_left_for_the_next_round(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
+    job_id, folder = ended(desk, store, S.COMPLETED, 5)
+    with Session(engine) as session, session.begin():
+        session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        assert retain(engine, store, 1) == []
+        assert names(folder) == ALL
+    assert [one.job_id for one in retain(engine, store, 1)] == [job_id]
+
+
+def test_a_store_that_is_not_there_is_told(desk: Desk, engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="there is no artifact store"):
+        retain(engine, ArtifactStore(tmp_path / "not-mounted"), 1)
+
+
+def test_what_a_kill_left_out_of_sight_is_removed(store: ArtifactStore) -> None:
+    (store.root / "e1" / "logs").mkdir(parents=True)
+    doomed = store.take_away("e1", "logs")
+    assert doomed is not None and doomed.is_dir() and store.take_away("e1", "logs") is None
+    assert store.discard_leftovers(3600) == 0 and doomed.is_dir()
+    assert store.discard_leftovers(-1) == 1 and not doomed.exists()
+
+
+def test_health_does_it_and_the_command_only_says_so(
+    desk: Desk, store: ArtifactStore, database_url: str, redis_url: str
+) -> None:
+    job_id, folder = ended(desk, store, S.COMPLETED, 3)
+    variables = environment(database_url, redis_url) | {"TIDAL_EXPERIMENTS_DIR": str(store.root)}
+    command = [sys.executable, "-m", "services.cli", "db", "retention", "--days", "2", "--dry-run"]
+    said = subprocess.run(command, cwd=PROJECT_ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert desk.job(job_id).experiment_id in said.stdout and "would be freed" in said.stdout
+    assert names(folder) == ALL
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.health"],
+        cwd=PROJECT_ROOT,
+        env=variables | {"TIDAL_RETENTION_DAYS": "2", "TIDAL_LOG_FORMAT": "text"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert any("deleted by retention" in line for line in process.stdout)
+    finally:
+        process.kill()
+        process.communicate()
+    assert names(folder) == ALL - {"logs", "metrics"}
