@@ -31,6 +31,7 @@ from services.api.routes import (
     queue,
     reports,
     session,
+    storage,
     streams,
 )
 from services.api.schemas.problems import problem_responses, problem_schemas
@@ -116,7 +117,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
     work = (jobs, queue, experiments, checkpoints, configs, generate, completions, analyses, reports)
-    for module in (health, session, streams, *work):
+    for module in (health, session, storage, streams, *work):
         app.include_router(module.router)
     for module in (docs, dashboard):
         app.include_router(module.router)

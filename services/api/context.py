@@ -27,6 +27,7 @@ from services.api.http_metrics import HttpMetrics
 from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
+from services.api.sizes import SizeBoard
 from services.api.stream_clients import StreamClients
 from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.stream_snapshots import Snapshots
@@ -55,6 +56,7 @@ class Context:
     celery: Celery
     outbox: OutboxThread
     outlook: Outlook
+    sizes: SizeBoard
 
     async def close(self) -> None:
         """End streams, close connections."""
@@ -79,6 +81,7 @@ def make_context(settings: Settings, token: str) -> Context:
     # The limiter has its own deadline and lets requests through rather than try again.
     limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=50)
     hub = StreamHub(redis, blocking, sse.encode, metrics)
+    store = ArtifactStore(settings.experiments_dir)
     return Context(
         settings=settings,
         token=token,
@@ -108,10 +111,11 @@ def make_context(settings: Settings, token: str) -> Context:
         )
         if settings.token_rate_limit_capacity
         else None,
-        store=ArtifactStore(settings.experiments_dir),
+        store=store,
         celery=_producer(settings),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
         outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),
+        sizes=SizeBoard(store, settings.data_dir),
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import yaml
 from sqlalchemy import Select, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from common.artifacts import ArtifactStore
-from common.db import Experiment, Job
+from common.artifacts import ArtifactStore, size_of
+from common.db import Experiment, Job, JobEvent
 from common.errors import NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
@@ -81,17 +80,15 @@ def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -
         rl_metric_names=metric_names(folder, "rl-metrics"),
         results=results,
         size_bytes=size_of(folder),
+        archive_deleted_at=_archive_deleted_at(session, job),
     )
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`; what vanishes meanwhile counts as nothing."""
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            with suppress(OSError):
-                total += (Path(parent) / name).lstat().st_size
-    return total
+def _archive_deleted_at(session: Session, job: Job | None) -> datetime | None:
+    if job is None or job.finished_at is None:
+        return None
+    told = select(JobEvent.at).where(JobEvent.job_id == job.id, JobEvent.event == "archive_deleted")
+    return session.scalars(told.order_by(JobEvent.id.desc()).limit(1)).first()
 
 
 def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:

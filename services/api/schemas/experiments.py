@@ -41,6 +41,8 @@ class ExperimentDetail(ExperimentReply):
     """Which of `evaluation`, `ablation`, `analysis`, `samples` exist."""
     size_bytes: int
     """Of all its files."""
+    archive_deleted_at: UtcTime | None = None
+    """When retention deleted its logs and metrics."""
 
 
 class ExperimentChange(Request):

@@ -4,7 +4,7 @@
 import { html, useEffect, useRef } from "../lib/html.js";
 import { useStore } from "../lib/store.js";
 import { theme, colour } from "../lib/theme.js";
-import { compact, number } from "../lib/format.js";
+import { compact } from "../lib/format.js";
 import uPlot from "../../vendor/uplot.js";
 
 const resolved = (name) => {
@@ -40,7 +40,7 @@ function labels(splits) {
   if (new Set(plain).size === plain.length) return splits.map((value) => (value === null ? "" : compact(value)));
   const gap = Math.abs(shown[1] - shown[0]) || 1;
   const digits = Math.ceil(Math.log10(Math.max(...shown.map(Math.abs)) / gap)) + 1;
-  return splits.map((value) => (value === null ? "" : number(value, Math.min(12, Math.max(4, digits)))));
+  return splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(Math.min(12, digits))))));
 }
 
 function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height, hooks) {

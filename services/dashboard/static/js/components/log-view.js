@@ -100,7 +100,9 @@ export function LogView({ jobId, bell, live }) {
   if (!loaded && error) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${8} />`;
   if (!lines.length) {
-    return html`<${Empty} title="No lines yet"><p>What the trainer prints appears here, as soon as it prints something.</p><//>`;
+    return live
+      ? html`<${Empty} title="No lines yet"><p>What the trainer prints appears here, as soon as it prints something.</p><//>`
+      : html`<${Empty} title="There are no lines"><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//>`;
   }
   const first = Math.max(0, Math.floor(top / ROW) - 20);
   const count = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;

@@ -5,15 +5,14 @@ import { chartsFor } from "../charts/catalog.js";
 import { useFiner } from "../charts/finer.js";
 import { linesOf } from "../charts/lines.js";
 import { ChartCard } from "../charts/chart-card.js";
-import { Empty, Failed, Loading } from "../components/parts.js";
-import { integer } from "../lib/format.js";
+import { Empty, Failed, Loading, Time } from "../components/parts.js";
 
 const MAX_POINTS = 2000;
 const SMOOTHING = 0.9;
 const SMOOTHING_OF_FEW = 0.6;
 const FEW = 200;
 
-export function Charts({ store, path, file, loaded, error, ended }) {
+export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   const [version, setVersion] = useState(store.version);
   const [chosen, setWeight] = useState(null);
   const zoom = useMemo(() => createStore(null), [store]);
@@ -28,8 +27,8 @@ export function Charts({ store, path, file, loaded, error, ended }) {
   if (!loaded && error && error.status !== 0) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${6} />`;
   if (!charts.length) {
-    return html`<${Empty} title=${ended ? "It left no metrics" : "No points yet"}>
-      <p>${ended ? "The job ended before its first step." : "They appear here by themselves with the first step."}</p>
+    return html`<${Empty} title=${ended ? "There are no metrics" : "No points yet"}>
+      <p>${deletedAt ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.` : ended ? "The job ended before its first step." : "They appear here by themselves with the first step."}</p>
     <//>`;
   }
   return html`

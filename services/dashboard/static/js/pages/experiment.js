@@ -72,7 +72,7 @@ function View({ found, path, state, early }) {
     </div>
     <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "charts" && html`<${Charts} store=${live.store} path=${path} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} />`}
+      ${tab === "charts" && html`<${Charts} store=${live.store} path=${path} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} deletedAt=${found.archiveDeletedAt} />`}
       ${tab === "results" && html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`}
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}

@@ -5,6 +5,7 @@ import { follow } from "../lib/sse.js";
 import { useLoad } from "../lib/load.js";
 import { href } from "../lib/router.js";
 import { seconds, shortId } from "../lib/format.js";
+import { Storage } from "../components/storage.js";
 import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
 
 const REFRESH_MS = 5000;
@@ -35,6 +36,7 @@ export function Queue() {
   return html`
     <div class="page-head"><div class="grow"><h1>Queue and workers</h1></div></div>
     <${Loaded} state=${state} rows=${8}>${(data) => html`<${View} ...${data} />`}<//>
+    <${Storage} />
   `;
 }
 

@@ -1,0 +1,41 @@
+"""How much lies on the disk of the artifact store, and where.
+
+Leaves out: measuring (`services.api.sizes`); the gauges of Prometheus (`figures`), which ask the disk alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common.artifacts import ArtifactStore
+from common.config import Settings
+from common.db import Experiment
+from services.api.schemas.storage import Storage, StoredExperiment
+from services.api.sizes import SizeBoard
+
+LARGEST = 10
+
+
+def storage(session: Session, store: ArtifactStore, settings: Settings, board: SizeBoard) -> Storage:
+    """The disk, what the experiments take of it, and the largest by name."""
+    sizes = board.sizes()
+    existing = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
+    disk = shutil.disk_usage(existing)
+    largest = sorted(sizes.experiments.items(), key=lambda item: (-item[1], item[0]))[:LARGEST]
+    query = select(Experiment.id, Experiment.name).where(Experiment.id.in_([name for name, _ in largest]))
+    named: dict[str, str | None] = dict(session.execute(query).all())
+    return Storage(
+        disk_bytes=disk.total,
+        free_bytes=disk.free,
+        experiments_bytes=sum(sizes.experiments.values()),
+        experiments=len(sizes.experiments),
+        largest=[
+            StoredExperiment(id=name, name=named[name], size_bytes=size) for name, size in largest if name in named
+        ],
+        data_bytes=sizes.data,
+        retention_days=settings.retention_days,
+        measured_at=sizes.at,
+    )

@@ -1,0 +1,21 @@
+"""`/api/storage`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from sqlalchemy.orm import Session
+
+from services.api.auth import ContextDep, Reader
+from services.api.context import session_of
+from services.api.operations import storage
+from services.api.schemas.storage import Storage
+
+router = APIRouter(prefix="/api/storage", tags=["service"], dependencies=[Reader])
+
+
+@router.get("", summary="Show the use of the disk")
+def show(context: ContextDep, session: Annotated[Session, Depends(session_of, scope="function")]) -> Storage:
+    """Of the artifact store: its disk, all experiments, the largest ones, corpora; and what retention does."""
+    return storage.storage(session, context.store, context.settings, context.sizes)

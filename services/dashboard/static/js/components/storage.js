@@ -1,0 +1,47 @@
+// The disk: how full it is, what takes most, and what retention does about it.
+import { html } from "../lib/html.js";
+import { get } from "../lib/api.js";
+import { useLoad } from "../lib/load.js";
+import { href } from "../lib/router.js";
+import { bytes, integer, percent, title } from "../lib/format.js";
+import { Loaded, Time } from "./parts.js";
+
+const REFRESH_MS = 60_000;
+const TIGHT = 0.9;
+
+export function Storage() {
+  const state = useLoad((signal) => get("api/storage", signal), [], { every: REFRESH_MS });
+  return html`<section class="stack below" aria-label="Disk">
+    <h2>Disk</h2>
+    <${Loaded} state=${state} rows=${3}>${(found) => html`<${View} ...${found} />`}<//>
+  </section>`;
+}
+
+function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, largest, retentionDays, measuredAt }) {
+  const used = diskBytes - freeBytes;
+  const share = (part) => ({ width: `${(100 * part) / diskBytes}%` });
+  const others = Math.max(0, used - experimentsBytes - dataBytes);
+  return html`<div class="card stack">
+    <div class="disk" role="img" aria-label=${`${percent(used / diskBytes)} of the disk is used`}>
+      <span class="ours" style=${share(experimentsBytes)}></span><span class="data" style=${share(dataBytes)}></span><span style=${share(others)}></span>
+    </div>
+    <div class="legend disk-legend">
+      <span><i style=${{ "--swatch": "var(--accent)" }}></i>${integer(experiments)} experiments <b>${bytes(experimentsBytes)}</b></span>
+      <span><i style=${{ "--swatch": "var(--chart-3)" }}></i>corpora and token cache <b>${bytes(dataBytes)}</b></span>
+      <span><i style=${{ "--swatch": "var(--line-strong)" }}></i>others <b>${bytes(others)}</b></span>
+      <span>free <b>${bytes(freeBytes)}</b> of ${bytes(diskBytes)}</span>
+    </div>
+    ${used / diskBytes > TIGHT && html`<p class="message warn">The disk is nearly full. Delete experiments or checkpoints that are not needed, or let retention do it.</p>`}
+    <p class="note">
+      ${retentionDays > 0 ? `Logs and metrics are deleted ${integer(retentionDays)} days after a job's end; models, checkpoints and results stay.` : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."}
+      ${" "}Measured <${Time} at=${measuredAt} />.
+    </p>
+    ${largest.length > 0 &&
+    html`<details>
+      <summary>The largest experiments</summary>
+      <ul class="largest">
+        ${largest.map((one) => html`<li key=${one.id}><a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a><b>${bytes(one.sizeBytes)}</b></li>`)}
+      </ul>
+    </details>`}
+  </div>`;
+}
