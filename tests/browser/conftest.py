@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy.orm import Session
 
 from common.db import make_engine
@@ -25,6 +25,17 @@ __all__ = ["database_template", "postgres", "valkey"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "artefacts" / "browser"
+PATIENCE_MS = 60_000
+"""How long anything on a page may take: two busy cores run six processes and a browser."""
+LONG_NAME = "Longshore" * 20
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Time for the stack to start, and for a training, on a busy machine."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(900))
 
 
 class Site(Stack):
@@ -88,12 +99,13 @@ def site(
                         ("Fast cosine", "lm", 1500),
                         ("Helmsman", "rl", 120),
                         ("Driftwood", "lm", 20),
+                        (LONG_NAME, "lm", 6000),
                     ],
                     start=1,
                 )
             }
         engine.dispose()
-        stack.wait_status(job["id"], "completed", 90)
+        stack.wait_status(job["id"], "completed", 240)
         yield stack
     next(databases, None)
 
@@ -101,12 +113,12 @@ def site(
 class Visit:
     """A page that remembers what went wrong in it."""
 
-    def __init__(self, context: BrowserContext, site: Site) -> None:
+    def __init__(self, context: BrowserContext, home: str) -> None:
         self.page = context.new_page()
         self.errors: list[str] = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: self.errors.append(said.text) if "Security" in said.text else None)
-        self.page.on("request", lambda r: None if r.url.startswith((site.url, "blob:")) else self.errors.append(r.url))
+        self.page.on("request", lambda r: None if r.url.startswith((home, "blob:")) else self.errors.append(r.url))
 
 
 @pytest.fixture
@@ -118,18 +130,21 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     contexts: list[BrowserContext] = []
     visits: list[Visit] = []
 
-    def open_page(address: str = "", *, signed_in: bool = True, width: int = 1280, theme: str = "light") -> Page:
+    def open_page(
+        address: str = "", *, signed_in: bool = True, token: str = TOKEN, width: int = 1280, theme: str = "light"
+    ) -> Page:
         scheme = "dark" if theme == "dark" else "light"
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
         )
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         if signed_in:
-            context.add_init_script(f"sessionStorage.setItem('tidal.token', '{TOKEN}')")
-        visits.append(Visit(context, site))
+            context.add_init_script(f"sessionStorage.setItem('tidal.token', '{token}')")
+        where = address if address.startswith("http") else site.url + address
+        visits.append(Visit(context, where.split("#")[0]))
         page = visits[-1].page
-        page.goto(address if address.startswith("http") else site.url + address)
+        page.goto(where)
         return page
 
     yield open_page
@@ -137,6 +152,19 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert found == []
+
+
+@pytest.fixture
+def closed_site(
+    chromium: Browser, postgres: PostgresServer, valkey: ValkeyServer, database_template: str, tmp_path: Path
+) -> Iterator[Site]:
+    """An api without experiments that shows nothing without a token."""
+    databases = new_database(postgres, database_template)
+    with Site(next(databases), valkey.url, tmp_path) as stack:
+        stack.environment["TIDAL_REQUIRE_AUTH_FOR_READS"] = "true"
+        stack.start_control_plane()
+        yield stack
+    next(databases, None)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from playwright.sync_api import Page
 
-from tests.browser.conftest import Site
+from tests.browser.conftest import LONG_NAME, Site
 
 WIDTHS = (390, 1280, 2560)
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -19,6 +19,8 @@ def addresses(site: Site) -> dict[str, str]:
     helmsman, slow = site.seeded["Helmsman"], site.seeded["Slow cosine"]
     return {
         "experiments": "#/",
+        "nothing-found": "#/?search=nothing-is-called-so",
+        "long-name": site.view(site.seeded[LONG_NAME]),
         "charts-lm": site.view(slow),
         "charts-rl": site.view(helmsman),
         "results": site.view(helmsman, "results"),
@@ -27,7 +29,7 @@ def addresses(site: Site) -> dict[str, str]:
         "log": site.view(site.first, "logs"),
         "history": site.view(site.first, "history"),
         "new-job": "#/new",
-        "compare": f"#/compare?ids={slow},{site.seeded['Fast cosine']}",
+        "compare": f"#/compare?ids={slow},{site.seeded['Fast cosine']},{site.seeded[LONG_NAME]}",
         "queue": "#/queue",
         "analysis": "#/analysis",
         "checkpoints": "#/checkpoints",
