@@ -70,6 +70,13 @@ class ForbiddenError(TidalError):
     status = 403
 
 
+class TooLargeError(TidalError):
+    """More bytes than the operator allows."""
+
+    code = "body_too_large"
+    status = 413
+
+
 class RateLimitedError(TidalError):
     """Too many requests; `retry_after` in seconds."""
 

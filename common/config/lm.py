@@ -63,14 +63,15 @@ class DataConfig(Section):
     """Where the text comes from."""
 
     source: str = "roneneldan/TinyStories"
-    """`builtin:stories` (procedural sample that ships with Tidal), a path to .txt, .jsonl or .parquet, or a name on
-    the hub for `datasets`."""
+    """`builtin:stories` (procedural sample that ships with Tidal), the name of an uploaded dataset, a path to .txt,
+    .jsonl or .parquet, or owner/name on the hub for `datasets`."""
     validation_source: str | None = None
-    """A second file or hub split for validation; without it `validation_fraction` of the documents is held out."""
+    """A second file, dataset or hub split for validation; without it `validation_fraction` of the documents is held
+    out."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of documents held out when the source has no validation part."""
     text_field: str = "text"
-    """Column of .jsonl, .parquet and hub datasets."""
+    """Column of .jsonl, .parquet and hub data sets; an uploaded dataset has its own."""
     max_documents: int | None = Field(None, ge=2)
     """Use the first so many documents only."""
     tokenizer: Literal["gpt2"] = "gpt2"

@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     config_dir: Path = PROJECT_ROOT / "configs"
     """`configPath` and `rlConfigPath` of a request are looked up below this folder only."""
     data_dir: Path = Path("data")
-    """Local corpora that a configuration may name, and the token cache (in `cache/`)."""
+    """Local corpora that a configuration may name, uploads (in `datasets/`) and the token cache (in `cache/`)."""
+    dataset_max_mb: int = Field(4096, ge=1)
+    """Largest dataset that may be uploaded, MiB of unpacked text."""
 
     host: str = Field("127.0.0.1", validation_alias=_env("HOST", "HOST"))
     port: int = Field(4400, ge=0, le=65535, validation_alias=_env("PORT", "PORT"))
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
     rl_training_concurrency: int = Field(1, ge=0)
     """The same for rl-training."""
     other_concurrency: int = Field(4, ge=0)
-    """The same for each of evaluation, ablation and analysis."""
+    """The same for each of evaluation, ablation, analysis and dataset."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     generate_total_seconds: float = Field(120.0, gt=0)

@@ -1,8 +1,8 @@
 """What a corpus may be called and where its file may lie.
 
-A name is `builtin:stories`, a .txt, .jsonl or .parquet file, or owner/name of a data set on the hub. A relative file
-lies below the data folder and nowhere else; a job may not even name an absolute one outside it. Leaves out reading
-(`source`).
+A name is `builtin:stories`, a dataset that was uploaded (`common.datasets`), a .txt, .jsonl or .parquet file, or
+owner/name of a data set on the hub. A relative file lies below the data folder and nowhere else; a job may not even
+name an absolute one outside it. Leaves out reading (`source`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from pathlib import Path
 
 from common.config.lm import DataConfig
-from common.errors import DataError
+from common.datasets import SUFFIXES, DatasetStore, Manifest, is_dataset_name, nearest
+from common.errors import DataError, NotFoundError
 
 BUILTIN_STORIES = "builtin:stories"
-SUFFIXES = (".txt", ".jsonl", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -25,7 +25,22 @@ def is_file_name(source: str) -> bool:
 
 def is_hub_name(source: str) -> bool:
     """Whether a source is a data set on the hub."""
-    return not source.startswith("builtin:") and not is_file_name(source)
+    return not source.startswith("builtin:") and not is_file_name(source) and not is_dataset_name(source)
+
+
+def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
+    """The dataset of this name and its text. DataError when there is none, or its text is not as it was."""
+    store = DatasetStore(data_dir)
+    try:
+        manifest = store.find(name)
+    except NotFoundError:
+        like = nearest(name, store.names())
+        meant = f"did you mean '{like}'?" if like else f"upload it, or name {BUILTIN_STORIES} or a file"
+        raise DataError(f"there is no dataset '{name}' below {store.root}; {meant}") from None
+    path = store.text(manifest)
+    if not path.is_file() or path.stat().st_size != manifest.size_bytes:
+        raise DataError(f"dataset '{name}' is damaged: {path} is missing or not {manifest.size_bytes} bytes long")
+    return manifest, path
 
 
 def locate(source: str, data_dir: Path) -> Path:
@@ -67,7 +82,8 @@ def check_hub_name(name: str) -> None:
     """DataError when `name` is not of the form owner/name, or stands for something here."""
     if not _HUB_NAME.fullmatch(name):
         raise DataError(
-            f"{name}: names no corpus; write {BUILTIN_STORIES}, a {', '.join(SUFFIXES)} file, or owner/name of the hub"
+            f"{name}: names no corpus; write {BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, "
+            "or owner/name of the hub"
         )
     # The library would take a local folder for the data set, and read whatever lies in it.
     if Path(name).exists():

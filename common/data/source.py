@@ -1,4 +1,4 @@
-"""Where documents come from: the built-in stories, a .txt, .jsonl or .parquet file, a data set on the hub.
+"""Where documents come from: the built-in stories, a dataset or a .txt, .jsonl or .parquet file, a data set on the hub.
 
 A source streams its documents one by one and names its content by a digest. Leaves out where files may lie
 (`places`) and tokens (`token_cache`).
@@ -15,8 +15,16 @@ from typing import Any, Protocol
 
 from common.config.lm import DataConfig
 from common.data import stories
-from common.data.places import BUILTIN_STORIES, SUFFIXES, check_hub_name, is_file_name, locate
+from common.data.places import (
+    BUILTIN_STORIES,
+    check_hub_name,
+    find_dataset,
+    is_file_name,
+    is_hub_name,
+    locate,
+)
 from common.data.tokenizer import END_OF_TEXT
+from common.datasets import SUFFIXES, Manifest, is_dataset_name
 from common.errors import DataError
 from common.files import sha256_of
 
@@ -157,6 +165,26 @@ class FileSource:
 
 
 @dataclass(frozen=True)
+class DatasetSource(FileSource):
+    """An uploaded dataset: a file whose manifest has its hash and the number of documents."""
+
+    manifest: Manifest
+
+    @property
+    def description(self) -> str:
+        return f"dataset {self.manifest.name}"
+
+    def stamp(self) -> dict[str, Any]:
+        return {"digest": self.manifest.sha256}
+
+    def digest(self, beat: Callable[[], None] | None = None) -> str:
+        return self.manifest.sha256
+
+    def count(self) -> int | None:
+        return self.manifest.documents
+
+
+@dataclass(frozen=True)
 class HubSource:
     """One split of a data set on the hub, fetched by the `datasets` library into its own cache."""
 
@@ -205,8 +233,8 @@ def training_source(config: DataConfig, data_dir: Path) -> Source:
         if config.max_documents is not None:
             return StoriesSource(min(config.max_documents, stories.STORY_COUNT))
         return StoriesSource()
-    if is_file_name(config.source):
-        return FileSource(locate(config.source, data_dir), config.text_field)
+    if (local := _local_source(config.source, config, data_dir)) is not None:
+        return local
     check_hub_name(config.source)
     return HubSource(config.source, "train", config.text_field)
 
@@ -216,16 +244,28 @@ def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
     named = config.validation_source
     if named is not None and is_file_name(named):
         return FileSource(locate(named, data_dir), config.text_field)
-    if config.source.startswith("builtin:") or is_file_name(config.source):
-        if named is not None:
-            raise DataError(f"data.validation_source {named}: expected a file ({', '.join(SUFFIXES)})")
-        return None
+    if not is_hub_name(config.source):
+        if named is None:
+            return None
+        if (local := _local_source(named, config, data_dir)) is None:
+            raise DataError(f"data.validation_source {named}: expected a dataset or a file ({', '.join(SUFFIXES)})")
+        return local
     check_hub_name(config.source)
     splits = hub_splits(config.source)
     if named is not None and named not in splits:
         raise DataError(f"{config.source} has no split '{named}' (it has {', '.join(splits)})")
     chosen = named or next((split for split in ("validation", "valid", "test") if split in splits), None)
     return HubSource(config.source, chosen, config.text_field) if chosen else None
+
+
+def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
+    """A file or a dataset; None for what is neither. A dataset knows the field of its text."""
+    if is_file_name(name):
+        return FileSource(locate(name, data_dir), config.text_field)
+    if is_dataset_name(name):
+        manifest, path = find_dataset(name, data_dir)
+        return DatasetSource(path, manifest.text_field, manifest)
+    return None
 
 
 def first_documents(source: Source, limit: int | None) -> Iterator[str]:

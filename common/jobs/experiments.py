@@ -2,8 +2,8 @@
 
 `YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: time of the database (UTC), commit of this installation or `nogit`, and
 the first ten hex digits of the SHA-256 of the configuration file's bytes, as the trainer writes it with
-`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, evaluations `-evaluation_…`, ablations
-`-ablation_…` and analyses `-analysis_…` of their whole payload. A second experiment with that name in one second
+`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, the others `-<type>_<hex>` (evaluation,
+ablation, analysis, dataset) of their whole payload. A second experiment with that name in one second
 gets `-2`.
 """
 

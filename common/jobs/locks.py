@@ -11,6 +11,7 @@ SWEEP: Final = 7_310_002
 RELAY: Final = 7_310_003
 _TYPE: Final = 7_310_004
 _IDEMPOTENCY: Final = 7_310_005
+_DATASET: Final = 7_310_006
 
 
 def try_lock(session: Session, key: int) -> bool:
@@ -39,3 +40,9 @@ def lock_type(session: Session, job_type: str) -> None:
 def lock_idempotency_key(session: Session, key: str) -> None:
     """Serialise submissions with one Idempotency-Key."""
     session.execute(select(func.pg_advisory_xact_lock(_IDEMPOTENCY, func.hashtext(key))))
+
+
+def lock_dataset(session: Session, name: str, *, shared: bool) -> None:
+    """Submissions that name a dataset share it; its deletion waits until they are in the table."""
+    lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+    session.execute(select(lock(_DATASET, func.hashtext(name))))

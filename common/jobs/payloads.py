@@ -26,6 +26,7 @@ class JobType(StrEnum):
     EVALUATION = "evaluation"
     ABLATION = "ablation"
     ANALYSIS = "analysis"
+    DATASET = "dataset"
 
 
 RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
@@ -111,23 +112,34 @@ class Analysis(Payload):
         return self
 
 
+class Dataset(Payload):
+    """Tokenise a corpus, so that trainings find it ready."""
+
+    data: DataConfig
+    sha256: str | None = None
+    """Of the uploaded dataset that `data` names, so that the job is about this content and no later one."""
+
+
 PAYLOADS: Final[dict[JobType, type[Payload]]] = {
     JobType.LM_TRAINING: LmTraining,
     JobType.RL_TRAINING: RlTraining,
     JobType.EVALUATION: Evaluation,
     JobType.ABLATION: Ablation,
     JobType.ANALYSIS: Analysis,
+    JobType.DATASET: Dataset,
 }
 
 
 def experiment_type(payload: Payload) -> str:
-    """lm, rl, evaluation, ablation or analysis: the type of the experiment that a job makes, in its row and folder."""
+    """lm, rl, evaluation, ablation, analysis or dataset: the type of the experiment that a job makes, in its row and
+    folder."""
     types = {
         LmTraining: "lm",
         RlTraining: "rl",
         Evaluation: "evaluation",
         Ablation: "ablation",
         Analysis: "analysis",
+        Dataset: "dataset",
     }
     return types[type(payload)]
 

@@ -55,14 +55,22 @@ class LongPhase:
         self._heard_at = time.monotonic()
 
 
-def load_corpus(config: DataConfig, data_dir: Path, hooks: TrainingHooks, *, may_pause: bool = False) -> Corpus:
-    """`open_corpus` as the phase "loading data", with its event; StoppedWhileLoading on a wish to stop or drain.
+def load_corpus(
+    config: DataConfig,
+    data_dir: Path,
+    hooks: TrainingHooks,
+    *,
+    may_pause: bool = False,
+    phase: str = "loading data",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Corpus:
+    """`open_corpus` as a phase, with its event; StoppedWhileLoading on a wish to stop or drain.
 
-    `may_pause`: there is a checkpoint, so a pause is obeyed as well.
+    `may_pause`: there is a checkpoint, so a pause is obeyed as well. `progress` is told by the caller's own thread how
+    many documents were tokenised, of how many where known.
     """
-    phase = LongPhase(hooks, "loading data")
+    work = _Work(lambda: open_corpus(config, data_dir=data_dir, progress=work.progress), LongPhase(hooks, phase))
     leaving = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
-    work = _Work(lambda: open_corpus(config, data_dir=data_dir, progress=work.progress), phase)
     work.start()
     while True:
         request = hooks.requested_stop()
@@ -73,6 +81,8 @@ def load_corpus(config: DataConfig, data_dir: Path, hooks: TrainingHooks, *, may
         if work.done.wait(LISTEN_SECONDS):
             break
         work.beat_while_fetching()
+        if progress is not None and work.tokenised is not None:
+            progress(*work.tokenised)
     corpus = work.result()
     hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     return corpus
@@ -90,6 +100,8 @@ class _Work(Generic[T]):
         self._results: list[T] = []
         self._error: BaseException | None = None
         self._fetching_since: float | None = None
+        self.tokenised: tuple[int, int | None] | None = None
+        """Documents, and of how many."""
         self.done = threading.Event()
         self.abandoned = threading.Event()
 
@@ -103,10 +115,12 @@ class _Work(Generic[T]):
             raise self._error
         return self._results[0]
 
-    def progress(self, step: str, _done: int, _total: int | None) -> None:
+    def progress(self, step: str, done: int, total: int | None) -> None:
         """For the function: it got on. "fetch" announces a call that will be silent."""
         if self.abandoned.is_set():
             raise _Abandoned
+        if step == "tokenise":
+            self.tokenised = done, total
         self._fetching_since = time.monotonic() if step == "fetch" else None
         self._phase.beat()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
 from services.api import docs, errors
@@ -24,6 +25,7 @@ from services.api.routes import (
     completions,
     configs,
     dashboard,
+    datasets,
     experiments,
     generate,
     health,
@@ -56,6 +58,7 @@ TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
     {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
     {"name": "checkpoints", "description": "Weights: list and download."},
+    {"name": "datasets", "description": "Text of your own: upload, list, delete."},
     {"name": "configs", "description": "The YAML files a job may name."},
     {"name": "generation", "description": "Text from a checkpoint."},
     {"name": "analyses", "description": "What is done with the modulation, computed at once or kept."},
@@ -93,6 +96,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         # Streams that begin before the epoch was written are reset once; so write it first. Redis may be away.
         with suppress(RedisError):
             await context.hub.ensure_epoch()
+        with suppress(OSError):
+            await run_in_threadpool(context.datasets.sweep)  # of uploads that died with an api
         try:
             yield
         finally:
@@ -113,10 +118,10 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     )
     app.root_path = settings.root_path.rstrip("/")  # whether the proxy takes the prefix off or leaves it
     app.state.context = context
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(RequestContext, metrics=context.metrics)
     errors.install(app)
-    work = (jobs, queue, experiments, checkpoints, configs, generate, completions, analyses, reports)
+    work = (jobs, queue, experiments, checkpoints, datasets, configs, generate, completions, analyses, reports)
     for module in (health, session, storage, streams, *work):
         app.include_router(module.router)
     for module in (docs, dashboard):

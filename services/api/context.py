@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
 from common.config import Settings
+from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
 from common.jobs.publisher import RedisPublisher
@@ -53,6 +54,7 @@ class Context:
     limiter: RateLimiter
     token_limiter: RateLimiter | None
     store: ArtifactStore
+    datasets: DatasetStore
     celery: Celery
     outbox: OutboxThread
     outlook: Outlook
@@ -112,6 +114,7 @@ def make_context(settings: Settings, token: str) -> Context:
         if settings.token_rate_limit_capacity
         else None,
         store=store,
+        datasets=DatasetStore(settings.data_dir),
         celery=_producer(settings),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
         outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),

@@ -3,8 +3,9 @@
 `RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one),
 adds what the route left in `request.state.reply_headers` to whatever reply comes of it,
 binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
-any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413. Both are
-plain ASGI: the framework's decorator form would buffer streams.
+any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413, except
+where a route reads the body as a stream and has a limit of its own. Both are plain ASGI: the framework's decorator form
+would buffer streams.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path(scope)
         reply = _Reply(send, scope["state"], openai=path.startswith("/v1/"))
         with structlog.contextvars.bound_contextvars(request_id=request_id), self.metrics.in_flight():
             try:
@@ -144,14 +145,18 @@ class BodyTooLarge(HTTPException):
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading."""
+    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading.
 
-    def __init__(self, app: ASGIApp, limit: int = MIB) -> None:
+    `streams` are the (method, path) of routes that take any amount.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int = MIB, streams: frozenset[tuple[str, str]] = frozenset()) -> None:
         self.app = app
         self.limit = limit
+        self.streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["method"], _path(scope)) in self.streams:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -185,6 +190,11 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return
+
+
+def _path(scope: Scope) -> str:
+    """Below the prefix of a proxy, if there is one."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _template(scope: Scope) -> str:

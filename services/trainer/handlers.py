@@ -17,6 +17,7 @@ from common.jobs.child_protocol import ChildJob
 from common.jobs.payloads import (
     Ablation,
     Analysis,
+    Dataset,
     Evaluation,
     LmTraining,
     RlTraining,
@@ -118,6 +119,17 @@ def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     return trajectories.analyse(payload, paths.store, directory, hooks)
 
 
+def dataset(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
+    """Tokenise a corpus, so that trainings find it ready."""
+    from services.trainer import corpora
+
+    payload = Dataset.model_validate(job.payload)
+    _require_inside(payload.data, paths.data_dir)
+    directory = paths.store.experiment(job.experiment_id)
+    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    return corpora.tokenise(payload, hooks, data_dir=paths.data_dir)
+
+
 def _require_inside(data: DataConfig, data_dir: Path) -> None:
     from common.data import require_inside
 
@@ -130,4 +142,5 @@ HANDLERS: dict[str, Handler] = {
     "evaluation": evaluation,
     "ablation": ablation,
     "analysis": analysis,
+    "dataset": dataset,
 }

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
 
-EXPERIMENT_TYPES = ("lm", "rl", "evaluation", "ablation", "analysis")
+EXPERIMENT_TYPES = ("lm", "rl", "evaluation", "ablation", "analysis", "dataset")
 
 
 class Experiment(Base):

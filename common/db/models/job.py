@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
 
-TYPES = ("lm-training", "rl-training", "evaluation", "ablation", "analysis")
+TYPES = ("lm-training", "rl-training", "evaluation", "ablation", "analysis", "dataset")
 ACTIVE = ("provisioning", "starting", "running", "completing", "stopping")
 TERMINAL = ("completed", "failed", "cancelled")
 RESUMABLE = ("lm-training", "rl-training")

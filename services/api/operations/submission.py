@@ -30,13 +30,14 @@ from common.config import (
     load_lm_config,
     load_rl_config,
 )
+from common.datasets import DatasetStore, is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError
-from common.jobs.payloads import Ablation, Analysis, Evaluation, JobType, LmTraining, Payload, RlTraining
+from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
 from common.jobs.queue import NewJob
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
-from services.api.operations.corpora import check_corpus
+from services.api.operations.corpora import check_corpus, keep_datasets
 from services.api.schemas.jobs import JobRequest
 
 DEFAULT_LM = "base_config.yaml"
@@ -50,6 +51,7 @@ _USED: dict[JobType, frozenset[str]] = {
     JobType.EVALUATION: frozenset({"config_path", "config", "data", "checkpoint"}),
     JobType.ABLATION: frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"}),
     JobType.ANALYSIS: frozenset({"config", "checkpoint", "rl_checkpoint"}),
+    JobType.DATASET: frozenset({"data"}),
 }
 _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"})
 
@@ -60,6 +62,7 @@ class Submitter:
 
     settings: Settings
     store: ArtifactStore
+    datasets: DatasetStore
 
 
 def new_job(
@@ -73,9 +76,9 @@ def new_job(
     parent = _parent(session, request) if request.resume_from is not None else None
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
     if isinstance(payload, LmTraining):
-        check_corpus(payload.config.data, location="body.config.data")
-    elif isinstance(payload, RlTraining | Evaluation | Ablation):
-        check_corpus(payload.data, location="body.data")
+        _check_corpus(session, submitter, payload.config.data, "body.config.data")
+    elif isinstance(payload, RlTraining | Evaluation | Ablation | Dataset):
+        _check_corpus(session, submitter, payload.data, "body.data")
     return NewJob(
         type=request.type,
         payload=payload,
@@ -97,6 +100,8 @@ def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
         return LmTraining(
             config=_lm_config(submitter, request, request.config).model_dump(), initial_checkpoint=initial
         )
+    if request.type is JobType.DATASET:
+        return _dataset(submitter, request)
     checkpoint = _checkpoint(submitter, request)
     if request.type is JobType.ANALYSIS:
         analysis = _section(AnalysisConfig, {}, request.config, "config")
@@ -113,6 +118,20 @@ def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
     policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data.model_dump())
+
+
+def _check_corpus(session: Session, submitter: Submitter, data: DataConfig, location: str) -> None:
+    keep_datasets(session, data)
+    check_corpus(data, submitter.datasets, location=location)
+
+
+def _dataset(submitter: Submitter, request: JobRequest) -> Dataset:
+    data = _section(DataConfig, {}, request.data, "data")
+    if "source" not in request.data:
+        raise _invalid("data.source", "a dataset job needs the corpus to tokenise: the name of a dataset, or a file")
+    if is_dataset_name(data.source) and submitter.datasets.has(data.source):
+        return Dataset(data=data, sha256=submitter.datasets.find(data.source).sha256)
+    return Dataset(data=data)
 
 
 def _analysis(submitter: Submitter, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> Analysis:

@@ -52,7 +52,9 @@ def list_experiments(
     session: SessionDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    kind: Annotated[Literal["lm", "rl", "evaluation", "ablation", "analysis"] | None, Query(alias="type")] = None,
+    kind: Annotated[
+        Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"] | None, Query(alias="type")
+    ] = None,
     status: Annotated[JobStatus | None, Query(description="Of the newest job.")] = None,
     tag: Annotated[str | None, Query(max_length=64)] = None,
     search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,

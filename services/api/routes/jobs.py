@@ -61,7 +61,7 @@ def create(
     """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
     queue (`queuePosition`), or is refused with 409 when `queue` is false."""
     require_schema(context.engine)  # of an older database the tables may look right and mean something else
-    checker = submission.Submitter(context.settings, context.store)
+    checker = submission.Submitter(context.settings, context.store, context.datasets)
     if dry_run:
         with context.sessions() as session:
             new = submission.new_job(session, checker, body)

@@ -41,10 +41,11 @@ class JobRequest(Request):
     rl-training and ablation, of the section `evaluation` for evaluation. For analysis: prompts, kind,
     samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """For the other types: values laid over the `data` section inherited from the language model's experiment."""
+    """For the other types: values laid over the `data` section inherited from the language model's experiment. For
+    dataset: what to tokenise."""
     checkpoint: ShortText | None = None
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Needed by all types
-    but lm-training, where it is what training begins with."""
+    but dataset and lm-training, where it is what training begins with."""
     rl_checkpoint: ShortText | None = None
     """The controller to compare (ablation), or to analyse (analysis)."""
     resume_from: ShortText | None = None

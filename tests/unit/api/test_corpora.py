@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from common.config import DataConfig
+from common.datasets import DatasetStore, Intake
 from common.errors import InvalidInputError
 from services.api.operations.corpora import check_corpus
 
 
+@pytest.fixture
+def datasets(tmp_path: Path) -> DatasetStore:
+    """With one dataset, `fairy-tales`."""
+    store = DatasetStore(tmp_path)
+    with Intake(store, "fairy-tales", "txt", limit_bytes=1000) as intake:
+        intake.write(b"Once upon a time.")
+        intake.publish()
+    return store
+
+
 @pytest.mark.parametrize("source", ["/etc/notes.txt", "../secret.txt", "a/../../b.jsonl", "~/mine.txt", "~root/x.txt"])
 @pytest.mark.parametrize("field", ["source", "validation_source"])
-def test_a_path_outside_the_data_folder_is_refused_with_its_place(field: str, source: str) -> None:
+def test_a_path_outside_the_data_folder_is_refused_with_its_place(
+    field: str, source: str, datasets: DatasetStore
+) -> None:
     with pytest.raises(InvalidInputError, match="outside the data folder") as caught:
-        check_corpus(DataConfig.model_validate({field: source}), location="body.data")
+        check_corpus(DataConfig.model_validate({field: source}), datasets, location="body.data")
     assert caught.value.errors[0]["location"] == f"body.data.{field}"
 
 
 @pytest.mark.parametrize(
     "source", ["builtin:stories", "roneneldan/TinyStories", "mine.txt", "demo/a..b.txt", "x/y.parquet"]
 )
-def test_everything_else_is_left_to_the_worker(source: str) -> None:
-    check_corpus(DataConfig(source=source), location="body.data")
+def test_everything_else_is_left_to_the_worker(source: str, datasets: DatasetStore) -> None:
+    check_corpus(DataConfig(source=source), datasets, location="body.data")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DataConfig(source="fairy-tales"),
+        DataConfig(source="fairy-tales", validation_source="fairy-tales"),
+        DataConfig(source="mine.txt", validation_source="fairy-tales"),
+        DataConfig(source="owner/name", validation_source="a-split"),
+    ],
+)
+def test_datasets_that_are_there_and_splits_of_the_hub_pass(data: DataConfig, datasets: DatasetStore) -> None:
+    check_corpus(data, datasets, location="body.data")
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "says"),
+    [
+        (DataConfig(source="fairy-tale"), "source", "did you mean 'fairy-tales'"),
+        (DataConfig(source="zzz"), "source", "upload it first, or name builtin:stories"),
+        (DataConfig(source="fairy-tales", validation_source="fary-tales"), "validation_source", "'fairy-tales'"),
+        (DataConfig(source="builtin:stories", validation_source="fary-tales"), "validation_source", "'fairy-tales'"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_refused_with_the_nearest(
+    data: DataConfig, field: str, says: str, datasets: DatasetStore
+) -> None:
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        check_corpus(data, datasets, location="body.data")
+    assert caught.value.errors[0]["location"] == f"body.data.{field}"

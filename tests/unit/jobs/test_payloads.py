@@ -17,6 +17,7 @@ SMALLEST: dict[JobType, dict[str, Any]] = {
     JobType.EVALUATION: {"checkpoint": "exp/final", "data": {}, "evaluation": {}},
     JobType.ABLATION: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "config": {}, "data": {}},
     JobType.ANALYSIS: {"checkpoint": "exp/final", "rl_checkpoint": "rl/final", "analysis": {"prompts": ["Once"]}},
+    JobType.DATASET: {"data": {"source": "tales"}, "sha256": "ab"},
 }
 
 

@@ -1,0 +1,111 @@
+"""Taking a dataset in: the body as it comes, in blocks, through `common.datasets.Intake` in a worker thread.
+
+Memory stays constant, and a client that goes away leaves nothing. What is refused early is answered at once; the server
+swallows what the client still sends. Leaves out: the job that tokenises it (`datasets.tokenise`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+
+from common.config import Settings
+from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, split_name
+from common.datasets.manifest import Format
+from common.errors import DataError, InvalidInputError, StorageError, TidalError, TooLargeError
+from common.files import require_space, storage_errors
+
+BLOCK_BYTES = 1024 * 1024
+"""What is written at once."""
+SILENCE_SECONDS = 60.0
+"""A client that sends nothing for so long is given up."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a request wants to upload."""
+
+    name: str
+    format: Format
+    text_field: str
+
+
+class ClientSilent(TidalError):
+    """The body does not go on."""
+
+    code = "request_timeout"
+    status = 408
+
+
+def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
+    """The request's parameters, checked. A suffix of `name` is not part of it, and tells the format."""
+    plain, by_suffix = split_name(name)
+    check_name(plain)
+    chosen = kind or by_suffix
+    for known in FORMATS:
+        if chosen == known:
+            return Wanted(plain, known, text_field)
+    message = f"say what it is: format={' or '.join(FORMATS)}, or a name with a suffix, such as {plain}.txt"
+    raise InvalidInputError(f"query.format: {message}", errors=[{"location": "query.format", "message": message}])
+
+
+async def receive(
+    blocks: AsyncIterator[bytes], announced: int | None, store: DatasetStore, settings: Settings, what: Wanted
+) -> tuple[Manifest, bool]:
+    """The published dataset, and whether it is new. `announced`: length of the body where the client says it.
+
+    DataError (with the place in the body), TooLargeError, ConflictError, StorageError, ClientSilent; whatever ends it,
+    nothing unfinished is left.
+    """
+    limit = settings.dataset_max_mb * 2**20
+    if announced is not None:
+        # Packed text is longer than its body, so this is the least that will be needed.
+        await run_in_threadpool(_require_room, store, announced, limit)
+    intake = await run_in_threadpool(
+        Intake, store, what.name, what.format, text_field=what.text_field, limit_bytes=limit
+    )
+    try:
+        async for block in _gathered(blocks):
+            await run_in_threadpool(intake.write, block)
+        return await run_in_threadpool(intake.publish)
+    except DataError as error:
+        raise DataError(error.message, errors=[{"location": "body", "message": error.message}]) from None
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(intake.close)
+
+
+async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of about a MiB: one thread switch each instead of one per packet."""
+    gathered = bytearray()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                block = await anext(blocks, None)
+        except TimeoutError:
+            raise ClientSilent(f"nothing came for {SILENCE_SECONDS:g} s; upload it again") from None
+        if block is None:
+            break
+        gathered += block
+        if len(gathered) >= BLOCK_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+def _require_room(store: DatasetStore, announced: int, limit: int) -> None:
+    if announced > limit:
+        raise TooLargeError(
+            f"the dataset is larger than {limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
+        )
+    try:
+        with storage_errors(store.root):
+            store.root.mkdir(parents=True, exist_ok=True)
+            require_space(store.root, announced)
+    except StorageError as error:
+        raise StorageError(f"there is no room for the dataset: {error.message}") from error

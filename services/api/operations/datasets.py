@@ -1,0 +1,172 @@
+"""Datasets: what lies in the data folder, joined with the jobs that tokenise it and the experiments that name it.
+
+There is no table: the folder is the truth, jobs are found by their payload (docs/decisions/0063). Leaves out: the
+upload (`dataset_upload`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from common.config import DataConfig, Settings
+from common.datasets import DatasetStore, Manifest
+from common.db import Experiment, Job
+from common.errors import ConflictError
+from common.jobs.locks import lock_dataset
+from common.jobs.payloads import Dataset, JobType
+from common.jobs.queue import NewJob, submit
+from common.jobs.status import LEASED, LIVE, JobStatus
+from services.api.operations.job_view import error_of, job_reply, progress_of
+from services.api.schemas.datasets import (
+    DatasetDetail,
+    DatasetList,
+    DatasetReply,
+    DatasetStatus,
+    DatasetUploaded,
+    DatasetUse,
+)
+
+MOST_USES = 100
+
+
+def list_datasets(session: Session, store: DatasetStore) -> DatasetList:
+    """All of them, newest first."""
+    return DatasetList(datasets=_replies(session, store, store.manifests()))
+
+
+def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDetail:
+    """One, with the experiments that name it; NotFoundError."""
+    reply = _replies(session, store, [store.find(name)])[0]
+    return DatasetDetail(**reply.model_dump(), uses=_uses(session, name))
+
+
+def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
+    """The dataset with the job that tokenises it: the one that lives, or a new one unless the tokens are there."""
+    lock_dataset(session, manifest.name, shared=False)
+    job = _newest_jobs(session, [manifest]).get(manifest.name)
+    if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
+        payload = Dataset(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
+        job = submit(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
+    live = job is not None and job.status in LIVE
+    reply = _replies(session, store, [manifest])[0]
+    return DatasetUploaded(dataset=reply, job=job_reply(job) if job is not None and live else None)
+
+
+def delete(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
+    """Remove its text and its tokens; NotFoundError, ConflictError while a live job needs it."""
+    with sessions.begin() as session:
+        lock_dataset(session, name, shared=False)
+        store.find(name)
+        live = select(Job).where(Job.status.in_(LIVE), _names_one_of([name])).order_by(Job.created_at).limit(1)
+        job = session.scalars(live).first()
+        if job is not None:
+            does = "tokenises" if job.type == JobType.DATASET else "needs"
+            raise ConflictError(f"job {job.id} ({job.status}) {does} it; cancel the job or wait for its end")
+        detached = store.detach(name)
+    store.discard(detached)
+
+
+def _replies(session: Session, store: DatasetStore, manifests: list[Manifest]) -> list[DatasetReply]:
+    jobs = _newest_jobs(session, manifests)
+    counts = _use_counts(session, [manifest.name for manifest in manifests])
+    replies = []
+    for manifest in manifests:
+        tokens, job = store.tokens(manifest), jobs.get(manifest.name)
+        status: DatasetStatus = "ready" if tokens is not None else _status(job)
+        replies.append(
+            DatasetReply(
+                name=manifest.name,
+                status=status,
+                format=manifest.format,
+                text_field=manifest.text_field,
+                sha256=manifest.sha256,
+                size_bytes=manifest.size_bytes,
+                documents=tokens.documents if tokens is not None else manifest.documents,
+                tokens=tokens.train_tokens + tokens.validation_tokens if tokens is not None else None,
+                validation_tokens=tokens.validation_tokens if tokens is not None else None,
+                job_id=job.id if job is not None else None,
+                experiment_id=job.experiment_id if job is not None else None,
+                job_status=JobStatus(job.status) if job is not None else None,
+                progress=progress_of(job) if job is not None and status == "tokenising" else None,
+                error=error_of(job) if job is not None and status == "failed" else None,
+                used_by=counts.get(manifest.name, 0),
+                created_at=manifest.created_at,
+            )
+        )
+    return replies
+
+
+def _status(job: Job | None) -> DatasetStatus:
+    if job is None:
+        return "uploaded"
+    if job.status in LEASED:
+        return "tokenising"
+    return "failed" if job.status == JobStatus.FAILED else "uploaded"
+
+
+def _newest_jobs(session: Session, manifests: Iterable[Manifest]) -> dict[str, Job]:
+    """The newest job that tokenises each, by name; a job about an earlier content of that name is none."""
+    current = {manifest.name: manifest.sha256 for manifest in manifests}
+    if not current:
+        return {}
+    source, sha256 = Job.payload["data"]["source"].astext, Job.payload["sha256"].astext
+    query = select(Job, source).where(
+        Job.type == JobType.DATASET, source.in_(list(current)), sha256.in_(list(current.values()))
+    )
+    found: dict[str, Job] = {}
+    for job, name in session.execute(query.order_by(Job.created_at.desc(), Job.id.desc())):
+        if job.payload["sha256"] == current[name]:
+            found.setdefault(name, job)
+    return found
+
+
+def _sources() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """What a job's `data` names: in its configuration for lm-training, beside it otherwise."""
+
+    def either(field: str) -> ColumnElement[Any]:
+        return func.coalesce(Job.payload["config"]["data"][field].astext, Job.payload["data"][field].astext)
+
+    return either("source"), either("validation_source")
+
+
+def _names_one_of(names: list[str]) -> ColumnElement[bool]:
+    source, validation = _sources()
+    return or_(source.in_(names), validation.in_(names))
+
+
+def _use_counts(session: Session, names: list[str]) -> dict[str, int]:
+    if not names:
+        return {}
+    source, validation = _sources()
+    query = select(Job.experiment_id, source, validation).where(Job.type != JobType.DATASET, _names_one_of(names))
+    users: defaultdict[str, set[str]] = defaultdict(set)
+    for experiment, *named in session.execute(query):
+        for name in named:
+            users[name].add(experiment)
+    return {name: len(users[name]) for name in names if name in users}
+
+
+def _uses(session: Session, name: str) -> list[DatasetUse]:
+    query = (
+        select(Job, Experiment.name)
+        .join(Experiment, Experiment.id == Job.experiment_id)
+        .where(Job.type != JobType.DATASET, _names_one_of([name]))
+        .order_by(Job.created_at.desc(), Job.id.desc())
+        .limit(MOST_USES)
+    )
+    return [
+        DatasetUse(
+            experiment_id=job.experiment_id,
+            name=title,
+            job_id=job.id,
+            type=JobType(job.type),
+            status=JobStatus(job.status),
+            created_at=job.created_at,
+        )
+        for job, title in session.execute(query)
+    ]

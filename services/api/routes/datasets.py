@@ -1,0 +1,103 @@
+"""`/api/datasets`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from common.datasets import Manifest
+from common.datasets.manifest import Format
+from common.db import require_schema
+from services.api.auth import ContextDep, Reader, Submitter
+from services.api.context import Context, session_of
+from services.api.operations import dataset_upload, datasets
+from services.api.schemas.datasets import DatasetDetail, DatasetList, DatasetUploaded
+from services.api.schemas.problems import problem_responses
+
+PATH = "/api/datasets"
+router = APIRouter(prefix=PATH, tags=["datasets"])
+SessionDep = Annotated[Session, Depends(session_of, scope="function")]
+
+
+@router.get("", summary="List datasets", dependencies=[Reader])
+def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
+    """All of them, newest first."""
+    return datasets.list_datasets(session, context.datasets)
+
+
+@router.post(
+    "",
+    summary="Upload a dataset",
+    status_code=201,
+    response_model=DatasetUploaded,
+    dependencies=[Submitter],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    responses={
+        200: {"model": DatasetUploaded, "description": "The same text lies there under this name already"},
+        **problem_responses(401, 408, 409, 413, 422, 503, 507),
+    },
+)
+async def upload(
+    request: Request,
+    response: Response,
+    context: ContextDep,
+    name: Annotated[
+        str,
+        Query(max_length=200, description="What `data.source` will call it. A suffix is cut off and tells the format."),
+    ],
+    kind: Annotated[Format | None, Query(alias="format", description="txt: `<|endoftext|>` between documents.")] = None,
+    text_field: Annotated[
+        str,
+        Query(alias="textField", min_length=1, max_length=200, description="Where jsonl and parquet have their text."),
+    ] = "text",
+) -> DatasetUploaded | Response:
+    """The body is the file as it is, also gzipped, of any length up to TIDAL_DATASET_MAX_MB of text:
+    `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. It is checked while it comes, kept whole or not at
+    all, and tokenised by a job. The same again changes nothing; other text under a name that exists is a 409."""
+    what = dataset_upload.wanted(name, kind, text_field)
+    await run_in_threadpool(require_schema, context.engine)  # rather than after an hour of uploading
+    length = request.headers.get("content-length", "")
+    try:
+        manifest, created = await dataset_upload.receive(
+            request.stream(), int(length) if length.isdigit() else None, context.datasets, context.settings, what
+        )
+    except ClientDisconnect:
+        return Response(status_code=204)  # nobody reads it
+    reply = await run_in_threadpool(_tokenise, context, manifest)
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}{PATH}/{manifest.name}"
+    return reply
+
+
+@router.get("/{name}", summary="Show a dataset", dependencies=[Reader], responses=problem_responses(404, 422))
+def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
+    """With the experiments that name it."""
+    return datasets.get_dataset(session, context.datasets, name)
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete a dataset",
+    status_code=204,
+    dependencies=[Submitter],
+    responses=problem_responses(401, 404, 409, 422),
+)
+def delete(name: str, context: ContextDep) -> None:
+    """Its text and its tokens. 409 while a live job needs it; models that were trained on it stay."""
+    datasets.delete(context.sessions, context.datasets, name)
+
+
+def _tokenise(context: Context, manifest: Manifest) -> DatasetUploaded:
+    with context.sessions.begin() as session:
+        reply = datasets.tokenise(session, context.settings, context.datasets, manifest)
+    context.outbox.wake()
+    return reply

@@ -1,0 +1,295 @@
+"""Own text over HTTP: uploaded as a stream, whole or not at all; listed, used and deleted by name."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from common.datasets import TokenRecord
+from common.db import Job
+from common.jobs.queue import claim, fail, transition
+from common.jobs.retry import Fault
+from common.jobs.status import JobStatus
+from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
+
+TEXT = "<|endoftext|>".join(f"The {n}th tale of the tide." for n in range(100)).encode()
+
+
+def upload(api: Api, data: bytes | Iterator[bytes] = TEXT, name: str = "tales.txt", **query: str) -> httpx.Response:
+    return api.admin.post("/api/datasets", params={"name": name, **query}, content=data)
+
+
+def created(api: Api, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    reply = upload(api, *args, **kwargs)
+    assert reply.status_code == 201, reply.text
+    return dict(reply.json())
+
+
+def folders(api: Api) -> list[str]:
+    root = api.settings.data_dir / "datasets"
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
+
+
+def tokenised(api: Api, name: str = "tales") -> None:
+    """As the worker's trainer notes it."""
+    store = api.context.datasets
+    manifest = store.find(name)
+    record = TokenRecord(
+        sha256=manifest.sha256, train_tokens=90, validation_tokens=10, documents=100, digest="d",
+        created_at=manifest.created_at,
+    )  # fmt: skip
+    store.record_tokens(name, record)
+
+
+def take(api: Api) -> Job:
+    """Claim the next job as a worker would, until it runs."""
+    with api.context.sessions.begin() as session:
+        job = claim(session, "training", "worker-1", api.settings)
+        assert job is not None
+        transition(session, job.id, job.attempt, JobStatus.STARTING, event="starting")
+        transition(session, job.id, job.attempt, JobStatus.RUNNING, event="running")
+        session.expunge(job)
+        return job
+
+
+def test_an_upload_is_a_dataset_with_the_job_that_tokenises_it(api: Api) -> None:
+    reply = upload(api)
+    assert (reply.status_code, reply.headers["location"]) == (201, "/api/datasets/tales")
+    dataset, job = reply.json()["dataset"], reply.json()["job"]
+    assert (dataset["name"], dataset["status"], dataset["format"]) == ("tales", "uploaded", "txt")
+    assert (dataset["sha256"], dataset["sizeBytes"]) == (hashlib.sha256(TEXT).hexdigest(), len(TEXT))
+    assert (dataset["documents"], dataset["tokens"], dataset["jobId"]) == (100, None, job["id"])
+    assert (job["type"], job["status"], job["name"]) == ("dataset", "pending", "tales")
+    assert api.http.get("/api/datasets").json()["datasets"] == [dataset]
+    assert api.http.get("/api/datasets/tales").json() == {**dataset, "uses": []}
+    assert api.http.get(f"/api/experiments/{job['experimentId']}").json()["type"] == "dataset"
+    assert (api.settings.data_dir / "datasets/tales/text.txt").read_bytes() == TEXT
+
+
+def test_the_status_follows_the_job_and_the_tokens(api: Api) -> None:
+    created(api)
+    job = take(api)
+    shown = api.http.get("/api/datasets/tales").json()
+    assert (shown["status"], shown["jobStatus"]) == ("tokenising", "running")
+    with api.context.sessions.begin() as session:
+        fail(session, job.id, job.attempt, Fault.USER_ERROR, "both need at least 2 tokens", code="invalid_data")
+    shown = api.http.get("/api/datasets/tales").json()
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "invalid_data")
+    again = upload(api)
+    assert again.status_code == 200 and again.json()["job"]["id"] != job.id
+    tokenised(api)
+    shown = api.http.get("/api/datasets/tales").json()
+    assert (shown["status"], shown["tokens"], shown["validationTokens"], shown["error"]) == ("ready", 100, 10, None)
+    assert upload(api).json()["dataset"]["status"] == "ready"
+
+
+def test_the_same_again_is_no_second_dataset_and_no_second_job(api: Api) -> None:
+    first = created(api)
+    again = upload(api, gzip.compress(TEXT), name="tales", format="txt")
+    assert again.status_code == 200
+    assert again.json() == first and len(api.http.get("/api/jobs").json()["jobs"]) == 1
+    other = upload(api, b"Something else.")
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    assert "another dataset 'tales'" in other.json()["detail"]
+    assert folders(api) == ["tales"]
+
+
+def slowly(data: bytes, pieces: int) -> Iterator[bytes]:
+    """Blocks of a size that no boundary of the server fits."""
+    size = len(data) // pieces + 1
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def test_megabytes_come_in_chunks_and_are_written_before_the_last_one(api: Api) -> None:
+    line = json.dumps({"text": "A line of a story that goes on and on. " * 5}).encode() + b"\n"
+    data = line * (5 * 2**20 // len(line))
+    half_way = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        for number, block in enumerate(slowly(data, 60)):
+            if number == 40:
+                until = time.monotonic() + 20
+                while not any(
+                    path.stat().st_size > 2**20 for path in api.settings.data_dir.glob("datasets/.inc*/text*")
+                ):
+                    assert time.monotonic() < until, "nothing was written while the client was still sending"
+                half_way.set()
+            yield block
+
+    dataset = created(api, body(), name="big.jsonl")["dataset"]
+    assert half_way.is_set()
+    assert (dataset["sha256"], dataset["sizeBytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert dataset["documents"] == data.count(b"\n") and folders(api) == ["big"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "status", "says"),
+    [
+        ("t.txt", b"", 422, "the upload is empty"),
+        ("t.txt", b"  <|endoftext|> ", 422, "no text"),
+        ("t.txt", b"fine \xe9", 422, "byte 6"),
+        ("t.jsonl", b'{"text": "a"}\n{"txet": "b"}', 422, "line 2 has no field 'text'"),
+        ("t.jsonl", b'{"text": "a"}\n{oops', 422, "line 2 is no JSON"),
+        ("t.parquet", b"PAR1 not really", 422, "not a readable parquet file"),
+        ("t", TEXT, 422, "format=txt or jsonl or parquet"),
+        ("t.csv", TEXT, 422, "format=txt or jsonl or parquet"),
+        ("a/b.txt", TEXT, 422, "cannot be a dataset's name"),
+        ("../t.txt", TEXT, 422, "cannot be a dataset's name"),
+        (".txt", TEXT, 422, "cannot be a dataset's name"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_leaves_nothing(
+    api: Api, name: str, data: bytes, status: int, says: str
+) -> None:
+    reply = upload(api, data, name=name)
+    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
+    assert says in reply.json()["detail"] and reply.json()["errors"]
+    assert folders(api) == [] and api.http.get("/api/jobs").json()["jobs"] == []
+
+
+def test_a_parquet_column_is_named_by_text_field(api: Api, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"story": ["one", "two"], "n": [1, 2]}), tmp_path / "s.parquet")
+    data = (tmp_path / "s.parquet").read_bytes()
+    wrong = upload(api, data, name="s.parquet")
+    assert wrong.status_code == 422 and "no column 'text' (it has story, n)" in wrong.json()["detail"]
+    dataset = created(api, data, name="s.parquet", textField="story")["dataset"]
+    assert (dataset["textField"], dataset["documents"]) == ("story", 2)
+
+
+def test_a_bad_first_line_of_a_large_upload_gets_its_answer(api: Api) -> None:
+    reply = upload(api, slowly(b"{oops\n" + b'{"text": "fine"}\n' * 600_000, 100), name="t.jsonl")
+    assert reply.status_code == 422 and "line 1 is no JSON" in reply.json()["detail"]
+    assert folders(api) == []
+
+
+def test_the_limit_is_its_own_setting_and_counts_what_is_unpacked(serve: RunApi) -> None:
+    with serve(dataset_max_mb=3) as api:
+        assert created(api, b"a" * (2 * 2**20), name="two.txt")["dataset"]["sizeBytes"] == 2 * 2**20
+        for body in (b"a" * (4 * 2**20), slowly(b"a" * (4 * 2**20), 9), gzip.compress(b"a" * (4 * 2**20))):
+            reply = upload(api, body, name="four.txt")
+            assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large"), reply.text
+            assert "TIDAL_DATASET_MAX_MB" in reply.json()["detail"]
+        assert folders(api) == ["two"]
+        assert api.admin.post("/api/jobs", content=b" " * (2 * 2**20)).status_code == 413
+
+
+def test_no_upload_without_the_token(api: Api) -> None:
+    created(api)
+    for call in (
+        lambda: api.http.post("/api/datasets", params={"name": "x.txt"}, content=TEXT),
+        lambda: api.http.delete("/api/datasets/tales"),
+    ):
+        assert call().status_code == 401
+    assert folders(api) == ["tales"]
+
+
+def test_reads_are_closed_with_the_others(serve: RunApi) -> None:
+    with serve(require_auth_for_reads=True) as api:
+        created(api)
+        assert api.http.get("/api/datasets").status_code == api.http.get("/api/datasets/tales").status_code == 401
+        assert api.admin.get("/api/datasets/tales").status_code == 200
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 9000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_goes_away_leaves_nothing_behind(api: Api, framing: str) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        head = f"POST /api/datasets?name=half.txt HTTP/1.1\r\nHost: x\r\n{framing}\r\n"
+        client.sendall(f"{head}Authorization: {BEARER['Authorization']}\r\n\r\n".encode())
+        block = b"x" * 1_500_000
+        client.sendall(b"%x\r\n%b\r\n" % (len(block), block) if "chunked" in framing else block)
+        await_folders(api, 1)
+    await_folders(api, 0)
+    assert api.http.get("/api/datasets").json() == {"datasets": []}
+    assert api.http.get("/api/jobs").json()["jobs"] == []
+
+
+def await_folders(api: Api, count: int) -> None:
+    until = time.monotonic() + 20
+    while len(folders(api)) != count:
+        assert time.monotonic() < until, folders(api)
+
+
+def test_leftovers_of_a_killed_api_are_gone_after_a_start(serve: RunApi) -> None:
+    with serve() as api:
+        created(api)
+        for name in (".incoming-dead", ".deleted-dead"):
+            (api.settings.data_dir / "datasets" / name).mkdir()
+    with serve() as api:
+        assert folders(api) == ["tales"]
+
+
+def test_a_training_names_it_and_is_shown_as_its_user(api: Api) -> None:
+    created(api)
+    config = {**TINY_CONFIG, "data": {"source": "tales"}}
+    job = api.submit(config=config, name="on tales")
+    assert job["payload"]["config"]["data"]["source"] == "tales"
+    [use] = api.http.get("/api/datasets/tales").json()["uses"]
+    assert (use["experimentId"], use["jobId"], use["name"]) == (job["experimentId"], job["id"], "on tales")
+    assert (use["type"], use["status"]) == ("lm-training", "pending")
+    assert api.http.get("/api/datasets").json()["datasets"][0]["usedBy"] == 1
+
+
+def test_a_name_that_is_no_dataset_is_refused_with_the_nearest(api: Api) -> None:
+    created(api)
+    body = {"type": "lm-training", "config": {**TINY_CONFIG, "data": {"source": "tale"}}}
+    reply = api.admin.post("/api/jobs", json=body)
+    assert reply.status_code == 422 and reply.json()["errors"][0]["location"] == "body.config.data.source"
+    assert "did you mean 'tales'" in reply.json()["detail"]
+
+
+def test_a_dataset_job_can_be_submitted_again(api: Api) -> None:
+    created(api)
+    body = {"type": "dataset", "data": {"source": "tales", "validation_fraction": 0.2}}
+    job = api.admin.post("/api/jobs", json=body).json()
+    assert job["payload"]["sha256"] == hashlib.sha256(TEXT).hexdigest()
+    for bad, location in (
+        ({}, "body.data.source"),
+        ({"config": {}}, "body.config"),
+        ({"checkpoint": "a/b"}, "body.checkpoint"),
+    ):
+        reply = api.admin.post("/api/jobs", json={"type": "dataset", **bad})
+        assert (reply.status_code, reply.json()["errors"][0]["location"]) == (422, location)
+
+
+def test_delete_takes_text_and_tokens_but_not_under_a_live_job(api: Api) -> None:
+    job = created(api)["job"]
+    refused = api.admin.delete("/api/datasets/tales")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    assert f"job {job['id']} (pending) tokenises it" in refused.json()["detail"]
+    api.admin.post(f"/api/jobs/{job['id']}/cancel")
+    training = api.submit(config={**TINY_CONFIG, "data": {"source": "builtin:stories", "validation_source": "tales"}})
+    refused = api.admin.delete("/api/datasets/tales")
+    assert refused.status_code == 409 and f"job {training['id']} (pending) needs it" in refused.json()["detail"]
+    api.admin.post(f"/api/jobs/{training['id']}/cancel")
+    assert api.admin.delete("/api/datasets/tales").status_code == 204
+    assert folders(api) == [] and api.http.get("/api/datasets/tales").status_code == 404
+    assert api.admin.delete("/api/datasets/tales").status_code == 404
+    assert api.admin.get(f"/api/jobs/{training['id']}").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["..%2F..%2Fetc", "%2e%2e", ".incoming-1", "a%5Cb", "a%00b"])
+def test_no_name_reaches_out_of_the_folder(api: Api, name: str) -> None:
+    created(api)
+    for method in ("GET", "DELETE"):
+        assert api.admin.request(method, f"/api/datasets/{name}").status_code in (404, 405, 422)
+    assert folders(api) == ["tales"] and api.settings.data_dir.is_dir()
+
+
+def test_below_a_sub_path_the_body_limit_knows_its_exception(serve: RunApi) -> None:
+    with serve(root_path="/tidal") as api:
+        reply = api.admin.post("/tidal/api/datasets", params={"name": "t.txt"}, content=b"a" * (2 * 2**20))
+        assert (reply.status_code, reply.headers["location"]) == (201, "/tidal/api/datasets/t")
