@@ -5,7 +5,7 @@
         for event in client.follow_experiment(job.experiment_id): ...
 
 Every failure is an exception of `common.errors`. Synchronous; one connection pool; safe to share between threads.
-Leaves out: downloads, uploads. Calls on analyses are in `analyses`, on reports in `reports`.
+Leaves out: downloads. Calls on analyses are in `analyses`, on reports in `reports`, on datasets in `datasets`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from common.client.analyses import AnalysisCalls
 from common.client.connection import GENERATE_SECONDS, request_body
+from common.client.datasets import DatasetCalls
 from common.client.models import (
     Checkpoint,
     Experiment,
@@ -36,7 +37,7 @@ from common.client.reports import ReportCalls
 from common.client.sse import Event, follow
 
 
-class Client(AnalysisCalls, ReportCalls):
+class Client(AnalysisCalls, ReportCalls, DatasetCalls):
     """A connection to one api. `token` is needed for everything that changes something."""
 
     def submit_job(

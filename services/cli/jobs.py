@@ -42,7 +42,8 @@ def submit(
         list[str] | None, typer.Option("--set", "-s", help="One value over the file: training.max_steps=200.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="builtin:stories, a file in the data folder, or a name on the hub.")
+        str | None,
+        typer.Option("--data", help="builtin:stories, a dataset, a file in the data folder, or owner/name on the hub."),
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Language model: EXPERIMENT/FILE or EXPERIMENT/final.")

@@ -19,6 +19,7 @@ from services.cli import (
     backup,
     checkpoints,
     database,
+    datasets,
     demo,
     doctor,
     environment,
@@ -51,6 +52,7 @@ app.command("status", rich_help_panel=START)(local.status)
 app.command("backup", rich_help_panel=START)(backup.backup)
 app.command("restore", rich_help_panel=START)(backup.restore)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=JOBS)
+app.add_typer(datasets.app, name="datasets", rich_help_panel=JOBS)
 app.command("generate", rich_help_panel=JOBS)(generate.command)
 app.add_typer(analyze.app, name="analyze", rich_help_panel=JOBS)
 app.add_typer(reports.app, name="reports", rich_help_panel=JOBS)

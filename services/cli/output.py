@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "completed": "green",
     "failed": "bold red",
     "cancelled": "dim",
+    "tokenising": "bold cyan",
     "ready": "green",
     "restarting": "red",
     "stopped": "dim",

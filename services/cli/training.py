@@ -12,7 +12,9 @@ from services.cli.processes import run_module
 app = typer.Typer(help="Train here and now, with no service at all.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; repeat the command to go on.")]
-Data = Annotated[str | None, typer.Option("--data", help="builtin:stories, a text file, or a name on the hub.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="builtin:stories, a dataset, a text file, or owner/name on the hub.")
+]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and of the token cache.")]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Refuse to go on from checkpoints in the folder.")]
 

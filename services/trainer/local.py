@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", choices=("lm", "rl"), help="language model or controller")
     parser.add_argument("--config", type=Path, help="YAML file; the defaults without")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment")
-    parser.add_argument("--data", help="corpus instead of the configured one: builtin:stories, a file, a hub name")
+    parser.add_argument(
+        "--data", help="corpus instead of the configured one: builtin:stories, a dataset, a file, a hub name"
+    )
     parser.add_argument("--data-dir", type=Path, help="folder of local corpora and the token cache")
     parser.add_argument("--checkpoint", type=Path, help="lm: weights to begin with; rl: the language model to steer")
     parser.add_argument("--no-resume", action="store_true", help="begin anew; refused when --out has checkpoints")

@@ -12,6 +12,7 @@ import { Compare } from "./pages/compare.js";
 import { NewJob } from "./pages/new-job.js";
 import { Playground } from "./pages/playground.js";
 import { CheckpointsPage } from "./pages/checkpoints.js";
+import { Datasets } from "./pages/datasets.js";
 import { JobPage } from "./pages/job.js";
 import { Queue } from "./pages/queue.js";
 import { Report } from "./pages/report.js";
@@ -24,6 +25,7 @@ const PAGES = {
   compare: () => html`<${Compare} />`,
   queue: () => html`<${Queue} />`,
   checkpoints: () => html`<${CheckpointsPage} />`,
+  datasets: () => html`<${Datasets} />`,
   analysis: ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`,
   reports: ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`),
   playground: () => html`<${Playground} />`,

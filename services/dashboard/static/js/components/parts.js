@@ -19,6 +19,9 @@ const KINDS = {
   failed: "bad",
   cancelled: "",
   imported: "",
+  uploaded: "",
+  tokenising: "active",
+  ready: "good",
 };
 
 export const Status = ({ status }) => html`<span class=${`status ${KINDS[status] ?? ""}`}>${status}</span>`;
@@ -29,6 +32,7 @@ export const TYPES = {
   evaluation: "Evaluation",
   ablation: "Ablation",
   analysis: "Analysis",
+  dataset: "Dataset",
   "lm-training": "Language model",
   "rl-training": "Controller",
 };

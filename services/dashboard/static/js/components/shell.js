@@ -16,6 +16,7 @@ const LINKS = [
   ["analysis", "/analysis", "Analysis", "analysis"],
   ["reports", "/reports", "Reports", "report"],
   ["checkpoints", "/checkpoints", "Checkpoints", "checkpoints"],
+  ["datasets", "/datasets", "Datasets", "datasets"],
 ];
 const BELONGS = { new: "experiments", compare: "experiments" };
 const NEXT_THEME = { system: "light", light: "dark", dark: "system" };

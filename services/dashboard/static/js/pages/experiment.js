@@ -82,8 +82,8 @@ function View({ found, path, state, early }) {
   `;
 }
 
-/** An ablation or analysis has no charts worth a first look. */
-const defaultTab = (type, tabs) => (["ablation", "evaluation", "analysis"].includes(type) && tabs.some(([name]) => name === "results") ? "results" : "charts");
+/** An ablation, analysis or dataset has no charts worth a first look. */
+const defaultTab = (type, tabs) => type === "dataset" ? "history" : (["ablation", "evaluation", "analysis"].includes(type) && tabs.some(([name]) => name === "results") ? "results" : "charts");
 
 /** Points, status and progress of the experiment, kept up to date by its stream. */
 function useLive(found, path, state, early) {

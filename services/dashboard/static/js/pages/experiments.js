@@ -77,7 +77,7 @@ function Filters({ filter, tags }) {
   const known = filter.tag && !tags.includes(filter.tag) ? [filter.tag, ...tags] : tags;
   return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
     <input type="search" aria-label="Search by name or id" placeholder="Search by name or id" value=${text} onInput=${(event) => setText(event.target.value)} />
-    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]))}
+    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis", "dataset"].map((one) => [one, TYPES[one]]))}
     ${select("status", "Any status", STATUSES.map((one) => [one, one]))}
     ${select("tag", "Any tag", known.map((one) => [one, one]))}
   </form>`;

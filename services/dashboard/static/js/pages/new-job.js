@@ -22,15 +22,17 @@ const ABOUT = {
 };
 const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
-/** Files, checkpoints and, for "go on" and "like this", the job before. */
+/** Files, texts, checkpoints and, for "go on" and "like this", the job before. */
 async function prepare(params, signal) {
   const from = params.get("resume") || params.get("like");
-  const [configs, checkpoints, before] = await Promise.all([
+  const [configs, datasets, checkpoints, before] = await Promise.all([
     get("api/configs", signal),
+    get("api/datasets", signal),
     get("api/checkpoints?limit=200", signal),
     from ? get(`api/jobs/${from}`, signal) : null,
   ]);
-  return { configs: configs.configs, groups: checkpoints.experiments, before };
+  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({ value: name, text: name }));
+  return { configs: configs.configs, texts, groups: checkpoints.experiments, before };
 }
 
 export function NewJob() {
@@ -47,7 +49,7 @@ export function NewJob() {
   `;
 }
 
-function Form({ params, configs, groups, before }) {
+function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
   const [kind, setKind] = useState(before?.type ?? params.get("type") ?? "lm-training");
@@ -57,11 +59,12 @@ function Form({ params, configs, groups, before }) {
     checkpoint: (!resume && before?.payload.checkpoint) || params.get("checkpoint") || "",
     rlCheckpoint: before?.payload.rl_checkpoint ?? params.get("policy") ?? "",
     file: "",
+    data: params.get("data") ?? "",
     priority: "0",
     notBefore: "",
     queue: true,
   });
-  const [changes, setChanges] = useState(() => new Map());
+  const [changes, setChanges] = useState(() => new Map(params.get("data") ? [["data.source", params.get("data")]] : []));
   const [problem, setProblem] = useState(null);
   const [prediction, setPrediction] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -92,9 +95,20 @@ function Form({ params, configs, groups, before }) {
     setBusy(false);
     return undefined;
   };
+  const ownsText = kind === "lm-training"; // the others take that of the language model
+  const setText = (event) => {
+    const { value } = event.target;
+    if (!ownsText) return set("data")(event);
+    const next = new Map(changes);
+    if (value) next.set("data.source", value);
+    else next.delete("data.source");
+    // A validation part belongs to the text it was configured with.
+    if (value && base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
+    return setChanges(next);
+  };
   const wrong = (name) => problem?.errors.find((finding) => finding.location === `body.${name}`)?.message;
   const findings = new Map((problem?.errors ?? []).filter(({ location }) => location.startsWith("body.config.")).map(({ location, message }) => [location.slice(12), message]));
-  const fields = ["name", "tags", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath", "priority", "notBefore"];
+  const fields = ["name", "tags", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath", "data.source", "priority", "notBefore"];
   const shown = [...fields.map((name) => `body.${name}`), ...[...findings.keys()].filter((name) => base.flat?.has(name)).map((name) => `body.config.${name}`)];
   const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm")).map((one) => ({ value: one.name, text: one.name }));
 
@@ -111,7 +125,7 @@ function Form({ params, configs, groups, before }) {
         <div class="kinds" role="radiogroup" aria-label="Type">
           ${KINDS.map(
             (one) => html`<label class="kind" key=${one}>
-              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => { setKind(one); setChanges(new Map()); setForm((old) => ({ ...old, file: "" })); setProblem(null); }} />
+              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => { setKind(one); setChanges(new Map()); setForm((old) => ({ ...old, file: "", data: "" })); setProblem(null); }} />
               <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
             </label>`,
           )}
@@ -129,6 +143,15 @@ function Form({ params, configs, groups, before }) {
             onChange=${set("checkpoint")}
             none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
             options=${choices(groups, "usableAsBase")}
+          />`}
+          ${!resume &&
+          html`<${Choice}
+            label="Text"
+            wrong=${ownsText ? findings.get("data.source") : wrong("data.source")}
+            value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
+            onChange=${setText}
+            none=${ownsText ? "That of the configuration" : "That of the language model"}
+            options=${texts}
           />`}
           ${kind === "ablation" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${choices(groups, "usableAsPolicy")} />`}
         </div>
@@ -205,6 +228,7 @@ function bodyOf({ kind, form, changes, resume }) {
     if (form.checkpoint) body.checkpoint = form.checkpoint;
     if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
   }
+  if (kind !== "lm-training" && form.data && !resume) body.data = { source: form.data, validation_source: null };
   if (kind === "ablation" && form.rlCheckpoint) body.rlCheckpoint = form.rlCheckpoint;
   if (Number(form.priority)) body.priority = Number(form.priority);
   if (form.notBefore) body.notBefore = new Date(form.notBefore).toISOString();

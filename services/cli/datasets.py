@@ -1,0 +1,162 @@
+"""`tidal datasets …`: text of one's own, uploaded with a bar, listed, looked at, deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from common.client import Client
+from common.errors import InvalidInputError, JobFailed
+from services.cli.connection import Token, Url, connect
+from services.cli.output import age, err, out, print_json, size, status_text, table
+
+app = typer.Typer(help="Upload and look after your own text.", no_args_is_help=True)
+
+POLL_SECONDS = 0.5
+
+Name = Annotated[str, typer.Argument(help="Name of the dataset.")]
+Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(help=".txt, .jsonl or .parquet, also gzipped.")],
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="What to call it. [default: the file's name]")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", "-f", help="txt, jsonl or parquet, where no suffix says it.")
+    ] = None,
+    text_field: Annotated[
+        str | None, typer.Option("--text-field", help="Where jsonl and parquet have their text. [default: text]")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it is tokenised.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Upload a file; a job tokenises it. Train on it with `tidal jobs submit lm-training --data NAME`.
+
+    In a .txt file `<|endoftext|>` stands between documents. The same file again changes nothing.
+    """
+    if not file.is_file():
+        raise InvalidInputError(f"{file}: there is no such file here")
+    if name is not None and kind is None:
+        kind = _format(file)
+    with connect(url, token) as client:
+        with _bar(file) as sent:
+            taken = client.upload_dataset(file, name=name, kind=kind, text_field=text_field, on_progress=sent)
+        if watch and taken.job is not None:
+            _wait(client, taken.job.id)
+            taken = taken.model_copy(update={"dataset": client.dataset(taken.dataset.name)})
+    if as_json:
+        print_json(taken.model_dump(mode="json", by_alias=True))
+        return
+    one = taken.dataset
+    out.print(f"{one.name}: {size(one.size_bytes)}, {_count(one.documents)} documents, {one.status}", soft_wrap=True)
+    if taken.job is not None and not watch:
+        err.print(f"Job {taken.job.id} tokenises it; `tidal datasets show {one.name}` says when it is ready.")
+
+
+@app.command("list")
+def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Show all datasets."""
+    with connect(url, token) as client:
+        found = client.datasets()
+    if as_json:
+        print_json([one.model_dump(mode="json", by_alias=True, exclude={"uses"}) for one in found])
+        return
+    if not found:
+        err.print("No datasets. Upload one with `tidal datasets upload FILE`.")
+        return
+    rows = table("dataset", "status", "documents>", "tokens>", "size>", "used by>", "uploaded")
+    for one in found:
+        figures = _count(one.documents), _count(one.tokens), size(one.size_bytes), str(one.used_by or "")
+        rows.add_row(one.name, status_text(one.status), *figures, age(one.created_at))
+    out.print(rows)
+
+
+@app.command()
+def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Show one dataset and who uses it."""
+    with connect(url, token) as client:
+        one = client.dataset(name)
+    if as_json:
+        print_json(one.model_dump(mode="json", by_alias=True))
+        return
+    held_out = f" ({_count(one.validation_tokens)} held out)" if one.validation_tokens else ""
+    rows = table("", "")
+    rows.show_header = False
+    rows.add_row("status", status_text(one.status))
+    if one.error is not None:
+        rows.add_row("error", one.error.message or one.error.code)
+    rows.add_row("format", one.format if one.format == "txt" else f"{one.format}, text in {one.text_field}")
+    rows.add_row("size", size(one.size_bytes))
+    rows.add_row("documents", _count(one.documents))
+    rows.add_row("tokens", _count(one.tokens) + held_out)
+    rows.add_row("sha256", one.sha256)
+    rows.add_row("job", one.job_id or "")
+    rows.add_row("uploaded", age(one.created_at))
+    for number, use in enumerate(one.uses):
+        rows.add_row("" if number else "used by", f"{use.name or use.experiment_id} ({use.type}, {use.status})")
+    out.print(rows)
+    if one.status != "failed":
+        err.print(f"Train on it: tidal jobs submit lm-training --data {one.name}")
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Delete a dataset's text and tokens. Models that were trained on it stay."""
+    with connect(url, token) as client:
+        if not yes:
+            one = client.dataset(name)
+            typer.confirm(f"Delete {one.name} ({size(one.size_bytes)}) with its tokens?", abort=True, err=True)
+        client.delete_dataset(name)
+    out.print(f"Deleted {name}.")
+
+
+def _wait(client: Client, job_id: str) -> None:
+    """Until the job has completed; JobFailed when it ends in another way."""
+    with err.status("tokenising"):
+        while (job := client.job(job_id)).status != "completed":
+            if job.finished_at is not None:
+                reason = job.error.message or job.error.code if job.error is not None else job.status
+                raise JobFailed(f"it was not tokenised: {reason}")
+            time.sleep(POLL_SECONDS)
+
+
+def _format(file: Path) -> str | None:
+    """What the suffix of the file says; a name of one's own has none."""
+    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
+    found = suffixes[-1].removeprefix(".") if suffixes else ""
+    return found if found in ("txt", "jsonl", "parquet") else None
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+@contextmanager
+def _bar(file: Path) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, gone when it is full; call it with the bytes sent so far."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as shown:
+        task = shown.add_task(file.name, total=file.stat().st_size)
+        yield lambda sent: shown.update(task, completed=sent)

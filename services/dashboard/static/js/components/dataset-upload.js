@@ -1,0 +1,107 @@
+// The drop zone of the datasets page: choose a file, say what it is, send it, see how far it is.
+import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { useStore } from "../lib/store.js";
+import { cancel, start, upload } from "../lib/upload.js";
+import { bytes, percent, seconds } from "../lib/format.js";
+import { Icon } from "./icons.js";
+import { Field } from "./parts.js";
+import { toast } from "./toasts.js";
+
+const FORMATS = { txt: "Text, <|endoftext|> between documents", jsonl: "JSON Lines, one object per line", parquet: "Parquet" };
+const SUFFIX = /\.(txt|jsonl|parquet)$/i;
+const MOST_NAME = 64;
+
+/** What a file is called and what it is, as far as its name tells. */
+export function guess(fileName) {
+  const plain = fileName.replace(/\.gz$/i, "");
+  const format = SUFFIX.exec(plain)?.[1].toLowerCase() ?? "txt";
+  const name = plain.replace(SUFFIX, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|[._-]+$/g, "").slice(0, MOST_NAME);
+  return { name: name || "my-text", format, textField: "text" };
+}
+
+/** `known` are the names there are; `onDone` is called when the server has a new one. */
+export function DatasetUpload({ known, onDone }) {
+  const now = useStore(upload);
+  const [file, setFile] = useState(null);
+  useEffect(() => {
+    if (now?.state !== "done") return;
+    const { dataset, job } = now.reply;
+    toast(job ? `${dataset.name} is here; it is being tokenised.` : `${dataset.name} was here already.`);
+    setFile(null);
+    upload.set(null);
+    onDone();
+  }, [now?.state]);
+  if (now && now.state !== "failed") return html`<${Sending} now=${now} />`;
+  if (!file) return html`<${Drop} onFile=${(chosen) => { upload.set(null); setFile(chosen); }} />`;
+  return html`<${Details} key=${file.name} file=${file} known=${known} problem=${now?.problem} onCancel=${() => { upload.set(null); setFile(null); }} />`;
+}
+
+function Drop({ onFile }) {
+  const input = useRef(null);
+  const [over, setOver] = useState(false);
+  const take = (files) => files?.[0] && onFile(files[0]);
+  return html`<section
+    class=${`card drop ${over ? "over" : ""}`}
+    aria-label="Upload"
+    onDragOver=${(event) => { event.preventDefault(); setOver(true); }}
+    onDragLeave=${() => setOver(false)}
+    onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}
+  >
+    <${Icon} name="upload" />
+    <p><strong>Drop a file here</strong>, or choose one: .txt, .jsonl or .parquet, also gzipped.</p>
+    <button class="button primary" onClick=${() => input.current.click()}>Choose a file…</button>
+    <input ref=${input} type="file" hidden aria-label="File" accept=".txt,.jsonl,.parquet,.gz" onChange=${(event) => take(event.target.files)} />
+  </section>`;
+}
+
+function Details({ file, known, problem, onCancel }) {
+  const [form, setForm] = useState(() => guess(file.name));
+  const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
+  const wrong = (name) => problem?.errors.find(({ location }) => location === `query.${name}`)?.message;
+  const placed = ["name", "format", "textField"].some(wrong);
+  const { name, format, textField } = form;
+  const send = (event) => {
+    event.preventDefault();
+    start(file, { name: name.trim(), format, textField: format === "txt" ? "" : textField.trim() });
+  };
+  return html`<form class="card stack" aria-label="Upload" onSubmit=${send}>
+    <header class="row apart"><h2>${file.name}</h2><span class="note">${bytes(file.size)}</span></header>
+    <div class="fields">
+      <${Field} label="Name" hint=${known.includes(name.trim()) ? "It exists: the same text changes nothing, other text is refused." : "What data.source will call it"} wrong=${wrong("name")}>
+        ${(props) => html`<input ...${props} required maxlength=${MOST_NAME} value=${name} onInput=${set("name")} />`}
+      <//>
+      <${Field} label="Format" wrong=${wrong("format")}>
+        ${(props) => html`<select ...${props} value=${format} onChange=${set("format")}>
+          ${Object.entries(FORMATS).map(([value, text]) => html`<option value=${value} selected=${value === format}>${text}</option>`)}
+        </select>`}
+      <//>
+      ${format !== "txt" &&
+      html`<${Field} label=${format === "jsonl" ? "Field with the text" : "Column with the text"} wrong=${wrong("textField")}>
+        ${(props) => html`<input ...${props} required value=${textField} onInput=${set("textField")} />`}
+      <//>`}
+    </div>
+    ${problem && !placed && html`<p class="message bad" role="alert">${problem.message}</p>`}
+    <div class="row">
+      <button class="button primary"><${Icon} name="upload" />Upload</button>
+      <button type="button" class="button" onClick=${onCancel}>Another file</button>
+    </div>
+  </form>`;
+}
+
+function Sending({ now }) {
+  const share = now.total ? now.sent / now.total : 1;
+  const elapsed = (Date.now() - now.startedAt) / 1000;
+  const left = now.state === "sending" && elapsed > 2 && now.sent ? ((now.total - now.sent) * elapsed) / now.sent : null;
+  return html`<section class="card stack" aria-label="Upload">
+    <header class="row apart">
+      <h2>${now.file}</h2>
+      <button class="button small" onClick=${cancel}><${Icon} name="cross" />Cancel</button>
+    </header>
+    <span class="progress" role="progressbar" aria-label="Upload" aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(share * 100)}>
+      <span style=${{ width: `${share * 100}%` }}></span>
+    </span>
+    <p class="note">
+      ${now.state === "checking" ? "All of it is sent; the server looks at it." : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${left !== null ? ` · ${seconds(left)} left` : ""}`}
+    </p>
+  </section>`;
+}

@@ -1,0 +1,75 @@
+"""`tidal datasets …` against a real api: upload with its hash, list, show, train on it, delete."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from common.client import Client
+from services.cli.main import app
+from tests.integration.api.conftest import TOKEN, Api
+
+TEXT = "<|endoftext|>".join(f"The {n}th tale." for n in range(50)).encode() * 2000
+Tidal = Callable[..., Result]
+
+
+@pytest.fixture
+def tidal(api: Api) -> Tidal:
+    def run(*arguments: str, answer: str = "") -> Result:
+        return CliRunner().invoke(app, [*arguments, "--url", api.url, "--token", TOKEN], input=answer)
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "tales.txt"
+    path.write_bytes(TEXT)
+    return path
+
+
+def test_a_file_is_uploaded_listed_used_and_deleted(tidal: Tidal, api: Api, file: Path) -> None:
+    uploaded = tidal("datasets", "upload", str(file))
+    assert uploaded.exit_code == 0, uploaded.output
+    assert f"tales: {len(TEXT) / 1e6:.1f} MB" in uploaded.output
+    listed = json.loads(tidal("datasets", "list", "--json").stdout)
+    assert [(one["name"], one["sha256"]) for one in listed] == [("tales", hashlib.sha256(TEXT).hexdigest())]
+    assert "tales" in tidal("datasets", "list").stdout
+    submitted = tidal("jobs", "submit", "lm-training", "--data", "tales", "--name", "on tales", "--json")
+    assert json.loads(submitted.stdout)["payload"]["config"]["data"]["source"] == "tales"
+    shown = tidal("datasets", "show", "tales").stdout
+    assert hashlib.sha256(TEXT).hexdigest() in shown and "on tales (lm-training, pending)" in shown
+    refused = tidal("datasets", "delete", "tales", "--yes")
+    assert refused.exit_code == 1 and "tokenises it" in str(refused.exception)
+    for job in api.admin.get("/api/jobs").json()["jobs"]:
+        api.admin.post(f"/api/jobs/{job['id']}/cancel")
+    assert tidal("datasets", "delete", "tales", answer="n\n").exit_code == 1
+    assert tidal("datasets", "delete", "tales", answer="y\n").stdout.endswith("Deleted tales.\n")
+    assert json.loads(tidal("datasets", "list", "--json").stdout) == []
+
+
+def test_another_name_keeps_the_format_of_the_file(tidal: Tidal, tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"story": "Once."}\n'))
+    wrong = tidal("datasets", "upload", str(path), "--name", "mine")
+    assert wrong.exit_code == 1 and "line 1 has no field 'text'" in str(wrong.exception)
+    assert tidal("datasets", "upload", str(path), "--name", "mine", "--text-field", "story").exit_code == 0
+    shown = json.loads(tidal("datasets", "show", "mine", "--json").stdout)
+    assert (shown["format"], shown["textField"], shown["documents"]) == ("jsonl", "story", 1)
+
+
+def test_progress_counts_every_byte_up_to_the_end(api: Api, file: Path) -> None:
+    told: list[int] = []
+    with Client(api.url, TOKEN) as client:
+        client.upload_dataset(file, on_progress=told.append)
+    assert told == sorted(told) and told[-1] == len(TEXT) and len(told) > 3
+
+
+def test_a_file_that_is_not_there_is_said(tidal: Tidal) -> None:
+    assert "there is no such file" in str(tidal("datasets", "upload", "nowhere.txt").exception)
