@@ -7,7 +7,7 @@ import { Icon } from "./icons.js";
 import { Field } from "./parts.js";
 import { toast } from "./toasts.js";
 
-const FORMATS = { txt: "Text, <|endoftext|> between documents", jsonl: "JSON Lines, one object per line", parquet: "Parquet" };
+const FORMATS = { txt: "Text", jsonl: "JSON Lines", parquet: "Parquet" };
 const SUFFIX = /\.(txt|jsonl|parquet)$/i;
 const MOST_NAME = 64;
 
@@ -70,7 +70,7 @@ function Details({ file, known, problem, onCancel }) {
       <${Field} label="Name" hint=${known.includes(name.trim()) ? "It exists: the same text changes nothing, other text is refused." : "What data.source will call it"} wrong=${wrong("name")}>
         ${(props) => html`<input ...${props} required maxlength=${MOST_NAME} value=${name} onInput=${set("name")} />`}
       <//>
-      <${Field} label="Format" wrong=${wrong("format")}>
+      <${Field} label="Format" hint=${format === "txt" ? "<|endoftext|> between documents" : undefined} wrong=${wrong("format")}>
         ${(props) => html`<select ...${props} value=${format} onChange=${set("format")}>
           ${Object.entries(FORMATS).map(([value, text]) => html`<option value=${value} selected=${value === format}>${text}</option>`)}
         </select>`}

@@ -93,11 +93,10 @@ function Table({ datasets, may, reload }) {
 }
 
 function Row({ one, may, reload, onOpen, onDelete }) {
-  return html`<tr>
+  return html`<tr class=${one.error ? "explained" : undefined}>
     <td class="name">
       <button class="link" onClick=${onOpen} aria-label=${`Details of ${one.name}`}>${one.name}</button>
-      <span class="note narrow-only">${bytes(one.sizeBytes)}${one.tokens ? ` · ${compact(one.tokens)} tokens` : ""}</span>
-      ${one.error && html`<span class="wrong-note">${one.error.message}</span>`}
+      <span class="note narrow-only">${bytes(one.sizeBytes)}${one.tokens ? ` · ${one.tokens < 1e6 ? integer(one.tokens) : compact(one.tokens)} tokens` : ""}</span>
     </td>
     <td><${Status} status=${one.status} /><${Tokenising} one=${one} /></td>
     <td class="num wide">${integer(one.documents)}</td>
@@ -112,7 +111,8 @@ function Row({ one, may, reload, onOpen, onDelete }) {
         ${may && html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}><${Icon} name="trash" /></button>`}
       </div>
     </td>
-  </tr>`;
+  </tr>
+  ${one.error && html`<tr class="explains"><td colspan="8">${one.error.message}</td></tr>`}`;
 }
 
 function Tokenising({ one }) {
