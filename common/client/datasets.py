@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from common.client.connection import Connection
-from common.client.models import Dataset, DatasetList, DatasetUpload
+from common.client.dataset_models import Dataset, DatasetList, DatasetUpload
 
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
