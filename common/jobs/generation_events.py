@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from redis.typing import EncodableT, FieldT
 
+from common.errors import TidalError
 from common.metrics import keys
 
 ENGINE = "engine"
@@ -43,6 +44,11 @@ def new_reader() -> str:
 def new_request_id(reader: str) -> str:
     """An id whose events `reader` reads."""
     return f"{reader}.{uuid4().hex}"
+
+
+def error_data(error: TidalError) -> dict[str, Any]:
+    """What an `error` event carries."""
+    return {"code": error.code, "message": error.message, "status": error.status}
 
 
 def said(request_id: str, event: str, data: Mapping[str, Any]) -> Said:

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.errors import TidalError, UnavailableError
-from common.jobs.generation_events import ENGINE, new_reader, new_request_id, read_entry
+from common.jobs.generation_events import ENGINE, error_data, new_reader, new_request_id, read_entry
 from common.logging import get_logger
 from common.metrics import keys
 from services.api.redis_streams import read_after
@@ -179,5 +179,4 @@ class Generations:
 
 
 def _error_event(error: TidalError) -> Event:
-    data = {"code": error.code, "message": error.message, "status": error.status}
-    return Event(keys.EVENT_ERROR, json.dumps(data))
+    return Event(keys.EVENT_ERROR, json.dumps(error_data(error)))

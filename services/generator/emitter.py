@@ -21,11 +21,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from common.errors import TidalError
-from common.jobs.generation_events import MAX_ENTRIES, Said, by_stream, entry, said, said_in_pieces
+from common.jobs.generation_events import MAX_ENTRIES, Said, by_stream, entry, error_data, said, said_in_pieces
 from common.logging import get_logger
 from common.metrics import keys
 from services.generator.readers import Readers
-from services.generator.wire import wire_error
 
 log = get_logger(__name__)
 
@@ -53,7 +52,7 @@ class End:
         except Exception:
             log.exception("a reply cannot be told", request_id=self.request_id)
             error = TidalError("generation failed inside the server; its log has the details", code="internal")
-            return said(self.request_id, keys.EVENT_ERROR, wire_error(error))
+            return said(self.request_id, keys.EVENT_ERROR, error_data(error))
 
 
 @dataclass

@@ -17,12 +17,12 @@ from redis.exceptions import RedisError
 
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
+from common.jobs.generation_events import error_data
 from common.logging import get_logger
 from common.metrics import keys
 from services.generator.emitter import Batch, Emitter, End
 from services.generator.intake import Intake, Loading
 from services.generator.running_request import RunningRequest
-from services.generator.wire import wire_error
 
 log = get_logger(__name__)
 
@@ -176,7 +176,7 @@ class Engine:
     def _refuse(self, request_id: str, error: TidalError | None) -> None:
         if error is not None:
             log.info("request refused", request_id=request_id, code=error.code, error=error.message)
-            self._say.events.append((request_id, keys.EVENT_ERROR, wire_error(error)))
+            self._say.events.append((request_id, keys.EVENT_ERROR, error_data(error)))
         self._say.finished.append(request_id)
 
     def _emit(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from common.errors import TidalError
-from common.jobs.generation_events import MAX_ENTRIES, entry, said
+from common.jobs.generation_events import MAX_ENTRIES, entry, error_data, said
 from common.metrics import keys
 
 
@@ -27,7 +27,7 @@ class ReplyStream:
 
     def error(self, error: TidalError) -> None:
         """End with an error."""
-        self._end(keys.EVENT_ERROR, {"code": error.code, "message": error.message, "status": error.status})
+        self._end(keys.EVENT_ERROR, error_data(error))
 
     def _end(self, event: str, data: dict[str, Any]) -> None:
         stream = keys.generate_stream(self._request_id)

@@ -15,9 +15,10 @@ from common.data import load_tokenizer
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.generation.text import EncodedPrompt, encode_prompt
+from common.jobs.generation_events import error_data
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
-from services.generator.wire import wire_error, wire_prompt, wire_reply, wire_token
+from services.generator.wire import wire_prompt, wire_reply, wire_token
 
 _SEED_RANGE = 2**63
 LARGE_TOKENS = 256
@@ -95,7 +96,7 @@ class RunningRequest:
         """The end: the whole reply, or the first error. For any thread, once all choices have ended."""
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
-            return keys.EVENT_ERROR, wire_error(error)
+            return keys.EVENT_ERROR, error_data(error)
         log_probs, trajectory = self.request.log_probs, self.request.trajectory and not self._cancelled
         first, *others = [
             wire_reply(choice.result, log_probs=log_probs, trajectory=trajectory) for choice in self.choices

@@ -18,7 +18,8 @@ from common.checkpoint import load_model
 from common.controller import load_policy
 from common.errors import TidalError
 from common.generation import TokenStep, generate
-from services.generator.wire import wire_error, wire_reply, wire_token
+from common.jobs.generation_events import error_data
+from services.generator.wire import wire_reply, wire_token
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     try:
         _run(**fields)
     except TidalError as error:
-        _say("error", wire_error(error))
+        _say("error", error_data(error))
         return 1
     return 0
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from common.data import load_tokenizer
-from common.errors import TidalError
 from common.generation import Generation, TokenStep
 from common.generation.text import TextStream, token_text
 
@@ -73,11 +72,6 @@ def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: b
         **({"trajectory": told} if trajectory else {}),
         "effective": effective,
     }
-
-
-def wire_error(error: TidalError) -> dict[str, Any]:
-    """What an `error` event carries."""
-    return {"code": error.code, "message": error.message, "status": error.status}
 
 
 def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:

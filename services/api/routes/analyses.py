@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -11,14 +9,12 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from common.config.analysis import AnalysisKind
-from common.errors import TidalError
-from common.metrics import keys
-from services.api import sse
 from services.api.auth import Caller, ContextDep, Reader, Submitter, anyone
-from services.api.context import Context, session_of
+from services.api.context import session_of
 from services.api.operations import analyses, analyze
 from services.api.operations.generate import ClientGone
 from services.api.paging import Cursor, Limit
+from services.api.routes.generate import encode_event, stream_of
 from services.api.routes.generate import limit as rate_limit
 from services.api.schemas.analyses import (
     AnalysesDeleted,
@@ -29,7 +25,6 @@ from services.api.schemas.analyses import (
     SavedAnalysis,
 )
 from services.api.schemas.problems import problem_responses
-from services.api.stream_clients import LiveStream
 
 router = APIRouter(tags=["analyses"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
@@ -57,36 +52,12 @@ async def analyze_trajectories(
     prepared = await run_in_threadpool(analyze.prepare, context.store, body)
     try:
         if body.stream:
-            return await _stream(context, request, prepared, headers)
+            events = analyze.events(context, prepared, request.is_disconnected)
+            return await stream_of(context, events, encode_event, headers)
         result = await analyze.whole(context, prepared, request.is_disconnected)
     except ClientGone:
         return Response(status_code=204)  # nobody reads it
     return Response(result, media_type="application/json", headers=headers)
-
-
-async def _stream(
-    context: Context, request: Request, prepared: analyze.Prepared, headers: dict[str, str]
-) -> LiveStream:
-    """Waits for the first event, so that an analysis that cannot begin is an ordinary error."""
-    events = analyze.events(context, prepared, request.is_disconnected)
-    first = await anext(events)
-
-    async def body() -> AsyncGenerator[bytes]:
-        try:
-            yield sse.encode(None, first.name, first.data)
-            async for event in events:
-                yield sse.encode(None, event.name, event.data)
-        except ClientGone:
-            return
-        except TidalError as error:
-            data = {"code": error.code, "message": error.message, "status": error.status}
-            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(data))
-        finally:
-            await events.aclose()
-
-    reply = LiveStream(body(), context.stream_clients)
-    reply.headers.update(headers)
-    return reply
 
 
 @router.get(

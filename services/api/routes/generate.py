@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import AsyncGenerator
-from typing import Annotated
+from collections.abc import AsyncGenerator, Callable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
-from common.jobs.generation_request import GenerationRequest
+from common.jobs.generation_events import error_data
 from common.metrics import keys
 from services.api import sse
 from services.api.auth import Caller, ContextDep, anyone
@@ -24,6 +24,7 @@ from services.api.schemas.problems import problem_responses
 from services.api.stream_clients import LiveStream
 
 router = APIRouter(tags=["generation"])
+T = TypeVar("T")
 
 
 @router.post(
@@ -47,32 +48,32 @@ async def generate(
     prepared = await run_in_threadpool(operation.prepare, context, body)
     try:
         if body.stream:
-            return await _stream(context, request, prepared, headers)
+            batches = operation.batches(context, prepared, request.is_disconnected)
+            return await stream_of(context, batches, _encode, headers)
         reply = await operation.whole(context, prepared, request.is_disconnected)
     except operation.ClientGone:
         return Response(status_code=204)  # nobody reads it
     return Response(reply, media_type="application/json", headers=headers)
 
 
-async def _stream(
-    context: Context, request: Request, prepared: GenerationRequest, headers: dict[str, str]
+async def stream_of(
+    context: Context, events: AsyncGenerator[T], encode: Callable[[T], bytes], headers: dict[str, str]
 ) -> LiveStream:
-    """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
-    batches = operation.batches(context, prepared, request.is_disconnected)
-    first = await anext(batches)
+    """Server-sent events; an error on the way is the last of them. Waits for the first, so that one before it is an
+    ordinary error."""
+    first = await anext(events)
 
     async def body() -> AsyncGenerator[bytes]:
         try:
-            yield _encode(first)
-            async for batch in batches:
-                yield _encode(batch)
+            yield encode(first)
+            async for its in events:
+                yield encode(its)
         except operation.ClientGone:
             return
         except TidalError as error:
-            data = {"code": error.code, "message": error.message, "status": error.status}
-            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(data))
+            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(error)))
         finally:
-            await batches.aclose()
+            await events.aclose()
 
     reply = LiveStream(body(), context.stream_clients)
     reply.headers.update(headers)
@@ -80,7 +81,12 @@ async def _stream(
 
 
 def _encode(batch: list[Event]) -> bytes:
-    return b"".join(sse.encode(None, event.name, event.data) for event in batch)
+    return b"".join(map(encode_event, batch))
+
+
+def encode_event(event: Event) -> bytes:
+    """One event on the wire."""
+    return sse.encode(None, event.name, event.data)
 
 
 async def limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
