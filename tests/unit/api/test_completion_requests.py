@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from common.artifacts import ArtifactStore
+from common.errors import NotFoundError
+from common.jobs.generation_request import GenerationRequest
+from services.api.operations.completions import fingerprint
 from services.api.schemas.completions import CompletionRequest
 
 
@@ -31,3 +36,16 @@ def test_one_thing_is_said_of_a_prompt_that_cannot_be(prompt: Any, said: str) ->
 @pytest.mark.parametrize("prompt", ["", [], [[]], ["", "a"], [0], [[0], []], "a" * 100_000])
 def test_what_can_be_is_taken(prompt: Any) -> None:
     assert CompletionRequest.model_validate({"model": "exp/final", "prompt": prompt}).prompt == prompt
+
+
+def test_a_model_that_was_removed_meanwhile_is_not_found(tmp_path: Path) -> None:
+    # What a training that prunes leaves for a moment: the folder without its manifest, then nothing.
+    step = tmp_path / "exp" / "checkpoints" / "step-000000001"
+    step.mkdir(parents=True)
+    request = GenerationRequest(id="gen.1", checkpoint="exp/checkpoints/step-000000001", prompt="x")
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="was removed meanwhile") as refused:
+            fingerprint(ArtifactStore(tmp_path), request, "1.0")
+        assert refused.value.code == "model_not_found"
+        if step.exists():
+            step.rmdir()
