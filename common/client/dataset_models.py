@@ -37,7 +37,7 @@ class Dataset(Reply):
     error: Failure | None = None
     used_by: int = 0
     created_at: datetime
-    uses: list[DatasetUse] = []
+    uses: tuple[DatasetUse, ...] = ()
 
 
 class DatasetList(Reply):

@@ -98,6 +98,7 @@ def test_the_promised_commands_exist() -> None:
         ("db", "sweep"),
         ("db", "retention"),
         *(("analyze", name) for name in ("single", "batch", "sweep", "list", "show", "delete")),
+        *(("datasets", name) for name in ("upload", "list", "show", "delete")),
         *(("reports", name) for name in ("list", "show", "generate", "export", "delete")),
     }
     assert promised | more | {("jobs", name) for name in jobs} == set(EVERY_COMMAND)
