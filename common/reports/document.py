@@ -56,6 +56,7 @@ p,ul,ol,blockquote,pre,figure,.table-wrap{margin:0 0 1em}
 a{color:var(--accent)}
 code,pre{font-family:ui-monospace,Menlo,Consolas,"Liberation Mono",monospace;font-size:.88em}
 code{overflow-wrap:anywhere}
+td code{overflow-wrap:break-word}
 pre{padding:12px 14px;overflow-x:auto;background:var(--surface);border:1px solid var(--line);border-radius:8px}
 blockquote{padding:.1em 1em;border-left:3px solid var(--accent);color:var(--soft)}
 blockquote p{margin:.5em 0}

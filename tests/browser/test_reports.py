@@ -189,6 +189,19 @@ def test_a_chart_says_that_its_experiment_is_gone(site: Site, visit: Visit) -> N
     expect(page.get_by_text("Experiment nosuch is gone.")).to_be_visible()
 
 
+def test_a_result_that_cannot_be_drawn_does_not_take_the_text_with_it(site: Site, visit: Visit) -> None:
+    result = {"kind": "sweep", "request": {}, "trajectories": [], "sweepAnalysis": {"prompts": 5}}
+    where = f"/api/experiments/{site.seeded['Slow cosine']}/analyses"
+    body = {"result": {**result, "tokensGenerated": 1, "elapsedMs": 1.0}}
+    analysis = site.http.post(where, json=body).json()["id"]
+    text = f"Before\n\n```chart\nkind: sweep\nanalysis: {analysis}\n```\n\nAfter\n"
+    report = site.http.post("/api/reports", json={"title": "Odd", "markdown": text}).json()["id"]
+    page = visit(f"#/reports/{report}")
+    expect(page.get_by_text("cannot be drawn")).to_be_visible()
+    expect(page.get_by_text("Before")).to_be_visible()
+    expect(page.get_by_text("After")).to_be_visible()
+
+
 @pytest.fixture
 def pictured(site: Site) -> dict[str, str]:
     report = made(site, "full-report", "Helmsman", "Slow cosine", title="Helmsman and slow cosine, side by side")

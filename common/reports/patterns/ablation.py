@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import chart
+from common.reports.patterns.pieces import chart, mapping
 from common.reports.words import count, literal, number, table
 
 BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
@@ -21,23 +21,23 @@ def blocks(facts: ExperimentFacts) -> list[str]:
     found = facts.ablation
     if found is None:
         return ["No ablation was written for this experiment, so it cannot be said whether a controller helps."]
-    policies, paired = _mapping(found.get("policies")), _mapping(found.get("paired"))
+    policies, paired = mapping(found.get("policies")), mapping(found.get("paired"))
     made = [verdict(paired)]
-    rows = [_policy(name, _mapping(row)) for name, row in policies.items()]
+    rows = [_policy(name, mapping(row)) for name, row in policies.items()]
     if rows:
         made.append(
             table(["Policy", "Reward per token", "95 % interval", "Modulation", "Tokens"], rows, right=(1, 2, 3, 4))
         )
         made.append(chart(kind="ablation", title="Reward per token by policy", experiment=facts.id))
     differences = [
-        [f"learned − {literal(_other(name))}", *_figures(_mapping(_mapping(row).get("total")), signed=True)]
+        [f"learned − {literal(_other(name))}", *_figures(mapping(mapping(row).get("total")), signed=True)]
         for name, row in paired.items()
     ]
     if differences:
         made.append("Differences prompt by prompt, in reward per token:")
         made.append(table(["Difference", "Mean", "95 % interval"], differences, right=(1, 2)))
         made.append(chart(kind="ablation", title="Differences, prompt by prompt", experiment=facts.id, paired=True))
-    conditions = _mapping(found.get("conditions"))
+    conditions = mapping(found.get("conditions"))
     if conditions:
         made.append(_conditions(conditions))
     return made
@@ -45,7 +45,7 @@ def blocks(facts: ExperimentFacts) -> list[str]:
 
 def verdict(paired: Mapping[str, Any]) -> str:
     """The first sentence: what the intervals allow to say, and no more."""
-    outcomes = {_other(name): _outcome(_mapping(_mapping(row).get("total"))) for name, row in paired.items()}
+    outcomes = {_other(name): _outcome(mapping(mapping(row).get("total"))) for name, row in paired.items()}
     known = {name: outcome for name, outcome in outcomes.items() if outcome}
     if not known:
         return "**It cannot be said whether the controller helps:** the ablation holds no paired differences."
@@ -75,8 +75,8 @@ def _other(name: str) -> str:
 
 
 def _policy(name: str, row: Mapping[str, Any]) -> list[str]:
-    mean, interval = _figures(_mapping(row.get("total")))
-    modulation, length = (_mapping(row.get(key)).get("mean") for key in ("modulation", "length"))
+    mean, interval = _figures(mapping(row.get("total")))
+    modulation, length = (mapping(row.get(key)).get("mean") for key in ("modulation", "length"))
     return [literal(name), mean, interval, number(modulation), number(length)]
 
 
@@ -106,7 +106,3 @@ def _conditions(conditions: Mapping[str, Any]) -> str:
     source = conditions.get("prompt_source")
     tail = f" Prompts come from {literal(str(source))}." if source else ""
     return f"Conditions: {', '.join(parts)}.{tail}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

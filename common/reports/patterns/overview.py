@@ -7,7 +7,7 @@ from typing import Any
 
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme
+from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme, mappings
 from common.reports.words import code, count, literal, moment, number, plural, size, table, value
 
 MOST_SETTINGS = 60
@@ -25,7 +25,7 @@ def sections(facts: ExperimentFacts) -> list[Section]:
     """The parts of the overview, in their order."""
     found = [Section("What it is", _what(facts)), Section("Configuration", _configuration(facts))]
     found.append(Section("Progress", _progress(facts)))
-    if facts.type not in ("ablation", "analysis"):
+    if facts.type in ("lm", "rl"):
         found.append(Section("Loss" if facts.type != "rl" else "Reward", _course(facts)))
     found.append(Section("Checkpoints", _checkpoints(facts)))
     if facts.type in ("lm", "evaluation") or facts.evaluation is not None:
@@ -152,7 +152,7 @@ def _samples(facts: ExperimentFacts) -> list[str]:
         if isinstance(item, int | float) and not isinstance(item, bool)
     ]
     blocks = [table(["Figure", "Value"], rows, right=(1,))] if rows else []
-    texts = [item for item in facts.evaluation.get("samples") or [] if isinstance(item, Mapping)]
+    texts = mappings(facts.evaluation.get("samples"))
     blocks += [_sample(item) for item in texts[:MOST_SAMPLES]] or ["It holds no samples."]
     return blocks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,16 @@ def chart(**fields: Any) -> str:
     """A fenced block; what is None is left out."""
     given = {name: value for name, value in fields.items() if value is not None}
     return f"```chart\n{json.dumps(given, ensure_ascii=False)}\n```"
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """What is no mapping is an empty one: results may come from other programs."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The mappings of a list; none of anything else."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.reports.facts import AnalysisFacts, ExperimentFacts
-from common.reports.patterns.pieces import Section, chart
+from common.reports.patterns.pieces import Section, chart, mapping, mappings
 from common.reports.words import code, literal, moment, number, plural, table
 
 MOST_ANALYSES = 8
@@ -32,9 +32,9 @@ def sections(facts: ExperimentFacts) -> list[Section]:
 
 def _section(its: AnalysisFacts) -> Section:
     result = its.result
-    request = _mapping(result.get("request"))
+    request = mapping(result.get("request"))
     blocks = [_asked(its, request)]
-    trajectories = [row for row in result.get("trajectories") or [] if isinstance(row, Mapping)]
+    trajectories = mappings(result.get("trajectories"))
     if trajectories:
         blocks += _trajectories(its.id, trajectories)
     batch, sweep = result.get("batchAnalysis"), result.get("sweepAnalysis")
@@ -48,7 +48,7 @@ def _section(its: AnalysisFacts) -> Section:
 def _asked(its: AnalysisFacts, request: Mapping[str, Any]) -> str:
     prompts = request.get("prompts")
     parts = [f"Kind {its.kind}"]
-    if isinstance(prompts, Sequence):
+    if isinstance(prompts, list):
         parts.append(plural(len(prompts), "prompt"))
     if request.get("checkpoint"):
         parts.append(f"model {code(str(request['checkpoint']))}")
@@ -64,9 +64,9 @@ def _asked(its: AnalysisFacts, request: Mapping[str, Any]) -> str:
 def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for row in trajectories[:MOST_PROMPTS]:
-        found = _mapping(row.get("analysis"))
-        stats = _mapping(_mapping(found.get("signalStats")).get(SIGNAL))
-        phases = [its for its in found.get("phases") or [] if isinstance(its, Mapping)]
+        found = mapping(row.get("analysis"))
+        stats = mapping(mapping(found.get("signalStats")).get(SIGNAL))
+        phases = mappings(found.get("phases"))
         changes = ", ".join(
             f"{literal(str(its.get('windowBoundary')))} (t {number(its.get('tStatistic'), 3)})" for its in phases
         )
@@ -87,8 +87,8 @@ def _prompt(row: Mapping[str, Any]) -> str:
 
 
 def _between(batch: Mapping[str, Any]) -> list[str]:
-    spread = _mapping(_mapping(batch.get("crossPromptVariance")).get(SIGNAL))
-    strategy = _mapping(_mapping(batch.get("strategyCharacterization")).get(SIGNAL))
+    spread = mapping(mapping(batch.get("crossPromptVariance")).get(SIGNAL))
+    strategy = mapping(mapping(batch.get("strategyCharacterization")).get(SIGNAL))
     between, within = spread.get("betweenPromptVar"), spread.get("withinPromptVar")
     rows = [
         _row("Variance between prompts", between, spread, "betweenPromptVar"),
@@ -106,7 +106,7 @@ def _between(batch: Mapping[str, Any]) -> list[str]:
 
 
 def _row(name: str, value: Any, holder: Mapping[str, Any], key: str) -> list[str]:
-    interval = _mapping(holder.get("confidenceIntervals")).get(key)
+    interval = mapping(holder.get("confidenceIntervals")).get(key)
     text = "–"
     if isinstance(interval, Sequence) and len(interval) == 2:
         text = f"{number(interval[0])} to {number(interval[1])}"
@@ -114,24 +114,20 @@ def _row(name: str, value: Any, holder: Mapping[str, Any], key: str) -> list[str
 
 
 def _sweep(analysis: str, sweep: Mapping[str, Any]) -> list[str]:
-    prompts = [row for row in sweep.get("prompts") or [] if isinstance(row, Mapping)]
+    prompts = mappings(sweep.get("prompts"))
     rows = []
     for row in prompts[:MOST_PROMPTS]:
-        statistics = _mapping(row.get("statistics"))
+        statistics = mapping(row.get("statistics"))
         for key, name in MEASURES.items():
-            figures = [number(_mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
+            figures = [number(mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
             rows.append([_prompt(row), name, *figures])
     blocks = [
         "The same seed at three modulations:",
         table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),
     ]
-    changes = _mapping(sweep.get("meanDeltas"))
+    changes = mapping(sweep.get("meanDeltas"))
     said = [f"{name.lower()} {number(changes[key], signed=True)}" for key, name in MEASURES.items() if key in changes]
     if said:
         blocks.append(f"Mean change from m = 0 to m = 1: {', '.join(said)}.")
     blocks.append(chart(kind="sweep", title="Words by modulation", analysis=analysis, measure="wordCount"))
     return blocks
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, undefer
 
@@ -118,21 +120,21 @@ def ends_of(store: ArtifactStore, experiment_id: str) -> dict[str, Ends]:
             for name in told:
                 steps, values = table.series(name)
                 if len(steps):
-                    found[name] = _ends(steps.tolist(), values.tolist())
+                    found[name] = _ends(steps, values)
     return found
 
 
-def _ends(steps: list[int], values: list[float]) -> Ends:
-    lowest, highest = (find(range(len(values)), key=values.__getitem__) for find in (min, max))
+def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Ends:
+    lowest, highest = int(values.argmin()), int(values.argmax())
     return Ends(
-        first_step=steps[0],
-        first=values[0],
-        last_step=steps[-1],
-        last=values[-1],
-        lowest=values[lowest],
-        lowest_step=steps[lowest],
-        highest=values[highest],
-        highest_step=steps[highest],
+        first_step=int(steps[0]),
+        first=float(values[0]),
+        last_step=int(steps[-1]),
+        last=float(values[-1]),
+        lowest=float(values[lowest]),
+        lowest_step=int(steps[lowest]),
+        highest=float(values[highest]),
+        highest_step=int(steps[highest]),
         points=len(steps),
     )
 

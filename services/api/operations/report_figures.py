@@ -26,6 +26,7 @@ from common.reports import (
     markdown_document,
 )
 from common.reports.chart_blocks import MAX_LINES
+from common.reports.patterns.pieces import mapping, mappings
 from services.api.context import Context
 from services.api.operations import reports
 from services.api.operations.experiments import ABLATION_FILE
@@ -123,10 +124,10 @@ class FigureReader:
         title = chart.title or "Modulation by token"
         if result is None:
             return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
-        rows = [row for row in result.get("trajectories") or [] if isinstance(row, Mapping)]
+        rows = mappings(result.get("trajectories"))
         if chart.prompt > len(rows):
             return LineFigure(title, missing=[f"Analysis {chart.analysis} has no trajectory {chart.prompt}."])
-        samples = rows[chart.prompt - 1].get("samples") or []
+        samples = mappings(rows[chart.prompt - 1].get("samples"))
         lines = []
         for sample in samples[:MAX_LINES]:
             values = [value for value in sample.get("modulation") or [] if finite(value) is not None]
@@ -142,7 +143,7 @@ class FigureReader:
         if result is None:
             return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
         lines = []
-        rows = mapping(result.get("sweepAnalysis")).get("prompts") or []
+        rows = mappings(mapping(result.get("sweepAnalysis")).get("prompts"))
         for row in rows[:MAX_LINES]:
             statistics = mapping(row.get("statistics"))
             points = [(x, finite(mapping(statistics.get(key)).get(chart.measure))) for key, x in SWEPT.items()]
@@ -174,11 +175,6 @@ class FigureReader:
 def gone(experiment: str) -> str:
     """What a chart says of an experiment that was deleted."""
     return f"Experiment {experiment} is gone."
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """What is no mapping is an empty one: files may come from other programs."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def finite(value: Any) -> float | None:

@@ -217,6 +217,8 @@ def test_an_export_shows_what_is_stored(api: Api, experiment: str) -> None:
         )
     )
     saved = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": RESULT}).json()["id"]
+    odd = {**RESULT, "sweepAnalysis": {"prompts": 5}}
+    strange = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": odd}).json()["id"]
     text = "\n\n".join(
         [
             f"[here](#/experiments/{experiment})",
@@ -227,6 +229,7 @@ def test_an_export_shows_what_is_stored(api: Api, experiment: str) -> None:
             chart(kind="trajectory", analysis=saved),
             chart(kind="trajectory", analysis=saved, prompt=2),
             chart(kind="sweep", analysis=saved),
+            chart(kind="sweep", analysis=strange),
             chart(kind="sweep", analysis="ana_gone"),
         ]
     )
@@ -243,6 +246,7 @@ def test_an_export_shows_what_is_stored(api: Api, experiment: str) -> None:
         "The ablation of First &lt;b&gt; says nothing of this.",
         f"Analysis {saved} has no trajectory 2.",
         f"Analysis {saved} holds no sweep.",
+        f"Analysis {strange} holds no sweep.",
         "Analysis ana_gone is gone.",
     ]
     assert [note for note in notes if note not in html] == []

@@ -231,7 +231,7 @@ def test_an_analysis_of_another_shape_does_not_stop_a_report() -> None:
     strange: dict[str, Any] = {
         "trajectories": [{"analysis": 3}, 4],
         "batchAnalysis": {},
-        "sweepAnalysis": {"prompts": [1]},
+        "sweepAnalysis": {"prompts": 1},
     }
     made("trajectory-report", replace(MODEL, analyses=[replace(ANALYSIS, result=strange)]))
 

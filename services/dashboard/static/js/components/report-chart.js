@@ -1,5 +1,5 @@
 // A chart inside a report: what its block says, drawn from what is stored now, live while an experiment runs.
-import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { Component, html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { title as nameOf } from "../lib/format.js";
@@ -14,7 +14,21 @@ const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different word
 
 export function ReportChart({ chart }) {
   const Kind = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep }[chart.kind];
-  return html`<div class="report-chart"><${Kind} chart=${chart} /></div>`;
+  return html`<div class="report-chart"><${Guard}><${Kind} chart=${chart} /><//></div>`;
+}
+
+/** Results may come from other programs: one that cannot be drawn does not take the text with it. */
+class Guard extends Component {
+  constructor() {
+    super();
+    this.state = { broken: false };
+  }
+  static getDerivedStateFromError() {
+    return { broken: true };
+  }
+  render() {
+    return this.state.broken ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>` : this.props.children;
+  }
 }
 
 const Missing = ({ title, notes, lone = false }) =>
