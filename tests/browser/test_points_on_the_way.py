@@ -78,7 +78,7 @@ def test_ten_seconds_without_the_api_lose_and_double_no_point(
 
 def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[str, Any]) -> None:
     page = visit(f"#/compare?ids={site.seeded['Driftwood']},{running['experimentId']}")
-    chart = page.locator("section[aria-label='Learning rate']")
+    chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
     value = chart.locator(".legend button", has_text="Spring tide").locator("b")
     first = value.inner_text()

@@ -58,7 +58,6 @@ def test_an_empty_closed_server_asks_for_a_token_and_says_how_to_begin(closed_si
         "#/playground": "No model to write with yet",
         "#/analysis": "Nothing to analyse yet",
         "#/checkpoints": "No checkpoints yet",
-        "#/queue": "No worker is alive",
         "#/compare": "Choose runs to compare",
     }.items():
         page.goto(closed_site.url + address)

@@ -1,5 +1,5 @@
 // A chart with its title, legend (values under the cursor, lines to switch off), log scale and exports.
-import { html, useRef, useState } from "../lib/html.js";
+import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { number, integer } from "../lib/format.js";
 import { Plot } from "./plot.js";
 import { saveCsv, savePng } from "./export.js";
@@ -34,10 +34,15 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
       const target = values.current.get(line.label);
       if (!target || line.raw) return;
       const value = index === null ? line.y.at(-1) : made.data[i + 1]?.[index];
-      if (value !== undefined && value !== null) target.textContent = number(value);
+      // The text inside the node that is there: a new one would be unknown to Preact, and never change again.
+      if (value !== undefined && value !== null) target.firstChild.data = number(value);
     });
     if (at.current) at.current.textContent = index === null ? "" : `at ${place(made.data[0][index])}`;
   };
+  useEffect(() => {
+    const index = plot.current?.cursor.idx ?? null;
+    if (index !== null) onCursor(index, plot.current); // new points must not take the values from under the cursor
+  });
   const toggle = (label) =>
     setHidden((old) => {
       const next = new Set(old);
