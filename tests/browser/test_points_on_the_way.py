@@ -77,7 +77,8 @@ def test_ten_seconds_without_the_api_lose_and_double_no_point(
 
 
 def test_a_run_that_is_compared_goes_on(site: Site, visit: Visit, running: dict[str, Any]) -> None:
-    page = visit(f"#/compare?ids={site.seeded['Driftwood']},{running['experimentId']}")
+    page = visit(f"#/compare?ids={site.seeded['Slow cosine']},{running['experimentId']},20990101-000000-deleted")
+    expect(page.get_by_text("1 of the runs was deleted.")).to_be_visible()
     chart = page.locator("section[aria-label='Loss: training']")
     expect(chart.locator(".legend button")).to_have_count(2)
     value = chart.locator(".legend button", has_text="Spring tide").locator("b")

@@ -24,7 +24,7 @@ const LOOK_MS = 5000;
 export function Compare() {
   const { params } = useStore(route);
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
-  const state = useLoad((signal) => Promise.all(ids.map((id) => load(id, signal))), [ids.join()]);
+  const state = useLoad(async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean), [ids.join()]);
   useLooking(state);
   const tab = params.get("tab") ?? "charts";
   return html`
@@ -39,6 +39,7 @@ export function Compare() {
       ? html`<${Empty} icon="compare" title="Choose runs to compare"><p>Add them above, or tick them in the list of experiments.</p><//>`
       : html`<${Loaded} state=${state} rows=${8}>
           ${(runs) => html`
+            ${!state.loading && runs.length < ids.length && html`<p class="message warn">${ids.length - runs.length} of the runs ${ids.length - runs.length > 1 ? "were" : "was"} deleted.</p>`}
             <${Runs} runs=${runs} ids=${ids} />
             <${Tabs} tabs=${[["charts", "Charts"], ["config", "Configuration"]]} active=${tab} label="Parts of the comparison" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
             <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
@@ -49,6 +50,12 @@ export function Compare() {
           `}
         <//>`}
   `;
+}
+
+/** A run that was deleted does not take the others with it. */
+function gone(error) {
+  if (error.status === 404) return null;
+  throw error;
 }
 
 async function load(id, signal) {
