@@ -2,7 +2,7 @@
 
 `create_backup` may run beside a working system, `restore_backup` only where nothing else does. Rows are copied through
 the database connection, so any PostgreSQL that Tidal can use will do, and no client programs are needed. Leaves out:
-Redis (it holds nothing that cannot be lost), corpora and token caches, secrets. docs/decisions/0047 says why.
+Redis (it holds nothing that cannot be lost), corpora, datasets and token caches, secrets. docs/decisions/0047 says why.
 """
 
 from common.backup.archive import Manifest, read_manifest

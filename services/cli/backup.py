@@ -48,7 +48,7 @@ def backup(
 ) -> None:
     """Save all jobs and experiments in one file. Tidal may run on meanwhile.
 
-    Not in it: corpora, token caches, .env and tokens. `tidal restore` brings it back.
+    Not in it: corpora and datasets, token caches, .env and tokens. `tidal restore` brings it back.
     """
     # Imported here: other commands do without the half second that it takes.
     from common.backup import create_backup
