@@ -81,6 +81,7 @@ def test_a_file_becomes_a_dataset_a_training_and_nothing(
     row(page, "gulls").get_by_role("link", name="Train on it").click()
     expect(page.get_by_label("Text", exact=True)).to_have_value("gulls")
     expect(page.get_by_label("source", exact=True)).to_have_value("gulls")
+    page.screenshot(path=screenshots / "new-job-on-a-dataset.png")
     page.get_by_label("Name", exact=True).fill("Gull speech")
     for section, values in TINY_LM.items():
         for name, value in values.items() if section != "data" else ():
