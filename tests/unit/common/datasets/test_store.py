@@ -53,7 +53,9 @@ def test_an_upload_lies_there_as_it_came_with_its_hash(store: DatasetStore) -> N
 
 
 @pytest.mark.parametrize(
-    "packed", [gzip.compress(TEXT), gzip.compress(TEXT[:99]) + gzip.compress(TEXT[99:]) + b"\0" * 9]
+    "packed",
+    [gzip.compress(TEXT), gzip.compress(TEXT[:99]) + gzip.compress(TEXT[99:]) + b"\0" * 9],
+    ids=["one", "two and padding"],
 )
 @pytest.mark.parametrize("step", [1, 1000])
 def test_gzip_is_unpacked_whatever_the_name(store: DatasetStore, packed: bytes, step: int) -> None:
@@ -71,6 +73,7 @@ def test_gzip_is_unpacked_whatever_the_name(store: DatasetStore, packed: bytes, 
         (gzip.compress(TEXT)[:-9], "cut off"),
         (gzip.compress(TEXT)[:20] + b"garbage" * 9, "damaged"),
     ],
+    ids=["nothing", "nothing packed", "no document", "no UTF-8", "cut off", "damaged"],
 )
 def test_what_is_no_corpus_leaves_nothing(store: DatasetStore, data: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
