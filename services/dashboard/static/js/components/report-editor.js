@@ -30,13 +30,12 @@ export function ReportEditor({ draft, now }) {
   const [side, setSide] = useState("write");
   const area = useRef(null);
   const insert = () => {
-    const { selectionStart: at } = area.current;
-    draft.change({ markdown: now.markdown.slice(0, at) + BLOCK + now.markdown.slice(at) });
-    requestAnimationFrame(() => {
-      area.current.focus();
-      const begin = at + BLOCK.indexOf("EXPERIMENT");
-      area.current.setSelectionRange(begin, begin + "EXPERIMENT".length);
-    });
+    const text = area.current;
+    const begin = text.selectionStart + BLOCK.indexOf("EXPERIMENT");
+    text.setRangeText(BLOCK, text.selectionStart, text.selectionStart);
+    draft.change({ markdown: text.value });
+    text.focus();
+    text.setSelectionRange(begin, begin + "EXPERIMENT".length); // what is typed next goes there
   };
   const onKey = (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
