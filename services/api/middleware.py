@@ -1,8 +1,8 @@
 """Two plain ASGI layers around everything: `RequestContext` and `BodyLimit`.
 
-`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one),
-adds what the route left in `request.state.reply_headers` to whatever reply comes of it,
-binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
+`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one; not
+with files that are kept for ever), adds what the route left in `request.state.reply_headers` to whatever reply comes of
+it, binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
 any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413, except
 where a route reads the body as a stream and has a limit of its own. Both are plain ASGI: the framework's decorator form
 would buffer streams.
@@ -33,6 +33,8 @@ from services.api.schemas.problems import PROBLEM_TYPE
 log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+KEPT_FOR_EVER = "public, max-age=31536000, immutable"
+"""Cache-Control of files whose address changes with their content."""
 MIB = 1024 * 1024
 MAX_ERROR_BYTES = 65536
 """What is kept of an error body that is written anew."""
@@ -91,7 +93,8 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self._request_id
+            if headers.get("cache-control") != KEPT_FOR_EVER:  # the id of one request, read by others for a year
+                headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
             for name, value in self._state.get("reply_headers", {}).items():
                 headers.setdefault(name, value)

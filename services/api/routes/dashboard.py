@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from common.errors import NotFoundError
+from services.api.middleware import KEPT_FOR_EVER
 from services.api.static_files import INDEX, StaticFile, StaticFiles
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +32,7 @@ DOCUMENT_HEADERS = {
 }
 """For what a browser can show as a document; on sixty scripts and styles they say nothing and weigh 15 kB."""
 DOCUMENTS = ("text/html", "image/svg+xml")
-FOR_EVER = "public, max-age=31536000, immutable"
+FOR_EVER = KEPT_FOR_EVER
 EACH_TIME = "no-cache"
 """Kept, and asked about by ETag each time."""
 
@@ -61,7 +62,9 @@ async def asset(request: Request, name: str) -> Response:
 def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
-    headers = {**HEADERS, "ETag": found.etag, "Cache-Control": caching}
+    headers = {**HEADERS, "Cache-Control": caching}
+    if caching != FOR_EVER:  # nobody asks again about what is kept for ever
+        headers["ETag"] = found.etag
     if found.content_type.startswith(DOCUMENTS):
         headers.update(DOCUMENT_HEADERS)
     if found.etag in (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")):

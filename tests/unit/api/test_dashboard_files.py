@@ -78,6 +78,13 @@ def test_files_are_kept_for_ever_and_the_page_is_asked_about(client: TestClient)
     assert client.get(f"/{old_address}").headers["cache-control"] == "no-cache"
 
 
+def test_the_style_sheets_come_as_one_in_the_order_of_the_page(client: TestClient) -> None:
+    named = re.findall(r'<link rel="stylesheet" href="assets/([^"]+)">', (STATIC / INDEX).read_text())
+    [sent] = re.findall(r'<link rel="stylesheet" href="([^"]+)">', client.get("/").text)
+    assert len(named) > 3
+    assert client.get(f"/{sent}").text == "\n".join((STATIC / name).read_text() for name in named)
+
+
 def test_what_is_no_file_is_404_also_outside_the_folder(client: TestClient) -> None:
     for name in ("none.js", "..%2f..%2fapi/app.py", "../../api/app.py", ""):
         assert client.get(f"/assets/{name}").status_code == 404
