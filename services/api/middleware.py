@@ -1,11 +1,11 @@
 """Two plain ASGI layers around everything: `RequestContext` and `BodyLimit`.
 
-`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one; not
-with files that are kept for ever), adds what the route left in `request.state.reply_headers` to whatever reply comes of
-it, binds it to the log, counts and times the request, turns an unexpected exception into a problem document and rewrites
-any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with 413, except
-where a route reads the body as a stream and has a limit of its own. Both are plain ASGI: the framework's decorator form
-would buffer streams.
+`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one;
+not with files that are kept for ever), adds what the route left in `request.state.reply_headers` to whatever reply
+comes of it, binds it to the log, counts and times the request, turns an unexpected exception into a problem document
+and rewrites any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with
+413, except where a route reads the body as a stream and has a limit of its own. Both are plain ASGI: the framework's
+decorator form would buffer streams.
 """
 
 from __future__ import annotations
