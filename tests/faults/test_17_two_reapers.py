@@ -56,6 +56,8 @@ def test_fault_17_a_reaper_that_freezes_with_the_lock_holds_the_other_one_up_for
     fleet.kill("first")
     fleet.worker("second", plan=LONG)
     fleet.wait_steps(job_id, 1, attempt=2, seconds=fleet.timers.patience)
+    names = fleet.event_names(job_id)
+    assert (names.count("stale"), names.count("restarted"), names.count("claimed")) == (1, 1, 2)
     fleet.kill("health-2")
     for each in (job_id, waiting):
         fleet.signal(each, "stop")

@@ -233,7 +233,7 @@ def test_an_analysis_of_another_shape_does_not_stop_a_report() -> None:
         "batchAnalysis": {},
         "sweepAnalysis": {"prompts": 1},
     }
-    made("trajectory-report", replace(MODEL, analyses=[replace(ANALYSIS, result=strange)]))
+    assert ANALYSIS.id in made("trajectory-report", replace(MODEL, analyses=[replace(ANALYSIS, result=strange)]))
 
 
 def test_several_experiments_are_compared_first() -> None:
