@@ -126,7 +126,7 @@ class MetricIndex:
                     file.write(write_block(block))
                     file.flush()
                     self._covered |= block.covers
-                    self._good = file.tell()
+                    self._good = self._size = file.tell()
                 except OSError as error:
                     log.warning("index of metrics not written", path=str(self._path), error=str(error))
                     file.close()

@@ -12,6 +12,7 @@ import pytest
 from common.metrics import MetricsWriter, metric_names, read_metrics, read_table
 from common.metrics import index as index_module
 from common.metrics.index import MetricIndex
+from common.metrics.index_block import read_block
 
 NAMES = ("loss", "rate", "validation")
 
@@ -153,3 +154,16 @@ def test_lines_that_are_no_json_are_left_out(tmp_path: Path) -> None:
     index_of(tmp_path).unlink(missing_ok=True)
     first.write_bytes(b"{broken\n" + first.read_bytes())
     assert_same(tmp_path)
+
+
+def test_one_index_is_extended_again_and_again(tmp_path: Path) -> None:
+    index = MetricIndex(tmp_path, "metrics")
+    with MetricsWriter(tmp_path, None, "e1", "j1", 1) as writer:
+        for part in range(1, 5):
+            for step in range(500):
+                writer.add("metrics", part * 500 + step, {"a": 1.0 / (step + 1), "b": float(step)})
+            writer.flush()
+            index.extend()
+            with index_of(tmp_path).open("rb") as file:
+                rows = sum(len(block.steps) for block in iter(lambda file=file: read_block(file, ("a",)), None))
+            assert rows == part * 500
