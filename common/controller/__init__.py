@@ -1,5 +1,6 @@
 """What training, evaluation and serving of the controller share: observation, policy, modulation map."""
 
+from common.controller.exponentials import exponentials
 from common.controller.history import ABSENT, TokenHistory, pad
 from common.controller.modulation import (
     DecodingParameterRows,
@@ -26,6 +27,7 @@ __all__ = [
     "build_observations",
     "decoding_parameter_rows",
     "decoding_parameters",
+    "exponentials",
     "load_policy",
     "pad",
     "parameter_rows",

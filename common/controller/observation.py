@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from common.controller.exponentials import exponentials
 from common.controller.history import ABSENT, TokenHistory
 
 OBSERVATION_DIM = 64
@@ -73,16 +74,16 @@ def build_observations(
     logits (B, V), hidden (B, D), step (B,), previous_action (B,) or (B, 1); `episode_length` one number or (B,).
     """
     B = logits.shape[0]
+    entropy = _entropy(logits)  # the largest part, while the threads that made the logits are awake
     n = history.length
     length = torch.as_tensor(episode_length, device=n.device).clamp(min=1)
     window = history.recent(RECENT)
     present = window != ABSENT
-    alike = (window[:, :, None] == window[:, None, :]) & present[:, :, None] & present[:, None, :]
-    occurrences = alike.sum(2)
+    alike = window[:, :, None] == window[:, None, :]
+    occurrences = alike.sum(2).mul_(present)
     place = torch.arange(RECENT, device=n.device)
     repeats_earlier = (alike & (place < place[:, None])).any(2)  # torch.tril takes 60 µs for this
-    recent_count = present.sum(1)
-    at_least_one = recent_count.clamp(min=1)
+    recent_count = n.clamp(1, RECENT)
 
     # Different n-grams per n-gram, 1 where there is none: of one, two and three tokens.
     ngrams = n[:, None] - torch.arange(3, device=n.device)
@@ -91,10 +92,10 @@ def build_observations(
 
     observation = torch.zeros((B, OBSERVATION_DIM), device=hidden.device)
     observation[:, 0] = 1.0 - ratios[:, 0]
-    observation[:, 1] = _entropy(logits) / ENTROPY_SCALE
+    observation[:, 1] = entropy / ENTROPY_SCALE
     observation[:, 2:4] = ratios[:, 1:]
-    observation[:, 4] = ((present & ~repeats_earlier).sum(1) / at_least_one).masked_fill_(n < 1, 1.0)
-    observation[:, 5] = occurrences.amax(1) / at_least_one
+    observation[:, 4] = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
+    observation[:, 5] = occurrences.amax(1) / recent_count
     observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)
     observation[:, 10:58] = _chunk_statistics(hidden)
     observation[:, 58] = step / length
@@ -105,12 +106,12 @@ def build_observations(
 
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
-    # ln Z − Σ p·x, where ln Z is the largest logit less the log of its probability. What is impossible is 0 · −∞, no
-    # number, and left out of the sum.
     logits = logits.float()
-    probabilities = logits.softmax(-1)
-    log_mass = logits.amax(-1) - probabilities.amax(-1).log()
-    entropy: Tensor = log_mass - probabilities.mul_(logits).nansum(-1)
+    largest = logits.amax(-1, keepdim=True)
+    weights = exponentials(logits, largest)
+    mass = weights.sum(-1)
+    # ln Z − Σ p·x. What is impossible is 0 · −∞, no number, and left out of the sum.
+    entropy: Tensor = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
     return entropy
 
 

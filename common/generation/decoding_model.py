@@ -19,6 +19,7 @@ from common.generation.dense import Dense, Precision, pack
 from common.generation.huge_pages import keep_freed_memory
 from common.generation.one_row import OneRow
 from common.generation.packed_layer import Norm, PackedLayer, packed_norm
+from common.generation.rows_alone import attend_alone, attend_prompts_alone
 from common.generation.slot_cache import SlotCache
 from common.model import DynamicGate, TransformerLM
 
@@ -50,11 +51,17 @@ class DecodingModel:
         # Only the first half of the tables: both halves of a head share the frequencies.
         half = self.config.head_dim // 2
         self._turns = torch.complex(model.rope_cos[:, :half].float(), model.rope_sin[:, :half].float())
-        self._layers = [PackedLayer(block, self.config.num_heads, self.precision) for block in model.blocks]
+        self._layers = self._packed(model, self.precision)
+        self._rows_alone = self.precision is Precision.INT8
+        # int8 pays for few rows, and a prompt is many: its layers read prompts in float32.
+        self._fill_layers = self._packed(model, Precision.FLOAT32) if self._rows_alone else self._layers
         self._one_row = OneRow.of(self._layers, self.config)
         self._final_norm = packed_norm(model.final_layer_norm)
         self._head = pack(model.output_projection.weight, model.output_projection.bias, self.precision)
         self._gates = _pack_gates(model.gates) if self.gates_trained else None
+
+    def _packed(self, model: TransformerLM, precision: Precision) -> list[PackedLayer]:
+        return [PackedLayer(block, self.config.num_heads, precision) for block in model.blocks]
 
     @property
     def parts(self) -> Parts:
@@ -64,7 +71,8 @@ class DecodingModel:
     @property
     def nbytes(self) -> int:
         """Memory of the weights."""
-        return sum(layer.nbytes for layer in self._layers) + self._head.nbytes + self._embedding.nbytes
+        layers = self._layers if self._fill_layers is self._layers else [*self._layers, *self._fill_layers]
+        return sum(layer.nbytes for layer in layers) + self._head.nbytes + self._embedding.nbytes
 
     def new_cache(self, rows: int = 1) -> SlotCache:
         """An empty cache for the model's whole context."""
@@ -81,6 +89,10 @@ class DecodingModel:
         """
         if self._gates is None:
             return None
+        if self._rows_alone and len(modulation) > 1:
+            rows = zip(modulation.unbind(), fed.unbind(), strict=True)
+            alone = [self.gate_scales(m[None], its[None]) for m, its in rows]
+            return torch.cat([scales for scales in alone if scales is not None], dim=1)
         first, first_bias, last, last_bias = self._gates
         inner = gelu(modulation[None, :, None].float() * first[:, None] + first_bias[:, None])
         scales = torch.sigmoid(torch.baddbmm(last_bias[:, None], inner, last))
@@ -113,13 +125,16 @@ class DecodingModel:
         D, H = self.config.d_model, self.config.num_heads
         x = self._embedding[ids.reshape(-1)].float()
         turns = self._turns[:T, None, None]
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._fill_layers):
             qkv = layer.qkv(layer_norm(x, *layer.norm1))
             turned = _turn(qkv.view(n, T, 3, H, -1)[:, :, :2], turns)
             q, k = turned[:, :, 0].transpose(1, 2), turned[:, :, 1].transpose(1, 2)
             v = qkv.view(n, T, 3, H, -1)[:, :, 2].transpose(1, 2)
             cache.write(index, first, k, v)
-            attended = scaled_dot_product_attention(q, k, v, is_causal=True)
+            if self._rows_alone:
+                attended = attend_prompts_alone(q, k, v, lengths)
+            else:
+                attended = scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + layer.out(attended.transpose(1, 2).reshape(n * T, D))
             x = x + layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
         cache.set_lengths(first, lengths)
@@ -145,7 +160,10 @@ class DecodingModel:
             turned = _turn(qkv.view(n, 3, H, -1)[:, :2], turns)
             keys, values = cache.append(index, step, turned[:, 1], qkv.view(n, 3, H, -1)[:, 2])
             q = turned[:, 0].unsqueeze(2).to(keys.dtype)
-            attended = scaled_dot_product_attention(q, keys, values, attn_mask=step.mask)
+            if self._rows_alone:
+                attended = attend_alone(q, keys, values, [length + 1 for length in cache.lengths])
+            else:
+                attended = scaled_dot_product_attention(q, keys, values, attn_mask=step.mask)
             update = layer.out(attended.reshape(n, D).float())
             x = x + update if scales is None else torch.addcmul(x, update, scales[2 * index])
             update = layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))

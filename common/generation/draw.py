@@ -1,8 +1,8 @@
 """One token for each row of a running batch, whose rows have parameters and filters of their own.
 
 The maths is that of `sampling`; here it is arranged for speed. The penalty changes only the logits of tokens in the
-sequence. Log-probabilities and entropy come from one softmax over a few rows at a time, which then still lie in the
-cache: the log of the mass is the largest logit less the log of its probability. The candidates of rows with a top-k
+sequence. Log-probabilities and entropy come from one pass of exponentials over a few rows at a time, which then still
+lie in the cache. The candidates of rows with a top-k
 are the `most` largest entries; a row without any filter is drawn from the whole vocabulary in its own order, without a
 sort; one with top-p alone needs as many candidates as hold that mass.
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.controller import DecodingParameterRows
+from common.controller import DecodingParameterRows, exponentials
 from common.generation.sampling import Candidates, filter_largest, largest, largest_in_order, pick, sampling_entropy
 
 ROWS_AT_ONCE = 32
@@ -105,15 +105,16 @@ def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uni
         values, ids = largest_in_order(scored, min(count, scored.shape[1]))
     else:
         values, ids = largest(scored, 1)
-    probabilities = scored.softmax(1)
-    log_mass = (values[:, :1] - probabilities.gather(1, ids[:, :1]).log())[:, 0]
+    weights = exponentials(scored, values[:, :1])
+    mass = weights.sum(1)
+    log_mass = values[:, 0] + mass.log()
     values -= log_mass[:, None]
     candidates = filter_largest(values, ids, parameters, nucleus=known.nucleus)
     token, spread = pick(candidates, uniform), sampling_entropy(candidates)
     others = _others(filters)
     for rows, kind in others:
         if kind is Filter.NOTHING:
-            token[rows] = draw_from_all(probabilities[rows], uniform[rows])
+            token[rows] = draw_from_all(weights[rows], uniform[rows])
         else:
             wanted = DecodingParameterRows(*(column[rows] for column in parameters))
             nucleus = _nucleus(scored[rows] - log_mass[rows, None], wanted)
@@ -121,7 +122,7 @@ def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uni
     # Logits that are not finite must not lead outside the vocabulary: their row is told by its log-probability.
     token.clamp_(0, scored.shape[1] - 1)
     log_prob = scored.gather(1, token[:, None])[:, 0] - log_mass
-    entropy = (log_mass - probabilities.mul_(scored).sum(1)).clamp_(min=0.0)
+    entropy = (log_mass - weights.mul_(scored).sum(1) / mass).clamp_(min=0.0)
     for rows, kind in others:
         if kind is Filter.NOTHING:
             spread[rows] = entropy[rows]
@@ -158,9 +159,9 @@ def _others(filters: Sequence[Filter]) -> list[tuple[list[int], Filter]]:
     return [(found, kind) for kind, found in rows.items() if found]
 
 
-def draw_from_all(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The token at which the cumulative probability, in the order of the vocabulary, exceeds `uniform`."""
-    cumulative = probabilities.cumsum(1)
+def draw_from_all(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The token at which the cumulative weight, in the order of the vocabulary, exceeds its part `uniform`."""
+    cumulative = weights.cumsum(1)
     target = uniform[:, None] * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, target, right=True)
     # Rounding must not reach beyond the last possible token.

@@ -13,7 +13,7 @@ from torch import Tensor, layer_norm
 from torch.nn.functional import scaled_dot_product_attention
 
 from common.config import ModelConfig
-from common.generation.dense import FloatDense
+from common.generation.dense import Dense, FloatDense, Int8Dense
 from common.generation.packed_layer import PackedLayer
 from common.generation.slot_cache import SlotCache
 
@@ -32,9 +32,9 @@ class OneRow:
 
     @classmethod
     def of(cls, layers: list[PackedLayer], config: ModelConfig) -> OneRow | None:
-        """None where the layers are not float32 on a CPU."""
+        """None where the layers are not float32 or int8 on a CPU."""
         matrices = [matrix for layer in layers for matrix in layer.matrices]
-        return cls(layers, config) if all(isinstance(its, FloatDense) and its.on_cpu for its in matrices) else None
+        return cls(layers, config) if all(_for_one_row(its) for its in matrices) else None
 
     def __call__(self, x: Tensor, turn: Tensor, cache: SlotCache, scales: Tensor | None) -> Tensor:
         """The state (1, D) after all layers from embeddings x (1, D), changed in place, at the next position."""
@@ -54,3 +54,7 @@ class OneRow:
             update = layer.down(layer.up.gelu(layer_norm(x, *layer.norm2)))
             x = x.add_(update) if scales is None else x.addcmul_(update, scales[2 * index + 1])
         return x
+
+
+def _for_one_row(matrix: Dense) -> bool:
+    return isinstance(matrix, Int8Dense) or (isinstance(matrix, FloatDense) and matrix.on_cpu)

@@ -19,10 +19,6 @@ class PackedLayer:
     """The packed weights of one block."""
 
     def __init__(self, block: nn.Module, num_heads: int, precision: Precision) -> None:
-        # int8 is for the head alone: to read a layer's weights takes less than to convert them.
-        if precision is Precision.INT8:
-            precision = Precision.FLOAT32
-
         def layer(name: str) -> tuple[Tensor, Tensor]:
             return block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")
 

@@ -23,12 +23,12 @@ def tokenizer() -> tiktoken.Encoding:
 
 
 def tiny_model(
-    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0
+    *, context_length: int = 24, gates_trained: bool = False, end_of_text_bias: float = -20.0, d_model: int = 48
 ) -> TransformerLM:
     """A seeded model with distinct logits whose gates react to modulation; end-of-text is rare unless biased."""
     torch.manual_seed(0)
     config = ModelConfig(
-        vocab_size=VOCABULARY, d_model=48, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length
+        vocab_size=VOCABULARY, d_model=d_model, num_layers=2, num_heads=2, ffn_dim=32, context_length=context_length
     )
     model = TransformerLM(config)
     with torch.no_grad():

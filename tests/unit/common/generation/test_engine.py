@@ -58,13 +58,13 @@ def continuation(
 
 
 @pytest.mark.parametrize("gates_trained", [False, True])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "precision"), [(1, "float32"), (2, "float32"), (1, "int8")])
 def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
-    tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int
+    tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, precision: str
 ) -> None:
     """Every kind of settings, joining at random steps, sliding windows, some cancelled on the way."""
     chance = random.Random(seed)
-    model = DecodingModel(tiny_model(gates_trained=gates_trained))
+    model = DecodingModel(tiny_model(gates_trained=gates_trained), precision=precision)
     wanted = [
         (continuation(model, tokenizer, prompt, KINDS[number % len(KINDS)], number), chance.randrange(30))
         for number in range(22)
@@ -175,6 +175,45 @@ def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tok
         out, _ = packed.decode(torch.tensor([9, 9]), cache, packed.gate_scales(m, torch.tensor([False, False])))
         expected, _ = model.decode_one_token(torch.tensor([9, 9]), theirs, None)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gates_trained", [False, True])
+def test_int8_rows_are_those_alone_to_the_last_bit(gates_trained: bool) -> None:
+    """Prompts of other lengths, modulations of their own: bfloat16 activations would carry a last bit far."""
+    made = tiny_model(context_length=512, gates_trained=gates_trained, d_model=256)
+    with torch.no_grad():
+        for block in made.blocks:  # what attention gives counts, so that its last bit does
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                block.get_parameter(f"{name}.weight").mul_(12)
+    model = DecodingModel(made, precision="int8")
+    prompts = [[token % 256 for token in range(length)] for length in (7, 230, 1, 101, 150, 60)]
+    lengths = [len(prompt) for prompt in prompts]
+    padded = torch.tensor([[*prompt, *[prompt[-1]] * (230 - len(prompt))] for prompt in prompts])
+    m, fed = torch.tensor([0.1, 0.4, 0.9, 0.5, 0.7, 0.0]), torch.tensor([True] * 5 + [False])
+    together, own = model.new_cache(6), [model.new_cache() for _ in prompts]
+    logits, _ = model.prefill(padded, lengths, together, 0)
+    for row, prompt in enumerate(prompts):
+        [alone], _ = model.prefill(torch.tensor([prompt]), [len(prompt)], own[row], 0)
+        assert torch.equal(alone, logits[row])
+    for token in range(100):
+        tokens = torch.arange(token, token + 6)
+        logits, _ = model.decode(tokens, together, model.gate_scales(m, fed))
+        for row, cache in enumerate(own):
+            its = slice(row, row + 1)
+            [alone], _ = model.decode(tokens[its], cache, model.gate_scales(m[its], fed[its]))
+            assert torch.equal(alone, logits[row])
+
+
+def test_int8_logits_are_near_those_of_the_model() -> None:
+    model = tiny_model()
+    packed, ids = DecodingModel(model, precision="int8"), torch.tensor([[1, 2, 3, 4, 5, 6]])
+    cache = packed.new_cache()
+    packed.prefill(ids[:, :3], [3], cache, 0)
+    with torch.no_grad():
+        wanted = model(ids)[0]
+    for place in range(3, 6):
+        found, _ = packed.decode(ids[0, place : place + 1], cache, None)
+        torch.testing.assert_close(found[0], wanted[place], atol=0.3, rtol=0)  # they deviate by 4.5
 
 
 def test_the_text_ends_before_a_stop_string_that_spans_tokens(tokenizer: tiktoken.Encoding) -> None:
