@@ -97,7 +97,7 @@ class Int8Dense(Dense):
     """An int8 layer: symmetric weights with one scale per output, activations and products rounded to bfloat16.
 
     Only the weights are whole numbers, so no row of activations has a scale that another could change. Made for one
-    row, whose product costs what reading the weight does; for more than about 8 rows float32 is faster.
+    row, whose product costs what reading the weight does; for more than about 6 rows float32 is faster.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:

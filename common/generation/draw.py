@@ -2,9 +2,9 @@
 
 The maths is that of `sampling`; here it is arranged for speed. The penalty changes only the logits of tokens in the
 sequence. Log-probabilities and entropy come from one pass of exponentials over a few rows at a time, which then still
-lie in the cache. The candidates of rows with a top-k
-are the `most` largest entries; a row without any filter is drawn from the whole vocabulary in its own order, without a
-sort; one with top-p alone needs as many candidates as hold that mass.
+lie in the cache. The candidates of rows with a top-k are the `most` largest entries; a row without any filter is drawn
+from the whole vocabulary in its own order, without a sort; one with top-p alone needs as many candidates as hold that
+mass.
 
 Shapes: n rows, V vocabulary, S tokens of the longest sequence. Candidates wait for the device: equal logits, which int8
 and bfloat16 make likely, are put in the order of the vocabulary, so that a text does not depend on its neighbours' k.
