@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     generator_models_mb: int = Field(1024, ge=1)
     """Memory of the language models that stay loaded, MiB; the least recently used goes first."""
     generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """What the engine multiplies in; auto: bfloat16 on a GPU, float32 on a CPU. int8: CPU only, for few texts at once."""
+    """What the engine multiplies in; auto: bfloat16 on a GPU, float32 on a CPU. int8: CPU only, for few texts."""
     generator_slots: int = Field(64, ge=1, le=4096)
     """Texts that one engine writes at once; further requests stay in the queue."""
     generate_queue_limit: int = Field(256, ge=1)

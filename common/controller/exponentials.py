@@ -11,8 +11,8 @@ _LOG2_E = math.log2(math.e)
 
 
 def exponentials(logits: Tensor, largest: Tensor) -> Tensor:
-    """exp(logits − largest), new, for float32 logits (…, V) and the largest of each row (…, 1).
+    """exp(logits − largest), new, for float32 logits (…, V) and the largest of each row (…, 1), whose own is exactly 1.
 
-    As powers of two: on a CPU a third faster than torch's softmax and four times faster than its exp, to 2e-6.
+    As powers of two: on a CPU a fifth faster than torch's softmax and twice as fast as its exp, to 3e-6.
     """
-    return torch.add(largest * -_LOG2_E, logits, alpha=_LOG2_E).exp2_()
+    return torch.sub(logits, largest).mul_(_LOG2_E).exp2_()

@@ -111,8 +111,8 @@ def _entropy(logits: Tensor) -> Tensor:
     weights = exponentials(logits, largest)
     mass = weights.sum(-1)
     # ln Z − Σ p·x. What is impossible is 0 · −∞, no number, and left out of the sum.
-    entropy: Tensor = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
-    return entropy
+    entropy = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
+    return entropy.clamp(min=0.0)
 
 
 def _distinct_ratio(tokens: Sequence[int], n: int) -> float:

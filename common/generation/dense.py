@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, pad
 
 from common.errors import ConfigError
 from common.generation.huge_pages import in_huge_pages
@@ -22,6 +22,9 @@ LEAST_BIAS = -1e30
 """Stands in for −inf: exp of it is 0, and 0 times it is 0."""
 ROWS_EXPECTED = 64
 """Rows that the blocked layout is made for; it is as good for 2 and for 500."""
+
+INT8_WIDTH = 16
+"""torch's int8 product reads inputs in vectors of so many on AVX-512, also beyond the end: narrower ones get zeros."""
 
 
 class Precision(StrEnum):
@@ -104,15 +107,20 @@ class Int8Dense(Dense):
         weight = weight.detach().float()
         if weight.device.type != "cpu":
             raise ConfigError("int8 weights need a CPU; choose float32 or bfloat16")
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127.0
-        self._weight = in_huge_pages((weight / scale[:, None]).round().to(torch.int8))
-        self._scale = scale.to(torch.bfloat16)
+        self._missing = -weight.shape[1] % INT8_WIDTH
+        weight = pad(weight, (0, self._missing))
+        self._scale = (weight.abs().amax(1).clamp(min=1e-12) / 127.0).to(torch.bfloat16)
+        steps = (weight / self._scale[:, None].float()).round().clamp(-127, 127)
+        self._weight = in_huge_pages(steps.to(torch.int8))
         self._bias = bias.detach().float().clamp(min=LEAST_BIAS)
         self.nbytes = self._weight.nbytes + self._scale.nbytes + self._bias.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         """x·W + b."""
-        product: Tensor = torch._weight_int8pack_mm(x.to(torch.bfloat16), self._weight, self._scale)
+        x = x.to(torch.bfloat16)
+        if self._missing:
+            x = pad(x, (0, self._missing))
+        product: Tensor = torch._weight_int8pack_mm(x, self._weight, self._scale)
         return self._bias + product
 
 

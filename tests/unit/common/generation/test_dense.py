@@ -22,6 +22,18 @@ def test_a_packed_layer_is_the_layer_to_rounding(precision: str, error: float) -
         torch.testing.assert_close(packed(x[:1]), wanted[:1], atol=error, rtol=0)
 
 
+@pytest.mark.parametrize("width", [1, 8, 20, 100, 257])
+def test_int8_takes_inputs_of_any_width(width: int) -> None:
+    """torch's product itself reads beyond the end of those that are no multiple of 16."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(width, 50)
+    packed = pack(layer.weight, layer.bias, Precision.INT8)
+    for rows in (1, 5):
+        x = torch.randn(rows, width)
+        with torch.no_grad():
+            torch.testing.assert_close(packed(x), layer(x), atol=0.05, rtol=0)
+
+
 def test_a_row_of_int8_does_not_depend_on_the_others() -> None:
     """Its activations are scaled on their own: a neighbour a thousand times larger changes nothing."""
     torch.manual_seed(0)

@@ -159,3 +159,18 @@ def test_a_token_among_equals_does_not_depend_on_the_neighbours(kind: Filter) ->
         assert alone.top_ids is not None
         assert beside.top_ids is not None
         assert alone.top_ids[0].tolist() == beside.top_ids[0, :2].tolist()
+
+
+def test_no_probability_exceeds_one_at_a_low_temperature() -> None:
+    """Where one token has all the mass, rounding must not give it more."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(64, 5000)
+    logits[:, 7] = 18 + 4 * torch.rand(64)
+    ones = torch.ones(64)
+    parameters = DecodingParameterRows(0.01 * ones, (50 * ones).long(), ones, ones)
+    known = Known([Filter.TOP_K] * 64, most=50, alternatives=3)
+    drawn = draw(logits, torch.empty(64, 0, dtype=torch.long), parameters, torch.rand(64), known)
+    assert drawn.top_log_probs is not None
+    assert drawn.log_prob.max() <= 0.0
+    assert drawn.top_log_probs.max() <= 0.0
+    assert drawn.entropy.max() < 1e-6

