@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
 
 
 def exponentials(logits: Tensor, largest: Tensor) -> Tensor:
@@ -15,4 +15,4 @@ def exponentials(logits: Tensor, largest: Tensor) -> Tensor:
 
     As powers of two: on a CPU a fifth faster than torch's softmax and twice as fast as its exp, to 3e-6.
     """
-    return torch.sub(logits, largest).mul_(_LOG2_E).exp2_()
+    return torch.sub(logits, largest).mul_(LOG2_E).exp2_()

@@ -71,7 +71,7 @@ class TokenHistory:
 
     def append(self, token: Tensor, active: Tensor | None = None) -> None:
         """Add one token (B,) to every sequence, or to those where `active` (B,) bool is true."""
-        one_back, two_back = self._back(1), self._back(2)
+        two_back, one_back = self.recent(2).unbind(1)
         ends = self.tokens == token[:, None]
         pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
         triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
@@ -151,14 +151,9 @@ class TokenHistory:
 
     def recent(self, count: int) -> Tensor:
         """The last `count` tokens (B, count), oldest first, ABSENT before the start."""
-        places = self.length[:, None] - count + torch.arange(count, device=self.length.device)
+        places = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
         found = self.tokens.gather(1, places.clamp(min=0, max=max(self.capacity - 1, 0)))
         return found.masked_fill_(places < 0, ABSENT)
-
-    def _back(self, distance: int) -> Tensor:
-        place = self.length - distance
-        found = self.tokens[self._rows, place.clamp(min=0, max=max(self.capacity - 1, 0))]
-        return torch.where(place >= 0, found, ABSENT)
 
 
 def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

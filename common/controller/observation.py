@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from common.controller.exponentials import exponentials
+from common.controller.exponentials import LOG2_E
 from common.controller.history import ABSENT, TokenHistory
 
 OBSERVATION_DIM = 64
@@ -73,46 +73,43 @@ def build_observations(
 
     logits (B, V), hidden (B, D), step (B,), previous_action (B,) or (B, 1); `episode_length` one number or (B,).
     """
-    B = logits.shape[0]
-    entropy = _entropy(logits)  # the largest part, while the threads that made the logits are awake
+    B, device = logits.shape[0], hidden.device
+    entropy = _entropy(logits)
     n = history.length
-    length = torch.as_tensor(episode_length, device=n.device).clamp(min=1)
+    length = torch.as_tensor(episode_length, device=device).clamp(min=1)
     window = history.recent(RECENT)
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]
-    occurrences = alike.sum(2).mul_(present)
-    place = torch.arange(RECENT, device=n.device)
+    place = torch.arange(RECENT, device=device)
     repeats_earlier = (alike & (place < place[:, None])).any(2)  # torch.tril takes 60 µs for this
     recent_count = n.clamp(1, RECENT)
+    unique = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
+    most_common = alike.sum(2).mul_(present).amax(1) / recent_count
 
     # Different n-grams per n-gram, 1 where there is none: of one, two and three tokens.
-    ngrams = n[:, None] - torch.arange(3, device=n.device)
+    ngrams = n[:, None] - torch.arange(3, device=device)
     distinct = torch.stack((history.unique, history.bigrams, history.trigrams), dim=1)
     ratios = (distinct / ngrams.clamp(min=1)).masked_fill_(ngrams < 1, 1.0)
 
-    observation = torch.zeros((B, OBSERVATION_DIM), device=hidden.device)
-    observation[:, 0] = 1.0 - ratios[:, 0]
-    observation[:, 1] = entropy / ENTROPY_SCALE
-    observation[:, 2:4] = ratios[:, 1:]
-    observation[:, 4] = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
-    observation[:, 5] = occurrences.amax(1) / recent_count
-    observation[:, 6] = (n / LENGTH_SCALE).clamp(max=1.0)
-    observation[:, 10:58] = _chunk_statistics(hidden)
-    observation[:, 58] = step / length
-    observation[:, 59].fill_(1.0)
-    observation[:, 60] = previous_action.reshape(B)
-    return observation
+    # Of every sequence so few numbers that what counts is the number of operations.
+    numbers = (unique, most_common, (n / LENGTH_SCALE).clamp(max=1.0))
+    episode = (step / length, torch.ones_like(unique), previous_action.reshape(B))
+    none = hidden.new_zeros((B, 3), dtype=torch.float32)
+    repetition, entropies = 1.0 - ratios[:, :1], (entropy / ENTROPY_SCALE)[:, None]
+    parts = (repetition, entropies, ratios[:, 1:], torch.stack(numbers, dim=1), none)
+    return torch.cat((*parts, _chunk_statistics(hidden), torch.stack(episode, dim=1).float(), none), dim=1)
 
 
 def _entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
     logits = logits.float()
     largest = logits.amax(-1, keepdim=True)
-    weights = exponentials(logits, largest)
+    # `exponentials`, in one operation less: here a last bit of the largest does not matter.
+    weights = torch.add(largest * -LOG2_E, logits, alpha=LOG2_E).exp2_()
     mass = weights.sum(-1)
     # ln Z − Σ p·x. What is impossible is 0 · −∞, no number, and left out of the sum.
-    entropy = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
-    return entropy.clamp(min=0.0)
+    entropy: Tensor = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
+    return entropy
 
 
 def _distinct_ratio(tokens: Sequence[int], n: int) -> float:

@@ -175,7 +175,7 @@ class GatingPolicy(nn.Module):
         else:
             excess = first + second - 2.0
             flat = excess <= 0.0
-            mode = torch.where(flat, 0.5, (first - 1.0) / torch.where(flat, 1.0, excess))
+            mode = ((first - 1.0) / excess.masked_fill(flat, 1.0)).masked_fill(flat, 0.5)
         return mode.clamp(DETERMINISTIC_MIN, DETERMINISTIC_MAX)
 
     def _log_prob(self, output: PolicyOutput, action: Tensor) -> Tensor:

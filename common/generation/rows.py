@@ -118,12 +118,18 @@ class Rows:
         for_modulation, for_token = self._next_noise(n)
         if self._static is not None:
             return Plan(self._static[0], self._static[1], for_token)
+        if self._only_policy is not None:
+            policy, drawn = self._only_policy
+            modulation = policy.act_rows(self._observations(logits, hidden), for_modulation, drawn)[:, 0]
+            return Plan(modulation, self._parameters(modulation), for_token)
         exact = self._table[:n, MODULATION]
         modulation = exact.float()
         if self._random:
             modulation[self._random] = for_modulation[self._random]
         if self._learned:
-            self._act(modulation, logits, hidden, for_modulation)
+            observations = self._observations(logits, hidden)
+            for policy, rows, drawn in self._learned:
+                modulation[rows] = policy.act_rows(observations[rows], for_modulation[rows], drawn)[:, 0]
         # A constant m has exactly the parameters that are told for it, whoever else is in the batch.
         exact = torch.where(self._constant, exact, modulation.double())
         return Plan(modulation, self._parameters(exact), for_token)
@@ -157,9 +163,9 @@ class Rows:
         self._noise_used += 1
         return self._noise[self._noise_used - 1]
 
-    def _act(self, modulation: Tensor, logits: Tensor, hidden: Tensor, uniform: Tensor) -> None:
+    def _observations(self, logits: Tensor, hidden: Tensor) -> Tensor:
         n = len(self)
-        observations = build_observations(
+        return build_observations(
             self._history.prefix(n, max(self._lengths, default=0) or 1),
             logits,
             hidden,
@@ -167,18 +173,13 @@ class Rows:
             episode_length=self._table[:n, EPISODE],
             previous_action=self._previous[:n],
         )
-        for policy, rows, drawn in self._learned:
-            if len(rows) == n:
-                modulation[:] = policy.act_rows(observations, uniform, drawn)[:, 0]
-            else:
-                modulation[rows] = policy.act_rows(observations[rows], uniform[rows], drawn)[:, 0]
 
     def _parameters(self, modulation: Tensor) -> DecodingParameterRows:
         # float64, so that top-k rounds as it does for one number.
         table = self._table[: len(modulation)]
         values = table[:, :SPANS] + modulation.double()[:, None] * table[:, SPANS:MODULATION]
-        temperature, top_k, top_p, penalty = values.unbind(1)
-        return DecodingParameterRows(temperature.float(), top_k.round().long(), top_p.float(), penalty.float())
+        temperature, _, top_p, penalty = values.float().unbind(1)
+        return DecodingParameterRows(temperature, values[:, 1].round().long(), top_p, penalty)
 
     def _reserve(self, rows: int, capacity: int) -> None:
         held = len(self._table)
@@ -219,6 +220,10 @@ class Rows:
         for policy, rows in by_policy.items():
             drawn = [self.settings[row].sample_actions for row in rows]
             self._learned.append((policy, rows, torch.tensor(drawn, device=device) if any(drawn) else None))
+        self._only_policy: tuple[GatingPolicy, Tensor | None] | None = None
+        if len(self._learned) == 1 and len(self._learned[0][1]) == len(self):
+            policy, _, drawn_rows = self._learned[0]
+            self._only_policy = policy, drawn_rows
         self._static: tuple[Tensor, DecodingParameterRows] | None = None
         if not self._random and not self._learned:
             modulation = self._table[: len(self), MODULATION].float()
