@@ -10,6 +10,7 @@ from common.controller.modulation import (
     parameter_rows,
 )
 from common.controller.observation import OBSERVATION_DIM, build_observation, build_observations
+from common.controller.packed_actor import PackedActor
 from common.controller.policy import GatingPolicy, PolicyEvaluation, PolicyOutput, PolicyStep
 from common.controller.policy_file import load_policy, policy_from_state_dict
 
@@ -19,6 +20,7 @@ __all__ = [
     "DecodingParameterRows",
     "DecodingParameters",
     "GatingPolicy",
+    "PackedActor",
     "PolicyEvaluation",
     "PolicyOutput",
     "PolicyStep",

@@ -113,17 +113,22 @@ class GatingPolicy(nn.Module):
     def forward(self, observation: Tensor) -> PolicyOutput:
         """observation (B, 64) -> distribution parameters and values."""
         features = self.feature_extractor(observation)
-        first, second = self._distribution(features)
+        first, second = self._distribution(self.actor(features))
         cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
         return PolicyOutput(first, second, self.critic_head(features).squeeze(-1), cost_value)
 
-    def _distribution(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        if self.actor_head is not None:
-            concentrations = (softplus(self.actor_head(features)) + 1.0).clamp(max=self.config.concentration_max)
-            return concentrations[:, :1], concentrations[:, 1:]
-        assert self.actor_mean is not None
-        mean = self.actor_mean(features)
-        return mean, self.log_std.expand_as(mean)
+    @property
+    def actor(self) -> nn.Sequential:
+        """The head that tells the parameters of the distribution."""
+        head = self.actor_mean if self.actor_head is None else self.actor_head
+        assert head is not None
+        return head
+
+    def _distribution(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        if self.actor_head is None:
+            return told, self.log_std.expand_as(told)
+        concentrations = (softplus(told) + 1.0).clamp(max=self.config.concentration_max)
+        return concentrations[:, :1], concentrations[:, 1:]
 
     def act(
         self, observation: Tensor, *, deterministic: bool = False, generator: torch.Generator | None = None
@@ -142,7 +147,11 @@ class GatingPolicy(nn.Module):
         Where `drawn` (B,) bool is true the action is the quantile of the distribution at `uniform` (B,) in [0, 1),
         elsewhere (None: everywhere) its mode.
         """
-        first, second = self._distribution(self.feature_extractor(observation))
+        return self.pick(self.actor(self.feature_extractor(observation)), uniform, drawn)
+
+    def pick(self, told: Tensor, uniform: Tensor, drawn: Tensor | None) -> Tensor:
+        """`act_rows` from what the actor's output layer told of each row, (B, 2) or (B, 1)."""
+        first, second = self._distribution(told)
         mode = self._mode(first, second)
         if drawn is None:
             return mode

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.controller import DecodingParameterRows, GatingPolicy, TokenHistory, build_observations
+from common.controller import DecodingParameterRows, GatingPolicy, PackedActor, TokenHistory, build_observations
 from common.generation.draw import Filter, Known
 from common.generation.gating import GatingMode
 from common.generation.noise import row_noise
@@ -118,9 +118,9 @@ class Rows:
         for_modulation, for_token = self._next_noise(n)
         if self._static is not None:
             return Plan(self._static[0], self._static[1], for_token)
-        if self._only_policy is not None:
-            policy, drawn = self._only_policy
-            modulation = policy.act_rows(self._observations(logits, hidden), for_modulation, drawn)[:, 0]
+        if self._only_actor is not None:
+            actor, drawn = self._only_actor
+            modulation = actor.act_rows(self._observations(logits, hidden), for_modulation, drawn)[:, 0]
             return Plan(modulation, self._parameters(modulation), for_token)
         exact = self._table[:n, MODULATION]
         modulation = exact.float()
@@ -128,8 +128,8 @@ class Rows:
             modulation[self._random] = for_modulation[self._random]
         if self._learned:
             observations = self._observations(logits, hidden)
-            for policy, rows, drawn in self._learned:
-                modulation[rows] = policy.act_rows(observations[rows], for_modulation[rows], drawn)[:, 0]
+            for actor, rows, drawn in self._learned:
+                modulation[rows] = actor.act_rows(observations[rows], for_modulation[rows], drawn)[:, 0]
         # A constant m has exactly the parameters that are told for it, whoever else is in the batch.
         exact = torch.where(self._constant, exact, modulation.double())
         return Plan(modulation, self._parameters(exact), for_token)
@@ -216,14 +216,16 @@ class Rows:
             if modes[row] is GatingMode.LEARNED:
                 assert settings.policy is not None
                 by_policy.setdefault(settings.policy, []).append(row)
-        self._learned: list[tuple[GatingPolicy, list[int], Tensor | None]] = []
+        self._learned: list[tuple[PackedActor, list[int], Tensor | None]] = []
         for policy, rows in by_policy.items():
             drawn = [self.settings[row].sample_actions for row in rows]
-            self._learned.append((policy, rows, torch.tensor(drawn, device=device) if any(drawn) else None))
-        self._only_policy: tuple[GatingPolicy, Tensor | None] | None = None
+            self._learned.append(
+                (PackedActor(policy), rows, torch.tensor(drawn, device=device) if any(drawn) else None)
+            )
+        self._only_actor: tuple[PackedActor, Tensor | None] | None = None
         if len(self._learned) == 1 and len(self._learned[0][1]) == len(self):
-            policy, _, drawn_rows = self._learned[0]
-            self._only_policy = policy, drawn_rows
+            actor, _, its_drawn = self._learned[0]
+            self._only_actor = actor, its_drawn
         self._static: tuple[Tensor, DecodingParameterRows] | None = None
         if not self._random and not self._learned:
             modulation = self._table[: len(self), MODULATION].float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from torch.distributions import Beta
 
 from common.config import PolicyConfig
-from common.controller import GatingPolicy, load_policy
+from common.controller import GatingPolicy, PackedActor, load_policy
 
 PARITY = Path(__file__).parents[3] / "data/parity"
 TENSORS = load_file(PARITY / "reference.safetensors")
@@ -133,3 +134,19 @@ def test_a_flat_beta_acts_at_the_middle() -> None:
     torch.nn.init.zeros_(policy.actor_head[2].weight)
     torch.nn.init.constant_(policy.actor_head[2].bias, -200.0)
     assert policy.act(torch.randn(3, 64), deterministic=True).action.tolist() == [[0.5]] * 3
+
+
+@pytest.mark.parametrize("distribution", ["beta", "gaussian"])
+def test_a_packed_actor_picks_what_the_policy_picks(distribution: Literal["beta", "gaussian"]) -> None:
+    torch.manual_seed(3)
+    policy = GatingPolicy(PolicyConfig(distribution=distribution)).eval()
+    for head in policy.actor:
+        if isinstance(head, torch.nn.Linear):
+            torch.nn.init.normal_(head.weight, std=0.7)
+    observation, uniform, drawn = torch.randn(9, 64), torch.rand(9), torch.arange(9) % 2 == 0
+    packed = PackedActor(policy)
+    with torch.no_grad():
+        for rows in (None, drawn):
+            wanted = policy.act_rows(observation, uniform, rows)
+            torch.testing.assert_close(packed.act_rows(observation, uniform, rows), wanted, atol=1e-5, rtol=0)
+            assert wanted.std() > 0.05
