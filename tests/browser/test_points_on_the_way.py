@@ -31,6 +31,7 @@ def running(site: Site) -> Iterator[dict[str, Any]]:
 
 def steps_of(page: Page, title: str) -> list[int]:
     """The steps a chart holds, by its CSV."""
+    page.wait_for_timeout(150)  # Chromium drops downloads beyond ten a second without a word
     with page.expect_download() as saved:
         page.get_by_role("button", name=f"{title}: save as CSV", exact=True).click()
     return [int(line.split(",")[0]) for line in Path(saved.value.path()).read_text().splitlines()[1:]]
