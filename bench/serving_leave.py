@@ -1,6 +1,6 @@
 """Clients that leave in the middle: how long the engine goes on writing for them, by what the engine itself says.
 
-The engine ends a cancelled text with an event, whose stream id is the time at which Redis took it; what lies between
+The engine ends a cancelled text with an error, whose stream id is the time at which Redis took it; what lies between
 that and the closing of the socket is the figure. Texts are told apart by their seeds. Clients that leave while they
 wait in the queue hold no slot; for them the figure is the time until their request can no longer be begun.
 """
@@ -107,8 +107,7 @@ class Leavers:
         self._heard_at = time.time()
         if its.event == keys.EVENT_TOKEN:
             self._begun.add(its.request_id)
-        if its.event == keys.EVENT_DONE:
-            reply = json.loads(its.data)
-            seed = reply["effective"]["seed"]
-            if seed in self._left_at and reply["finishReason"] == "cancelled":
-                self.delays[seed] = at - self._left_at[seed]
+        if its.event == keys.EVENT_ERROR:
+            error = json.loads(its.data)
+            if error["code"] == "cancelled" and error["seed"] in self._left_at:
+                self.delays[error["seed"]] = at - self._left_at[error["seed"]]

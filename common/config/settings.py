@@ -99,6 +99,10 @@ class Settings(BaseSettings):
 
     generate_queue_seconds: float = Field(30.0, gt=0)
     generate_total_seconds: float = Field(120.0, gt=0)
+    generate_redis_seconds: float = Field(4.0, gt=0)
+    """Generations in progress end with 503 when Redis does not answer for so long."""
+    presence_seconds: float = Field(5.0, gt=0)
+    """Between two looks of an engine for api processes that have died; their texts end after two such looks."""
     generator_threads: int | None = Field(None, ge=1)
     """CPU threads of the generator's engine; None: all cores."""
     generator_device: str = "auto"
@@ -123,6 +127,8 @@ class Settings(BaseSettings):
     """One more generate request per so many seconds for the holder of a token, where there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
     """Entries a Redis stream keeps (approximately)."""
+    stream_linger_seconds: float = Field(10.0, ge=0)
+    """A live stream is read on for so long after its last client has left."""
     stream_client_seconds: float = Field(30.0, gt=0)
     """A stream client whose socket takes nothing for so long is closed."""
     stop_budget_seconds: float = Field(12.0, gt=0, validation_alias=_env("STOP_BUDGET"))

@@ -2,8 +2,14 @@
 
 A stream per request costs the engine a command for every token, and the api a connection for every client. So the id
 of a request, `<reader>.<number>`, names the api process that reads for it (`keys.generate_stream`), and whatever an
-engine has to say to the requests of one reader goes into one entry with two fields: `engine`, its name, and `events`,
-lines of `<request id> <event> <JSON>`. What the events are: `common.jobs.generation_request`.
+engine has to say to the requests of one reader goes into one entry with the fields `engine`, its name, `number`, which
+counts the entries of this engine to this reader from 1, and `events`, lines of `<request id> <event> <JSON>`. What the
+events are: `common.jobs.generation_request`.
+
+Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that got no answer sends
+an entry again. The numbers show both to the reader. Once a second the engine adds a beacon, an entry with the field
+`alive` instead of `events`: the ids of the requests that it has, and the number of its last entry, so that a lost last
+entry is noticed too.
 """
 
 from __future__ import annotations
@@ -21,6 +27,8 @@ from common.metrics import keys
 
 ENGINE = "engine"
 EVENTS = "events"
+NUMBER = "number"
+ALIVE = "alive"
 MAX_ENTRIES = 4096
 """Entries that a stream keeps for an api that does not read; one that does trims behind itself."""
 
@@ -70,9 +78,17 @@ def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
     return streams
 
 
-def entry(engine: str, events: Iterable[Said]) -> dict[FieldT, EncodableT]:
-    """The fields of one stream entry; `engine` is empty where no engine speaks."""
-    return {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
+def entry(engine: str, events: Iterable[Said], number: int | None = None) -> dict[FieldT, EncodableT]:
+    """The fields of one stream entry; without engine and number where no engine speaks."""
+    fields: dict[FieldT, EncodableT] = {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
+    if number is not None:
+        fields[NUMBER] = number
+    return fields
+
+
+def beacon(engine: str, request_ids: Iterable[str], number: int) -> dict[FieldT, EncodableT]:
+    """The fields of a beacon: the requests of the reader that the engine has, and the number of its last entry."""
+    return {ENGINE: engine, ALIVE: " ".join(request_ids), NUMBER: number}
 
 
 def _in_pieces(value: Any) -> str:
@@ -88,7 +104,9 @@ def _is_long(value: Any) -> bool:
 
 
 def read_entry(fields: Mapping[str, str]) -> Iterator[Said]:
-    """The events of one stream entry."""
+    """The events of one stream entry; a beacon has none."""
+    if EVENTS not in fields:
+        return
     for line in fields[EVENTS].split("\n"):
         request_id, event, data = line.split(" ", 2)
         yield Said(request_id, event, data)

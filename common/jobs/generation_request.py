@@ -12,15 +12,16 @@
                      others, with echo; logProb is null where the model saw nothing before the token
              done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
                      "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0 without trajectory,
-                     and "choices": all. No trajectory where the request wants none, or the client has gone
+                     and "choices": all. No trajectory where the request wants none
              error  {"code", "message", "status"} with the names of `common.errors`, last
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
 The engine takes the request away when it begins, and marks it as begun with its name. One that it does not find has
-expired (`error` with 503) or, where it is marked, was begun before (left alone). While an engine lives it renews the
-mark tidal:generate:engine:<name>; the api answers the clients of one whose mark has gone, also those that have heard
-nothing of it yet. While an api waits for texts it renews tidal:generate:reader:<reader>; engines end the texts of one
-whose mark has gone.
+expired (`error` with 503) or, where it is marked, was begun before (left alone). A generation that is cancelled ends
+with the `error` `cancelled`, in case somebody still listens. Both sides learn from `common.jobs.presence` that the
+other has died: the api answers the clients of an engine that is gone with an error, an engine ends the texts of an api
+process that is gone. A request that Redis has lost is answered with an error within seconds
+(`services.api.generations`).
 """
 
 from __future__ import annotations

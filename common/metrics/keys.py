@@ -38,16 +38,14 @@ WISHES_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
-GENERATE_READER_SECONDS = 10
-"""Life of the mark of an api process that waits for texts, which renews it every second."""
-GENERATE_ENGINE_SECONDS = 3
-"""Life of the mark of a living engine, which renews it every second."""
 COUNTERS = "tidal:counters"
 """Hash of counters that processes without a `/metrics` of their own add to."""
 METRICS_DROPPED = "metricsDropped"
 """Field of COUNTERS: points that a `MetricsWriter` lost."""
 GENERATE_TTL_SECONDS = 120
-"""Life of a generate request and its token stream."""
+"""Life of the marks of a generate request, that it was begun or cancelled: as long as a generation may take."""
+GENERATE_STREAM_SECONDS = 3600
+"""Life of the token stream of an api process after the last entry; an api that was suspended reads on within it."""
 STREAM_TTL_AFTER_END_SECONDS = 3600
 """Life of a job's streams once the job has ended."""
 
@@ -82,14 +80,9 @@ def generate_begun(request_id: str) -> str:
     return f"tidal:generate:begun:{request_id}"
 
 
-def generate_reader(name: str) -> str:
-    """Set as long as the api process that reads for requests `<name>.<number>` lives and waits for some."""
-    return f"tidal:generate:reader:{name}"
-
-
-def generate_engine(name: str) -> str:
-    """Set as long as the engine of this name lives."""
-    return f"tidal:generate:engine:{name}"
+def presence(name: str) -> str:
+    """Channel that the api process or engine of this name subscribes to while it lives (`common.jobs.presence`)."""
+    return f"tidal:present:{name}"
 
 
 def generate_cancelled(request_id: str) -> str:

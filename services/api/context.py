@@ -96,7 +96,7 @@ def make_context(settings: Settings, token: str) -> Context:
         hub=hub,
         stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),
         snapshots=Snapshots(hub.position),
-        generations=Generations(redis, blocking),
+        generations=Generations(redis, blocking, redis_seconds=settings.generate_redis_seconds),
         limiter=RateLimiter(
             limiter_redis,
             metrics,

@@ -1,9 +1,16 @@
 """The generations that this process waits for: one Redis reader for all of them, a mailbox for each.
 
 Engines write to the stream of this process (`common.jobs.generation_events`); the reader runs while there are
-mailboxes. Every second it looks whether the engines that it has heard, or that took a request, still live, ends the
-generations of one that does not with an error, and drops what it has read from Redis; it marks
-itself as living too. Leaves out: deadlines and what is made of the events (`operations.generate`).
+mailboxes. A generation whose answer can no longer come ends with an error within seconds:
+
+* its engine is gone (`common.jobs.presence`),
+* Redis does not answer for `redis_seconds`,
+* Redis was emptied or restarted and has lost the request or a part of the answer. Lost entries show in their numbers;
+  a lost request is neither in Redis nor marked as begun, and no engine says that it has it.
+
+A client is never given up because this process, Redis or an engine was idle, suspended or slow for a while: no key with
+a time to live is involved, and time in which this process was suspended does not count. Leaves out: deadlines and what
+is made of the events (`operations.generate`).
 """
 
 from __future__ import annotations
@@ -11,19 +18,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.errors import TidalError, UnavailableError
-from common.jobs.generation_events import ENGINE, error_data, new_reader, new_request_id, read_entry
+from common.jobs.generation_events import ALIVE, ENGINE, NUMBER, error_data, new_reader, new_request_id, read_entry
+from common.jobs.presence import Absences
 from common.logging import get_logger
 from common.metrics import keys
-from services.api.redis_streams import read_after
+from services.api.awake import AwakeTimer, within
+from services.api.redis_streams import Fields, read_after
 
 log = get_logger(__name__)
 
@@ -32,9 +43,10 @@ BLOCK_MILLISECONDS = 1000
 PAGE = 100
 """Most entries per read; one holds a step of an engine."""
 LOOK_SECONDS = 1.0
-MISSES = 2
-"""Looks in a row that must miss an engine before its clients are told."""
-RETRY_SECONDS = 0.5
+LOST_LOOKS = 3
+"""Looks in a row that must find no trace of a request before it counts as lost. An engine that works on one whose mark
+was deleted says so within a second."""
+RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 3.0
 """What generations have to finish when the server stops."""
 
@@ -48,17 +60,28 @@ class Event:
 
 
 class Mailbox:
-    """What has come for one generation; for one task. `engine` is the engine that spoke last."""
+    """What has come for one generation; for one task. `engine` is the engine that has it, as far as is known."""
 
     def __init__(self) -> None:
         self.engine = ""
+        self.handed_over = False
+        self.given_up = False
+        """This process ended the generation, so the engine may still be at it."""
+        self.traceless = 0
+        """Looks in a row that found no trace of the request."""
         self._ready: list[Event] = []
         self._news = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """One more."""
-        self._ready.append(event)
-        self._news.set()
+        """One more, unless the generation was given up."""
+        if not self.given_up:
+            self._ready.append(event)
+            self._news.set()
+
+    def fail(self, error: TidalError) -> None:
+        """End the generation with an error of this process."""
+        self.put(Event(keys.EVENT_ERROR, json.dumps(error_data(error))))
+        self.given_up = True
 
     async def take(self, seconds: float) -> list[Event]:
         """All that is ready, waiting up to `seconds` for the first; empty when none came."""
@@ -74,15 +97,24 @@ class Mailbox:
 class Generations:
     """One per app. `ringing` are those on their way into the queue, which its length does not show yet."""
 
-    def __init__(self, redis: Redis, blocking: Redis) -> None:
+    def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
+        """`redis_seconds`: generations end with 503 when Redis does not answer for so long."""
         self.ringing = 0
+        self.redis_seconds = redis_seconds
         self._reader = new_reader()
         self._redis = redis
         self._blocking = blocking
         self._mailboxes: dict[str, Mailbox] = {}
-        self._missed: dict[str, int] = {}
+        self._absences = Absences(LOOK_SECONDS)
+        self._numbers: dict[str, int] = {}
+        """Of the last entry of each engine."""
+        self._cancelled: dict[str, float] = {}
+        """Requests that the engine could not be told to stop, and until when (monotonic) it is worth another try."""
         self._last = "0-0"
-        self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._presence: asyncio.Task[None] | None = None
+        self._subscription = 0
+        self._subscribed = False
 
     def new_id(self) -> str:
         """The id of a request that this process will follow."""
@@ -90,93 +122,181 @@ class Generations:
 
     @contextmanager
     def follow(self, request_id: str) -> Iterator[Mailbox]:
-        """A mailbox for the events of a request with an id of `new_id`."""
+        """A mailbox for the events of a request with an id of `new_id`. Set `handed_over` once it is in Redis."""
         mailbox = self._mailboxes[request_id] = Mailbox()
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="reader of generations")
+        self._start()
         try:
             yield mailbox
         finally:
             del self._mailboxes[request_id]
 
+    async def cancel(self, request_id: str) -> None:
+        """Tell the engine to stop; when Redis does not answer, later."""
+        try:
+            await within(2.0, self._cancel([request_id]))
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("a generation will be cancelled when Redis is back", request=request_id, error=str(error))
+            self._cancelled[request_id] = time.monotonic() + keys.GENERATE_TTL_SECONDS
+            self._start()
+
     def drain(self) -> None:
         """The server is about to stop: what is not finished in a few seconds ends with an error."""
-        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._turn_away)
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._fail_pending)
 
     async def close(self) -> None:
-        """End the reader."""
-        task = self._task
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        """End the reader and the presence."""
+        for task in (self._reading, self._presence):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    def _start(self) -> None:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._run(), name="reader of generations")
+        if self._presence is None:
+            self._presence = asyncio.create_task(self._be_present(), name="presence")
+
+    async def _be_present(self) -> None:
+        """Hold the subscription that says that this process lives, from its first generation to its end."""
+        while True:
+            try:
+                async with self._blocking.pubsub() as pubsub:
+                    await pubsub.subscribe(keys.presence(self._reader))
+                    while True:
+                        message = await pubsub.get_message(timeout=LOOK_SECONDS)
+                        if message is not None and message["type"] == "subscribe":
+                            self._subscription += 1
+                            self._subscribed = True
+            except (RedisError, OSError) as error:
+                if self._subscribed:
+                    log.warning("the presence in Redis was interrupted", error=str(error))
+                self._subscribed = False
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _run(self) -> None:
-        looked_at = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        # A wait that redis-py cut short may be a suspension of this process, and counts as no more than a turn.
+        away = AwakeTimer(BLOCK_MILLISECONDS / 1000)
+        looked_at = clock()
+        answering = True
         try:
-            while self._mailboxes:
+            while self._mailboxes or self._cancelled:
+                patience = max(self.redis_seconds - away.seconds, BLOCK_MILLISECONDS / 1000 + 0.5)
                 try:
-                    await self._read()
-                    if time.monotonic() - looked_at >= LOOK_SECONDS:
-                        looked_at = time.monotonic()
-                        await self._look_after_engines()
-                except RedisError as error:
-                    log.warning("the reader of generations lost Redis, trying again", error=str(error))
+                    for entry_id, fields in await within(patience, self._fetch()):
+                        self._last = entry_id
+                        self._take_in(fields)
+                    if clock() - looked_at >= LOOK_SECONDS:
+                        await within(patience, self._look())
+                        looked_at = clock()
+                    if not answering:
+                        log.info("Redis answers the reader of generations again")
+                    answering = True
+                    away.restart()
+                except (RedisError, OSError) as error:  # TimeoutError of `within` is an OSError
+                    if answering:
+                        log.warning("the reader of generations cannot reach Redis, trying again", error=str(error))
+                    answering = False
+                    if isinstance(error, TimeoutError):
+                        away.seconds += patience
+                    if away.lap() >= self.redis_seconds:
+                        self._redis_is_lost()
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception:
                     log.exception("an entry of generations cannot be understood")
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
-            self._task = None
+            self._reading = None
 
-    async def _read(self) -> None:
+    async def _fetch(self) -> list[tuple[str, Fields]]:
         stream = keys.generate_stream(self._reader)
-        for entry_id, fields in await read_after(
-            self._blocking, stream, self._last, count=PAGE, block=BLOCK_MILLISECONDS
-        ):
-            self._last = entry_id
-            for request_id, event, data in read_entry(fields):
-                mailbox = self._mailboxes.get(request_id)
-                if mailbox is not None:
-                    mailbox.engine = fields[ENGINE] or mailbox.engine
-                    mailbox.put(Event(event, data))
+        return await read_after(self._blocking, stream, self._last, count=PAGE, block=BLOCK_MILLISECONDS)
 
-    async def _look_after_engines(self) -> None:
-        await self._redis.set(keys.generate_reader(self._reader), "1", ex=keys.GENERATE_READER_SECONDS)
-        await self._find_engines()
-        names = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
-        await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last, approximate=True)
-        if not names:
-            self._missed.clear()
+    def _take_in(self, fields: Fields) -> None:
+        engine = fields[ENGINE]
+        if NUMBER in fields and not self._is_next(engine, int(fields[NUMBER]), beacon=ALIVE in fields):
             return
-        marks = await self._redis.mget([keys.generate_engine(name) for name in names])
-        missing = [name for name, mark in zip(names, marks, strict=True) if mark is None]
-        self._missed = {name: self._missed.get(name, 0) + 1 for name in missing}
-        for name in missing:
-            if self._missed[name] >= MISSES:
-                self._lose(name)
+        for request_id in fields.get(ALIVE, "").split():
+            mailbox = self._mailboxes.get(request_id)
+            if mailbox is not None:
+                mailbox.engine = engine
+        for request_id, event, data in read_entry(fields):
+            mailbox = self._mailboxes.get(request_id)
+            if mailbox is not None:
+                mailbox.engine = engine or mailbox.engine
+                mailbox.put(Event(event, data))
 
-    async def _find_engines(self) -> None:
-        """An engine may be lost between taking a request and its first word, as while a model loads."""
-        silent = {key: its for key, its in self._mailboxes.items() if not its.engine}
+    def _is_next(self, engine: str, number: int, *, beacon: bool) -> bool:
+        """Whether an entry is new; an engine of which some were lost is done with."""
+        last = self._numbers.get(engine, 0)
+        if number <= last and not beacon:
+            return False  # sent again, because the engine had no answer
+        self._numbers[engine] = max(number, last)
+        if number > last + (not beacon):
+            # What a request of an unknown engine would have been told may be among the lost.
+            lost = [its for its in self._mailboxes.values() if its.engine in (engine, "")]
+            log.warning("Redis has lost entries of an engine", engine=engine, entries=number - last, requests=len(lost))
+            self._fail(lost, _answer_lost())
+        return True
+
+    async def _look(self) -> None:
+        """Drop what was read, cancel what waits for it, and look whether the engines and the requests are there."""
+        await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last, approximate=True)
+        if self._cancelled:
+            now = time.monotonic()
+            await self._cancel([its for its, until in self._cancelled.items() if until > now])
+            self._cancelled.clear()
+        await self._look_for_requests()
+        engines = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
+        if not engines:
+            return
+        subscription = self._subscription
+        counts: list[Any] = await self._redis.pubsub_numsub(*map(keys.presence, engines))
+        present = {engine: count > 0 for engine, (_, count) in zip(engines, counts, strict=True)}
+        same = subscription if self._subscribed and subscription == self._subscription else None
+        for engine in self._absences.look(present, same, time.monotonic()):
+            lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine == engine]
+            log.warning("an engine is gone, its generations end", engine=engine, requests=len(lost))
+            self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))
+
+    async def _look_for_requests(self) -> None:
+        """Requests that no engine is known to have: one has begun them, or they are in Redis, or they are lost."""
+        silent = {its: box for its, box in self._mailboxes.items() if box.handed_over and not box.engine}
         if not silent:
             return
-        takers = await self._redis.mget([keys.generate_begun(request_id) for request_id in silent])
-        for mailbox, taker in zip(silent.values(), takers, strict=True):
-            mailbox.engine = mailbox.engine or str(taker or "")
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for request_id in silent:
+                pipeline.get(keys.generate_begun(request_id))
+                pipeline.exists(keys.generate_request(request_id))
+            answers = await pipeline.execute()
+        for mailbox, begun, waiting in zip(silent.values(), answers[::2], answers[1::2], strict=True):
+            mailbox.engine = mailbox.engine or str(begun or "")
+            mailbox.traceless = 0 if waiting or begun is not None else mailbox.traceless + 1
+        lost = [mailbox for mailbox in silent.values() if mailbox.traceless >= LOST_LOOKS]
+        if lost:
+            log.warning("Redis has lost requests for the generator", requests=len(lost))
+            self._fail(lost, _answer_lost())
 
-    def _turn_away(self) -> None:
+    async def _cancel(self, request_ids: Iterable[str]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for request_id in request_ids:
+                pipeline.set(keys.generate_cancelled(request_id), "1", ex=keys.GENERATE_TTL_SECONDS)
+                pipeline.delete(keys.generate_request(request_id))
+            await pipeline.execute()
+
+    def _redis_is_lost(self) -> None:
+        message = f"Redis did not answer for {math.ceil(self.redis_seconds)} s, the generation ended; try again"
+        self._fail(list(self._mailboxes.values()), UnavailableError(message, code="redis_unavailable"))
+
+    def _fail_pending(self) -> None:
         error = UnavailableError("the server is stopping; try again", code="stopping")
-        for mailbox in list(self._mailboxes.values()):
-            mailbox.put(_error_event(error))
+        self._fail(list(self._mailboxes.values()), error)
 
-    def _lose(self, engine: str) -> None:
-        error = UnavailableError("the generator was lost; try again", code="generator_lost")
-        lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine == engine]
-        log.warning("an engine is gone, its clients are told", engine=engine, requests=len(lost))
-        for mailbox in lost:
-            mailbox.put(_error_event(error))
+    def _fail(self, mailboxes: Iterable[Mailbox], error: TidalError) -> None:
+        for mailbox in mailboxes:
+            mailbox.fail(error)
 
 
-def _error_event(error: TidalError) -> Event:
-    return Event(keys.EVENT_ERROR, json.dumps(error_data(error)))
+def _answer_lost() -> UnavailableError:
+    return UnavailableError("Redis was restarted and has lost a part of the answer; try again", code="answer_lost")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.errors import RateLimitedError
+from services.api.awake import within
 from services.api.http_metrics import HttpMetrics
 
 # KEYS[1] bucket; ARGV capacity, microseconds per token. Returns {allowed, whole tokens left, µs until the next token}.
@@ -39,9 +38,6 @@ return {allowed, math.floor(level / per_token), math.ceil(wait)}
 """
 
 ANSWER_WITHIN_SECONDS = 0.05
-_SLICES = 10
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,7 +112,7 @@ class RateLimiter:
             batch, self._waiting = self._waiting, []
             verdicts: list[Verdict | None]
             try:
-                verdicts = list(await _within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
+                verdicts = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
                 # Those who queued behind have waited as long; they go through too.
                 batch, self._waiting = batch + self._waiting, []
@@ -140,19 +136,3 @@ class RateLimiter:
             wait_seconds=wait_microseconds / 1_000_000,
             window_seconds=self._capacity * self._refill_seconds,
         )
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, or TimeoutError after `seconds` in which the event loop was free to receive it.
-
-    Waits in slices: when the loop itself is late (a burst of requests), the answer may lie in the socket already, and
-    one long timer would fire before it is read.
-    """
-    task = asyncio.ensure_future(work)
-    for _ in range(_SLICES):
-        done, _pending = await asyncio.wait({task}, timeout=seconds / _SLICES)
-        if done:
-            return task.result()
-    task.cancel()
-    await asyncio.wait({task})
-    raise TimeoutError

@@ -51,7 +51,11 @@ def main() -> int:
         log.error("the engine cannot start", error=error.message)
         return 1
     redis, models = _redis(settings), _models(settings, device)
-    emitter = Emitter(redis, on_finished=lambda request_id: _done(channel, request_id))
+    emitter = Emitter(
+        redis,
+        presence_seconds=settings.presence_seconds,
+        on_finished=lambda request_id: _done(channel, request_id),
+    )
     engine = Engine(
         Intake(redis, models),
         emitter,
@@ -147,6 +151,7 @@ def _redis(settings: Settings) -> Redis:
         settings.redis_url.get_secret_value(),
         socket_timeout=5.0,
         socket_connect_timeout=2.0,
+        health_check_interval=25,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
     )
 

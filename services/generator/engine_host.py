@@ -37,6 +37,7 @@ ENGINE_SETTINGS = (
     "generator_models_mb",
     "generator_precision",
     "generator_slots",
+    "presence_seconds",
 )
 """What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
 ENGINE_ENVIRONMENT = {

@@ -80,7 +80,8 @@ class Intake:
         ids = [self.waiting[number] for number in range(min(count, len(self.waiting)))]
         if not ids:
             return []
-        with self._redis.pipeline(transaction=False) as pipeline:
+        # A transaction: the api takes a request for lost that is neither in Redis nor marked as begun.
+        with self._redis.pipeline(transaction=True) as pipeline:
             for request_id in ids:
                 pipeline.getdel(keys.generate_request(request_id))
                 pipeline.exists(keys.generate_cancelled(request_id))
@@ -171,4 +172,4 @@ def _too_late() -> UnavailableError:
 
 
 def _client_gone() -> UnavailableError:
-    return UnavailableError("the client left before the generation began", code="cancelled")
+    return UnavailableError("the generation was cancelled before it began", code="cancelled")

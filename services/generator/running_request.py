@@ -90,14 +90,22 @@ class RunningRequest:
     @property
     def large(self) -> bool:
         """Whether its last event takes long to build."""
-        return self.request.trajectory and sum(len(choice.result.trajectory) for choice in self.choices) > LARGE_TOKENS
+        return (
+            self.request.trajectory
+            and not self._cancelled
+            and sum(len(choice.result.trajectory) for choice in self.choices) > LARGE_TOKENS
+        )
 
     def last_event(self) -> tuple[str, dict[str, Any]]:
         """The end: the whole reply, or the first error. For any thread, once all choices have ended."""
+        if self._cancelled:
+            written = sum(len(choice.result.token_ids) for choice in self.choices)
+            cut = UnavailableError(f"the generation was cancelled after {written} tokens", code="cancelled")
+            return keys.EVENT_ERROR, {**error_data(cut), "tokensGenerated": written, "seed": self.request.seed}
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
             return keys.EVENT_ERROR, error_data(error)
-        log_probs, trajectory = self.request.log_probs, self.request.trajectory and not self._cancelled
+        log_probs, trajectory = self.request.log_probs, self.request.trajectory
         first, *others = [
             wire_reply(choice.result, log_probs=log_probs, trajectory=trajectory) for choice in self.choices
         ]
@@ -118,7 +126,7 @@ class RunningRequest:
             )
 
     def cancel(self) -> None:
-        """Its client has gone."""
+        """End it with an error, in case somebody still listens: its client has disconnected."""
         self._cancelled = True
         for choice in self.choices:
             choice.end(FinishReason.CANCELLED)

@@ -92,7 +92,8 @@ class Engines:
                     if its.event == keys.EVENT_TOKEN:
                         self.begun.setdefault(its.request_id, fields[ENGINE])
                     else:
-                        reason = json.loads(its.data).get("finishReason", "error")
+                        data = json.loads(its.data)
+                        reason = data.get("finishReason") or data["code"]
                         self.ended[its.request_id] = (int(entry_id.partition("-")[0]) / 1000, reason)
 
     def until_begun(self, count: int) -> None:
@@ -168,8 +169,9 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
     stack: Stack, redis_client: redis.Redis
 ) -> None:
     stack.start("second", "generator")
-    # Its engine marks itself when it is ready; the first one's mark is there already.
-    stack.wait_for("the second engine", lambda: len(redis_client.keys(keys.generate_engine("*"))) == 2, READY_SECONDS)
+    # Its engine subscribes when it is ready; the first one's subscription is there already.
+    present = keys.presence("engine-*")
+    stack.wait_for("the second engine", lambda: len(redis_client.pubsub_channels(present)) == 2, READY_SECONDS)
     engines = Engines(redis_client)
     with ThreadPoolExecutor(2 * SLOTS) as pool:
 

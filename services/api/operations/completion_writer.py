@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 from uuid import uuid4
 
+from common.errors import UnavailableError
 from common.metrics import keys
 from services.api.generations import Event
 from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
@@ -151,5 +152,8 @@ def _log_prob_per_token(reply: Mapping[str, Any]) -> float:
     return sum(token["logProb"] for token in tokens) / len(tokens) if tokens else float("-inf")
 
 
-def _reason(reply: Mapping[str, Any]) -> Any:
-    return "length" if reply["finishReason"] == "length" else "stop"
+def _reason(reply: Mapping[str, Any]) -> Literal["length", "stop"]:
+    reason = reply["finishReason"]
+    if reason not in ("length", "stop"):
+        raise UnavailableError(f"the generation ended early ({reason}); try again", code="cancelled")
+    return cast(Literal["length", "stop"], reason)

@@ -1,4 +1,4 @@
-"""One generation: hand it over, follow its token stream, give up in time, tell the engine when nobody waits.
+"""One generation: hand it over, follow its token stream, give up in time, cancel it when the client disconnects.
 
 The wire between api and generator is described in `common.jobs.generation_request`. The engine's events are camelCase
 already, so tokens pass through without being taken apart.
@@ -6,10 +6,8 @@ already, so tokens pass through without being taken apart.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
@@ -26,8 +24,9 @@ from common.jobs.generation_request import GenerationRequest
 from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
 from common.metrics import keys
+from services.api.awake import AwakeTimer, within
 from services.api.context import Context
-from services.api.generations import Event
+from services.api.generations import Event, Mailbox
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.large import built
 from services.api.schemas.generate import GenerateReply, GenerateRequest
@@ -89,22 +88,23 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
     engine's own error, and ClientGone. However it ends early, the engine is told to stop.
     """
     settings = context.settings
-    begun = looked_at = time.monotonic()
+    waited = AwakeTimer(2 * LOOK_SECONDS)
+    looked_at = 0.0
     started = told = finished = False
     with context.generations.follow(request.id) as mailbox:
         try:
-            await _hand_over(context, request)
+            await _hand_over(context, request, mailbox)
             while not finished:
-                now = time.monotonic()
+                waited.lap()
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
-                left = begun + limit - now
+                left = limit - waited.seconds
                 if left <= 0 and not started and not await context.redis.delete(keys.generate_request(request.id)):
                     started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
                     continue
                 if left <= 0:
-                    raise _too_late(settings.generate_total_seconds if started else None, now - begun)
-                if now - looked_at >= LOOK_SECONDS:
-                    looked_at = now
+                    raise _too_late(settings.generate_total_seconds if started else None, waited.seconds)
+                if waited.seconds - looked_at >= LOOK_SECONDS:
+                    looked_at = waited.seconds
                     if await gone():
                         raise ClientGone
                 found = await mailbox.take(min(LOOK_SECONDS, left))
@@ -125,8 +125,10 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
             finished = True  # there is nothing to stop
             raise
         finally:
-            if not finished:
-                await _tell_engine(context, request.id)
+            if not finished or mailbox.given_up:
+                # Shielded: this runs while the response is being cancelled because its client has disconnected.
+                with anyio.CancelScope(shield=True):
+                    await context.generations.cancel(request.id)
 
 
 async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
@@ -137,8 +139,20 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
                 yield event
 
 
-async def _hand_over(context: Context, request: GenerationRequest) -> None:
-    """Into the queue; one that is longer than what can be answered in time turns away whoever comes next."""
+async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mailbox) -> None:
+    """Put the request into the queue. Raises QueueFull when more wait than can be answered in time, UnavailableError
+    when Redis does not take it."""
+    generations = context.generations
+    try:
+        await within(generations.redis_seconds, _enqueue(context, request))
+    except (TimeoutError, OSError, RedisError) as error:
+        raise UnavailableError(
+            f"Redis did not take the request: {error or 'no answer'}; try again", code="redis_unavailable"
+        ) from error
+    mailbox.handed_over = True
+
+
+async def _enqueue(context: Context, request: GenerationRequest) -> None:
     settings, generations = context.settings, context.generations
     # Those of this process that are on their way count; other api processes may let in as many more.
     generations.ringing += 1
@@ -192,14 +206,3 @@ def _engine_error(data: str) -> TidalError:
     status = body.get("status")
     error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
-
-
-async def _tell_engine(context: Context, request_id: str) -> None:
-    # Shielded: this runs while the response is being cancelled because its client has gone.
-    with anyio.CancelScope(shield=True):
-        try:
-            async with asyncio.timeout(2):
-                await context.redis.set(keys.generate_cancelled(request_id), "1", ex=keys.GENERATE_TTL_SECONDS)
-                await context.redis.delete(keys.generate_request(request_id))
-        except (RedisError, OSError, TimeoutError) as error:
-            log.warning("the engine could not be told to stop", request=request_id, error=str(error))

@@ -188,9 +188,9 @@ def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
         next(iter(stream))
         stream.close()
     client.completions.create(model=MODEL, prompt="x", max_tokens=1)
-    [cut] = [reply for reply in generator.replies if reply["finishReason"] == "cancelled"]
+    [cut] = [reply for reply in generator.replies if reply.get("code") == "cancelled"]
     assert len(generator.replies) == 2
-    assert all(choice["tokensGenerated"] < 4096 for choice in cut["choices"])
+    assert cut["tokensGenerated"] < 8 * 4096
 
 
 def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, engine: Engine) -> None:

@@ -33,8 +33,8 @@ class Engine:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def event(self, request_id: str, name: str, data: dict[str, Any]) -> None:
-        self.redis.xadd(keys.generate_stream(request_id), entry(self.name, [said(request_id, name, data)]))
+    def event(self, request_id: str, name: str, data: dict[str, Any], number: int | None = None) -> None:
+        self.redis.xadd(keys.generate_stream(request_id), entry(self.name, [said(request_id, name, data)], number))
 
     def until_cancelled(self, request_id: str) -> None:
         while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):
@@ -52,7 +52,10 @@ class Engine:
             if not message:
                 continue
             [request_id] = json.loads(_body(message[1]))[0]
-            raw = self.redis.getdel(keys.generate_request(request_id))
+            with self.redis.pipeline(transaction=True) as pipeline:
+                pipeline.getdel(keys.generate_request(request_id))
+                pipeline.set(keys.generate_begun(request_id), self.name, ex=60)
+                [raw, _] = pipeline.execute()
             if raw is not None:
                 request = GenerationRequest.model_validate_json(str(raw))
                 self.requests.append(request)

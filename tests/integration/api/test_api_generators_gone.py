@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotDone
 
 import httpx
 import pytest
@@ -10,18 +12,37 @@ import redis
 
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
+from services.api.generations import LOOK_SECONDS
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of
 from tests.integration.api.test_api_generate import checkpoint as checkpoint
 from tests.integration.api.test_api_generate import engine as engine
 
 
+def until_asked(engine: Engine, count: int) -> None:
+    until = time.monotonic() + 15
+    while len(engine.requests) < count:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def done_within(future: Future[httpx.Response], seconds: float) -> bool:
+    """Whether the answer comes within some looks of the api."""
+    try:
+        future.result(seconds)
+    except NotDone:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
-    """The mark of an engine vanishes some seconds after it; its host may be gone with it, so the api looks."""
-    redis_client.set(keys.generate_engine("alive"), "1")
+    """The subscription of an engine ends with it; its host may be gone with it, so the api looks."""
+    alive, killed = redis_client.pubsub(), redis_client.pubsub()
+    alive.subscribe(keys.presence("alive"))
+    killed.subscribe(keys.presence("killed"))
 
     def begin(engine: Engine, request: GenerationRequest) -> None:
         engine.name = str(request.prompt)
@@ -34,11 +55,14 @@ def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
 
     with ThreadPoolExecutor(2) as pool:
         living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
+        until_asked(engine, 2)
+        [reader] = {request.id.partition(".")[0] for request in engine.requests}
+        assert redis_client.pubsub_numsub(keys.presence(reader)) == [(keys.presence(reader), 1)], "engines see the api"
+        assert not done_within(lost, 2 * LOOK_SECONDS)
+        killed.close()
         told = lost.result(15)
         assert ("generator_lost" in told.text, told.status_code) == (True, 200 if stream else 503)
         assert not living.done()
-        [reader] = {request.id.partition(".")[0] for request in engine.requests}
-        assert redis_client.exists(keys.generate_reader(reader)), "engines see that somebody waits"
         for request in engine.requests:
             engine.event(request.id, "done", reply_of(request))
         assert living.result(15).status_code == 200
@@ -49,7 +73,9 @@ def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
     api: Api, engine: Engine, redis_client: redis.Redis, checkpoint: str, stream: bool
 ) -> None:
     """As while the model of the request was loading."""
-    redis_client.set(keys.generate_engine("alive"), "1")
+    alive, killed = redis_client.pubsub(), redis_client.pubsub()
+    alive.subscribe(keys.presence("alive"))
+    killed.subscribe(keys.presence("killed"))
 
     def take(engine: Engine, request: GenerationRequest) -> None:
         engine.redis.set(keys.generate_begun(request.id), str(request.prompt))
@@ -61,6 +87,9 @@ def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
 
     with ThreadPoolExecutor(2) as pool:
         living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
+        until_asked(engine, 2)
+        assert not done_within(lost, 2 * LOOK_SECONDS)
+        killed.close()
         told = lost.result(15)
         assert ("generator_lost" in told.text, told.status_code) == (True, 503)
         assert not living.done()

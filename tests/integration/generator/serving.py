@@ -31,7 +31,7 @@ class Serving:
         models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=capacity)
         self.finished: list[str] = []
         self.intake = Intake(client, models)
-        self.emitter = Emitter(client, on_finished=self.finished.append)
+        self.emitter = Emitter(client, presence_seconds=0.2, on_finished=self.finished.append)
         self.engine = Engine(self.intake, self.emitter, slots=slots, total_seconds=total_seconds)
 
     def handle(self, *request_ids: str) -> None:

@@ -75,6 +75,12 @@ def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, An
     return [(its.event, json.loads(its.data)) for _, fields in entries for its in read_entry(fields)]
 
 
+def present(client: redis.Redis, name: str) -> int:
+    """How many say that this process lives: one or none."""
+    [(_, count)] = client.pubsub_numsub(keys.presence(name))
+    return int(count)
+
+
 @pytest.mark.parametrize("mode", ["none", "fixed", "random", "learned"])
 def test_the_reply_equals_the_library_and_the_streamed_tokens(
     engine: Serving, redis_client: redis.Redis, experiments: Path, mode: str
@@ -101,7 +107,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
     assert "".join(data["text"] for _, data in tokens) == reply["text"]
     assert reply["effective"]["gatingMode"] == mode
     assert reply["effective"]["seed"] == 4
-    assert 0 < redis_client.ttl(keys.generate_stream("r1")) <= keys.GENERATE_TTL_SECONDS
+    assert 0 < redis_client.ttl(keys.generate_stream("r1")) <= keys.GENERATE_STREAM_SECONDS
 
 
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
@@ -154,16 +160,21 @@ def test_a_request_handed_over_twice_is_answered_once(engine: Serving, redis_cli
     assert events(redis_client, "r1") == before
 
 
-def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_mark(
+def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_presence(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
-    engine.emitter.drain()
-    assert redis_client.exists(keys.generate_engine(engine.emitter.name)), "marked before it takes any"
     request(redis_client, "r1")
     engine.engine.submit("r1")
     engine.engine.turn()
-    assert redis_client.get(keys.generate_begun("r1")) == engine.emitter.name
+    name = engine.emitter.name
+    assert redis_client.get(keys.generate_begun("r1")) == name
     engine.handle()
+    until = time.monotonic() + 10
+    while present(redis_client, name) != 1:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    engine.close()
+    assert present(redis_client, name) == 0
 
 
 def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_url: str, experiments: Path) -> None:
@@ -246,6 +257,6 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     assert next(child.messages) == {"type": "done", "request_id": "long"}
     watchdog.cancel()
     assert time.monotonic() - started < 2.0  # promised: 1 s
-    kind, reply = events(redis_client, "long")[-1]
-    assert (kind, reply["finishReason"]) == (keys.EVENT_DONE, "cancelled")
-    assert reply["tokensGenerated"] < 4096
+    kind, error = events(redis_client, "long")[-1]
+    assert (kind, error["code"], error["status"]) == (keys.EVENT_ERROR, "cancelled", 503), "nobody takes it for whole"
+    assert error["tokensGenerated"] < 4096

@@ -17,7 +17,6 @@ from common.checkpoint import load_model, save_model
 from common.generation import generate
 from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
-from services.generator import readers
 from services.generator.emitter import Batch, End
 from services.generator.engine import PREFILL_TEXTS
 from services.generator.running_request import LARGE_TOKENS, RunningRequest
@@ -100,7 +99,7 @@ def test_all_tokens_are_told_at_the_end_only_where_they_are_wanted_and_once(
     assert [len(choice["trajectory"]) for choice in told["all"]["choices"]] == [12, 12]
     assert "trajectory" not in told["all"]
     assert [choice["tokensGenerated"] for choice in told["none"]["choices"]] == [12, 12]
-    assert told["left"]["finishReason"] == "cancelled"
+    assert told["left"]["code"] == "cancelled"
     assert '"trajectory"' not in json.dumps([told["none"], told["left"]])
 
 
@@ -124,25 +123,32 @@ def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_
     assert tokens == [LARGE_TOKENS // 3] * 4
 
 
-def test_texts_for_an_api_that_was_killed_are_ended(
-    serving: Serving, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_texts_for_an_api_that_was_killed_are_ended_and_those_of_others_are_not(
+    serving: Serving, redis_client: redis.Redis
 ) -> None:
-    monkeypatch.setattr(readers, "LOOK_SECONDS", 0.2)
-    for reader in ("lives", "killed"):
-        redis_client.set(keys.generate_reader(reader), "1")
+    """One that lives and one that is killed subscribe; a third does not, as while it connects again. Redis is emptied
+    on the way, which says nothing about any of them."""
+    lives, killed = redis_client.pubsub(), redis_client.pubsub()
+    lives.subscribe(keys.presence("lives"))
+    killed.subscribe(keys.presence("killed"))
+
+    def turn(seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not serving.finished:
+            serving.engine.turn()
+            serving.emitter.drain()
+
+    for reader in ("lives", "killed", "connects"):
         serving.engine.submit(request(redis_client, f"{reader}.1", max_tokens=50_000))
-    until = time.monotonic() + 0.6
-    while time.monotonic() < until:
-        serving.engine.turn()
+    turn(0.3)
+    redis_client.flushall()
+    turn(1.2)  # six looks
     assert not serving.finished
-    redis_client.delete(keys.generate_reader("killed"))
-    until = time.monotonic() + 20.0
-    while not serving.finished:
-        assert time.monotonic() < until
-        serving.engine.turn()
-        serving.emitter.drain()
+    killed.close()
+    turn(20)
     assert serving.finished == ["killed.1"]
-    assert events(redis_client, "killed.1")[-1][1]["finishReason"] == "cancelled"
+    assert events(redis_client, "killed.1")[-1][1]["code"] == "cancelled"
+    redis_client.set(keys.generate_cancelled("connects.1"), "1", ex=60)
     redis_client.set(keys.generate_cancelled("lives.1"), "1", ex=60)
     serving.handle()
 
@@ -202,7 +208,7 @@ def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redi
     assert events(redis_client, "next")[-1][0] == keys.EVENT_DONE
     for number in range(6):
         kind, reply = events(redis_client, f"long{number}")[-1]
-        assert (kind, reply["finishReason"]) == (keys.EVENT_DONE, "cancelled")
+        assert (kind, reply["code"]) == (keys.EVENT_ERROR, "cancelled")
 
 
 def test_a_request_whose_client_left_in_the_queue_is_not_begun(serving: Serving, redis_client: redis.Redis) -> None:

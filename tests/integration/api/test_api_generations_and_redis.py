@@ -1,0 +1,168 @@
+"""A generation while Redis is emptied, cut off or silent: whole, or an error within seconds; never a part for a whole.
+
+The engine is the stand-in of `test_api_generate`, which speaks the engine's side of the wire.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import redis
+
+from common.jobs.generation_events import beacon
+from common.jobs.generation_request import GenerationRequest
+from common.metrics import keys
+from tests.faults.proxy import TcpProxy
+from tests.integration.api.conftest import Api, Events, RunApi
+from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of
+from tests.integration.api.test_api_generate import engine as engine
+
+ANSWER_SECONDS = 5.0
+"""Promised: complete or 503 within so long of losing Redis."""
+
+
+def ask(api: Api, *, stream: bool) -> httpx.Response:
+    body = {"checkpoint": make_checkpoint(api), "prompt": "once", "stream": stream}
+    return api.admin.post("/api/generate", json=body)
+
+
+def outcome(reply: httpx.Response) -> str:
+    """`done`, or the code of the error."""
+    if reply.status_code != 200:
+        return str(reply.json()["code"])
+    if not reply.headers["content-type"].startswith("text/event-stream"):
+        return "done"
+    last = list(Events(reply))[-1]
+    return last.name if last.name == "done" else str(last.data["code"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("way", ["cut", "silence"])
+def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
+    serve: RunApi, engine: Engine, redis_url: str, stream: bool, way: str
+) -> None:
+    begun = threading.Event()
+
+    def begin(engine: Engine, request: GenerationRequest) -> None:
+        engine.event(request.id, "token", {"index": 0, "text": "a"})
+        begun.set()
+
+    engine.answer = begin
+    with (
+        TcpProxy.of_url(redis_url) as proxy,
+        serve(redis_url=proxy.url, generate_redis_seconds=2.0) as api,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(ask, api, stream=stream)
+        assert begun.wait(10)
+        lost_at = time.monotonic()
+        getattr(proxy, way)()
+        assert outcome(asked.result(20)) == "redis_unavailable"
+        assert time.monotonic() - lost_at < ANSWER_SECONDS
+        # Whoever asks now is refused in time too, and served once Redis is back.
+        asked_at = time.monotonic()
+        assert outcome(ask(api, stream=stream)) == "redis_unavailable"
+        assert time.monotonic() - asked_at < ANSWER_SECONDS
+        [request_id] = [request.id for request in engine.requests]
+        proxy.heal()
+        engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request))
+        assert outcome(ask(api, stream=stream)) == "done"
+        until = time.monotonic() + 10
+        while not engine.redis.exists(keys.generate_cancelled(request_id)):
+            assert time.monotonic() < until, "the engine is told to stop once Redis is back"
+            time.sleep(0.02)
+
+
+def test_a_short_interruption_costs_nothing(serve: RunApi, engine: Engine, redis_url: str) -> None:
+    """The connections are reset in the middle of a text, and everything that was written meanwhile is read."""
+    cut = threading.Event()
+
+    def write(engine: Engine, request: GenerationRequest) -> None:
+        engine.name = "alive"
+        engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
+        assert cut.wait(10)
+        engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
+        engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)  # repeated: it had no answer
+        engine.event(request.id, "done", reply_of(request), number=3)
+
+    engine.answer = write
+    with TcpProxy.of_url(redis_url) as proxy, serve(redis_url=proxy.url) as api:
+        body = {"checkpoint": make_checkpoint(api), "prompt": "once", "stream": True}
+        with api.admin.stream("POST", "/api/generate", json=body) as reply:
+            events = iter(Events(reply))
+            assert next(events).data["text"] == "a"
+            proxy.cut()
+            cut.set()
+            time.sleep(0.5)
+            proxy.heal()
+            assert [(event.name, event.data.get("text")) for event in events] == [("token", "b"), ("done", "ONCE")]
+
+
+Answer = Callable[[Engine, GenerationRequest], None]
+
+
+def _lose_an_entry(engine: Engine, request: GenerationRequest) -> None:
+    engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
+    engine.event(request.id, "done", reply_of(request), number=3)
+
+
+def _lose_the_first_entry(engine: Engine, request: GenerationRequest) -> None:
+    engine.event(request.id, "done", reply_of(request), number=2)
+
+
+def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
+    engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
+    engine.redis.xadd(keys.generate_stream(request.id), beacon(engine.name, [], 2))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("answer", [_lose_an_entry, _lose_the_first_entry, _lose_the_last_entry])
+def test_a_text_of_which_redis_lost_a_part_is_an_error(api: Api, engine: Engine, answer: Answer, stream: bool) -> None:
+    engine.name = "alive"
+    engine.answer = answer
+    asked_at = time.monotonic()
+    assert outcome(ask(api, stream=stream)) == "answer_lost"
+    assert time.monotonic() - asked_at < ANSWER_SECONDS
+    # The next text of the same engine is whole: what was lost is over.
+    engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=4)
+    assert outcome(ask(api, stream=stream)) == "done"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
+    api: Api, redis_client: redis.Redis, taken: bool
+) -> None:
+    """FLUSHALL takes the request, its notification and the mark that it was begun, as while a model loads."""
+    alive = redis_client.pubsub()
+    alive.subscribe(keys.presence("alive"))
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, api, stream=False)
+        raw = None
+        until = time.monotonic() + 10
+        while not redis_client.llen("generate"):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        [key] = redis_client.keys(keys.generate_request("*"))
+        raw = redis_client.get(key)
+        redis_client.flushall()
+        emptied_at = time.monotonic()
+        if not taken:
+            assert outcome(asked.result(20)) == "answer_lost"
+            assert time.monotonic() - emptied_at < ANSWER_SECONDS
+            return
+        request = GenerationRequest.model_validate(json.loads(str(raw)))
+        stream = keys.generate_stream(request.id)
+        while time.monotonic() - emptied_at < ANSWER_SECONDS:
+            redis_client.xadd(stream, beacon("alive", [request.id], 0))
+            time.sleep(0.5)
+        assert not asked.done()
+        engine = Engine.__new__(Engine)
+        engine.redis, engine.name = redis_client, "alive"
+        engine.event(request.id, "done", reply_of(request), number=1)
+        assert outcome(asked.result(20)) == "done"
