@@ -82,7 +82,7 @@ def make_context(settings: Settings, token: str) -> Context:
     blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
     # The limiter has its own deadline and lets requests through rather than try again.
     limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=50)
-    hub = StreamHub(redis, blocking, sse.encode, metrics)
+    hub = StreamHub(redis, blocking, sse.encode, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(
         settings=settings,

@@ -44,8 +44,6 @@ FIRST_PAGE = 16
 PAGES_AT_ONCE = 8
 """Clients that read from Redis at the same time; the others wait."""
 EPOCH_CHECK_SECONDS = 1.0
-LINGER_SECONDS = 10.0
-"""A stream is read so much longer than it is followed: clients that all reconnect at once find the ring as it was."""
 RETRY_SECONDS = 1.0
 
 _ENSURE_EPOCH = """
@@ -73,8 +71,12 @@ Encoder = Callable[[str, str, str], bytes]
 class StreamHub:
     """All topics of this process."""
 
-    def __init__(self, redis: Redis, blocking_redis: Redis, encode: Encoder, metrics: HttpMetrics) -> None:
-        """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer."""
+    def __init__(
+        self, redis: Redis, blocking_redis: Redis, encode: Encoder, metrics: HttpMetrics, *, linger_seconds: float
+    ) -> None:
+        """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer. A stream is
+        read `linger_seconds` longer than it is followed: clients that all reconnect at once find the ring as it was."""
+        self._linger_seconds = linger_seconds
         self._redis = redis
         self._blocking = blocking_redis
         self._encode = encode
@@ -169,7 +171,7 @@ class StreamHub:
             if topic.clients == 0:
                 if topic.leaving is not None:
                     topic.leaving.cancel()
-                topic.leaving = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._leave, topic)
+                topic.leaving = asyncio.get_running_loop().call_later(self._linger_seconds, self._leave, topic)
 
     def _leave(self, topic: Topic) -> None:
         """Stop reading a stream that nobody follows any more."""

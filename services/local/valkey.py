@@ -55,6 +55,8 @@ class ValkeyServer(Server):
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
+            # Finds the connections of a host that lost its power (`common.jobs.presence`) within half a minute.
+            "tcp-keepalive": "15",
             "maxmemory": "1gb",
             "maxmemory-policy": "noeviction",
         }

@@ -52,7 +52,7 @@ class Stack:
 
     def __init__(self, database_url: str, redis_url: str, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.environment = {
             **os.environ,
             **TIMERS,
@@ -164,7 +164,8 @@ class Stack:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

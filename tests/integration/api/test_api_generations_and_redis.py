@@ -122,15 +122,20 @@ def _lose_the_last_entry(engine: Engine, request: GenerationRequest) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("answer", [_lose_an_entry, _lose_the_first_entry, _lose_the_last_entry])
-def test_a_text_of_which_redis_lost_a_part_is_an_error(api: Api, engine: Engine, answer: Answer, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("answer", "written"), [(_lose_an_entry, 3), (_lose_the_first_entry, 2), (_lose_the_last_entry, 2)]
+)
+def test_a_text_of_which_redis_lost_a_part_is_an_error(
+    api: Api, engine: Engine, answer: Answer, written: int, stream: bool
+) -> None:
+    """`written` are the entries of the engine, those that were lost among them."""
     engine.name = "alive"
     engine.answer = answer
     asked_at = time.monotonic()
     assert outcome(ask(api, stream=stream)) == "answer_lost"
     assert time.monotonic() - asked_at < ANSWER_SECONDS
     # The next text of the same engine is whole: what was lost is over.
-    engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=4)
+    engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=written + 1)
     assert outcome(ask(api, stream=stream)) == "done"
 
 

@@ -212,12 +212,16 @@ def test_many_clients_share_one_reader(api: Api, path: str, key: str, redis_clie
     assert results == [list(range(50))] * count
 
 
-def test_the_reader_ends_after_its_last_client(api: Api, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_hub, "LINGER_SECONDS", 0.05)
-    with events_of(api.http, path) as events:
-        events.take(1)
-    assert shows(api, "tidal_sse_clients 0.0")
-    assert shows(api, "tidal_sse_readers 0.0")
+def test_the_reader_ends_after_its_last_client_and_begins_again(
+    serve: RunApi, path: str, key: str, redis_client: redis.Redis
+) -> None:
+    with serve(stream_linger_seconds=0.05) as api:
+        with events_of(api.http, path) as events:
+            events.take(1)
+        assert shows(api, "tidal_sse_clients 0.0")
+        assert shows(api, "tidal_sse_readers 0.0")
+        add(redis_client, key, 7)
+        assert numbers(api.http, path, "0", 7) == [7]
 
 
 def test_clients_that_all_come_back_at_once_find_the_reader_as_it_was(

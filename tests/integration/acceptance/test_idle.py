@@ -1,0 +1,151 @@
+"""Generation at a person's pace: whatever lay idle, was emptied or was suspended, a text is whole.
+
+The real processes, two apis among them. The timers that judge who is gone are shortened, so that a pause of two seconds
+is several times the longest of them. With the real timers: `python -m bench.idle`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import torch
+
+from common.checkpoint import save_model
+from common.client.sse import parse_events
+from common.data import load_tokenizer
+from common.metrics import keys
+from common.model import ModelConfig, TransformerLM
+from tests.integration.acceptance.stack import TOKEN, Stack, free_port
+
+MODEL = "20260101-000000-demo/model.safetensors"
+READY_SECONDS = 90.0
+IDLE_SECONDS = 2.0
+SHORT = {
+    "TIDAL_PRESENCE_SECONDS": "0.2",
+    "TIDAL_GENERATE_REDIS_SECONDS": "1",
+    "TIDAL_STREAM_LINGER_SECONDS": "0.5",
+    "TIDAL_HEARTBEAT_SECONDS": "0.3",
+    "TIDAL_GENERATOR_THREADS": "1",
+    "TIDAL_GENERATOR_DEVICE": "cpu",
+}
+LONG = 1200
+"""Tokens of a text that lasts some seconds."""
+
+
+@pytest.fixture
+def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """Two apis and a generator, with a tiny model that hardly ever ends a text."""
+    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    with torch.no_grad():
+        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
+    path = tmp_path / "experiments" / MODEL
+    path.parent.mkdir(parents=True)
+    save_model(model, path)
+    with Stack(database_url, redis_url, tmp_path) as running:
+        running.environment |= SHORT
+        running.start("generator", "generator")
+        running.start_control_plane()
+        yield running
+
+
+def complete(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
+    """Tokens and finish reason of a completion that may not end by itself."""
+    body = {"model": MODEL, "prompt": "Once", "max_tokens": tokens, "logit_bias": {"50256": -100}}
+    reply = http.post("/v1/completions", json=body, timeout=READY_SECONDS)
+    assert reply.status_code == 200, reply.text
+    return reply.json()["usage"]["completion_tokens"], reply.json()["choices"][0]["finish_reason"]
+
+
+def stream(http: httpx.Client, tokens: int = 40) -> Iterator[dict[str, Any]]:
+    """The data of each event of a streamed generation; an error fails the test."""
+    body = {"checkpoint": MODEL, "prompt": "Once", "maxTokens": tokens, "stream": True}
+    with http.stream("POST", "/api/generate", json=body, timeout=READY_SECONDS) as reply:
+        for event in parse_events(reply.iter_lines()):
+            assert event.name in ("token", "done"), event
+            yield event.data
+
+
+def streamed(http: httpx.Client, tokens: int = 40) -> tuple[int, str]:
+    *seen, reply = stream(http, tokens)
+    assert [token["index"] for token in seen] == list(range(tokens))
+    return reply["tokensGenerated"], reply["finishReason"]
+
+
+def test_texts_are_whole_after_whatever_happened_in_the_pause(stack: Stack, redis_client: redis.Redis) -> None:
+    """Also with two apis, and while a text is written: an api that is suspended goes on where it stood."""
+    second = httpx.Client(
+        base_url=f"http://127.0.0.1:{_second_api(stack)}", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    apis = [stack.http, second]
+    whole = [(40, "length")] * 2
+    stack.wait_for("the first text", lambda: complete(stack.http) == whole[0], READY_SECONDS)
+    stack.wait_for("the second api", lambda: _answers(second), READY_SECONDS)
+
+    def nothing() -> None: ...
+
+    def close_connections() -> None:
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        redis_client.client_kill_filter(_type="pubsub")
+
+    for happens in (nothing, nothing, redis_client.flushall, close_connections):
+        time.sleep(IDLE_SECONDS / 2)
+        happens()
+        time.sleep(IDLE_SECONDS / 2)
+        assert [complete(http) for http in apis] == whole, happens
+        assert [streamed(http) for http in apis] == whole, happens
+
+    # While a text is written: the api is suspended for longer than any timer, and Redis is emptied of its keys.
+    written = stream(stack.http, LONG)
+    assert next(written)["index"] == 0
+    api = stack.processes["api"].pid
+    os.kill(api, signal.SIGSTOP)
+    time.sleep(IDLE_SECONDS)
+    os.kill(api, signal.SIGCONT)
+    for key in redis_client.scan_iter("tidal:generate:*"):
+        redis_client.delete(key)
+    *rest, reply = written
+    assert [token["index"] for token in rest] == list(range(1, LONG))
+    assert (reply["tokensGenerated"], reply["finishReason"]) == (LONG, "length")
+    second.close()
+
+
+def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_client: redis.Redis) -> None:
+    """A live stream without an event, an emptied Redis in between; then a job, and the generator's heartbeat."""
+    heard: list[str] = []
+
+    def listen() -> None:
+        with stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
+            for event in parse_events(reply.iter_lines()):
+                heard.append(json.dumps(event.data))
+
+    threading.Thread(target=listen, daemon=True).start()
+    stack.wait_for("the engine", lambda: bool(redis_client.pubsub_channels(keys.presence("engine-*"))), READY_SECONDS)
+    time.sleep(IDLE_SECONDS)
+    redis_client.flushall()
+    time.sleep(IDLE_SECONDS)
+    job = stack.submit(config={"data": {"source": "builtin:stories"}})["id"]
+    stack.wait_for("the event", lambda: any(job in text for text in heard), 15)
+    stack.wait_for("the generator's heartbeat", lambda: bool(redis_client.keys(keys.heartbeat("*"))), 15)
+
+
+def _second_api(stack: Stack) -> int:
+    port = free_port()
+    stack.start("second-api", "api", TIDAL_PORT=str(port))
+    return port
+
+
+def _answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
