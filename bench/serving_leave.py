@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from bench.serving_clients import Server
-from common.jobs.generation_events import EVENTS, Said, read_entry
+from common.jobs.generation_events import Said, read_entry
 from common.metrics import keys
 
 LIMIT_SECONDS = 20.0
@@ -100,7 +100,7 @@ class Leavers:
             for entry_id, fields in entries:
                 self._last[key] = entry_id
                 at = int(entry_id.partition("-")[0]) / 1000
-                for its in read_entry({EVENTS: fields[EVENTS]}):
+                for its in read_entry(fields):
                     self._hear(its, at)
 
     def _hear(self, its: Said, at: float) -> None:
