@@ -5,10 +5,12 @@ Numbers are finite, and `true` is no number. Whole numbers may be written as `1e
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SWITCH = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "false": "off"}
 
 
@@ -32,10 +34,18 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _can_be_kept(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses `true` for a number, numbers beyond 64 bits, and text that no database and no file can hold."""
         if isinstance(value, bool):
             annotation = cls.model_fields[info.field_name or ""].annotation
             kinds = {annotation, *get_args(annotation)}
             if kinds & {int, float} and bool not in kinds:
                 raise ValueError(f"a number is needed, got {str(value).lower()}")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("the number does not fit into 64 bits")
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and "\0" in text:
+                raise ValueError("the text holds a NUL character, which cannot be saved; leave it out")
+            if isinstance(text, str) and not text.isascii() and _HALF_PAIR.search(text):
+                raise ValueError("the text holds half a surrogate pair, which is no character; leave it out")
         return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
 from common.config.decoding_limits import (
@@ -16,7 +16,7 @@ from common.config.decoding_limits import (
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
 )
-
+from common.files import path_problem, shortened
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
@@ -83,6 +83,15 @@ class DataConfig(Section):
     max_documents: int | None = Field(None, ge=2)
     """Use the first so many documents only."""
     tokenizer: Literal["gpt2"] = "gpt2"
+
+    @field_validator("source", "validation_source")
+    @classmethod
+    def _can_be_a_file(cls, name: str | None) -> str | None:
+        if name is not None and (problem := path_problem(name)):
+            raise ValueError(f"the name {shortened(name)} {problem}")
+        if name == "":
+            raise ValueError("the name of the corpus is empty")
+        return name
 
 
 class CheckpointConfig(Section):

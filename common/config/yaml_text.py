@@ -70,6 +70,13 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # In any other style PyYAML writes these line ends of Unicode as they are, and reads them back as spaces.
+        style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar(_STR, data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 for _tag, _form, _first in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_form})\\Z"), _first)

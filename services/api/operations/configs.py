@@ -8,6 +8,7 @@ from typing import Literal
 from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
+from common.files import path_problem, shortened
 from services.api.schemas.configs import ConfigFile, ConfigFileContent
 
 _RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
@@ -25,7 +26,9 @@ def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path
     def refuse(message: str) -> InvalidInputError:
         return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
-    if "\0" in name or "\\" in name or not name.endswith((".yaml", ".yml")):
+    if problem := path_problem(name):
+        raise refuse(f"the name {shortened(name)} {problem}")
+    if "\\" in name or not name.endswith((".yaml", ".yml")):
         raise refuse(f"{name!r} is not the name of a YAML file in the configuration folder")
     relative = Path(name)
     candidates = [relative]

@@ -210,6 +210,24 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
             load_lm_config(overrides={"model": {"version": name}})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"training": {"max_steps": 10**30}}, "does not fit into 64 bits"),
+        ({"data": {"text_field": "a\0b"}}, "NUL character"),
+        ({"data": {"text_field": "a\ud800"}}, "half a surrogate pair"),
+        ({"evaluation": {"prompts": ["fine", "a\0b"]}}, "NUL character"),
+        ({"data": {"source": "n" * 252 + ".txt"}}, "more than 255 bytes"),
+        ({"data": {"source": "é" * 130 + ".txt"}}, "more than 255 bytes"),
+        ({"data": {"validation_source": "a/" * 600 + "b.txt"}}, "longer than 1024 bytes"),
+        ({"data": {"source": ""}}, "empty"),
+    ],
+)
+def test_values_that_cannot_be_kept_are_refused(overrides: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_lm_config(overrides=overrides)
+
+
 def test_every_shipped_configuration_loads() -> None:
     folder = Path(__file__).resolve().parent.parent.parent.parent / "configs"
     found = sorted(folder.rglob("*.yaml"))
