@@ -29,7 +29,11 @@ log = get_logger(__name__)
 def main() -> int:
     """Run until a signal; the exit status is 1 when the database is not migrated."""
     configure("health")
-    settings = get_settings()
+    try:
+        settings = get_settings()
+    except ConfigError as error:
+        sys.stderr.write(f"tidal health: {error.message}\n")
+        return 2
     stop = threading.Event()
 
     def on_signal(number: int, _: FrameType | None) -> None:

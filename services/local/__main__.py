@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
-from common.config import Settings
+from common.config import Settings, get_settings
 from common.errors import TidalError, UnavailableError
 from common.terminal import Terminal
 from services.local import stack
@@ -46,15 +46,15 @@ def main() -> int:
         if options.command == "down":
             return down(options.folder.absolute())
         if options.command == "migrate":
-            return migrate(Settings())
+            return migrate(get_settings())
         if options.command == "lend":
-            return lend(options.folder.absolute(), Settings())
+            return lend(options.folder.absolute(), get_settings())
         if options.command == "programs":
             return programs()
         console = None if options.quiet else Terminal()
         return Supervisor(
             options.folder,
-            Settings(),
+            get_settings(),
             port=options.port,
             flower_port=options.flower_port,
             console=console,
