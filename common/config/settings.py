@@ -159,10 +159,9 @@ class Settings(BaseSettings):
         for name in ("database_url", "redis_url"):
             password: SecretStr | None = getattr(self, f"{name}_password")
             if password is not None:
+                variable = f"{PREFIX}{name.upper()}"
                 if name not in self.model_fields_set:
-                    raise ValueError(
-                        f"{PREFIX}{name.upper()}_PASSWORD is set and {PREFIX}{name.upper()} is not; set both"
-                    )
+                    raise ValueError(f"{variable}_PASSWORD is set and {variable} is not; set both")
                 url = getattr(self, name).get_secret_value()
                 object.__setattr__(self, name, SecretStr(_with_password(url, password.get_secret_value(), name)))
         return self
@@ -203,7 +202,7 @@ class _WithoutPrefix(PydanticBaseSettingsSource):
 def _with_password(url: str, password: str, name: str) -> str:
     """The URL with the password quoted; ValueError where it has another one."""
     parts = urlsplit(url)
-    user, at, server = parts.netloc.rpartition("@")
+    user, _, server = parts.netloc.rpartition("@")
     user, colon, inside = user.partition(":")
     if colon and unquote(inside) != password:
         raise ValueError(f"{PREFIX}{name.upper()} holds a password, and {PREFIX}{name.upper()}_PASSWORD another one")

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from common.artifacts import ArtifactStore
 from common.config import Settings, get_settings
 from common.db import make_engine, wait_for_schema
-from common.errors import TidalError
+from common.errors import ConfigError, TidalError
 from common.jobs.publisher import RedisPublisher
 from common.logging import configure, get_logger
 from services.health.outbox_relay import OutboxRelay

@@ -15,13 +15,13 @@ import redis
 import yaml
 from kombu import Connection
 from psycopg import sql
-from services.local.ports import free_port
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from common.config import PROJECT_ROOT, Settings
 from common.db import make_engine
 from services.local.binaries import find_valkey
+from services.local.server_files import free_port
 from services.local.servers import PostgresServer
 
 PASSWORD = "p@ss/w:o%r#d?&=+ é'\"\\$x"
