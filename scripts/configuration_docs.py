@@ -24,8 +24,8 @@ def render() -> str:
         "# Configuration",
         "Written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
         "An unknown key is an error that names the nearest valid one. Durations are seconds unless said otherwise.",
-        "The files are YAML, read as YAML 1.2 does, and `--set key=value` reads a value in the same way: only `true` and "
-        "`false` are booleans; `on`, `off`, `yes` and `no` are words, which mean what they say where a key takes a "
+        "The files are YAML, read as YAML 1.2 does, and `--set key=value` reads a value in the same way: only `true` "
+        "and `false` are booleans; `on`, `off`, `yes` and `no` are words, which mean what they say where a key takes a "
         "switch; `1e2`, `1e-3` and `1_000` are numbers, and `1e2` a whole one; `010` is ten; a date is text. Every "
         "number is finite. A key given twice, an empty file and a second document are errors that name the line; `{}` "
         "means the defaults.",
@@ -35,7 +35,8 @@ def render() -> str:
         *_sections(RLConfig),
         "## Environment of a process",
         "Read from the environment, and from `.env` in the working directory; the environment comes first. A variable "
-        "that is set to nothing is an error, a name with `TIDAL_` that nothing reads is a warning with the nearest one.",
+        "that is set to nothing is an error; a name with `TIDAL_` that nothing reads is a warning that names the "
+        "nearest one.",
         _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
         "### Outside the settings",
         "Read by commands, by compose or by tests, and by logging before there are settings.",

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
         frozen=True,
         protected_namespaces=(),
         allow_inf_nan=False,
+        hide_input_in_errors=True,  # among it are passwords
     )
 
     database_url: SecretStr = SecretStr("postgresql+psycopg://tidal@127.0.0.1:5432/tidal")

@@ -42,7 +42,7 @@ def odd_role(postgres: PostgresServer, empty_database_url: str) -> Iterator[str]
         host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database, autocommit=True
     ) as connection:
         connection.execute(sql.SQL("CREATE ROLE odd SUPERUSER LOGIN PASSWORD {}").format(sql.Literal(PASSWORD)))
-        yield url.set(username="odd", password=None).render_as_string()
+        yield f"postgresql+psycopg://odd@{url.host}:{url.port}/{url.database}"
         connection.execute("DROP OWNED BY odd CASCADE")
         connection.execute("DROP ROLE odd")
 

@@ -95,7 +95,7 @@ def test_a_wrong_value_names_the_variable_and_shows_no_secret(monkeypatch: pytes
         get_settings()
     assert "TIDAL_PORT: " in caught.value.message and "'http'" in caught.value.message
     assert "TIDAL_LEASE_SECONDS: Input should be a finite number" in caught.value.message
-    assert "TIDAL_STOP_BUDGET: " in caught.value.message
+    assert "TIDAL_STOP_BUDGET_SECONDS: " in caught.value.message
 
 
 def test_the_documented_name_of_the_stop_budget_counts(monkeypatch: pytest.MonkeyPatch) -> None:
