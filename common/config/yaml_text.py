@@ -128,9 +128,9 @@ def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
     return values
 
 
-def write_yaml(value: Any) -> str:
-    """`value` as YAML that `parse_yaml` reads back equal, keys in their order."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def write_yaml(value: Any, *, unicode: bool = True) -> str:
+    """`value` as YAML that `parse_yaml` reads back equal, keys in their order; in ASCII unless `unicode`."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
 
 
 class _Reading:

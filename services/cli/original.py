@@ -9,6 +9,7 @@ import typer
 
 from common.config.legacy import convert
 from common.config.yaml_text import read_mapping, write_yaml
+from common.streams import shows_unicode
 from services.cli.output import err, out
 
 
@@ -23,7 +24,7 @@ def import_config(
     kind, values, notes = convert(read_mapping(source))
     for note in notes:
         err.print(f"  {note}", style="yellow", soft_wrap=True)
-    text = write_yaml(values)
+    text = write_yaml(values, unicode=target is not None or shows_unicode(out.encoding))
     if target is None:
         out.out(text, highlight=False, end="")
         return

@@ -21,6 +21,7 @@ import psutil
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings, get_settings
 from common.errors import TidalError, UnavailableError
+from common.streams import accept_any_text
 from common.terminal import Terminal
 from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
     parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this is gone")
     parser.add_argument("--quiet", action="store_true", help="log files only")
+    accept_any_text()
     options = parser.parse_args()
     try:
         if options.command == "down":
