@@ -91,13 +91,13 @@ def test_tokens_logs_and_entry_points_print_every_text(encoding: str) -> None:
     tokens = (
         "from common.streams import accept_any_text; accept_any_text()\n"
         "from services.cli.token_view import Color, TokenView\n"
-        f"view = TokenView(Color.ALWAYS, 'p', 'fixed')\nfor text in {ascii(list(NAME))} + ['\\ud800', 'end']:\n"
+        f"view = TokenView(Color.ALWAYS, 'p', 'fixed')\nfor text in {list(NAME)!a} + ['\\ud800', 'end']:\n"
         "    view.token({'text': text, 'modulation': 0.5})\n"
     )
     assert run("-c", tokens, encoding=encoding).count(b"end") == 1
     logs = (
         "from common.logging import configure, get_logger\nimport sys\nconfigure('test', json_lines=False)\n"
-        f"get_logger('x').info({ascii(NAME)})\nprint({ascii(NAME)} + '\\ud800')\nprint('end')\n"
+        f"get_logger('x').info({NAME!a})\nprint({NAME!a} + '\\ud800')\nprint('end')\n"
     )
     assert run("-c", logs, encoding=encoding).split()[-1] == b"end"
 
