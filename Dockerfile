@@ -16,7 +16,7 @@ COPY migrations ./migrations
 COPY common ./common
 COPY services ./services
 # Experiments are named after it. Last, because it changes with every build.
-ARG TIDAL_COMMIT=
+ARG TIDAL_COMMIT=nogit
 ENV TIDAL_COMMIT=${TIDAL_COMMIT}
 USER tidal
 EXPOSE 4400

@@ -20,6 +20,33 @@ from typing import Any
 from common.errors import StorageError
 
 HASH_BLOCK_BYTES = 16 * 1024 * 1024
+MOST_NAME_BYTES = 255
+"""Of a file or folder, in UTF-8: the limit of ext4, XFS, APFS and object stores' local mirrors."""
+MOST_PATH_BYTES = 1024
+"""Of a relative path; what the folder above it needs must fit into the 4,096 of Linux, too."""
+
+
+def path_problem(name: str) -> str | None:
+    """Why no file can have this name or relative path, whatever exists on the disk; None where one can.
+
+    To ask before a text from outside becomes a path: the system's own answer would be an OSError or a ValueError.
+    """
+    if "\0" in name:
+        return "holds a NUL character"
+    try:
+        parts = [part.encode("utf-8") for part in name.split("/")]
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which is no character"
+    if any(len(part) > MOST_NAME_BYTES for part in parts):
+        return f"has a part of more than {MOST_NAME_BYTES} bytes, which no file can be called"
+    if sum(map(len, parts)) + len(parts) > MOST_PATH_BYTES:
+        return f"is longer than {MOST_PATH_BYTES} bytes"
+    return None
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """`text` in quotes for an error message, cut where it is long."""
+    return repr(text) if len(text) <= most else f"{text[:most]!r}…"
 
 
 def sha256_of(path: Path, beat: Callable[[], None] | None = None) -> str:

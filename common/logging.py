@@ -13,6 +13,8 @@ from typing import cast
 
 import structlog
 
+from common.streams import accept_any_text
+
 NOISY = (
     "httpx",
     "httpcore",
@@ -28,8 +30,11 @@ NOISY = (
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
     """Send structlog and stdlib logging to stderr in one format; `service` is stamped on every line.
 
+    What the encoding of the standard streams lacks is written as an escape.
+
     `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json".
     """
+    accept_any_text()
     level = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).upper()
     if json_lines is None:
         json_lines = os.environ.get("TIDAL_LOG_FORMAT", "text") == "json"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from common.config import LMConfig, RLConfig, Settings
+from common.config.environment import OTHER_VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
@@ -23,13 +24,23 @@ def render() -> str:
         "# Configuration",
         "Written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
         "An unknown key is an error that names the nearest valid one. Durations are seconds unless said otherwise.",
+        "The files are YAML, read as YAML 1.2 does, and `--set key=value` reads a value in the same way: only `true` "
+        "and `false` are booleans; `on`, `off`, `yes` and `no` are words, which mean what they say where a key takes a "
+        "switch; `1e2`, `1e-3` and `1_000` are numbers, and `1e2` a whole one; `010` is ten; a date is text. Every "
+        "number is finite. A key given twice, an empty file and a second document are errors that name the line; `{}` "
+        "means the defaults.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),
         "## Controller (`configs/rl_config.yaml`)",
         *_sections(RLConfig),
         "## Environment of a process",
-        "Read from the environment, and from `.env` in the working directory.",
+        "Read from the environment, and from `.env` in the working directory; the environment comes first. A variable "
+        "that is set to nothing is an error; a name with `TIDAL_` that nothing reads is a warning that names the "
+        "nearest one.",
         _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
+        "### Outside the settings",
+        "Read by commands, by compose or by tests, and by logging before there are settings.",
+        _table(("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in OTHER_VARIABLES.items()]),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from common.artifacts.best import read_best
 from common.errors import InvalidInputError, NotFoundError, StorageError
+from common.files import path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
@@ -67,14 +68,18 @@ class ArtifactStore:
     def experiment(self, experiment_id: str) -> Path:
         """Folder of an experiment, whether it exists or not; InvalidInputError for an id that is no id."""
         if not _EXPERIMENT_ID.fullmatch(experiment_id):
-            raise InvalidInputError(f"{experiment_id!r} is not an experiment id (letters, digits, '.', '_', '-')")
+            raise InvalidInputError(
+                f"{shortened(experiment_id)} is not an experiment id (up to 200 letters, digits, '.', '_', '-')"
+            )
         return self._inside(self.root / experiment_id, experiment_id)
 
     def path(self, experiment_id: str, name: str) -> Path:
         """Path of a file of an experiment, whether it exists or not; InvalidInputError when it would lie outside."""
         folder = self.experiment(experiment_id)
         parts = name.split("/")
-        if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        if problem := path_problem(name):
+            raise InvalidInputError(f"the name {shortened(name)} {problem}")
+        if "\\" in name or any(part in ("", ".", "..") for part in parts):
             raise InvalidInputError(f"{name!r} is not a name in an experiment; use a plain relative path")
         return self._inside(folder.joinpath(*parts), f"{experiment_id}/{name}", within=folder)
 
@@ -239,7 +244,7 @@ def split_reference(reference: str) -> tuple[str, str]:
         parts = parts[1:]
     if len(parts) < 2 or not all(parts):
         raise InvalidInputError(
-            f"{reference!r} is not a checkpoint reference; write <experiment id>/<file>, "
+            f"{shortened(reference)} is not a checkpoint reference; write <experiment id>/<file>, "
             f"or {', '.join(f'<experiment id>/{alias}' for alias in ALIASES)}"
         )
     return parts[0], "/".join(parts[1:])

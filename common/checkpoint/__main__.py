@@ -13,6 +13,7 @@ from pathlib import Path
 from common.checkpoint.model_file import migrate_checkpoint
 from common.checkpoint.state import DEFAULT_GATE_COLUMN
 from common.errors import TidalError
+from common.streams import accept_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="checkpoint in any form the original wrote")
     parser.add_argument("target", type=Path, help="file to write, .safetensors or .pth")
     parser.add_argument("--column", type=int, default=DEFAULT_GATE_COLUMN, help="gate input to keep of three")
+    accept_any_text()
     options = parser.parse_args(arguments)
     try:
         result = migrate_checkpoint(options.source, options.target, column=options.column)

@@ -12,6 +12,7 @@ from common.config.compute_environment import with_compute_environment
 SECRETS = frozenset(
     {
         "TIDAL_DATABASE_URL",
+        "TIDAL_DATABASE_URL_PASSWORD",
         "TIDAL_AUTH_TOKEN",
         "TIDAL_FLOWER_PASSWORD",
         "TIDAL_POSTGRES_PASSWORD",

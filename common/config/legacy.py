@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from common.config.base import on_or_off
 from common.config.lm import LMConfig
 from common.config.loader import build
 from common.config.rl import RLConfig
@@ -160,7 +161,7 @@ def _convert_lm(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         raise ConfigError(f"LEARNING_RATE_SCHEDULER: expected a mapping, got {scheduler!r}")
     _place(mapping, LM_KEYS, LM_UNUSED, {"LEARNING_RATE_SCHEDULER"}, values, notes)
     _place(scheduler, SCHEDULER_KEYS, {}, set(), values, notes, where="LEARNING_RATE_SCHEDULER.")
-    _adjust(values, "training.compile", lambda on: on if isinstance(on, str) else "on" if on else "off")
+    _adjust(values, "training.compile", on_or_off)
     inputs = _get(values, "model.gate_dim", 1)
     if isinstance(inputs, int) and inputs > 1:
         notes.append(f"GATE_DIM {inputs} became 1; `tidal migrate-checkpoint` converts the files")
@@ -178,7 +179,7 @@ def _convert_rl(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes: list[str] = []
     _place(mapping, RL_KEYS, RL_UNUSED, set(RL_FIXED), values, notes)
     for key, (only, reason) in RL_FIXED.items():
-        if key in mapping and mapping[key] != only:
+        if key in mapping and _as_kind_of(only, mapping[key]) != only:
             notes.append(f"{key} {mapping[key]!r} left out: {reason}")
     _put(values, "ppo.num_envs", 1)
     notes.append("ppo.num_envs is 1, as in the original; 32 with minibatch_size 1024 trains many times faster")
@@ -204,6 +205,13 @@ def _place(
             near = difflib.get_close_matches(str(key).upper(), [*places, *unused, *handled], n=1, cutoff=0.6)
             hint = f"; the nearest known key is {near[0]}" if near else ""
             notes.append(f"{where}{key} {value!r} left out: unknown key{hint}")
+
+
+def _as_kind_of(expected: Any, value: Any) -> Any:
+    """`value`, or the boolean that the original read where it says yes, no, on or off."""
+    if isinstance(expected, bool):
+        return {"on": True, "off": False}.get(on_or_off(value), value)
+    return value
 
 
 def _whole_accumulation(values: dict[str, Any], notes: list[str]) -> None:

@@ -5,25 +5,33 @@ The defaults give 30,623,057 parameters, trained on TinyStories. Loaded by `comm
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from common.config.base import Section
+from common.config.base import Section, on_or_off
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
     LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
 )
+from common.files import path_problem, shortened
+
+MAX_NAME_LENGTH: Final = 128
+MAX_VERSION_LENGTH: Final = 64
+"""With both at their longest, every file made from them has a name of at most 255 bytes: the model in its two formats,
+its manifest, their temporary names, the folders of an export."""
+_FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class ModelConfig(Section):
     """The shape of a `common.model.TransformerLM`."""
 
-    name: str = Field("transformer-lm", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Goes into the name of the final file: `{name}_v{version}.pth`."""
-    version: str = Field("1.0.0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
+    """Goes into the name of the final file: `{name}_v{version}.pth`. Letters, digits, `.`, `_` and `-`, at most 128."""
+    version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
+    """Letters, digits, `.`, `_` and `-`, at most 64; a number such as 1.0 in quotes."""
     vocab_size: int = Field(50257, ge=2)
     """V, entries of the vocabulary."""
     d_model: int = Field(256, ge=2)
@@ -75,6 +83,15 @@ class DataConfig(Section):
     max_documents: int | None = Field(None, ge=2)
     """Use the first so many documents only."""
     tokenizer: Literal["gpt2"] = "gpt2"
+
+    @field_validator("source", "validation_source")
+    @classmethod
+    def _can_be_a_file(cls, name: str | None) -> str | None:
+        if name is not None and (problem := path_problem(name)):
+            raise ValueError(f"the name {shortened(name)} {problem}")
+        if name == "":
+            raise ValueError("the name of the corpus is empty")
+        return name
 
 
 class CheckpointConfig(Section):
@@ -141,8 +158,8 @@ class TrainingConfig(Section):
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: bf16 on CUDA, float32 on CPU."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto: on for CUDA only."""
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
+    """torch.compile; auto: on for CUDA only. yes, no, true and false are taken for on and off."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; None: all cores. Bit-exact resume needs the same number."""
     log_every_steps: int = Field(1, ge=1)

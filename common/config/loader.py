@@ -1,7 +1,7 @@
 """YAML text to a frozen configuration, with errors a person can act on.
 
-An unknown key names the nearest valid one, a wrong value its place, its type and what is allowed. Leaves out: the
-original's upper-case files, which `common.config.legacy` converts.
+An unknown key names the nearest valid one, a wrong value its place, its type and what is allowed. Leaves out: how the
+text is read (`common.config.yaml_text`), and the original's upper-case files, which `common.config.legacy` converts.
 """
 
 from __future__ import annotations
@@ -11,27 +11,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from common.config.lm import LMConfig
 from common.config.rl import RLConfig
+from common.config.yaml_text import read_mapping, write_yaml
 from common.errors import ConfigError
 
 S = TypeVar("S", bound=BaseModel)
+MOST_SHOWN = 100
+"""Characters of a wrong value that an error repeats."""
 
 
-def load_lm_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> LMConfig:
+def load_lm_config(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> LMConfig:
     """The pretraining configuration in `path` (defaults without), with nested `overrides` laid over it.
 
-    Raises ConfigError when the file is missing, is no YAML mapping or holds a bad key or value.
+    Raises ConfigError when the file is missing, is no YAML mapping or holds a bad key or value; `name` is what the
+    error calls the file, where its path is nobody's business.
     """
-    return build(LMConfig, _read(path), overrides, where=str(path or "defaults"))
+    return _load(LMConfig, path, overrides, name)
 
 
-def load_rl_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> RLConfig:
-    """The controller configuration in `path` (defaults without), with nested `overrides` laid over it."""
-    return build(RLConfig, _read(path), overrides, where=str(path or "defaults"))
+def load_rl_config(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
+) -> RLConfig:
+    """The controller configuration in `path`, as `load_lm_config`."""
+    return _load(RLConfig, path, overrides, name)
 
 
 def build(
@@ -57,27 +64,13 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 def dump_yaml(config: BaseModel) -> str:
     """The configuration as YAML that loads back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_yaml(config.model_dump(mode="json"))
 
 
-def _read(path: str | Path | None) -> dict[str, Any]:
+def _load(section: type[S], path: str | Path | None, overrides: Mapping[str, Any] | None, name: str | None) -> S:
     if path is None:
-        return {}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of sections at the top, found {type(values).__name__}")
-    return values
+        return build(section, {}, overrides, where="defaults")
+    return build(section, read_mapping(Path(path), name=name), overrides, where=name or str(path))
 
 
 def _finding(section: type[BaseModel], item: dict[str, Any]) -> dict[str, str]:
@@ -88,9 +81,16 @@ def _finding(section: type[BaseModel], item: dict[str, Any]) -> dict[str, str]:
         near = difflib.get_close_matches(location[-1].lower(), names, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"valid keys are {', '.join(names)}"
         message = f"unknown key '{location[-1]}'; {hint}"
+    elif item["type"] == "string_type" and isinstance(item.get("input"), int | float):
+        message = f"{message}, got the number {item['input']!r}; write it in quotes"
     elif item["type"] != "value_error":
-        message = f"{message}, got {item.get('input')!r}"
+        message = f"{message}, got {_short(item.get('input'))}"
     return {"location": ".".join(location), "message": message}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _at(section: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -1,24 +1,32 @@
 """The environment of a process: addresses, folders, timers. Every name carries the prefix TIDAL_.
 
-`get_settings()` reads the environment once per process (and `.env` in the working directory); tests build
-`Settings(...)` themselves. The job configurations (what to train) are in `common.config.lm` and `common.config.rl`.
+`get_settings()` reads the environment once per process (and `.env` in the working directory) and warns of names that
+nobody knows; tests build `Settings(...)` themselves. An empty variable is an error. PORT, REDIS_URL and EXPERIMENTS_DIR
+count where the name with TIDAL_ is set nowhere; HOST never does, because shells set it to the name of the machine.
+Leaves out: variables that are needed before there are settings, which `common.config.environment` lists, and the job
+configurations (what to train) in `common.config.lm` and `common.config.rl`.
 """
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from common.config.environment import PREFIX, refuse_empty, warn_of_unknown
+from common.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 """Folder that holds configs/ and migrations/."""
 
 
-def _env(name: str, *aliases: str) -> AliasChoices:
-    return AliasChoices(f"TIDAL_{name}", *aliases)
+WITHOUT_PREFIX = {"PORT": "port", "REDIS_URL": "redis_url", "EXPERIMENTS_DIR": "experiments_dir"}
+"""Names of the original that still count, by the field they set."""
 
 
 class Settings(BaseSettings):
@@ -32,12 +40,21 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
         frozen=True,
         protected_namespaces=(),
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # among it are passwords
     )
 
     database_url: SecretStr = SecretStr("postgresql+psycopg://tidal@127.0.0.1:5432/tidal")
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), validation_alias=_env("REDIS_URL", "REDIS_URL"))
-    experiments_dir: Path = Field(Path("experiments"), validation_alias=_env("EXPERIMENTS_DIR", "EXPERIMENTS_DIR"))
-    """The artifact store: one folder per experiment."""
+    """In a password inside the URL, characters such as `@`, `/`, `:` and `%` are written as `%40`, `%2F`, `%3A`, `%25`;
+    or leave it out and set TIDAL_DATABASE_URL_PASSWORD."""
+    database_url_password: SecretStr | None = None
+    """The password of TIDAL_DATABASE_URL as it is, any character; goes where the URL has none."""
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """As TIDAL_DATABASE_URL. REDIS_URL counts where this is unset."""
+    redis_url_password: SecretStr | None = None
+    """The password of TIDAL_REDIS_URL as it is."""
+    experiments_dir: Path = Path("experiments")
+    """EXPERIMENTS_DIR counts where this is unset. The artifact store: one folder per experiment."""
     config_dir: Path = PROJECT_ROOT / "configs"
     """`configPath` and `rlConfigPath` of a request are looked up below this folder only."""
     data_dir: Path = Path("data")
@@ -45,8 +62,10 @@ class Settings(BaseSettings):
     dataset_max_mb: int = Field(4096, ge=1)
     """Largest dataset that may be uploaded, MiB of unpacked text."""
 
-    host: str = Field("127.0.0.1", validation_alias=_env("HOST", "HOST"))
-    port: int = Field(4400, ge=0, le=65535, validation_alias=_env("PORT", "PORT"))
+    host: str = "127.0.0.1"
+    """Address the api listens on. HOST is never read."""
+    port: int = Field(4400, ge=0, le=65535)
+    """PORT counts where this is unset."""
     root_path: str = ""
     """Sub-path when a proxy serves the api below one."""
     auth_token: SecretStr | None = None
@@ -131,11 +150,97 @@ class Settings(BaseSettings):
     """A live stream is read on for so long after its last client has left."""
     stream_client_seconds: float = Field(30.0, gt=0)
     """A stream client whose socket takes nothing for so long is closed."""
-    stop_budget_seconds: float = Field(12.0, gt=0, validation_alias=_env("STOP_BUDGET"))
-    """Local mode: from Ctrl-C to the last process gone."""
+    stop_budget_seconds: float = Field(
+        12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
+    )
+    """Local mode: from Ctrl-C to the last process gone. TIDAL_STOP_BUDGET is the same."""
+
+    @model_validator(mode="after")
+    def _urls_with_their_passwords(self) -> Self:
+        for name in ("database_url", "redis_url"):
+            password: SecretStr | None = getattr(self, f"{name}_password")
+            if password is not None:
+                variable = f"{PREFIX}{name.upper()}"
+                if name not in self.model_fields_set:
+                    raise ValueError(f"{variable}_PASSWORD is set and {variable} is not; set both")
+                url = getattr(self, name).get_secret_value()
+                object.__setattr__(self, name, SecretStr(_with_password(url, password.get_secret_value(), name)))
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, `.env`, and after all of them the names without prefix."""
+        file = dict(dotenv_settings.env_vars) if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
+        refuse_empty(os.environ, "the environment")
+        refuse_empty({name.upper(): value for name, value in file.items()}, ".env")
+        return init_settings, env_settings, dotenv_settings, _WithoutPrefix(settings_cls, file)
+
+
+class _WithoutPrefix(PydanticBaseSettingsSource):
+    """PORT, REDIS_URL and EXPERIMENTS_DIR, of the environment or else of `.env`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], file: dict[str, str | None]) -> None:
+        super().__init__(settings_cls)
+        self._found = {**{name.upper(): value for name, value in file.items()}, **os.environ}
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Of one field; the base class asks for it."""
+        name = next((name for name, set_by in WITHOUT_PREFIX.items() if set_by == field_name), "")
+        return self._found.get(name) or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All that are set."""
+        return {field: value for name, field in WITHOUT_PREFIX.items() if (value := self._found.get(name))}
+
+
+def _with_password(url: str, password: str, name: str) -> str:
+    """The URL with the password quoted; ValueError where it has another one."""
+    parts = urlsplit(url)
+    user, _, server = parts.netloc.rpartition("@")
+    user, colon, inside = user.partition(":")
+    if colon and unquote(inside) != password:
+        raise ValueError(f"{PREFIX}{name.upper()} holds a password, and {PREFIX}{name.upper()}_PASSWORD another one")
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{server}"))
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, read once."""
-    return Settings()
+    """The settings of this process, read once; a name with TIDAL_ that nobody knows is a warning.
+
+    Raises ConfigError that names the variable.
+    """
+    settings = read_settings()
+    in_file = {name.upper() for name in DotEnvSettingsSource(Settings).env_vars}
+    warn_of_unknown(variables(), in_file=in_file)
+    return settings
+
+
+def read_settings() -> Settings:
+    """The settings of this moment. ConfigError names the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigError("; ".join(_finding(dict(item)) for item in error.errors(include_url=False))) from None
+
+
+def variables() -> frozenset[str]:
+    """Every name that sets something here."""
+    return frozenset({f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"TIDAL_STOP_BUDGET"})
+
+
+def _finding(item: dict[str, Any]) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message
+    name = str(item["loc"][0])
+    field = name.removeprefix(PREFIX).lower()
+    variable = f"{PREFIX}{field.upper()}"
+    secret = field not in Settings.model_fields or "SecretStr" in str(Settings.model_fields[field].annotation)
+    return f"{variable}: {message}" if secret else f"{variable}: {message}, got {str(item.get('input'))[:100]!r}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from common.errors import TidalError
 from common.export.checkpoint import Form, export_checkpoint
+from common.streams import accept_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--format", type=Form, choices=list(Form), required=True)
     parser.add_argument("--force", action="store_true", help="replace an older export")
+    accept_any_text()
     options = parser.parse_args(arguments)
     try:
         done = export_checkpoint(

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+
+from common.config.yaml_text import parse_yaml
+from common.errors import ConfigError
 
 MAX_BODY = 4000
 """Characters of one block."""
@@ -117,18 +119,10 @@ def analyses_of(chart: Chart) -> list[str]:
 
 def _mapping(body: str) -> dict[str, Any]:
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(body, Loader=yaml.SafeLoader)):
-            raise ValueError("aliases (*name) are not allowed in a chart")
-        value = yaml.safe_load(body)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at its line {mark.line + 1}" if mark is not None else ""
-        raise ValueError(
-            f"it is neither YAML nor JSON{where}: {getattr(error, 'problem', None) or 'unreadable'}"
-        ) from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        value = parse_yaml(body, aliases=False)
+    except ConfigError as error:
+        raise ValueError(f"it is neither YAML nor JSON: {error.message}") from None
+    if not isinstance(value, dict):
         raise ValueError('it must be a mapping, such as {"experiments": ["<id>"], "metrics": ["Losses/Total"]}')
     return value
 

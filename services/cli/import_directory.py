@@ -16,17 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from common.artifacts import ArtifactStore
 from common.client import read_instance
 from common.config import get_settings
 from common.config.legacy import convert
+from common.config.yaml_text import read_mapping, write_yaml
 from common.db import Checkpoint, Experiment, make_engine, require_schema, session_factory
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from common.files import sha256_of
-from services.cli.configuration import read_yaml
 from services.cli.database import database_url
 from services.cli.import_metrics import write_metrics, write_rl_metrics
 
@@ -111,11 +110,11 @@ def _convert_configs(folder: Path, staging: Path, done: Imported) -> dict[str, A
         shutil.copy2(path, kept)
         done.files += 1
         try:
-            kind, converted, _ = convert(read_yaml(path))
+            kind, converted, _ = convert(read_mapping(path))
         except ConfigError as error:
             done.remarks.append(f"{name} could not be converted and is kept as it was: {error.message}")
             continue
-        text = yaml.safe_dump(converted, sort_keys=False, allow_unicode=True)
+        text = write_yaml(converted)
         (staging / name).write_text(text, encoding="utf-8")
         if kind == done.kind:
             main = converted

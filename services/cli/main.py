@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from common.errors import TidalError
+from common.streams import accept_any_text, as_typed
 from services.cli import (
     analyze,
     backup,
@@ -88,6 +89,8 @@ def options(
 def main() -> None:
     """Run the command line; exits with 0, 1 (error), 2 (usage) or 130 (Ctrl-C)."""
     debug = bool(os.environ.get("TIDAL_DEBUG"))
+    accept_any_text()
+    sys.argv[1:] = map(as_typed, sys.argv[1:])
     try:
         app(prog_name="tidal")
     except TidalError as error:
@@ -100,6 +103,11 @@ def main() -> None:
             raise
         finding = error.errors()[0]
         fail(f"{'.'.join(str(part) for part in finding['loc'])}: {finding['msg']}")
+        sys.exit(1)
+    except UnicodeError as error:
+        if debug:
+            raise
+        fail(f"an argument or the input is no UTF-8 text ({error})")
         sys.exit(1)
     except BrokenPipeError:  # the reader of a pipe went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from common.config.legacy import convert
-from services.cli.configuration import read_yaml
+from common.config.yaml_text import read_mapping, write_yaml
+from common.streams import shows_unicode
 from services.cli.output import err, out
 
 
@@ -21,10 +21,10 @@ def import_config(
 
     Language model or controller, told by its keys. What has no place here is named with the reason.
     """
-    kind, values, notes = convert(read_yaml(source))
+    kind, values, notes = convert(read_mapping(source))
     for note in notes:
         err.print(f"  {note}", style="yellow", soft_wrap=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = write_yaml(values, unicode=target is not None or shows_unicode(out.encoding))
     if target is None:
         out.out(text, highlight=False, end="")
         return

@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from common.streams import shows_unicode
 from common.terminal import Terminal
 
 out = Terminal()
@@ -67,8 +68,8 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Machine-readable output, for `--json`."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """Machine-readable output, for `--json`; with the escapes of JSON where the output cannot show a character."""
+    text = json.dumps(value, indent=2, ensure_ascii=not shows_unicode(out.encoding), default=str)
     out.out(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), highlight=False)
 
 

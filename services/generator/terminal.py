@@ -19,6 +19,7 @@ from common.controller import load_policy
 from common.errors import TidalError
 from common.generation import TokenStep, generate
 from common.jobs.generation_events import error_data
+from common.streams import accept_any_text
 from services.generator.wire import wire_reply, wire_token
 
 
@@ -26,6 +27,7 @@ def main() -> int:
     """Exit status: 0, 1 after an `error` event."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    accept_any_text()
     fields = json.loads(sys.stdin.read())
     try:
         _run(**fields)

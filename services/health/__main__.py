@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from common.artifacts import ArtifactStore
 from common.config import Settings, get_settings
 from common.db import make_engine, wait_for_schema
-from common.errors import TidalError
+from common.errors import ConfigError, TidalError
 from common.jobs.publisher import RedisPublisher
 from common.logging import configure, get_logger
 from services.health.outbox_relay import OutboxRelay
@@ -29,7 +29,11 @@ log = get_logger(__name__)
 def main() -> int:
     """Run until a signal; the exit status is 1 when the database is not migrated."""
     configure("health")
-    settings = get_settings()
+    try:
+        settings = get_settings()
+    except ConfigError as error:
+        sys.stderr.write(f"tidal health: {error.message}\n")
+        return 2
     stop = threading.Event()
 
     def on_signal(number: int, _: FrameType | None) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 import psutil
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
-from common.config import Settings
+from common.config import Settings, get_settings
 from common.errors import TidalError, UnavailableError
+from common.streams import accept_any_text
 from common.terminal import Terminal
 from services.local import stack
 from services.local.binaries import find_postgres, find_valkey
@@ -41,20 +42,21 @@ def main() -> int:
     parser.add_argument("--flower-port", type=int, help="port of Flower; 0: any free one")
     parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this is gone")
     parser.add_argument("--quiet", action="store_true", help="log files only")
+    accept_any_text()
     options = parser.parse_args()
     try:
         if options.command == "down":
             return down(options.folder.absolute())
         if options.command == "migrate":
-            return migrate(Settings())
+            return migrate(get_settings())
         if options.command == "lend":
-            return lend(options.folder.absolute(), Settings())
+            return lend(options.folder.absolute(), get_settings())
         if options.command == "programs":
             return programs()
         console = None if options.quiet else Terminal()
         return Supervisor(
             options.folder,
-            Settings(),
+            get_settings(),
             port=options.port,
             flower_port=options.flower_port,
             console=console,

@@ -48,6 +48,8 @@ def flower_environment(environ: dict[str, str]) -> dict[str, str]:
     password = environ.get("TIDAL_FLOWER_PASSWORD", "")
     if not password:
         raise ConfigError("TIDAL_FLOWER_PASSWORD is not set; Flower does not start without a login")
+    if "," in password:
+        raise ConfigError("TIDAL_FLOWER_PASSWORD holds a comma, at which Flower would cut it; choose another one")
     return {
         "FLOWER_ADDRESS": environ.get("TIDAL_FLOWER_HOST", "127.0.0.1"),
         "FLOWER_PORT": environ.get("TIDAL_FLOWER_PORT", "5555"),

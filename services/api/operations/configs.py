@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
+from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
+from common.files import path_problem, shortened
 from services.api.schemas.configs import ConfigFile, ConfigFileContent
 
 _RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
@@ -26,7 +26,9 @@ def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path
     def refuse(message: str) -> InvalidInputError:
         return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
-    if "\0" in name or "\\" in name or not name.endswith((".yaml", ".yml")):
+    if problem := path_problem(name):
+        raise refuse(f"the name {shortened(name)} {problem}")
+    if "\\" in name or not name.endswith((".yaml", ".yml")):
         raise refuse(f"{name!r} is not the name of a YAML file in the configuration folder")
     relative = Path(name)
     candidates = [relative]
@@ -76,17 +78,13 @@ def _describe(root: Path, name: str) -> ConfigFile:
     if size > MAX_BYTES:
         return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=f"larger than {MAX_BYTES} bytes")
     try:
-        kind = _kind(path)
-        (load_rl_config if kind == "rl" else load_lm_config)(path)
+        kind = _kind(path, name)
+        (load_rl_config if kind == "rl" else load_lm_config)(path, name=name)
     except ConfigError as error:
         return ConfigFile(name=name, kind="invalid", size_bytes=size, problem=error.message)
     return ConfigFile(name=name, kind=kind, size_bytes=size)
 
 
-def _kind(path: Path) -> Literal["lm", "rl"]:
+def _kind(path: Path, name: str) -> Literal["lm", "rl"]:
     """rl when the file has a section only controllers have."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot be read: {error}") from None
-    return "rl" if isinstance(values, dict) and _RL_SECTIONS & values.keys() else "lm"
+    return "rl" if _RL_SECTIONS & read_mapping(path, name=name).keys() else "lm"

@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from sqlalchemy import Select, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore, size_of
+from common.config.yaml_text import parse_yaml
 from common.db import Experiment, Job, JobEvent
-from common.errors import NotFoundError, StorageError
+from common.errors import ConfigError, NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import decode_cursor, encode_cursor
@@ -176,9 +176,9 @@ def _reply(experiment: Experiment, job: Job | None) -> ExperimentReply:
 
 def _yaml(path: Path) -> dict[str, Any] | None:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8"), finite=False)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise StorageError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
     return value if isinstance(value, dict) else None

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from sqlalchemy import select
@@ -30,6 +29,7 @@ from common.config import (
     load_lm_config,
     load_rl_config,
 )
+from common.config.yaml_text import read_mapping
 from common.datasets import DatasetStore, is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError
@@ -187,10 +187,10 @@ def _inherited(submitter: Submitter, request: JobRequest, checkpoint: str) -> Ma
     folder = submitter.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
         try:
-            values = yaml.safe_load((folder / name).read_text(encoding="utf-8"))
-            if isinstance(values, dict) and isinstance(values.get("data"), dict):
+            values = read_mapping(folder / name)
+            if isinstance(values.get("data"), dict):
                 return build(LMConfig, values, where=name).model_dump()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ConfigError):
+        except ConfigError:
             continue
     return _lm_config(submitter, request, {}).model_dump()
 
@@ -202,7 +202,7 @@ def _lm_config(submitter: Submitter, request: JobRequest, overrides: Mapping[str
     else:
         path = folder / DEFAULT_LM
     try:
-        return load_lm_config(path if path.is_file() else None, overrides)
+        return load_lm_config(path if path.is_file() else None, overrides, name=request.config_path or DEFAULT_LM)
     except ConfigError as error:
         raise _placed(error) from None
 
@@ -214,7 +214,8 @@ def _rl_config(submitter: Submitter, request: JobRequest) -> RLConfig:
     else:
         path = folder / DEFAULT_RL
     try:
-        return load_rl_config(path if path.is_file() else None, request.config)
+        name = request.rl_config_path or DEFAULT_RL
+        return load_rl_config(path if path.is_file() else None, request.config, name=name)
     except ConfigError as error:
         raise _placed(error) from None
 

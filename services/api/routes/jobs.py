@@ -16,6 +16,7 @@ from common.jobs.status import TERMINAL, JobStatus
 from common.jobs.submission import submitted_before
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
+from services.api.json_body import OneValuePerKeyRoute
 from services.api.operations import jobs, logs, submission
 from services.api.paging import Cursor, Limit
 from services.api.schemas.jobs import (
@@ -29,7 +30,7 @@ from services.api.schemas.jobs import (
 )
 from services.api.schemas.problems import problem_responses
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=OneValuePerKeyRoute)
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 

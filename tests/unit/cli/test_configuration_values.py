@@ -37,7 +37,8 @@ def test_another_form_is_named(setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("- a list\n", "expected a mapping"), ("a: [", "cannot be read"), (None, "no such file")]
+    ("content", "message"),
+    [("- a list\n", "expected a mapping"), ("a: [", "not valid YAML: line 1"), (None, "no such file")],
 )
 def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "job.yaml"

@@ -54,9 +54,12 @@ def test_missing_file_says_so(tmp_path: Path) -> None:
         load_lm_config(tmp_path / "nothing.yaml")
 
 
-def test_empty_file_means_defaults(tmp_path: Path) -> None:
-    (tmp_path / "empty.yaml").write_text("")
-    assert load_lm_config(tmp_path / "empty.yaml") == LMConfig()
+def test_braces_mean_defaults_and_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "defaults.yaml").write_text("{}")
+    assert load_lm_config(tmp_path / "defaults.yaml") == LMConfig()
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    with pytest.raises(ConfigError, match=r"nothing is in it; write \{\} for the defaults"):
+        load_lm_config(tmp_path / "empty.yaml")
 
 
 @pytest.mark.parametrize("config", [LMConfig(), RLConfig()])

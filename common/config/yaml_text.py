@@ -1,0 +1,241 @@
+"""YAML as every part of Tidal reads and writes it: configuration files, `--set`, charts of reports.
+
+Plain words mean what they say (YAML 1.2, core schema): only `true` and `false` are booleans, `on`, `off`, `yes` and
+`no` are words, `1e2`, `1e-3`, `1_000` and `0x10` are numbers, `010` is ten, a date is text. A repeated key, a key that
+is no text, a number that is not finite, a second document, an unknown tag and aliases that grow without bound are
+errors; each names its line.
+Leaves out what the keys and values mean (`common.config.loader`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from common.errors import ConfigError
+
+MOST_LEVELS: Final = 50
+"""Mappings and lists inside each other."""
+MOST_VALUES: Final = 100_000
+"""Values of one document, those that an alias repeats counted again."""
+
+_PREFIX = "tag:yaml.org,2002:"
+_NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
+    f"{_PREFIX}{name}" for name in ("null", "bool", "int", "float", "str", "merge")
+)
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_SCALARS: Final = (
+    (_NULL, "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    (_BOOL, "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    (_INT, f"[-+]?{_DIGITS}|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        _FLOAT,
+        rf"[-+]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    (_MERGE, "<<", ["<"]),
+)
+"""What plain text may be besides a word: tag, form, first characters. The first form that fits counts."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Splits text into nodes; `_Reading` makes values of them."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base has it
+    levels = 0
+    aliases = True
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.levels += 1
+        if self.levels > MOST_LEVELS:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MOST_LEVELS} levels deep", problem_mark=mark)
+        if not self.aliases and self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed here", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that this module or a reader of YAML 1.1 would take for something else than text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # In any other style PyYAML writes these line ends of Unicode as they are, and reads them back as spaces.
+        style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar(_STR, data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+for _tag, _form, _first in _SCALARS:
+    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_form})\\Z"), _first)
+    _Dumper.add_implicit_resolver(_tag, re.compile(f"(?:{_form})\\Z"), _first)
+
+
+def parse_yaml(text: str, *, finite: bool = True, aliases: bool = True) -> Any:
+    """The value of a text that holds one document; None for an empty one. ConfigError names the line.
+
+    `finite`: infinity and NaN are errors. `aliases`: `*name` may repeat a value.
+    """
+    try:
+        loader = _Loader(text)
+        loader.aliases = aliases
+        try:
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        character = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
+        raise ConfigError(f"line {line}: the character {character} is not allowed in YAML; leave it out") from None
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error) from None
+    return None if node is None else _Reading(finite).value(node)
+
+
+def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
+    """The mapping in a YAML file; ConfigError names the file (as `name`, if given) and the line."""
+    name = name or str(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{name}: no such file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}: cannot be read: line {line} is not UTF-8 text; save the file as UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{name}: cannot be read ({reason})") from None
+    try:
+        values = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error.message}") from None
+    if values is None:
+        raise ConfigError(f"{name}: nothing is in it; write {{}} for the defaults")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: expected a mapping of sections at the top, found {_kind(values)}")
+    return values
+
+
+def write_yaml(value: Any, *, unicode: bool = True) -> str:
+    """`value` as YAML that `parse_yaml` reads back equal, keys in their order; in ASCII unless `unicode`."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
+
+
+class _Reading:
+    """Nodes to values; counts them, because aliases let a short text stand for a huge one."""
+
+    def __init__(self, finite: bool) -> None:
+        self._finite = finite
+        self._count = 0
+        self._open: set[int] = set()
+
+    def value(self, node: yaml.Node) -> Any:
+        """What a node stands for; ConfigError."""
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise _error(node, f"more than {MOST_VALUES} values, those that aliases (*name) repeat counted again")
+        if isinstance(node, yaml.ScalarNode):
+            value = _scalar(node)
+            if self._finite and isinstance(value, float) and not math.isfinite(value):
+                raise _error(node, f"{node.value} is no finite number")
+            return value
+        if id(node) in self._open:
+            raise _error(node, "this value contains itself through an alias (*name)")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode) and node.tag == f"{_PREFIX}map":
+                return self._mapping(node)
+            if isinstance(node, yaml.SequenceNode) and node.tag == f"{_PREFIX}seq":
+                return [self.value(item) for item in node.value]
+        finally:
+            self._open.discard(id(node))
+        raise _unknown_tag(node)
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        own: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                key = "<<"
+            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _STR:
+                shown = f" {key_node.value}" if isinstance(key_node, yaml.ScalarNode) else ""
+                raise _error(key_node, f"the key{shown} is no text; put it in quotes")
+            else:
+                key = key_node.value
+            if key in lines:
+                raise _error(key_node, f"the key '{key}' was given on line {lines[key]} already; keep one of them")
+            lines[key] = _line(key_node)
+            if key_node.tag == _MERGE:
+                merged = self._merged(value_node)
+            else:
+                own[key] = self.value(value_node)
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node) -> dict[str, Any]:
+        value = self.value(node)
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, dict) for part in parts):
+            raise _error(node, "<< takes a mapping, or a list of mappings")
+        return {key: item for part in reversed(parts) for key, item in part.items()}
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    read = _READERS.get(node.tag)
+    if read is None:
+        raise _unknown_tag(node)
+    try:
+        return read(str(node.value))
+    except (ValueError, KeyError):
+        raise _error(node, f"{node.value[:40]!r} cannot be read as {node.tag.removeprefix(_PREFIX)}") from None
+
+
+_READERS: Final[dict[str, Callable[[str], Any]]] = {
+    _STR: str,
+    _MERGE: str,
+    _NULL: lambda text: None,
+    _BOOL: lambda text: {"true": True, "false": False}[text.lower()],
+    _INT: lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
+    _FLOAT: lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
+}
+"""Text of a scalar to its value, by tag; ValueError or KeyError for a tag that was written and does not fit."""
+
+
+def _unknown_tag(node: yaml.Node) -> ConfigError:
+    shown = node.tag.replace(_PREFIX, "!!")
+    return _error(node, f"the tag {shown} is not known here; leave it out")
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _error(node: yaml.Node, problem: str) -> ConfigError:
+    return ConfigError(f"line {_line(node)}: {problem}")
+
+
+def _syntax_error(error: yaml.MarkedYAMLError) -> ConfigError:
+    problem = str(error.problem or error.context or "unreadable")
+    mark = error.problem_mark or error.context_mark
+    if "'\\t'" in problem:
+        problem = "a tab stands where only spaces may; indent with spaces"
+    elif "another document" in problem:
+        problem = "a second document begins; write one document per file"
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return ConfigError(f"{where}{problem}")
+
+
+def _kind(value: Any) -> str:
+    return {"list": "a list", "str": "text"}.get(type(value).__name__, f"the value {value!r}")
