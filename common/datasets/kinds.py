@@ -31,6 +31,7 @@ _ADVICE = {
 }
 _ADVICE_BY_SUFFIX = {f".{suffix}": advice for advice, suffixes in _ADVICE.items() for suffix in suffixes.split()}
 
+GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 _MAGIC = (
     (b"%PDF-", "a PDF", _EXTRACT),
@@ -39,6 +40,7 @@ _MAGIC = (
     (b"{\\rtf", "an RTF document", _EXTRACT),
     (b"7z\xbc\xaf", "a 7z archive", _UNPACK),
     (b"Rar!\x1a", "a RAR archive", _UNPACK),
+    (GZIP_MAGIC, "packed with gzip twice", "unpack it once"),
     (b"\xfd7zXZ", "packed with xz", "unpack it, or pack it with gzip"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "unpack it, or pack it with gzip"),
     (b"BZh", "packed with bzip2", "unpack it, or pack it with gzip"),

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.datasets.kinds import GZIP_MAGIC
 from common.datasets.names import split_name
 from common.datasets.reading.columns import text_column, texts_of
 from common.datasets.reading.documents import END_OF_TEXT, Reader, pieces, require_some
 from common.datasets.reading.json_lines import JsonLinesReader
 from common.datasets.reading.parquet import ParquetReader, ParquetUnreadableHere
 from common.datasets.reading.text import TextReader
-from common.datasets.reading.unpacking import GZIP_MAGIC, Unpacker
+from common.datasets.reading.unpacking import Unpacker
 from common.errors import DataError
 
 __all__ = [

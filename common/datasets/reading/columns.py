@@ -1,8 +1,8 @@
 """Columns of Arrow tables: which may hold text, and the texts in one. Parquet files and data sets of the hub use it.
 
 Text is a string in any of Arrow's layouts (string, large_string, string_view, each also as a dictionary or run-end
-encoded, or as the storage of an extension type), and a column of nulls. Everything else is refused, never printed into
-the corpus. Needs nothing of pyarrow until it gets a table.
+encoded), and a column of nulls. Everything else is refused, never printed into the corpus; so are extension types such
+as arrow.json, whose strings stand for something else. Needs nothing of pyarrow until it gets a table.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ def text_column(schema: Any, field: str, where: str) -> int:
 
     names = list(schema.names)
     if field not in names:
-        texts = [name for name, kind in zip(names, schema.types, strict=True) if _is_text(pa, kind)]
-        found = f"; text is in {', '.join(texts)}" if texts else ""
-        shown = [f"{name} ({kind})" for name, kind in zip(names, schema.types, strict=True)] if not texts else names
-        error = no_field(f"{where}: no column", field, shown)
-        raise DataError(error.message + found)
+        columns = zip(names, schema.types, strict=True)
+        texts = [name for name, kind in columns if _is_text(pa, kind) and not pa.types.is_null(kind)]
+        raise no_field(f"{where}: no column", field, names, texts)
     if names.count(field) > 1:
         raise DataError(
             f"{where}: {names.count(field)} columns are called '{field}'; rename them, so that each name is there once"
@@ -63,13 +61,9 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 def _plain(pa: Any, kind: Any) -> Any:
     """The type of the values, whatever they are wrapped in."""
-    while True:
-        if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
-            return kind
+    while pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _words(pa: Any, kind: Any) -> str:
@@ -78,7 +72,7 @@ def _words(pa: Any, kind: Any) -> str:
         return "true or false"
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "a number"
-    if types.is_struct(kind) or types.is_map(kind) or types.is_union(kind):
+    if types.is_struct(kind) or types.is_map(kind) or types.is_union(kind) or isinstance(kind, pa.BaseExtensionType):
         return "an object"
     if types.is_nested(kind):
         return "a list"

@@ -84,6 +84,8 @@ class Reader(ABC):
 
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see."""
+    if text and unicodedata.category(text[0]) not in _INVISIBLE:
+        return False  # the usual case, without a generator
     return all(unicodedata.category(letter) in _INVISIBLE for letter in text)
 
 
@@ -116,11 +118,20 @@ def require_some(documents: int, where: str) -> None:
         )
 
 
-def no_field(place: str, field: str, there: Iterable[str]) -> DataError:
-    """A record or table without the field that should hold the text. `place` says which, `there` what it has."""
-    names = [repr(name)[1:-1] for name in there]
-    shown = ", ".join(names[:MOST_FIELDS_NAMED]) + (", …" if len(names) > MOST_FIELDS_NAMED else "")
-    return DataError(f"{place} '{field}' (it has {shown or 'none'}); {TEXT_FIELD_ADVICE}")
+def no_field(place: str, field: str, there: Iterable[str], texts: Iterable[str] = ()) -> DataError:
+    """A record or table without the field that should hold the text.
+
+    `place` says which, `there` are the names that it has, `texts` those of them that would do.
+    """
+    found = f"it has {_listed(there) or 'none'}"
+    if would_do := _listed(texts):
+        found += f"; text is in {would_do}"
+    return DataError(f"{place} '{field}' ({found}); {TEXT_FIELD_ADVICE}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [repr(name)[1:-1] for name in names]
+    return ", ".join(shown[:MOST_FIELDS_NAMED]) + (", …" if len(shown) > MOST_FIELDS_NAMED else "")
 
 
 def not_text(place: str, field: str, kind: str) -> DataError:

@@ -34,17 +34,19 @@ class JsonLinesReader(Reader):
             lines[0] = b"".join([*self._rest, lines[0]])
             self._rest, self._rest_bytes = [], 0
         for line in lines:
-            yield from self._text_of(line)
+            if (text := self._text_of(line)) is not None:
+                yield text
         self._rest.append(rest)
         self._rest_bytes += len(rest)
         if self._rest_bytes > MOST_LINE_BYTES:
             raise self._too_long(self._line + 1)
 
     def _end(self) -> Iterator[str]:
-        yield from self._text_of(b"".join(self._rest))
+        if (text := self._text_of(b"".join(self._rest))) is not None:
+            yield text
 
-    def _text_of(self, line: bytes) -> Iterator[str]:
-        """The text of a line, if it has any."""
+    def _text_of(self, line: bytes) -> str | None:
+        """The text of a line; None where it has none."""
         self._line += 1
         if len(line) > MOST_LINE_BYTES:
             raise self._too_long(self._line)
@@ -57,7 +59,7 @@ class JsonLinesReader(Reader):
                 f"is not UTF-8 (byte {error.start + 1:,}: {error.reason}); save the file as UTF-8"
             ) from None
         if is_blank(decoded):
-            return
+            return None
         try:
             record = json.loads(decoded)
         except RecursionError:
@@ -72,13 +74,13 @@ class JsonLinesReader(Reader):
             raise no_field(f"{self.where}: line {self._line} has no field", self._field, record)
         text = record[self._field]
         if text is None:
-            return
+            return None
         if not isinstance(text, str):
             raise not_text(f"{self.where}: line {self._line}:", self._field, kind_of(text))
         # Only an escape can make half a pair, because UTF-8 has none.
         if "\\u" in decoded:
             self._require_characters(text)
-        yield text
+        return text
 
     def _require_characters(self, text: str) -> None:
         try:

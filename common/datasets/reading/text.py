@@ -43,9 +43,7 @@ class TextReader(Reader):
     def _decode(self, data: bytes, *, final: bool) -> str:
         nul = data.find(b"\0")
         if nul >= 0:
-            raise self.wrong(
-                f"byte {self._done + nul + 1:,} is NUL, so this is UTF-16 or no text; save it as UTF-8 text"
-            )
+            data = data[: nul + 1]  # what is wrong before it comes first
         begin = self._done - len(self._decoder.getstate()[0])
         try:
             text = self._decoder.decode(data, final)
@@ -54,6 +52,8 @@ class TextReader(Reader):
                 f"not UTF-8 text: byte {begin + error.start + 1:,} ({error.reason}); save it as UTF-8"
             ) from None
         self._done += len(data)
+        if nul >= 0:
+            raise self.wrong(f"byte {self._done:,} is NUL, so this is UTF-16 or no text; save it as UTF-8 text")
         return str(self._line_ends.decode(text, final))
 
     def _split(self, text: str) -> Iterator[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from common.datasets.kinds import GZIP_MAGIC
 from common.errors import DataError
 
-GZIP_MAGIC = b"\x1f\x8b"
 UNPACK_BYTES = 1024 * 1024
 """Most that is unpacked at once: a small file may hold any amount of text."""
 
