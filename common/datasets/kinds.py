@@ -64,7 +64,7 @@ def refusal_of_name(file_name: str) -> str | None:
     advice = _ADVICE_BY_SUFFIX.get(suffix)
     if advice is None:
         return None
-    return f"a {suffix} file is no corpus, which is {', '.join(SUFFIXES)}; {advice}"
+    return f"a {suffix} file cannot be a corpus, which is {', '.join(SUFFIXES)}; {advice}"
 
 
 def refusal_of_content(head: bytes, kind: str) -> str | None:

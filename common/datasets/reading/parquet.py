@@ -16,6 +16,7 @@ from common.datasets.reading.documents import Reader
 from common.errors import DataError
 
 BATCH_ROWS = 1024
+BUFFER_BYTES = 1 << 20
 
 
 class ParquetUnreadableHere(DataError):
@@ -46,7 +47,8 @@ class ParquetReader(Reader):
                 f"{self.where}: a parquet file needs the package pyarrow; install tidal[torch]"
             ) from None
         try:
-            with pq.ParquetFile(self._path) as file:
+            # Without these two a whole column of a row group, which may be the whole file, comes into memory.
+            with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 yield from self._texts(file)
         except OSError as error:
             if error.errno is not None:

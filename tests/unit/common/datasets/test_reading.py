@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,7 +128,16 @@ def blocks(data: bytes, step: int) -> Iterator[bytes]:
 
 
 def test_a_small_gzip_of_much_text_comes_in_blocks_of_bounded_size() -> None:
-    import gzip
-
     sizes = [len(block) for block in blocks(gzip.compress(b"a" * (5 * UNPACK_BYTES)), 100)]
     assert sum(sizes) == 5 * UNPACK_BYTES and max(sizes) <= UNPACK_BYTES
+
+
+def test_a_parquet_file_that_is_one_row_group_comes_in_batches(tmp_path: Path) -> None:
+    texts = [f"{n:05} {'tide ' * 200}" for n in range(20_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    texts.clear()
+    size = (tmp_path / "a.parquet").stat().st_size
+    before = most = pa.total_allocated_bytes()
+    for _ in read_file(tmp_path / "a.parquet", "text", where="a.parquet"):
+        most = max(most, pa.total_allocated_bytes())
+    assert size > 20e6 and most - before < 8e6, (size, most - before)
