@@ -64,7 +64,7 @@ class DataConfig(Section):
 
     source: str = "roneneldan/TinyStories"
     """`builtin:stories` (procedural sample that ships with Tidal), the name of an uploaded dataset, a path to .txt,
-    .jsonl or .parquet, or owner/name on the hub for `datasets`."""
+    .jsonl or .parquet, also gzipped, or owner/name on the hub for `datasets`."""
     validation_source: str | None = None
     """A second file, dataset or hub split for validation; without it `validation_fraction` of the documents is held
     out."""

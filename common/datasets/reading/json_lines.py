@@ -23,6 +23,7 @@ class JsonLinesReader(Reader):
     def __init__(self, where: str, text_field: str) -> None:
         super().__init__(where, "jsonl")
         self._field = text_field
+        self._key = json.dumps(text_field, ensure_ascii=False)
         self._rest: list[bytes] = []
         """The line that goes on."""
         self._rest_bytes = 0
@@ -70,6 +71,8 @@ class JsonLinesReader(Reader):
             raise self._array()
         if not isinstance(record, dict):
             raise self._wrong(f"is {kind_of(record)}, expected an object with the field '{self._field}'")
+        if decoded.count(self._key) > 1 and self._repeats_field(decoded):
+            raise self._wrong(f"has the field '{self._field}' more than once; keep one of them")
         if self._field not in record:
             raise no_field(f"{self.where}: line {self._line} has no field", self._field, record)
         text = record[self._field]
@@ -81,6 +84,17 @@ class JsonLinesReader(Reader):
         if "\\u" in decoded:
             self._require_characters(text)
         return text
+
+    def _repeats_field(self, line: str) -> bool:
+        """Whether the outermost object has the field twice; the parser keeps the last one silently."""
+        names: list[str] = []
+
+        def remember(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            names[:] = [name for name, _ in pairs]  # the outermost object comes last
+            return dict(pairs)
+
+        json.loads(line, object_pairs_hook=remember)
+        return names.count(self._field) > 1
 
     def _require_characters(self, text: str) -> None:
         try:

@@ -154,6 +154,9 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "others-twice.parquet": (named(("id", [1, 2]), ("text", TWO), ("id", [3, 4])), TWO),
     "twice-with-numbers.parquet": (named(("text", ["a"]), ("text", [1])), "2 columns are called 'text'"),
     "dotted.parquet": (named(("text.raw", ["no", "no"]), ("text", TWO), ("texts", ["no", "no"])), TWO),
+    "twice.jsonl": (texts("a") + b'{"text": "a", "id": 1, "text": "b"}\n', "line 2 has the field 'text' more"),
+    "twice-elsewhere.jsonl": (lines({"text": '"text"', "of": {"text": 1}, "id": "text"}), ['"text"']),
+    "others-twice.jsonl": (b'{"id": 1, "text": "a", "id": 2}\n', ["a"]),
     # Values that are no records.
     "strings.jsonl": (lines("a", "b"), "line 1 is a string, expected an object with the field 'text'"),
     "null-lines.jsonl": (b"null\n", "line 1 is null, expected an object"),
