@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import END_OF_TEXT as TOKENISERS_END_OF_TEXT
 from common.data import load_tokenizer
 from common.datasets.reading import END_OF_TEXT, Reader, documents, json_lines, read_file, reader_of
 from common.datasets.reading.unpacking import UNPACK_BYTES, Unpacker
@@ -63,7 +62,6 @@ def test_lines_are_those_that_were_written(texts: list[str], step: int) -> None:
 
 
 def test_the_separator_is_the_token_of_the_tokeniser() -> None:
-    assert TOKENISERS_END_OF_TEXT == END_OF_TEXT
     assert load_tokenizer().encode(END_OF_TEXT, allowed_special="all") == [load_tokenizer().eot_token]
 
 
