@@ -23,7 +23,6 @@ from common.jobs.queue import claim, fail, transition
 from common.jobs.retry import Fault
 from common.jobs.status import JobStatus
 from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
-from tests.unit.common.datasets.corpus_files import CASES, FILES
 
 TEXT = "<|endoftext|>".join(f"The {n}th tale of the tide." for n in range(100)).encode()
 
@@ -136,38 +135,6 @@ def test_megabytes_come_in_chunks_and_are_written_before_the_last_one(api: Api) 
     assert dataset["documents"] == data.count(b"\n") and folders(api) == ["big"]
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "status", "says"),
-    [
-        ("t.txt", b"", 422, "t.txt: the file is empty"),
-        ("t.txt", b"  <|endoftext|> ", 422, "no text"),
-        ("t.txt", b"fine \xe9", 422, "byte 6"),
-        ("t.jsonl", b'{"text": "a"}\n{"txet": "b"}', 422, "line 2 has no field 'text'"),
-        ("t.jsonl", b'{"text": "a"}\n{oops', 422, "line 2 is no JSON"),
-        ("t.parquet", b"PAR1 not really", 422, "not a readable parquet file"),
-        ("t", TEXT, 422, "format=txt or jsonl or parquet"),
-        ("t.csv", TEXT, 422, "a .csv file cannot be a corpus, which is .txt, .jsonl, .parquet; convert it"),
-        ("a/b.txt", TEXT, 422, "cannot be a dataset's name"),
-        ("../t.txt", TEXT, 422, "cannot be a dataset's name"),
-        (".txt", TEXT, 422, "cannot be a dataset's name"),
-        ("my stories.txt", TEXT, 422, "'my-stories' would do"),
-        ("x" * 300 + ".txt", TEXT, 422, "at most 200 characters"),
-        ("é" * 150 + ".txt", TEXT, 422, f"'{'e' * 64}' would do"),
-        ("😀\u202e\n.txt", TEXT, 422, "cannot be a dataset's name"),
-        ("a\0b.txt", TEXT, 422, "cannot be a dataset's name"),
-        ("t.pdf", b"%PDF-1.7\n% tiny\n", 422, "extract its text into a .txt file"),
-        ("t.txt", b"%PDF-1.7\n% tiny\n", 422, "t.txt: this is a PDF, not text"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_and_leaves_nothing(
-    api: Api, name: str, data: bytes, status: int, says: str
-) -> None:
-    reply = upload(api, data, name=name)
-    assert (reply.status_code, reply.headers["content-type"]) == (status, "application/problem+json")
-    assert says in reply.json()["detail"] and reply.json()["errors"]
-    assert folders(api) == [] and api.http.get("/api/jobs").json()["jobs"] == []
-
-
 def test_a_parquet_column_is_named_by_text_field(api: Api, tmp_path: Path) -> None:
     pq.write_table(pa.table({"story": ["one", "two"], "n": [1, 2]}), tmp_path / "s.parquet")
     data = (tmp_path / "s.parquet").read_bytes()
@@ -175,26 +142,6 @@ def test_a_parquet_column_is_named_by_text_field(api: Api, tmp_path: Path) -> No
     assert wrong.status_code == 422 and "no column 'text' (it has story, n; text is in story)" in wrong.json()["detail"]
     dataset = created(api, data, name="s.parquet", textField="story")["dataset"]
     assert (dataset["textField"], dataset["documents"]) == ("story", 2)
-
-
-@pytest.mark.parametrize("name", ["t.pdf", "t.md", "t.json", "t.csv", "t.zip"])
-def test_a_format_that_is_named_does_not_make_text_of_another_file(api: Api, name: str) -> None:
-    reply = upload(api, b"%PDF-1.7\n% tiny\n", name=name, format="txt")
-    assert reply.status_code == 422 and reply.json()["errors"][0]["location"] == "query.name"
-    reply = upload(api, b"%PDF-1.7\n% tiny\n", name="t", format="txt")
-    assert reply.status_code == 422 and "this is a PDF" in reply.json()["detail"]
-    assert folders(api) == []
-
-
-def test_files_of_reports_get_their_answer(api: Api) -> None:
-    """The same as a training gives that names them, which tests/unit/common/datasets/test_one_reader.py holds."""
-    for name in ("plain.txt", "cr_in_json.jsonl", "polars138.parquet"):
-        assert created(api, (CASES / name).read_bytes(), name=name)["dataset"]["documents"] == 60
-    for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):
-        reply = upload(api, (CASES / name).read_bytes(), name=name)
-        expected = FILES[name][1]
-        assert (reply.status_code, isinstance(expected, str)) == (422, True)
-        assert reply.json()["detail"].startswith(f"{name}: ") and str(expected) in reply.json()["detail"]
 
 
 def test_a_bad_first_line_of_a_large_upload_gets_its_answer(api: Api) -> None:
@@ -277,20 +224,6 @@ def test_a_name_that_is_no_dataset_is_refused_with_the_nearest(api: Api) -> None
     reply = api.admin.post("/api/jobs", json=body)
     assert reply.status_code == 422 and reply.json()["errors"][0]["location"] == "body.config.data.source"
     assert "did you mean 'tales'" in reply.json()["detail"]
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["x" * 300, "x" * 300 + ".txt", "é" * 130 + ".jsonl", f"owner/{'x' * 200}", "a\0b.txt", "a b", "t.pdf", "./t.csv",
-     "x.zip.gz", "builtin:poems", "owner/name/more", ""],
-)  # fmt: skip
-@pytest.mark.parametrize("field", ["source", "validation_source"])
-def test_a_name_that_no_corpus_can_have_is_refused_at_its_place(api: Api, source: str, field: str) -> None:
-    data = {"source": "builtin:stories", field: source}
-    reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {**TINY_CONFIG, "data": data}})
-    assert reply.status_code == 422, reply.text
-    assert reply.json()["errors"][0]["location"] == f"body.config.data.{field}"
-    assert len(reply.json()["detail"]) < 600
 
 
 def test_a_dataset_job_can_be_submitted_again(api: Api) -> None:
