@@ -67,18 +67,24 @@ class ModelConfig(Section):
         return self.d_model // self.num_heads
 
 
+MOST_SOURCE = 4096
+"""Characters of the name of a corpus, as many as a path may have on Linux."""
+MOST_TEXT_FIELD = 200
+"""Characters of the name of a field or column."""
+
+
 class DataConfig(Section):
     """Where the text comes from."""
 
-    source: str = "roneneldan/TinyStories"
+    source: str = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
     """`builtin:stories` (procedural sample that ships with Tidal), the name of an uploaded dataset, a path to .txt,
-    .jsonl or .parquet, or owner/name on the hub for `datasets`."""
-    validation_source: str | None = None
+    .jsonl or .parquet, also gzipped, or owner/name on the hub for `datasets`."""
+    validation_source: str | None = Field(None, max_length=MOST_SOURCE)
     """A second file, dataset or hub split for validation; without it `validation_fraction` of the documents is held
     out."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of documents held out when the source has no validation part."""
-    text_field: str = "text"
+    text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
     """Column of .jsonl, .parquet and hub data sets; an uploaded dataset has its own."""
     max_documents: int | None = Field(None, ge=2)
     """Use the first so many documents only."""

@@ -7,7 +7,8 @@ from common.data.corpus import Corpus, open_corpus
 from common.data.loader import ChunkLoader
 from common.data.places import require_inside, seen_from_here
 from common.data.prompts import PromptPool, document_prompts
-from common.data.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, load_tokenizer
+from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
+from common.datasets.reading import END_OF_TEXT
 
 __all__ = [
     "END_OF_TEXT",

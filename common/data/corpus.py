@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.lm import DataConfig
-from common.data.places import is_hub_name
 from common.data.source import Source, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
 from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
+from common.datasets import is_hub_name
 from common.errors import DataError
 
 SplitName = Literal["train", "validation"]

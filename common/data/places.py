@@ -1,31 +1,25 @@
-"""What a corpus may be called and where its file may lie.
+"""Where the file of a corpus may lie, and which dataset a name means.
 
-A name is `builtin:stories`, a dataset that was uploaded (`common.datasets`), a .txt, .jsonl or .parquet file, or
-owner/name of a data set on the hub. A relative file lies below the data folder and nowhere else; a job may not even
-name an absolute one outside it. Leaves out reading (`source`).
+A relative file lies below the data folder and nowhere else; a job may not even name an absolute one outside it. Leaves
+out what a corpus may be called (`common.datasets.names`) and reading (`source`).
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from common.config.lm import DataConfig
-from common.datasets import SUFFIXES, DatasetStore, Manifest, is_dataset_name, nearest
+from common.datasets import (
+    BUILTIN_STORIES,
+    DatasetStore,
+    Manifest,
+    is_file_name,
+    nearest,
+    refusal_of_name,
+    refusal_of_source,
+    shown,
+)
 from common.errors import DataError, NotFoundError
-
-BUILTIN_STORIES = "builtin:stories"
-_HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-
-def is_file_name(source: str) -> bool:
-    """Whether a source is a path, told by its suffix or by being absolute or relative to a folder."""
-    return source.lower().endswith(SUFFIXES) or source.startswith(("/", "./", "../", "~"))
-
-
-def is_hub_name(source: str) -> bool:
-    """Whether a source is a data set on the hub."""
-    return not source.startswith("builtin:") and not is_file_name(source) and not is_dataset_name(source)
 
 
 def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
@@ -35,7 +29,8 @@ def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
         manifest = store.find(name)
     except NotFoundError:
         like = nearest(name, store.names())
-        meant = f"did you mean '{like}'?" if like else f"upload it, or name {BUILTIN_STORIES} or a file"
+        other = refusal_of_name(name) or f"upload it, or name {BUILTIN_STORIES} or a file"
+        meant = f"did you mean '{like}'?" if like else other
         raise DataError(f"there is no dataset '{name}' below {store.root}; {meant}") from None
     path = store.text(manifest)
     if not path.is_file() or path.stat().st_size != manifest.size_bytes:
@@ -45,12 +40,11 @@ def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
 
 def locate(source: str, data_dir: Path) -> Path:
     """The file below `data_dir`, or anywhere for an absolute path. DataError when there is none, or it leads out."""
-    if Path(source).suffix.lower() not in SUFFIXES:
-        raise DataError(f"{source}: a local corpus is a file with suffix {', '.join(SUFFIXES)}")
+    check_form(source)
     path = _resolve(source, data_dir)
-    if not Path(source).expanduser().is_absolute():
+    if not source.startswith(("/", "~")):
         _check_inside(source, data_dir)
-    if not path.is_file():
+    if not _is_file(path):
         raise DataError(f"no such corpus: {path}; name a file below the data folder {data_dir.absolute()}")
     return path
 
@@ -69,22 +63,24 @@ def seen_from_here(config: DataConfig, data_dir: Path) -> DataConfig:
         if source is None or not is_file_name(source):
             return source
         below = _resolve(source, data_dir)
-        if below.is_file() and below.is_relative_to(data_dir.resolve()):
+        if _is_file(below) and below.is_relative_to(data_dir.resolve()):
             return source
-        path = Path(source).expanduser()
-        return str(path.resolve()) if path.is_file() else source
+        path = _resolve(source, Path.cwd())
+        return str(path) if _is_file(path) else source
 
     found = {"source": name(config.source), "validation_source": name(config.validation_source)}
     return config.model_copy(update=found)
 
 
+def check_form(source: str) -> None:
+    """DataError when `source` can name no corpus at all."""
+    if (refusal := refusal_of_source(source)) is not None:
+        raise DataError(refusal)
+
+
 def check_hub_name(name: str) -> None:
     """DataError when `name` is not of the form owner/name, or stands for something here."""
-    if not _HUB_NAME.fullmatch(name):
-        raise DataError(
-            f"{name}: names no corpus; write {BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, "
-            "or owner/name of the hub"
-        )
+    check_form(name)
     # The library would take a local folder for the data set, and read whatever lies in it.
     if Path(name).exists():
         raise DataError(
@@ -93,7 +89,18 @@ def check_hub_name(name: str) -> None:
 
 
 def _resolve(source: str, data_dir: Path) -> Path:
-    return (data_dir / Path(source).expanduser()).resolve()
+    """DataError for a path that the system cannot follow: an unknown user's home, a loop of links, a NUL."""
+    try:
+        return (data_dir / Path(source).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{shown(source)}: this path cannot be followed ({error}); name the file by another") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def _check_inside(source: str, data_dir: Path) -> None:

@@ -1,13 +1,13 @@
 """Where documents come from: the built-in stories, a dataset or a .txt, .jsonl or .parquet file, a data set on the hub.
 
 A source streams its documents one by one and names its content by a digest. Leaves out where files may lie
-(`places`) and tokens (`token_cache`).
+(`places`), how they are read (`common.datasets.reading`) and tokens (`token_cache`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,22 +15,13 @@ from typing import Any, Protocol
 
 from common.config.lm import DataConfig
 from common.data import stories
-from common.data.places import (
-    BUILTIN_STORIES,
-    check_hub_name,
-    find_dataset,
-    is_file_name,
-    is_hub_name,
-    locate,
-)
-from common.data.tokenizer import END_OF_TEXT
-from common.datasets import SUFFIXES, Manifest, is_dataset_name
+from common.data.places import check_form, check_hub_name, find_dataset, locate
+from common.datasets import BUILTIN_STORIES, SUFFIXES, Manifest, is_dataset_name, is_file_name, is_hub_name
+from common.datasets.reading import pieces, read_file, require_some, text_column, texts_of
 from common.errors import DataError
 from common.files import sha256_of
 
-BLOCK_CHARACTERS = 1 << 20
-LONGEST_DOCUMENT = 1 << 22
-"""Characters; a longer document goes on as a new one, so that memory stays bounded."""
+HUB_BATCH_ROWS = 1024
 
 
 class Source(Protocol):
@@ -93,75 +84,26 @@ class FileSource:
         return str(self.path)
 
     def stamp(self) -> dict[str, Any]:
-        status = self.path.stat()
+        with self._readable():
+            status = self.path.stat()
         return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
     def digest(self, beat: Callable[[], None] | None = None) -> str:
-        return sha256_of(self.path, beat)
+        with self._readable():
+            return sha256_of(self.path, beat)
 
     def count(self) -> int | None:
         return None
 
     def documents(self) -> Iterator[str]:
-        read = {".txt": self._text, ".jsonl": self._json_lines, ".parquet": self._parquet}[self.path.suffix.lower()]
+        return read_file(self.path, self.text_field, where=self.description)
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            yield from (piece for text in read() for piece in _pieces(text))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 text ({error.reason}); convert it first") from error
+            yield
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-
-    def _text(self) -> Iterator[str]:
-        rest = ""
-        with self.path.open(encoding="utf-8-sig") as file:
-            while block := file.read(BLOCK_CHARACTERS):
-                *whole, rest = (rest + block).split(END_OF_TEXT)
-                yield from whole
-                if len(rest) > LONGEST_DOCUMENT:
-                    cut = _break_before(rest, LONGEST_DOCUMENT)
-                    yield rest[:cut]
-                    rest = rest[cut:]
-        yield rest
-
-    def _json_lines(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    text = json.loads(line)[self.text_field]
-                except ValueError as error:
-                    raise DataError(f"{self.path}: line {number} is no JSON ({error})") from error
-                except (KeyError, TypeError, IndexError):
-                    raise DataError(
-                        f"{self.path}: line {number} has no field '{self.text_field}'; set data.text_field"
-                    ) from None
-                if not isinstance(text, str):
-                    raise DataError(
-                        f"{self.path}: line {number}: '{self.text_field}' is {type(text).__name__}, expected text"
-                    )
-                yield text
-
-    def _parquet(self) -> Iterator[str]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(self.path) as file:
-                names = file.schema_arrow.names
-                if self.text_field not in names:
-                    raise DataError(
-                        f"{self.path}: no column '{self.text_field}' (it has {', '.join(names)}); set data.text_field"
-                    )
-                for batch in file.iter_batches(batch_size=1024, columns=[self.text_field]):
-                    for text in batch.column(0).to_pylist():
-                        if text is None:
-                            continue
-                        if not isinstance(text, str):
-                            raise DataError(f"{self.path}: column '{self.text_field}' holds {type(text).__name__}")
-                        yield text
-        except pa.ArrowException as error:
-            raise DataError(f"{self.path}: not a readable parquet file ({str(error)[:200]})") from error
 
 
 @dataclass(frozen=True)
@@ -207,14 +149,16 @@ class HubSource:
 
     def documents(self) -> Iterator[str]:
         rows = self._load()
-        if self.text_field not in rows.column_names:
-            raise DataError(
-                f"{self.name}: no column '{self.text_field}' (it has {', '.join(rows.column_names)}); "
-                "set data.text_field"
-            )
-        for batch in rows.select_columns([self.text_field]).iter(batch_size=1024):
-            for text in batch[self.text_field]:
-                yield from _pieces(str(text or ""))
+        text_column(rows.features.arrow_schema, self.text_field, self.description)
+        tables = rows.select_columns([self.text_field]).with_format("arrow")
+        row = found = 0
+        for table in tables.iter(batch_size=HUB_BATCH_ROWS):
+            for text in texts_of(table.column(self.text_field), self.text_field, self.description, row):
+                for piece in pieces(text):
+                    found += 1
+                    yield piece
+            row += table.num_rows
+        require_some(found, self.description)
 
     def _load(self) -> Any:
         return _from_hub(self.name, "load_dataset", split=self.split)
@@ -227,9 +171,8 @@ def hub_splits(name: str) -> list[str]:
 
 def training_source(config: DataConfig, data_dir: Path) -> Source:
     """The source that a configuration names. DataError for a file that does not exist and for a name of no form."""
-    if config.source.startswith("builtin:"):
-        if config.source != BUILTIN_STORIES:
-            raise DataError(f"{config.source}: there is only {BUILTIN_STORIES}")
+    check_form(config.source)
+    if config.source == BUILTIN_STORIES:
         if config.max_documents is not None:
             return StoriesSource(min(config.max_documents, stories.STORY_COUNT))
         return StoriesSource()
@@ -247,6 +190,7 @@ def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
     if not is_hub_name(config.source):
         if named is None:
             return None
+        check_form(named)
         if (local := _local_source(named, config, data_dir)) is None:
             raise DataError(f"data.validation_source {named}: expected a dataset or a file ({', '.join(SUFFIXES)})")
         return local
@@ -271,24 +215,6 @@ def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource |
 def first_documents(source: Source, limit: int | None) -> Iterator[str]:
     """The documents of a source, at most `limit`."""
     return islice(source.documents(), limit)
-
-
-def _pieces(text: str) -> Iterator[str]:
-    while len(text) > LONGEST_DOCUMENT:
-        cut = _break_before(text, LONGEST_DOCUMENT)
-        if piece := text[:cut].strip():
-            yield piece
-        text = text[cut:]
-    if text := text.strip():
-        yield text
-
-
-def _break_before(text: str, limit: int) -> int:
-    for separator in ("\n", " "):
-        cut = text.rfind(separator, limit // 2, limit)
-        if cut > 0:
-            return cut
-    return limit
 
 
 def _from_hub(name: str, function: str, **arguments: Any) -> Any:

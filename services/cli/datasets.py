@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from common.client import Client
+from common.datasets import FORMATS, refusal_of_name, split_name, suggest_name
 from common.errors import InvalidInputError, JobFailed
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, size, status_text, table
@@ -43,12 +44,18 @@ def upload(
 ) -> None:
     """Upload a file; a job tokenises it. Train on it with `tidal jobs submit lm-training --data NAME`.
 
-    In a .txt file `<|endoftext|>` stands between documents. The same file again changes nothing.
+    In a .txt file `<|endoftext|>` stands between documents. The same file again changes nothing. A file name that no
+    dataset may have is changed to the nearest that one may have: `my stories.txt` becomes `my-stories`.
     """
     if not file.is_file():
-        raise InvalidInputError(f"{file}: there is no such file here")
-    if name is not None and kind is None:
-        kind = _format(file)
+        raise InvalidInputError(f"{file}: there is no such file here; an upload is one file")
+    if name is None:
+        name = _name_for(file)
+    if kind is None:
+        kind = split_name(name)[1] or split_name(file.name)[1]
+    if kind is None:
+        unknown = f"no suffix says what it is; say --format {' or '.join(FORMATS)}"
+        raise InvalidInputError(f"{file}: {refusal_of_name(file.name) or unknown}")
     with connect(url, token) as client:
         with _bar(file) as sent:
             taken = client.upload_dataset(file, name=name, kind=kind, text_field=text_field, on_progress=sent)
@@ -136,11 +143,17 @@ def _wait(client: Client, job_id: str) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _format(file: Path) -> str | None:
-    """What the suffix of the file says; a name of one's own has none."""
-    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
-    found = suffixes[-1].removeprefix(".") if suffixes else ""
-    return found if found in ("txt", "jsonl", "parquet") else None
+def _name_for(file: Path) -> str:
+    """The dataset's name where none was chosen, and a line about it where it is not that of the file."""
+    plain, kind = split_name(file.name)
+    if kind is None and (refusal := refusal_of_name(file.name)) is not None:
+        raise InvalidInputError(f"{file}: {refusal}")
+    name = suggest_name(file.name)
+    if name is None:
+        raise InvalidInputError(f"{file}: no dataset can be called like this file; choose a name with --name")
+    if name != plain:
+        err.print(f"The dataset is called {name}; --name chooses another name.", soft_wrap=True)
+    return name
 
 
 def _count(value: int | None) -> str:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import InvalidInputError, NotFoundError, StorageError
+from common.config import DataConfig
+from common.datasets import BUILTIN_STORIES, SUFFIXES, refusal_of_name, split_name
+from common.datasets.reading import read_file
+from common.errors import DataError, InvalidInputError, NotFoundError, StorageError
 from services.cli.doctor import HUB_CORPUS, hub_reachable
 from services.cli.output import size
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
-BUILTIN = "builtin:stories"
+MOST_OF_NAME = 40
+"""Characters, the last of a file's name, that the link below the data folder keeps."""
 HUB_DOCUMENTS = 50_000
 """Of the hub's corpus; more than minutes of training can see."""
 
@@ -39,7 +42,7 @@ class Corpus:
             # A file that has changed gets another name: the token cache of the old one would be stale, an error.
             status = self.file.stat()
             key = os.fsencode(self.file) + f"\0{status.st_size}\0{status.st_mtime_ns}".encode()
-            name = f"demo/{hashlib.sha256(key).hexdigest()[:8]}-{self.file.name}"
+            name = f"demo/{hashlib.sha256(key).hexdigest()[:8]}-{self.file.name[-MOST_OF_NAME:]}"
             target = data_dir / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not _same(self.file, target):
@@ -58,7 +61,7 @@ def choose_corpus(path: Path | None) -> Corpus:
     """The corpus for `--data path`; without one the hub's, with the built-in stories as replacement, or those."""
     if path is not None:
         return local_corpus(path)
-    builtin = Corpus(f"{BUILTIN}, written by a program; DATA=path takes your own text", BUILTIN)
+    builtin = Corpus(f"{BUILTIN_STORIES}, written by a program; DATA=path takes your own text", BUILTIN_STORIES)
     if not hub_reachable():
         return builtin
     settings = {"max_documents": HUB_DOCUMENTS}
@@ -66,18 +69,22 @@ def choose_corpus(path: Path | None) -> Corpus:
 
 
 def local_corpus(path: Path) -> Corpus:
-    """A file of the user's. NotFoundError, InvalidInputError for a form that cannot be read."""
+    """A file of the user's. NotFoundError; InvalidInputError when its beginning shows already that it is no corpus."""
     path = path.expanduser().resolve()
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; name one file ({', '.join(SUFFIXES)})")
     if not path.exists():
         raise NotFoundError(f"{path}: no such file")
-    if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInputError(f"{path.name}: a corpus is a file with suffix {', '.join(SUFFIXES)}")
+    if split_name(path.name)[1] is None:
+        other = f"a corpus is a file with suffix {', '.join(SUFFIXES)}, also gzipped"
+        raise InvalidInputError(f"{path.name}: {refusal_of_name(path.name) or other}")
     if not os.access(path, os.R_OK):
         raise StorageError(f"{path} cannot be read by this user")
-    if path.stat().st_size == 0:
-        raise InvalidInputError(f"{path} is empty")
+    try:
+        # The training reads all of it; the first document tells a wrong kind of file before everything is started.
+        next(read_file(path, DataConfig().text_field, where=str(path)), None)
+    except DataError as error:
+        raise InvalidInputError(error.message) from None
     return Corpus(f"{path} ({size(path.stat().st_size)})", file=path)
 
 

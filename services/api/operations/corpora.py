@@ -12,11 +12,10 @@ from pathlib import PurePosixPath
 from sqlalchemy.orm import Session
 
 from common.config import DataConfig
-from common.datasets import SUFFIXES, DatasetStore, is_dataset_name, nearest
+from common.datasets import DatasetStore, is_dataset_name, is_hub_name, nearest, refusal_of_name, refusal_of_source
+from common.datasets.names import FORMS
 from common.errors import InvalidInputError
 from common.jobs.locks import lock_dataset
-
-BUILTIN = "builtin:"
 
 
 def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
@@ -30,14 +29,14 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
                 "or use builtin:stories"
             )
             raise _invalid(f"{location}.{field}", message)
+        # The validation part of a data set on the hub is a split of it, whose name is the hub's affair.
+        if (field == "source" or not is_hub_name(data.source)) and (refusal := refusal_of_source(source)):
+            raise _invalid(f"{location}.{field}", refusal)
     for field, name in _datasets(data).items():
         if not datasets.has(name):
             like = nearest(name, datasets.names())
-            meant = (
-                f"did you mean '{like}'?"
-                if like
-                else f"upload it first, or name builtin:stories, a {', '.join(SUFFIXES)} file or owner/name of the hub"
-            )
+            other = refusal_of_name(name) or f"upload it first, or name {FORMS}"
+            meant = f"did you mean '{like}'?" if like else other
             raise _invalid(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
 
 
@@ -51,8 +50,7 @@ def _datasets(data: DataConfig) -> dict[str, str]:
     """Names of datasets by field. The validation part of a data set on the hub is a split of it."""
     source, validation = data.source, data.validation_source
     found = {"source": source} if is_dataset_name(source) else {}
-    on_the_hub = not (source.startswith(BUILTIN) or source.lower().endswith(SUFFIXES) or found)
-    if validation is not None and not on_the_hub and is_dataset_name(validation):
+    if validation is not None and not is_hub_name(source) and is_dataset_name(validation):
         found["validation_source"] = validation
     return found
 

@@ -14,7 +14,7 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
-from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, split_name
+from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, refusal_of_name, split_name
 from common.datasets.manifest import Format
 from common.errors import DataError, InvalidInputError, StorageError, TidalError, TooLargeError
 from common.files import require_space, storage_errors
@@ -42,8 +42,14 @@ class ClientSilent(TidalError):
 
 
 def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
-    """The request's parameters, checked. A suffix of `name` is not part of it, and tells the format."""
+    """The request's parameters, checked. A suffix of `name` is not part of it, and tells the format.
+
+    InvalidInputError for a name that no dataset may have, or that is of a file that is no corpus, whatever `kind` says.
+    """
     plain, by_suffix = split_name(name)
+    if by_suffix is None and (refusal := refusal_of_name(name)) is not None:
+        message = f"{name[:80]!r}: {refusal}"
+        raise InvalidInputError(f"query.name: {message}", errors=[{"location": "query.name", "message": message}])
     check_name(plain)
     chosen = kind or by_suffix
     for known in FORMATS:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from common.config.lm import MOST_TEXT_FIELD
 from common.datasets import Manifest
 from common.datasets.manifest import Format
 from common.db import require_schema
@@ -57,7 +58,12 @@ async def upload(
     kind: Annotated[Format | None, Query(alias="format", description="txt: `<|endoftext|>` between documents.")] = None,
     text_field: Annotated[
         str,
-        Query(alias="textField", min_length=1, max_length=200, description="Where jsonl and parquet have their text."),
+        Query(
+            alias="textField",
+            min_length=1,
+            max_length=MOST_TEXT_FIELD,
+            description="Where jsonl and parquet have their text.",
+        ),
     ] = "text",
 ) -> DatasetUploaded | Response:
     """The body is the file as it is, also gzipped, of any length up to TIDAL_DATASET_MAX_MB of text:

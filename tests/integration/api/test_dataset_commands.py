@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from common.client import Client
 from services.cli.main import app
 from tests.integration.api.conftest import TOKEN, Api
+from tests.unit.common.datasets.corpus_files import CASES, FILES
 
 TEXT = "<|endoftext|>".join(f"The {n}th tale." for n in range(50)).encode() * 2000
 Tidal = Callable[..., Result]
@@ -73,3 +74,46 @@ def test_progress_counts_every_byte_up_to_the_end(api: Api, file: Path) -> None:
 
 def test_a_file_that_is_not_there_is_said(tidal: Tidal) -> None:
     assert "there is no such file" in str(tidal("datasets", "upload", "nowhere.txt").exception)
+
+
+def test_a_file_that_no_dataset_can_be_called_like_gets_the_nearest_name(tidal: Tidal, tmp_path: Path) -> None:
+    for file_name, name in (
+        ("My Märchen (2).txt", "My-Marchen-2"),
+        ("-v1.2 .JSONL", "v1.2"),
+        ("x" * 200 + ".txt.gz", "x" * 64),
+    ):
+        path = tmp_path / file_name
+        path.write_bytes(b'{"text": "Once."}\n')
+        found = tidal("datasets", "upload", str(path))
+        assert found.exit_code == 0, found.output
+        assert f"The dataset is called {name}; --name chooses another name." in found.stderr
+        assert found.stdout.startswith(f"{name}: ")
+    (path := tmp_path / "童話.txt").write_text("Once.")
+    found = tidal("datasets", "upload", str(path))
+    assert found.exit_code == 1 and "choose a name with --name" in str(found.exception)
+    assert tidal("datasets", "upload", str(path), "--name", "tales").exit_code == 0
+    refused = tidal("datasets", "upload", str(path), "--name", "fairy tales")
+    assert refused.exit_code == 1 and "'fairy-tales' would do" in str(refused.exception)
+
+
+def test_files_of_reports_end_with_an_exit_code_and_what_to_do(tidal: Tidal, tmp_path: Path) -> None:
+    for name in ("blank.txt", "array.jsonl", "surrogate.jsonl", "dupcols.parquet"):
+        found = tidal("datasets", "upload", str(CASES / name))
+        assert found.exit_code == 1 and f"{name}: {FILES[name][1]}" in str(found.exception)
+    for name, says in (
+        ("paper.pdf", "extract its text into a .txt file"),
+        ("table.csv", "convert it to .jsonl or .parquet"),
+        ("all.json", "write one JSON object per line into a .jsonl file"),
+        ("notes.md", "give it a name that ends in .txt"),
+        ("all.zip", "unpack it"),
+        ("lines.ndjson", "give it a name that ends in .jsonl"),
+        ("paper", "say --format txt or jsonl or parquet"),
+    ):
+        (path := tmp_path / name).write_bytes(b"%PDF-1.7\n% tiny\n")
+        found = tidal("datasets", "upload", str(path))
+        assert found.exit_code == 1 and says in str(found.exception), found.exception
+        found = tidal("datasets", "upload", str(path), "--name", "mine", "--format", "txt")
+        assert found.exit_code == 1 and "mine.txt: this is a PDF" in str(found.exception)
+    assert json.loads(tidal("datasets", "list", "--json").stdout) == []
+    (tmp_path / "notes.md").write_text("# Once upon a time.")
+    assert tidal("datasets", "upload", str(tmp_path / "notes.md"), "--name", "mine", "--format", "txt").exit_code == 0

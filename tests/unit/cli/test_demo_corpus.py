@@ -17,3 +17,10 @@ def test_a_changed_file_gets_another_name_and_an_unchanged_one_the_same(tmp_path
     second = local_corpus(file).place(data_dir)
     assert second != first
     assert (data_dir / second).read_text() == "Once upon another time."
+
+
+def test_a_name_as_long_as_names_may_be_is_brought_there(tmp_path: Path) -> None:
+    file = tmp_path / ("ä" * 125 + ".txt")  # 254 bytes
+    file.write_text("Once upon a time.")
+    name = local_corpus(file).place(tmp_path / "data")
+    assert name.endswith("ä.txt") and (tmp_path / "data" / name).read_text() == "Once upon a time."

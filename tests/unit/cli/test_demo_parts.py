@@ -90,7 +90,10 @@ def test_a_local_file_is_linked_into_the_data_folder_once(tmp_path: Path) -> Non
     ("name", "content", "error", "message"),
     [
         ("absent.txt", None, NotFoundError, "no such file"),
-        ("text.doc", "x", InvalidInputError, "suffix"),
+        ("text.doc", "x", InvalidInputError, "a .doc file cannot be a corpus"),
+        ("text.pdf", "x", InvalidInputError, "extract its text into a .txt file"),
+        ("text.txt", "%PDF-1.7", InvalidInputError, "text.txt: this is a PDF"),
+        ("text.jsonl", '["a"]', InvalidInputError, "line 1 is a JSON array"),
         ("empty.txt", "", InvalidInputError, "is empty"),
         (".", None, InvalidInputError, "is a folder"),
     ],

@@ -62,6 +62,16 @@ def test_a_corpus_may_lie_where_the_command_is_given(make_config: Config, tmp_pa
     assert found.returncode == 0, found.stdout + found.stderr
 
 
+def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    file = ROOT / "tests/data/cases/surrogate.jsonl"
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", str(file))
+    assert found.returncode == 1
+    said = " ".join(found.stdout.split())
+    assert f"lm training failed: {file}: line 61: 'text' holds half a surrogate pair" in said
+    assert "Traceback" not in found.stdout + found.stderr
+
+
 def test_a_misspelt_key_names_the_right_one(tmp_path: Path) -> None:
     (tmp_path / "lm.yaml").write_text("training:\n  learnin_rate: 0.1\n")
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "x")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.config import DataConfig
-from common.data import open_corpus, require_inside, seen_from_here
+from common.data import open_corpus, require_inside, seen_from_here, source
 from common.errors import DataError
 
 
@@ -61,3 +61,48 @@ def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkey
     found = seen_from_here(DataConfig(source="b.txt", validation_source="a.txt"), data)
     assert (found.source, found.validation_source) == (str(tmp_path / "b.txt"), "a.txt")
     assert seen_from_here(DataConfig(source="someone/stories"), data).source == "someone/stories"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("~nobody-here/x.txt", "this path cannot be followed"),
+        ("x" * 300 + ".txt", "no file has such a name"),
+        ("é" * 130 + ".txt", "no file has such a name"),
+        ("a\0b.txt", "no file has such a name"),
+        (f"owner/{'x' * 300}", "no file has such a name"),
+        (f"owner/{'x' * 100}", "names no corpus"),
+        ("a/" * 2000 + "x.txt", "no such corpus"),
+        ("loop.txt", "cannot be followed"),
+        ("closed/x.txt", "no such corpus"),
+        ("paper.pdf", "extract its text into a .txt file"),
+        ("./table.csv", "convert it to .jsonl or .parquet"),
+        ("my notes.md", "give it a name that ends in .txt"),
+        ("stories.csv.gz", "convert it to .jsonl or .parquet"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_an_error_that_says_so(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    (tmp_path / "closed").write_text("a file, not a folder")
+    for config in (DataConfig(source=name), DataConfig(source="builtin:stories", validation_source=name)):
+        with pytest.raises(DataError, match=says) as caught:
+            open_corpus(config, data_dir=tmp_path)
+        assert len(caught.value.message) < 5000
+
+
+def test_spaces_and_capitals_in_a_path_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "My Texts").mkdir()
+    text_file(tmp_path / "My Texts", "The tide (2).TXT")
+    assert len(open_corpus(DataConfig(source="My Texts/The tide (2).TXT"), data_dir=tmp_path).train)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is about the corpus, not about the cache that would be made of it."""
+    path = text_file(tmp_path, "mine.txt")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(source, "sha256_of", refuse)
+    with pytest.raises(DataError, match=r"mine\.txt: cannot be read \(Permission denied\)"):
+        open_corpus(DataConfig(source="mine.txt"), data_dir=tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.datasets import check_name, is_dataset_name, nearest, split_name
+from common.datasets import check_name, is_dataset_name, nearest, refusal_of_source, split_name, suggest_name
 from common.errors import InvalidInputError
 
 
@@ -68,3 +68,35 @@ def test_the_nearest_name_is_found_whatever_its_capitals() -> None:
     assert nearest("fairy-tale", known) == "Fairy-Tales"
     assert nearest("stories", known) == "stories-2024"
     assert nearest("zzz", known) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("my stories.txt", "my-stories"),
+        ("Märchen & Sagen (2).jsonl.gz", "Marchen-Sagen-2"),
+        ("fine.parquet", "fine"),
+        ("v1.2.txt", "v1.2"),
+        ("..\\a/b.txt", "a-b"),
+        ("x" * 300 + ".txt", "x" * 64),
+        ("é" * 300, "e" * 64),
+        ("\udcff\udcfe x\n.txt", "x"),
+        ("a.txt.txt", None),
+        ("童話.txt", None),
+        ("🌊", None),
+        (".txt", None),
+        ("", None),
+    ],
+)
+def test_a_file_name_has_a_nearest_name(file: str, name: str | None) -> None:
+    assert suggest_name(file) == name
+    assert name is None or is_dataset_name(name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["builtin:stories", "tales", "my tales.txt", "Märchen/eins.JSONL", "x.parquet.gz", "owner/name", "/a/b.txt",
+     "é" * 125 + ".txt"],
+)  # fmt: skip
+def test_what_may_be_a_corpus_is_not_refused_by_its_name(source: str) -> None:
+    assert refusal_of_source(source) is None

@@ -15,7 +15,8 @@ const MOST_NAME = 64;
 export function guess(fileName) {
   const plain = fileName.replace(/\.gz$/i, "");
   const format = SUFFIX.exec(plain)?.[1].toLowerCase() ?? "txt";
-  const name = plain.replace(SUFFIX, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|[._-]+$/g, "").slice(0, MOST_NAME);
+  const ascii = plain.replace(SUFFIX, "").normalize("NFKD").replace(/[^\x00-\x7f]/g, "");
+  const name = ascii.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|[._-]+$/g, "").slice(0, MOST_NAME);
   return { name: name || "my-text", format, textField: "text" };
 }
 

@@ -1,0 +1,91 @@
+"""The one reader of text documents: uploads, dataset jobs, paths in configurations, `tidal train`, columns of the hub.
+
+    reader = reader_of("jsonl", "text", "tales.jsonl", path)   # bytes as they come, for an upload
+    for document in read_file(path, "text", where=str(path)):  # a file that is there
+
+The rules are those of docs/datasets.md. Constant memory; no torch, and pyarrow only where it is installed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.datasets.kinds import GZIP_MAGIC
+from common.datasets.names import split_name
+from common.datasets.reading.columns import text_column, texts_of
+from common.datasets.reading.documents import END_OF_TEXT, Reader, pieces, require_some
+from common.datasets.reading.json_lines import JsonLinesReader
+from common.datasets.reading.parquet import ParquetReader, ParquetUnreadableHere
+from common.datasets.reading.text import TextReader
+from common.datasets.reading.unpacking import Unpacker
+from common.errors import DataError
+
+__all__ = [
+    "END_OF_TEXT",
+    "ParquetUnreadableHere",
+    "Reader",
+    "Unpacker",
+    "pieces",
+    "read_file",
+    "reader_of",
+    "require_some",
+    "text_column",
+    "texts_of",
+]
+
+BLOCK_BYTES = 1 << 20
+
+
+def reader_of(kind: str, text_field: str, where: str, path: Path) -> Reader:
+    """The reader of a format. `where` names the file in errors; `path` is where its bytes lie once all have come."""
+    if kind == "txt":
+        return TextReader(where)
+    return JsonLinesReader(where, text_field) if kind == "jsonl" else ParquetReader(where, text_field, path)
+
+
+def read_file(path: Path, text_field: str, *, where: str) -> Iterator[str]:
+    """The documents of a local file, also gzipped, in order. Its suffix tells the format. DataError."""
+    kind = split_name(path.name)[1]
+    if kind is None:
+        raise DataError(f"{where}: no suffix says what it is; name it .txt, .jsonl or .parquet")
+    try:
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        if packed and kind == "parquet":
+            # Its table of contents is at the end, so it is unpacked as a whole first.
+            with _unpacked_copy(path, where) as plain:
+                yield from _read(plain, kind, text_field, where)
+        else:
+            yield from _read(path, kind, text_field, where)
+    except OSError as error:
+        raise DataError(f"{where}: cannot be read ({error.strerror or error})") from error
+
+
+def _read(path: Path, kind: str, text_field: str, where: str) -> Iterator[str]:
+    reader = reader_of(kind, text_field, where, path)
+    for block in _unpacked(path, where, only_head=kind == "parquet"):
+        yield from reader.feed(block)
+    yield from reader.finish()
+
+
+def _unpacked(path: Path, where: str, *, only_head: bool = False) -> Iterator[bytes]:
+    unpacker = Unpacker(where)
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK_BYTES):
+            yield from unpacker.feed(block)
+            if only_head:
+                return
+    yield from unpacker.finish()
+
+
+@contextmanager
+def _unpacked_copy(path: Path, where: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="tidal-") as folder:
+        copy = Path(folder) / "unpacked"
+        with copy.open("wb") as file:
+            for block in _unpacked(path, where):
+                file.write(block)
+        yield copy

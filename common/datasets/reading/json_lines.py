@@ -1,0 +1,150 @@
+"""JSON Lines: one JSON object per line, its text in one field.
+
+Only LF ends a line. A CR beside it, or anywhere between the parts of an object, is white space as JSON has it; U+2028,
+U+2029 and U+0085 are characters like others. Blank lines are skipped, and so is an object whose text is null.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from common.datasets.reading.documents import Reader, is_blank, no_field, not_text
+from common.errors import DataError
+
+MOST_LINE_BYTES = 64 * 1024 * 1024
+
+
+class JsonLinesReader(Reader):
+    """Reads .jsonl."""
+
+    def __init__(self, where: str, text_field: str) -> None:
+        super().__init__(where, "jsonl")
+        self._field = text_field
+        self._key = json.dumps(text_field, ensure_ascii=False)
+        self._rest: list[bytes] = []
+        """The line that goes on."""
+        self._rest_bytes = 0
+        self._line = 0
+
+    def _read(self, data: bytes) -> Iterator[str]:
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._rest, lines[0]])
+            self._rest, self._rest_bytes = [], 0
+        for line in lines:
+            if (text := self._text_of(line)) is not None:
+                yield text
+        self._rest.append(rest)
+        self._rest_bytes += len(rest)
+        if self._rest_bytes > MOST_LINE_BYTES:
+            raise self._too_long(self._line + 1)
+
+    def _end(self) -> Iterator[str]:
+        if (text := self._text_of(b"".join(self._rest))) is not None:
+            yield text
+
+    def _text_of(self, line: bytes) -> str | None:
+        """The text of a line; None where it has none."""
+        self._line += 1
+        if len(line) > MOST_LINE_BYTES:
+            raise self._too_long(self._line)
+        if self._line == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            decoded = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._wrong(
+                f"is not UTF-8 (byte {error.start + 1:,}: {error.reason}); save the file as UTF-8"
+            ) from None
+        if is_blank(decoded):
+            return None
+        try:
+            record = json.loads(decoded)
+        except RecursionError:
+            raise self._wrong("is nested too deeply; keep the text in a field of a flat object") from None
+        except ValueError as error:
+            raise self._no_json(decoded, error) from None
+        if isinstance(record, list):
+            raise self._array()
+        if not isinstance(record, dict):
+            raise self._wrong(f"is {kind_of(record)}, expected an object with the field '{self._field}'")
+        if decoded.count(self._key) > 1 and self._repeats_field(decoded):
+            raise self._wrong(f"has the field '{self._field}' more than once; keep one of them")
+        if self._field not in record:
+            raise no_field(f"{self.where}: line {self._line} has no field", self._field, record)
+        text = record[self._field]
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise not_text(f"{self.where}: line {self._line}:", self._field, kind_of(text))
+        # Only an escape can make half a pair, because UTF-8 has none.
+        if "\\u" in decoded:
+            self._require_characters(text)
+        return text
+
+    def _repeats_field(self, line: str) -> bool:
+        """Whether the outermost object has the field twice; the parser keeps the last one silently."""
+        names: list[str] = []
+
+        def remember(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            names[:] = [name for name, _ in pairs]  # the outermost object comes last
+            return dict(pairs)
+
+        json.loads(line, object_pairs_hook=remember)
+        return names.count(self._field) > 1
+
+    def _require_characters(self, text: str) -> None:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise self._wrong(
+                f"'{self._field}' holds half a surrogate pair (\\u{ord(text[error.start]):04x} at character "
+                f"{error.start + 1:,}), which is no character; write the whole pair, or \\ufffd in its place",
+                colon=True,
+            ) from None
+
+    def _wrong(self, finding: str, *, colon: bool = False) -> DataError:
+        return self.wrong(f"line {self._line}{':' if colon else ''} {finding}")
+
+    def _too_long(self, line: int) -> DataError:
+        return self.wrong(f"line {line} is longer than {MOST_LINE_BYTES // 2**20} MiB; split its text")
+
+    def _array(self) -> DataError:
+        return self._wrong(
+            "is a JSON array; a .jsonl file has one object per line. Convert it, for example with "
+            "`jq -c '.[]' array.json > lines.jsonl`"
+        )
+
+    def _no_json(self, line: str, error: ValueError) -> DataError:
+        """The finding of the parser, and what it most likely means."""
+        if line.lstrip().startswith("["):
+            return self._array()
+        if "\0" in line:
+            return self._wrong("holds a NUL byte, so the file is UTF-16 or no text; save it as UTF-8")
+        if line.startswith("\ufeff"):
+            return self._wrong("begins with a byte order mark; only a file may, remove it here")
+        if not isinstance(error, json.JSONDecodeError):
+            return self._wrong(f"is no JSON ({error})")
+        finding = f"is no JSON ({error.msg} at character {error.pos + 1:,})"
+        if error.msg == "Extra data":
+            after = "separated by CR; convert the line ends to LF" if "\r" in line[: error.pos] else "on it"
+            return self._wrong(f"{finding}: a second value follows {after}; write one object per line")
+        if error.pos >= len(line.rstrip()):
+            return self._wrong(f"{finding}: it ends within an object; write each object on one line")
+        return self._wrong(f"{finding}; write one JSON object per line")
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    return "a string" if isinstance(value, str) else "null"

@@ -1,0 +1,62 @@
+"""Gzip, told by its first two bytes whatever the file is called, unpacked in blocks of bounded size."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from common.datasets.kinds import GZIP_MAGIC
+from common.errors import DataError
+
+UNPACK_BYTES = 1024 * 1024
+"""Most that is unpacked at once: a small file may hold any amount of text."""
+
+
+class Unpacker:
+    """Bytes in, the same bytes out, or what they hold when they are gzip of one or several members."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._start: bytes | None = b""
+        """The first bytes until there are two of them, which may come one by one; None afterwards."""
+        self._member: zlib._Decompress | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` adds. DataError when the gzip is damaged."""
+        if self._start is not None:
+            self._start += data
+            if len(self._start) < len(GZIP_MAGIC):
+                return
+            data = self._begin()
+        if self._member is None:
+            yield data
+        else:
+            yield from self._unpack(data)
+
+    def finish(self) -> Iterator[bytes]:
+        """What the end adds. DataError when the end of the gzip is missing."""
+        if self._start:
+            yield self._begin()
+        if self._member is not None and not self._member.eof:
+            raise DataError(f"{self._where}: the gzip is cut off; pack it again")
+
+    def _begin(self) -> bytes:
+        start, self._start = self._start or b"", None
+        if start.startswith(GZIP_MAGIC):
+            self._member = zlib.decompressobj(wbits=31)
+        return start
+
+    def _unpack(self, data: bytes) -> Iterator[bytes]:
+        assert self._member is not None
+        while data:
+            if self._member.eof:
+                if not data.strip(b"\0"):  # padding
+                    return
+                self._member = zlib.decompressobj(wbits=31)
+            try:
+                block = self._member.decompress(data, UNPACK_BYTES)
+            except zlib.error as error:
+                raise DataError(f"{self._where}: the gzip is damaged ({error}); pack it again") from None
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if block:
+                yield block
