@@ -57,7 +57,7 @@ function Edit({ found, path, onChanged, onClose }) {
       <${Field} label="Notes">${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//>
       <${Problems} error=${problem} />
       <div class="dialog-foot">
-        <button type="button" class="button" onClick=${onClose}>Leave as it is</button>
+        <button type="button" class="button" onClick=${onClose}>Close</button>
         <button class="button primary">Save</button>
       </div>
     </form>

@@ -62,7 +62,8 @@ function Buttons({ job, onDone }) {
     html`<${Confirm}
       title=${`${label(asked.name)} this job?`}
       text=${`${label(asked.name)}: ${asked.text}`}
-      action=${label(asked.name)}
+      action=${`${label(asked.name)} job`}
+      dismiss=${["pending", "paused"].includes(job.status) ? "Keep the job" : "Keep running"}
       danger=${asked.danger}
       act=${() => act(asked)}
       onClose=${() => setAsked(null)}

@@ -88,7 +88,7 @@ function NewReportDialog({ chosen, onClose }) {
       <//>
       <${Problems} error=${state.error} />
       <div class="dialog-foot">
-        <button type="button" class="button" onClick=${onClose}>Leave it</button>
+        <button type="button" class="button" onClick=${onClose}>Close</button>
         <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>${state.busy ? "Making it…" : "Make the report"}</button>
       </div>
     </form>

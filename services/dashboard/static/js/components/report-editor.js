@@ -86,7 +86,7 @@ function Conflict({ draft, now }) {
     ${open &&
     html`<${Dialog} title=${theirs.title} onClose=${() => setOpen(false)}>
       <pre class="mono theirs" tabindex="0">${theirs.markdown}</pre>
-      <div class="dialog-foot"><button class="button" onClick=${() => setOpen(false)}>Back</button></div>
+      <div class="dialog-foot"><button class="button" onClick=${() => setOpen(false)}>Close</button></div>
     <//>`}
   </div>`;
 }

@@ -1,6 +1,6 @@
 // Requests that are answered by a stream of events: generations token by token, analyses with their progress.
 import { send, Problem } from "./api.js";
-import { readEvents } from "./sse.js";
+import { readEvents } from "./line.js";
 
 /** Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem. */
 export async function postForEvents(path, body, { on, signal }) {

@@ -5,7 +5,7 @@ import { postForEvents } from "../lib/generate.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
-import { go, href, route } from "../lib/router.js";
+import { go, href, route, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
 import { choices, preferred } from "../lib/references.js";
 import { AnalysisView } from "../components/analysis-view.js";
@@ -39,6 +39,7 @@ export function AnalysisPage() {
 
 function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
+  useTitle(state.data?.name ?? state.data?.kind, "Analysis");
   return html`<${Loaded} state=${state} rows=${6}>
     ${(found) => html`<div class="stack">
       <p class="row"><a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong><span class="note">saved <${Time} at=${found.createdAt} /></span></p>
