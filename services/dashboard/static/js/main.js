@@ -1,10 +1,11 @@
 // The dashboard: picks the page that the address names and keeps it in the frame.
 import { Component, html, render, useEffect, useLayoutEffect } from "./lib/html.js";
-import { refreshSession } from "./lib/api.js";
+import { Problem, refreshSession } from "./lib/api.js";
 import { route, useTitle } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { Shell } from "./components/shell.js";
 import { Empty, Failed } from "./components/parts.js";
+import { toast } from "./components/toasts.js";
 import { Experiments } from "./pages/experiments.js";
 import { Experiment } from "./pages/experiment.js";
 import { AnalysisPage } from "./pages/analysis.js";
@@ -77,5 +78,12 @@ function App() {
     <${Guard} key=${now.path} at=${now.search}>${view(now)}<//>
   <//>`;
 }
+
+// Whatever was asked of the server without a place of its own for the answer.
+window.addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Problem)) return;
+  event.preventDefault();
+  toast(event.reason.message, "bad");
+});
 
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,7 +1,7 @@
 // Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
 import { html, useEffect, useId, useRef } from "../lib/html.js";
 import { href } from "../lib/router.js";
-import { passing } from "../lib/api.js";
+import { findings, passing } from "../lib/api.js";
 import { createStore, useStore } from "../lib/store.js";
 import { Icon } from "./icons.js";
 import { hasEnded } from "../lib/ladder.js";
@@ -153,15 +153,16 @@ export function Tabs({ tabs, active, onChange, label }) {
   </div>`;
 }
 
-/** The findings of a problem document that belong to no field of a form. */
-export function Problems({ error, shown = [] }) {
+/** What went wrong with a form, but for what its fields show (`found`); moves the focus to the first of these. */
+export function Problems({ error, found = findings(error, []) }) {
+  const here = useRef(null);
+  useEffect(() => {
+    here.current?.closest("form, section")?.querySelector('[aria-invalid="true"]')?.focus();
+  }, [error]);
   if (!error) return null;
-  const rest = (error.errors ?? []).filter((finding) => !shown.includes(finding.location));
-  return html`<div class="message bad" role="alert">
-    ${rest.length
-      ? html`<ul>
-          ${rest.map((finding) => html`<li><strong>${finding.location.replace(/^body\.?/, "")}</strong> ${finding.message}</li>`)}
-        </ul>`
-      : error.message}
+  const { marked, rest } = found;
+  return html`<div class="message bad" role="alert" ref=${here}>
+    ${marked && html`<p>Some values need another look; they are marked.</p>`}
+    ${rest.length > 1 ? html`<ul>${rest.map((text) => html`<li>${text}</li>`)}</ul>` : (rest[0] ?? (!marked && error.message))}
   </div>`;
 }

@@ -18,6 +18,22 @@ export function words(location) {
 
 const said = ({ location, message }) => [words(location), message].filter(Boolean).join(": ");
 
+/**
+ * What a problem says about a form with the fields `names`: `wrong(name)` is the message for one, `marked` tells
+ * whether any has one, `rest` are the messages that belong to none.
+ */
+export function findings(problem, names) {
+  const fields = new Map();
+  const rest = [];
+  for (const one of problem?.errors ?? []) {
+    const at = one.location.replace(/^(body|query)\./, "");
+    const name = names.find((field) => at === field || at.startsWith(`${field}.`));
+    if (name) fields.set(name, [fields.get(name), one.message].filter(Boolean).join("; "));
+    else rest.push(said(one));
+  }
+  return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };
+}
+
 /** A problem document (RFC 9457), or a request without an answer (status 0). */
 export class Problem extends Error {
   constructor(status, body) {
