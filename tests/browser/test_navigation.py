@@ -19,7 +19,8 @@ WINDOWS = 8
 FOLLOW = """async (topic) => {
   const { follow } = await import(document.querySelector('link[href$="js/lib/sse.js"]').href);
   window.seen = [];
-  follow(`api/${topic}/stream`, { since: "0", onEvent: (name, data) => name === "metrics" && window.seen.push(data.n) });
+  const onEvent = (name, data) => name === "metrics" && window.seen.push(data.n);
+  follow(`api/${topic}/stream`, { since: "0", onEvent });
 }"""
 
 
@@ -53,7 +54,7 @@ def test_a_link_that_leads_nowhere_says_so_and_leads_back(site: Site, visit: Vis
     page.goto(f"{site.url}#/compare?ids={site.seeded['Helmsman']},%,nosuch&tab=nosuch")
     expect(page.get_by_role("tab", name="Charts")).to_have_attribute("aria-selected", "true")
     page.goto(f"{site.url}#/new?type=boat&data=%")
-    expect(page.get_by_role("radio", name="Language model")).to_be_checked()
+    expect(page.get_by_label("Pretrains a language model")).to_be_checked()
 
 
 def test_a_page_that_throws_shows_what_happened_and_the_frame_stays(site: Site, visit: Visit) -> None:
@@ -177,11 +178,11 @@ def test_the_form_of_a_job_is_kept_marks_what_is_wrong_and_comes_back_after_subm
     page.reload()
     expect(name).to_have_value("Regatta")
     expect(width).to_have_value("wide")
-    page.get_by_role("radio", name="Controller").check()
+    page.get_by_label("Trains a controller").check()
     expect(name).to_have_value("Regatta")
     page.get_by_label("Tags").fill("regatta")
     page.go_back()
-    expect(page.get_by_role("radio", name="Language model")).to_be_checked()
+    expect(page.get_by_label("Pretrains a language model")).to_be_checked()
     expect(page.get_by_label("Tags")).to_have_value("")
     expect(width).to_have_value("wide")
     page.get_by_role("button", name="Discard draft").click()

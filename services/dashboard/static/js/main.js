@@ -19,23 +19,23 @@ import { Queue } from "./pages/queue.js";
 import { Report } from "./pages/report.js";
 import { Reports } from "./pages/reports.js";
 
-/** [title, view, whether an id may follow the page's name] */
+/** [title, view, how many parts its address may have (one)] */
 const PAGES = {
-  experiments: ["Experiments", ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`), true],
-  jobs: ["Job", ({ parts }) => html`<${JobPage} id=${parts[1] ?? ""} />`, true],
+  experiments: ["Experiments", ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`), [1, 2]],
+  jobs: ["Job", ({ parts }) => html`<${JobPage} id=${parts[1]} />`, [2]],
   new: ["New job", () => html`<${NewJob} />`],
   compare: ["Compare", () => html`<${Compare} />`],
   queue: ["Queue", () => html`<${Queue} />`],
   checkpoints: ["Checkpoints", () => html`<${CheckpointsPage} />`],
   datasets: ["Datasets", () => html`<${Datasets} />`],
   analysis: ["Analysis", ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`],
-  reports: ["Reports", ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`), true],
+  reports: ["Reports", ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`), [1, 2]],
   playground: ["Playground", () => html`<${Playground} />`],
 };
 
 function pageOf({ parts, page }) {
   const found = Object.hasOwn(PAGES, page) ? PAGES[page] : null;
-  return found && parts.length <= (found[2] ? 2 : 1) && !parts.includes(null) ? found : null;
+  return (found?.[2] ?? [1]).includes(parts.length || 1) && !parts.includes(null) ? found : null;
 }
 
 /** Keeps one broken page from taking the frame with it; another address is another try. */

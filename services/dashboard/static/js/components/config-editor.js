@@ -1,15 +1,16 @@
 // Every setting of a configuration as a field, by section; only what was changed is sent.
-import { html, useEffect, useId, useState } from "../lib/html.js";
+import { html, useId, useState } from "../lib/html.js";
 import { equal, show } from "../lib/config.js";
 import { Field } from "./parts.js";
 
 const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
-function sections(flat, search) {
+/** By section: what the search finds, and what is marked. */
+function sections(flat, search, { wrong }) {
   const found = new Map();
   for (const [path, value] of flat) {
-    if (!path.includes(search)) continue;
+    if (!path.includes(search) && !wrong(`config.${path}`)) continue;
     const [section] = path.includes(".") ? path.split(".") : [WITHOUT_SECTION];
     if (!found.has(section)) found.set(section, []);
     found.get(section).push([path, value]);
@@ -34,14 +35,13 @@ function parse(text, initial) {
 /** `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`. */
 export function ConfigEditor({ flat, changes, setChanges, findings }) {
   const [search, setSearch] = useState("");
-  useEffect(() => setSearch(""), [findings]); // what is marked must be in sight
   const change = (path, value) => {
     const next = new Map(changes);
     if (equal(value, flat.get(path))) next.delete(path);
     else next.set(path, value);
     setChanges(next);
   };
-  const groups = [...sections(flat, search.trim().toLowerCase())];
+  const groups = [...sections(flat, search.trim().toLowerCase(), findings)];
   return html`<div class="stack">
     <input type="search" aria-label="Search a setting" placeholder="Search a setting: max_steps, learning_rate, source …" value=${search} onInput=${(event) => setSearch(event.target.value)} />
     ${groups.map(([section, entries]) => {

@@ -157,7 +157,7 @@ export function Tabs({ tabs, active, onChange, label }) {
 export function Problems({ error, found = findings(error, []) }) {
   const here = useRef(null);
   useEffect(() => {
-    here.current?.closest("form, section")?.querySelector('[aria-invalid="true"]')?.focus();
+    here.current?.closest("form")?.querySelector('[aria-invalid="true"]')?.focus();
   }, [error]);
   if (!error) return null;
   const { marked, rest } = found;

@@ -46,7 +46,7 @@ export function ReportEditor({ draft, now }) {
   return html`
     ${now.state === "conflict" && now.theirs && html`<${Conflict} draft=${draft} now=${now} />`}
     ${now.state === "signed-out" && html`<p class="message warn row apart"><span>Your text is kept here. Sign in to save it.</span><button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
-    ${now.state === "refused" && html`<section><${Problems} error=${now.error} found=${found} /></section>`}
+    ${now.state === "refused" && html`<${Problems} error=${now.error} found=${found} />`}
     <div class="sides row" role="group" aria-label="Side">
       ${["write", "preview"].map((name) => html`<button key=${name} class="button small" aria-pressed=${side === name} onClick=${() => setSide(name)}>${name === "write" ? "Write" : "Preview"}</button>`)}
     </div>

@@ -12,7 +12,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
   const latest = useRef(load);
   latest.current = load;
   const running = useRef(null);
-  const again = useCallback(async () => {
+  const again = useCallback(async (changed) => {
     running.current?.abort();
     const aborter = new AbortController();
     running.current = aborter;
@@ -21,12 +21,14 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       const data = await latest.current(aborter.signal);
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      if (!aborter.signal.aborted) setState((old) => ({ ...old, error, loading: false }));
+      // Old data of another address would look like the answer.
+      const stale = changed === true && !passing(error);
+      if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
   }, []);
   useEffect(() => {
     setState((old) => ({ ...old, error: null }));
-    again();
+    again(true);
     return () => running.current?.abort();
   }, deps);
   useEffect(() => {
