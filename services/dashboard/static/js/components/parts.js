@@ -89,10 +89,10 @@ export function Failed({ error, retry }) {
     <p>${error.status ? error.message : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`}</p>
     ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
     ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
-    <p class="row">
+    <div class="row">
       ${retry && !away && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
       ${!away && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
-    </p>
+    </div>
   </div>`;
 }
 
@@ -145,7 +145,7 @@ export function Tabs({ tabs, active, onChange, label }) {
         aria-controls="tab-panel"
         aria-selected=${name === active ? "true" : "false"}
         tabindex=${name === active ? 0 : -1}
-        onClick=${() => onChange(name)}
+        onClick=${() => name !== active && onChange(name)}
       >
         ${text}
       </button>`,

@@ -16,7 +16,14 @@ export function words(location) {
   return around.length ? `${plain} (${around.reverse().join(", ")})` : plain;
 }
 
-const said = ({ location, message }) => [words(location), message].filter(Boolean).join(": ");
+/** What the checker of types says, in the words of the reader. */
+const plain = (message) =>
+  message
+    .replace(/^Input should be (a valid )?/, (_, kind) => (kind ? "Must be a " : "Must be "))
+    .replace(/^(Must be a )integer/, "$1whole number")
+    .replace(/, unable to parse.*?(?=, got|$)/, "");
+
+const said = ({ location, message }) => [words(location), plain(message)].filter(Boolean).join(": ");
 
 /**
  * What a problem says about a form with the fields `names`: `wrong(name)` is the message for one, `marked` tells
@@ -28,7 +35,7 @@ export function findings(problem, names) {
   for (const one of problem?.errors ?? []) {
     const at = one.location.replace(/^(body|query)\./, "");
     const name = names.find((field) => at === field || at.startsWith(`${field}.`));
-    if (name) fields.set(name, [fields.get(name), one.message].filter(Boolean).join("; "));
+    if (name) fields.set(name, [fields.get(name), plain(one.message)].filter(Boolean).join("; "));
     else rest.push(said(one));
   }
   return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };

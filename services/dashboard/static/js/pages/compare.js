@@ -78,7 +78,7 @@ async function look({ path, store }, signal) {
   return { ...found, label: title(found) };
 }
 
-/** Looks again at the runs that have not ended. By asking, not by a stream each: a browser has six connections to a host. */
+/** Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough. */
 function useLooking(state) {
   const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
   const which = live.map((run) => run.id).join();

@@ -92,7 +92,7 @@ export function Config({ found, path }) {
     <label class="row note"
       >Compare with
       <select class="short" value=${other} onChange=${(event) => setParams({ with: event.target.value })}>
-        <option value="none">nothing</option>
+        <option value="none" selected=${other === "none"}>nothing</option>
         <option value="defaults" selected=${other === "defaults"}>the defaults</option>
         ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
       </select>

@@ -159,7 +159,7 @@ function Text({ text, found, again }) {
 
 function Trouble({ error, found, again }) {
   useEffect(() => document.querySelector('main [aria-invalid="true"]')?.focus(), [error]);
-  return html`<div class="message bad stack tight" role="alert">
+  return html`<div class="message bad" role="alert">
     <p>${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${error.status === 429 && error.retryAfter ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.` : ""}</p>
     <button class="button small" onClick=${again}>Try again</button>
   </div>`;
