@@ -111,7 +111,9 @@ def test_a_changed_file_gets_another_address(tmp_path: Path) -> None:
 
 
 def test_scripts_are_sent_without_their_comments_and_with_the_same_line_numbers(tmp_path: Path) -> None:
-    source = "// What it does.\n/**\n * In full.\n */\nconst a = 1; // why\n  // then\nconst b = `http://x/*`;\n/** c */\n"
+    source = (
+        "// What it does.\n/**\n * In full.\n */\nconst a = 1; // why\n  // then\nconst b = `http://x/*`;\n/** c */\n"
+    )
     (tmp_path / "vendor").mkdir()
     for name in ("a.js", "vendor/b.js"):
         (tmp_path / name).write_text(source)
