@@ -1,5 +1,7 @@
 """The dashboard's files in memory: compressed, with an ETag, and below an address that changes with their content.
 
+Scripts are sent without the comments that fill a whole line: a tenth of their size. Line numbers stay.
+
 `index.html` is sent with every script named in it, so that a browser asks for all of them at once, with one style sheet
 in place of those it names, and with the digest of all files in their addresses, so that it may keep them for ever. A
 changed file is noticed at the next request.
@@ -29,6 +31,9 @@ PRELOAD_MARK = "<!-- modulepreload -->"
 STYLES = "styles.css"
 """All style sheets that index.html names, in its order: one request, and a third less to send."""
 _STYLE_LINKS = re.compile(r'(?:<link rel="stylesheet" href="assets/[^"]+">\n?)+')
+VENDORED = "vendor/"
+"""Libraries are sent as they are, with what they say of their licence."""
+_COMMENTS = re.compile(r"^[ \t]*(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/[ \t]*)$", re.MULTILINE)
 _PREFIX = '"assets/'
 """How index.html names its files."""
 
@@ -88,7 +93,13 @@ class StaticFiles:
         return text.replace(PRELOAD_MARK, links).replace(_PREFIX, f"{_PREFIX}{self.digest}/")
 
 
+def _without_comments(script: str) -> str:
+    return _COMMENTS.sub(lambda found: "\n" * found[0].count("\n"), script)
+
+
 def _prepare(name: str, content: bytes) -> StaticFile:
+    if name.endswith(".js") and not name.startswith(VENDORED):
+        content = _without_comments(content.decode()).encode()
     packed = gzip.compress(content, 9, mtime=0)
     etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
     return StaticFile(TYPES[Path(name).suffix], etag, content, packed)

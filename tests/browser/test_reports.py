@@ -115,7 +115,7 @@ def test_of_two_writers_nobody_loses_a_word_unasked(site: Site, visit: Visit) ->
     assert stored(site, report)["markdown"] == "theirs, first"
     page.get_by_role("button", name="See what they wrote").click()
     expect(page.get_by_role("dialog")).to_contain_text("theirs, first")
-    page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
     page.get_by_role("button", name="Keep mine instead").click()
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     assert stored(site, report)["markdown"] == "mine, first"

@@ -71,15 +71,6 @@ def test_a_wrong_token_where_reads_are_open_reads(site: Site, visit: Visit) -> N
     expect(page.get_by_role("button", name="Delete", exact=True)).to_have_count(0)
 
 
-def test_what_is_not_there_is_said_with_a_way_back(site: Site, visit: Visit) -> None:
-    page = visit("#/experiments/20990101-000000-commit_none-config_none")
-    expect(page.get_by_role("heading", name="Not found")).to_be_visible()
-    page.get_by_role("link", name="To the experiments").click()
-    expect(page.get_by_role("heading", name="Experiments")).to_be_visible()
-    page.goto(site.url + "#/harbour")
-    expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
-
-
 def test_a_failed_job_says_why_and_what_to_do(site: Site, visit: Visit) -> None:
     training = {**TINY_LM["training"], "learning_rate": 1e30, "max_steps": 3000}
     job = site.submit(config={**TINY_LM, "training": training}, name="Shipwreck")

@@ -1,4 +1,4 @@
-"""The streams: `/api/jobs/stream`, `/api/jobs/{id}/stream`, `/api/experiments/{id}/stream`."""
+"""The streams: of all jobs, of a job, of an experiment, and several of them on one connection (`/api/stream`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from common.errors import InvalidInputError
 from common.metrics.keys import JOBS_STREAM, experiment_stream, job_stream
 from services.api import sse
 from services.api.auth import ContextDep, Reader
@@ -17,6 +18,8 @@ from services.api.context import Context
 from services.api.operations import experiments, jobs
 from services.api.schemas.problems import problem_responses
 from services.api.stream_clients import LiveStream
+from services.api.stream_ids import StreamId
+from services.api.stream_snapshots import Make
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -32,21 +35,38 @@ Since = Annotated[
 ]
 
 
+Topics = Annotated[
+    list[Annotated[str, Query(max_length=300)]],
+    Query(
+        min_length=1,
+        max_length=64,
+        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>` it goes on after this event.",
+    ),
+]
+
+
+@router.get("/api/stream", summary="Follow several streams", response_class=Response, responses=_STREAM)
+async def several(context: ContextDep, topic: Topics) -> LiveStream:
+    """The events of several streams on one connection, for clients with few connections. An event `topic` names the
+    stream that the events after it belong to, until the next one. A stream that does not exist is an `error` event."""
+    sources = {}
+    for text in topic:
+        name, _, since = text.partition("@")
+        cursor = sse.parse_cursor(since, "query.topic") if since else None
+        sources[name] = _source(context, name, cursor)
+    return await sse.streams(context, sources)
+
+
 @router.get("/api/jobs/stream", summary="Follow all jobs", response_class=Response, responses=_STREAM)
 async def all_jobs(request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with every job that has not ended, then a `job-update` for each change."""
-    return await _stream(request, context, JOBS_STREAM, lambda session: _wire(jobs.live_jobs(session, context.outlook)))
+    return await sse.stream(context, _source(context, "jobs", sse.cursor_of(request)))
 
 
 @router.get("/api/jobs/{job_id}/stream", summary="Follow a job", response_class=Response, responses=_STREAM)
 async def one_job(job_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with the job, then `job-update`, `status` (heartbeats with progress) and `log-lines`."""
-    return await _stream(
-        request,
-        context,
-        job_stream(job_id),
-        lambda session: {"job": _wire(jobs.get_job(session, context.outlook, job_id))},
-    )
+    return await sse.stream(context, _source(context, f"jobs/{job_id}", sse.cursor_of(request)))
 
 
 @router.get(
@@ -58,23 +78,44 @@ async def one_job(job_id: str, request: Request, context: ContextDep, since: Sin
 async def one_experiment(experiment_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
     """`snapshot` with the experiment, then `metrics` and `rl-metrics` (every point, in batches), `rewind` before the
     points of a resumed attempt, `status`, `checkpoint`, `log-lines`, `job-update`."""
-    return await _stream(
-        request,
-        context,
-        experiment_stream(experiment_id),
-        lambda session: {"experiment": _wire(experiments.get_experiment(session, context.store, experiment_id))},
-    )
+    return await sse.stream(context, _source(context, f"experiments/{experiment_id}", sse.cursor_of(request)))
 
 
-async def _stream(request: Request, context: Context, key: str, state: Callable[[Session], Any]) -> LiveStream:
+def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.Source:
+    """The stream with this name. InvalidInputError when there is no such kind of stream."""
+    kind, _, name = topic.partition("/")
+    if topic == "jobs":
+        return sse.Source(JOBS_STREAM, cursor, _reading(context, lambda session: _all_jobs(context, session)))
+    if kind == "jobs" and name:
+        return sse.Source(job_stream(name), cursor, _reading(context, lambda session: _job(context, session, name)))
+    if kind == "experiments" and name:
+        reading = _reading(context, lambda session: _experiment(context, session, name))
+        return sse.Source(experiment_stream(name), cursor, reading)
+    message = f"'{topic[:50]}' is no stream; expected jobs, jobs/<id> or experiments/<id>"
+    raise InvalidInputError(message, errors=[{"location": "query.topic", "message": message}])
+
+
+def _all_jobs(context: Context, session: Session) -> Any:
+    return _wire(jobs.live_jobs(session, context.outlook))
+
+
+def _job(context: Context, session: Session, job_id: str) -> Any:
+    return {"job": _wire(jobs.get_job(session, context.outlook, job_id))}
+
+
+def _experiment(context: Context, session: Session, experiment_id: str) -> Any:
+    return {"experiment": _wire(experiments.get_experiment(session, context.store, experiment_id))}
+
+
+def _reading(context: Context, state: Callable[[Session], Any]) -> Make:
     def read() -> Any:
         with context.sessions() as session:
             return state(session)
 
-    async def snapshot() -> Any:
+    async def make() -> Any:
         return await run_in_threadpool(read)
 
-    return await sse.stream(context, key, request, snapshot)
+    return make
 
 
 def _wire(reply: Any) -> Any:

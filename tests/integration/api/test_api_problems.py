@@ -48,6 +48,10 @@ def assert_problem(reply: httpx.Response, status: int, code: str) -> dict[str, A
         ("GET", "/api/jobs?cursor=%F0%9F%98%80", 422, "invalid_input"),
         ("GET", "/api/jobs/stream?since=yesterday", 422, "invalid_input"),
         ("GET", "/api/jobs/stream?since=99999999999999999999-1", 422, "invalid_input"),
+        ("GET", "/api/stream", 422, "invalid_input"),
+        ("GET", "/api/stream?topic=tides", 422, "invalid_input"),
+        ("GET", "/api/stream?topic=jobs/", 422, "invalid_input"),
+        ("GET", "/api/stream?topic=jobs@yesterday", 422, "invalid_input"),
         ("GET", "/api/experiments/nosuch", 404, "not_found"),
         ("GET", "/api/experiments/nosuch/metrics", 404, "not_found"),
         ("GET", "/api/experiments/nosuch/rl-metrics", 404, "not_found"),
@@ -232,3 +236,4 @@ def test_submissions_are_accepted_while_redis_is_away(serve: RunApi) -> None:
         job = api.submit()
         assert api.http.get(f"/api/jobs/{job['id']}").json()["status"] == "pending"
         assert_problem(api.http.get("/api/jobs/stream"), 503, "unavailable")
+        assert_problem(api.http.get("/api/stream?topic=jobs&topic=jobs/nosuch"), 503, "unavailable")

@@ -110,6 +110,19 @@ def test_a_changed_file_gets_another_address(tmp_path: Path) -> None:
     assert second is not None and second.plain != first.plain and second.etag != first.etag
 
 
+def test_scripts_are_sent_without_their_comments_and_with_the_same_line_numbers(tmp_path: Path) -> None:
+    source = (
+        "// What it does.\n/**\n * In full.\n */\nconst a = 1; // why\n  // then\nconst b = `http://x/*`;\n/** c */\n"
+    )
+    (tmp_path / "vendor").mkdir()
+    for name in ("a.js", "vendor/b.js"):
+        (tmp_path / name).write_text(source)
+    files = StaticFiles(tmp_path)
+    sent, library = files.get("a.js"), files.get("vendor/b.js")
+    assert sent is not None and sent.plain == b"\n\n\n\nconst a = 1; // why\n\nconst b = `http://x/*`;\n\n"
+    assert library is not None and library.plain == source.encode()
+
+
 def test_the_libraries_are_the_files_that_were_vendored() -> None:
     script = ROOT / "scripts" / "vendor_dashboard.py"
     checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)

@@ -1,10 +1,11 @@
 // The dashboard: picks the page that the address names and keeps it in the frame.
-import { Component, html, render, useEffect } from "./lib/html.js";
-import { refreshSession } from "./lib/api.js";
-import { route } from "./lib/router.js";
+import { Component, html, render, useEffect, useLayoutEffect } from "./lib/html.js";
+import { Problem, refreshSession } from "./lib/api.js";
+import { route, useTitle } from "./lib/router.js";
 import { useStore } from "./lib/store.js";
 import { Shell } from "./components/shell.js";
 import { Empty, Failed } from "./components/parts.js";
+import { toast } from "./components/toasts.js";
 import { Experiments } from "./pages/experiments.js";
 import { Experiment } from "./pages/experiment.js";
 import { AnalysisPage } from "./pages/analysis.js";
@@ -18,37 +19,49 @@ import { Queue } from "./pages/queue.js";
 import { Report } from "./pages/report.js";
 import { Reports } from "./pages/reports.js";
 
+/** [title, view, how many parts its address may have (one)] */
 const PAGES = {
-  experiments: ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`),
-  jobs: ({ parts }) => html`<${JobPage} id=${parts[1] ?? ""} />`,
-  new: () => html`<${NewJob} />`,
-  compare: () => html`<${Compare} />`,
-  queue: () => html`<${Queue} />`,
-  checkpoints: () => html`<${CheckpointsPage} />`,
-  datasets: () => html`<${Datasets} />`,
-  analysis: ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`,
-  reports: ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`),
-  playground: () => html`<${Playground} />`,
+  experiments: ["Experiments", ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`), [1, 2]],
+  jobs: ["Job", ({ parts }) => html`<${JobPage} id=${parts[1]} />`, [2]],
+  new: ["New job", () => html`<${NewJob} />`],
+  compare: ["Compare", () => html`<${Compare} />`],
+  queue: ["Queue", () => html`<${Queue} />`],
+  checkpoints: ["Checkpoints", () => html`<${CheckpointsPage} />`],
+  datasets: ["Datasets", () => html`<${Datasets} />`],
+  analysis: ["Analysis", ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`],
+  reports: ["Reports", ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`), [1, 2]],
+  playground: ["Playground", () => html`<${Playground} />`],
 };
 
-/** Keeps one broken page from taking the frame with it. */
+function pageOf({ parts, page }) {
+  const found = Object.hasOwn(PAGES, page) ? PAGES[page] : null;
+  return (found?.[2] ?? [1]).includes(parts.length || 1) && !parts.includes(null) ? found : null;
+}
+
+/** Keeps one broken page from taking the frame with it; another address is another try. */
 class Guard extends Component {
-  constructor() {
-    super();
-    this.state = { error: null };
-  }
   static getDerivedStateFromError(error) {
     return { error };
   }
   componentDidCatch(error) {
     console.error(error);
+    this.setState({ at: this.props.at });
   }
   render() {
-    const { error } = this.state;
-    if (!error) return this.props.children;
-    return html`<${Failed} error=${error} retry=${() => location.reload()} />`;
+    const { error, at = this.props.at } = this.state;
+    return error && at === this.props.at ? html`<${Broken} error=${error} />` : this.props.children;
   }
 }
+
+function Broken({ error }) {
+  useTitle("Error");
+  return html`<${Failed} error=${error} retry=${() => location.reload()} />`;
+}
+
+const NotFound = ({ path }) => html`<${Empty} title="There is no such page">
+  <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
+  <a class="button" href="#/">To the experiments</a>
+<//>`;
 
 function App() {
   const now = useStore(route);
@@ -56,12 +69,21 @@ function App() {
     refreshSession().catch(() => {});
   }, []);
   useEffect(() => window.scrollTo(0, 0), [now.path]);
-  const page = PAGES[now.page];
+  const [title, view] = pageOf(now) ?? ["Not found", NotFound];
+  // Before the effects of the page, which may know a better one.
+  useLayoutEffect(() => {
+    document.title = `${title} · Tidal`;
+  }, [now.path]);
   return html`<${Shell} page=${now.page}>
-    <${Guard} key=${now.path}>
-      ${page ? page(now) : html`<${Empty} title="There is no such page"><a href="#/">To the experiments</a><//>`}
-    <//>
+    <${Guard} key=${now.path} at=${now.search}>${view(now)}<//>
   <//>`;
 }
+
+// Whatever was asked of the server without a place of its own for the answer.
+window.addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof Problem)) return;
+  event.preventDefault();
+  toast(event.reason.message, "bad");
+});
 
 render(html`<${App} />`, document.getElementById("app"));

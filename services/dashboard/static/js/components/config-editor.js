@@ -1,15 +1,16 @@
 // Every setting of a configuration as a field, by section; only what was changed is sent.
-import { html, useState } from "../lib/html.js";
+import { html, useId, useState } from "../lib/html.js";
 import { equal, show } from "../lib/config.js";
 import { Field } from "./parts.js";
 
 const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
-function sections(flat, search) {
+/** By section: what the search finds, and what is marked. */
+function sections(flat, search, { wrong }) {
   const found = new Map();
   for (const [path, value] of flat) {
-    if (!path.includes(search)) continue;
+    if (!path.includes(search) && !wrong(`config.${path}`)) continue;
     const [section] = path.includes(".") ? path.split(".") : [WITHOUT_SECTION];
     if (!found.has(section)) found.set(section, []);
     found.get(section).push([path, value]);
@@ -22,6 +23,8 @@ function parse(text, initial) {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "null") return typeof initial === "string" && trimmed === "" ? "" : null;
   if (typeof initial === "string") return text;
+  const number = Number(trimmed); // also 1e-3, .5 and +2
+  if (Number.isFinite(number)) return number;
   try {
     return JSON.parse(trimmed);
   } catch {
@@ -29,7 +32,7 @@ function parse(text, initial) {
   }
 }
 
-/** `flat` is the base, `changes` a Map of what differs, `findings` a Map of messages by name. */
+/** `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`. */
 export function ConfigEditor({ flat, changes, setChanges, findings }) {
   const [search, setSearch] = useState("");
   const change = (path, value) => {
@@ -38,16 +41,16 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
     else next.set(path, value);
     setChanges(next);
   };
-  const groups = [...sections(flat, search.trim().toLowerCase())];
+  const groups = [...sections(flat, search.trim().toLowerCase(), findings)];
   return html`<div class="stack">
     <input type="search" aria-label="Search a setting" placeholder="Search a setting: max_steps, learning_rate, source …" value=${search} onInput=${(event) => setSearch(event.target.value)} />
     ${groups.map(([section, entries]) => {
       const changed = entries.filter(([path]) => changes.has(path)).length;
-      const wrong = entries.some(([path]) => findings.has(path));
+      const wrong = entries.some(([path]) => findings.wrong(`config.${path}`));
       return html`<details class="section" key=${section} open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}>
         <summary><strong>${section}</strong> <span class="note">${entries.length} settings${changed ? `, ${changed} changed` : ""}</span></summary>
         <div class="fields">
-          ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.get(path)} />`)}
+          ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.wrong(`config.${path}`)} />`)}
         </div>
       </details>`;
     })}
@@ -56,11 +59,15 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
 }
 
 function Setting({ path, initial, changes, change, wrong }) {
+  const id = useId();
   const changed = changes.has(path);
   const value = changed ? changes.get(path) : initial;
   const label = path.includes(".") ? path.slice(path.indexOf(".") + 1) : path;
   if (typeof initial === "boolean") {
-    return html`<label class=${`check ${changed ? "changed" : ""}`}><input type="checkbox" checked=${value} onChange=${(event) => change(path, event.target.checked)} />${label}</label>`;
+    return html`<div>
+      <label class=${`check ${changed ? "changed" : ""}`}><input type="checkbox" checked=${value} aria-invalid=${wrong && "true"} aria-describedby=${wrong && id} onChange=${(event) => change(path, event.target.checked)} />${label}</label>
+      ${wrong && html`<span class="wrong" id=${id}>${wrong}</span>`}
+    </div>`;
   }
   const hint = changed ? `was ${show(initial) || "empty"}` : undefined;
   return html`<div class=${changed ? "changed" : ""}>

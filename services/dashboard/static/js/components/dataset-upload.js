@@ -1,10 +1,11 @@
 // The drop zone of the datasets page: choose a file, say what it is, send it, see how far it is.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { findings } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
 import { cancel, start, upload } from "../lib/upload.js";
 import { bytes, percent, seconds } from "../lib/format.js";
 import { Icon } from "./icons.js";
-import { Field } from "./parts.js";
+import { Field, Problems } from "./parts.js";
 import { toast } from "./toasts.js";
 
 const FORMATS = { txt: "Text", jsonl: "JSON Lines", parquet: "Parquet" };
@@ -58,8 +59,8 @@ function Drop({ onFile }) {
 function Details({ file, known, problem, onCancel }) {
   const [form, setForm] = useState(() => guess(file.name));
   const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
-  const wrong = (name) => problem?.errors.find(({ location }) => location === `query.${name}`)?.message;
-  const placed = ["name", "format", "textField"].some(wrong);
+  const found = findings(problem, ["name", "format", "textField"]);
+  const { wrong } = found;
   const { name, format, textField } = form;
   const send = (event) => {
     event.preventDefault();
@@ -81,7 +82,7 @@ function Details({ file, known, problem, onCancel }) {
         ${(props) => html`<input ...${props} required value=${textField} onInput=${set("textField")} />`}
       <//>`}
     </div>
-    ${problem && !placed && html`<p class="message bad" role="alert">${problem.message}</p>`}
+    <${Problems} error=${problem} found=${found} />
     <div class="row">
       <button class="button primary"><${Icon} name="upload" />Upload</button>
       <button type="button" class="button" onClick=${onCancel}>Another file</button>

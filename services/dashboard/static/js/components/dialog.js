@@ -21,7 +21,7 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /** A question before something that cannot be undone; `act` may fail, its error is shown. */
-export function Confirm({ title, text, action, danger = false, act, onClose }) {
+export function Confirm({ title, text, action, danger = false, dismiss = "Close", act, onClose }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
   const go = async () => {
@@ -38,7 +38,7 @@ export function Confirm({ title, text, action, danger = false, act, onClose }) {
     <p>${text}</p>
     ${error && html`<p class="message bad" role="alert">${error.message}</p>`}
     <div class="dialog-foot">
-      <button class="button" onClick=${onClose}>Keep as it is</button>
+      <button class="button" onClick=${onClose}>${dismiss}</button>
       <button class=${`button primary ${danger ? "danger" : ""}`} disabled=${busy} onClick=${go}>${action}</button>
     </div>
   <//>`;

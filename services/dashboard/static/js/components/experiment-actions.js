@@ -1,6 +1,6 @@
 // Name, tags and notes of an experiment, and its deletion.
 import { html, useState } from "../lib/html.js";
-import { patch, remove } from "../lib/api.js";
+import { findings, patch, remove } from "../lib/api.js";
 import { go } from "../lib/router.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
@@ -40,6 +40,7 @@ function Edit({ found, path, onChanged, onClose }) {
   const [form, setForm] = useState({ name: found.name ?? "", tags: found.tags.join(", "), notes: found.notes ?? "" });
   const [problem, setProblem] = useState(null);
   const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
+  const marks = findings(problem, ["name", "tags", "notes"]);
   const save = async (event) => {
     event.preventDefault();
     const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
@@ -52,12 +53,12 @@ function Edit({ found, path, onChanged, onClose }) {
   };
   return html`<${Dialog} title="Name, tags, notes" onClose=${onClose}>
     <form class="stack" onSubmit=${save}>
-      <${Field} label="Name">${(props) => html`<input ...${props} maxlength="200" value=${form.name} onInput=${set("name")} />`}<//>
-      <${Field} label="Tags" hint="Separated by commas">${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
-      <${Field} label="Notes">${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//>
-      <${Problems} error=${problem} />
+      <${Field} label="Name" wrong=${marks.wrong("name")}>${(props) => html`<input ...${props} maxlength="200" value=${form.name} onInput=${set("name")} />`}<//>
+      <${Field} label="Tags" hint="Separated by commas" wrong=${marks.wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
+      <${Field} label="Notes" wrong=${marks.wrong("notes")}>${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//>
+      <${Problems} error=${problem} found=${marks} />
       <div class="dialog-foot">
-        <button type="button" class="button" onClick=${onClose}>Leave as it is</button>
+        <button type="button" class="button" onClick=${onClose}>Close</button>
         <button class="button primary">Save</button>
       </div>
     </form>

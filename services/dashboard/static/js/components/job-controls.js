@@ -61,8 +61,9 @@ function Buttons({ job, onDone }) {
     ${asked &&
     html`<${Confirm}
       title=${`${label(asked.name)} this job?`}
-      text=${`${label(asked.name)}: ${asked.text}`}
-      action=${label(asked.name)}
+      text=${label(asked.text)}
+      action=${`${label(asked.name)} job`}
+      dismiss=${["pending", "paused"].includes(job.status) ? "Keep the job" : "Keep running"}
       danger=${asked.danger}
       act=${() => act(asked)}
       onClose=${() => setAsked(null)}
@@ -70,7 +71,7 @@ function Buttons({ job, onDone }) {
     ${ladder &&
     html`<${Dialog} title="From mild to severe" onClose=${() => setLadder(false)}>
       <ol class="ladder">
-        ${LADDER.map(({ name, text, icon }) => html`<li><${Icon} name=${icon} /><div><strong>${label(name)}</strong><p>${text[0].toUpperCase() + text.slice(1)}</p></div></li>`)}
+        ${LADDER.map(({ name, text, icon }) => html`<li><${Icon} name=${icon} /><div><strong>${label(name)}</strong><p>${label(text)}</p></div></li>`)}
       </ol>
       <p class="note">A wish only becomes more severe; a pause alone can be taken back with resume.</p>
       <div class="dialog-foot"><button class="button primary" onClick=${() => setLadder(false)}>Close</button></div>

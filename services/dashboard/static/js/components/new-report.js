@@ -1,6 +1,6 @@
 // The dialog that makes a report: a pattern or nothing, the experiments it is about, a title.
 import { html, useState } from "../lib/html.js";
-import { get, post, query } from "../lib/api.js";
+import { findings, get, post, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
@@ -47,6 +47,7 @@ function NewReportDialog({ chosen, onClose }) {
     event.target.value = "";
     if (id) set({ ids: [...form.ids, id] });
   };
+  const found = findings(state.error, ["experimentIds", "title"]);
   const make = async (event) => {
     event.preventDefault();
     setState({ busy: true, error: null });
@@ -71,7 +72,7 @@ function NewReportDialog({ chosen, onClose }) {
           </label>`,
         )}
       </div>
-      <${Field} label="Experiments" hint=${form.ids.length > 1 ? "Several are compared first." : undefined}>
+      <${Field} label="Experiments" hint=${form.ids.length > 1 ? "Several are compared first." : undefined} wrong=${found.wrong("experimentIds")}>
         ${(props) => html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
           <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
           ${all.filter((one) => !form.ids.includes(one.id)).map((one) => html`<option key=${one.id} value=${one.id}>${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})</option>`)}
@@ -83,12 +84,12 @@ function NewReportDialog({ chosen, onClose }) {
           (id) => html`<li class="tag" key=${id}>${nameOf(named(id))}<button type="button" class="button quiet small" aria-label=${`Take ${nameOf(named(id))} out`} onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}><${Icon} name="cross" /></button></li>`,
         )}
       </ul>`}
-      <${Field} label="Title" hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined}>
+      <${Field} label="Title" hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined} wrong=${found.wrong("title")}>
         ${(props) => html`<input ...${props} maxlength="200" value=${form.title} onInput=${(event) => set({ title: event.target.value })} />`}
       <//>
-      <${Problems} error=${state.error} />
+      <${Problems} error=${state.error} found=${found} />
       <div class="dialog-foot">
-        <button type="button" class="button" onClick=${onClose}>Leave it</button>
+        <button type="button" class="button" onClick=${onClose}>Close</button>
         <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>${state.busy ? "Making it…" : "Make the report"}</button>
       </div>
     </form>

@@ -10,10 +10,10 @@ const MODES = {
   learned: "Learned: a controller",
 };
 
-export function PanelSettings({ panel, bases, policies, onChange }) {
+export function PanelSettings({ panel, bases, policies, wrong, onChange }) {
   const set = (name) => (event) => onChange({ [name]: event.target.value });
-  const select = (name, label, options) => html`<${Choice} label=${label} value=${panel[name]} options=${options} onChange=${set(name)} />`;
-  const numeric = (name, label, min, max, step) => html`<${Field} label=${label}>
+  const select = (name, label, options) => html`<${Choice} label=${label} wrong=${wrong(name)} value=${panel[name]} options=${options} onChange=${set(name)} />`;
+  const numeric = (name, label, min, max, step) => html`<${Field} label=${label} wrong=${wrong(name)}>
     ${(props) => html`<input ...${props} type="number" min=${min} max=${max} step=${step} value=${panel[name]} onInput=${set(name)} />`}
   <//>`;
   return html`<div class="fields roomy">
@@ -26,7 +26,7 @@ export function PanelSettings({ panel, bases, policies, onChange }) {
     <//>`}
     ${panel.gatingMode === "none" &&
     html`<div class="fields four">
-      ${numeric("temperature", "Temperature", 0.01, 100, 0.01)} ${numeric("topK", "Top-k", 1, 1024, 1)} ${numeric("topP", "Top-p", 0.01, 1, 0.01)} ${numeric("repetitionPenalty", "Penalty", 0.1, 100, 0.01)}
+      ${numeric("temperature", "Temperature", 0, 100, 0.01)} ${numeric("topK", "Top-k", 1, 1024, 1)} ${numeric("topP", "Top-p", 0.01, 1, 0.01)} ${numeric("repetitionPenalty", "Penalty", 0.1, 100, 0.01)}
     </div>`}
   </div>`;
 }

@@ -1,6 +1,7 @@
 // Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
 import { html, useEffect, useId, useRef } from "../lib/html.js";
 import { href } from "../lib/router.js";
+import { findings, passing } from "../lib/api.js";
 import { createStore, useStore } from "../lib/store.js";
 import { Icon } from "./icons.js";
 import { hasEnded } from "../lib/ladder.js";
@@ -80,15 +81,18 @@ export const Empty = ({ icon = "empty", title, children }) => html`<div class="s
 </div>`;
 
 export function Failed({ error, retry }) {
-  const away = error.status === 0;
+  const away = passing(error);
+  const headings = { 401: "Sign in to see this", 404: "Not found", undefined: "This page cannot be shown" };
   return html`<div class="state" role="alert">
     <${Icon} name="alert" />
-    <h2>${away ? "The server does not answer" : error.status === 404 ? "Not found" : error.status === 401 ? "Sign in to see this" : "That did not work"}</h2>
-    <p>${away ? "This page goes on by itself as soon as it is back." : error.message}</p>
+    <h2>${away ? "The server does not answer" : (headings[error.status] ?? "That did not work")}</h2>
+    <p>${error.status ? error.message : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`}</p>
+    ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
     ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
-    ${error.status === 404
-      ? html`<a class="button" href=${href("/")}>To the experiments</a>`
-      : retry && !away && html`<button class="button" onClick=${retry}>Try again</button>`}
+    <div class="row">
+      ${retry && !away && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
+      ${!away && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
+    </div>
   </div>`;
 }
 
@@ -141,7 +145,7 @@ export function Tabs({ tabs, active, onChange, label }) {
         aria-controls="tab-panel"
         aria-selected=${name === active ? "true" : "false"}
         tabindex=${name === active ? 0 : -1}
-        onClick=${() => onChange(name)}
+        onClick=${() => name !== active && onChange(name)}
       >
         ${text}
       </button>`,
@@ -149,15 +153,16 @@ export function Tabs({ tabs, active, onChange, label }) {
   </div>`;
 }
 
-/** The findings of a problem document that belong to no field of a form. */
-export function Problems({ error, shown = [] }) {
+/** What went wrong with a form, but for what its fields show (`found`); moves the focus to the first of these. */
+export function Problems({ error, found = findings(error, []) }) {
+  const here = useRef(null);
+  useEffect(() => {
+    here.current?.closest("form")?.querySelector('[aria-invalid="true"]')?.focus();
+  }, [error]);
   if (!error) return null;
-  const rest = (error.errors ?? []).filter((finding) => !shown.includes(finding.location));
-  return html`<div class="message bad" role="alert">
-    ${rest.length
-      ? html`<ul>
-          ${rest.map((finding) => html`<li><strong>${finding.location.replace(/^body\.?/, "")}</strong> ${finding.message}</li>`)}
-        </ul>`
-      : error.message}
+  const { marked, rest } = found;
+  return html`<div class="message bad" role="alert" ref=${here}>
+    ${marked && html`<p>Some values need another look; they are marked.</p>`}
+    ${rest.length > 1 ? html`<ul>${rest.map((text) => html`<li>${text}</li>`)}</ul>` : (rest[0] ?? (!marked && error.message))}
   </div>`;
 }

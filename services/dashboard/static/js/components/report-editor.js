@@ -1,6 +1,6 @@
 // Writing a report: title and Markdown on one side, what becomes of them on the other; below 1080 px one after the other.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { post } from "../lib/api.js";
+import { findings, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { signInOpen } from "../lib/session.js";
 import { Dialog } from "./dialog.js";
@@ -42,17 +42,18 @@ export function ReportEditor({ draft, now }) {
     event.preventDefault();
     draft.save();
   };
+  const found = findings(now.error, ["title", "markdown"]);
   return html`
     ${now.state === "conflict" && now.theirs && html`<${Conflict} draft=${draft} now=${now} />`}
     ${now.state === "signed-out" && html`<p class="message warn row apart"><span>Your text is kept here. Sign in to save it.</span><button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
-    ${now.state === "refused" && html`<${Problems} error=${now.error} />`}
+    ${now.state === "refused" && html`<${Problems} error=${now.error} found=${found} />`}
     <div class="sides row" role="group" aria-label="Side">
       ${["write", "preview"].map((name) => html`<button key=${name} class="button small" aria-pressed=${side === name} onClick=${() => setSide(name)}>${name === "write" ? "Write" : "Preview"}</button>`)}
     </div>
     <div class=${`editor ${side}`} onKeyDown=${onKey}>
       <div class="stack writing">
-        <${Field} label="Title">${(props) => html`<input ...${props} maxlength="200" required value=${now.title} onInput=${(event) => draft.change({ title: event.target.value })} />`}<//>
-        <${Field} label="Text" hint="Markdown with tables. A chart is a block of its own; raw HTML is shown as text.">
+        <${Field} label="Title" wrong=${found.wrong("title")}>${(props) => html`<input ...${props} maxlength="200" required value=${now.title} onInput=${(event) => draft.change({ title: event.target.value })} />`}<//>
+        <${Field} label="Text" hint="Markdown with tables. A chart is a block of its own; raw HTML is shown as text." wrong=${found.wrong("markdown")}>
           ${(props) => html`<textarea ...${props} ref=${area} class="mono source" spellcheck="true" rows="26" value=${now.markdown} onInput=${(event) => draft.change({ markdown: event.target.value })}></textarea>`}
         <//>
         <p class="row"><button class="button small" onClick=${insert}><${Icon} name="analysis" />Insert a chart</button></p>
@@ -86,7 +87,7 @@ function Conflict({ draft, now }) {
     ${open &&
     html`<${Dialog} title=${theirs.title} onClose=${() => setOpen(false)}>
       <pre class="mono theirs" tabindex="0">${theirs.markdown}</pre>
-      <div class="dialog-foot"><button class="button" onClick=${() => setOpen(false)}>Back</button></div>
+      <div class="dialog-foot"><button class="button" onClick=${() => setOpen(false)}>Close</button></div>
     <//>`}
   </div>`;
 }

@@ -64,7 +64,7 @@ function Form() {
         Keep it on this device, not only for this tab
       </label>
       <div class="dialog-foot">
-        <button type="button" class="button" onClick=${close}>Not now</button>
+        <button type="button" class="button" onClick=${close}>Close</button>
         <button class="button primary" disabled=${busy || !value.trim()}>Sign in</button>
       </div>
     </form>

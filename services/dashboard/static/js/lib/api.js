@@ -9,10 +9,45 @@ export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
 /** "online", or "offline" after a request that got no answer, until one does. */
 export const connection = createStore("online");
 
+/** `body.config.training.max_steps` as people say it: "max steps (training)". */
+export function words(location) {
+  const [name, ...around] = location.split(".").filter((part) => !/^(body|query|path|config|\d+)$/.test(part)).reverse();
+  const plain = (name ?? "").replace(/([A-Z])/g, " $1").replaceAll("_", " ").toLowerCase();
+  return around.length ? `${plain} (${around.reverse().join(", ")})` : plain;
+}
+
+/** What the checker of types says, in the words of the reader. */
+const plain = (message) =>
+  message
+    .replace(/^Input should be (a valid )?/, (_, kind) => (kind ? "Must be a " : "Must be "))
+    .replace(/^(Must be a )integer/, "$1whole number")
+    .replace(/, unable to parse.*?(?=, got|$)/, "");
+
+const said = ({ location, message }) => [words(location), plain(message)].filter(Boolean).join(": ");
+
+/**
+ * What a problem says about a form with the fields `names`: `wrong(name)` is the message for one, `marked` tells
+ * whether any has one, `rest` are the messages that belong to none.
+ */
+export function findings(problem, names) {
+  const fields = new Map();
+  const rest = [];
+  for (const one of problem?.errors ?? []) {
+    const at = one.location.replace(/^(body|query)\./, "");
+    const name = names.find((field) => at === field || at.startsWith(`${field}.`));
+    if (name) fields.set(name, [fields.get(name), plain(one.message)].filter(Boolean).join("; "));
+    else rest.push(said(one));
+  }
+  return { wrong: (name) => fields.get(name), marked: fields.size > 0, rest };
+}
+
 /** A problem document (RFC 9457), or a request without an answer (status 0). */
 export class Problem extends Error {
   constructor(status, body) {
-    super(body.detail || body.title || `HTTP status ${status}`);
+    const { detail = "", errors: [first, ...more] = [] } = body;
+    // The reference's words for a refused body name its fields as a program does.
+    const raw = first && detail.startsWith(first.location);
+    super((raw ? [first, ...more].map(said).join("; ") : detail) || body.title || `HTTP status ${status}`);
     this.status = status;
     this.code = body.code || "";
     this.errors = body.errors || [];
@@ -20,6 +55,9 @@ export class Problem extends Error {
     this.retryAfter = body.retryAfter;
   }
 }
+
+/** Whether it may work in a while without anybody changing something: no answer, or a part of the server is away. */
+export const passing = (error) => [0, 502, 503, 504].includes(error?.status);
 
 export async function send(path, { method = "GET", body, headers = {}, signal, as = token() } = {}) {
   const all = { Accept: "application/json", ...headers };

@@ -1,6 +1,6 @@
 // Requests that are answered by a stream of events: generations token by token, analyses with their progress.
 import { send, Problem } from "./api.js";
-import { readEvents } from "./sse.js";
+import { readEvents } from "./line.js";
 
 /** Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem. */
 export async function postForEvents(path, body, { on, signal }) {
@@ -10,14 +10,19 @@ export async function postForEvents(path, body, { on, signal }) {
     headers: { Accept: "text/event-stream" },
     signal,
   });
-  for await (const event of readEvents(reply)) {
-    if (event.event === "comment") continue;
-    const data = JSON.parse(event.data);
-    if (event.event === "done") return data;
-    if (event.event === "error") throw new Problem(data.status, { detail: data.message, code: data.code });
-    on[event.event]?.(data);
+  try {
+    for await (const { event, data } of readEvents(reply)) {
+      if (event === "comment") continue;
+      const found = JSON.parse(data);
+      if (event === "error") throw new Problem(found.status ?? 500, { detail: found.message, code: found.code });
+      if (event !== "done") on[event]?.(found);
+      else if (found.finishReason !== "cancelled") return found;
+      else throw new Problem(503, { detail: "The server gave the generation up. Try again.", code: "cancelled" });
+    }
+  } catch (error) {
+    if (error instanceof Problem || signal?.aborted) throw error;
   }
-  throw new Problem(0, { detail: "The connection ended before the answer did.", code: "interrupted" });
+  throw new Problem(0, { detail: "The connection ended before the answer did. Try again.", code: "interrupted" });
 }
 
 /** Calls `onToken(token)` for each token; gives the whole reply. */

@@ -1,6 +1,6 @@
 // `useLoad`: data for a view, with its loading, error and offline states; asks again by itself when the line is back.
 import { useCallback, useEffect, useRef, useState } from "./html.js";
-import { connection } from "./api.js";
+import { connection, passing } from "./api.js";
 import { session } from "./session.js";
 
 /**
@@ -12,7 +12,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
   const latest = useRef(load);
   latest.current = load;
   const running = useRef(null);
-  const again = useCallback(async () => {
+  const again = useCallback(async (changed) => {
     running.current?.abort();
     const aborter = new AbortController();
     running.current = aborter;
@@ -21,16 +21,18 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       const data = await latest.current(aborter.signal);
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      if (!aborter.signal.aborted) setState((old) => ({ ...old, error, loading: false }));
+      // Old data of another address would look like the answer.
+      const stale = changed === true && !passing(error);
+      if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
   }, []);
   useEffect(() => {
     setState((old) => ({ ...old, error: null }));
-    again();
+    again(true);
     return () => running.current?.abort();
   }, deps);
   useEffect(() => {
-    const failed = () => state.error && (state.error.status === 0 || state.error.status === 401);
+    const failed = () => passing(state.error) || state.error?.status === 401;
     const stops = [
       connection.watch((now) => now === "online" && failed() && again()),
       session.watch(() => failed() && again()),
@@ -39,7 +41,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
   }, [state.error]);
   useEffect(() => {
     // Also the way back from a lost line: somebody has to ask whether the server is there again.
-    const pause = state.error?.status === 0 ? 2000 : every;
+    const pause = passing(state.error) ? 2000 : every;
     if (!pause) return undefined;
     const timer = setInterval(() => !document.hidden && again(), pause);
     return () => clearInterval(timer);

@@ -1,10 +1,19 @@
 // Which view is shown: the fragment of the address, `#/experiments/<id>?tab=logs`. One document, so any sub-path works.
+import { useEffect } from "./html.js";
 import { createStore } from "./store.js";
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return null; // a percent sign that begins no code: no address of ours
+  }
+}
 
 function parse() {
   const [path, search = ""] = (location.hash.replace(/^#/, "") || "/").split("?");
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
-  return { parts, page: parts[0] || "experiments", params: new URLSearchParams(search), path };
+  const parts = path.split("/").filter(Boolean).map(decoded);
+  return { parts, page: parts.length ? parts[0] : "experiments", params: new URLSearchParams(search), path, search };
 }
 
 export const route = createStore(parse());
@@ -19,15 +28,27 @@ export const go = (path, params) => {
   location.hash = href(path, params);
 };
 
-/** Change parameters of the present view without a new entry in the history. */
-export function setParams(changes) {
+/**
+ * Change parameters of the present view: a new entry in the history, which Back undoes. What is being typed is one
+ * entry, however many letters it has.
+ */
+export function setParams(changes, typing = false) {
   const now = route.get();
   const params = new URLSearchParams(now.params);
   for (const [name, value] of Object.entries(changes)) {
     if (value) params.set(name, value);
     else params.delete(name);
   }
-  const search = params.toString();
-  history.replaceState(null, "", `#${now.path}${search ? `?${search}` : ""}`);
+  if (params.toString() === now.params.toString()) return;
+  const add = !(typing && history.state?.typing);
+  history[add ? "pushState" : "replaceState"](typing ? { typing } : null, "", href(now.path, Object.fromEntries(params)));
   route.set(parse());
+}
+
+/** The title of the window while a view is shown: "Queue · Tidal"; what is empty is left out. */
+export function useTitle(...parts) {
+  const text = [...parts, "Tidal"].filter(Boolean).join(" · ");
+  useEffect(() => {
+    document.title = text;
+  }, [text]);
 }

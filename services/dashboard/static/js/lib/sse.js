@@ -1,125 +1,101 @@
-// Server-sent events over fetch, because EventSource can send neither a token nor a body.
+// Live streams, over the one connection that all windows share (`lib/line.js`).
 //
-// `follow` keeps one stream alive: it goes on after the last id, takes 45 s of silence for a broken line, waits longer
-// after each failure, and rests while the page is hidden (a browser has six connections to a host). `readEvents` takes
-// one response apart.
-import { send, connection } from "./api.js";
+// What happened while nobody was connected comes afterwards: each stream goes on after its last event. A window that is
+// hidden for a minute, or put away by the browser, asks for nothing until it is seen again.
+import { connection, url } from "./api.js";
+import { before, join } from "./line.js";
+import { session, signInOpen, token } from "./session.js";
 
-const SILENCE_MS = 45_000;
-const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 10_000;
 const HIDDEN_MS = 60_000;
+const PING_MS = 20_000;
+const follows = new Map(); // key -> {topic, since, onEvent}
+let keys = 0;
+let resting = false;
+let line = null; // {send, as, pings}: pings are those not answered yet
+let hiddenTimer = 0;
 
-/** Each event of a response as {id, event, data}; comments are passed on as event "comment". */
-export async function* readEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
+function connect(shared = "SharedWorker" in window) {
+  const as = token();
+  const own = { as, pings: 0 };
+  const alone = () => line === own && connect(false);
+  line = own;
   try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      buffer += value.replaceAll("\r\n", "\n");
-      let end;
-      while ((end = buffer.indexOf("\n\n")) >= 0) {
-        yield parse(buffer.slice(0, end));
-        buffer = buffer.slice(end + 2);
-      }
-    }
-  } finally {
-    reader.cancel().catch(() => {});
+    if (!shared) throw null;
+    const worker = new SharedWorker(new URL("line.js", import.meta.url), { type: "module" });
+    worker.onerror = alone; // a browser that knows no modules there
+    worker.port.onmessage = ({ data }) => line === own && heard(data);
+    own.send = (message) => worker.port.postMessage(message);
+    own.alone = alone;
+  } catch {
+    own.send = join((message) => line === own && heard(message));
   }
+  say();
 }
 
-function parse(block) {
-  const found = { id: null, event: "message", data: [] };
-  let comment = true;
-  for (const line of block.split("\n")) {
-    if (!line || line.startsWith(":")) continue;
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-    if (name === "data") found.data.push(value);
-    else if (name === "id") found.id = value;
-    else if (name === "event") found.event = value;
-    if (name !== "retry") comment = false;
+/** All that this window wants. */
+function say(wanted = resting ? [] : [...follows]) {
+  line?.send({ address: url("api/stream"), token: line.as, subs: Object.fromEntries(wanted.map(([key, { topic, since }]) => [key, [topic, since]])) });
+}
+
+function heard({ topic, name, data, id, online, refused, again }) {
+  line.pings = 0;
+  if (again) say();
+  if (online !== undefined) connection.set(online ? "online" : "offline");
+  if (refused === 401) signInOpen.set(true);
+  const parsed = data ? JSON.parse(data) : null;
+  for (const [key, one] of [...follows]) {
+    if (one.topic !== topic) continue;
+    if (name === "reset") one.since = null;
+    else if (name === "error") follows.delete(key);
+    else if (!name) one.since ??= id; // where it joined a stream that ran already
+    else if (id) {
+      if (one.since && !before(one.since, id)) continue;
+      one.since = id;
+    }
+    try {
+      if (name) one.onEvent(name, parsed, id);
+    } catch (error) {
+      reportError(error); // the others go on
+    }
   }
-  if (comment) found.event = "comment";
-  return { ...found, data: found.data.join("\n") };
 }
 
 /**
- * Follow `path` from `since` until the returned function is called. `onEvent(name, data, id)` gets every event parsed;
- * `onState("live" | "waiting" | "ended", problem)` says how it goes.
+ * Follow the stream at `path` from the event `since` on, or from now on, until the returned function is called.
+ * `onEvent(name, data, id)` gets each event once.
  */
-export function follow(path, { since = null, onEvent, onState = () => {} }) {
-  let cursor = since;
-  let wait = FIRST_WAIT_MS;
-  let stopped = false;
-  let current = null;
-  let wake = () => {};
-  let hiddenTimer = 0;
-
-  async function once() {
-    const aborter = new AbortController();
-    current = aborter;
-    let silence = 0;
-    const heard = () => {
-      clearTimeout(silence);
-      silence = setTimeout(() => aborter.abort(), SILENCE_MS);
-    };
-    heard();
-    try {
-      const headers = { Accept: "text/event-stream" };
-      if (cursor) headers["Last-Event-ID"] = cursor;
-      const response = await send(path, { headers, signal: aborter.signal });
-      onState("live");
-      for await (const event of readEvents(response)) {
-        heard();
-        wait = FIRST_WAIT_MS;
-        if (stopped) return;
-        if (event.id) cursor = event.id;
-        if (event.event !== "comment") onEvent(event.event, event.data ? JSON.parse(event.data) : null, event.id);
-      }
-    } finally {
-      clearTimeout(silence);
-      current = null;
-    }
-  }
-
-  async function run() {
-    while (!stopped) {
-      try {
-        await once();
-      } catch (error) {
-        if (stopped) return;
-        if ([401, 403, 404, 422].includes(error.status)) {
-          onState("ended", error);
-          return;
-        }
-        if (error.name === "TypeError") connection.set("offline"); // the body broke off
-      }
-      if (stopped) return;
-      onState("waiting");
-      await new Promise((resolve) => {
-        wake = resolve;
-        if (!document.hidden) setTimeout(resolve, wait);
-      });
-      wait = Math.min(wait * 2, LONGEST_WAIT_MS);
-    }
-  }
-
-  function visibility() {
-    clearTimeout(hiddenTimer);
-    if (document.hidden) hiddenTimer = setTimeout(() => current?.abort(), HIDDEN_MS);
-    else wake();
-  }
-  document.addEventListener("visibilitychange", visibility);
-  run();
+export function follow(path, { since = null, onEvent }) {
+  const key = (keys += 1);
+  follows.set(key, { topic: decodeURIComponent(path.slice(4, -7)), since, onEvent }); // api/<topic>/stream
+  if (line) say();
+  else connect();
   return () => {
-    stopped = true;
-    clearTimeout(hiddenTimer);
-    document.removeEventListener("visibilitychange", visibility);
-    current?.abort();
-    wake();
+    follows.delete(key);
+    say();
   };
 }
+
+function rest(now) {
+  clearTimeout(hiddenTimer);
+  if (resting === now) return;
+  resting = now;
+  say();
+}
+
+document.addEventListener("visibilitychange", () => {
+  rest(false);
+  if (document.hidden) hiddenTimer = setTimeout(() => rest(true), HIDDEN_MS);
+});
+window.addEventListener("pagehide", () => rest(true));
+window.addEventListener("pageshow", () => rest(false));
+session.watch(() => {
+  if (!line || line.as === token()) return;
+  say([]);
+  connect();
+});
+setInterval(() => {
+  if (!line?.alone) return;
+  line.pings += 1;
+  if (line.pings > 3) line.alone(); // the worker is dead
+  else line.send({});
+}, PING_MS);

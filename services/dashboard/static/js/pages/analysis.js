@@ -1,12 +1,13 @@
 // Analysing what a controller does with the modulation: one prompt, several prompts, or a sweep; saved with the model.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { get, post, query, remove } from "../lib/api.js";
+import { findings, get, post, query, remove } from "../lib/api.js";
 import { postForEvents } from "../lib/generate.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
-import { go, href, route } from "../lib/router.js";
+import { go, href, route, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
+import { keep, recall } from "../lib/kept.js";
 import { choices, preferred } from "../lib/references.js";
 import { AnalysisView } from "../components/analysis-view.js";
 import { Choice } from "../components/choice.js";
@@ -23,6 +24,7 @@ const MODES = [
   { value: "random", text: "Random" },
   { value: "fixed", text: "Fixed" },
 ];
+const DESK = "tidal.analysis"; // what was set survives a reload of the tab
 const PROMPTS = "Once upon a time\nThe little cat\nMom said to";
 
 export function AnalysisPage() {
@@ -39,6 +41,7 @@ export function AnalysisPage() {
 
 function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
+  useTitle(state.data?.name ?? state.data?.kind, "Analysis");
   return html`<${Loaded} state=${state} rows=${6}>
     ${(found) => html`<div class="stack">
       <p class="row"><a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong><span class="note">saved <${Time} at=${found.createdAt} /></span></p>
@@ -58,9 +61,12 @@ function bodyOf(form) {
   return body;
 }
 
+const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+/** Of the request, and the same of the job. */
+const FIELDS = ["kind", "checkpoint", "rlCheckpoint", "gatingMode", "modulation", "prompts", "samplesPerPrompt", "maxTokens", "seed"].flatMap((name) => [name, `config.${snake(name)}`]);
+
 /** The same as a job: for what is too long to wait for. */
 function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
-  const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   const config = Object.fromEntries(Object.entries(rest).map(([name, value]) => [snake(name), value]));
   return { type: "analysis", checkpoint, config, ...(rlCheckpoint ? { rlCheckpoint } : {}) };
 }
@@ -69,10 +75,12 @@ function Desk({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));
-  const [form, setForm] = useState({
+  const [before] = useState(() => recall(DESK));
+  const [form, setForm] = useState(bases.some((one) => one.value === before?.checkpoint) ? before : {
     kind: "", checkpoint: preferred(bases), rlCheckpoint: preferred(policies), gatingMode: policies.length ? "learned" : "random",
     prompts: PROMPTS, samples: "2", maxTokens: "40", seed: "0", modulation: "0.5", bootstrap: true, extremes: false,
   });
+  useEffect(() => keep(DESK, form), [form]);
   const [run, setRun] = useState({ busy: false, progress: null, result: null, error: null });
   const [listed, setListed] = useState(0);
   const aborter = useRef(null);
@@ -117,21 +125,23 @@ function Desk({ groups }) {
   };
   if (!bases.length) return html`<${Empty} icon="analysis" title="Nothing to analyse yet"><p>An analysis writes texts with a model; train one first.</p><//>`;
   const sweep = form.kind === "sweep";
+  const found = findings(run.error, FIELDS);
+  const wrong = (name) => found.wrong(name) ?? found.wrong(`config.${snake(name)}`);
   return html`<div class="split">
     <div class="stack">
       <form class="card stack" onSubmit=${start}>
         <div class="fields">
-          <${Choice} label="Kind" value=${form.kind} options=${KINDS} onChange=${set("kind")} />
-          <${Choice} label="Model" value=${form.checkpoint} options=${bases} onChange=${set("checkpoint")} />
-          ${!sweep && html`<${Choice} label="Modulation" value=${form.gatingMode} options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)} onChange=${set("gatingMode")} />`}
-          ${!sweep && form.gatingMode === "learned" && html`<${Choice} label="Controller" value=${form.rlCheckpoint} options=${policies} onChange=${set("rlCheckpoint")} />`}
-          ${!sweep && form.gatingMode === "fixed" && html`<${Field} label="Value">${(props) => html`<input ...${props} type="number" min="0" max="1" step="0.01" value=${form.modulation} onInput=${set("modulation")} />`}<//>`}
+          <${Choice} label="Kind" value=${form.kind} options=${KINDS} wrong=${wrong("kind")} onChange=${set("kind")} />
+          <${Choice} label="Model" wrong=${wrong("checkpoint")} value=${form.checkpoint} options=${bases} onChange=${set("checkpoint")} />
+          ${!sweep && html`<${Choice} label="Modulation" wrong=${wrong("gatingMode")} value=${form.gatingMode} options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)} onChange=${set("gatingMode")} />`}
+          ${!sweep && form.gatingMode === "learned" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} options=${policies} onChange=${set("rlCheckpoint")} />`}
+          ${!sweep && form.gatingMode === "fixed" && html`<${Field} label="Value" wrong=${wrong("modulation")}>${(props) => html`<input ...${props} type="number" min="0" max="1" step="0.01" value=${form.modulation} onInput=${set("modulation")} />`}<//>`}
         </div>
-        <${Field} label="Prompts" hint="One per line">${(props) => html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//>
+        <${Field} label="Prompts" hint="One per line" wrong=${wrong("prompts")}>${(props) => html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//>
         <div class="fields four">
-          ${!sweep && html`<${Field} label="Samples each">${(props) => html`<input ...${props} type="number" min="1" max="16" value=${form.samples} onInput=${set("samples")} />`}<//>`}
-          <${Field} label="Tokens each">${(props) => html`<input ...${props} type="number" min="1" max="4096" value=${form.maxTokens} onInput=${set("maxTokens")} />`}<//>
-          <${Field} label="Seed">${(props) => html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//>
+          ${!sweep && html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}>${(props) => html`<input ...${props} type="number" min="1" max="16" value=${form.samples} onInput=${set("samples")} />`}<//>`}
+          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}>${(props) => html`<input ...${props} type="number" min="1" max="4096" value=${form.maxTokens} onInput=${set("maxTokens")} />`}<//>
+          <${Field} label="Seed" wrong=${wrong("seed")}>${(props) => html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//>
         </div>
         ${!sweep &&
         html`<div class="row">
@@ -145,7 +155,7 @@ function Desk({ groups }) {
           ${run.result && html`<button type="button" class="button" onClick=${save}>Save</button>`}
         </div>
         ${run.busy && html`<${Work} progress=${run.progress} />`}
-        <${Problems} error=${run.error} />
+        <${Problems} error=${run.error} found=${found} />
       </form>
       ${run.result && html`<${AnalysisView} result=${run.result} />`}
     </div>

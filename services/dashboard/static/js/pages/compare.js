@@ -4,7 +4,7 @@ import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
 import { hasEnded } from "../lib/ladder.js";
-import { href, route, setParams } from "../lib/router.js";
+import { href, route, setParams, useTitle } from "../lib/router.js";
 import { title } from "../lib/format.js";
 import { flatBoth } from "../lib/config.js";
 import { chartsFor } from "../charts/catalog.js";
@@ -26,7 +26,8 @@ export function Compare() {
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
   const state = useLoad(async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean), [ids.join()]);
   useLooking(state);
-  const tab = params.get("tab") ?? "charts";
+  const tab = params.get("tab") === "config" ? "config" : "charts";
+  useTitle((state.data ?? []).map((run) => run.label).join(", "), "Compare");
   return html`
     <div class="page-head">
       <div class="grow">
@@ -77,7 +78,7 @@ async function look({ path, store }, signal) {
   return { ...found, label: title(found) };
 }
 
-/** Looks again at the runs that have not ended. By asking, not by a stream each: a browser has six connections to a host. */
+/** Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough. */
 function useLooking(state) {
   const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
   const which = live.map((run) => run.id).join();

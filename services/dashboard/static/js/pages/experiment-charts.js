@@ -1,5 +1,6 @@
 // The charts of one experiment: those of the catalogue that have points, with one smoothing, cursor and zoom for all.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { passing } from "../lib/api.js";
 import { createStore, useStore } from "../lib/store.js";
 import { chartsFor } from "../charts/catalog.js";
 import { useFiner } from "../charts/finer.js";
@@ -24,7 +25,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   const charts = useMemo(() => chartsFor((kind, name) => store.get(kind, name)?.x.length, (kind) => store.names(kind)), [version]);
   const longest = Math.max(0, ...[...store.series.values()].map(({ x }) => x.length));
   const weight = chosen ?? (longest < FEW ? SMOOTHING_OF_FEW : SMOOTHING);
-  if (!loaded && error && error.status !== 0) return html`<${Failed} error=${error} />`;
+  if (!loaded && error && !passing(error)) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${6} />`;
   if (!charts.length) {
     return html`<${Empty} title=${ended ? "There are no metrics" : "No points yet"}>

@@ -1,7 +1,8 @@
 // The parts of an experiment beside its charts: results, checkpoints, configuration, history.
-import { html, useState } from "../lib/html.js";
+import { html } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
+import { route, setParams } from "../lib/router.js";
 import { number, integer, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
@@ -70,16 +71,17 @@ export function Checkpoints({ path, changed }) {
 
 /** The configuration beside another: the defaults, or any other experiment's. */
 export function Config({ found, path }) {
-  const [other, setOther] = useState("defaults");
+  const other = useStore(route).params.get("with") ?? "defaults";
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
   const state = useLoad(
     async (signal) => {
       const mine = await get(`${path}/config`, signal);
       const columns = [{ title: title(found), flat: flatBoth(mine) }];
       if (other === "defaults") columns.push({ title: "Defaults", flat: await defaults(mine, signal) });
-      else if (other) {
-        const theirs = await get(`api/experiments/${encodeURIComponent(other)}/config`, signal);
-        columns.push({ title: title(list.data.experiments.find((one) => one.id === other)), flat: flatBoth(theirs) });
+      else if (other !== "none") {
+        const at = `api/experiments/${encodeURIComponent(other)}`;
+        const [one, theirs] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
+        columns.push({ title: title(one), flat: flatBoth(theirs) });
       }
       return columns;
     },
@@ -89,8 +91,8 @@ export function Config({ found, path }) {
   return html`<div class="stack">
     <label class="row note"
       >Compare with
-      <select class="short" value=${other} onChange=${(event) => setOther(event.target.value)}>
-        <option value="">nothing</option>
+      <select class="short" value=${other} onChange=${(event) => setParams({ with: event.target.value })}>
+        <option value="none" selected=${other === "none"}>nothing</option>
         <option value="defaults" selected=${other === "defaults"}>the defaults</option>
         ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
       </select>

@@ -1,12 +1,12 @@
 // One experiment: header with status and controls, then charts, logs, checkpoints, results, configuration, history.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { get, query } from "../lib/api.js";
+import { get, passing, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { useLoad } from "../lib/load.js";
 import { createStore, useStore } from "../lib/store.js";
 import { hasEnded } from "../lib/ladder.js";
-import { route, setParams, href } from "../lib/router.js";
-import { bytes, shortId, title } from "../lib/format.js";
+import { route, setParams, href, useTitle } from "../lib/router.js";
+import { bytes, percent, shortId, title } from "../lib/format.js";
 import { SeriesStore } from "../charts/series.js";
 import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
@@ -47,6 +47,8 @@ function View({ found, path, state, early }) {
     ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
   ];
   const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : defaultTab(found.type, tabs);
+  const { step, totalSteps } = live.progress ?? {};
+  useTitle(!ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), tabs.find(([name]) => name === tab)[1]);
   return html`
     <div class="page-head many">
       <div class="grow">
@@ -129,7 +131,7 @@ function useLive(found, path, state, early) {
         try {
           return await load();
         } catch (error) {
-          if (left || error.status !== 0) throw error;
+          if (left || !passing(error)) throw error;
           await new Promise((resolve) => setTimeout(resolve, 2000));
         }
       }

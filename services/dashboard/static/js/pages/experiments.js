@@ -63,7 +63,7 @@ function Filters({ filter, tags }) {
   const [text, setText] = useState(filter.search);
   useEffect(() => setText(filter.search), [filter.search]);
   useEffect(() => {
-    const timer = setTimeout(() => text !== filter.search && setParams({ search: text }), 250);
+    const timer = setTimeout(() => text !== filter.search && setParams({ search: text }, true), 250);
     return () => clearTimeout(timer);
   }, [text]);
   const select = (name, label, options) => html`<select

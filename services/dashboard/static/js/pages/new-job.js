@@ -1,11 +1,12 @@
 // Submitting a job: what it needs, every setting of its configuration, a dry run, and the server's findings by field.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { get, post } from "../lib/api.js";
+import { findings, get, post } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
-import { go, href, route } from "../lib/router.js";
+import { go, href, route, setParams, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
+import { keep, recall } from "../lib/kept.js";
 import { choices } from "../lib/references.js";
 import { equal, flatten, nest } from "../lib/config.js";
 import { Choice } from "../components/choice.js";
@@ -23,13 +24,12 @@ const ABOUT = {
 const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
 /** Files, texts, checkpoints and, for "go on" and "like this", the job before. */
-async function prepare(params, signal) {
-  const from = params.get("resume") || params.get("like");
+async function prepare(from, signal) {
   const [configs, datasets, checkpoints, before] = await Promise.all([
     get("api/configs", signal),
     get("api/datasets", signal),
     get("api/checkpoints?limit=200", signal),
-    from ? get(`api/jobs/${from}`, signal) : null,
+    from ? get(`api/jobs/${encodeURIComponent(from)}`, signal) : null,
   ]);
   const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({ value: name, text: name }));
   return { configs: configs.configs, texts, groups: checkpoints.experiments, before };
@@ -37,7 +37,8 @@ async function prepare(params, signal) {
 
 export function NewJob() {
   const { params } = useStore(route);
-  const state = useLoad((signal) => prepare(params, signal), [params.toString()]);
+  const from = params.get("resume") || params.get("like");
+  const state = useLoad((signal) => prepare(from, signal), [from]);
   return html`
     <div class="page-head">
       <div class="grow">
@@ -45,15 +46,21 @@ export function NewJob() {
         <h1>New job</h1>
       </div>
     </div>
-    <${Loaded} state=${state} rows=${8}>${(found) => html`<${Form} key=${params.toString()} params=${params} ...${found} />`}<//>
+    <${Loaded} state=${state} rows=${8}>${(found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//>
   `;
 }
 
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
-  const [kind, setKind] = useState(before?.type ?? params.get("type") ?? "lm-training");
-  const [form, setForm] = useState({
+  const kind = [params.get("type"), before?.type].find((one) => KINDS.includes(one)) ?? KINDS[0];
+  const key = draftOf(params, kind);
+  const [kept] = useState(() => {
+    const sent = history.state?.draft; // left behind when it was submitted: this is Back
+    if (sent) history.replaceState(null, "");
+    return sent ?? recall(key);
+  });
+  const blank = {
     name: params.get("like") ? (before?.name ?? "") : "",
     tags: (before?.tags ?? []).join(", "),
     checkpoint: (!resume && before?.payload.checkpoint) || params.get("checkpoint") || "",
@@ -63,8 +70,9 @@ function Form({ params, configs, texts, groups, before }) {
     priority: "0",
     notBefore: "",
     queue: true,
-  });
-  const [changes, setChanges] = useState(() => new Map(params.get("data") ? [["data.source", params.get("data")]] : []));
+  };
+  const [form, setForm] = useState({ ...blank, ...kept?.form });
+  const [edited, setChanges] = useState(() => kept?.edited && new Map(kept.edited));
   const [problem, setProblem] = useState(null);
   const [prediction, setPrediction] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -73,7 +81,13 @@ function Form({ params, configs, texts, groups, before }) {
     setForm((old) => ({ ...old, [name]: type === "checkbox" ? checked : value }));
     setPrediction(null);
   };
-  const base = useBase({ kind, file: form.file, before, setChanges });
+  const base = useBase({ kind, file: form.file, before });
+  const given = base.own ?? new Map(params.get("data") ? [["data.source", params.get("data")]] : []);
+  const changes = useMemo(() => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))), [edited, base]);
+  const draft = { form, edited: edited && [...edited] };
+  const dirty = !equal(form, blank) || (edited && !equal([...edited], [...given]));
+  useEffect(() => keep(key, dirty ? draft : null), [form, edited, base]);
+  useTitle("New job", resume || params.get("like") ? before.name : TYPES[kind]);
   const body = useMemo(() => bodyOf({ kind, form, changes, resume }), [kind, form, changes, resume]);
   useEffect(() => setPrediction(null), [body]);
 
@@ -85,6 +99,8 @@ function Form({ params, configs, texts, groups, before }) {
       if (dryRun) setPrediction(await post("api/jobs?dryRun=true", body));
       else {
         const job = await post("api/jobs", body, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+        keep(key, null);
+        history.replaceState({ draft }, "");
         toast(job.queuePosition > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
         go(`/experiments/${encodeURIComponent(job.experimentId)}`);
       }
@@ -100,16 +116,32 @@ function Form({ params, configs, texts, groups, before }) {
     const { value } = event.target;
     if (!ownsText) return set("data")(event);
     const next = new Map(changes);
-    if (value) next.set("data.source", value);
-    else next.delete("data.source");
-    // A validation part belongs to the text it was configured with.
-    if (value && base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
+    next.delete("data.source");
+    next.delete("data.validation_source");
+    if (value && value !== base.flat?.get("data.source")) {
+      next.set("data.source", value);
+      // A validation part belongs to the text it was configured with.
+      if (base.flat?.get("data.validation_source")) next.set("data.validation_source", null);
+    }
     return setChanges(next);
   };
-  const wrong = (name) => problem?.errors.find((finding) => finding.location === `body.${name}`)?.message;
-  const findings = new Map((problem?.errors ?? []).filter(({ location }) => location.startsWith("body.config.")).map(({ location, message }) => [location.slice(12), message]));
-  const fields = ["name", "tags", "checkpoint", "rlCheckpoint", "configPath", "rlConfigPath", "data.source", "priority", "notBefore"];
-  const shown = [...fields.map((name) => `body.${name}`), ...[...findings.keys()].filter((name) => base.flat?.has(name)).map((name) => `body.config.${name}`)];
+  /** The form of another type, with what does not depend on it. */
+  const setKind = (type) => {
+    const other = draftOf(params, type);
+    const { name, tags, priority, notBefore, queue } = form;
+    if (!recall(other)) keep(other, { form: { name, tags, priority, notBefore, queue } });
+    setParams({ type });
+  };
+  const discard = () => {
+    setForm(blank);
+    setChanges(null);
+    setProblem(null);
+  };
+  const names = ["name", "tags", "priority", "notBefore", ...(resume ? [] : ["checkpoint", "data.source"]), "rlCheckpoint"];
+  if (kind !== "evaluation" && !resume) names.push("configPath", "rlConfigPath");
+  for (const path of base.flat?.keys() ?? []) names.push(`config.${path}`);
+  const found = useMemo(() => findings(problem, names), [problem]);
+  const { wrong } = found;
   const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm")).map((one) => ({ value: one.name, text: one.name }));
 
   return html`<form
@@ -125,7 +157,7 @@ function Form({ params, configs, texts, groups, before }) {
         <div class="kinds" role="radiogroup" aria-label="Type">
           ${KINDS.map(
             (one) => html`<label class="kind" key=${one}>
-              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => { setKind(one); setChanges(new Map()); setForm((old) => ({ ...old, file: "", data: "" })); setProblem(null); }} />
+              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => setKind(one)} />
               <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
             </label>`,
           )}
@@ -147,7 +179,7 @@ function Form({ params, configs, texts, groups, before }) {
           ${!resume &&
           html`<${Choice}
             label="Text"
-            wrong=${ownsText ? findings.get("data.source") : wrong("data.source")}
+            wrong=${wrong("data.source")}
             value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
             onChange=${setText}
             none=${ownsText ? "That of the configuration" : "That of the language model"}
@@ -159,7 +191,7 @@ function Form({ params, configs, texts, groups, before }) {
       <section class="card stack" aria-label="Configuration">
         <header class="row apart"><h2>Configuration</h2><span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span></header>
         ${base.flat
-          ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${findings} />`
+          ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${found} />`
           : base.error
             ? html`<p class="message bad">${base.error.message}</p>`
             : html`<p class="note">Loading…</p>`}
@@ -173,8 +205,7 @@ function Form({ params, configs, texts, groups, before }) {
         <label class="check"><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start now</label>
       </section>
       <section class="card stack" aria-label="Submit">
-        <${Problems} error=${problem} shown=${shown} />
-        ${problem && shown.some((location) => problem.errors.some((finding) => finding.location === location)) && html`<p class="message bad" role="alert">Some values need another look; they are marked.</p>`}
+        <${Problems} error=${problem} found=${found} />
         ${prediction &&
         html`<p class="message good" role="status">
           Valid. ${prediction.wouldWait ? `It would wait: place ${prediction.queuePosition} in the queue.` : "A slot is free; it would start at once."}
@@ -182,6 +213,7 @@ function Form({ params, configs, texts, groups, before }) {
         <div class="row">
           <button type="button" class="button" disabled=${busy} onClick=${() => submit(true)}>Check (dry run)</button>
           <button class="button primary" disabled=${busy}>Submit</button>
+          ${dirty && html`<button type="button" class="button quiet" onClick=${discard}>Discard draft</button>`}
         </div>
         ${!may && html`<p class="note">Submitting needs a token: <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
         <details><summary class="note">The request</summary><pre class="request">${JSON.stringify(body, null, 1)}</pre></details>
@@ -191,26 +223,32 @@ function Form({ params, configs, texts, groups, before }) {
   </form>`;
 }
 
-/** The configuration that `changes` are laid over: that of the file, or of the job before. */
-function useBase({ kind, file, before, setChanges }) {
-  const [state, setState] = useState({ flat: null, error: null });
+/** Where the form of a type is kept, for each link that leads to one. */
+function draftOf(params, type) {
+  const address = new URLSearchParams(params);
+  address.set("type", type);
+  return `tidal.new?${address}`;
+}
+
+/** The configuration that changes are laid over, and as `own` those of the job before. */
+function useBase({ kind, file, before }) {
+  const [state, setState] = useState({ flat: null, own: null, error: null });
   useEffect(() => {
     let left = false;
     const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
-    const own = before && before.type === kind && !file;
-    setState({ flat: null, error: null });
+    setState({ flat: null, own: null, error: null });
     get(`api/configs/${name}`)
       .then(({ config }) => {
         if (left) return;
         const flat = flatten(kind === "evaluation" ? config.evaluation : config);
-        if (own) {
+        let own = null;
+        if (before && before.type === kind && !file) {
           const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
-          const differs = [...theirs].filter(([key, value]) => !equal(flat.get(key), value));
-          setChanges(new Map(differs));
+          own = new Map([...theirs].filter(([key, value]) => !equal(flat.get(key), value)));
         }
-        setState({ flat, error: null });
+        setState({ flat, own, error: null });
       })
-      .catch((error) => !left && setState({ flat: null, error }));
+      .catch((error) => !left && setState({ flat: null, own: null, error }));
     return () => {
       left = true;
     };

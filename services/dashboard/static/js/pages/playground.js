@@ -1,7 +1,8 @@
 // Writing texts: one panel, or two side by side with the same prompt and seed; tokens stream in coloured by modulation.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { get } from "../lib/api.js";
+import { findings, get } from "../lib/api.js";
 import { generate } from "../lib/generate.js";
+import { keep, recall } from "../lib/kept.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { route } from "../lib/router.js";
@@ -17,6 +18,7 @@ const DRAW_MS = 60;
 const NAMES = ["A", "B"];
 const SETTINGS = { gatingMode: "none", modulation: 0.5, temperature: 0.8, topK: 50, topP: 1, repetitionPenalty: 1.2, checkpoint: "", rlCheckpoint: "" };
 const DESK = "tidal.playground"; // what was set survives a reload of the tab
+const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
 const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
 
 export function Playground() {
@@ -27,31 +29,18 @@ export function Playground() {
   `;
 }
 
-function recall() {
-  try {
-    return JSON.parse(sessionStorage.getItem(DESK));
-  } catch {
-    return null;
-  }
-}
-
-function keep(desk) {
-  try {
-    sessionStorage.setItem(DESK, JSON.stringify(desk));
-  } catch {
-    // It lives as long as the page, then.
-  }
-}
-
 const known = (panel, bases, policies) =>
   bases.some((one) => one.value === panel.checkpoint) && (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
+
+/** The number of a field; nothing where it is empty, for which the server has a default. */
+const given = (text) => (text === "" ? undefined : Number(text));
 
 function bodyOf(shared, panel) {
   const body = { checkpoint: panel.checkpoint, prompt: shared.prompt, maxTokens: Number(shared.maxTokens) || 50, gatingMode: panel.gatingMode };
   if (shared.seed !== "") body.seed = Number(shared.seed);
   if (panel.gatingMode === "none") {
-    Object.assign(body, { temperature: Number(panel.temperature), topK: panel.topK ? Number(panel.topK) : null, repetitionPenalty: Number(panel.repetitionPenalty) });
-    if (Number(panel.topP) < 1) body.topP = Number(panel.topP);
+    Object.assign(body, { temperature: given(panel.temperature), topK: given(panel.topK) ?? null, repetitionPenalty: given(panel.repetitionPenalty) });
+    if (panel.topP !== "" && Number(panel.topP) !== 1) body.topP = Number(panel.topP);
   }
   if (panel.gatingMode === "fixed") body.modulation = Number(panel.modulation);
   if (panel.gatingMode === "learned") body.rlCheckpoint = panel.rlCheckpoint;
@@ -64,11 +53,11 @@ function Bench({ groups }) {
   const policies = choices(groups, "usableAsPolicy");
   const start = { ...SETTINGS, checkpoint: params.get("checkpoint") || preferred(bases), rlCheckpoint: params.get("policy") || preferred(policies) };
   if (params.get("policy")) start.gatingMode = "learned";
-  const [before] = useState(recall);
+  const [before] = useState(() => recall(DESK));
   const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
   const asked = params.get("checkpoint") || params.get("policy");
   const [panels, setPanels] = useState(() => (before && !asked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start]));
-  useEffect(() => keep({ shared, panels }), [shared, panels]);
+  useEffect(() => keep(DESK, { shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
   const aborters = useRef([]);
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
@@ -91,9 +80,9 @@ function Bench({ groups }) {
         timer ||= setTimeout(draw, DRAW_MS);
       };
       const reply = await generate(bodyOf(shared, panels[i]), { onToken, signal: aborter.signal });
-      setText(i, { reply, tokens: reply.trajectory, running: false });
+      setText(i, { reply, tokens: reply.trajectory ?? tokens, running: false });
     } catch (error) {
-      if (error.name !== "AbortError") setText(i, { error, tokens: [...tokens], running: false });
+      if (!aborter.signal.aborted) setText(i, { error, tokens: [...tokens], running: false });
       else if (aborters.current[i] === aborter) setText(i, { tokens: [...tokens], running: false });
     } finally {
       clearTimeout(timer);
@@ -103,6 +92,8 @@ function Bench({ groups }) {
   const stop = () => aborters.current.forEach((one) => one?.abort());
   const running = texts.some((text) => text.running);
   const both = panels.length === 2;
+  const found = texts.map((text) => findings(text.error, FIELDS));
+  const wrong = (name) => found[0].wrong(name) ?? found[1].wrong(name);
   const share = (name) => (event) => setShared((old) => ({ ...old, [name]: event.target.value }));
 
   if (!bases.length) {
@@ -110,7 +101,7 @@ function Bench({ groups }) {
   }
   return html`<div class="stack">
     <form class="card stack" onSubmit=${(event) => { event.preventDefault(); runAll(); }}>
-      <${Field} label="Prompt">
+      <${Field} label="Prompt" wrong=${wrong("prompt")}>
         ${(props) => html`<textarea
           ...${props}
           rows="2"
@@ -121,8 +112,8 @@ function Bench({ groups }) {
       <//>
       <div class="row apart">
         <div class="row">
-          <${Field} label="Seed">${(props) => html`<input ...${props} class="narrow" type="number" min="0" placeholder="random" value=${shared.seed} onInput=${share("seed")} />`}<//>
-          <${Field} label="Tokens">${(props) => html`<input ...${props} class="narrow" type="number" min="1" max="4096" required value=${shared.maxTokens} onInput=${share("maxTokens")} />`}<//>
+          <${Field} label="Seed" wrong=${wrong("seed")}>${(props) => html`<input ...${props} class="narrow" type="number" min="0" placeholder="random" value=${shared.seed} onInput=${share("seed")} />`}<//>
+          <${Field} label="Tokens" wrong=${wrong("maxTokens")}>${(props) => html`<input ...${props} class="narrow" type="number" min="1" max="4096" required value=${shared.maxTokens} onInput=${share("maxTokens")} />`}<//>
         </div>
         <div class="row">
           <button type="button" class="button" aria-pressed=${both} onClick=${() => setPanels(both ? [panels[0]] : [panels[0], { ...panels[0], gatingMode: panels[0].gatingMode === "none" ? "fixed" : "none" }])}>
@@ -137,8 +128,8 @@ function Bench({ groups }) {
       ${panels.map(
         (panel, i) => html`<section class="card stack" key=${i} aria-label=${both ? `Panel ${NAMES[i]}` : "Text"}>
           ${both && html`<header class="panel-name"><i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i><h2>${NAMES[i]}</h2></header>`}
-          <${PanelSettings} panel=${panel} bases=${bases} policies=${policies} onChange=${(change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))} />
-          <${Text} text=${texts[i]} again=${() => run(i)} />
+          <${PanelSettings} panel=${panel} wrong=${found[i].wrong} bases=${bases} policies=${policies} onChange=${(change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))} />
+          <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
         </section>`,
       )}
     </div>
@@ -147,9 +138,9 @@ function Bench({ groups }) {
   </div>`;
 }
 
-function Text({ text, again }) {
+function Text({ text, found, again }) {
   const { tokens, running, error, reply, prompt } = text;
-  if (error && !tokens.length) return html`<${Trouble} error=${error} again=${again} />`;
+  if (error && !tokens.length) return html`<${Trouble} error=${error} found=${found} again=${again} />`;
   if (!running && !tokens.length) return html`<p class="note blank">The text appears here.</p>`;
   const rate = reply && reply.elapsedMs > 0 ? (1000 * reply.tokensGenerated) / reply.elapsedMs : null;
   return html`<div class="stack tight">
@@ -162,13 +153,14 @@ function Text({ text, again }) {
           ? `${reply.tokensGenerated} tokens, ${integer(reply.elapsedMs)} ms${rate ? `, ${integer(rate)} tokens/s` : ""}, ended by ${reply.finishReason === "stop" ? "the end of the text" : "the limit"}${reply.truncated ? `, ${reply.truncated} tokens fell out of the window` : ""}.`
           : `Stopped after ${tokens.length} tokens.`}
     </p>
-    ${error && html`<${Trouble} error=${error} again=${again} />`}
+    ${error && html`<${Trouble} error=${error} found=${found} again=${again} />`}
   </div>`;
 }
 
-function Trouble({ error, again }) {
+function Trouble({ error, found, again }) {
+  useEffect(() => document.querySelector('main [aria-invalid="true"]')?.focus(), [error]);
   return html`<div class="message bad" role="alert">
-    <p>${error.message}${error.status === 429 && error.retryAfter ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.` : ""}</p>
+    <p>${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${error.status === 429 && error.retryAfter ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.` : ""}</p>
     <button class="button small" onClick=${again}>Try again</button>
   </div>`;
 }

@@ -5,7 +5,7 @@ import { createDraft } from "../lib/autosave.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
-import { go, href, route, setParams } from "../lib/router.js";
+import { go, href, route, setParams, useTitle } from "../lib/router.js";
 import { download } from "../charts/export.js";
 import { Confirm } from "../components/dialog.js";
 import { Icon } from "../components/icons.js";
@@ -27,6 +27,7 @@ function View({ found, path }) {
   const { params } = useStore(route);
   const draft = useMemo(() => createDraft(path, found), [path]);
   const now = useStore(draft.now);
+  useTitle(now.title, "Report");
   const [asking, setAsking] = useState(false);
   const editing = params.get("mode") === "edit" && may;
   useEffect(() => {

@@ -56,7 +56,7 @@ function Search({ search }) {
   const [text, setText] = useState(search);
   useEffect(() => setText(search), [search]);
   useEffect(() => {
-    const timer = setTimeout(() => text !== search && setParams({ search: text }), 250);
+    const timer = setTimeout(() => text !== search && setParams({ search: text }, true), 250);
     return () => clearTimeout(timer);
   }, [text]);
   return html`<form role="search" onSubmit=${(event) => event.preventDefault()}>

@@ -1,0 +1,19 @@
+// What was typed or set, kept for this tab: a reload does not lose it.
+
+export function recall(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key));
+  } catch {
+    return null; // storage is forbidden
+  }
+}
+
+/** Keep `value`, or forget what was kept when it is null. */
+export function keep(key, value) {
+  try {
+    if (value === null) sessionStorage.removeItem(key);
+    else sessionStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // It lives as long as the page, then.
+  }
+}

@@ -1,0 +1,45 @@
+"""Several streams on one connection: `GET /api/stream`."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+import redis
+
+from common.metrics.keys import experiment_stream
+from tests.integration.api.conftest import Api, events_of
+from tests.integration.api.test_api_streams import add, key, path, shows
+
+__all__ = ["key", "path"]
+
+
+def test_several_streams_come_on_one_connection_each_event_under_its_topic(
+    api: Api, path: str, key: str, redis_client: redis.Redis
+) -> None:
+    first = path.split("/")[3]
+    other = api.submit()["experimentId"]
+    cursor = add(redis_client, key, 1)
+    add(redis_client, key, 2)
+    address = f"/api/stream?topic=jobs&topic=experiments/{first}@{cursor}&topic=experiments/{other}&topic=jobs/nosuch"
+    found: dict[str, list[tuple[str, object]]] = {}
+    with events_of(api.http, address) as events:
+        topic = ""
+        for event in events:
+            if event.name == "topic":
+                topic = event.data
+                continue
+            found.setdefault(topic, []).append((event.name, event.data))
+            if len(found) == 4 and ("metrics", {"n": 2}) in found.get(f"experiments/{first}", []):
+                break
+        with events_of(api.http, "/api/stream?topic=jobs&topic=jobs/nosuch") as again:
+            assert [event.name for event in again.take(4)] == ["topic", "error", "topic", "snapshot"]
+        assert shows(api, "tidal_sse_clients 1.0")
+        number = add(redis_client, experiment_stream(other), 7)
+        last = [event for event in takewhile(lambda event: event.id != number, events) if event.name == "topic"]
+        assert (last[-1].data if last else topic) == f"experiments/{other}"
+    missing = found.pop("jobs/nosuch")
+    assert [(name, data["status"]) for name, data in missing if isinstance(data, dict)] == [("error", 404)]
+    assert found.pop(f"experiments/{first}") == [("metrics", {"n": 2})]
+    assert {topic: its[0][0] for topic, its in found.items()} == dict.fromkeys(
+        ["jobs", f"experiments/{other}"], "snapshot"
+    )
