@@ -110,7 +110,7 @@ export function Failed({ error, retry }) {
     <${Icon} name="alert" />
     <h2>${away ? "The server does not answer" : error.status === 404 ? "Not found" : error.status === 401 ? "Sign in to see this" : "That did not work"}</h2>
     <p>${away ? "This page goes on by itself as soon as it is back." : error.message}</p>
-    ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
+    ${error.status >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     ${error.status === 404
       ? html`<a class="button" href=${href("/")}>To the experiments</a>`
       : retry && !away && html`<button class="button" onClick=${retry}>Try again</button>`}
