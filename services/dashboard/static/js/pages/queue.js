@@ -4,7 +4,7 @@ import { get } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { useLoad } from "../lib/load.js";
 import { href } from "../lib/router.js";
-import { seconds, shortId } from "../lib/format.js";
+import { duration, moment, shortId } from "../lib/format.js";
 import { Storage } from "../components/storage.js";
 import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
 
@@ -52,7 +52,7 @@ function View({ queues, active }) {
             ${active.map(
               (job) => html`<article class="card stack" key=${job.id}>
                 <div class="row apart"><a class="strong" href=${experiment(job.experimentId)}>${job.name || shortId(job.id)}</a><${Status} status=${job.status} /></div>
-                <${Progress} progress=${job.progress} />
+                <${Progress} progress=${job.progress} type=${job.type} />
                 <p class="note">${TYPES[job.type] ?? job.type} · attempt ${job.attempt} · ${job.worker ?? "no worker"}</p>
               </article>`,
             )}
@@ -79,7 +79,7 @@ function QueueView({ queue, names }) {
                     <td><a href=${href(`/jobs/${job.id}`)}>${job.name || shortId(job.id)}</a></td>
                     <td class="wide">${TYPES[job.type] ?? job.type}</td>
                     <td class="num wide">${job.priority}</td>
-                    <td>${job.notBefore && Date.parse(job.notBefore) > Date.now() ? html`not before <${Time} at=${job.notBefore} />` : job.predictedStart ? html`<${Time} at=${job.predictedStart} />` : "cannot be said"}</td>
+                    <td>${job.notBefore && Date.parse(job.notBefore) > Date.now() ? html`not before <${Time} at=${job.notBefore} show=${moment} />` : job.predictedStart ? html`<${Time} at=${job.predictedStart} />` : "cannot be said"}</td>
                     <td class="wide note"><${Time} at=${job.createdAt} /></td>
                   </tr>`,
                 )}
@@ -111,16 +111,15 @@ function QueueView({ queue, names }) {
       <h2>Limits</h2>
       <div class="card flush table-wrap">
         <table>
-          <thead><tr><th>Type</th><th class="num">Running</th><th class="num">At most</th><th class="num">Waiting</th><th class="num wide">Stale</th><th class="num">Usually takes</th></tr></thead>
+          <thead><tr><th>Type</th><th class="num">Running</th><th class="num">Waiting</th><th class="num wide">Stale</th><th class="num">Usually takes</th></tr></thead>
           <tbody>
             ${queue.types.map(
               (type) => html`<tr key=${type.type}>
                 <td>${TYPES[type.type] ?? type.type}</td>
-                <td class="num">${type.running}</td>
-                <td class="num">${type.limit ?? "no limit"}</td>
+                <td class="num">${type.running}${type.limit ? ` of ${type.limit}` : ""}</td>
                 <td class="num">${type.pending}</td>
                 <td class="num wide">${type.stale}</td>
-                <td class="num">${seconds(type.usualSeconds)}</td>
+                <td class="num">${duration(type.usualSeconds)}</td>
               </tr>`,
             )}
           </tbody>
