@@ -1,5 +1,6 @@
 """Training checkpoints in one directory: written whole or not at all, verified before they are trusted.
 
+Weights and optimiser state that are not finite are not written, and a checkpoint that holds them is not resumed from.
 `step-000000123/` holds `weights.safetensors`, `training_state.pt` (optimiser, schedules, random states; read with
 weights_only) and `manifest.json` with the SHA-256 of both. Everything is written under a temporary name, flushed to
 the disk and renamed. Leaves out what the state means: `common.training` and `common.rl` fill it.
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.retention import Retention
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
@@ -85,10 +87,12 @@ class CheckpointManager:
         """Write a checkpoint; `before_publish` is called when it is whole, right before the rename that shows it.
 
         Raises StorageError when the disk refuses (nothing half-written stays, older checkpoints are untouched),
-        TypeError when `state` holds anything that weights_only would not read back.
+        DivergedError when the weights or `state["optimizer"]` are not finite, TypeError when `state` holds anything
+        that weights_only would not read back.
         """
         if step < 0:
             raise ValueError(f"step is {step}; it counts from 0")
+        require_finite_state(weights, state.get("optimizer"))
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
@@ -127,6 +131,26 @@ class CheckpointManager:
                     shutil.rmtree(path, ignore_errors=True)
             return kept
 
+    def names(self) -> Sequence[str]:
+        """The names of all checkpoints that look whole, oldest first."""
+        return [info.name for info in self.list()]
+
+    def number_of(self, info: CheckpointInfo) -> int:
+        """The number in the name of its folder: optimiser steps, or a controller's iterations."""
+        return self._number(info.path)
+
+    def withdraw(self, number: int) -> Sequence[str]:
+        """Set the checkpoints of `number` and later aside, because training cannot go on from them; their names.
+
+        The best so far stays: it is a sound model, though training diverged right after it.
+        """
+        best = read_best(self.directory)
+        kept = None if best is None else Path(best.name).name
+        doomed = [path.name for path in self._folders() if self._number(path) >= number and path.name != kept]
+        for name in doomed:
+            self.set_aside(SkippedCheckpoint(name, "training diverged from here"))
+        return doomed
+
     def name_best(self, best: Best) -> None:
         """Note which is the best so far, `best.name` relative to the experiment's folder. Raises StorageError."""
         write_best(self.directory, best)
@@ -147,7 +171,7 @@ class CheckpointManager:
         return found
 
     def latest(self) -> CheckpointInfo | None:
-        """The newest checkpoint whose hashes verify, None without; damaged newer ones are listed in `skipped`."""
+        """The newest checkpoint that verifies, None without; damaged or non-finite newer ones are in `skipped`."""
         self.skipped = []
         for path in reversed(self._folders()):
             try:
@@ -238,12 +262,14 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def verify(path: Path) -> None:
-    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest."""
+    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest, or when
+    the weights are not finite."""
     for name, entry in _manifest(path)["files"].items():
         with _reading(path / name):
             digest = sha256_of(path / name)
         if digest != entry["sha256"]:
             raise CheckpointError(f"{path / name}: its SHA-256 differs from the manifest; the file is damaged")
+    require_usable(load_tensors(path / WEIGHTS)[0], str(path))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

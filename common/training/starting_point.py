@@ -30,7 +30,8 @@ def find_start(
         _continue(state, newest, hooks, own=True)
         # Again: the process that wrote it may have died before it could tell.
         hooks.checkpoint_saved(newest)
-        hooks.checkpoints_kept(manager.prune())
+        # Nothing is removed for it yet: whether training can go on from it shows at its next update.
+        hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
         _continue(state, read_info(initial_checkpoint), hooks, own=False)

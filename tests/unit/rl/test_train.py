@@ -59,7 +59,7 @@ class Listener(NullHooks):
         assert kind == "rl-metrics"
         self.points.append((step, dict(values)))
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         self.progress.append((step, total_steps))
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
@@ -218,8 +218,8 @@ def test_a_checkpoint_may_be_taken_in_the_middle_of_a_rollout(tmp_path: Path, un
         def offer_checkpoint(self, save: Any) -> None:
             self.save = save
 
-        def report_progress(self, step: int, total_steps: int) -> None:
-            super().report_progress(step, total_steps)
+        def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
+            super().report_progress(step, total_steps, time_share)
             if len(self.progress) == 13:
                 assert self.save().step == 24
                 raise Killed
