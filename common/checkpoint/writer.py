@@ -141,6 +141,13 @@ class CheckpointWriter:
             )
             return remaining
 
+    def prune(self) -> None:
+        """Remove what need not be kept, once the newest checkpoint is known to be worth it."""
+        try:
+            self._listener.checkpoints_kept(self.manager.prune())
+        except StorageError as error:  # the checkpoints are safe; older ones stay until the next
+            log.error("checkpoints could not be pruned", reason=error.message)
+
     def close(self) -> None:
         """Write what waits and end the thread. May be called twice."""
         with self._changed:
@@ -190,9 +197,12 @@ class CheckpointWriter:
             best = snapshot.best(f"{self.manager.directory.name}/{info.name}")
             if best is not None:
                 self.manager.name_best(best)
-            self._listener.checkpoints_kept(self.manager.prune() if snapshot.proven else self.manager.names())
-        except StorageError as error:  # the checkpoint is safe; older ones stay until the next
-            log.error("checkpoints could not be pruned", reason=error.message)
+        except StorageError as error:
+            log.error("the best checkpoint could not be named", reason=error.message)
+        if snapshot.proven:
+            self.prune()
+        else:
+            self._listener.checkpoints_kept(self.manager.names())
         return info
 
     def _fail(self, snapshot: Snapshot, error: StorageError) -> None:

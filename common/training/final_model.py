@@ -50,6 +50,7 @@ def write_final_model(
         if loss is None:
             return False
         hooks.report_metrics("metrics", counters.step, validation_values(loss))
+    state.writer.prune()  # the last checkpoint has shown what it is worth
     stories = samples(state.model, config.evaluation)
     if not keep_going():
         return False

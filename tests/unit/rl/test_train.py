@@ -280,6 +280,6 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(TidalError, match=r"lower ppo\.learning_rate") as caught:
+    with pytest.raises(TidalError, match=r"Lower ppo\.learning_rate") as caught:
         _train(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
-    assert caught.value.code == "diverged"
+    assert caught.value.code == "training_diverged"
