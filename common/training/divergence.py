@@ -45,7 +45,8 @@ def withdraw_and_explain(
     hooks.event(
         "diverged", quantity=error.quantity, value=str(error.value), checkpoint=None if newest is None else newest.name
     )
-    message = f"Training diverged {when}: {error.message}. Nothing of it was saved. {change[0].upper()}{change[1:]}, and {advice}."
+    change = change[0].upper() + change[1:]
+    message = f"Training diverged {when}: {error.message}. Nothing of it was saved. {change}, and {advice}."
     return DivergedError(message, quantity=error.quantity, value=error.value)
 
 

@@ -117,7 +117,7 @@ class TrainingHooks(Protocol):
         """
 
     def event(self, name: str, **details: Any) -> None:
-        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged", …"""
+        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged"."""
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.

@@ -92,9 +92,7 @@ class FigureReader:
         title = chart.title or ", ".join(chart.metrics)
         return LineFigure(title, lines, log=chart.log_scale, missing=missing)
 
-    def _series(
-        self, experiment: str, wanted: list[str]
-    ) -> tuple[dict[str, list[tuple[int, float]]], dict[str, int]]:
+    def _series(self, experiment: str, wanted: list[str]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, int]]:
         """The finite points of each metric, and the first step at which it is not finite."""
         folder = self._context.store.experiment(experiment)
         found: dict[str, list[tuple[int, float]]] = {}
