@@ -4,7 +4,8 @@ Resumes by itself from the newest sound checkpoint in `<directory>/checkpoints`.
 micro-batch. Loss and gradient norm are checked at every update, before it changes a weight: when one of them is not
 finite the training ends there, with nothing saved. A checkpoint is written once the next update has shown that its
 weights still give a finite loss. What it cannot do: several devices, and bit-exact resume under `max_seconds`, because
-there the learning rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+there the learning rate depends on the clock. Run it with
+`tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
 from __future__ import annotations

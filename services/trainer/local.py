@@ -13,7 +13,6 @@ from pathlib import Path
 
 from common.config import DataConfig, get_settings, load_lm_config, load_rl_config
 from common.errors import ConfigError, NotFoundError, TidalError
-from common.files import parse_json
 from common.logging import configure
 from common.terminal import Terminal
 from common.training.hooks import Outcome, StopRequest
@@ -136,28 +135,19 @@ def _existing(path: Path) -> Path:
 
 
 def _start(options: argparse.Namespace) -> Path | None:
-    """The checkpoint folder of `--resume-from`; None without it, and in the folder that goes on from it by itself."""
+    """The checkpoint folder of `--resume-from`, None without it. Checkpoints that `--out` has already go before it."""
     if options.resume_from is None:
         return None
     start: Path = _existing(options.resume_from).resolve()
     if not (start / "manifest.json").is_file():
         raise ConfigError(f"--resume-from {start}: no checkpoint folder (it has no manifest.json)")
     mine = sorted(path.parent.resolve() for path in _checkpoints(options.out))
-    if mine and start != mine[-1] and str(start) != _source(options.out):
+    if start in mine[:-1]:
         raise ConfigError(
-            f"--resume-from {start}, but {options.out} has checkpoints of its own, the newest {mine[-1].name}; "
-            "choose another --out"
+            f"--resume-from {start.name}, but {options.out} goes on from its newest checkpoint, {mine[-1].name}; "
+            "choose another --out to go on from an earlier one"
         )
     return start
-
-
-def _source(out: Path) -> str | None:
-    """What the training in `out` was begun with."""
-    try:
-        found = parse_json((out / "metadata.json").read_bytes())["source_checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return None if found is None else str(found)
 
 
 def _checkpoints(out: Path) -> list[Path]:
