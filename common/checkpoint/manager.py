@@ -36,6 +36,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_SECONDS = 3600.0
 """Temporary folders older than this belong to a writer that died."""
+WITHDRAWN = "withdrawn"
+"""A file in the folder of a checkpoint that is kept as the best and that no training goes on from by itself."""
 ASIDE = ".damaged-"
 """Goes before the name of a folder that did not verify."""
 
@@ -142,14 +144,19 @@ class CheckpointManager:
     def withdraw(self, number: int) -> Sequence[str]:
         """Set the checkpoints of `number` and later aside, because training cannot go on from them; their names.
 
-        The best so far stays: it is a sound model, though training diverged right after it.
+        The best so far stays in its place, marked with a file: it is a sound model, though training diverged right
+        after it.
         """
         best = read_best(self.directory)
         kept = None if best is None else Path(best.name).name
-        doomed = [path.name for path in self._folders() if self._number(path) >= number and path.name != kept]
-        for name in doomed:
-            self.set_aside(SkippedCheckpoint(name, "training diverged from here"))
-        return doomed
+        doomed = [path for path in self._folders() if self._number(path) >= number]
+        for path in doomed:
+            if path.name == kept:
+                with contextlib.suppress(OSError):
+                    (path / WITHDRAWN).touch()
+            else:
+                self.set_aside(SkippedCheckpoint(path.name, "training diverged from here"))
+        return [path.name for path in doomed if path.name != kept]
 
     def name_best(self, best: Best) -> None:
         """Note which is the best so far, `best.name` relative to the experiment's folder. Raises StorageError."""
@@ -171,9 +178,14 @@ class CheckpointManager:
         return found
 
     def latest(self) -> CheckpointInfo | None:
-        """The newest checkpoint that verifies, None without; damaged or non-finite newer ones are in `skipped`."""
+        """The newest checkpoint that verifies and was not withdrawn, None without.
+
+        Newer ones that are damaged or not finite are in `skipped`.
+        """
         self.skipped = []
         for path in reversed(self._folders()):
+            if (path / WITHDRAWN).exists():
+                continue
             try:
                 info = read_info(path)
                 verify(path)
