@@ -137,10 +137,6 @@ class CheckpointManager:
         """The names of all checkpoints that look whole, oldest first."""
         return [info.name for info in self.list()]
 
-    def number_of(self, info: CheckpointInfo) -> int:
-        """The number in the name of its folder: optimiser steps, or a controller's iterations."""
-        return self._number(info.path)
-
     def withdraw(self, number: int) -> Sequence[str]:
         """Set the checkpoints of `number` and later aside, because training cannot go on from them; their names.
 
@@ -177,14 +173,14 @@ class CheckpointManager:
                 continue
         return found
 
-    def latest(self) -> CheckpointInfo | None:
+    def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
         """The newest checkpoint that verifies and was not withdrawn, None without.
 
-        Newer ones that are damaged or not finite are in `skipped`.
+        With `before` only those of smaller numbers. Newer ones that are damaged or not finite are in `skipped`.
         """
         self.skipped = []
         for path in reversed(self._folders()):
-            if (path / WITHDRAWN).exists():
+            if (path / WITHDRAWN).exists() or (before is not None and self._number(path) >= before):
                 continue
             try:
                 info = read_info(path)

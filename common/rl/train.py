@@ -133,7 +133,6 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
         state.writer.manager,
         hooks,
         number=iteration + 1 if updated else iteration,
-        begun_at=None,
         when=f"in iteration {iteration + 1}",
         change="lower ppo.learning_rate",
     )

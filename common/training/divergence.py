@@ -7,9 +7,10 @@ one before S is what the error advises to resume from. Leaves out: noticing it (
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from common.checkpoint import CheckpointManager
-from common.checkpoint.manager import CheckpointInfo, verify
-from common.errors import CheckpointError, DivergedError
+from common.errors import DivergedError
 from common.training.hooks import TrainingHooks
 
 
@@ -19,27 +20,30 @@ def withdraw_and_explain(
     hooks: TrainingHooks,
     *,
     number: int,
-    begun_at: int | None,
+    begun_at: int | None = None,
+    begun_from: Path | None = None,
     when: str,
     change: str,
 ) -> DivergedError:
     """The error to raise instead of `error`, which says where to resume and what to change.
 
     `number` is that of the checkpoints that hold the state which diverged; `begun_at` the number that the training
-    began from when another experiment's checkpoint was given; `when` a clause such as "at update 12"; `change` what to
-    lower. Call it when no thread writes checkpoints any more.
+    began at when it was given the checkpoint `begun_from` of another experiment; `when` a clause such as "at update
+    12"; `change` what to lower. Call it when no thread writes checkpoints any more.
     """
     hooks.phase("verifying checkpoints")
     withdrawn = manager.withdraw(number)
-    newest = _newest_before(manager, number)
+    newest = manager.latest(before=number)
     hooks.checkpoints_withdrawn(withdrawn, newest)
     reference = None if newest is None else f"{manager.directory.parent.name}/{manager.directory.name}/{newest.name}"
     if reference is not None:
         advice = f"resume from {reference}, the newest checkpoint before it"
-    elif begun_at is not None and begun_at < number:
-        advice = "begin again from the checkpoint that this training began from, because it has written none since"
-    elif begun_at is not None:
-        advice = "begin from an earlier checkpoint: the one that this training began from leads to this at once"
+    elif begun_from is not None and begun_at is not None:
+        given = begun_from.name if begun_from.is_file() else "/".join(begun_from.parts[-3:])
+        if begun_at < number:
+            advice = f"go on from {given} again, because this training has written no checkpoint since"
+        else:
+            advice = f"begin from an earlier checkpoint than {given}, which leads to this at once"
     else:
         advice = "begin again, because there is no checkpoint before it"
     hooks.event(
@@ -48,14 +52,3 @@ def withdraw_and_explain(
     change = change[0].upper() + change[1:]
     message = f"Training diverged {when}: {error.message}. Nothing of it was saved. {change}, and {advice}."
     return DivergedError(message, quantity=error.quantity, value=error.value)
-
-
-def _newest_before(manager: CheckpointManager, number: int) -> CheckpointInfo | None:
-    for info in reversed(manager.list()):
-        if manager.number_of(info) < number:
-            try:
-                verify(info.path)
-            except CheckpointError:
-                continue
-            return info
-    return None

@@ -279,7 +279,8 @@ def _diverged(run: Run, error: DivergedError, initial_checkpoint: Path | None) -
         state.writer.manager,
         hooks,
         number=step if run.overflowing_since is None else run.overflowing_since,
-        begun_at=None if initial_checkpoint is None else run.first_step,
+        begun_at=run.first_step,
+        begun_from=initial_checkpoint,
         when=when,
         change="lower training.learning_rate or raise training.warmup_steps",
     )

@@ -8,18 +8,20 @@ const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^
 
 const place = (x) => (Number.isInteger(x) ? integer(x) : number(x));
 
-/** What the chart says in words: each line's last value. */
-function description(title, lines) {
+const notFinite = ({ label, step }) => `${label} diverged: not finite from step ${integer(step)} on.`;
+
+/** What the chart says in words: each line's last value, and what diverged. */
+function description(title, lines, diverged) {
   const parts = lines.filter((line) => !line.faint && line.y.length).map((line) => `${line.label} ${number(line.y.at(-1))}`);
   const step = Math.max(...lines.map((line) => line.x.at(-1) ?? 0));
-  return `Chart of ${title}. At step ${integer(step)}: ${parts.join(", ") || "no points yet"}. Arrow keys move along it.`;
+  return `Chart of ${title}. At step ${integer(step)}: ${parts.join(", ") || "no points yet"}. ${diverged.map((one) => `${notFinite(one)} `).join("")}Arrow keys move along it.`;
 }
 
 /**
- * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `file` begins the names of
- * exported files.
+ * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `diverged`: [{label, step}] of
+ * what was not finite from a step on. `file` begins the names of exported files.
  */
-export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, log: logarithmic = false }) {
+export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, diverged = [], log: logarithmic = false }) {
   const [log, setLog] = useState(logarithmic);
   const [hidden, setHidden] = useState(() => new Set());
   const values = useRef(new Map());
@@ -68,7 +70,7 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
       bands=${bands}
       height=${height}
       xLabel=${xLabel}
-      name=${description(title, lines)}
+      name=${description(title, lines, diverged)}
       plotRef=${plot}
       onCursor=${onCursor}
     />
@@ -85,5 +87,6 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
         </button>`,
       )}
     </div>
+    ${diverged.map((one) => html`<p class="message bad" key=${one.label}>${notFinite(one)}</p>`)}
   </section>`;
 }
