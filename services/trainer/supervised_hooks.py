@@ -100,7 +100,7 @@ class SupervisedHooks:
         attempt."""
         self._rewind(step)
         self._writer.add(kind, step, values)
-        log.info("step", step=step, **{name: float(f"{value:.5g}") for name, value in values.items()})
+        log.info(f"step {step}", **{name: float(f"{value:.5g}") for name, value in values.items()})
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """`running` and the rewind of earlier attempts at the first call; then at most five messages a second.

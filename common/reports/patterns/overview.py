@@ -112,7 +112,7 @@ def _course(facts: ExperimentFacts) -> list[str]:
     else:
         finite = "finite " if names.VALIDATION_LOSS in facts.diverged else ""
         blocks.append(f"No {finite}validation loss is recorded.")
-    shown = [name for name in (names.LOSS, names.VALIDATION_LOSS) if name in facts.metrics]
+    shown = [name for name in (names.LOSS, names.VALIDATION_LOSS) if name in facts.metrics or name in facts.diverged]
     if shown:
         blocks.append(chart(title="Loss, nats per token", experiments=[facts.id], metrics=shown))
     speed = facts.metrics.get(names.TOKENS_PER_SECOND)

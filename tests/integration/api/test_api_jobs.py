@@ -316,7 +316,7 @@ def test_what_older_versions_wrote_of_nan_is_null_and_diverged(api: Api) -> None
     metrics = api.http.get(f"/api/experiments/{experiment}/metrics", params={"mode": "historical"}).json()
     assert metrics["diverged"] == {"Losses/Total": 2}
     assert metrics["series"]["Losses/Total"] == [{"step": 1, "value": 10.5}]
-    body = {"pattern": "experiment-overview", "experiments": [experiment]}
+    body = {"pattern": "experiment-overview", "experimentId": experiment}
     report = api.admin.post("/api/reports/generate", json=body)
     assert "The training diverged at step 2" in report.json()["markdown"]
     exported = api.http.get(f"/api/reports/{report.json()['id']}/export", params={"format": "html"})
