@@ -7,6 +7,7 @@ programming errors, which stay ordinary exceptions and end up in the log with th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,6 +108,29 @@ class CheckpointError(TidalError, ValueError):
 
     code = "invalid_checkpoint"
     status = 422
+
+
+class DivergedError(TidalError, ArithmeticError):
+    """A number of a training that has to be finite is not: a loss, a gradient norm, a weight.
+
+    `quantity` says in words what it is, `value` what it was found to be. The same steps lead to the same place again,
+    so a job that ends with it is not tried again.
+    """
+
+    code = "training_diverged"
+    status = 422
+
+    def __init__(self, message: str, *, quantity: str, value: float = math.nan) -> None:
+        super().__init__(message)
+        self.quantity = quantity
+        self.value = value
+
+
+def require_finite(quantity: str, value: float) -> float:
+    """`value` if it is finite; DivergedError that names `quantity` otherwise."""
+    if not math.isfinite(value):
+        raise DivergedError(f"{quantity} is {value}", quantity=quantity, value=value)
+    return value
 
 
 class StorageError(TidalError, OSError):

@@ -61,8 +61,13 @@ def sha256_of(path: Path, beat: Callable[[], None] | None = None) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented JSON in place, flushed to the disk."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    """Indented JSON in place, flushed to the disk. ValueError for NaN or infinity, which JSON does not have."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON; NaN and infinity, which other programs and older versions write, become None."""
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,15 +2,18 @@
 
 `<experiment>/checkpoints/best.json` is `{"name", "metric", "value", "step"}`, `name` relative to the experiment's
 folder: a checkpoint folder, or the final model when no checkpoint was better. Written by the trainer
-(`common.checkpoint`), read by the artifact store. A file that cannot be read, or that names nothing, counts as none.
+(`common.checkpoint`), read by the artifact store. A file that cannot be read, that names nothing, or whose value is not
+finite (a comparison with NaN never ends well, so such a best would stay for good) counts as none.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.errors import require_finite
 from common.files import write_atomic, write_json
 
 BEST_FILE = "best.json"
@@ -30,7 +33,11 @@ class Best:
 
 
 def write_best(checkpoints: Path, best: Best) -> None:
-    """Name the best in the folder `checkpoints`; StorageError when the disk refuses, the old name stays then."""
+    """Name the best in the folder `checkpoints`; StorageError when the disk refuses, the old name stays then.
+
+    DivergedError for a value that is not finite.
+    """
+    require_finite(f"the {best.metric} of {best.name}", best.value)
     write_atomic(checkpoints / BEST_FILE, lambda path: write_json(path, asdict(best)))
 
 
@@ -40,6 +47,8 @@ def read_best(checkpoints: Path) -> Best | None:
         found = json.loads((checkpoints / BEST_FILE).read_text(encoding="utf-8"))
         best = Best(str(found["name"]), str(found["metric"]), float(found["value"]), int(found["step"]))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not math.isfinite(best.value):
         return None
     if ".." in Path(best.name).parts or Path(best.name).is_absolute():
         return None

@@ -23,7 +23,7 @@ from typing import Any
 
 from common.artifacts.best import read_best
 from common.errors import InvalidInputError, NotFoundError, StorageError
-from common.files import path_problem, shortened
+from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
@@ -130,9 +130,12 @@ class ArtifactStore:
         return self.write_atomic(experiment_id, name, text.encode() + b"\n")
 
     def read_json(self, experiment_id: str, name: str) -> Any:
-        """The value in a JSON file; NotFoundError when it is missing, StorageError when it is no JSON."""
+        """The value in a JSON file; NotFoundError when it is missing, StorageError when it is no JSON.
+
+        NaN and infinity are read as None, because the api can send neither.
+        """
         try:
-            return json.loads(self.path(experiment_id, name).read_bytes())
+            return parse_json(self.path(experiment_id, name).read_bytes())
         except FileNotFoundError:
             raise NotFoundError(f"experiment {experiment_id!r} has no {name}") from None
         except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Training checkpoints in one directory: written whole or not at all, verified before they are trusted.
 
+Weights and optimiser state that are not finite are not written, and a checkpoint that holds them is not resumed from.
 `step-000000123/` holds `weights.safetensors`, `training_state.pt` (optimiser, schedules, random states; read with
 weights_only) and `manifest.json` with the SHA-256 of both. Everything is written under a temporary name, flushed to
 the disk and renamed. Leaves out what the state means: `common.training` and `common.rl` fill it.
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.retention import Retention
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
@@ -34,6 +36,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_SECONDS = 3600.0
 """Temporary folders older than this belong to a writer that died."""
+WITHDRAWN = "withdrawn"
+"""A file in the folder of a checkpoint that is kept as the best and that no training goes on from by itself."""
 ASIDE = ".damaged-"
 """Goes before the name of a folder that did not verify."""
 
@@ -85,10 +89,12 @@ class CheckpointManager:
         """Write a checkpoint; `before_publish` is called when it is whole, right before the rename that shows it.
 
         Raises StorageError when the disk refuses (nothing half-written stays, older checkpoints are untouched),
-        TypeError when `state` holds anything that weights_only would not read back.
+        DivergedError when the weights or `state["optimizer"]` are not finite, TypeError when `state` holds anything
+        that weights_only would not read back.
         """
         if step < 0:
             raise ValueError(f"step is {step}; it counts from 0")
+        require_finite_state(weights, state.get("optimizer"))
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
@@ -127,6 +133,27 @@ class CheckpointManager:
                     shutil.rmtree(path, ignore_errors=True)
             return kept
 
+    def names(self) -> Sequence[str]:
+        """The names of all checkpoints that look whole, oldest first."""
+        return [info.name for info in self.list()]
+
+    def withdraw(self, number: int) -> Sequence[str]:
+        """Set the checkpoints of `number` and later aside, because training cannot go on from them; their names.
+
+        The best so far stays in its place, marked with a file: it is a sound model, though training diverged right
+        after it.
+        """
+        best = read_best(self.directory)
+        kept = None if best is None else Path(best.name).name
+        doomed = [path for path in self._folders() if self._number(path) >= number]
+        for path in doomed:
+            if path.name == kept:
+                with contextlib.suppress(OSError):
+                    (path / WITHDRAWN).touch()
+            else:
+                self.set_aside(SkippedCheckpoint(path.name, "training diverged from here"))
+        return [path.name for path in doomed if path.name != kept]
+
     def name_best(self, best: Best) -> None:
         """Note which is the best so far, `best.name` relative to the experiment's folder. Raises StorageError."""
         write_best(self.directory, best)
@@ -146,10 +173,15 @@ class CheckpointManager:
                 continue
         return found
 
-    def latest(self) -> CheckpointInfo | None:
-        """The newest checkpoint whose hashes verify, None without; damaged newer ones are listed in `skipped`."""
+    def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
+        """The newest checkpoint that verifies and was not withdrawn, None without.
+
+        With `before` only those of smaller numbers. Newer ones that are damaged or not finite are in `skipped`.
+        """
         self.skipped = []
         for path in reversed(self._folders()):
+            if (path / WITHDRAWN).exists() or (before is not None and self._number(path) >= before):
+                continue
             try:
                 info = read_info(path)
                 verify(path)
@@ -238,12 +270,14 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def verify(path: Path) -> None:
-    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest."""
+    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest, or when
+    the weights are not finite."""
     for name, entry in _manifest(path)["files"].items():
         with _reading(path / name):
             digest = sha256_of(path / name)
         if digest != entry["sha256"]:
             raise CheckpointError(f"{path / name}: its SHA-256 differs from the manifest; the file is damaged")
+    require_usable(load_tensors(path / WEIGHTS)[0], str(path))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

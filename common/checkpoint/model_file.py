@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
+from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.manager import read_checkpoint
 from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
@@ -49,7 +50,7 @@ def load_model(
 
     Reads raw, wrapped, compiled and three-gate `.pth` files of the original in any combination (of older gates column
     `gate_column` is kept), our `.safetensors` and `.pth`, and our checkpoint directories. Raises NotFoundError when
-    there is no such file, CheckpointError when it is damaged, unsafe or no language model.
+    there is no such file, CheckpointError when it is damaged, unsafe, not finite or no language model.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
@@ -58,10 +59,12 @@ def load_model(
 def save_model(model: TransformerLM, path: str | Path) -> Path:
     """Write the model as `.safetensors`, or as `.pth` that the original loads, with its manifest beside it.
 
-    Atomic. Raises CheckpointError for another suffix, StorageError when the disk refuses.
+    Atomic. Raises CheckpointError for another suffix, DivergedError when the weights are not finite, StorageError when
+    the disk refuses.
     """
     path = Path(path)
     state = export_legacy_state_dict(model)
+    require_finite_state(state)
     meta = model_meta(model.config, gates_trained=model.gates_trained)
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     sidecar = _sidecar(path)
@@ -118,6 +121,7 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     state, changed = migrate_gates(unwrap(loaded, where), gate_column, where)
     config = _config_of(meta, where) or infer_config(state, where)
     model = build_model(state, config, where)
+    require_usable(dict(model.named_parameters()), where)
     model.gates_trained = bool(meta.get("gates_trained", False))
     return model, changed
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.checkpoint.files import load_tensors, safe_load
+from common.checkpoint.finite import require_usable
 from common.checkpoint.manager import read_checkpoint
 from common.checkpoint.state import strip_prefix
 from common.errors import CheckpointError
@@ -25,7 +26,7 @@ def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cp
     """What the file holds, with a mapping of tensors under `agent_state_dict` for certain.
 
     A bare policy state dict is put there. Raises NotFoundError when there is no such file, CheckpointError when it is
-    damaged, unsafe or no controller.
+    damaged, unsafe, not finite or no controller.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,4 +46,5 @@ def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cp
     agent = {strip_prefix(str(name)): value for name, value in loaded[AGENT].items()}
     if FIRST_NAME not in agent or not all(isinstance(value, Tensor) for value in agent.values()):
         raise CheckpointError(f"{path}: its {AGENT} is not that of a controller")
+    require_usable(agent, str(path))
     return {**loaded, AGENT: agent}

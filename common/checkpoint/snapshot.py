@@ -36,6 +36,8 @@ class Snapshot:
     meta: Mapping[str, Any]
     score: Score | None = None
     """Set when this is the best so far."""
+    proven: bool = True
+    """Whether a finite loss was computed with these weights. Until then older checkpoints are not removed for it."""
 
     def best(self, name: str) -> Best | None:
         """The entry for `best.json` if this is the best, `name` relative to the experiment's folder."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager
 from common.checkpoint.snapshot import Snapshot
-from common.errors import StorageError
+from common.errors import DivergedError, StorageError
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -59,7 +59,7 @@ class CheckpointWriter:
         self._failed_at: float | None = None
         """Monotonic; of the newest failure since the last success."""
         self._mistake: Exception | None = None
-        """An error that is no fault of the disk, for the training thread."""
+        """An error that is no fault of the disk, for the training thread: also of a state that is not finite."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -92,7 +92,7 @@ class CheckpointWriter:
         """Write `snapshot` in the background; False when it was left out because the best so far still waits.
 
         Raises what went wrong in the thread when that was a mistake of ours (TypeError of a state that cannot be read
-        back), not when the disk refused.
+        back) or the state was not finite (DivergedError), not when the disk refused.
         """
         with self._changed:
             self._raise_mistake()
@@ -141,6 +141,13 @@ class CheckpointWriter:
             )
             return remaining
 
+    def prune(self) -> None:
+        """Remove what need not be kept, once the newest checkpoint is known to be worth it."""
+        try:
+            self._listener.checkpoints_kept(self.manager.prune())
+        except StorageError as error:  # the checkpoints are safe; older ones stay until the next
+            log.error("checkpoints could not be pruned", reason=error.message)
+
     def close(self) -> None:
         """Write what waits and end the thread. May be called twice."""
         with self._changed:
@@ -162,6 +169,8 @@ class CheckpointWriter:
                 self._write(snapshot)
             except StorageError as error:
                 self._fail(snapshot, error)
+            except DivergedError as error:
+                self._mistake = error
             except Exception as error:
                 log.exception("a checkpoint could not be written")
                 self._mistake = error
@@ -188,9 +197,12 @@ class CheckpointWriter:
             best = snapshot.best(f"{self.manager.directory.name}/{info.name}")
             if best is not None:
                 self.manager.name_best(best)
-            self._listener.checkpoints_kept(self.manager.prune())
-        except StorageError as error:  # the checkpoint is safe; older ones stay until the next
-            log.error("checkpoints could not be pruned", reason=error.message)
+        except StorageError as error:
+            log.error("the best checkpoint could not be named", reason=error.message)
+        if snapshot.proven:
+            self.prune()
+        else:
+            self._listener.checkpoints_kept(self.manager.names())
         return info
 
     def _fail(self, snapshot: Snapshot, error: StorageError) -> None:

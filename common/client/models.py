@@ -206,6 +206,8 @@ class Metrics(Reply):
     series: dict[str, list[Point]]
     available_keys: list[str] = []
     total_points: int = 0
+    diverged: dict[str, int] = {}
+    """Names with values that are not finite, and the first step at which."""
 
 
 class Generation(Reply):

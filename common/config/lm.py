@@ -61,6 +61,10 @@ class ModelConfig(Section):
             )
         return self
 
+    def shape(self) -> dict[str, object]:
+        """What decides whether weights of one model mean the same in another: all but names and dropout."""
+        return self.model_dump(mode="json", exclude={"name", "version", "dropout"})
+
     @property
     def head_dim(self) -> int:
         """K, width of one head."""

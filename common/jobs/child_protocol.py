@@ -1,8 +1,8 @@
 """What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
 
 Supervisor to child: `start` (first line, once), `stop`, `suspend`, `ping` (the lease was renewed).
-Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `artifact`, `event`, and last `finished` or
-`failed`.
+Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `withdrawn`, `artifact`, `event`, and last
+`finished` or `failed`.
 End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
 child is. Standard output and error of the child are log text only.
 
@@ -96,6 +96,8 @@ class Progress(_Message):
     type: Literal["progress"] = "progress"
     step: int
     total_steps: int
+    time_share: float = 0.0
+    """Share of a time limit that is used up; 0 without one."""
 
 
 class Running(_Message):
@@ -119,6 +121,16 @@ class Kept(_Message):
 
     type: Literal["kept"] = "kept"
     names: list[str]
+
+
+class Withdrawn(_Message):
+    """Training diverged: the checkpoints `names` can no longer be resumed from. Names as in `Kept`."""
+
+    type: Literal["withdrawn"] = "withdrawn"
+    names: list[str]
+    newest: str | None = None
+    """Where training can go on; None: from no checkpoint of this experiment."""
+    newest_step: int | None = None
 
 
 class Artifact(_Message):
@@ -150,7 +162,7 @@ class Failed(_Message):
     type: Literal["failed"] = "failed"
     code: str
     message: str
-    kind: Literal["user", "cuda_oom"] = "user"
+    kind: Literal["user", "cuda_oom", "diverged"] = "user"
 
 
 Message = Annotated[
@@ -163,6 +175,7 @@ Message = Annotated[
     | Running
     | Checkpoint
     | Kept
+    | Withdrawn
     | Artifact
     | Event
     | Finished

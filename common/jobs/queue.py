@@ -11,7 +11,13 @@ The parts live in submission, claiming, ownership and registry; signals of users
 
 from common.jobs.claiming import claim
 from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, transition
-from common.jobs.registry import keep_checkpoints, register_artifact, register_checkpoint, save_analysis
+from common.jobs.registry import (
+    keep_checkpoints,
+    register_artifact,
+    register_checkpoint,
+    save_analysis,
+    withdraw_checkpoints,
+)
 from common.jobs.submission import NewJob, submit
 
 __all__ = [
@@ -29,4 +35,5 @@ __all__ = [
     "save_analysis",
     "submit",
     "transition",
+    "withdraw_checkpoints",
 ]

@@ -64,6 +64,39 @@ def keep_checkpoints(session: Session, job_id: str, attempt: int, *, names: Coll
     )
 
 
+def withdraw_checkpoints(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    names: Collection[str],
+    newest: str | None,
+    newest_step: int | None = None,
+) -> None:
+    """Training diverged: forget the checkpoints `names`, and resume from `newest` of the job's experiment.
+
+    Without `newest` nothing of the experiment can be resumed from: what is left is the checkpoint that the job itself
+    was given to begin from, if any. Raises LeaseLostError.
+    """
+    job = own(session, job_id, attempt)
+    session.execute(
+        delete(Checkpoint).where(
+            Checkpoint.experiment_id == job.experiment_id,
+            Checkpoint.kind == "training",
+            Checkpoint.name.in_(names),
+        )
+    )
+    reference = job.payload.get("initial_checkpoint") if newest is None else f"{job.experiment_id}/{newest}"
+    fields = {
+        "checkpoint_ref": reference,
+        "checkpoint_step": None if newest is None else newest_step,
+        "updated_at": func.now(),
+    }
+    session.execute(update(Job).where(Job.id == job.id, Job.attempt == attempt).values(**fields))
+    session.refresh(job)
+    note(session, job, "withdrawn", actor="worker", details={"names": sorted(names), "resume_from": reference})
+
+
 def register_artifact(
     session: Session,
     job_id: str,

@@ -2,7 +2,8 @@
 
 Infrastructure (`infra_restarts`): lost worker, kernel out-of-memory kill, no progress; a registered checkpoint with a
 new highest step gives the whole budget back. The user's code (`user_failures`): Python errors, CUDA out of memory.
-Drains cost nothing. The two never share a budget.
+Drains cost nothing. The two never share a budget. A training that diverged is not tried again: the same steps lead to
+the same place.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from enum import StrEnum
 
 from common.config import Settings
 from common.db import Job
+from common.errors import DivergedError
 
 
 class Fault(StrEnum):
@@ -23,6 +25,7 @@ class Fault(StrEnum):
     NO_PROGRESS = "no_progress"
     USER_ERROR = "user_error"
     CUDA_OOM = "cuda_out_of_memory"
+    DIVERGED = DivergedError.code
 
 
 INFRASTRUCTURE = frozenset({Fault.WORKER_LOST, Fault.OOM_KILLED, Fault.NO_PROGRESS})
@@ -53,6 +56,8 @@ def judge(
     if fault in USER:
         user_failures += 1
         return Verdict(user_failures <= max_user_failures, infra_restarts, user_failures, backoff(user_failures))
+    if fault is Fault.DIVERGED:
+        return Verdict(False, infra_restarts, user_failures + 1)
     return Verdict(True, infra_restarts, user_failures)
 
 

@@ -50,7 +50,10 @@ class NewJob:
     not_before: datetime | None = None
     """With time zone; not claimed earlier."""
     parent_id: str | None = None
-    """Resume from this ended job: its newest checkpoint becomes the start of this one."""
+    """Resume from this ended job: its newest checkpoint, or `resume_checkpoint`, becomes the start of this one."""
+    resume_checkpoint: str | None = None
+    """With `parent_id`, the checkpoint to start from instead of the newest: `<experiment id>/checkpoints/<name>`. That
+    it exists, and is one of the parent's experiment, is the caller's to check."""
     wait: bool = True
     """False: refuse with a conflict instead of waiting when the type's limit is reached."""
     idempotency_key: str | None = None
@@ -95,6 +98,7 @@ class NewJob:
             "gpus": self.gpus,
             "not_before": self.not_before.isoformat() if self.not_before else None,
             "parent_id": self.parent_id,
+            "resume_checkpoint": self.resume_checkpoint,
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -117,7 +121,8 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     payload = new.checked_payload
     checkpoint_ref = None
     if new.parent_id is not None:
-        checkpoint_ref = _parent_checkpoint(session, new.parent_id, new.type)
+        newest = _parent_checkpoint(session, new.parent_id, new.type, needed=new.resume_checkpoint is None)
+        checkpoint_ref = new.resume_checkpoint or newest
         if "initial_checkpoint" in type(payload).model_fields:
             payload = payload.model_copy(update={"initial_checkpoint": checkpoint_ref})
     if not new.wait:
@@ -190,7 +195,8 @@ def submitted_before(session: Session, key: str, digest: str) -> Job | None:
     return job
 
 
-def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType) -> str:
+def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, needed: bool) -> str | None:
+    """The newest checkpoint of an ended job; InvalidInputError without one that is `needed`."""
     parent = session.get(Job, parent_id)
     if parent is None:
         raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")
@@ -198,8 +204,11 @@ def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType) -> s
         raise ConflictError(f"resumeFrom: job {parent_id} is {parent.status}; signal it instead", code="job_is_live")
     if parent.type != job_type or job_type not in RESUMABLE:
         raise InvalidInputError(f"resumeFrom: a {job_type} job cannot go on from a {parent.type} job")
-    if parent.checkpoint_ref is None:
-        raise InvalidInputError(f"resumeFrom: job {parent_id} left no checkpoint")
+    if parent.checkpoint_ref is None and needed:
+        raise InvalidInputError(
+            f"resumeFrom: job {parent_id} left no checkpoint to go on from; submit it anew, or name a checkpoint as "
+            "<experiment id>/checkpoints/<name>"
+        )
     return parent.checkpoint_ref
 
 

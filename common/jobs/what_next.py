@@ -25,6 +25,7 @@ ADVICE = {
     Fault.CUDA_OOM.value: "Lower training.micro_batch_size, model.context_length or the model's size.",
     Fault.OOM_KILLED.value: "The host ran out of memory: lower the batch or the model, or free memory.",
     Fault.WORKER_LOST.value: "Its workers died without a word: look at the host (memory, power, kernel log) first.",
+    Fault.DIVERGED.value: "A loss or gradient was not finite: lower the learning rate or warm up for longer.",
     Fault.NO_PROGRESS.value: "The trainer hung: its log says where it was last.",
 }
 """By error_code; of other codes the message is the advice."""

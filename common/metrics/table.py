@@ -57,16 +57,28 @@ class MetricTable:
 
     def series(self, name: str) -> tuple[Steps, Floats]:
         """Steps, each once, and finite values of one column; of several values for a step the one reported last."""
+        steps, column = self._latest(name)
+        there = np.isfinite(column)
+        return (steps, column) if there.all() else (steps[there], column[there])
+
+    def non_finite(self, name: str) -> Steps:
+        """Steps, each once, at which one column was reported with a value that was not finite: training diverged."""
+        steps, column = self._latest(name)
+        return steps[np.isinf(column)]
+
+    def _latest(self, name: str) -> tuple[Steps, Floats]:
+        """Steps and values of one column; of several values for a step the one reported last. NaN: none there."""
         column = self.columns.get(name)
         if column is None:
             return np.empty(0, np.int64), np.empty(0)
         steps = self.steps
-        there = np.isfinite(column)
         if len(steps) > 1 and not self._one_row_per_step:
             named = ~np.isnan(column)
             steps, column = steps[named], column[named]
-            there = np.append(steps[1:] != steps[:-1], True) & np.isfinite(column)
-        return (steps, column) if there.all() else (steps[there], column[there])
+            if len(steps):
+                last = np.append(steps[1:] != steps[:-1], True)
+                steps, column = steps[last], column[last]
+        return steps, column
 
     @cached_property
     def _one_row_per_step(self) -> bool:

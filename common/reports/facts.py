@@ -70,7 +70,9 @@ class ExperimentFacts:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """The same names with their defaults."""
     metrics: Mapping[str, Ends] = field(default_factory=dict)
-    """Of pretraining and controller, by name (`common.metrics.names`)."""
+    """Of pretraining and controller, by name (`common.metrics.names`); of the values that are finite."""
+    diverged: Mapping[str, int] = field(default_factory=dict)
+    """Metrics that hold values which are not finite, and the first step at which they do."""
     checkpoints: Sequence[CheckpointFacts] = ()
     evaluation: Mapping[str, Any] | None = None
     """evaluation_results.json."""
@@ -80,6 +82,11 @@ class ExperimentFacts:
     """The newest first."""
     analyses_total: int = 0
     """How many are saved; `analyses` may hold fewer."""
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The first step at which something was not finite; None for a run that did not diverge."""
+        return min(self.diverged.values(), default=None)
 
     @property
     def label(self) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from common.config import RLConfig
 from common.controller import GatingPolicy, pad
 from common.data import Corpus, load_tokenizer
+from common.errors import require_finite
 from common.model import TransformerLM
 from common.rl import export
 from common.rl.comparison import QUANTITIES, compare
@@ -57,7 +58,7 @@ def run_ablation(
 
     `statistics` are counted from the corpus without; `end_token` is end-of-text without. `on_step(tokens)` hears of
     every batch step and may raise. Raises ConfigError when episodes do not fit into the context, DataError without
-    usable documents.
+    usable documents, DivergedError when a reward is not finite.
     """
     if statistics is None:
         statistics = ngram_statistics(corpus, config, model.config.vocab_size)
@@ -73,6 +74,8 @@ def run_ablation(
         seed=config.ablation.seed,
         on_step=on_step,
     )
+    for name, played in zip(named, values, strict=True):
+        require_finite(f"the reward of the {name} policy in the ablation", float(played.sum()))
     source = f"validation documents of {corpus.description}"
     return compare(dict(zip(named, values, strict=True)), prompts, config, prompt_source=source)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checkpoint.files import write_object
+from common.checkpoint.finite import require_finite_state
 from common.config import RLConfig
 from common.files import write_atomic, write_json
 from common.rl.state import ControllerState
@@ -22,8 +23,10 @@ ABLATION_FILE = "ablation_results.json"
 def write_policy(state: ControllerState, directory: Path) -> Path:
     """`rl_checkpoint_final.pth`: agent_state_dict, optimizer_state_dict, global_step and config, as the original's.
 
-    `config` holds our sections and beside them the original's upper-case keys. Raises StorageError.
+    `config` holds our sections and beside them the original's upper-case keys. Raises StorageError, and DivergedError
+    when policy or optimiser are not finite.
     """
+    require_finite_state(state.policy.state_dict(), state.optimizer.state_dict())
     content = {
         "agent_state_dict": {name: tensor.detach().cpu() for name, tensor in state.policy.state_dict().items()},
         "optimizer_state_dict": state.optimizer.state_dict(),

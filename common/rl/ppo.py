@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from common.errors import require_finite
+
 
 class Evaluates(Protocol):
     """What PPO needs of a policy."""
@@ -120,7 +122,9 @@ def ppo_update(
     """All epochs over one rollout; means over the minibatches of what `Losses` names, plus `gradient_norm`.
 
     Each epoch is a new permutation drawn on the CPU from `generator`. approx_kl is the estimator mean((r − 1) − ln r)
-    of Schulman's note on approximating KL; clip_fraction the share of |r − 1| > clip_range. One host sync, at the end.
+    of Schulman's note on approximating KL; clip_fraction the share of |r − 1| > clip_range. Loss and gradient norm are
+    checked before each step of the optimiser, which is the one time a minibatch waits for the device: DivergedError
+    when one of them is not finite.
     """
     sums: Tensor | None = None
     updates = 0
@@ -134,6 +138,9 @@ def ppo_update(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
             norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+            loss_found, norm_found = torch.stack([losses.total.detach(), norm]).tolist()
+            require_finite("the PPO loss", loss_found)
+            require_finite("the gradient norm", norm_found)
             optimizer.step()
             parts = (losses.policy, losses.value, losses.cost_value, losses.entropy)
             row = torch.stack([*(part.detach() for part in parts), losses.approx_kl, losses.clip_fraction, norm])

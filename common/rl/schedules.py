@@ -11,6 +11,7 @@ import math
 
 from torch import Tensor
 
+from common.errors import require_finite
 from common.rl.rewards import without
 
 TRANSITIONS_PER_UPDATE = 128
@@ -43,8 +44,11 @@ def homeostasis(
     """One control step of a coefficient that is released while `measured` is below `target` and decays to `baseline`.
 
     value += release_rate · (target − measured) if measured < target; value = decay_rate · value +
-    (1 − decay_rate) · baseline; clamp to [low, high]. Repeated `times` with the same measurement.
+    (1 − decay_rate) · baseline; clamp to [low, high]. Repeated `times` with the same measurement. DivergedError when
+    an input is not finite: the clamp would turn it into a bound that looks like a result.
     """
+    require_finite("the controlled coefficient", value)
+    require_finite("the measurement that controls a coefficient", measured)
     for _ in range(times):
         if measured < target:
             value += release_rate * (target - measured)
@@ -123,7 +127,10 @@ def dual_step(multiplier: float, diversity: float, *, threshold: float = 0.55, r
     """Projected ascent on the Lagrange multiplier: max(0, λ + rate · (threshold − diversity)).
 
     The signed violation, not the hinge, so λ falls while the constraint is slack (Stooke et al. 2020, plain I control).
+    DivergedError when an input is not finite: max(0, NaN) is 0, which would silently drop the constraint.
     """
+    require_finite("the Lagrange multiplier", multiplier)
+    require_finite("the diversity that the constraint measures", diversity)
     return max(0.0, multiplier + rate * (threshold - diversity))
 
 

@@ -89,9 +89,16 @@ class ControllerState:
         }
 
     def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
-        """Run `update`, which changes the policy and returns the point to log; count it and mark."""
+        """Run `update`, which changes the policy and returns the point to log; count it and mark.
+
+        When `update` raises, the policy is between two iterations and nothing of it is written any more.
+        """
         with self._lock:
-            point = update()
+            try:
+                point = update()
+            except BaseException:
+                self._leaving = True
+                raise
             self.points.append({"step": self.counters.step + transitions, **point})
             self.counters.iteration += 1
             self.counters.step += transitions
@@ -133,6 +140,11 @@ class ControllerState:
             self._lock.release()
             return None
         return self.writer.leave(self._key(), self._capture)
+
+    def abandon(self) -> None:
+        """From here on nothing of this training is written, by no thread: it has diverged."""
+        with self._lock:
+            self._leaving = True
 
     def restore(self, info: CheckpointInfo) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).

@@ -8,7 +8,6 @@ is in `common.rl.schedules`.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -16,11 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common.checkpoint import load_model
 from common.config import DataConfig, RLConfig
+from common.controller import GatingPolicy
 from common.data import Corpus
-from common.errors import TidalError
+from common.errors import DivergedError, require_finite
 from common.metrics import names
 from common.model import TransformerLM
 from common.rl import export, schedules
@@ -31,6 +32,7 @@ from common.rl.preparation import Prepared, begin, restore
 from common.rl.rewards import COMPONENTS, reward_weights
 from common.rl.rollout import Rollout, collect
 from common.training.device import select_device
+from common.training.divergence import withdraw_and_explain
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 from common.training.leaving import leave_with_checkpoint
 from common.training.loading import StoppedWhileLoading, load_corpus
@@ -55,7 +57,7 @@ def train_controller(
     Goes on from the newest whole checkpoint below `directory` when there is one. Ends with `rl_checkpoint_final.pth`,
     `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first; one that comes
     while the corpus is tokenised leaves nothing. Raises CheckpointError, DataError, ConfigError, StorageError, and
-    TidalError "diverged" when a loss is no number.
+    DivergedError, which says where to resume, when a loss, a gradient norm, a reward or the policy is not finite.
     """
     device = prepare(config)
     try:
@@ -97,6 +99,8 @@ def train_policy(
             hooks.wait_while_suspended()
             hooks.phase("checkpoint")
             leave_with_checkpoint(state.leave, hooks, request)
+        except DivergedError as error:
+            raise _diverged(run, error) from None
         finally:
             hooks.offer_checkpoint(None)
             state.writer.close()
@@ -111,14 +115,50 @@ def train_policy(
     )
 
 
-def _check_finite(point: Mapping[str, float], iteration: int) -> None:
+def _diverged(run: _Run, error: DivergedError) -> DivergedError:
+    """End a training whose numbers are no longer finite; the error to raise."""
+    state, hooks = run.state, run.hooks
+    hooks.offer_checkpoint(None)
+    state.abandon()
+    state.writer.close()
+    iteration = state.counters.iteration
+    if not error.quantity.startswith("the ") or error.quantity in _METRIC_OF:
+        metric = _METRIC_OF.get(error.quantity, error.quantity)
+        hooks.report_metrics("rl-metrics", state.counters.step + run.transitions, {metric: error.value})
+    # An iteration that diverged after its first update may be done again, with a lower rate. One that diverged before
+    # would end the same whatever the rate, so the checkpoint it began from is of no use.
+    updated = updates_of(state.optimizer) > run.updates_before
+    return withdraw_and_explain(
+        error,
+        state.writer.manager,
+        hooks,
+        number=iteration + 1 if updated else iteration,
+        when=f"in iteration {iteration + 1}",
+        change="lower ppo.learning_rate",
+    )
+
+
+def updates_of(optimizer: torch.optim.Optimizer) -> int:
+    """Steps that `optimizer` has taken, its whole life long."""
+    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
+
+
+_METRIC_OF = {"the PPO loss": names.POLICY_LOSS, "the gradient norm": names.RL_GRADIENT_NORM}
+"""By `DivergedError.quantity`; the archive shows where the training ended."""
+
+
+def _check_finite(point: Mapping[str, float]) -> None:
     for name, value in point.items():
-        if not math.isfinite(value):
-            raise TidalError(
-                f"{name} of iteration {iteration} is {value}; lower ppo.learning_rate, and resume from an earlier "
-                "checkpoint",
-                code="diverged",
-            )
+        require_finite(name, value)
+
+
+@torch.no_grad()
+def _check_policy(policy: GatingPolicy, observation: Tensor) -> None:
+    """DivergedError unless the policy after its updates answers what it was trained on with finite numbers."""
+    output = policy(observation)
+    parts = [part for part in output if part is not None]
+    if not bool(torch.stack([part.isfinite().all() for part in parts]).all()):
+        raise DivergedError("the policy answers with NaN or infinity after its update", quantity="the policy")
 
 
 class _Run:
@@ -135,6 +175,10 @@ class _Run:
         self.config, self.model, self.hooks, self.state = config, model, hooks, prepared.state
         self.statistics, self.evaluation, self.end_token = prepared.statistics, prepared.evaluation, end_token
         self.weights = reward_weights(config.reward)
+        self.transitions = 0
+        """Of the iteration under way."""
+        self.updates_before = 0
+        """Steps of the optimiser before the iteration under way."""
         self.request: StopRequest | None = None
         self.started = self.saved = time.monotonic()
 
@@ -144,6 +188,7 @@ class _Run:
         while counters.step < ppo.total_steps:
             self.started = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
+            self.transitions, self.updates_before = steps * ppo.num_envs, updates_of(self.state.optimizer)
             rollout = collect(
                 self.state.environment,
                 self.state.policy,
@@ -154,21 +199,24 @@ class _Run:
             )
             if rollout is None:
                 return self.request
-            point = self.state.take_iteration(partial(self._update, rollout), steps * ppo.num_envs)
+            point = self.state.take_iteration(partial(self._update, rollout), self.transitions)
             self.hooks.report_metrics("rl-metrics", counters.step, point)
-            self.hooks.report_progress(counters.step, ppo.total_steps)
+            self.started = time.monotonic()
+            self.hooks.report_progress(counters.step, ppo.total_steps, min(1.0, self._share_of_time()))
             self._save_when_due(point.get(names.EVALUATION_REWARD))
         return None
 
     def _keep_going(self, t: int) -> bool:
         ppo, counters = self.config.ppo, self.state.counters
         self.hooks.wait_while_suspended()
-        self.hooks.report_progress(min(counters.step + t * ppo.num_envs, ppo.total_steps), ppo.total_steps)
+        step = min(counters.step + t * ppo.num_envs, ppo.total_steps)
+        self.hooks.report_progress(step, ppo.total_steps, min(1.0, self._share_of_time()))
         self.request = self.hooks.requested_stop()
         # At least one iteration, so that there is a policy that learned something.
         return self.request is None and (counters.iteration == 0 or self._share_of_time() < 1)
 
     def _share_of_time(self) -> float:
+        """Of `max_seconds`; `counters.seconds` holds the iterations that are finished."""
         if self.config.max_seconds is None:
             return 0.0
         return (self.state.counters.seconds + time.monotonic() - self.started) / self.config.max_seconds
@@ -182,6 +230,7 @@ class _Run:
         learning_rate = schedules.learning_rate(ppo.learning_rate, progress)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate
+        step_reward = require_finite(names.STEP_REWARD, float(rollout.reward.mean()))
         batch, values, returns = rollout.batch(gamma=ppo.gamma, gae_lambda=ppo.gae_lambda)
         variance = float(explained_variance(values, returns))
         losses = ppo_update(
@@ -200,7 +249,7 @@ class _Run:
         components = rollout.components.mean((0, 1))
         diversity = rollout.components[..., COMPONENTS.index("diversity")]
         point = {
-            names.STEP_REWARD: float(rollout.reward.mean()),
+            names.STEP_REWARD: step_reward,
             names.POLICY_LOSS: losses["policy_loss"],
             names.VALUE_LOSS: losses["value_loss"],
             names.COST_VALUE_LOSS: losses["cost_value_loss"],
@@ -221,10 +270,12 @@ class _Run:
         }
         if counters.episode.value is not None:
             point[names.EPISODE_REWARD] = counters.episode.value
-        _check_finite(point, counters.iteration)
+        _check_finite(point)
+        _check_policy(state.policy, batch.observation)
         point[names.RL_STEPS_PER_SECOND] = rollout.reward.numel() / (time.monotonic() - self.started)
         if (counters.iteration + 1) % config.checkpoint_every_iterations == 0:
             point |= self._evaluate()
+            _check_finite(point)
             reward = point[names.EVALUATION_REWARD]
             if counters.best_evaluation is None or reward > counters.best_evaluation:
                 counters.best_evaluation = reward

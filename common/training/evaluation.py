@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from common.config.lm import EvaluationConfig
 from common.data import ChunkLoader
+from common.errors import require_finite
 from common.files import write_atomic, write_json
 from common.generation import DecodingModel, generate
+from common.metrics import names
 from common.model import TransformerLM
 from common.training.device import Compute
 from common.training.loss import summed_loss
@@ -38,7 +40,8 @@ def validation_loss(
 ) -> float | None:
     """Mean of −ln p(token), nats, gates without modulation; None when `keep_going` said no between two batches.
 
-    At most `config.max_batches` batches from the beginning of `tokens`. Raises DataError below two tokens.
+    At most `config.max_batches` batches from the beginning of `tokens`. Raises DataError below two tokens,
+    DivergedError when the loss is not finite.
     """
     loader = ChunkLoader(
         tokens, context_length=model.config.context_length, batch_size=config.batch_size, shuffle=False
@@ -56,12 +59,18 @@ def validation_loss(
                 positions += targets.numel()
     finally:
         model.train(was_training)
-    return float(total) / positions
+    return require_finite("the validation loss", float(total) / positions)
 
 
-def perplexity(loss: float) -> float:
-    """exp(loss); infinity where that overflows."""
-    return math.exp(loss) if loss < 700.0 else math.inf
+def perplexity(loss: float) -> float | None:
+    """exp(loss); None where that is too large for a float."""
+    return math.exp(loss) if loss < 700.0 else None
+
+
+def validation_values(loss: float) -> dict[str, float]:
+    """The metrics of a validation: its loss, and the perplexity where there is one."""
+    found = perplexity(loss)
+    return {names.VALIDATION_LOSS: loss} | ({} if found is None else {names.PERPLEXITY: found})
 
 
 def samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:

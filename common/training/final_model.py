@@ -10,8 +10,14 @@ from common.artifacts.best import Best, read_best
 from common.checkpoint import save_model
 from common.config.lm import LMConfig
 from common.data import Corpus
-from common.metrics import names
-from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
+from common.training.evaluation import (
+    RESULTS_FILE,
+    perplexity,
+    samples,
+    validation_loss,
+    validation_values,
+    write_results,
+)
 from common.training.hooks import TrainingHooks
 from common.training.loading import LongPhase
 from common.training.training_state import TrainingState
@@ -28,7 +34,8 @@ def write_final_model(
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and the results, the last one last.
 
-    False, with nothing written, when `keep_going` said no during the validation. Raises StorageError.
+    False, with nothing written, when `keep_going` said no during the validation. Raises StorageError, and
+    DivergedError, with nothing written, when validation loss or weights are not finite.
     """
     phase = LongPhase(hooks, "evaluation")
 
@@ -42,8 +49,8 @@ def write_final_model(
         loss = validation_loss(state.model, corpus.validation, config.evaluation, state.compute, keep_going=measuring)
         if loss is None:
             return False
-        values = {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}
-        hooks.report_metrics("metrics", counters.step, values)
+        hooks.report_metrics("metrics", counters.step, validation_values(loss))
+    state.writer.prune()  # the last checkpoint has shown what it is worth
     stories = samples(state.model, config.evaluation)
     if not keep_going():
         return False

@@ -85,8 +85,12 @@ class TrainingHooks(Protocol):
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """One point of the series of `kind` ("metrics" or "rl-metrics"); never blocks."""
 
-    def report_progress(self, step: int, total_steps: int) -> None:
-        """Called at every micro-batch; `step` counts finished optimiser updates (controller: transitions)."""
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
+        """Called at every micro-batch; `step` counts finished optimiser updates (controller: transitions).
+
+        `time_share` is the share of a time limit that is used up, 0 without a limit. Whichever of steps and time is
+        further along ends the training.
+        """
 
     def requested_stop(self) -> StopRequest | None:
         """The wish that holds now; None: go on."""
@@ -103,6 +107,9 @@ class TrainingHooks(Protocol):
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """The names of all checkpoints on disk, after older ones were removed."""
 
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
+        """Training diverged: the checkpoints `names` are gone, `newest` is where to go on, None: nowhere."""
+
     def artifact_saved(self, name: str, kind: str) -> None:
         """A file of the experiment is whole on disk; `name` is relative to its folder.
 
@@ -110,7 +117,7 @@ class TrainingHooks(Protocol):
         """
 
     def event(self, name: str, **details: Any) -> None:
-        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
+        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged"."""
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
@@ -133,7 +140,7 @@ class NullHooks:
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Ignored."""
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """Ignored."""
 
     def requested_stop(self) -> StopRequest | None:
@@ -147,6 +154,9 @@ class NullHooks:
         """Ignored."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
+        """Ignored."""
+
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
         """Ignored."""
 
     def artifact_saved(self, name: str, kind: str) -> None:

@@ -45,13 +45,13 @@ class LocalHooks:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.fields[steps]}"),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
         )
-        self._bar = self._progress.add_task("starting", total=1)
+        self._bar = self._progress.add_task("starting", total=1.0, steps="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -84,13 +84,14 @@ class LocalHooks:
         shown = [f"{label} {values[name]:,.4g}" for name, label in _SHOWN.items() if name in values]
         self.console.print(f"step {step:>6}  " + "  ".join(shown), highlight=False)
 
-    def report_progress(self, step: int, total_steps: int) -> None:
-        """Moves the bar."""
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
+        """Moves the bar, which counts steps or time, whichever ends the training first."""
         if not self._started:
             self._started = True
             if self._attempt > 1:
                 self._writer.rewind(step)
-        self._progress.update(self._bar, completed=step, total=total_steps)
+        share = max(step / max(total_steps, 1), time_share)
+        self._progress.update(self._bar, completed=share, steps=f"step {step:,}/{total_steps:,}")
 
     def requested_stop(self) -> StopRequest | None:
         """The wish of a signal."""
@@ -109,6 +110,11 @@ class LocalHooks:
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Not shown."""
+
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
+        """Printed."""
+        if names:
+            self.console.print(f"set aside, because training diverged from there: {', '.join(names)}", highlight=False)
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """Printed."""

@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices only, and how its step is taken under a gradient scaler.
+"""AdamW with decay on matrices only, and how its step is taken, or skipped, under a gradient scaler.
 
 Biases, layer norms and gate biases are vectors and are not decayed (the original uses Adam without decay).
 """
@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 from common.config.lm import TrainingConfig
+from common.errors import require_finite
+
+LEAST_SCALE = 1e-4
+"""Of fp16 gradients, as in fairseq: whoever scales that far down and still overflows has diverged."""
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -30,16 +34,32 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value
 
 
-def clipped_step(
+def clip_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, max_norm: float
 ) -> torch.Tensor:
-    """Unscale, clip the global gradient norm to `max_norm`, step, clear the gradients; returns the unclipped norm.
-
-    With fp16 a step whose gradients overflowed is skipped by the scaler, which then halves its scale.
-    """
+    """Unscale the gradients and clip their global norm to `max_norm`; returns the norm before clipping, a scalar."""
     scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+
+
+def take_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Change the weights by the gradients that `clip_gradients` prepared, and clear them."""
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return norm
+
+
+def skip_step(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, norm: float) -> None:
+    """Leave the weights alone after gradients whose `norm` is not finite, and clear them.
+
+    Scaled fp16 gradients overflow now and then, at the start of a training at nearly every step: the scaler halves its
+    scale and the training goes on. DivergedError when scaling is not what made them overflow: without a scaler, when
+    the scaler found nothing wrong with any single gradient, or when its scale has sunk below `LEAST_SCALE`.
+    """
+    scale = scaler.get_scale()
+    if not scaler.is_enabled() or scale < LEAST_SCALE:
+        require_finite("the gradient norm", norm)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if scaler.get_scale() >= scale:
+        require_finite("the gradient norm", norm)

@@ -38,6 +38,12 @@ class Run:
     total_steps: int
     clock: float
     """time.monotonic() at which counters.seconds would have been 0."""
+    first_step: int
+    """Where this execution began."""
+    saved_at: float
+    """time.monotonic() of the newest checkpoint taken on the way, or of the beginning."""
+    overflowing_since: int | None = None
+    """Step whose weights were the first to give fp16 gradients that are not finite; None after a sound update."""
     left_for: StopRequest | None = None
     """The newest wish to leave that was heard, whatever came after it."""
 
@@ -45,6 +51,12 @@ class Run:
     def seconds(self) -> float:
         """Training time so far, over all attempts."""
         return time.monotonic() - self.clock
+
+    @property
+    def time_share(self) -> float:
+        """Share of `training.max_seconds` that is used up; 0 without that limit."""
+        limit = self.config.training.max_seconds
+        return min(1.0, self.seconds / limit) if limit else 0.0
 
     def leaving_wish(self) -> StopRequest | None:
         """The wish that holds now, if it is one to leave without a final model; it is kept in `left_for`."""
@@ -108,4 +120,6 @@ def prepare(
         loss=compute.compiled(lambda ids, targets, m: summed_loss(model, ids, targets, m)),
         total_steps=min(steps, training.max_steps or steps),
         clock=time.monotonic() - state.counters.seconds,
+        first_step=state.counters.step,
+        saved_at=time.monotonic(),
     )

@@ -1,8 +1,11 @@
 """Pretraining of the language model: from a configuration and a corpus to a checkpointed, evaluated, saved model.
 
 Resumes by itself from the newest sound checkpoint in `<directory>/checkpoints`. A wish to stop is obeyed at the next
-micro-batch. What it cannot do: several devices, and bit-exact resume under `max_seconds`, because there the learning
-rate depends on the clock. Run it with `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
+micro-batch. Loss and gradient norm are checked at every update, before it changes a weight: when one of them is not
+finite the training ends there, with nothing saved. A checkpoint is written once the next update has shown that its
+weights still give a finite loss. What it cannot do: several devices, and bit-exact resume under `max_seconds`, because
+there the learning rate depends on the clock. Run it with
+`tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
 from __future__ import annotations
@@ -10,20 +13,22 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from common.config.lm import LMConfig
-from common.errors import StorageError, TidalError
+from common.errors import DivergedError, StorageError, require_finite
 from common.metrics import names
-from common.training.evaluation import perplexity, validation_loss
+from common.training.divergence import withdraw_and_explain
+from common.training.evaluation import validation_loss, validation_values
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.leaving import leave_with_checkpoint
 from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import learning_rate
-from common.training.optimizer import clipped_step, set_learning_rate
+from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
 from common.training.preparation import Run, prepare
 
 INITIAL_VALIDATION_BATCHES = 16
@@ -45,7 +50,8 @@ def pretrain(
     there is none, `initial_checkpoint` (a checkpoint folder: training state; a file: weights only) or new weights.
     COMPLETED means that the final model and `evaluation_results/evaluation_results.json` are written; every other
     outcome leaves a checkpoint, except STOPPED and DRAINED while the corpus was still being tokenised.
-    Raises ConfigError, DataError, CheckpointError, StorageError, and TidalError "diverged" when the loss is no number.
+    Raises ConfigError, DataError, CheckpointError, StorageError, and DivergedError, which says where to resume, when a
+    loss, a gradient norm or a validation loss is not finite.
     """
     try:
         run = prepare(config, directory, hooks, data_dir, resume, initial_checkpoint)
@@ -55,7 +61,7 @@ def pretrain(
     try:
         if not run.state.counters.finished:
             _train(run)
-        hooks.report_progress(run.state.counters.step, run.total_steps)
+        _report_progress(run)
         if run.leaving_wish() is None:
             run.state.finish()
             _save_finished(run)
@@ -68,6 +74,8 @@ def pretrain(
         hooks.phase("checkpoint")
         leave_with_checkpoint(run.state.leave, hooks, request)
         return outcome_of(request)
+    except DivergedError as error:
+        raise _diverged(run, error, initial_checkpoint) from None
     finally:
         hooks.offer_checkpoint(None)
         run.state.writer.close()
@@ -77,7 +85,7 @@ def _train(run: Run) -> None:
     """Step after step until the end or a stop; validations and checkpoints in between."""
     counters, training = run.state.counters, run.config.training
     run.hooks.phase("compile" if run.compute.compiles else "training")
-    saved_at = logged_at = time.monotonic()
+    logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
         if _validation_is_due(run) and not _validate(run):
@@ -88,8 +96,7 @@ def _train(run: Run) -> None:
         finished = _take_step(run)
         if finished is None:
             return
-        loss, norm, rate = finished
-        run.hooks.report_progress(counters.step, run.total_steps)
+        _report_progress(run)
         if first:
             run.hooks.phase("training")
             first = False
@@ -97,21 +104,28 @@ def _train(run: Run) -> None:
             now = time.monotonic()
             elapsed, steps = max(now - logged_at, 1e-9), counters.step - logged_step
             logged_at, logged_step = now, counters.step
-            _report(run, float(loss), float(norm), rate, steps / elapsed)
-        if _checkpoint_is_due(run, time.monotonic() - saved_at):
-            run.state.save_in_background()
-            saved_at = time.monotonic()
+            _report(run, finished, steps / elapsed)
 
 
-def _take_step(run: Run) -> tuple[Tensor, Tensor, float] | None:
-    """One optimiser update: mean loss, gradient norm, learning rate; None when a stop came before it was whole."""
+class _Update(NamedTuple):
+    """What one optimiser update reports."""
+
+    loss: float
+    """Mean, nats."""
+    gradient_norm: float
+    """Before clipping; infinite or NaN only where fp16 gradients overflowed and the weights stayed as they were."""
+    learning_rate: float
+
+
+def _take_step(run: Run) -> _Update | None:
+    """One optimiser update; None when a stop came before it was whole. DivergedError before it changes a weight."""
     state, training = run.state, run.config.training
     sequences = min(training.effective_batch_size, state.chunks_left)
     tokens = sequences * state.loader.length
     mean_loss = torch.zeros((), device=run.compute.device)
     for _ in range(math.ceil(sequences / training.micro_batch_size)):
         run.hooks.wait_while_suspended()
-        run.hooks.report_progress(state.counters.step, run.total_steps)
+        _report_progress(run)
         if run.hooks.requested_stop() is not None:
             state.optimizer.zero_grad(set_to_none=True)
             return None
@@ -135,14 +149,27 @@ def _take_step(run: Run) -> tuple[Tensor, Tensor, float] | None:
         time_fraction=run.seconds / training.max_seconds if training.max_seconds else 0.0,
     )
     set_learning_rate(state.optimizer, rate)
+    gradient_norm = clip_gradients(state.model, state.optimizer, state.scaler, training.max_grad_norm)
+    # The only time that this update waits for the device.
+    loss_found, norm_found = torch.stack([mean_loss, gradient_norm]).tolist()
+    require_finite("the loss", loss_found)
+    sound = math.isfinite(norm_found)
+    if sound:
+        run.overflowing_since = None
+        _save_when_due(run)
+    elif run.overflowing_since is None:
+        run.overflowing_since = state.counters.step
     run.hooks.wait_while_suspended()
 
-    def update() -> Tensor:
+    def update() -> None:
+        if sound:
+            take_step(state.optimizer, state.scaler)
+        else:
+            skip_step(state.optimizer, state.scaler, norm_found)
         state.counters.seconds = run.seconds
-        return clipped_step(state.model, state.optimizer, state.scaler, training.max_grad_norm)
 
-    norm = state.take_step(update, tokens)
-    return mean_loss, norm, rate
+    state.take_step(update, tokens)
+    return _Update(loss_found, norm_found, rate)
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
@@ -157,24 +184,24 @@ def _warmup_steps(run: Run) -> int:
     return round(training.warmup_ratio * run.total_steps) if training.warmup_steps is None else training.warmup_steps
 
 
-def _report(run: Run, loss: float, norm: float, rate: float, steps_per_second: float) -> None:
+def _report_progress(run: Run) -> None:
+    run.hooks.report_progress(run.state.counters.step, run.total_steps, run.time_share)
+
+
+def _report(run: Run, update: _Update, steps_per_second: float) -> None:
     counters, training = run.state.counters, run.config.training
-    if not math.isfinite(loss):
-        raise TidalError(
-            f"the loss of step {counters.step} is {loss}; lower training.learning_rate or raise "
-            "training.warmup_steps, and resume from an earlier checkpoint",
-            code="diverged",
-        )
     sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
     values = {
-        names.LOSS: loss,
-        names.LEARNING_RATE: rate,
-        names.GRADIENT_NORM: norm,
+        names.LOSS: update.loss,
+        names.LEARNING_RATE: update.learning_rate,
+        names.GRADIENT_NORM: update.gradient_norm,
         names.STEPS_PER_SECOND: steps_per_second,
         names.TOKENS_PER_SECOND: steps_per_second * sequences * run.state.loader.length,
         names.TOKENS_SEEN: float(counters.tokens_seen),
         names.EPOCH: run.state.epochs_done,
     }
+    if not math.isfinite(update.gradient_norm):
+        del values[names.GRADIENT_NORM]
     run.hooks.report_metrics("metrics", counters.step, values)
 
 
@@ -215,19 +242,56 @@ def _validate(run: Run) -> bool:
     elif not initial:
         counters.validations_without_gain += 1
     run.state.mark()
-    run.hooks.report_metrics(
-        "metrics", counters.step, {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)}
-    )
+    run.hooks.report_metrics("metrics", counters.step, validation_values(loss))
     if best:
         run.state.save_in_background(validation_loss=loss)
     return True
 
 
-def _checkpoint_is_due(run: Run, seconds_since: float) -> bool:
-    every = run.config.checkpoint
-    step = run.state.counters.step
+def _save_when_due(run: Run) -> None:
+    """Have the newest step written where its time has come; the update after it has shown that it is worth it."""
+    every, step = run.config.checkpoint, run.state.counters.step
+    if step == run.first_step:
+        return
     by_step = any(n is not None and step % n == 0 for n in (every.every_steps, every.keep_every))
-    return by_step or seconds_since >= every.every_seconds or run.state.writer.retry_is_due
+    by_time = time.monotonic() - run.saved_at >= every.every_seconds
+    if by_step or by_time or run.state.writer.retry_is_due:
+        run.state.save_in_background()
+        run.saved_at = time.monotonic()
+
+
+def _diverged(run: Run, error: DivergedError, initial_checkpoint: Path | None) -> DivergedError:
+    """End a training whose numbers are no longer finite; the error to raise."""
+    state, hooks = run.state, run.hooks
+    hooks.offer_checkpoint(None)
+    state.abandon()
+    state.writer.close()
+    step = state.counters.step
+    metric = _METRIC_OF.get(error.quantity)
+    if metric is not None:
+        validation = metric == names.VALIDATION_LOSS
+        hooks.report_metrics("metrics", step if validation else step + 1, {metric: error.value})
+        when = f"at the validation after update {step}" if validation else f"at update {step + 1}"
+    else:
+        when = f"after update {step}"
+    return withdraw_and_explain(
+        error,
+        state.writer.manager,
+        hooks,
+        number=step if run.overflowing_since is None else run.overflowing_since,
+        begun_at=run.first_step,
+        begun_from=initial_checkpoint,
+        when=when,
+        change="lower training.learning_rate or raise training.warmup_steps",
+    )
+
+
+_METRIC_OF = {
+    "the loss": names.LOSS,
+    "the gradient norm": names.GRADIENT_NORM,
+    "the validation loss": names.VALIDATION_LOSS,
+}
+"""By `DivergedError.quantity`; the archive shows where the training ended."""
 
 
 def _save_finished(run: Run) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from common.checkpoint import CheckpointInfo, CheckpointManager, load_model
 from common.checkpoint.manager import MANIFEST, read_info, verify
+from common.config.lm import ModelConfig
 from common.errors import CheckpointError, ConfigError
 from common.training.hooks import TrainingHooks
 from common.training.training_state import TrainingState
-
-_SHAPE = ("vocab_size", "d_model", "num_layers", "num_heads", "ffn_dim", "context_length", "gate_hidden_dim")
 
 
 def find_start(
@@ -30,7 +31,8 @@ def find_start(
         _continue(state, newest, hooks, own=True)
         # Again: the process that wrote it may have died before it could tell.
         hooks.checkpoint_saved(newest)
-        hooks.checkpoints_kept(manager.prune())
+        # Nothing is removed for it yet: whether training can go on from it shows at its next update.
+        hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
         _continue(state, read_info(initial_checkpoint), hooks, own=False)
@@ -73,7 +75,11 @@ def _take_weights(state: TrainingState, path: Path) -> None:
 
 
 def _same_shape(state: TrainingState, other: dict[str, object], path: Path) -> None:
-    mine = state.model.config.model_dump()
-    wrong = [f"{name} {other.get(name)} instead of {mine[name]}" for name in _SHAPE if other.get(name) != mine[name]]
+    try:
+        theirs = ModelConfig.model_validate(other).shape()
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: its manifest describes no model: {error.errors()[0]['msg']}") from error
+    mine = state.model.config.shape()
+    wrong = [f"{name} {theirs[name]} instead of {mine[name]}" for name in mine if theirs[name] != mine[name]]
     if wrong:
         raise ConfigError(f"{path}: its model has {', '.join(wrong)}; set model.* to the checkpoint's values")

@@ -8,6 +8,7 @@ that writes them (`common.checkpoint`), the loop (`common.training.pretrain`).
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -95,14 +96,13 @@ class TrainingState:
             "loader": self.loader.state_dict(),
         }
 
-    def take_step(self, update: Callable[[], torch.Tensor], tokens: int) -> torch.Tensor:
-        """Run `update`, which changes the weights, count it and mark; returns what it returned."""
+    def take_step(self, update: Callable[[], None], tokens: int) -> None:
+        """Run `update`, which changes the weights, count it and mark."""
         with self._lock:
-            result = update()
+            update()
             self.counters.step += 1
             self.counters.tokens_seen += tokens
             self.mark()
-        return result
 
     def finish(self) -> None:
         """Training has ended: the marked state is the final one, whatever was begun since is discarded."""
@@ -112,7 +112,8 @@ class TrainingState:
     def save_in_background(self, *, validation_loss: float | None = None) -> None:
         """Copy the marked state to host memory and have it written, unless that is done or under way.
 
-        With `validation_loss` it is the best so far, and is written in any case.
+        Call it when a finite loss of these weights is known. With `validation_loss` it is the best so far, and is
+        written in any case.
         """
         score = None if validation_loss is None else Score("validation loss", validation_loss)
         with self._lock:
@@ -144,6 +145,11 @@ class TrainingState:
             return None
         return self.writer.leave(self._key(), self._capture)
 
+    def abandon(self) -> None:
+        """From here on nothing of this training is written, by no thread: it has diverged."""
+        with self._lock:
+            self._leaving = True
+
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
 
@@ -155,7 +161,7 @@ class TrainingState:
             self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.counters = Counters(**state["counters"])
+            self.counters = Counters(**{name: _known(value) for name, value in state["counters"].items()})
             reasons = self._differences(state["environment"])
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
@@ -184,7 +190,10 @@ class TrainingState:
         return counters["step"], counters["finished"]
 
     def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
-        """The marked state; `copied` makes it independent of what training does next."""
+        """The marked state; `copied` makes it independent of what training does next.
+
+        Only a training that goes on copies, and it does so when it knows a finite loss of these weights.
+        """
         counters = self._snapshot["counters"]
         weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         if copied:
@@ -208,6 +217,7 @@ class TrainingState:
                 "finished": counters["finished"],
             },
             score=score,
+            proven=copied or counters["validated_step"] == counters["step"],
         )
 
     def _environment(self) -> dict[str, Any]:
@@ -224,3 +234,8 @@ class TrainingState:
         return [
             f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value
         ]
+
+
+def _known(value: Any) -> Any:
+    """Older versions kept validation losses that were NaN; None is what a loss that is not known is now."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,8 +95,8 @@ class JobView:
     def _point(self, point: Mapping[str, Any]) -> None:
         self._take_progress({"step": int(point.get("step") or 0)})
         for name, value in (point.get("values") or {}).items():
-            if value is not None:
-                self.values[name] = float(value)
+            # Null: it was not finite, training diverged.
+            self.values[name] = math.nan if value is None else float(value)
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
         self.phase = progress.get("phase") or self.phase

@@ -50,7 +50,11 @@ def submit(
     ] = None,
     rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for ablation.")] = None,
     resume_from: Annotated[
-        str | None, typer.Option("--resume-from", help="Ended job whose checkpoint and configuration to go on with.")
+        str | None,
+        typer.Option(
+            "--resume-from",
+            help="Ended job to go on from with its configuration, or one checkpoint: EXPERIMENT/checkpoints/NAME.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
     tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,

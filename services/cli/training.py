@@ -16,6 +16,10 @@ Data = Annotated[
     str | None, typer.Option("--data", help="builtin:stories, a dataset, a text file, or owner/name on the hub.")
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of corpora and of the token cache.")]
+ResumeFrom = Annotated[
+    Path | None,
+    typer.Option("--resume-from", help="Checkpoint of another folder to go on from: FOLDER/checkpoints/NAME."),
+]
 NoResume = Annotated[bool, typer.Option("--no-resume", help="Refuse to go on from checkpoints in the folder.")]
 
 
@@ -26,10 +30,11 @@ def lm(
     data: Data = None,
     data_dir: DataDir = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Weights to begin with.")] = None,
+    resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
     """Pretrain a language model. Ctrl-C writes a checkpoint; the same command goes on from it (exit status 3)."""
-    _train("lm", out, config, data, data_dir, checkpoint, no_resume)
+    _train("lm", out, config, data, data_dir, checkpoint, resume_from, no_resume)
 
 
 @app.command()
@@ -39,10 +44,11 @@ def rl(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of the controller.")] = None,
     data: Data = None,
     data_dir: DataDir = None,
+    resume_from: ResumeFrom = None,
     no_resume: NoResume = False,
 ) -> None:
     """Train a controller for a language model, then compare it with the others (ablation)."""
-    _train("rl", out, config, data, data_dir, checkpoint, no_resume)
+    _train("rl", out, config, data, data_dir, checkpoint, resume_from, no_resume)
 
 
 def _train(
@@ -52,9 +58,16 @@ def _train(
     data: str | None,
     data_dir: Path | None,
     checkpoint: Path | None,
+    resume_from: Path | None,
     no_resume: bool,
 ) -> None:
-    named = {"--config": config, "--data": data, "--data-dir": data_dir, "--checkpoint": checkpoint}
+    named = {
+        "--config": config,
+        "--data": data,
+        "--data-dir": data_dir,
+        "--checkpoint": checkpoint,
+        "--resume-from": resume_from,
+    }
     arguments = [part for name, value in named.items() if value is not None for part in (name, str(value))]
     if no_resume:
         arguments.append("--no-resume")

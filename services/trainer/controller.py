@@ -18,6 +18,7 @@ from common.errors import CheckpointError
 from common.files import flush, storage_errors
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
+from common.training.starting_point import has_checkpoints
 
 
 def train_controller(
@@ -31,7 +32,7 @@ def train_controller(
     initial_checkpoint: Path | None = None,
 ) -> Outcome:
     """`common.rl.train_controller`, with its ablation; `initial_checkpoint` is what the first attempt begins with."""
-    if initial_checkpoint is not None and not any((directory / "checkpoints").glob("*/manifest.json")):
+    if initial_checkpoint is not None and not has_checkpoints(directory):
         _adopt(initial_checkpoint, directory)
     return rl.train_controller(config, lm_checkpoint, directory, hooks, data=data, data_dir=data_dir)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from common.errors import TidalError
+from common.errors import DivergedError, TidalError
 
 _HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
 
@@ -18,11 +18,11 @@ class Failure:
 
     code: str
     message: str
-    kind: Literal["user", "cuda_oom"] = "user"
+    kind: Literal["user", "cuda_oom", "diverged"] = "user"
 
 
 def describe(error: BaseException) -> Failure:
-    """Sort an exception of a handler: out of CUDA memory, out of host memory, an error the user can mend, or ours."""
+    """Sort an exception of a handler: out of memory, CUDA's or the host's, diverged, the user's to mend, or ours."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return Failure(
             "cuda_out_of_memory",
@@ -31,6 +31,8 @@ def describe(error: BaseException) -> Failure:
             "ppo.minibatch_size; or free the device of other processes",
             "cuda_oom",
         )
+    if isinstance(error, DivergedError):
+        return Failure(error.code, error.message, "diverged")
     if isinstance(error, TidalError):
         return Failure(error.code, error.message)
     if isinstance(error, MemoryError) or any(text in str(error) for text in _HOST_MEMORY):

@@ -10,9 +10,16 @@ from pathlib import Path
 
 from common.checkpoint import load_model
 from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
-from common.metrics import names
+from common.errors import DivergedError
 from common.training.device import prepare_compute
-from common.training.evaluation import RESULTS_FILE, perplexity, samples, validation_loss, write_results
+from common.training.evaluation import (
+    RESULTS_FILE,
+    perplexity,
+    samples,
+    validation_loss,
+    validation_values,
+    write_results,
+)
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.pretrain import pretrain
@@ -40,7 +47,10 @@ def evaluate_checkpoint(
     evaluation: EvaluationConfig,
     data_dir: Path,
 ) -> Outcome:
-    """Validation loss, perplexity and samples of a model into `evaluation_results/`; a stop leaves nothing behind."""
+    """Validation loss, perplexity and samples of a model into `evaluation_results/`; a stop leaves nothing behind.
+
+    Raises DivergedError when the loss is not finite.
+    """
     try:
         corpus = load_corpus(data, data_dir, hooks)
     except StoppedWhileLoading as stop:
@@ -54,13 +64,21 @@ def evaluate_checkpoint(
         hooks.report_progress(0, 1)
         return _leave(hooks) is None
 
-    loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
+    try:
+        loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
+    except DivergedError as error:
+        raise DivergedError(
+            f"{model_path.name}: {error.message} on {corpus.description}, so there is nothing to report; the training "
+            "that wrote this checkpoint had diverged, or was about to: evaluate an earlier one",
+            quantity=error.quantity,
+            value=error.value,
+        ) from None
     if loss is not None:
         hooks.phase("evaluation")  # heard again: the samples make no progress
         stories = samples(model, evaluation)
     if loss is None or not keep_going():
         return outcome_of(_leave(hooks) or StopRequest.STOP)
-    hooks.report_metrics("metrics", 0, {names.VALIDATION_LOSS: loss, names.PERPLEXITY: perplexity(loss)})
+    hooks.report_metrics("metrics", 0, validation_values(loss))
     results = {
         "model": model_path.name,
         "validation_loss": loss,

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-dir", type=Path, help="folder of local corpora and the token cache")
     parser.add_argument("--checkpoint", type=Path, help="lm: weights to begin with; rl: the language model to steer")
+    parser.add_argument("--resume-from", type=Path, help="checkpoint folder of another training to go on from")
     parser.add_argument("--no-resume", action="store_true", help="begin anew; refused when --out has checkpoints")
     return parser
 
@@ -65,12 +66,17 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     overrides = {"data": {"source": options.data, "validation_source": None}} if options.data else {}
     config = load_lm_config(options.config, overrides)
     _refuse_to_mix(options)
+    start = _start(options)
+    if start is not None and options.checkpoint:
+        raise ConfigError("--checkpoint and --resume-from both say what training begins with; give one of them")
+    if start is None and options.checkpoint:
+        start = _existing(options.checkpoint)
     with _hooks(options.out, console) as hooks:
         from common.data import seen_from_here
         from services.trainer import experiments, language_model
 
         config = config.model_copy(update={"data": seen_from_here(config.data, _data_dir(options))})
-        source = str(_existing(options.checkpoint).resolve()) if options.checkpoint else None
+        source = str(start.resolve()) if start else None
         experiments.write_metadata(options.out, "lm", source)
         experiments.describe_lm(options.out, config)
         return language_model.train_language_model(
@@ -78,7 +84,7 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
             options.out,
             hooks,
             data_dir=_data_dir(options),
-            initial_checkpoint=_existing(options.checkpoint) if options.checkpoint else None,
+            initial_checkpoint=start,
         )
 
 
@@ -88,6 +94,7 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     config = load_rl_config(options.config)
     lm_checkpoint = _existing(options.checkpoint)
     _refuse_to_mix(options)
+    start = _start(options)
     with _hooks(options.out, console) as hooks:
         from common.data import seen_from_here
         from services.trainer import controller, experiments
@@ -105,6 +112,7 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
             hooks,
             data=seen_from_here(data, _data_dir(options)),
             data_dir=_data_dir(options),
+            initial_checkpoint=start,
         )
 
 
@@ -126,6 +134,27 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _start(options: argparse.Namespace) -> Path | None:
+    """The checkpoint folder of `--resume-from`, None without it. Checkpoints that `--out` has already go before it."""
+    if options.resume_from is None:
+        return None
+    start: Path = _existing(options.resume_from).resolve()
+    if not (start / "manifest.json").is_file():
+        raise ConfigError(f"--resume-from {start}: no checkpoint folder (it has no manifest.json)")
+    mine = sorted(path.parent.resolve() for path in _checkpoints(options.out))
+    if start in mine[:-1]:
+        raise ConfigError(
+            f"--resume-from {start.name}, but {options.out} goes on from its newest checkpoint, {mine[-1].name}; "
+            "choose another --out to go on from an earlier one"
+        )
+    return start
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    """Manifests of the checkpoints in `out`; a folder whose name begins with a dot is none."""
+    return list((out / "checkpoints").glob("[!.]*/manifest.json"))
+
+
 def _refuse_to_mix(options: argparse.Namespace) -> None:
-    if options.no_resume and any((options.out / "checkpoints").glob("*/manifest.json")):
+    if options.no_resume and _checkpoints(options.out):
         raise ConfigError(f"--no-resume, but {options.out} has checkpoints; choose another --out or remove the folder")

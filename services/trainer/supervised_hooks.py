@@ -28,6 +28,7 @@ from common.jobs.child_protocol import (
     Phase,
     Progress,
     Running,
+    Withdrawn,
 )
 from common.logging import get_logger
 from common.metrics import MetricsWriter
@@ -95,11 +96,13 @@ class SupervisedHooks:
         self._send(Phase(name=name))
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Into the writer's queue; a validation may come before the first step of this attempt."""
+        """Into the writer's queue, and a line of the log; a validation may come before the first step of this
+        attempt."""
         self._rewind(step)
         self._writer.add(kind, step, values)
+        log.info(f"step {step}", **{name: float(f"{value:.5g}") for name, value in values.items()})
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """`running` and the rewind of earlier attempts at the first call; then at most five messages a second.
 
         The newest one is never left out for long: the next phase, and the end, send it.
@@ -108,7 +111,7 @@ class SupervisedHooks:
             self._running = True
             self._rewind(step)
             self._send(Running())
-        self._progress = Progress(step=step, total_steps=total_steps)
+        self._progress = Progress(step=step, total_steps=total_steps, time_share=time_share)
         now = time.monotonic()
         if now - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = now
@@ -136,6 +139,16 @@ class SupervisedHooks:
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Tell the supervisor, which drops the rows of the others."""
         self._send(Kept(names=[f"checkpoints/{name}" for name in names]))
+
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
+        """Tell the supervisor, which drops their rows and notes where the next job may go on."""
+        self._send(
+            Withdrawn(
+                names=[f"checkpoints/{name}" for name in names],
+                newest=None if newest is None else f"checkpoints/{newest.name}",
+                newest_step=None if newest is None else newest.step,
+            )
+        )
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """Tell the supervisor, which registers it."""

@@ -27,6 +27,7 @@ from common.jobs.child_protocol import (
     Phase,
     Progress,
     Running,
+    Withdrawn,
 )
 from common.jobs.registry import CHECKPOINT_FOLDER
 from common.jobs.status import JobStatus
@@ -80,7 +81,7 @@ class ChildReports:
         """Take in one message."""
         if isinstance(message, Progress):
             self.watch.progress(now)
-            self.meter.hear(message.step, message.total_steps, now)
+            self.meter.hear(message.step, message.total_steps, now, time_share=message.time_share)
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
         elif isinstance(message, Phase):
@@ -92,6 +93,8 @@ class ChildReports:
             self._checkpoint(message)
         elif isinstance(message, Kept):
             self._keep(message)
+        elif isinstance(message, Withdrawn):
+            self._withdraw(message)
         elif isinstance(message, Artifact):
             self._artifact(message)
         elif isinstance(message, Event):
@@ -176,6 +179,18 @@ class ChildReports:
     def _keep(self, said: Kept) -> None:
         write = partial(
             rows.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(said.names)
+        )
+        self._writer.submit(write)
+
+    def _withdraw(self, said: Withdrawn) -> None:
+        newest = said.newest if said.newest is not None and self._existing(said.newest) is not None else None
+        write = partial(
+            rows.withdraw_checkpoints,
+            job_id=self._job.id,
+            attempt=self._job.attempt,
+            names=frozenset(said.names),
+            newest=newest,
+            newest_step=said.newest_step,
         )
         self._writer.submit(write)
 

@@ -59,8 +59,8 @@ def classify(
     if killed is not None:
         return Ending(killed=killed)
     if failed is not None:
-        fault = Fault.CUDA_OOM if failed.kind == "cuda_oom" else Fault.USER_ERROR
-        code = Fault.CUDA_OOM.value if failed.kind == "cuda_oom" else failed.code
+        fault = _FAULTS[failed.kind]
+        code = failed.code if fault is Fault.USER_ERROR else fault.value
         return Ending(fault=fault, code=code, message=failed.message[:MAX_MESSAGE])
     if status == -signal.SIGKILL and oom_kills > 0:
         message = (
@@ -73,6 +73,9 @@ def classify(
         return Ending(fault=Fault.WORKER_LOST, code="trainer_killed", message=message)
     message = f"The trainer left with exit status {status} without a word. Its log ends with:\n{log_tail}"
     return Ending(fault=Fault.USER_ERROR, code="trainer_exited", message=message[:MAX_MESSAGE])
+
+
+_FAULTS = {"user": Fault.USER_ERROR, "cuda_oom": Fault.CUDA_OOM, "diverged": Fault.DIVERGED}
 
 
 def _signal_name(number: int) -> str:

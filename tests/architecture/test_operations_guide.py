@@ -93,7 +93,7 @@ def test_every_error_code_of_a_job_is_explained() -> None:
                 codes |= strings(node.value)
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Failure":
                 codes |= strings(node.args[0])
-    assert {"trainer_killed", "diverged", "internal_error"} <= codes
+    assert {"trainer_killed", "training_diverged", "internal_error"} <= codes
     assert explained("Error codes") == codes
 
 

@@ -23,7 +23,7 @@ def sections(experiments: Sequence[ExperimentFacts]) -> list[Section]:
         [
             f"[{literal(its.label)}](#/experiments/{its.id})",
             TYPES.get(its.type, its.type),
-            its.status,
+            _status(its),
             count(its.step),
             _last(its.metrics.get(names.LOSS)),
             _lowest(its.metrics.get(names.VALIDATION_LOSS)),
@@ -38,6 +38,11 @@ def sections(experiments: Sequence[ExperimentFacts]) -> list[Section]:
         if len(having) > 1:
             blocks.append(chart(title=title, experiments=having, metrics=[name]))
     return [Section("Side by side", blocks)]
+
+
+def _status(facts: ExperimentFacts) -> str:
+    diverged = facts.diverged_at
+    return facts.status if diverged is None else f"{facts.status}, diverged at step {count(diverged)}"
 
 
 def _last(ends: Ends | None) -> str:

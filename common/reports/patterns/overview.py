@@ -7,7 +7,7 @@ from typing import Any
 
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme, mappings
+from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme, mappings
 from common.reports.words import code, count, literal, moment, number, plural, size, table, value
 
 MOST_SETTINGS = 60
@@ -98,11 +98,11 @@ def _course(facts: ExperimentFacts) -> list[str]:
     if facts.type == "rl":
         return _reward(facts)
     loss, validation = facts.metrics.get(names.LOSS), facts.metrics.get(names.VALIDATION_LOSS)
-    blocks = []
+    blocks = divergence(facts)
     if loss:
         blocks.append(course("The training loss", loss) + extreme(loss))
     else:
-        blocks.append("No training loss is recorded.")
+        blocks.append(f"No {'finite ' if names.LOSS in facts.diverged else ''}training loss is recorded.")
     if validation:
         text = course("The validation loss", validation) + extreme(validation)
         perplexity = facts.metrics.get(names.PERPLEXITY)
@@ -110,8 +110,9 @@ def _course(facts: ExperimentFacts) -> list[str]:
             text += f" The last validation perplexity is {number(perplexity.last)}."
         blocks.append(text)
     else:
-        blocks.append("No validation loss is recorded.")
-    shown = [name for name in (names.LOSS, names.VALIDATION_LOSS) if name in facts.metrics]
+        finite = "finite " if names.VALIDATION_LOSS in facts.diverged else ""
+        blocks.append(f"No {finite}validation loss is recorded.")
+    shown = [name for name in (names.LOSS, names.VALIDATION_LOSS) if name in facts.metrics or name in facts.diverged]
     if shown:
         blocks.append(chart(title="Loss, nats per token", experiments=[facts.id], metrics=shown))
     speed = facts.metrics.get(names.TOKENS_PER_SECOND)
@@ -123,8 +124,9 @@ def _course(facts: ExperimentFacts) -> list[str]:
 def _reward(facts: ExperimentFacts) -> list[str]:
     reward = facts.metrics.get(names.EPISODE_REWARD)
     if reward is None:
-        return ["No reward is recorded."]
+        return [*divergence(facts), "No reward is recorded."]
     return [
+        *divergence(facts),
         course("The moving average of the episodes' reward", reward),
         chart(title="Reward", experiments=[facts.id], metrics=[names.EPISODE_REWARD]),
     ]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.reports.facts import Ends
+from common.reports.facts import Ends, ExperimentFacts
 from common.reports.markdown import MAX_CHARTS
-from common.reports.words import count, number
+from common.reports.words import code, count, number
 
 TYPES = {
     "lm": "language model",
@@ -80,9 +80,22 @@ def course(what: str, ends: Ends) -> str:
     )
 
 
+def divergence(facts: ExperimentFacts) -> list[str]:
+    """A paragraph that says that the training diverged; none where it did not."""
+    if facts.diverged_at is None:
+        return []
+    found = ", ".join(f"{code(name)} from step {count(step)} on" for name, step in sorted(facts.diverged.items()))
+    return [
+        f"**The training diverged at step {count(facts.diverged_at)}.** Not finite (NaN or infinity): {found}. "
+        "What is said below counts the finite values only."
+    ]
+
+
 def extreme(ends: Ends, *, high: bool = False) -> str:
-    """`Its lowest was 1.65 at step 1,400.`; that it is its end, otherwise."""
+    """`Its lowest was 1.65 at step 1,400.`; that it is its end, otherwise; nothing of a single value."""
     value, step = (ends.highest, ends.highest_step) if high else (ends.lowest, ends.lowest_step)
-    if step == ends.last_step or ends.points < 2:
+    if ends.points < 2:
+        return ""
+    if step == ends.last_step:
         return f" That is its {'highest' if high else 'lowest'}."
     return f" Its {'highest' if high else 'lowest'} was {number(value)} at step {count(step)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns import ablation
-from common.reports.patterns.pieces import TYPES, Section, chart, course, extreme
+from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme
 from common.reports.words import literal, number, table
 
 CONSTANT_SPREAD = 0.01
@@ -43,7 +43,8 @@ def _reward(facts: ExperimentFacts) -> list[str]:
         if ends:
             blocks.append(course(what, ends) + extreme(ends, high=True))
     if not blocks:
-        return ["No reward is recorded."]
+        return [*divergence(facts), "No reward is recorded."]
+    blocks = [*divergence(facts), *blocks]
     if names.EVALUATION_REWARD not in facts.metrics:
         blocks.append("The deterministic policy was not evaluated on the way.")
     if names.EPISODE_REWARD in facts.metrics:

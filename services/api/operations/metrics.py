@@ -49,6 +49,7 @@ def metrics(
         names = table.names or metric_names(folder, kind)
         wanted = names if keys is None else [name for name in keys if name in names]
         series = downsample(table, max_points, wanted)
+        diverged = {name: int(steps[0]) for name in wanted if len(steps := table.non_finite(name))}
         newest = table.newest()
     return MetricsReply(
         experiment_id=experiment_id,
@@ -60,6 +61,7 @@ def metrics(
             name: [Point.model_construct(step=step, value=value) for step, value in pairs]
             for name, pairs in series.items()
         },
+        diverged=diverged,
         last=MetricPointReply(**newest.as_dict()) if newest is not None else None,
         stream_cursor=stream_cursor,
     )

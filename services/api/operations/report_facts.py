@@ -38,6 +38,9 @@ TOLD = (
     names.ENTROPY,
     names.MODULATION_MEAN,
     names.MODULATION_STD,
+    names.GRADIENT_NORM,
+    names.RL_GRADIENT_NORM,
+    names.POLICY_LOSS,
     names.EXPLAINED_VARIANCE,
     names.LAGRANGE_MULTIPLIER,
     names.COST,
@@ -68,6 +71,7 @@ def facts_of(context: Context, experiment_id: str) -> ExperimentFacts:
         config = experiments.config(session, store, experiment_id)
         files = checkpoints.of_experiment(session, store, experiment_id).checkpoints
         analyses, total = _analyses(session, experiment_id)
+    metrics, diverged = ends_of(store, experiment_id)
     progress = progress_of(job) if job is not None else None
     error = error_of(job) if job is not None else None
     stored = None if config.config is None and config.rl_config is None else flat(config.config or {})
@@ -90,7 +94,8 @@ def facts_of(context: Context, experiment_id: str) -> ExperimentFacts:
         error=f"{error.code}: {error.message}" if error is not None else None,
         config=stored,
         defaults=_defaults(context) if stored else {},
-        metrics=ends_of(store, experiment_id),
+        metrics=metrics,
+        diverged=diverged,
         checkpoints=[CheckpointFacts(its.name, its.kind, its.step, its.size_bytes, bool(its.best)) for its in files],
         evaluation=result_of(store, experiment_id, experiments.EVALUATION_FILE),
         ablation=result_of(store, experiment_id, experiments.ABLATION_FILE),
@@ -107,10 +112,12 @@ def result_of(store: ArtifactStore, experiment_id: str, name: str) -> dict[str, 
         return None
 
 
-def ends_of(store: ArtifactStore, experiment_id: str) -> dict[str, Ends]:
-    """Beginning, end and extremes of the metrics that are told of, from every point."""
+def ends_of(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, Ends], dict[str, int]]:
+    """Of the metrics that are told of beginning, end and extremes, from every point; and of each metric that holds
+    values which are not finite the first step at which it does."""
     folder = store.experiment(experiment_id)
     found: dict[str, Ends] = {}
+    diverged: dict[str, int] = {}
     for kind in KINDS:
         told = [name for name in metric_names(folder, kind) if name in TOLD or name.startswith(names.REWARD_PREFIX)]
         if not told:
@@ -121,7 +128,10 @@ def ends_of(store: ArtifactStore, experiment_id: str) -> dict[str, Ends]:
                 steps, values = table.series(name)
                 if len(steps):
                     found[name] = _ends(steps, values)
-    return found
+                broken = table.non_finite(name)
+                if len(broken):
+                    diverged[name] = int(broken[0])
+    return found, diverged
 
 
 def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Ends:

@@ -76,11 +76,14 @@ class FigureReader:
             if name is None:
                 missing.append(gone(experiment))
                 continue
-            series = self._series(experiment, chart.metrics)
+            series, diverged = self._series(experiment, chart.metrics)
             for metric in chart.metrics:
                 points = series.get(metric)
-                if not points:
+                if metric in diverged:
+                    missing.append(f"{name} diverged: {metric} is not finite from step {diverged[metric]:,} on.")
+                elif not points:
                     missing.append(f"{name} has no values of {metric}.")
+                if not points:
                     continue
                 label = metric if len(chart.experiments) == 1 else name
                 if len(chart.experiments) > 1 and len(chart.metrics) > 1:
@@ -89,15 +92,19 @@ class FigureReader:
         title = chart.title or ", ".join(chart.metrics)
         return LineFigure(title, lines, log=chart.log_scale, missing=missing)
 
-    def _series(self, experiment: str, wanted: list[str]) -> dict[str, list[tuple[int, float]]]:
+    def _series(self, experiment: str, wanted: list[str]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, int]]:
+        """The finite points of each metric, and the first step at which it is not finite."""
         folder = self._context.store.experiment(experiment)
         found: dict[str, list[tuple[int, float]]] = {}
+        diverged: dict[str, int] = {}
         for kind in KINDS:
             here = [name for name in metric_names(folder, kind) if name in wanted]
             if here:
                 with turn(folder / "metrics" / f"{kind}.index"):
-                    found |= downsample(read_table(folder, kind, here), MAX_POINTS, here)
-        return found
+                    table = read_table(folder, kind, here)
+                found |= downsample(table, MAX_POINTS, here)
+                diverged |= {name: int(steps[0]) for name in here if len(steps := table.non_finite(name))}
+        return found, diverged
 
     def _ablation(self, chart: AblationChart) -> BarFigure:
         name = self._name(chart.experiment)

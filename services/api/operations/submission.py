@@ -23,6 +23,7 @@ from common.config import (
     DataConfig,
     EvaluationConfig,
     LMConfig,
+    ModelConfig,
     RLConfig,
     Settings,
     build,
@@ -35,6 +36,7 @@ from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
 from common.jobs.queue import NewJob
+from common.jobs.registry import CHECKPOINT_FOLDER
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, keep_datasets
@@ -73,7 +75,7 @@ def new_job(
     unused = sorted(given - _USED[request.type])
     if unused:
         raise _invalid(unused[0], f"a {request.type} job does not use it")
-    parent = _parent(session, request) if request.resume_from is not None else None
+    parent, start = _start(session, submitter, request) if request.resume_from is not None else (None, None)
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
     if isinstance(payload, LmTraining):
         _check_corpus(session, submitter, payload.config.data, "body.config.data")
@@ -88,6 +90,7 @@ def new_job(
         gpus=request.gpus,
         not_before=request.not_before,
         parent_id=parent.id if parent is not None else None,
+        resume_checkpoint=start,
         wait=request.queue,
         idempotency_key=idempotency_key,
         body_hash=body_hash(request) if idempotency_key is not None else None,
@@ -152,28 +155,53 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
             raise _invalid(field, "a resumed job keeps that of the job it resumes; leave it out")
     if request.type is JobType.LM_TRAINING:
         config = _section(LMConfig, parent.payload["config"], request.config, "config")
-        if config.model.model_dump(mode="json") != parent.payload["config"]["model"]:
-            raise _invalid("config.model", "the shape of the model cannot change when training goes on")
+        before = ModelConfig.model_validate(parent.payload["config"]["model"]).shape()
+        changed = [name for name, value in config.model.shape().items() if value != before[name]]
+        if changed:
+            kept = ", ".join(f"{name} {before[name]}" for name in changed)
+            raise _invalid("config.model", f"the shape of the model cannot change when training goes on: keep {kept}")
         return LmTraining.model_validate({**parent.payload, "config": config.model_dump()})
     if request.type is JobType.RL_TRAINING:
         rl = _section(RLConfig, parent.payload["config"], request.config, "config")
+        if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
+            raise _invalid("config.policy", "the shape of the policy cannot change when training goes on")
         return RlTraining.model_validate({**parent.payload, "config": rl.model_dump()})
     raise _invalid("resume_from", f"a {request.type} job has no training state to go on from; submit it anew")
 
 
-def _parent(session: Session, request: JobRequest) -> Job:
-    """The job named, or the newest one of the experiment named."""
+def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple[Job, str | None]:
+    """The job to go on from, and the checkpoint where it is not the newest one.
+
+    `resumeFrom` names a job, an experiment (its newest job), or a checkpoint of one: `<experiment id>/<file>`.
+    """
     assert request.resume_from is not None
-    newest = select(Job).where(Job.experiment_id == request.resume_from).order_by(Job.created_at.desc()).limit(1)
-    parent = session.get(Job, request.resume_from) or session.scalars(newest).first()
+    named, start = request.resume_from.removeprefix("experiments/"), None
+    if "/" in named:
+        start = _training_checkpoint(submitter, named, policy=request.type is JobType.RL_TRAINING)
+        named = start.split("/", 1)[0]
+    newest = select(Job).where(Job.experiment_id == named).order_by(Job.created_at.desc()).limit(1)
+    parent = session.get(Job, named) or session.scalars(newest).first()
     if parent is None:
         raise NotFoundError(
-            f"resumeFrom: there is no job or experiment {request.resume_from!r}",
+            f"resumeFrom: there is no job or experiment {named!r}",
             errors=[{"location": "body.resumeFrom", "message": "no such job or experiment"}],
         )
     if parent.type != request.type:
         raise _invalid("resume_from", f"a {request.type} job cannot go on from a {parent.type} job")
-    return parent
+    return parent, start
+
+
+def _training_checkpoint(submitter: Submitter, reference: str, *, policy: bool) -> str:
+    """The reference of a checkpoint that holds training state, aliases resolved."""
+    found = check_reference(submitter.store, reference, location="body.resumeFrom", policy=policy)
+    experiment_id, name = found.split("/", 1)
+    if not name.startswith(f"{CHECKPOINT_FOLDER}/"):
+        raise _invalid(
+            "resume_from",
+            f"{reference!r} holds weights and no state of a training; name one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
+            + ("" if policy else ", or give it as `checkpoint` to begin a new training with these weights"),
+        )
+    return found
 
 
 def _checkpoint(submitter: Submitter, request: JobRequest) -> str:

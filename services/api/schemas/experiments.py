@@ -106,6 +106,9 @@ class MetricsReply(Reply):
     """Points in the range before downsampling."""
     series: dict[str, list[Point]]
     """Per name at most `maxPoints` points, chosen by largest-triangle-three-buckets."""
+    diverged: dict[str, int]
+    """Names in this reply that hold values which are not finite (NaN or infinity), each with the first step at which
+    it does: training diverged there. Such values are left out of `series` and null in `last`."""
     last: MetricPointReply | None = None
     """The newest point in the range, whole."""
     stream_cursor: str | None = None

@@ -49,7 +49,8 @@ class JobRequest(Request):
     rl_checkpoint: ShortText | None = None
     """The controller to compare (ablation), or to analyse (analysis)."""
     resume_from: ShortText | None = None
-    """Id of a job that has ended and left a checkpoint: a new job goes on from there, with its configuration."""
+    """What a new job goes on from, with the configuration of the job that made it: the id of a job that has ended (its
+    newest checkpoint), or one checkpoint of an ended job, `<experiment id>/checkpoints/<name>`."""
     priority: int = Field(0, ge=-100, le=100)
     """Higher runs first."""
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None

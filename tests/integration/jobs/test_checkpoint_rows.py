@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.errors import LeaseLostError
-from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint, release
+from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint, release, withdraw_checkpoints
 from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
 
@@ -29,6 +29,21 @@ def test_the_row_of_the_registered_checkpoint_stays_whatever_the_trainer_says(de
     desk.do(keep_checkpoints, job_id, 1, names=[])
     assert _names(desk) == ["checkpoints/step-10"]
     assert desk.job(job_id).checkpoint_ref == f"{desk.job(job_id).experiment_id}/checkpoints/step-10"
+
+
+def test_a_job_that_diverged_goes_on_from_the_checkpoint_before(desk: Desk) -> None:
+    job_id = desk.bring(JobStatus.RUNNING)
+    for step in (5, 10):
+        desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
+    names = ["checkpoints/step-10"]
+    for _ in range(2):  # the answer to the first commit may have been lost
+        desk.do(withdraw_checkpoints, job_id, 1, names=names, newest="checkpoints/step-5", newest_step=5)
+    assert _names(desk) == ["checkpoints/step-5"]
+    job = desk.job(job_id)
+    assert (job.checkpoint_ref, job.checkpoint_step) == (f"{job.experiment_id}/checkpoints/step-5", 5)
+    desk.do(withdraw_checkpoints, job_id, 1, names=["checkpoints/step-5"], newest=None)
+    job = desk.job(job_id)
+    assert (_names(desk), job.checkpoint_ref, job.checkpoint_step) == ([], None, None)
 
 
 def test_an_old_attempt_forgets_nothing(desk: Desk) -> None:

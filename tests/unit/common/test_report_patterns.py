@@ -281,3 +281,22 @@ def test_the_full_report_holds_all_of_the_others() -> None:
     headings = [line for line in made("full-report", facts).split("\n") if line.startswith("## ")]
     for pattern in ("experiment-overview", "rl-analysis", "trajectory-report"):
         assert {line for line in made(pattern, facts).split("\n") if line.startswith("## ")} <= set(headings)
+
+
+def test_a_run_that_diverged_is_said_to_have_diverged_and_one_point_is_no_lowest() -> None:
+    once = Ends(0, 10.8, 0, 10.8, 10.8, 0, 10.8, 0, 1)
+    diverged = replace(
+        MODEL,
+        status="failed",
+        error="training_diverged: Training diverged at update 2",
+        metrics={"Losses/Validation": once},
+        diverged={"Losses/Total": 2},
+    )
+    _, text = generate("experiment-overview", [diverged])
+    assert "**The training diverged at step 2.** Not finite (NaN or infinity): `Losses/Total` from step 2 on." in text
+    assert "No finite training loss is recorded." in text
+    assert "lowest" not in text
+    _, both = generate("experiment-overview", [diverged, MODEL])
+    assert "failed, diverged at step 2" in both
+    controller = replace(CONTROLLER, diverged={"policy_loss": 96})
+    assert "**The training diverged at step 96.**" in generate("rl-analysis", [controller])[1]

@@ -30,12 +30,16 @@ def test_user_errors_may_be_given_a_budget() -> None:
     assert [verdict(Fault.USER_ERROR, user=count, max_user=2).retry for count in range(3)] == [True, True, False]
 
 
+def test_a_training_that_diverged_is_not_tried_again_whatever_the_budget() -> None:
+    assert verdict(Fault.DIVERGED, infra=1, max_user=5) == Verdict(False, 1, 1)
+
+
 def test_a_drain_costs_nothing() -> None:
     assert verdict(Fault.DRAIN, infra=2, user=5) == Verdict(True, 2, 5)
 
 
 def test_every_fault_has_exactly_one_budget() -> None:
-    assert set(Fault) == INFRASTRUCTURE | USER | {Fault.DRAIN}
+    assert set(Fault) == INFRASTRUCTURE | USER | {Fault.DRAIN, Fault.DIVERGED}
     assert not INFRASTRUCTURE & USER
 
 

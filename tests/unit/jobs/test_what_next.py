@@ -123,6 +123,10 @@ def test_what_has_ended_says_how_to_go_on() -> None:
     assert said("cancelled") == "It left no checkpoint."
     parents = {"checkpoint_ref": "exp/checkpoints/step-000000040", "parent_id": "job_0"}
     assert said("cancelled", **parents) == "A new job with resumeFrom job_1 goes on at step-000000040 of job_0."
+    assert said("failed", error_code="training_diverged", **left) == (
+        "A loss or gradient was not finite: lower the learning rate or warm up for longer. "
+        "A new job with resumeFrom job_1 goes on after step 40."
+    )
     assert said("failed", error_code="cuda_out_of_memory", **left) == (
         "Lower training.micro_batch_size, model.context_length or the model's size. "
         "A new job with resumeFrom job_1 goes on after step 40."

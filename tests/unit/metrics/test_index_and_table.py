@@ -58,6 +58,7 @@ def assert_same(folder: Path, keys: tuple[str, ...] | None = None) -> None:
         expected = [(p.step, v) for p in points if (v := p.values.get(name)) is not None]
         steps, values = table.series(name)
         assert list(zip(steps.tolist(), values.tolist(), strict=True)) == expected
+        assert table.non_finite(name).tolist() == [p.step for p in points if p.values.get(name, 0.0) is None]
     assert table.newest() == (points[-1] if points else None)
     for count in (1, 7, 10_000):
         assert table.last(count).points() == min(count, len(points))

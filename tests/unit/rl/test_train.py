@@ -59,7 +59,7 @@ class Listener(NullHooks):
         assert kind == "rl-metrics"
         self.points.append((step, dict(values)))
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         self.progress.append((step, total_steps))
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
@@ -218,8 +218,8 @@ def test_a_checkpoint_may_be_taken_in_the_middle_of_a_rollout(tmp_path: Path, un
         def offer_checkpoint(self, save: Any) -> None:
             self.save = save
 
-        def report_progress(self, step: int, total_steps: int) -> None:
-            super().report_progress(step, total_steps)
+        def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
+            super().report_progress(step, total_steps, time_share)
             if len(self.progress) == 13:
                 assert self.save().step == 24
                 raise Killed
@@ -280,6 +280,6 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(TidalError, match=r"lower ppo\.learning_rate") as caught:
+    with pytest.raises(TidalError, match=r"Lower ppo\.learning_rate") as caught:
         _train(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
-    assert caught.value.code == "diverged"
+    assert caught.value.code == "training_diverged"

@@ -31,7 +31,7 @@ class Hooks(NullHooks):
         self.progress: list[tuple[int, int]] = []
         self.artifacts: list[tuple[str, str]] = []
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         self.progress.append((step, total_steps))
 
     def requested_stop(self) -> StopRequest | None:

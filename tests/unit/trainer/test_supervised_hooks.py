@@ -10,10 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from common.errors import StorageError
 from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import Channel, Checkpoint, Event, Failed, Finished, Ping, Progress, Running, Suspend
+from common.jobs.child_protocol import (
+    Channel,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Ping,
+    Progress,
+    Running,
+    Suspend,
+    Withdrawn,
+)
 from common.jobs.lease_clock import lease_clock
 from common.metrics import MetricsWriter, read_metrics
 from common.training.hooks import StopRequest
@@ -227,3 +239,16 @@ def test_a_supervisor_that_is_gone_ends_the_process(bench: Bench) -> None:
         if ending():
             break
     assert bench.exits[0] == 1
+
+
+def test_every_reported_point_is_a_line_of_the_log(bench: Bench) -> None:
+    with capture_logs() as logged:
+        for step in (1, 2, 3):
+            bench.hooks.report_metrics("metrics", step, {"Losses/Total": 10.0 / step, "Learning Rate": 1e-3})
+    lines = [(line["event"], line["Losses/Total"], line["Learning Rate"]) for line in logged]
+    assert lines == [("step 1", 10.0, 0.001), ("step 2", 5.0, 0.001), ("step 3", 3.3333, 0.001)]
+
+
+def test_withdrawn_checkpoints_are_told_with_the_one_to_go_on_from(bench: Bench) -> None:
+    bench.hooks.checkpoints_withdrawn(["step-000000008"], None)
+    assert bench.supervisor.receive(10) == Withdrawn(names=["checkpoints/step-000000008"])

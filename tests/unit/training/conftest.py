@@ -97,6 +97,8 @@ class Recorder:
     before: int = 0
     """Calls of before_checkpoint."""
     kept: list[str] = field(default_factory=list)
+    withdrawn: list[tuple[list[str], str | None]] = field(default_factory=list)
+    time_shares: list[float] = field(default_factory=list)
     save: Callable[[], SavedCheckpoint | None] | None = None
     on_progress: Callable[[int], None] = lambda _: None
 
@@ -106,8 +108,9 @@ class Recorder:
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         self.metrics.append((kind, step, dict(values)))
 
-    def report_progress(self, step: int, total_steps: int) -> None:
+    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         self.progress.append((step, total_steps))
+        self.time_shares.append(time_share)
         self.on_progress(len(self.progress))
 
     def requested_stop(self) -> StopRequest | None:
@@ -120,6 +123,9 @@ class Recorder:
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         self.kept = list(names)
+
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
+        self.withdrawn.append((list(names), None if newest is None else newest.name))
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         self.checkpoints.append(info)

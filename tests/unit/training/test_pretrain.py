@@ -231,9 +231,9 @@ def test_a_loss_that_is_no_number_fails_with_advice(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     config = make_config(training={"learning_rate": 1e30, "warmup_steps": 0, "max_steps": None, "epochs": 20})
-    with pytest.raises(TidalError, match=r"lower training\.learning_rate") as raised:
+    with pytest.raises(TidalError, match=r"Lower training\.learning_rate") as raised:
         pretrain(config, tmp_path, recorder(), data_dir=data_dir)
-    assert raised.value.code == "diverged"
+    assert raised.value.code == "training_diverged"
 
 
 def test_a_vocabulary_too_small_for_the_tokenizer_is_refused(

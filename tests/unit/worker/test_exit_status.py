@@ -47,6 +47,11 @@ def test_cuda_out_of_memory_has_a_code_of_its_own() -> None:
     assert (told.fault, told.code) == (Fault.CUDA_OOM, "cuda_out_of_memory")
 
 
+def test_a_training_that_diverged_has_a_code_of_its_own() -> None:
+    told = ending(1, failed=Failed(code="training_diverged", message="the loss is nan", kind="diverged"))
+    assert (told.fault, told.code, told.message) == (Fault.DIVERGED, "training_diverged", "the loss is nan")
+
+
 def test_a_kill_by_the_kernel_for_memory_names_what_to_lower() -> None:
     told = ending(-signal.SIGKILL, oom_kills=1)
     assert told.fault is Fault.OOM_KILLED

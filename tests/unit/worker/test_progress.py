@@ -62,3 +62,14 @@ def test_micro_batches_of_one_step_do_not_count_as_pace() -> None:
     assert meter.steps_per_second is None
     meter.restart()
     assert meter.step == 3
+
+
+def test_the_time_left_is_that_of_the_time_limit_where_it_ends_the_training() -> None:
+    meter = ProgressMeter()
+    for step in range(1, 31):
+        meter.hear(step, 1_000_000, step * 1.0, time_share=step / 40)
+    assert meter.eta_seconds == pytest.approx(10.0)
+    meter = ProgressMeter()
+    for step in range(1, 31):
+        meter.hear(step, 35, step * 1.0, time_share=step / 4000)
+    assert meter.eta_seconds == pytest.approx(5.0)

@@ -16,18 +16,20 @@ function read({ x, y }, step) {
   return at < 0 ? ["–", ""] : [number(y[at]), x[at] === step ? "" : `at ${exact(x[at])}`];
 }
 
-/** What the chart says in words: each line's last value. */
-function description(title, lines) {
+const notFinite = ({ label, step }) => `${label} diverged: not finite from step ${exact(step)} on.`;
+
+/** What the chart says in words: each line's last value, and what diverged. */
+function description(title, lines, diverged) {
   const step = end(lines);
   const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
-  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. Arrow keys move along it.`;
+  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged.map((one) => `${notFinite(one)} `).join("")}Arrow keys move along it.`;
 }
 
 /**
- * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `file` begins the names of
- * exported files.
+ * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `diverged`: [{label, step}] of
+ * what was not finite from a step on. `file` begins the names of exported files.
  */
-export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, log: logarithmic = false }) {
+export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, diverged = [], log: logarithmic = false }) {
   const [log, setLog] = useState(logarithmic);
   const [hidden, setHidden] = useState(() => new Set());
   const values = useRef(new Map());
@@ -77,7 +79,7 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
       bands=${bands}
       height=${height}
       xLabel=${xLabel}
-      name=${description(title, legend)}
+      name=${description(title, legend, diverged)}
       plotRef=${plot}
       onCursor=${onCursor}
     />
@@ -95,5 +97,6 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
         </button>`,
       )}
     </div>
+    ${diverged.map((one) => html`<p class="message bad" key=${one.label}>${notFinite(one)}</p>`)}
   </section>`;
 }

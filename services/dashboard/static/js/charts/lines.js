@@ -1,11 +1,14 @@
 // From a chart of the catalogue and the points of an experiment to the lines that are drawn.
 import { smooth } from "./series.js";
 
-/** {lines, bands} of one experiment; a smoothed line has its raw one behind it. */
+/** {lines, bands, diverged} of one experiment; a smoothed line has its raw one behind it. */
 export function linesOf(chart, store, weight) {
   const lines = [];
   const bands = [];
+  const diverged = [];
   for (const spec of chart.lines) {
+    const step = store.diverged(chart.kind, spec.name);
+    if (step !== undefined) diverged.push({ label: spec.label, step });
     const found = store.get(chart.kind, spec.name);
     if (!found || !found.x.length) continue;
     const { x, y } = found;
@@ -21,5 +24,5 @@ export function linesOf(chart, store, weight) {
       bands.push([at + 1, at + 2, at]);
     }
   }
-  return { lines, bands };
+  return { lines, bands, diverged };
 }

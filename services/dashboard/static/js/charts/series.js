@@ -1,5 +1,6 @@
 // The points of one experiment by metric name: loaded once, then fed by the stream.
 //
+// A value that was not finite comes as null: training diverged there (`diverged`), and no line goes on from it.
 // Points may come twice (the stream goes on a little before what was loaded); a later attempt replaces an earlier one
 // from its first step on. Within a zoom finer points (`refine`) take the place of the thinned ones. Watchers hear of
 // changes at most once a frame and 200 ms.
@@ -13,6 +14,7 @@ export class SeriesStore {
     this.attempts = { metrics: 0, "rl-metrics": 0 };
     this.thinned = new Set(); // kinds of which the server has more points
     this.finer = new Map(); // like series: the points of one range
+    this.broken = new Map(); // "<kind>:<name>" -> first step at which the value was not finite
     this.version = 0;
     this.listeners = new Set();
     this.timer = 0;
@@ -20,7 +22,8 @@ export class SeriesStore {
 
   /** Take over the reply of `/metrics` or `/rl-metrics`. */
   load(kind, reply) {
-    for (const key of [...this.series.keys()]) if (key.startsWith(`${kind}:`)) this.series.delete(key);
+    for (const map of [this.series, this.broken]) for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
+    for (const [name, step] of Object.entries(reply.diverged ?? {})) this.broken.set(`${kind}:${name}`, step);
     let most = 0;
     for (const [name, points] of Object.entries(reply.series)) {
       this.series.set(`${kind}:${name}`, columns(points));
@@ -54,8 +57,11 @@ export class SeriesStore {
         this.attempts[kind] = attempt;
       }
       for (const [name, value] of Object.entries(values)) {
-        if (value === null) continue;
         const key = `${kind}:${name}`;
+        if (value === null) {
+          if (!this.broken.has(key)) this.broken.set(key, step);
+          continue;
+        }
         let line = this.series.get(key);
         if (!line) this.series.set(key, (line = { x: [], y: [] }));
         const end = line.x.length;
@@ -83,6 +89,7 @@ export class SeriesStore {
 
   cut(kind, step) {
     this.finer.clear();
+    for (const [key, first] of [...this.broken]) if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
     for (const [key, line] of this.series) {
       if (!key.startsWith(`${kind}:`)) continue;
       while (line.x.length && line.x[line.x.length - 1] > step) {
@@ -101,6 +108,11 @@ export class SeriesStore {
     const after = line.x.findIndex((step) => step > fine.x.at(-1));
     const join = (axis) => [...line[axis].slice(0, before < 0 ? undefined : before), ...fine[axis], ...(after < 0 ? [] : line[axis].slice(after))];
     return { x: join("x"), y: join("y") };
+  }
+
+  /** The first step at which a metric was not finite, undefined where it always was. */
+  diverged(kind, name) {
+    return this.broken.get(`${kind}:${name}`);
   }
 
   names(kind) {

@@ -61,5 +61,8 @@ async function reload(path, store) {
   }
 }
 
+/** The first step at which a metric was not finite, whichever kind it belongs to. */
+export const divergedAt = (store, name) => KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
+
 /** The line of a metric, whichever kind it belongs to. */
 export const lineOf = (store, name) => KINDS.map((kind) => store.get(kind, name)).find((line) => line?.x.length);

@@ -2,9 +2,9 @@
 import { Component, html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
-import { title as nameOf } from "../lib/format.js";
+import { integer, title as nameOf } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
-import { acquire, lineOf, release } from "../charts/shared-series.js";
+import { acquire, divergedAt, lineOf, release } from "../charts/shared-series.js";
 import { Bars, COLOURS, pick } from "./ablation.js";
 import { Failed, Loading } from "./parts.js";
 
@@ -50,8 +50,10 @@ function Metrics({ chart }) {
     if (error) return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
     for (const metric of chart.metrics) {
       const line = lineOf(store, metric);
-      if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
-      else {
+      const step = divergedAt(store, metric);
+      if (step !== undefined) notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
+      else if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
+      if (line) {
         const label = ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
         const twice = lines.some((other) => other.label === label);
         lines.push({ label: twice ? `${label} (${lines.length + 1})` : label, x: line.x, y: line.y, colour: lines.length + 1, points: line.x.length < FEW_POINTS });

@@ -164,7 +164,11 @@ function SharedCharts({ runs }) {
           const y = line.smooth ? smooth(found.y, weight) : found.y;
           return [{ label: labels[i], x: found.x, y, colour: i + 1, points: line.points }];
         });
-        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} zoom=${zoom} sync="compare" file="compare" />`;
+        const diverged = runs.flatMap((run, i) => {
+          const step = run.store.diverged(chart.kind, line.name);
+          return step === undefined ? [] : [{ label: labels[i], step }];
+        });
+        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} diverged=${diverged} zoom=${zoom} sync="compare" file="compare" />`;
       })}
     </div>
   `;

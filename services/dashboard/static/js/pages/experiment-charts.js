@@ -36,8 +36,8 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     <${ChartTools} weight=${weight} setWeight=${setWeight} zoom=${zoom} />
     <div class="charts">
       ${charts.map((chart) => {
-        const { lines, bands } = linesOf(chart, store, weight);
-        return html`<${ChartCard} key=${chart.id} ...${chart} unit=${bands.length ? "band: ± one deviation" : chart.unit} lines=${lines} bands=${bands} zoom=${zoom} sync="experiment" file=${file} />`;
+        const { lines, bands, diverged } = linesOf(chart, store, weight);
+        return html`<${ChartCard} key=${chart.id} ...${chart} unit=${bands.length ? "band: ± one deviation" : chart.unit} lines=${lines} bands=${bands} diverged=${diverged} zoom=${zoom} sync="experiment" file=${file} />`;
       })}
     </div>
   `;
