@@ -287,7 +287,8 @@ def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
     lines = []
     if file is not None:
         try:
-            lines = [line.rstrip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            with file.open(encoding="utf-8-sig") as opened:
+                lines = [line.rstrip() for line in opened if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"--prompts-file {file}: cannot be read ({error})") from None
         if not lines:

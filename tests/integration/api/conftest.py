@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from common.client.sse import Event, parse_events
 from common.config import Settings
 from services.api.app import create_app
 from services.api.context import Context
@@ -117,38 +117,17 @@ def serve(settings: Settings) -> RunApi:
     return lambda **changes: running(settings, **changes)
 
 
-@dataclass(frozen=True)
-class Event:
-    """One event of a stream; `data` is parsed."""
-
-    name: str
-    id: str | None
-    data: Any
-
-
 class Events:
     """The events of an open stream, one after the other."""
 
     def __init__(self, reply: httpx.Response) -> None:
-        self._lines = reply.iter_lines()
+        self._events = parse_events(reply.iter_bytes())
 
     def __iter__(self) -> Iterator[Event]:
-        name, event_id, data = "message", None, []
-        for line in self._lines:
-            field, _, value = line.partition(": ")
-            if line == "" and data:
-                yield Event(name, event_id, json.loads("\n".join(data)))
-                name, event_id, data = "message", None, []
-            elif field == "event":
-                name = value
-            elif field == "id":
-                event_id = value
-            elif field == "data":
-                data.append(value)
+        return self._events
 
     def take(self, count: int) -> list[Event]:
-        iterator = iter(self)
-        return [next(iterator) for _ in range(count)]
+        return [next(self._events) for _ in range(count)]
 
 
 @contextmanager

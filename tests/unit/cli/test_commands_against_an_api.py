@@ -156,6 +156,23 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
     }
 
 
+def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(
+    api: Api, tidal: Callable[..., Result]
+) -> None:
+    text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
+    tokens = [{"text": character, "modulation": None} for character in text]
+    done = {**DONE, "text": text, "trajectory": tokens}
+    api.answers["/api/generate"] = "".join(
+        f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+        for name, data in (*(("token", token) for token in tokens), ("done", done))
+    )
+    shown = tidal("generate", ">", "-c", "model/final")
+    # Control characters are shown as pictures or left out (common.terminal).
+    assert (shown.exit_code, shown.stdout) == (0, ">a\u2028b\u2029c�def␜g\n")
+    shown = tidal("generate", ">", "-c", "model/final", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["text"]) == (0, text)
+
+
 @pytest.mark.parametrize(
     ("option", "field", "least", "below"),
     [

@@ -10,41 +10,58 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
 const HIDDEN_MS = 60_000;
 
+// Only these end a line; U+2028 and the like are text.
+const LINE_END = /\r\n|\r|\n/;
+
 /** Each event of a response as {id, event, data}; comments are passed on as event "comment". */
 export async function* readEvents(response) {
+  let found = empty();
+  for await (const line of readLines(response)) {
+    if (line) {
+      take(found, line);
+      continue;
+    }
+    if (found.data.length || found.comment) {
+      yield { id: found.id, event: found.data.length ? found.event : "comment", data: found.data.join("\n") };
+    }
+    found = empty();
+  }
+}
+
+/** The lines of a response as soon as each is complete; the decoder takes a byte order mark off. */
+async function* readLines(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
+  let unfinished = "";
+  let afterReturn = false;
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      buffer += value.replaceAll("\r\n", "\n");
-      let end;
-      while ((end = buffer.indexOf("\n\n")) >= 0) {
-        yield parse(buffer.slice(0, end));
-        buffer = buffer.slice(end + 2);
-      }
+      if (!value) continue;
+      // The carriage return at the end of the last chunk has ended its line; this is the rest of that line end.
+      const lines = (afterReturn && value[0] === "\n" ? value.slice(1) : value).split(LINE_END);
+      afterReturn = value.endsWith("\r");
+      lines[0] = unfinished + lines[0];
+      unfinished = lines.pop();
+      yield* lines;
     }
   } finally {
     reader.cancel().catch(() => {});
   }
 }
 
-function parse(block) {
-  const found = { id: null, event: "message", data: [] };
-  let comment = true;
-  for (const line of block.split("\n")) {
-    if (!line || line.startsWith(":")) continue;
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
-    if (name === "data") found.data.push(value);
-    else if (name === "id") found.id = value;
-    else if (name === "event") found.event = value;
-    if (name !== "retry") comment = false;
-  }
-  if (comment) found.event = "comment";
-  return { ...found, data: found.data.join("\n") };
+function empty() {
+  return { id: null, event: "message", data: [], comment: false };
+}
+
+function take(found, line) {
+  const colon = line.indexOf(":");
+  const name = colon < 0 ? line : line.slice(0, colon);
+  const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+  if (colon === 0) found.comment = true;
+  else if (name === "data") found.data.push(value);
+  else if (name === "id" && !value.includes("\0")) found.id = value;
+  else if (name === "event") found.event = value || "message";
 }
 
 /**
