@@ -17,9 +17,9 @@ import typer
 from common.client import Client, Event, Generation
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
+    check_temperature,
 )
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
 from services.cli import local_generation
@@ -85,7 +85,9 @@ def command(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", min=LEAST_TEMPERATURE, max=MOST_TEMPERATURE, help="For gating none."),
+        typer.Option(
+            "--temperature", min=0, max=MOST_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
+        ),
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
@@ -121,6 +123,11 @@ def command(
         raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
     if top_p == 0:
         raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
+    if temperature is not None:
+        try:
+            check_temperature(temperature)
+        except ValueError as error:
+            raise InvalidInputError(f"--{error}") from None
     if prompt == "-":
         prompt = sys.stdin.read()
     fields: dict[str, Any] = {

@@ -156,9 +156,7 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
     }
 
 
-def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(
-    api: Api, tidal: Callable[..., Result]
-) -> None:
+def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(api: Api, tidal: Callable[..., Result]) -> None:
     text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
     tokens = [{"text": character, "modulation": None} for character in text]
     done = {**DONE, "text": text, "trajectory": tokens}
@@ -176,6 +174,7 @@ def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(
 @pytest.mark.parametrize(
     ("option", "field", "least", "below"),
     [
+        ("--temperature", "temperature", 0, -0.0001),
         ("--temperature", "temperature", LEAST_TEMPERATURE, 0.0009),
         ("--repetition-penalty", "repetitionPenalty", LEAST_REPETITION_PENALTY, 0.009),
         ("--top-p", "topP", 0.001, 0),

@@ -13,7 +13,6 @@ from common.client import Client
 from common.client.sse import Event, follow, parse_events
 from common.errors import NotFoundError, UnavailableError
 
-
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 """`str.splitlines` cuts it into seven; a stream of events does not."""
 
