@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from common.config.origins import parse_origins
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 """Folder that holds configs/ and migrations/."""
@@ -52,6 +54,9 @@ class Settings(BaseSettings):
     auth_token: SecretStr | None = None
     """The administrator's token. Without it the api starts on loopback only and prints one it made."""
     require_auth_for_reads: bool = False
+    allowed_origins: str = ""
+    """Comma-separated origins (`https://host` or `https://host:port`) of web pages elsewhere that may call the api from
+    a browser; `*`: any."""
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
 
@@ -127,6 +132,11 @@ class Settings(BaseSettings):
     """A stream client whose socket takes nothing for so long is closed."""
     stop_budget_seconds: float = Field(12.0, gt=0, validation_alias=_env("STOP_BUDGET"))
     """Local mode: from Ctrl-C to the last process gone."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, given: str) -> str:
+        return ",".join(parse_origins(given))
 
 
 @lru_cache(maxsize=1)

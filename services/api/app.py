@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from common.config import Settings
 from services.api import docs, errors
 from services.api.context import make_context
+from services.api.cross_origin import CrossOrigin
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import (
     analyses,
@@ -120,6 +121,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(RequestContext, metrics=context.metrics)
+    if settings.allowed_origins:
+        app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))
     errors.install(app)
     work = (jobs, queue, experiments, checkpoints, datasets, configs, generate, completions, analyses, reports)
     for module in (health, session, storage, streams, *work):
