@@ -250,6 +250,23 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ErrorDetail(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field of the request that is wrong; null: none in particular."""
+    code: str | None
+    """Stable name of the kind of error."""
+
+
+class ErrorReply(BaseModel):
+    """The body of every error under `/v1`."""
+
+    error: ErrorDetail
+
+
 def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
@@ -280,4 +297,4 @@ def error_body(status: int, message: str, *, code: str | None, param: str | None
     """An error as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorReply(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import structlog
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.client.sse import Event, parse_events
 from common.config import Settings
@@ -52,12 +53,38 @@ class Api:
 RunApi = Callable[..., Any]
 
 
+class Documented:
+    """An outermost layer that notes every status which the OpenAPI document does not promise for its operation."""
+
+    def __init__(self, app: ASGIApp, document: Callable[[], dict[str, Any]], surprises: set[str]) -> None:
+        self._app = app
+        self._document = document
+        self._surprises = surprises
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            route = getattr(scope.get("route"), "path", None)
+            if message["type"] == "http.response.start" and route is not None:
+                self._note(scope["method"], route.replace(":path}", "}"), message["status"])
+            await send(message)
+
+        await self._app(scope, receive, noted)
+
+    def _note(self, method: str, path: str, status: int) -> None:
+        operation = self._document()["paths"].get(path, {}).get(method.lower())
+        # 500 comes from faults that tests put in; 204 also answers a client that has left and reads nothing.
+        if operation is not None and str(status) not in operation["responses"] and status not in (204, 500):
+            self._surprises.add(f"{method} {path}: {status}")
+
+
 @contextmanager
 def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     """Serve `settings` (with `changes`) until the block ends; the server must stop within 20 s."""
     secret = {name: SecretStr(changes[name]) for name in ("database_url", "redis_url") if name in changes}
     settings = settings.model_copy(update={"port": 0, **changes, **secret})
     app = create_app(settings, TOKEN)
+    surprises: set[str] = set()
+    app.add_middleware(Documented, document=app.openapi, surprises=surprises)
     server = make_server(app, settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -77,6 +104,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     server.should_exit = True
     thread.join(20)
     assert not thread.is_alive(), "the server did not stop"
+    assert surprises == set(), "the OpenAPI document does not name these statuses"
 
 
 @pytest.fixture(autouse=True, scope="session")
