@@ -22,6 +22,7 @@ from common.config.decoding_limits import (
     check_temperature,
 )
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
+from common.words import plural
 from services.cli import local_generation
 from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
@@ -162,7 +163,7 @@ def command(
         except KeyboardInterrupt:
             waiting.stop()
             view.end()
-            err.print(f"stopped after {view.count} token{'s' * (view.count != 1)}", style="yellow")
+            err.print(f"stopped after {plural(view.count, 'token')}", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
         finally:
             view.end()

@@ -35,6 +35,7 @@ from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
 from common.jobs.queue import NewJob
+from common.words import with_article
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, keep_datasets
@@ -72,7 +73,7 @@ def new_job(
     given = request.model_fields_set & _SPECIFIC
     unused = sorted(given - _USED[request.type])
     if unused:
-        raise _invalid(unused[0], f"a {request.type} job does not use it")
+        raise _invalid(unused[0], f"{with_article(request.type)} job does not use it")
     parent = _parent(session, request) if request.resume_from is not None else None
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
     if isinstance(payload, LmTraining):
@@ -158,7 +159,9 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
     if request.type is JobType.RL_TRAINING:
         rl = _section(RLConfig, parent.payload["config"], request.config, "config")
         return RlTraining.model_validate({**parent.payload, "config": rl.model_dump()})
-    raise _invalid("resume_from", f"a {request.type} job has no training state to go on from; submit it anew")
+    raise _invalid(
+        "resume_from", f"{with_article(request.type)} job has no training state to go on from; submit it anew"
+    )
 
 
 def _parent(session: Session, request: JobRequest) -> Job:
@@ -172,13 +175,15 @@ def _parent(session: Session, request: JobRequest) -> Job:
             errors=[{"location": "body.resumeFrom", "message": "no such job or experiment"}],
         )
     if parent.type != request.type:
-        raise _invalid("resume_from", f"a {request.type} job cannot go on from a {parent.type} job")
+        raise _invalid(
+            "resume_from", f"{with_article(request.type)} job cannot go on from {with_article(parent.type)} job"
+        )
     return parent
 
 
 def _checkpoint(submitter: Submitter, request: JobRequest) -> str:
     if request.checkpoint is None:
-        raise _invalid("checkpoint", f"a {request.type} job needs the checkpoint of a language model")
+        raise _invalid("checkpoint", f"{with_article(request.type)} job needs the checkpoint of a language model")
     return check_reference(submitter.store, request.checkpoint, location="body.checkpoint", policy=False)
 
 

@@ -230,7 +230,7 @@ def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable
     queue = {"queue": "training", "workers": [worker], "types": [{**lm, "jobs": [waiting]}, {**free, "jobs": []}]}
     api.answers["/api/queue"] = {"queues": [queue]}
     words = tidal("jobs", "queue").stdout.split()
-    assert " ".join(words).startswith("training: 1 workers alive, 1 busy")
+    assert " ".join(words).startswith("training: 1 worker alive, 1 busy")
     for row in ("lm-training 1 1 0 1 2:05", "evaluation none 0 0 0", "job_9 lm-training 1 5 unknown"):
         assert row in " ".join(words)
     assert json.loads(tidal("jobs", "queue", "--json").stdout)[0]["types"][0]["usualSeconds"] == 125.0
