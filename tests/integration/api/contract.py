@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from common.checkpoint import save_model
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.model import ModelConfig, TransformerLM
+from services.api.operations.experiments import ABLATION_FILE, EVALUATION_FILE
 from tests.browser.seed import ablation, add_experiment
 from tests.integration.api.conftest import BEARER, Api
 
@@ -49,7 +51,7 @@ class Valid:
 
 
 class Things:
-    """What the requests are about: experiments, jobs, a model that writes, a controller, reports, analyses, datasets."""
+    """What the requests are about: experiments, a job, a model, a controller, a report, an analysis, a dataset."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -65,10 +67,11 @@ class Things:
         save_model(model, folder / self.lm / "model.safetensors")
         torch.save({"agent_state_dict": GatingPolicy().state_dict()}, folder / self.rl / "rl_checkpoint_final.pth")
         samples = [{"prompt": "Tom", "generated": " ran"}]
-        results = {"evaluation_results.json": {"perplexity": 9.0, "samples": samples}, "ablation_results.json": None}
+        results = {EVALUATION_FILE: {"perplexity": 9.0, "samples": samples}, ABLATION_FILE: ablation(random.Random(1))}
         for name, result in results.items():
-            result = result or ablation(__import__("random").Random(1))
-            (folder / self.lm / name).write_text(json.dumps(result))
+            path = folder / self.lm / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(result))
         self.job = api.submit(name="kept", tags=["kept"])["id"]
         self.report = self._made("/api/reports", {"title": "Kept", "markdown": "# Kept"})
         self.analysis = self._made(f"/api/experiments/{self.lm}/analyses", {"result": ANALYSIS})
@@ -98,9 +101,8 @@ class Things:
 
     def valid(self, label: str) -> Valid:
         """A request of the operation `GET /path` that succeeds; what it uses up is made before."""
-        made: Callable[[], Valid] = (
-            getattr(self, "_" + _WITH_BODY[label]) if label in _WITH_BODY else self._plain(label)
-        )
+        made: Callable[[], Valid]
+        made = getattr(self, f"_{_MADE_BY[label]}") if label in _MADE_BY else self._plain(label)
         return made()
 
     def _plain(self, label: str) -> Callable[[], Valid]:
@@ -192,7 +194,7 @@ class Things:
         return str(self._api.admin.post(path, json=body).raise_for_status().json()["id"])
 
 
-_WITH_BODY = {
+_MADE_BY = {
     "POST /api/jobs": "submit",
     "POST /api/jobs/{job_id}/signal": "signal",
     "POST /api/jobs/{job_id}/cancel": "cancel",
@@ -269,7 +271,7 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
     schema = schemathesis.openapi.from_dict(document, config=SchemathesisConfig.from_dict(config))
     turns: Counter[str] = Counter()
 
-    @schema.hook
+    @schemathesis.hook
     def before_call(context: Any, case: Any, kwargs: Any) -> None:
         label = case.operation.label
         turns[label] += 1
@@ -291,20 +293,23 @@ def run(api: Api, things: Things, *, token: bool, examples: int, coverage: bool,
         if turn == 2:
             case.body = things.substitute(case.body)
 
-    @schema.hook
+    @schemathesis.hook
     def after_call(context: Any, case: Any, response: Any) -> None:
         outcome.statuses[case.operation.label][response.status_code] += 1
 
-    for event in from_schema(schema.exclude(path=list(STREAMS))).execute():
-        if isinstance(event, events.ScenarioFinished):
-            for case_id, checks in event.recorder.checks.items():
-                for check in checks:
-                    if check.failure_info is not None:
-                        case = event.recorder.cases[case_id].value
-                        said = str(check.failure_info.failure).replace("\n", " ")[:300]
-                        outcome.failures.append(f"{event.recorder.label}: {check.name}: {said}\n  {_shown(case)}")
-        elif isinstance(event, events.NonFatalError):
-            outcome.failures.append(f"{event.label}: {event.info.title}: {event.info.message}"[:500])
+    try:
+        for event in from_schema(schema.exclude(path=list(STREAMS))).execute():
+            if isinstance(event, events.ScenarioFinished):
+                for case_id, checks in event.recorder.checks.items():
+                    for check in checks:
+                        if check.failure_info is not None:
+                            case = event.recorder.cases[case_id].value
+                            said = str(check.failure_info.failure).replace("\n", " ")[:300]
+                            outcome.failures.append(f"{event.recorder.label}: {check.name}: {said}\n  {_shown(case)}")
+            elif isinstance(event, events.NonFatalError):
+                outcome.failures.append(f"{event.label}: {event.info.title}: {event.info.message}"[:500])
+    finally:
+        schemathesis.hooks.unregister_all()  # they hold for the whole process
     for operation in (its.ok() for its in schema.include(path=list(STREAMS)).get_all_operations()):
         _heads(api, things, operation, headers, examples, outcome)
     return outcome
