@@ -6,7 +6,6 @@ promised, 250 ms; half of the writer's 200 ms flush interval is spent waiting on
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 import tempfile
@@ -19,6 +18,7 @@ import httpx
 from bench.local_stack import RunningStack, local_stack
 from bench.report import Row, main
 from common.client.local_instance import LocalInstance
+from common.client.sse import parse_events
 from common.metrics import MetricsWriter
 
 PROMISED_MILLISECONDS = 250.0
@@ -53,10 +53,10 @@ def _measure(stack: RunningStack, points: int) -> list[float]:
         url = f"{instance.api_url}/api/experiments/{experiment}/stream"
         with httpx.stream("GET", url, timeout=30) as reply:
             connected.set()
-            for line in reply.iter_lines():
-                if line.startswith("data:") and '"points"' in line:
+            for event in parse_events(reply.iter_bytes()):
+                if event.name == "metrics":
                     now = time.time()
-                    for point in json.loads(line[5:])["points"]:
+                    for point in event.data["points"]:
                         arrived.setdefault(point["step"], now)
                 if len(arrived) == points:
                     finished.set()

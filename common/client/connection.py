@@ -55,7 +55,7 @@ class Connection:
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 raise_for_problem(response)
-                for event in parse_events(response.iter_lines()):
+                for event in parse_events(response.iter_bytes()):
                     if event.name == "error":
                         problem = event.data if isinstance(event.data, dict) else {}
                         detail = problem.get("message") or problem.get("detail")

@@ -47,6 +47,7 @@ class Job(Reply):
     priority: int = 0
     queue_position: int | None = None
     predicted_start: datetime | None = None
+    not_before: datetime | None = None
     attempt: int = 0
     cancel_requested: bool = False
     worker: str | None = None

@@ -12,9 +12,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from common.config.base import Section, on_or_off
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
-    MOST_TEMPERATURE,
+    Temperature,
 )
 from common.files import path_problem, shortened
 
@@ -129,7 +128,8 @@ class EvaluationConfig(Section):
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
     """Prompts of the final samples."""
     sample_tokens: int = Field(100, ge=1)
-    temperature: float = Field(0.8, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
+    temperature: Temperature = 0.8
+    """0: the likeliest token each time; otherwise 0.001 or more."""
     top_k: int = Field(40, ge=1)
     repetition_penalty: float = Field(1.2, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
 

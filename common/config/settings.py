@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.config.environment import PREFIX, refuse_empty, warn_of_unknown
+from common.config.origins import parse_origins
 from common.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
@@ -71,6 +72,9 @@ class Settings(BaseSettings):
     auth_token: SecretStr | None = None
     """The administrator's token. Without it the api starts on loopback only and prints one it made."""
     require_auth_for_reads: bool = False
+    allowed_origins: str = ""
+    """Comma-separated origins (`https://host` or `https://host:port`) of web pages elsewhere that may call the api from
+    a browser; `*`: any."""
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
 
@@ -154,6 +158,11 @@ class Settings(BaseSettings):
         12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
     )
     """Local mode: from Ctrl-C to the last process gone. TIDAL_STOP_BUDGET is the same."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, given: str) -> str:
+        return ",".join(parse_origins(given))
 
     @model_validator(mode="after")
     def _urls_with_their_passwords(self) -> Self:

@@ -56,6 +56,7 @@ class Continuation:
         self.error: TidalError | None = None
         self._text = TextStream(tokenizer)
         self._scanner = StopScanner(settings.stop)
+        self._has_top_k = settings.mode is not GatingMode.NONE or settings.plain.top_k is not None
         self._length = 0
         self._started = time.monotonic()
 
@@ -103,7 +104,7 @@ class Continuation:
             text=text,
             modulation=modulation if gated else None,
             temperature=temperature,
-            top_k=int(top_k) if gated or settings.top_k is not None else None,
+            top_k=int(top_k) if self._has_top_k else None,
             top_p=top_p,
             repetition_penalty=penalty,
             log_prob=log_prob,

@@ -239,7 +239,7 @@ def _short(lengths: list[int]) -> list[int]:
 def most_candidates(settings: GenerationSettings) -> int:
     """The largest top-k that a row with these settings may have; 1 without one."""
     if settings.mode is GatingMode.NONE:
-        return settings.top_k or 1
+        return settings.plain.top_k or 1
     return max(round(settings.map.top_k.high), 1)
 
 
@@ -249,7 +249,7 @@ def _least_top_p(settings: GenerationSettings) -> float:
 
 def filter_of(settings: GenerationSettings) -> Filter:
     """What decides the candidates of a row with these settings."""
-    if settings.mode is not GatingMode.NONE or settings.top_k is not None:
+    if settings.mode is not GatingMode.NONE or settings.plain.top_k is not None:
         return Filter.TOP_K
     return Filter.NOTHING if settings.top_p >= 1.0 else Filter.TOP_P
 
@@ -258,9 +258,10 @@ def columns_of(settings: GenerationSettings, vocab_size: int) -> list[float]:
     """One row of the table: four lows, four spans, modulation, episode length."""
     episode = float(settings.episode_length or settings.max_tokens)
     if settings.mode is GatingMode.NONE:
-        top_k = vocab_size if settings.top_k is None else settings.top_k
-        plain = [settings.temperature, float(top_k), settings.top_p, settings.repetition_penalty]
-        return [*plain, 0.0, 0.0, 0.0, 0.0, 0.0, episode]
+        plain = settings.plain
+        top_k = vocab_size if plain.top_k is None else plain.top_k
+        columns = [plain.temperature, float(top_k), plain.top_p, plain.repetition_penalty]
+        return [*columns, 0.0, 0.0, 0.0, 0.0, 0.0, episode]
     ranges = settings.map
     bases = [ranges.base_temperature, 1.0, 1.0, ranges.base_repetition_penalty]
     spans = [ranges.temperature, ranges.top_k, ranges.top_p, ranges.repetition_penalty]

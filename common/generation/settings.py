@@ -11,6 +11,7 @@ from common.config.decoding_limits import (
     LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
+    check_temperature,
 )
 from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
 from common.controller.modulation import DEFAULT_MODULATION
@@ -30,7 +31,8 @@ class GenerationSettings:
     observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text. The text ends before the first of
     the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token, and with
     `score_prompt` also with those of the prompt. `presence_penalty`, `frequency_penalty` and `logit_bias` (pairs of
-    token and value) are OpenAI's, see `offsets`. With `max_tokens` 0 the prompt is only read.
+    token and value) are OpenAI's, see `offsets`. With `max_tokens` 0 the prompt is only read. `temperature` 0 takes the
+    likeliest token each time: that is top-k 1, at a temperature of 1.
     """
 
     max_tokens: int = 50
@@ -56,7 +58,10 @@ class GenerationSettings:
         parse_mode(self.gating_mode)
         if self.max_tokens < 0:
             raise InvalidInputError(f"max_tokens {self.max_tokens} is below 0")
-        _within("temperature", self.temperature, LEAST_TEMPERATURE, MOST_TEMPERATURE)
+        try:
+            check_temperature(self.temperature)
+        except ValueError as error:
+            raise InvalidInputError(str(error)) from None
         if self.top_k is not None and self.top_k < 1:
             raise InvalidInputError(f"top_k {self.top_k} is below 1; leave it out for no limit")
         if not 0.0 <= self.top_p <= 1.0:
@@ -87,7 +92,9 @@ class GenerationSettings:
 
     @property
     def plain(self) -> DecodingParameters:
-        """The four parameters of mode `none`."""
+        """The four parameters of mode `none`, as they are applied."""
+        if self.temperature == 0:
+            return DecodingParameters(1.0, 1, self.top_p, self.repetition_penalty)
         return DecodingParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
 
     @property

@@ -29,6 +29,7 @@ from common.jobs.limits import leased_counts, type_limit
 from common.jobs.locks import lock_idempotency_key, lock_type
 from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
 from common.jobs.status import JobStatus
+from common.words import plural, with_article
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_TAGS = 32
@@ -203,7 +204,9 @@ def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, n
     if parent.finished_at is None:
         raise ConflictError(f"resumeFrom: job {parent_id} is {parent.status}; signal it instead", code="job_is_live")
     if parent.type != job_type or job_type not in RESUMABLE:
-        raise InvalidInputError(f"resumeFrom: a {job_type} job cannot go on from a {parent.type} job")
+        raise InvalidInputError(
+            f"resumeFrom: {with_article(job_type)} job cannot go on from {with_article(parent.type)} job"
+        )
     if parent.checkpoint_ref is None and needed:
         raise InvalidInputError(
             f"resumeFrom: job {parent_id} left no checkpoint to go on from; submit it anew, or name a checkpoint as "
@@ -221,6 +224,7 @@ def _require_free_slot(session: Session, job_type: JobType, settings: Settings) 
     ahead = leased_counts(session, [job_type]).get(job_type, 0) + (waiting or 0)
     if ahead >= limit:
         raise ConflictError(
-            f"{ahead} {job_type} jobs run or wait, the limit is {limit}; leave out queue=false to wait in line",
+            f"of {job_type}, {plural(ahead, 'job')} run or wait and the limit is {limit}; leave out queue=false "
+            "to wait in line",
             code="concurrency_limit",
         )

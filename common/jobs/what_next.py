@@ -13,6 +13,7 @@ from common.config import Settings
 from common.db import Job
 from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus
+from common.words import plural, span
 
 S = JobStatus
 
@@ -57,7 +58,7 @@ def _pending(job: Job, now: datetime) -> str:
     why = f"After {_times(job.infra_restarts)} without a new checkpoint it is" if job.infra_restarts else "It is"
     again = f", to go on {_begin(job)}" if job.attempt else ""
     if job.not_before is not None and job.not_before > now:
-        return f"{why} not claimed before {_clock(job.not_before)} (in {_span(job.not_before - now)}){again}."
+        return f"{why} claimed in {span(job.not_before - now)} at the earliest, as its notBefore asks{again}."
     return f"{why} claimed as soon as a worker and a slot of its type are free{again}."
 
 
@@ -65,9 +66,9 @@ def _stale(job: Job, now: datetime, settings: Settings) -> str:
     assert job.lease_expires_at is not None
     silent = now - job.lease_expires_at
     judged = job.lease_expires_at + timedelta(seconds=settings.quarantine_seconds)
-    parts = [f"Worker {job.lease_owner} stopped renewing its lease, which ended {_span(silent)} ago."]
+    parts = [f"Worker {job.lease_owner} stopped renewing its lease, which ended {span(silent)} ago."]
     if judged > now:
-        parts.append(f"It may still come back; judged in {_span(judged - now)}, then {_verdict(job, settings)}.")
+        parts.append(f"It may still come back; judged in {span(judged - now)}, then {_verdict(job, settings)}.")
     else:
         parts.append(f"Judged at the next sweep, then {_verdict(job, settings)}.")
         if (now - judged).total_seconds() > OVERDUE_SECONDS + settings.reaper_contact_seconds:
@@ -92,13 +93,13 @@ def _lease(job: Job, now: datetime, settings: Settings) -> str:
     silent = settings.lease_seconds - left
     if left < 0:
         doubt = f" {HEALTH_DOUBT}" if -left > OVERDUE_SECONDS + settings.reaper_contact_seconds else ""
-        return f"Its lease ended {_span(-left)} ago; the next sweep marks it stale.{doubt}"
+        return f"Its lease ended {span(-left)} ago; the next sweep marks it stale.{doubt}"
     if silent <= 2.5 * settings.lease_renew_seconds:
         return ""
     pauses = settings.trainer_pause_seconds - silent
-    stands = "its trainer stands still" if pauses <= 0 else f"its trainer stands still in {_span(pauses)}"
-    renewed = f"Worker {job.lease_owner} last renewed its lease {_span(silent)} ago"
-    return f"{renewed}; {stands}, and it is stale in {_span(left)}."
+    stands = "its trainer stands still" if pauses <= 0 else f"its trainer stands still in {span(pauses)}"
+    renewed = f"Worker {job.lease_owner} last renewed its lease {span(silent)} ago"
+    return f"{renewed}; {stands}, and it is stale in {span(left)}."
 
 
 def _wish(job: Job, now: datetime, settings: Settings) -> str:
@@ -107,7 +108,7 @@ def _wish(job: Job, now: datetime, settings: Settings) -> str:
         return ""
     since = 0.0 if job.desired_at is None else (now - job.desired_at).total_seconds()
     name = "cancel" if job.cancel_requested else wish.value
-    asked = f"Asked to {name} {_span(since)} ago" if since >= 1 else f"Asked to {name}"
+    asked = f"Asked to {name} {span(since)} ago" if since >= 1 else f"Asked to {name}"
     if wish is DesiredState.COMPLETE:
         return f"{asked}: training ends, evaluation and the final model follow; that takes as long as it takes."
     does = "frees its slot" if wish is DesiredState.PAUSE else "ends as cancelled, and can be resumed"
@@ -118,9 +119,9 @@ def _wish(job: Job, now: datetime, settings: Settings) -> str:
     if kill <= 0:
         limit = "its time is over and it is being killed"
     elif job.cancel_requested or term <= 0:
-        limit = f"killed in {_span(kill)} if it has not ended by itself"
+        limit = f"killed in {span(kill)} if it has not ended by itself"
     else:
-        limit = f"SIGTERM in {_span(term)} and SIGKILL in {_span(kill)} if it has not ended by itself"
+        limit = f"SIGTERM in {span(term)} and SIGKILL in {span(kill)} if it has not ended by itself"
     return f"{asked}: it writes a checkpoint and {does}; {limit}."
 
 
@@ -140,16 +141,4 @@ def _begin(job: Job) -> str:
 
 
 def _times(count: int) -> str:
-    return "one lost attempt" if count == 1 else f"{count} lost attempts"
-
-
-def _span(length: timedelta | float) -> str:
-    """`12 s`, `3 min`, `2.5 h`."""
-    seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    if seconds < 120:
-        return f"{max(0, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return "one lost attempt" if count == 1 else plural(count, "lost attempt")

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
+from common.words import plural
+
+__all__ = ["clipped", "code", "count", "literal", "moment", "number", "plural", "size", "table", "value"]
+
 NONE = "–"
 _LIST = re.compile(r"^(\d*)([-+=.)])")
 """What a line begins with when it is an item of a list, or an underline."""
@@ -93,8 +97,3 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterab
     marks = ["--:" if i in numeric else "---" for i in range(len(header))]
     lines = [header, marks, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def plural(amount: int, noun: str) -> str:
-    """`1 prompt`, `2 prompts`."""
-    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"

@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
-from services.api import docs, errors
+from services.api import docs, errors, openapi
 from services.api.context import make_context
+from services.api.cross_origin import CrossOrigin
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import (
     analyses,
@@ -36,7 +37,6 @@ from services.api.routes import (
     storage,
     streams,
 )
-from services.api.schemas.problems import problem_responses, problem_schemas
 
 DESCRIPTION = """\
 Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
@@ -52,8 +52,6 @@ Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 94
 `nextCursor`; send it as `cursor` for the next page.
 """
 
-OPEN = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
-"""Work without a token, though they are no reads."""
 TAGS = [
     {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
     {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
@@ -73,18 +71,15 @@ TAGS = [
 
 
 class Api(FastAPI):
-    """A FastAPI whose document knows the shape of an error, and which operations work without a token."""
+    """A FastAPI whose document knows every status and the shape of an error, and what works without a token."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
-        document = super().openapi()
-        document["components"]["schemas"].update(problem_schemas())
-        closed = self.state.context.settings.require_auth_for_reads
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                if "security" in operation and (path in OPEN or (method == "get" and not closed)):
-                    operation["security"] = [{}, {"token": []}]
-        return document
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            openapi.complete(document, reads_closed=self.state.context.settings.require_auth_for_reads)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
 
 def create_app(settings: Settings, token: str) -> FastAPI:
@@ -112,7 +107,6 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses=problem_responses(422, 503),
         # /api/jobs/ is a mistake to be told, not a redirect that loses the token.
         redirect_slashes=False,
     )
@@ -120,6 +114,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(RequestContext, metrics=context.metrics)
+    if settings.allowed_origins:
+        app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))
     errors.install(app)
     work = (jobs, queue, experiments, checkpoints, datasets, configs, generate, completions, analyses, reports)
     for module in (health, session, storage, streams, *work):

@@ -6,6 +6,7 @@ traceback and answers 500 through `problem` without telling the client more than
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -47,6 +48,14 @@ _CODES = {
 _SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
 
 
+class ErrorResponse(JSONResponse):
+    """An error as JSON. What it quotes may be no Unicode (a file name, a damaged file): that stays an escape."""
+
+    def render(self, content: Any) -> bytes:
+        """As JSON in UTF-8."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
 def code_of(status: int) -> str:
     """The `code` of an HTTP status that came without one."""
     return _CODES.get(status, "error" if status >= 500 else "bad_request")
@@ -75,7 +84,7 @@ def problem(
     if request_id:
         body["requestId"] = request_id
     body.update(extra or {})
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
+    return ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
 
 
 def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSONResponse:

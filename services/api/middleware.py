@@ -21,11 +21,10 @@ from uuid import uuid4
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logging import get_logger
-from services.api.errors import problem
+from services.api.errors import ErrorResponse, problem
 from services.api.http_metrics import HttpMetrics
 from services.api.schemas.completions import error_body
 from services.api.schemas.problems import PROBLEM_TYPE
@@ -121,7 +120,7 @@ class _Reply:
         kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "etag", "last-modified")}
         await problem(status, detail, headers=kept, request_id=self._request_id)(scope, receive, self._send)
 
-    def _as_openai(self, status: int, held: Headers) -> JSONResponse:
+    def _as_openai(self, status: int, held: Headers) -> ErrorResponse:
         try:
             found = json.loads(self._text)
         except ValueError:
@@ -137,7 +136,7 @@ class _Reply:
         # OpenAI's clients know 400, not 422.
         status = 400 if status == 422 else status
         kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "x-request-id")}
-        return JSONResponse(error_body(status, message, code=found.get("code"), param=param), status, kept)
+        return ErrorResponse(error_body(status, message, code=found.get("code"), param=param), status, kept)
 
 
 class BodyTooLarge(HTTPException):

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from common.client import AnalysisResult, Client
 from common.errors import InvalidInputError, NotFoundError
+from common.words import plural
 from services.cli.analysis_view import parts
 from services.cli.connection import Token, Url, connect
 from services.cli.generate import newest
@@ -271,7 +272,9 @@ def _print(result: AnalysisResult) -> None:
     by = result.request.get("rlCheckpoint") or result.request.get("gatingMode") or ""
     who = "" if result.kind == "sweep" else f" · {by}"
     model = result.request.get("checkpoint") or ""
-    err.print(f"{result.tokens_generated} tokens · {rate:.0f} tokens/s · {model}{who}", style="dim", soft_wrap=True)
+    err.print(
+        f"{plural(result.tokens_generated, 'token')} · {rate:.0f} tokens/s · {model}{who}", style="dim", soft_wrap=True
+    )
 
 
 @contextmanager
@@ -287,7 +290,8 @@ def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
     lines = []
     if file is not None:
         try:
-            lines = [line.rstrip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            with file.open(encoding="utf-8-sig") as opened:
+                lines = [line.rstrip() for line in opened if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"--prompts-file {file}: cannot be read ({error})") from None
         if not lines:

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from common.client import instance_folder, read_instance
 from common.config import get_settings
 from common.errors import ConflictError
+from common.words import plural
 from services.cli.output import err, out, size
 from services.cli.processes import child_environment
 
@@ -65,8 +66,8 @@ def backup(
             progress=bar.advance,
         )
     out.print(
-        f"Saved {saved.jobs} jobs and {saved.experiments} experiments ({saved.files} files) in {place}, "
-        f"{size(saved.size)}.",
+        f"Saved {plural(saved.jobs, 'job')} and {plural(saved.experiments, 'experiment')} "
+        f"({plural(saved.files, 'file')}) in {place}, {size(saved.size)}.",
         soft_wrap=True,
     )
 
@@ -101,7 +102,8 @@ def restore(
         )
     jobs = ", ".join(f"{count} {status}" for status, count in restored.jobs.items()) or "no jobs"
     out.print(
-        f"Restored the state of {restored.saved_at:%Y-%m-%d %H:%M:%S} UTC: {jobs}; {restored.experiments} experiments.",
+        f"Restored the state of {restored.saved_at.astimezone():%Y-%m-%d %H:%M:%S}: {jobs}; "
+        f"{plural(restored.experiments, 'experiment')}.",
         soft_wrap=True,
     )
     if restored.aside is not None:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from common.client import read_instance
 from common.config import Settings, get_settings
 from common.errors import UnavailableError
+from common.words import plural
 from services.cli.output import out
 
 app = typer.Typer(help="The database of TIDAL_DATABASE_URL, or of the local stack.", no_args_is_help=True)
@@ -102,7 +103,7 @@ def retention(
             f"{one.experiment_id}  {one.size_bytes / 1e6:,.1f} MB  ended {one.finished_at:%Y-%m-%d}", soft_wrap=True
         )
     total = sum(one.size_bytes for one in found) / 1e6
-    out.print(f"{len(found)} experiments, {total:,.1f} MB {'would be freed' if dry_run else 'freed'}.")
+    out.print(f"{plural(len(found), 'experiment')}, {total:,.1f} MB {'would be freed' if dry_run else 'freed'}.")
 
 
 def _settings() -> Settings:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from common.client import Client
 from common.datasets import FORMATS, refusal_of_name, split_name, suggest_name
 from common.errors import InvalidInputError, JobFailed
+from common.words import plural
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, size, status_text, table
 
@@ -66,7 +67,8 @@ def upload(
         print_json(taken.model_dump(mode="json", by_alias=True))
         return
     one = taken.dataset
-    out.print(f"{one.name}: {size(one.size_bytes)}, {_count(one.documents)} documents, {one.status}", soft_wrap=True)
+    documents = "documents not counted yet" if one.documents is None else plural(one.documents, "document")
+    out.print(f"{one.name}: {size(one.size_bytes)}, {documents}, {one.status}", soft_wrap=True)
     if taken.job is not None and not watch:
         err.print(f"Job {taken.job.id} tokenises it; `tidal datasets show {one.name}` says when it is ready.")
 

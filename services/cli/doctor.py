@@ -21,6 +21,7 @@ from rich.text import Text
 
 from common.client import instance_folder, read_instance
 from common.config import get_settings
+from common.words import plural
 from services.cli.output import out, print_json, table
 from services.cli.processes import child_environment
 
@@ -132,7 +133,7 @@ def servers() -> Iterator[Finding]:
     if left := found["leftovers"]:
         size = sum(entry["bytes"] for entry in left) / 1e6
         paths = "\n".join(f"rm -r {entry['path']}   # {entry['bytes'] / 1e6:.0f} MB" for entry in left)
-        detail = f"{len(left)} data folders of deleted copies of Tidal, {size:.0f} MB"
+        detail = f"{plural(len(left), 'data folder')} of deleted copies of Tidal, {size:.0f} MB"
         yield Finding("Leftovers", "warning", detail, f"if nothing in them is wanted:\n{paths}")
 
 

@@ -17,11 +17,12 @@ import typer
 from common.client import Client, Event, Generation
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
+    check_temperature,
 )
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
+from common.words import plural
 from services.cli import local_generation
 from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
@@ -85,7 +86,9 @@ def command(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
     temperature: Annotated[
         float | None,
-        typer.Option("--temperature", min=LEAST_TEMPERATURE, max=MOST_TEMPERATURE, help="For gating none."),
+        typer.Option(
+            "--temperature", min=0, max=MOST_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
+        ),
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
@@ -121,6 +124,11 @@ def command(
         raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
     if top_p == 0:
         raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
+    if temperature is not None:
+        try:
+            check_temperature(temperature)
+        except ValueError as error:
+            raise InvalidInputError(f"--{error}") from None
     if prompt == "-":
         prompt = sys.stdin.read()
     fields: dict[str, Any] = {
@@ -155,7 +163,7 @@ def command(
         except KeyboardInterrupt:
             waiting.stop()
             view.end()
-            err.print(f"stopped after {view.count} token{'s' * (view.count != 1)}", style="yellow")
+            err.print(f"stopped after {plural(view.count, 'token')}", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
         finally:
             view.end()

@@ -19,7 +19,7 @@ from services.cli import steer
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
 from services.cli.job_history import attempts, told
-from services.cli.output import age, duration, err, out, print_json, status_text, table
+from services.cli.output import age, duration, err, moment, out, print_json, status_text, table
 from services.cli.queue_view import print_queue, until
 from services.cli.watch import watch as follow
 
@@ -166,14 +166,14 @@ def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = N
         runs = table("attempt>", "began", "lasted>", "worker", "from", "newest checkpoint", "ended")
         for run in found:
             lasted = duration(((run.ended or datetime.now(UTC)) - run.began).total_seconds())
-            began = f"{run.began:%m-%d %H:%M:%S}"
-            runs.add_row(str(run.number), began, lasted, run.worker, run.begin, run.checkpoint, run.ending)
+            runs.add_row(str(run.number), moment(run.began), lasted, run.worker, run.begin, run.checkpoint, run.ending)
         out.print(runs)
     history = table("time", "attempt>", "event", "by", "status", "")
     for event, details in told(events):
         moved = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
-        when = f"{event.at:%m-%d %H:%M:%S}"
-        history.add_row(when, str(event.attempt), event.event, event.actor, moved, Text(details, style="dim"))
+        history.add_row(
+            moment(event.at), str(event.attempt), event.event, event.actor, moved, Text(details, style="dim")
+        )
     out.print(history)
 
 
@@ -258,6 +258,7 @@ def _facts(job: Job) -> Table:
         "progress": _progress(job),
         "phase": job.progress.phase if not job.ended else None,
         "queue place": str(job.queue_position) if job.queue_position else None,
+        "not before": moment(job.not_before) if job.not_before and job.status == "pending" else None,
         "starts about": until(job.predicted_start) if job.predicted_start else None,
         "attempt": str(job.attempt) if job.attempt else None,
         "worker": job.worker,

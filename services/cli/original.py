@@ -10,6 +10,7 @@ import typer
 from common.config.legacy import convert
 from common.config.yaml_text import read_mapping, write_yaml
 from common.streams import shows_unicode
+from common.words import plural
 from services.cli.output import err, out
 
 
@@ -48,7 +49,10 @@ def import_experiment(
     from services.cli import import_directory  # it loads the database's library
 
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)
-    out.print(f"Imported {done.experiment_id} ({done.kind}): {done.files} files, {done.points} metric points.")
+    out.print(
+        f"Imported {done.experiment_id} ({done.kind}): {plural(done.files, 'file')}, "
+        f"{plural(done.points, 'metric point')}."
+    )
     for line in done.remarks:
         out.print(f"  {line}", soft_wrap=True)
     if done.model is not None:

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from common.streams import shows_unicode
-from common.terminal import Terminal
+from common.terminal import Terminal, WholeWordTable
 
 out = Terminal()
 err = Terminal(stderr=True)
@@ -59,9 +58,10 @@ def modulation_style(modulation: float | None) -> str:
     return f"rgb({red},{green},{blue})"
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """An airy table; a column name that ends in `>` is aligned right."""
-    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+def table(*columns: str, title: str | None = None) -> WholeWordTable:
+    """An airy table; a column name that ends in `>` is aligned right. A word, such as an id, stays on one line."""
+    made = WholeWordTable(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    made.min_width = len(title) if title else None
     for name in columns:
         made.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
     return made
@@ -78,8 +78,13 @@ def fail(message: str) -> None:
     err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
 
 
+def moment(time: datetime) -> str:
+    """`11-29 14:03:05` in the time zone of this machine."""
+    return f"{time.astimezone():%m-%d %H:%M:%S}"
+
+
 def duration(seconds: float | None) -> str:
-    """`42 s`, `3:05`, `2:03:05`; an empty string for None."""
+    """`42 s`, `3:05`, `2:03:05`, `5 d 2:03:05`; an empty string for None."""
     if seconds is None:
         return ""
     whole = max(0, round(seconds))
@@ -87,7 +92,9 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    days, hours = divmod(hours, 24)
+    clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
+    return f"{days} d {clock}" if days else clock
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from common.client.models import Queue
+from common.words import plural
 from services.cli.output import age, duration, err, out, table
 
 SOON_SECONDS = 5.0
@@ -25,7 +26,7 @@ def print_queue(queue: Queue) -> None:
         alive = "workers unknown (Redis does not answer)"
     else:
         busy = sum(worker.state == "busy" for worker in workers)
-        alive = f"{len(workers)} workers alive, {busy} busy"
+        alive = f"{plural(len(workers), 'worker')} alive, {busy} busy"
     lines = table("type", "limit>", "running>", "stale>", "waiting>", "usually takes>", title=f"{queue.queue}: {alive}")
     for kind in queue.types:
         limit = "none" if kind.limit is None else str(kind.limit)

@@ -80,6 +80,8 @@ def show(
         print_json(found.model_dump(mode="json", by_alias=True))
     elif raw:
         typer.echo(printable(found.markdown or ""))
+    elif not out.is_terminal:
+        typer.echo(printable(_without_blocks(text)))
     else:
         out.print(Markdown(_without_blocks(text), hyperlinks=False))
 

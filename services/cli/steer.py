@@ -17,6 +17,7 @@ from rich.text import Text
 
 from common.client import Client, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError, TidalError, UnavailableError
+from common.words import plural
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, fail, out, status_text
 
@@ -123,8 +124,10 @@ def _chosen(client: Client, wish: Wish, ids: Sequence[str], *, every: bool, yes:
         err.print(f"No job takes {wish.name} now.")
     elif not yes:
         if not sys.stdin.isatty():
-            raise InvalidInputError(f"--all would {wish.name} {len(found)} jobs; add --yes to do so without a question")
-        typer.confirm(f"{wish.name.capitalize()} {len(found)} jobs?", abort=True, err=True)
+            raise InvalidInputError(
+                f"--all would {wish.name} {plural(len(found), 'job')}; add --yes to do so without a question"
+            )
+        typer.confirm(f"{wish.name.capitalize()} {plural(len(found), 'job')}?", abort=True, err=True)
     return [job.id for job in found]
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from common.client import Generation
 from common.terminal import Terminal
+from common.words import plural
 from services.cli.output import modulation_style
 
 LEGEND_STEPS = 11
@@ -83,9 +84,9 @@ class TokenView:
     def summary(self, reply: Generation, source: str) -> None:
         """Speed, seed, mode and what they came to, on stderr."""
         rate = 1000 * reply.tokens_generated / reply.elapsed_ms if reply.elapsed_ms else 0.0
-        parts = [f"{reply.tokens_generated} tokens", f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
+        parts = [plural(reply.tokens_generated, "token"), f"{rate:.0f} tokens/s", *effective(reply, self._mode), source]
         if reply.truncated:
-            parts.append(f"{reply.truncated} tokens left the window")
+            parts.append(f"{plural(reply.truncated, 'token')} left the window")
         self.err.print(Text(" · ".join(parts), style="dim"), soft_wrap=True)
 
     def _begin(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,38 @@ def test_the_main_pages_have_no_serious_barrier(site: Site, visit: Visit, theme:
             if violation["impact"] in ("serious", "critical")
         ]
     assert found == []
+
+
+def test_the_page_reads_events_as_the_standard_says(site: Site, visit: Visit) -> None:
+    page = visit("#/")
+    read = """
+        async (text) => {
+            const { readEvents } = await import([...document.scripts].map((s) => s.src).find((s) => s.includes("/js/"))
+                .replace(/\\/js\\/.*/, "/js/lib/sse.js"));
+            const bytes = new TextEncoder().encode(text);
+            const found = [];
+            for (let border = 0; border <= bytes.length; border++) {
+                const body = new ReadableStream({
+                    start(controller) {
+                        controller.enqueue(bytes.slice(0, border));
+                        controller.enqueue(bytes.slice(border));
+                        controller.close();
+                    },
+                });
+                const events = [];
+                for await (const event of readEvents(new Response(body))) events.push(event);
+                found.push(JSON.stringify(events));
+            }
+            return [...new Set(found)];
+        }
+    """
+    odd = "a\u2028b\u2029c\u0085d\x0be\x0cf 🐈"
+    lines = [": on", "", "id: 7-0", "event: x", f"data: {odd}", "data", "", "id: 8\0", "data:2", "", "data: cut off"]
+    events = [
+        {"id": None, "event": "comment", "data": ""},
+        {"id": "7-0", "event": "x", "data": f"{odd}\n"},
+        {"id": None, "event": "message", "data": "2"},
+    ]
+    for line_end in ("\n", "\r", "\r\n"):
+        read_events = page.evaluate(read, "\ufeff" + line_end.join(lines))
+        assert [json.loads(its) for its in read_events] == [events]

@@ -65,7 +65,7 @@ def test_fault_07_the_client_of_a_killed_engine_is_told_and_the_others_are_serve
     neighbour = threading.Thread(target=lambda: waiting.append(ask(stack, 5)))
     body: dict[str, Any] = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 4096, "stream": True}
     with stack.http.stream("POST", "/api/generate", json=body, timeout=ENGINE_SECONDS) as reply:
-        events = parse_events(reply.iter_lines())
+        events = parse_events(reply.iter_bytes())
         heard = [next(events) for _ in range(rng.randint(1, 60))]
         neighbour.start()
         os.kill(before.pid, signal.SIGKILL)

@@ -177,7 +177,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
 
         def follow(_: int) -> list[Any]:
             with stack.http.stream("POST", "/api/generate", json=body(LONG, stream=True), timeout=100) as reply:
-                return list(parse_events(reply.iter_lines()))
+                return list(parse_events(reply.iter_bytes()))
 
         following = [pool.submit(follow, number) for number in range(2 * SLOTS)]
         engines.until_begun(2 * SLOTS)

@@ -22,6 +22,7 @@ from common.config import AnalysisConfig, build
 from common.errors import ConfigError, InvalidInputError
 from common.jobs.generation_request import GenerationRequest
 from common.metrics import keys
+from common.words import plural
 from services.api.context import Context
 from services.api.generations import Event
 from services.api.operations.checkpoints import check_reference
@@ -183,7 +184,8 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     if not stream and config.most_tokens <= MOST_TOKENS_STREAMED:
         hint = f"ask for `stream` (up to {MOST_TOKENS_STREAMED}), or {hint}"
     message = (
-        f"{config.texts} texts of up to {config.max_tokens} tokens are {config.most_tokens} tokens, more than the "
+        f"{plural(config.texts, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
+        f"{plural(config.most_tokens, 'token')}, more than the "
         f"{MOST_TOKENS_STREAMED if stream else MOST_TOKENS} of an immediate answer; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]

@@ -38,15 +38,14 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="rl_checkpoint", policy=True)
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    greedy = request.temperature == 0
     return [
         GenerationRequest(
             id=context.generations.new_id(),
             checkpoint=checkpoint,
             prompt=prompt,
             max_tokens=request.max_tokens,
-            temperature=1.0 if greedy else request.temperature,
-            top_k=1 if greedy else request.top_k,
+            temperature=request.temperature,
+            top_k=request.top_k,
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
             # The engine numbers the choices of a prompt on from its seed.

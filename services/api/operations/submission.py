@@ -37,6 +37,7 @@ from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
 from common.jobs.queue import NewJob
 from common.jobs.registry import CHECKPOINT_FOLDER
+from common.words import with_article
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, keep_datasets
@@ -74,7 +75,7 @@ def new_job(
     given = request.model_fields_set & _SPECIFIC
     unused = sorted(given - _USED[request.type])
     if unused:
-        raise _invalid(unused[0], f"a {request.type} job does not use it")
+        raise _invalid(unused[0], f"{with_article(request.type)} job does not use it")
     parent, start = _start(session, submitter, request) if request.resume_from is not None else (None, None)
     payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
     if isinstance(payload, LmTraining):
@@ -166,7 +167,9 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
         if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
             raise _invalid("config.policy", "the shape of the policy cannot change when training goes on")
         return RlTraining.model_validate({**parent.payload, "config": rl.model_dump()})
-    raise _invalid("resume_from", f"a {request.type} job has no training state to go on from; submit it anew")
+    raise _invalid(
+        "resume_from", f"{with_article(request.type)} job has no training state to go on from; submit it anew"
+    )
 
 
 def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple[Job, str | None]:
@@ -187,7 +190,9 @@ def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple
             errors=[{"location": "body.resumeFrom", "message": "no such job or experiment"}],
         )
     if parent.type != request.type:
-        raise _invalid("resume_from", f"a {request.type} job cannot go on from a {parent.type} job")
+        raise _invalid(
+            "resume_from", f"{with_article(request.type)} job cannot go on from {with_article(parent.type)} job"
+        )
     return parent, start
 
 
@@ -206,7 +211,7 @@ def _training_checkpoint(submitter: Submitter, reference: str, *, policy: bool) 
 
 def _checkpoint(submitter: Submitter, request: JobRequest) -> str:
     if request.checkpoint is None:
-        raise _invalid("checkpoint", f"a {request.type} job needs the checkpoint of a language model")
+        raise _invalid("checkpoint", f"{with_article(request.type)} job needs the checkpoint of a language model")
     return check_reference(submitter.store, request.checkpoint, location="body.checkpoint", policy=False)
 
 

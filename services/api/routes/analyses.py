@@ -36,7 +36,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     response_model=AnalysisResult,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "The analysis, or with `stream` its progress"},
-        **problem_responses(413, 422, 429, 503),
+        **problem_responses(429, 503),
     },
 )
 async def analyze_trajectories(
@@ -64,7 +64,7 @@ async def analyze_trajectories(
     "/api/experiments/{experiment_id}/analyses",
     summary="List saved analyses",
     dependencies=[Reader],
-    responses=problem_responses(404, 422),
+    responses=problem_responses(404),
 )
 def list_analyses(
     experiment_id: str,
@@ -85,7 +85,7 @@ def list_analyses(
     summary="Save an analysis",
     status_code=201,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 413, 422),
+    responses=problem_responses(404),
 )
 def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, response: Response) -> SavedAnalysis:
     """Keeps the reply of `POST /api/analyze-trajectories` with the experiment."""
@@ -99,7 +99,7 @@ def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, res
     "/api/experiments/{experiment_id}/analyses",
     summary="Delete all analyses of an experiment",
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409),
+    responses=problem_responses(404, 409),
 )
 def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
     """Its own, not those of the experiments that analysis jobs made."""
@@ -123,7 +123,7 @@ def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
     summary="Delete a saved analysis",
     status_code=204,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409),
+    responses=problem_responses(404, 409),
 )
 def delete(analysis_id: str, context: ContextDep) -> None:
     """409 while the job that made it lives: it may save it again."""

@@ -20,7 +20,7 @@ router = APIRouter(tags=["checkpoints"], dependencies=[Reader])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 
-@router.get("/api/checkpoints", summary="List all checkpoints", responses=problem_responses(422))
+@router.get("/api/checkpoints", summary="List all checkpoints")
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
     """Grouped by experiment, newest first; those usable as a base for rl-training and generation are marked."""
     return checkpoints.overview(
@@ -47,7 +47,7 @@ def list_of_experiment(experiment_id: str, session: SessionDep, context: Context
     responses={
         200: {"content": {"application/octet-stream": {}}, "description": "The file"},
         206: {"content": {"application/octet-stream": {}}, "description": "The part asked for with `Range`"},
-        **problem_responses(404, 416, 422),
+        **problem_responses(404, 416),
     },
 )
 def download(
@@ -72,7 +72,7 @@ def download(
     summary="Delete a checkpoint",
     status_code=204,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409),
+    responses=problem_responses(404, 409),
 )
 def delete(experiment_id: str, name: str, context: ContextDep) -> None:
     """`name` is one of the list, no alias. 409 while a live job needs it."""

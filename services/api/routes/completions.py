@@ -21,6 +21,7 @@ from services.api.operations.generate import ClientGone
 from services.api.operations.large import built
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
+from services.api.schemas.problems import problem_responses
 from services.api.stream_clients import LiveStream
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -31,7 +32,10 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     "/completions",
     summary="Complete a text",
     response_model=Completion,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "The texts, or with `stream` their parts"}},
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "The texts, or with `stream` their parts"},
+        **problem_responses(404, 429, 503),
+    },
 )
 async def create(
     body: CompletionRequest,
@@ -62,7 +66,7 @@ def list_models(session: SessionDep, context: ContextDep) -> ModelList:
     return operation.models(session, context.store)
 
 
-@router.get("/models/{name:path}", summary="One model", dependencies=[Reader])
+@router.get("/models/{name:path}", summary="One model", dependencies=[Reader], responses=problem_responses(404))
 def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
     """By its id, or `<experiment id>/best`, `latest`, `final`."""
     return operation.model(session, context.store, name)

@@ -18,7 +18,7 @@ def list_configs(context: ContextDep) -> ConfigFileList:
     return ConfigFileList(configs=configs.list_configs(context.settings.config_dir))
 
 
-@router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404, 422))
+@router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404))
 def get_config(file: str, context: ContextDep) -> ConfigFileContent:
     """Its text, and what it means with every default filled in."""
     return configs.get_config(context.settings.config_dir, file)

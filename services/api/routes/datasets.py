@@ -44,7 +44,7 @@ def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
     },
     responses={
         200: {"model": DatasetUploaded, "description": "The same text lies there under this name already"},
-        **problem_responses(401, 408, 409, 413, 422, 503, 507),
+        **problem_responses(408, 409, 503, 507),
     },
 )
 async def upload(
@@ -84,7 +84,7 @@ async def upload(
     return reply
 
 
-@router.get("/{name}", summary="Show a dataset", dependencies=[Reader], responses=problem_responses(404, 422))
+@router.get("/{name}", summary="Show a dataset", dependencies=[Reader], responses=problem_responses(404))
 def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
     """With the experiments that name it."""
     return datasets.get_dataset(session, context.datasets, name)
@@ -95,7 +95,7 @@ def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
     summary="Delete a dataset",
     status_code=204,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409, 422),
+    responses=problem_responses(404, 409),
 )
 def delete(name: str, context: ContextDep) -> None:
     """Its text and its tokens. 409 while a live job needs it; models that were trained on it stay."""

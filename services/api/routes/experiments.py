@@ -48,7 +48,7 @@ ToStep = Annotated[
 ]
 
 
-@router.get("", summary="List experiments", responses=problem_responses(422))
+@router.get("", summary="List experiments")
 def list_experiments(
     session: SessionDep,
     limit: Limit = 50,
@@ -83,7 +83,7 @@ def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep)
     "/{experiment_id}",
     summary="Name, tag or annotate an experiment",
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 422),
+    responses=problem_responses(404),
 )
 def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
     """Sets what the body names and leaves the rest; null takes a name or the notes away."""
@@ -98,7 +98,7 @@ def patch_experiment(experiment_id: str, body: ExperimentChange, context: Contex
     summary="Delete an experiment",
     status_code=204,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409),
+    responses=problem_responses(404, 409),
 )
 def delete_experiment(experiment_id: str, context: ContextDep) -> None:
     """With its jobs, checkpoints, metrics and logs; 409 while a job that writes to it or reads from it lives."""
@@ -115,7 +115,7 @@ def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
     "/{experiment_id}/metrics",
     summary="Metrics of pretraining",
     response_model=MetricsReply,
-    responses=problem_responses(404, 422),
+    responses=problem_responses(404),
 )
 async def get_metrics(
     experiment_id: str,
@@ -135,7 +135,7 @@ async def get_metrics(
     "/{experiment_id}/rl-metrics",
     summary="Metrics of the controller",
     response_model=MetricsReply,
-    responses=problem_responses(404, 422),
+    responses=problem_responses(404),
 )
 async def get_rl_metrics(
     experiment_id: str,

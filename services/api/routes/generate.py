@@ -33,7 +33,7 @@ T = TypeVar("T")
     response_model=GenerateReply,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "The text, or with `stream` its tokens"},
-        **problem_responses(413, 422, 429, 503),
+        **problem_responses(429, 503),
     },
 )
 async def generate(

@@ -43,7 +43,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     dependencies=[Submitter],
     responses={
         200: {"model": JobPrediction, "description": "`dryRun=true`: what would happen"},
-        **problem_responses(401, 404, 409, 413, 422, 503),
+        **problem_responses(404, 409, 503),
     },
 )
 def create(
@@ -84,7 +84,7 @@ def create(
     return created
 
 
-@router.get("", summary="List jobs", dependencies=[Reader], responses=problem_responses(422))
+@router.get("", summary="List jobs", dependencies=[Reader])
 def list_jobs(
     session: SessionDep,
     context: ContextDep,
@@ -137,7 +137,7 @@ def get_events(
 
 
 @router.get(
-    "/{job_id}/logs", summary="What its trainer printed", dependencies=[Reader], responses=problem_responses(404, 422)
+    "/{job_id}/logs", summary="What its trainer printed", dependencies=[Reader], responses=problem_responses(404)
 )
 def get_logs(
     job_id: str,
@@ -175,7 +175,7 @@ def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> Stre
     "/{job_id}/signal",
     summary="Pause, resume, complete or stop a job",
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409, 422),
+    responses=problem_responses(404, 409),
 )
 def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     """Records the wish; the worker carries it out. 409 with `currentStatus` when that status does not take it."""
@@ -189,7 +189,7 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     "/{job_id}/cancel",
     summary="Cancel a job",
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409),
+    responses=problem_responses(404, 409),
 )
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
     """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""

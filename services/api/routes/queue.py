@@ -11,13 +11,12 @@ from common.jobs.waiting_line import HORIZON
 from services.api.auth import ContextDep, Reader
 from services.api.context import session_of
 from services.api.operations import queue
-from services.api.schemas.problems import problem_responses
 from services.api.schemas.queue import QueueList
 
 router = APIRouter(prefix="/api/queue", tags=["jobs"])
 
 
-@router.get("", summary="Show the queue", dependencies=[Reader], responses=problem_responses(422))
+@router.get("", summary="Show the queue", dependencies=[Reader])
 def show(
     context: ContextDep,
     session: Annotated[Session, Depends(session_of, scope="function")],

@@ -30,7 +30,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 TYPES = {"html": "text/html; charset=utf-8", "md": "text/markdown; charset=utf-8"}
 
 
-@router.get("", summary="List reports", responses=problem_responses(422))
+@router.get("", summary="List reports")
 def list_reports(
     session: SessionDep,
     limit: Limit = 50,
@@ -48,9 +48,7 @@ def list_patterns() -> PatternList:
     return reports.patterns()
 
 
-@router.post(
-    "", summary="Write a report", status_code=201, dependencies=[Submitter], responses=problem_responses(401, 413, 422)
-)
+@router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
 def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
     """422 names the line of a block `chart` that is none."""
     with context.sessions.begin() as session:
@@ -64,7 +62,7 @@ def create(body: ReportRequest, context: ContextDep, response: Response) -> Repo
     summary="Make a report from a pattern",
     status_code=201,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 422),
+    responses=problem_responses(404),
 )
 def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
     """Every number in it is one that is stored; what is missing is said. It can be edited like any other."""
@@ -73,7 +71,7 @@ def generate(body: GenerateReportRequest, context: ContextDep, response: Respons
     return made
 
 
-@router.post("/render", summary="Render Markdown", dependencies=[Submitter], responses=problem_responses(401, 413, 422))
+@router.post("/render", summary="Render Markdown", dependencies=[Submitter])
 def render(body: RenderRequest) -> RenderReply:
     """Safe HTML with the charts between, as reports are shown; nothing is kept. A bad chart is a part `problem`."""
     return reports.rendered(body.markdown)
@@ -97,7 +95,7 @@ def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
     "/{report_id}",
     summary="Change a report",
     dependencies=[Submitter],
-    responses=problem_responses(401, 404, 409, 413, 422),
+    responses=problem_responses(404, 409),
 )
 def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportReply:
     """409 `report_changed` when `version` is not the newest, so that two writers do not overwrite each other."""
@@ -110,7 +108,7 @@ def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportRep
     summary="Delete a report",
     status_code=204,
     dependencies=[Submitter],
-    responses=problem_responses(401, 404),
+    responses=problem_responses(404),
 )
 def delete(report_id: str, context: ContextDep) -> None:
     """What it is about stays."""
@@ -124,7 +122,7 @@ def delete(report_id: str, context: ContextDep) -> None:
     response_class=Response,
     responses={
         200: {"content": {"text/html": {}, "text/markdown": {}}, "description": "The file"},
-        **problem_responses(404, 422),
+        **problem_responses(404),
     },
 )
 def export(

@@ -24,7 +24,7 @@ from services.api.stream_snapshots import Make
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "Events until either side closes"},
-    **problem_responses(404, 422, 503),
+    **problem_responses(404, 503),
 }
 Since = Annotated[
     str | None,

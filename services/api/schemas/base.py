@@ -1,12 +1,19 @@
-"""Base classes of everything on the wire: camelCase names, UTC times, requests that refuse unknown keys."""
+"""Base classes of everything on the wire: camelCase names, UTC times, requests that refuse what no reply can hold.
+
+Leaves out: query parameters, paths and headers, which the server decodes with replacement characters.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def iso_utc(moment: datetime) -> str:
@@ -31,14 +38,49 @@ class Reply(BaseModel):
     )
 
 
-class Request(BaseModel):
-    """A request body; an unknown key is an error."""
+class StrictRequest(BaseModel):
+    """A request body; an unknown key is an error, and so is text that is no Unicode, wherever in the body it stands."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        str_max_length=100_000,
-    )
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_is_unicode(cls, given: Any) -> Any:
+        # JSON can escape half a surrogate pair (`\ud800`), which cannot be encoded, stored or tokenised.
+        found = [
+            InitErrorDetails(type=PydanticCustomError("half_surrogate", _HALF_SURROGATE), loc=place, input=None)
+            for place in islice(_places_of_half_surrogates(given), 20)
+        ]
+        if found:
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return given
+
+
+class Request(StrictRequest):
+    """A request body with camelCase names."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, str_max_length=100_000)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HALF_SURROGATE = "holds half of a surrogate pair, which is no character; send the whole pair, or leave it out"
+_NOT_SCALAR = (str, dict, list)
+Place = tuple[str | int, ...]
+
+
+def _places_of_half_surrogates(given: Any, place: Place = ()) -> Iterator[Place]:
+    """Where in a parsed JSON value strings and keys hold one."""
+    if isinstance(given, str):
+        if not given.isascii() and _SURROGATE.search(given):
+            yield place
+    elif isinstance(given, dict):
+        for key, value in given.items():
+            # A key that holds one is written as its escape, so that the error can name it.
+            written = str(key).encode("utf-8", "backslashreplace").decode()
+            if written != key and isinstance(key, str):
+                yield (*place, written)
+            yield from _places_of_half_surrogates(value, (*place, written))
+    elif isinstance(given, list):
+        for number, item in enumerate(given):
+            if isinstance(item, _NOT_SCALAR):
+                yield from _places_of_half_surrogates(item, (*place, number))

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
@@ -16,10 +15,10 @@ from pydantic import (
 
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
-    MOST_TEMPERATURE,
+    Temperature,
 )
+from services.api.schemas.base import StrictRequest
 from services.api.schemas.generate import MAX_PROMPT_CHARACTERS
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
@@ -45,10 +44,8 @@ class StreamOptions(BaseModel):
     """Without effect."""
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(StrictRequest):
     """A text to go on with. A null is as if the key were not there; keys that are not listed are refused."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     model: Name
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
@@ -56,8 +53,8 @@ class CompletionRequest(BaseModel):
     """Text or token ids, or a list of either; an empty one starts from end-of-text."""
     max_tokens: int = Field(16, ge=0, le=4096)
     """0: the prompt is only read, for `echo` with `logprobs`."""
-    temperature: float = Field(1.0, ge=0, le=MOST_TEMPERATURE)
-    """0: the likeliest token; otherwise 0.001 or more."""
+    temperature: Temperature = 1.0
+    """0: the likeliest token each time; otherwise 0.001 or more."""
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
     """Texts per prompt; the prompt is read once. Texts of all prompts times max_tokens are 65,536 at most."""
@@ -116,13 +113,6 @@ class CompletionRequest(BaseModel):
             raise ValueError(_PROMPTS)
         for its in given if several else [given]:
             _check_prompt(its)
-        return given
-
-    @field_validator("temperature", mode="after")
-    @classmethod
-    def _zero_or_enough(cls, given: float) -> float:
-        if 0 < given < LEAST_TEMPERATURE:
-            raise ValueError(f"is {given:g}; give 0 for the likeliest token, or at least {LEAST_TEMPERATURE}")
         return given
 
     @field_validator("stop", mode="before")
@@ -260,6 +250,23 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ErrorDetail(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field of the request that is wrong; null: none in particular."""
+    code: str | None
+    """Stable name of the kind of error."""
+
+
+class ErrorReply(BaseModel):
+    """The body of every error under `/v1`."""
+
+    error: ErrorDetail
+
+
 def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
@@ -290,4 +297,4 @@ def error_body(status: int, message: str, *, code: str | None, param: str | None
     """An error as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return ErrorReply(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()

@@ -8,9 +8,8 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
-    MOST_TEMPERATURE,
+    Temperature,
 )
 from services.api.schemas.base import Reply, Request
 
@@ -40,7 +39,8 @@ class GenerateRequest(Request):
     prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
     """Its last context − 1 tokens are used; an empty one starts from end-of-text."""
     max_tokens: int = Field(50, ge=1, le=4096)
-    temperature: float = Field(0.8, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
+    temperature: Temperature = 0.8
+    """0: the likeliest token each time; otherwise 0.001 or more."""
     top_k: int | None = Field(50, ge=1, le=1024)
     """null: the full distribution."""
     top_p: float | None = Field(None, gt=0, le=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,9 @@ import httpx
 import pytest
 import structlog
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.client.sse import Event, parse_events
 from common.config import Settings
 from services.api.app import create_app
 from services.api.context import Context
@@ -52,12 +53,38 @@ class Api:
 RunApi = Callable[..., Any]
 
 
+class Documented:
+    """An outermost layer that notes every status which the OpenAPI document does not promise for its operation."""
+
+    def __init__(self, app: ASGIApp, document: Callable[[], dict[str, Any]], surprises: set[str]) -> None:
+        self._app = app
+        self._document = document
+        self._surprises = surprises
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            route = getattr(scope.get("route"), "path", None)
+            if message["type"] == "http.response.start" and route is not None:
+                self._note(scope["method"], route.replace(":path}", "}"), message["status"])
+            await send(message)
+
+        await self._app(scope, receive, noted)
+
+    def _note(self, method: str, path: str, status: int) -> None:
+        operation = self._document()["paths"].get(path, {}).get(method.lower())
+        # 500 comes from faults that tests put in; 204 also answers a client that has left and reads nothing.
+        if operation is not None and str(status) not in operation["responses"] and status not in (204, 500):
+            self._surprises.add(f"{method} {path}: {status}")
+
+
 @contextmanager
 def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     """Serve `settings` (with `changes`) until the block ends; the server must stop within 20 s."""
     secret = {name: SecretStr(changes[name]) for name in ("database_url", "redis_url") if name in changes}
     settings = settings.model_copy(update={"port": 0, **changes, **secret})
     app = create_app(settings, TOKEN)
+    surprises: set[str] = set()
+    app.add_middleware(Documented, document=app.openapi, surprises=surprises)
     server = make_server(app, settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -77,6 +104,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     server.should_exit = True
     thread.join(20)
     assert not thread.is_alive(), "the server did not stop"
+    assert surprises == set(), "the OpenAPI document does not name these statuses"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -117,38 +145,17 @@ def serve(settings: Settings) -> RunApi:
     return lambda **changes: running(settings, **changes)
 
 
-@dataclass(frozen=True)
-class Event:
-    """One event of a stream; `data` is parsed."""
-
-    name: str
-    id: str | None
-    data: Any
-
-
 class Events:
     """The events of an open stream, one after the other."""
 
     def __init__(self, reply: httpx.Response) -> None:
-        self._lines = reply.iter_lines()
+        self._events = parse_events(reply.iter_bytes())
 
     def __iter__(self) -> Iterator[Event]:
-        name, event_id, data = "message", None, []
-        for line in self._lines:
-            field, _, value = line.partition(": ")
-            if line == "" and data:
-                yield Event(name, event_id, json.loads("\n".join(data)))
-                name, event_id, data = "message", None, []
-            elif field == "event":
-                name = value
-            elif field == "id":
-                event_id = value
-            elif field == "data":
-                data.append(value)
+        return self._events
 
     def take(self, count: int) -> list[Event]:
-        iterator = iter(self)
-        return [next(iterator) for _ in range(count)]
+        return [next(self._events) for _ in range(count)]
 
 
 @contextmanager

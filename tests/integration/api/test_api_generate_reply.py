@@ -82,3 +82,16 @@ def test_values_at_the_limits_are_taken(api: Api, generator: Generator, model: T
     assert reply.status_code == 200, reply.text
     assert reply.json()["effective"]["topK"] == 1024
     assert (reply.json()["promptTokens"], reply.json()["tokensGenerated"]) == (0, 1)
+
+
+def test_temperature_0_takes_the_likeliest_token_each_time(
+    api: Api, generator: Generator, model: TransformerLM
+) -> None:
+    likeliest = generate(model, "Once upon", max_tokens=6, temperature=1.0, top_k=1, seed=1)
+    body = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 6, "temperature": 0}
+    replies = [api.admin.post("/api/generate", json={**body, "seed": seed}).json() for seed in (5, 6)]
+    assert [reply["text"] for reply in replies] == [likeliest.text] * 2
+    assert (replies[0]["effective"]["temperature"], replies[0]["effective"]["topK"]) == (1.0, 1)
+    refused = api.admin.post("/api/generate", json={**body, "temperature": 0.0005})
+    assert refused.status_code == 422
+    assert "give 0 for the likeliest token, or 0.001 to 100" in refused.json()["detail"]

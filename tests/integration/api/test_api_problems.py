@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,6 +94,67 @@ def test_a_body_that_is_no_job_is_refused_and_nothing_is_written(api: Api, conte
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
     assert api.http.get("/api/jobs").json()["jobs"] == []
+
+
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands_in_a_body(api: Api) -> None:
+    document = api.http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    seen = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if body is None:
+                continue
+            openai = path.startswith("/v1/")
+            for name in schemas[body["schema"]["$ref"].rpartition("/")[2]]["properties"]:
+                for value, place in (
+                    ("\ud800", name),
+                    (["x", "a\udfffb"], f"{name}.1"),
+                    ({"a": [{"\ud83d": 1}]}, f"{name}.a.0.\\ud83d"),
+                ):
+                    reply = api.admin.request(
+                        method,
+                        path.replace("{", "").replace("}", ""),
+                        content=json.dumps({name: value}),
+                        headers={"Content-Type": "application/json"},
+                    )
+                    seen += 1
+                    assert reply.status_code == (400 if openai else 422), reply.text
+                    assert "half of a surrogate pair" in reply.text
+                    if openai:
+                        assert reply.json()["error"]["param"] == name
+                    else:
+                        assert f"body.{place}" in [item["location"] for item in reply.json()["errors"]]
+    assert seen > 150
+    # A whole pair is one character, also where JSON writes it as two escapes.
+    reply = api.admin.post(
+        "/api/reports",
+        headers={"Content-Type": "application/json"},
+        content=b'{"title": "\\ud83d\\ude00", "markdown": ""}',
+    )
+    assert (reply.status_code, reply.json()["title"]) == (201, "😀")
+
+
+def test_half_a_surrogate_pair_beside_the_body_is_no_fault_of_ours(api: Api) -> None:
+    half = "%ED%A0%80"  # as UTF-8 would write it
+    for path in (
+        f"/api/jobs/{half}",
+        f"/api/jobs?tag={half}&experimentId={half}",
+        f"/api/experiments?search={half}",
+        f"/api/experiments/{half}/checkpoints/{half}",
+        f"/api/configs/{half}.yaml",
+        f"/api/datasets/{half}",
+        f"/api/reports?search={half}&experiment={half}",
+        f"/v1/models/{half}",
+    ):
+        assert api.admin.get(path).status_code in (200, 400, 404, 422), path
+    assert api.admin.post(f"/api/datasets?name={half}", content=b"text").status_code == 422
+    for header in ("Idempotency-Key", "Last-Event-ID", "X-Request-ID", "Authorization", "If-None-Match"):
+        raw = [(header.encode(), b"\xed\xa0\x80")]
+        assert api.http.get("/api/jobs", headers=raw).status_code == 200
+        reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG}, headers=raw)
+        assert reply.status_code in (201, 401, 422), header
+        assert api.http.get("/api/jobs/nosuch/stream", headers=raw).status_code in (404, 422)
 
 
 @pytest.mark.parametrize(

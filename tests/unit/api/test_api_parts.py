@@ -148,15 +148,37 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     return [(path, method, found) for path, item in document["paths"].items() for method, found in item.items()]
 
 
-def test_every_operation_is_described_and_every_error_is_a_problem(document: dict[str, Any]) -> None:
+def test_every_operation_is_described_and_every_error_has_its_shape(document: dict[str, Any]) -> None:
     found = operations(document)
     assert len(found) >= 28
     for path, method, operation in found:
         assert operation["summary"] and operation["description"] and operation["tags"], (method, path)
         for status, response in operation["responses"].items():
             if int(status) >= 400:
-                assert list(response["content"]) == ["application/problem+json"], (method, path, status)
-    assert "HTTPValidationError" not in document["components"]["schemas"]
+                openai = path.startswith("/v1/")
+                content = {"application/json": "ErrorReply"} if openai else {"application/problem+json": "Problem"}
+                named = {kind: its["schema"]["$ref"].rpartition("/")[2] for kind, its in response["content"].items()}
+                assert named == content, (method, path, status)
+    assert not {"HTTPValidationError", "ValidationError"} & document["components"]["schemas"].keys()
+
+
+def test_statuses_that_every_operation_of_a_kind_can_have_are_named(document: dict[str, Any]) -> None:
+    always_open = {"/api/generate", "/api/analyze-trajectories", "/v1/completions", "/api/session"}
+    for path, method, operation in operations(document):
+        named, openai = operation["responses"].keys(), path.startswith("/v1/")
+        assert "400" in named, (method, path)
+        assert ("401" in named) == ("security" in operation and path not in always_open), (method, path)
+        assert ("422" in named) == (not openai and bool({"parameters", "requestBody"} & operation.keys())), path
+        assert ("413" in named) == ("requestBody" in operation), (method, path)
+        assert ("503" in named) == (path not in ("/healthz", "/api/session")), (method, path)
+        assert ("429" in named) == (method == "post" and path in always_open), (method, path)
+
+
+def test_closed_reads_are_described_as_closed() -> None:
+    closed = create_app(settings(require_auth_for_reads=True), "administrator-token").openapi()
+    needed = {path: operation["security"] for path, _, operation in operations(closed) if "security" in operation}
+    assert needed["/api/jobs/{job_id}"] == [{"token": []}]
+    assert needed["/api/session"] == needed["/api/generate"] == [{}, {"token": []}]
 
 
 def test_what_changes_something_asks_for_a_token(document: dict[str, Any]) -> None:

@@ -181,9 +181,9 @@ def test_json_is_what_the_api_says(api: Api) -> None:
 
 def test_prompts_come_from_the_command_line_and_a_file(api: Api, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_text("The cat\n\nThe dog  \n")
+    file.write_bytes("\ufeffThe cat\n\nThe\u2028dog  \r\nOne\u0085day".encode())
     assert tidal("batch", "Tom", "--prompts-file", str(file)).exit_code == 0
-    assert api.sent[-1][2]["prompts"] == ["Tom", "The cat", "The dog"]
+    assert api.sent[-1][2]["prompts"] == ["Tom", "The cat", "The\u2028dog", "One\u0085day"]
     file.write_text("\n")
     refused = tidal("batch", "--prompts-file", str(file))
     assert isinstance(refused.exception, InvalidInputError) and "no line" in refused.exception.message

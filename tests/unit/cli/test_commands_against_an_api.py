@@ -156,9 +156,25 @@ def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tida
     }
 
 
+def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(api: Api, tidal: Callable[..., Result]) -> None:
+    text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
+    tokens = [{"text": character, "modulation": None} for character in text]
+    done = {**DONE, "text": text, "trajectory": tokens}
+    api.answers["/api/generate"] = "".join(
+        f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+        for name, data in (*(("token", token) for token in tokens), ("done", done))
+    )
+    shown = tidal("generate", ">", "-c", "model/final")
+    # Control characters are shown as pictures or left out (common.terminal).
+    assert (shown.exit_code, shown.stdout) == (0, ">a\u2028b\u2029c�def␜g\n")
+    shown = tidal("generate", ">", "-c", "model/final", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["text"]) == (0, text)
+
+
 @pytest.mark.parametrize(
     ("option", "field", "least", "below"),
     [
+        ("--temperature", "temperature", 0, -0.0001),
         ("--temperature", "temperature", LEAST_TEMPERATURE, 0.0009),
         ("--repetition-penalty", "repetitionPenalty", LEAST_REPETITION_PENALTY, 0.009),
         ("--top-p", "topP", 0.001, 0),
@@ -214,7 +230,7 @@ def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable
     queue = {"queue": "training", "workers": [worker], "types": [{**lm, "jobs": [waiting]}, {**free, "jobs": []}]}
     api.answers["/api/queue"] = {"queues": [queue]}
     words = tidal("jobs", "queue").stdout.split()
-    assert " ".join(words).startswith("training: 1 workers alive, 1 busy")
+    assert " ".join(words).startswith("training: 1 worker alive, 1 busy")
     for row in ("lm-training 1 1 0 1 2:05", "evaluation none 0 0 0", "job_9 lm-training 1 5 unknown"):
         assert row in " ".join(words)
     assert json.loads(tidal("jobs", "queue", "--json").stdout)[0]["types"][0]["usualSeconds"] == 125.0

@@ -13,6 +13,9 @@ from common.client import Client
 from common.client.sse import Event, follow, parse_events
 from common.errors import NotFoundError, UnavailableError
 
+ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
+"""`str.splitlines` cuts it into seven; a stream of events does not."""
+
 
 def test_events_are_read_as_the_standard_says() -> None:
     lines = [
@@ -24,15 +27,44 @@ def test_events_are_read_as_the_standard_says() -> None:
         "data: 1}",
         "",
         "data:no space, no JSON",
+        "id: 8\0-0",
         "retry: 2000",
+        "",
+        "data",
+        "data:  two spaces",
+        "unknown: field",
+        "event",
+        "",
+        "id: 9-0",
+        "event: without data",
+        "",
+        f"data: {ODD_TEXT}",
         "",
         "event: lost",
         "data: the connection broke before the blank line",
     ]
-    assert list(parse_events(lines)) == [
+    events = [
         Event("metrics", {"a": 1}, "7-0"),
-        Event("message", "no space, no JSON", None),
+        Event("message", "no space, no JSON", "7-0"),
+        Event("message", "\n two spaces", "7-0"),
+        Event("message", ODD_TEXT, "9-0"),
     ]
+    for line_end in ("\n", "\r", "\r\n"):
+        for mark in (b"", b"\xef\xbb\xbf"):
+            whole = mark + line_end.join([*lines, ""]).encode()
+            assert list(parse_events([whole])) == events
+            # Every border between two bytes, so also inside a line end, a character and the byte order mark.
+            assert list(parse_events(bytes([byte]) for byte in whole)) == events
+            for border in range(len(whole)):
+                assert list(parse_events([whole[:border], b"", whole[border:]])) == events
+
+
+def test_an_event_is_given_out_when_its_blank_line_has_come_and_not_a_byte_later() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"data: 1\r\n\r"
+        raise AssertionError("it waits for what comes after the blank line")
+
+    assert next(parse_events(chunks())) == Event("message", 1)
 
 
 class BrokenStream(httpx.SyncByteStream):

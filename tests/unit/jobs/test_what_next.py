@@ -104,8 +104,8 @@ def test_a_wish_has_its_deadline(fields: dict[str, Any], expected: str) -> None:
         ({"attempt": 0}, "It is claimed as soon as a worker and a slot of its type are free."),
         (
             {"infra_restarts": 2, "not_before": NOW + timedelta(seconds=5)},
-            "After 2 lost attempts without a new checkpoint it is not claimed before 2026-01-31 03:00:05 UTC (in 5 s), "
-            "to go on from the beginning.",
+            "After 2 lost attempts without a new checkpoint it is claimed in 5 s at the earliest, "
+            "as its notBefore asks, to go on from the beginning.",
         ),
         (
             {"desired_state": "pause"},

@@ -96,6 +96,26 @@ def test_each_mode_equals_a_slow_loop_without_cache(tokenizer: tiktoken.Encoding
     assert result.truncated == 0
 
 
+@pytest.mark.parametrize("top_k", [None, 1, 50])
+def test_temperature_0_takes_the_likeliest_token_each_time(tokenizer: tiktoken.Encoding, top_k: int | None) -> None:
+    model, prompt = tiny_model(context_length=40), [5, 9, 9, 30]
+    tokens = list(prompt)
+    for _ in range(12):
+        with torch.no_grad():
+            logits = model.project(model.hidden_states(torch.tensor([tokens]))[0, -1]).tolist()
+        scored = [
+            (value / 1.2 if value > 0 else value * 1.2) if i in tokens else value for i, value in enumerate(logits)
+        ]
+        tokens.append(scored.index(max(scored)))
+    for seed in (1, 2):
+        result = generate(
+            model, prompt, max_tokens=12, temperature=0, top_k=top_k, top_p=0.9, seed=seed, tokenizer=tokenizer
+        )
+        assert result.token_ids == tokens[4:]
+        in_force = {(step.temperature, step.top_k) for step in result.trajectory}
+        assert in_force == {(1.0, 1)} == {(result.effective.temperature, result.effective.top_k)}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_does_not_depend_on_its_batch(tokenizer: tiktoken.Encoding, mode: str) -> None:
     """Prompts of different lengths, one empty, past the window: the same tokens alone and together."""
@@ -235,7 +255,8 @@ def test_cancelling_ends_the_generation_and_keeps_what_there_is(tokenizer: tikto
     "wrong",
     [
         {"max_tokens": -1},
-        {"temperature": 0.0},
+        {"temperature": 0.0009},
+        {"temperature": -0.0001},
         {"temperature": 1e-40},
         {"temperature": float("nan")},
         {"temperature": 1e4},

@@ -43,7 +43,7 @@ function parse(block) {
     const name = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (name === "data") found.data.push(value);
-    else if (name === "id") found.id = value;
+    else if (name === "id" && !value.includes("\0")) found.id = value;
     else if (name === "event") found.event = value;
     if (name !== "retry") comment = false;
   }

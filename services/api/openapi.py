@@ -1,0 +1,64 @@
+"""The OpenAPI document: what FastAPI reads from the routes, and what holds for all of them.
+
+Routes name the statuses of their own (404, 409, 429, …). Here come those that follow from how every request is handled:
+400 for what is no HTTP or no JSON, 401, 413, 415, 422, 503; and under `/v1` the shape of OpenAI's errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.api.schemas.completions import ErrorReply
+from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
+
+OPEN = ("/api/generate", "/api/analyze-trajectories", "/api/session", "/v1/completions")
+"""Work without a token, also where reads are closed; a wrong token is ignored."""
+ALWAYS_UP = ("/healthz", "/api/session")
+"""Need neither database nor Redis, so they never answer 503."""
+_FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+
+def complete(document: dict[str, Any], *, reads_closed: bool) -> None:
+    """Add to `document`; `reads_closed`: reads need a token as well."""
+    schemas = document["components"]["schemas"]
+    schemas.update(problem_schemas())
+    error = ErrorReply.model_json_schema(ref_template=REF)
+    schemas.update({**error.pop("$defs"), ErrorReply.__name__: error})
+    for name in _FRAMEWORK_SCHEMAS:
+        schemas.pop(name, None)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "security" in operation and (path in OPEN or (method == "get" and not reads_closed)):
+                operation["security"] = [{}, {"token": []}]
+            responses = {
+                status: response
+                for status, response in operation["responses"].items()
+                if response.get("description") != "Validation Error"  # the framework's own shape, which nobody sees
+            }
+            for status, response in problem_responses(*_statuses(path, operation)).items():
+                responses.setdefault(str(status), response)
+            if path.startswith("/v1/"):
+                responses = {status: _as_openai(response) for status, response in responses.items() if status != "422"}
+            operation["responses"] = dict(sorted(responses.items()))
+
+
+def _statuses(path: str, operation: dict[str, Any]) -> list[int]:
+    body = operation.get("requestBody", {}).get("content")
+    found = [400]
+    if "security" in operation and path not in OPEN:
+        found.append(401)
+    if body is not None:
+        found.append(413)
+    if body is not None and "application/json" in body:
+        found.append(415)
+    if body is not None or "parameters" in operation:
+        found.append(422)
+    if path not in ALWAYS_UP:
+        found.append(503)
+    return found
+
+
+def _as_openai(response: dict[str, Any]) -> dict[str, Any]:
+    if PROBLEM_TYPE not in response.get("content", {}):
+        return response
+    return {**response, "content": {"application/json": {"schema": {"$ref": REF.format(model=ErrorReply.__name__)}}}}

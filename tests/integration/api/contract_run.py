@@ -1,0 +1,78 @@
+"""The whole contract run: `python -m tests.integration.api.contract_run [--examples 30]`, a few minutes.
+
+Starts PostgreSQL, Valkey, the api and a real generator; sends generated requests with the token, without one, and
+without one where reads are closed. Prints a table per operation and the share of 2xx. Exit status 1 when a reply is a
+server error or has a status that the OpenAPI document does not name, when an operation that is no stream never
+succeeds, or when fewer than 2,000 requests were sent. Leaves out: rate limits, which are switched off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from common.config import Settings
+from common.db import upgrade
+from services.local.servers import PostgresServer, ValkeyServer
+from tests.integration.api.conftest import running
+from tests.integration.api.contract import Outcome, Things, run
+from tests.integration.api.openai_stand import Generator
+
+MANY = 1_000_000
+LEAST_CASES = 2000
+
+
+def main() -> int:
+    """Exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=30, help="generated requests per operation and run")
+    parser.add_argument("--seed", type=int, default=1)
+    wanted = parser.parse_args()
+    outcomes: dict[str, Outcome] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        postgres, valkey = PostgresServer(home / "postgres"), ValkeyServer(home / "valkey")
+        postgres.start()
+        valkey.start()
+        try:
+            upgrade(postgres.url)
+            (home / "configs").mkdir()
+            (home / "configs" / "base_config.yaml").write_text("data: {source: 'builtin:stories'}\n")
+            settings = Settings(
+                _env_file=None,
+                database_url=postgres.url,
+                redis_url=valkey.url,
+                experiments_dir=home / "experiments",
+                data_dir=home / "data",
+                config_dir=home / "configs",
+                rate_limit_capacity=MANY,
+            )
+            generator = Generator(valkey.url, settings.experiments_dir)
+            with running(settings) as api:
+                things = Things(api)
+                for name, token in (("with the token", True), ("without a token", False)):
+                    outcomes[name] = run(
+                        api, things, token=token, examples=wanted.examples, coverage=True, seed=wanted.seed
+                    )
+            with running(settings, require_auth_for_reads=True) as api:
+                outcomes["without a token, reads closed"] = run(
+                    api, things, token=False, examples=5, coverage=False, seed=wanted.seed
+                )
+            generator.close()
+        finally:
+            valkey.remove()
+            postgres.remove()
+    for name, outcome in outcomes.items():
+        print(f"\n{name}\n{outcome.table()}")
+        print("\n".join(outcome.failures))
+    cases = sum(outcome.cases for outcome in outcomes.values())
+    never = [label for label in outcomes["with the token"].never_reached if not label.endswith("/stream")]
+    failures = sum(len(outcome.failures) for outcome in outcomes.values())
+    print(f"{cases} cases in all, {failures} failures; operations that never succeeded: {', '.join(never) or 'none'}")
+    return int(bool(failures or never or cases < LEAST_CASES))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
