@@ -150,7 +150,7 @@ def test_the_page_reads_events_as_the_standard_says(site: Site, visit: Visit) ->
     read = """
         async (text) => {
             const { readEvents } = await import([...document.scripts].map((s) => s.src).find((s) => s.includes("/js/"))
-                .replace(/\\/js\\/.*/, "/js/lib/sse.js"));
+                .replace(/\\/js\\/.*/, "/js/lib/line.js"));
             const bytes = new TextEncoder().encode(text);
             const found = [];
             for (let border = 0; border <= bytes.length; border++) {
