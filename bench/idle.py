@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psycopg
@@ -31,6 +30,7 @@ import redis
 from sqlalchemy import make_url
 
 from bench.generation import default_model
+from bench.idle_requests import CHECKPOINT, TOKENS, WAYS, data_of
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
 from bench.serving import first
@@ -39,11 +39,8 @@ from services.local.servers import ValkeyServer
 
 PAUSES = (0.0, 6.0, 6.0, 13.0, 13.0, 13.0, 20.0, 31.0, 65.0, 130.0)
 QUICK_PAUSES = (0.0, 6.0, 13.0)
-CHECKPOINT = "20260101-000000-serving/model.safetensors"
-TOKENS = 40
 STOPPED_REDIS_SECONDS = 3.0
 STOPPED_API_SECONDS = 15.0
-FORBIDDEN = {"50256": -100}
 
 
 @dataclass
@@ -134,77 +131,6 @@ def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, 
     return counts
 
 
-def _completion(http: httpx.Client) -> tuple[int, str]:
-    reply = http.post("/v1/completions", json=_completion_body())
-    if reply.status_code != 200:
-        return 0, reply.text
-    return reply.json()["usage"]["completion_tokens"], reply.json()["choices"][0]["finish_reason"]
-
-
-def _streamed_completion(http: httpx.Client) -> tuple[int, str]:
-    options = {"stream": True, "stream_options": {"include_usage": True}}
-    tokens, reason = 0, "no end"
-    with http.stream("POST", "/v1/completions", json=_completion_body() | options) as reply:
-        for data in _data_of(reply):
-            if data == "[DONE]":
-                break
-            part = json.loads(data)
-            if "error" in part:
-                return tokens, part["error"]["message"]
-            tokens = (part.get("usage") or {}).get("completion_tokens", tokens)
-            for choice in part["choices"]:
-                reason = choice["finish_reason"] or reason
-    return tokens, reason
-
-
-def _generation(http: httpx.Client) -> tuple[int, str]:
-    reply = http.post("/api/generate", json=_generation_body())
-    if reply.status_code != 200:
-        return 0, reply.text
-    return _tokens_of(reply.json())
-
-
-def _streamed_generation(http: httpx.Client) -> tuple[int, str]:
-    seen, last = 0, {"finishReason": "no end"}
-    with http.stream("POST", "/api/generate", json=_generation_body() | {"stream": True}) as reply:
-        for data in _data_of(reply):
-            last = json.loads(data)
-            seen += "index" in last
-    if "finishReason" not in last:
-        return seen, str(last)
-    tokens, reason = _tokens_of(last)
-    return (tokens, reason) if seen == len(last["trajectory"]) else (seen, "lost tokens")
-
-
-WAYS: dict[str, Callable[[httpx.Client], tuple[int, str]]] = {
-    "/v1/completions": _completion,
-    "/v1/completions, streamed": _streamed_completion,
-    "/api/generate": _generation,
-    "/api/generate, streamed": _streamed_generation,
-}
-
-
-def _tokens_of(reply: dict[str, Any]) -> tuple[int, str]:
-    """`/api/generate` cannot forbid end-of-text: a text that ends by itself counts as whole if the model ended it."""
-    if reply["finishReason"] == "stop" and reply["tokensGenerated"] == len(reply["trajectory"]):
-        return TOKENS, "length"
-    return reply["tokensGenerated"], reply["finishReason"]
-
-
-def _completion_body() -> dict[str, Any]:
-    return {"model": CHECKPOINT, "prompt": "Once upon a time", "max_tokens": TOKENS, "logit_bias": FORBIDDEN}
-
-
-def _generation_body() -> dict[str, Any]:
-    return {"checkpoint": CHECKPOINT, "prompt": "Once upon a time", "maxTokens": TOKENS}
-
-
-def _data_of(reply: httpx.Response) -> Iterator[str]:
-    for line in reply.iter_lines():
-        if line.startswith("data: "):
-            yield line.removeprefix("data: ")
-
-
 class Listener:
     """A client of the stream of all jobs that stays connected; `jobs` are the ids it has heard of."""
 
@@ -215,7 +141,7 @@ class Listener:
 
     def _listen(self) -> None:
         with self._http.stream("GET", "/api/jobs/stream", timeout=None) as reply:
-            for data in _data_of(reply):
+            for data in data_of(reply):
                 document = json.loads(data)
                 if isinstance(document, dict) and "id" in document:
                     self.jobs.add(str(document["id"]))
