@@ -114,7 +114,7 @@ async def _merge(opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> As
     current = None
 
     def wait_for(name: str) -> None:
-        waiting[asyncio.create_task(anext(following[name]))] = name  # type: ignore[arg-type]
+        waiting[asyncio.create_task(anext(following[name]))] = name
 
     try:
         for name, error in opened.items():
