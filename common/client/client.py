@@ -123,7 +123,10 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
                 return list(last)
 
     def experiments(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Experiment]:
-        """The newest experiments of this type (lm, rl, …) whose newest job has this status; at most 200."""
+        """The newest experiments of this type (lm, rl, …) whose newest job has this status; at most 200.
+
+        Without a type those of all types but dataset.
+        """
         return self._get(ExperimentPage, "/api/experiments", type=kind, status=status, limit=limit).experiments
 
     def experiment(self, experiment_id: str) -> Experiment:

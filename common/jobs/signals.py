@@ -23,13 +23,19 @@ from common.jobs.status import (
     Signal,
     Writer,
     allowed_signals,
+    useful_signals,
     wish_after,
 )
 
 
 def possible_signals(job: Job) -> frozenset[Signal]:
-    """The signals `job` takes as it is now, for buttons and messages; each may still be milder than a present wish."""
+    """The signals that are not answered with 409 because of the status of `job`; some may repeat its present wish."""
     return allowed_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
+
+
+def offered_signals(job: Job) -> frozenset[Signal]:
+    """The signals that would change what becomes of `job`: for buttons and lists."""
+    return useful_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
 def request_signal(session: Session, job_id: str, signal: Signal) -> Job:

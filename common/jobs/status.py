@@ -149,6 +149,15 @@ def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool
     return signals if resumable else signals & {Signal.STOP}
 
 
+def useful_signals(status: JobStatus, desired: DesiredState, *, resumable: bool) -> frozenset[Signal]:
+    """Those of `allowed_signals` that would change something now: what a button or a hint offers.
+
+    Left out are repetitions (resume of a job that is to run, a second stop) and what would be milder than the wish.
+    """
+    allowed = allowed_signals(status, desired, resumable=resumable)
+    return frozenset(signal for signal in allowed if wish_after(desired, signal) not in (None, desired))
+
+
 def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
     """The wish once `signal` is recorded, or None where it would be milder than the present one.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, or_, select, tuple_
+from sqlalchemy import Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore, size_of
@@ -25,11 +26,14 @@ from services.api.schemas.experiments import (
     ResultReply,
     Sample,
     SampleList,
+    TagList,
 )
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 ABLATION_FILE = "ablation_results.json"
 ANALYSIS_FILE = "analysis_results.json"
+DATASET = "dataset"
+"""Type of the experiment in which a dataset is tokenised; it holds a log and nothing to compare."""
 
 
 def list_experiments(
@@ -37,15 +41,14 @@ def list_experiments(
     *,
     limit: int,
     cursor: str | None,
-    kind: str | None = None,
+    kinds: Collection[str] | None = None,
     status: str | None = None,
     tag: str | None = None,
     search: str | None = None,
 ) -> ExperimentList:
-    """A page, newest first."""
+    """A page, newest first. Without `kinds` those of all types but dataset, whose place is the list of datasets."""
     query = _with_newest_job()
-    if kind is not None:
-        query = query.where(Experiment.type == kind)
+    query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != DATASET)
     if status is not None:
         query = query.where(Job.status == status)
     if tag is not None:
@@ -61,6 +64,12 @@ def list_experiments(
     page = rows[:limit]
     following = encode_cursor(page[-1][0].created_at, page[-1][0].id) if len(rows) > limit else None
     return ExperimentList(experiments=[_reply(*row) for row in page], next_cursor=following)
+
+
+def tags(session: Session) -> TagList:
+    """Every tag of the experiments that `list_experiments` lists."""
+    found = select(func.unnest(Experiment.tags)).where(Experiment.type != DATASET).distinct()
+    return TagList(tags=sorted(session.scalars(found)))
 
 
 def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:

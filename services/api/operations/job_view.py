@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.db import Job
 from common.jobs.documents import job_document
-from common.jobs.signals import possible_signals
+from common.jobs.signals import offered_signals
 from common.jobs.status import Signal
 from common.jobs.waiting_line import Place
 from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
@@ -23,8 +23,8 @@ def error_of(job: Job) -> JobError | None:
 
 def job_reply(job: Job, place: Place | None = None) -> JobReply:
     """Everything but the payload."""
-    possible = possible_signals(job)
-    signals = [signal for signal in Signal if signal in possible]
+    offered = offered_signals(job)
+    signals = [signal for signal in Signal if signal in offered]
     waits = {"queuePosition": place.position, "predictedStart": place.predicted_start} if place else {}
     return JobReply.model_validate({**job_document(job), **waits, "signals": signals})
 

@@ -1,4 +1,4 @@
-"""Logs of a job by cursor: the files `<experiment>/logs/<attempt>.log`, one after the other.
+"""Logs of a job, by cursor or whole: the files `<experiment>/logs/<attempt>.log`, one after the other.
 
 A cursor is `<attempt>-<byte offset>-<line number>`: reading goes on where it stopped, however large the file. A line
 that is not finished yet is left for the next page. A search looks at so many bytes per page and may find nothing in
@@ -8,6 +8,8 @@ them; the cursor goes on. Leaves out: the live lines (the job's stream).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from common.errors import InvalidInputError
 from services.api.schemas.jobs import LogLine, LogPage
 
 MAX_LINE_BYTES = 16 * 1024
-"""Longer lines are cut in the reply."""
+"""Longer lines are cut in a page, which says so; `whole_log` cuts nothing."""
+
+CHUNK_BYTES = 256 * 1024
 
 SCAN_BYTES = 8 * 1024 * 1024
 """A search looks at so much per page."""
@@ -52,7 +56,7 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
     With `search` only lines that contain it, whatever the case of letters.
     """
     position = parse_position(cursor)
-    attempts = sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdecimal())
+    attempts = _attempts(folder)
     page = _Page(limit, search.casefold() if search else None)
     complete = True
     for attempt in attempts:
@@ -66,6 +70,26 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
             complete = False
             break
     return LogPage(lines=page.lines, next_cursor=str(position), complete=complete)
+
+
+def whole_log(folder: Path) -> Iterator[bytes]:
+    """Everything that is in the logs now, as it was written; a headline before each attempt where there are several."""
+    attempts = _attempts(folder)
+    for attempt in attempts:
+        if len(attempts) > 1:
+            yield f"==== attempt {attempt} ====\n".encode()
+        ends = b"\n"
+        # Retention may delete a file between the listing and the reading.
+        with suppress(FileNotFoundError), (folder / f"{attempt}.log").open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+                ends = chunk[-1:]
+        if ends != b"\n" and attempt != attempts[-1]:
+            yield b"\n"
+
+
+def _attempts(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.log") if path.stem.isdecimal())
 
 
 class _Page:
@@ -94,6 +118,9 @@ class _Page:
                 number += 1
                 self._scanned += len(raw)
                 if self._wanted is None or self._wanted in raw.decode("utf-8", "replace").casefold():
-                    text = raw.rstrip(b"\r\n")[:MAX_LINE_BYTES].decode("utf-8", "replace")
+                    line = raw.rstrip(b"\r\n")
+                    text = line[:MAX_LINE_BYTES].decode("utf-8", "replace")
+                    if len(line) > MAX_LINE_BYTES:
+                        text += f" … (cut; the whole line has {len(line)} bytes)"
                     self.lines.append(LogLine(attempt=start.attempt, line=number, text=text))
         return Position(start.attempt, offset, number)

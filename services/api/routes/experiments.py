@@ -24,6 +24,7 @@ from services.api.schemas.experiments import (
     MetricsReply,
     ResultReply,
     SampleList,
+    TagList,
 )
 from services.api.schemas.problems import problem_responses
 from services.api.stream_ids import format_id
@@ -52,8 +53,9 @@ def list_experiments(
     session: SessionDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    kind: Annotated[
-        Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"] | None, Query(alias="type")
+    kinds: Annotated[
+        list[Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"]] | None,
+        Query(alias="type", description="Repeat it for several. Without it every type but dataset."),
     ] = None,
     status: Annotated[JobStatus | None, Query(description="Of the newest job.")] = None,
     tag: Annotated[str | None, Query(max_length=64)] = None,
@@ -61,8 +63,14 @@ def list_experiments(
 ) -> ExperimentList:
     """Newest first."""
     return experiments.list_experiments(
-        session, limit=limit, cursor=cursor, kind=kind, status=status, tag=tag, search=search
+        session, limit=limit, cursor=cursor, kinds=kinds, status=status, tag=tag, search=search
     )
+
+
+@router.get("/tags", summary="List the tags of all experiments")
+def list_tags(session: SessionDep) -> TagList:
+    """Whatever a list is filtered by. Those of dataset jobs are left out, as in the list."""
+    return experiments.tags(session)
 
 
 @router.get("/{experiment_id}", summary="Show an experiment", responses=problem_responses(404))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from sqlalchemy.orm import Session
+from starlette.responses import StreamingResponse
 
 from common.db import require_schema
 from common.errors import InvalidInputError
@@ -153,6 +154,21 @@ def get_logs(
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"
     return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL, search=search)
+
+
+@router.get(
+    "/{job_id}/logs/download",
+    summary="Download what its trainer printed",
+    dependencies=[Reader],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/plain": {}}, "description": "The log"}, **problem_responses(404)},
+)
+def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> StreamingResponse:
+    """The log of all attempts as one text file, no line cut; of a live job what there is now."""
+    job = jobs.find_job(session, job_id)
+    found = logs.whole_log(context.store.experiment(job.experiment_id) / "logs")
+    disposition = {"Content-Disposition": f'attachment; filename="{job_id}.log"'}
+    return StreamingResponse(found, media_type="text/plain; charset=utf-8", headers=disposition)
 
 
 @router.post(

@@ -16,7 +16,7 @@ class ExperimentReply(Reply):
 
     id: str
     type: str
-    """lm, rl, evaluation, ablation or analysis."""
+    """lm, rl, evaluation, ablation, analysis or dataset."""
     name: str | None = None
     tags: list[str]
     notes: str | None = None
@@ -58,6 +58,12 @@ class ExperimentList(Reply):
 
     experiments: list[ExperimentReply]
     next_cursor: str | None = None
+
+
+class TagList(Reply):
+    """Every tag that is in use, in the order of their letters."""
+
+    tags: list[str]
 
 
 class ExperimentStatus(Reply):

@@ -117,7 +117,7 @@ class JobReply(Reply):
     progress: JobProgress
     error: JobError | None = None
     signals: list[Signal]
-    """What can be signalled now."""
+    """Signals that would change something now. A repeated wish (resume of a running job) is accepted but not listed."""
     not_before: UtcTime | None = None
     created_at: UtcTime
     updated_at: UtcTime

@@ -111,8 +111,26 @@ def test_experiments_can_be_searched_and_paged(api: Api) -> None:
     assert ids(search="100%") == []
     assert ids(tag="t2") == [made[2]]
     assert ids(type="rl") == []
+    assert ids(type=["rl", "lm"], tag="t0") == [made[0]]
     first = api.http.get("/api/experiments", params={"limit": 2}).json()
     assert ids(limit=2, cursor=first["nextCursor"]) == [made[0]]
+
+
+def test_dataset_jobs_are_no_experiments_and_every_tag_of_the_others_is_listed(api: Api) -> None:
+    def ids(**query: Any) -> list[str]:
+        return [found["id"] for found in api.http.get("/api/experiments", params=query).json()["experiments"]]
+
+    assert api.http.get("/api/experiments/tags").json() == {"tags": []}
+    run = api.submit(name="run", tags=["b", "a"])["experimentId"]
+    other = api.submit(name="other", tags=["b", "A/1"])["experimentId"]
+    body = {"type": "dataset", "data": {"source": "builtin:stories"}, "tags": ["text"]}
+    dataset = api.admin.post("/api/jobs", json=body).raise_for_status().json()["experimentId"]
+    assert ids() == [other, run]
+    assert ids(search=dataset) == []
+    assert ids(type="dataset") == [dataset]
+    assert ids(type=["dataset", "lm"]) == [dataset, other, run]
+    assert api.http.get("/api/experiments/tags").json() == {"tags": ["A/1", "a", "b"]}
+    assert api.http.get(f"/api/experiments/{dataset}").json()["type"] == "dataset"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from services.api.app import create_app
 from services.api.auth import Scope, administrator_token, authenticate, is_loopback
 from services.api.docs import render
 from services.api.operations import logs
-from services.api.operations.logs import read_logs
+from services.api.operations.logs import read_logs, whole_log
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.rate_limit import Verdict
 from services.api.routes.generate import client_key
@@ -109,7 +109,18 @@ def test_a_search_finds_its_lines_with_their_numbers_page_by_page(
 def test_broken_bytes_and_endless_lines_do_not_break_a_page(tmp_path: Path) -> None:
     (tmp_path / "1.log").write_bytes(b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n")
     first, second = read_logs(tmp_path, None, 10, ended=True).lines
-    assert first.text == "��" and len(second.text) == 16 * 1024
+    assert first.text == "��"
+    assert second.text == "x" * 16 * 1024 + " … (cut; the whole line has 100000 bytes)"
+    assert b"".join(whole_log(tmp_path)) == b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n"
+
+
+def test_a_whole_log_has_the_bytes_of_all_attempts_in_their_order(tmp_path: Path) -> None:
+    assert b"".join(whole_log(tmp_path / "none")) == b""
+    for attempt in range(1, 11):
+        (tmp_path / f"{attempt}.log").write_text(f"line of {attempt}, unfinished")
+    (tmp_path / "notes.log").write_text("no log of an attempt")
+    expected = [text for n in range(1, 11) for text in (f"==== attempt {n} ====", f"line of {n}, unfinished")]
+    assert b"".join(whole_log(tmp_path)).decode().split("\n") == expected
 
 
 def test_headers_of_the_bucket() -> None:

@@ -19,6 +19,7 @@ from common.jobs.status import (
     Writer,
     may_move,
     refusal,
+    useful_signals,
     wish_after,
 )
 
@@ -102,6 +103,41 @@ def test_wishes_only_become_more_severe(present: DesiredState, signal: Signal) -
     wanted = MEANS[signal]
     allowed = WORTH[wanted] >= WORTH[present] or (present, wanted) == (D.PAUSE, D.RUN)
     assert wish_after(present, signal) == (wanted if allowed else None)
+
+
+# What the table of the specification takes in a status, less what repeats the wish or would be milder.
+OFFERED = """
+pending run: stop
+pending pause: resume stop
+provisioning run: pause stop
+provisioning pause: stop
+starting run: pause stop
+starting pause: stop
+starting stop:
+running run: pause complete stop
+running pause: resume complete stop
+running complete: stop
+running stop:
+completing run: stop
+completing stop:
+stopping stop:
+paused pause: resume stop
+stale run: pause complete stop
+stale pause: resume complete stop
+completed run:
+failed run:
+cancelled stop:
+"""
+
+
+def test_only_signals_that_change_something_are_offered() -> None:
+    for line in OFFERED.strip().splitlines():
+        situation, signals = line.split(":")
+        status, desired = situation.split()
+        found = useful_signals(JobStatus(status), DesiredState(desired), resumable=True)
+        assert found == {Signal(name) for name in signals.split()}, situation
+        without = useful_signals(JobStatus(status), DesiredState(desired), resumable=False)
+        assert without == found & {Signal.STOP}, situation
 
 
 @pytest.mark.parametrize(
