@@ -2,6 +2,9 @@
 //
 // `main` is the line that a comparison of runs shows. Names that no chart claims get one of their own.
 
+/** Types of experiments that have points over steps, so that there are charts and something to compare. */
+export const PLOTTED = ["lm", "rl"];
+
 const LM = "metrics";
 const RL = "rl-metrics";
 
@@ -74,7 +77,6 @@ export const CATALOG = [
   {
     id: "modulation",
     title: "Modulation",
-    unit: "mean and spread",
     kind: RL,
     range: [0, 1],
     lines: [

@@ -1,18 +1,26 @@
 // A chart with its title, legend (values under the cursor, lines to switch off), log scale and exports.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { number, integer } from "../lib/format.js";
-import { Plot } from "./plot.js";
+import { exact, number } from "../lib/format.js";
+import { Plot, same } from "./plot.js";
+import { lastAt } from "./series.js";
 import { saveCsv, savePng } from "./export.js";
 
 const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
 
-const place = (x) => (Number.isInteger(x) ? integer(x) : number(x));
+/** Where the lines end: the newest step of all of them. */
+const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
+
+/** [value, where] of a line at `step`; of its last point before that, with its own step, where it has none at it. */
+function read({ x, y }, step) {
+  const at = lastAt(x, step);
+  return at < 0 ? ["–", ""] : [number(y[at]), x[at] === step ? "" : `at ${exact(x[at])}`];
+}
 
 /** What the chart says in words: each line's last value. */
 function description(title, lines) {
-  const parts = lines.filter((line) => !line.faint && line.y.length).map((line) => `${line.label} ${number(line.y.at(-1))}`);
-  const step = Math.max(...lines.map((line) => line.x.at(-1) ?? 0));
-  return `Chart of ${title}. At step ${integer(step)}: ${parts.join(", ") || "no points yet"}. Arrow keys move along it.`;
+  const step = end(lines);
+  const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
+  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. Arrow keys move along it.`;
 }
 
 /**
@@ -28,20 +36,21 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
   const shown = lines.map((line) => ({ ...line, hidden: hidden.has(line.legend ?? line.label) }));
   const legend = lines.filter((line) => !line.raw);
   const canLog = lines.some((line) => line.y.some((value) => value > 0));
+  const newest = end(legend);
+  const apart = legend.some((line) => !same(line.x, legend[0].x)); // then there are marks, and room is kept for them
 
   const onCursor = (index, made) => {
-    lines.forEach((line, i) => {
-      const target = values.current.get(line.label);
-      if (!target || line.raw) return;
-      const value = index === null ? line.y.at(-1) : made.data[i + 1]?.[index];
-      // The text inside the node that is there: a new one would be unknown to Preact, and never change again.
-      if (value !== undefined && value !== null) target.firstChild.data = number(value);
-    });
-    if (at.current) at.current.textContent = index === null ? "" : `at ${place(made.data[0][index])}`;
+    const step = made.data[0][index] ?? newest;
+    for (const line of legend) {
+      const value = values.current.get(line.label);
+      if (!value) continue;
+      // The texts inside the nodes that are there: new ones would be unknown to Preact, and never change again.
+      [value.firstChild.data, value.nextElementSibling.firstChild.data] = read(line, step);
+    }
+    if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    const index = plot.current?.cursor.idx ?? null;
-    if (index !== null) onCursor(index, plot.current); // new points must not take the values from under the cursor
+    if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current); // new points must not take the values from under the cursor
   });
   const toggle = (label) =>
     setHidden((old) => {
@@ -68,11 +77,11 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
       bands=${bands}
       height=${height}
       xLabel=${xLabel}
-      name=${description(title, lines)}
+      name=${description(title, legend)}
       plotRef=${plot}
       onCursor=${onCursor}
     />
-    <div class="legend">
+    <div class=${`legend ${apart ? "apart" : ""}`}>
       ${legend.map(
         (line) => html`<button
           key=${line.label}
@@ -81,7 +90,8 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
           onClick=${() => toggle(line.legend ?? line.label)}
         >
           <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>
-          <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${number(line.y.at(-1))}</b>
+          <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${read(line, newest)[0]}</b>
+          <small>${read(line, newest)[1]}</small>
         </button>`,
       )}
     </div>

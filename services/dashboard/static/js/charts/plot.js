@@ -25,7 +25,8 @@ function aligned(lines, log) {
   return uPlot.join(lines.map((line) => [line.x, values(line.y)]));
 }
 
-const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
+/** Whether two rows of steps are one, by their length, ends and middle. */
+export const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
 /** On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight. */
 function wholePowers(splits) {

@@ -129,6 +129,17 @@ export class SeriesStore {
   }
 }
 
+/** Index of the point at `step`, or of the last one before it; -1 where there is none. `xs` ascend. */
+export function lastAt(xs, step) {
+  let [low, high] = [0, xs.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (xs[middle] <= step) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
+
 function columns(points) {
   return { x: points.map((point) => point.step), y: points.map((point) => point.value) };
 }

@@ -1,6 +1,6 @@
 // The ablation: mean and 95 % interval of each policy, and what may be said of the differences.
 import { html, useState } from "../lib/html.js";
-import { number } from "../lib/format.js";
+import { count, number } from "../lib/format.js";
 
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
 export const pick = (row, quantity) => (["total", "modulation", "length"].includes(quantity) ? row[quantity] : row.components?.[quantity]);
@@ -29,7 +29,7 @@ export function Ablation({ result }) {
         <${Bars} rows=${paired.map(([name, row]) => ({ name: name.replaceAll("_", " "), ...pick(row, quantity), colour: 1 }))} zero signed />`}
       <p class="note">
         Bars are means per token, whiskers 95 % bootstrap intervals.
-        ${result.conditions && ` ${result.conditions.prompts} prompts, episodes of up to ${result.conditions.max_length} tokens, seed ${result.conditions.seed}.`}
+        ${result.conditions && ` ${count(result.conditions.prompts, "prompt")}, episodes of up to ${count(result.conditions.max_length, "token")}, seed ${result.conditions.seed}.`}
       </p>
     </div>
   </section>`;

@@ -1,6 +1,6 @@
 // An analysis as it came: each prompt's trajectory, what lies between prompts, what becomes of the text at 0 and 1.
 import { html } from "../lib/html.js";
-import { number, integer } from "../lib/format.js";
+import { count, duration, number } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { Scale, tint } from "./token-text.js";
 
@@ -13,7 +13,7 @@ export function AnalysisView({ result }) {
     ${result.batchAnalysis && html`<${Between} batch=${result.batchAnalysis} prompts=${result.trajectories} />`}
     ${result.trajectories.map((one) => html`<${Trajectory} key=${one.prompt} one=${one} open=${result.trajectories.length < 4} />`)}
     ${result.sweepAnalysis && html`<${Sweep} sweep=${result.sweepAnalysis} />`}
-    <p class="note">${integer(result.tokensGenerated)} tokens in ${integer(result.elapsedMs)} ms.</p>
+    <p class="note">${count(result.tokensGenerated, "token")} in ${duration(result.elapsedMs / 1000)}.</p>
   </div>`;
 }
 

@@ -1,15 +1,13 @@
 // Checkpoints of an experiment: download, generate from, train a controller on, delete.
 import { html, useState } from "../lib/html.js";
-import { remove, send } from "../lib/api.js";
+import { remove } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
 import { bytes, integer } from "../lib/format.js";
-import { download } from "../charts/export.js";
 import { Confirm } from "./dialog.js";
-import { Time } from "./parts.js";
+import { FileButton, Time } from "./parts.js";
 import { Icon } from "./icons.js";
-import { toast } from "./toasts.js";
 
 /** `onDeleted` is called after one was deleted. */
 export function CheckpointTable({ checkpoints, onDeleted }) {
@@ -50,31 +48,11 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
 }
 
 function Actions({ one, onDelete }) {
-  const { readsOpen } = useStore(session);
   return html`<div class="row end">
     ${one.usableAsBase && html`<a class="button small" href=${href("/playground", { checkpoint: one.reference })}><${Icon} name="play" />Generate</a>`}
     ${one.usableAsPolicy && html`<a class="button small" href=${href("/playground", { policy: one.reference })}><${Icon} name="play" />Generate</a>`}
     ${one.usableAsBase && html`<a class="button small" href=${href("/new", { type: "rl-training", checkpoint: one.reference })}>Train a controller</a>`}
-    ${readsOpen
-      ? html`<a class="button small" href=${one.download} download aria-label=${`Download ${one.name}`}><${Icon} name="download" /></a>`
-      : html`<${SignedDownload} one=${one} />`}
+    <${FileButton} small path=${one.download} name=${one.name.split("/").at(-1)} label=${`Download ${one.name}`} />
     ${onDelete && html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}><${Icon} name="trash" /></button>`}
   </div>`;
-}
-
-/** Where reads need the token a plain link would not do: the file goes through memory. */
-function SignedDownload({ one }) {
-  const [busy, setBusy] = useState(false);
-  const start = async () => {
-    setBusy(true);
-    try {
-      const reply = await send(one.download, { headers: { Accept: "*/*" } });
-      const name = /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? one.name.split("/").at(-1);
-      download(await reply.blob(), name);
-    } catch (error) {
-      toast(error.message, "bad");
-    }
-    setBusy(false);
-  };
-  return html`<button class="button small" disabled=${busy} aria-label=${`Download ${one.name}`} onClick=${start}><${Icon} name="download" /></button>`;
 }

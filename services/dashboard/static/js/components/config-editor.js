@@ -1,6 +1,7 @@
 // Every setting of a configuration as a field, by section; only what was changed is sent.
 import { html, useId, useState } from "../lib/html.js";
 import { equal, show } from "../lib/config.js";
+import { count } from "../lib/format.js";
 import { Field } from "./parts.js";
 
 const OPEN = ["model", "data", "training", "ppo", "episode"];
@@ -48,7 +49,7 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
       const changed = entries.filter(([path]) => changes.has(path)).length;
       const wrong = entries.some(([path]) => findings.wrong(`config.${path}`));
       return html`<details class="section" key=${section} open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}>
-        <summary><strong>${section}</strong> <span class="note">${entries.length} settings${changed ? `, ${changed} changed` : ""}</span></summary>
+        <summary><strong>${section}</strong> <span class="note">${count(entries.length, "setting")}${changed ? `, ${changed} changed` : ""}</span></summary>
         <div class="fields">
           ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.wrong(`config.${path}`)} />`)}
         </div>

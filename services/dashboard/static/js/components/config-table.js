@@ -1,19 +1,21 @@
 // Configurations side by side: one column each, by default only what differs.
 import { html, useState } from "../lib/html.js";
 import { compare, show } from "../lib/config.js";
+import { count } from "../lib/format.js";
 
 /** `columns`: [{title, flat}]. */
 export function ConfigTable({ columns }) {
   const [all, setAll] = useState(columns.length < 2);
   const [search, setSearch] = useState("");
   const rows = compare(columns.map((column) => column.flat));
+  const different = rows.filter(([, , differs]) => differs).length;
   const several = columns.length > 1;
   const shown = rows.filter(([name, , differs]) => (all || !several || differs) && name.includes(search.trim().toLowerCase()));
   return html`<div class="stack">
     <div class="row">
       <input class="short" type="search" aria-label="Search a setting" placeholder="Search a setting" value=${search} onInput=${(event) => setSearch(event.target.value)} />
       ${several && html`<label class="check"><input type="checkbox" checked=${all} onChange=${(event) => setAll(event.target.checked)} />Show what is equal, too</label>`}
-      <span class="note">${shown.length} of ${rows.length} settings${several ? ` · ${rows.filter(([, , differs]) => differs).length} differ` : ""}</span>
+      <span class="note">${shown.length} of ${count(rows.length, "setting")}${several ? ` · ${different} ${different === 1 ? "differs" : "differ"}` : ""}</span>
     </div>
     ${shown.length
       ? html`<div class="card flush table-wrap">

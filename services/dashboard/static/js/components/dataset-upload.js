@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { findings } from "../lib/api.js";
 import { useStore } from "../lib/store.js";
 import { cancel, start, upload } from "../lib/upload.js";
-import { bytes, percent, seconds } from "../lib/format.js";
+import { bytes, duration, percent } from "../lib/format.js";
 import { Icon } from "./icons.js";
 import { Field, Problems } from "./parts.js";
 import { toast } from "./toasts.js";
@@ -103,7 +103,7 @@ function Sending({ now }) {
       <span style=${{ width: `${share * 100}%` }}></span>
     </span>
     <p class="note">
-      ${now.state === "checking" ? "All of it is sent; the server looks at it." : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${left !== null ? ` · ${seconds(left)} left` : ""}`}
+      ${now.state === "checking" ? "All of it is sent; the server looks at it." : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${left !== null ? ` · ${duration(left)} left` : ""}`}
     </p>
   </section>`;
 }

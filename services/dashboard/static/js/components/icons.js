@@ -32,6 +32,8 @@ const PATHS = {
 };
 
 export const Icon = ({ name }) => html`<svg
+  width="16"
+  height="16"
   viewBox="0 0 24 24"
   fill="none"
   stroke="currentColor"

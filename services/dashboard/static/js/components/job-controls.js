@@ -5,6 +5,7 @@ import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
+import { localTimes } from "../lib/format.js";
 import { LADDER, hasEnded } from "../lib/ladder.js";
 import { Confirm, Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
@@ -20,8 +21,8 @@ export function JobControls({ jobId, changed }) {
   if (!job) return null;
   const ended = hasEnded(job.status);
   return html`<div class="job-controls">
-    ${job.error && html`<p class="message ${ended ? "bad" : "warn"}"><strong>${job.error.code}</strong> ${job.error.message}</p>`}
-    ${job.whatNext && html`<p class="note">${job.whatNext}</p>`}
+    ${job.error && html`<p class="message ${ended ? "bad" : "warn"}"><strong>${job.error.code}</strong> ${localTimes(job.error.message)}</p>`}
+    ${job.whatNext && html`<p class="note">${localTimes(job.whatNext)}</p>`}
     <div class="row">
       ${ended ? html`<${After} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
     </div>

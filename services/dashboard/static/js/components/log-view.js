@@ -1,17 +1,23 @@
 // The log of a job: all attempts in order, followed while it runs, searched in what is loaded.
 //
 // The pages by cursor are the truth; an event of the stream only says that there is more to fetch. Only the lines in
-// view are in the document.
+// view are in the document. Wrapped lines are broken after so many characters, so that their rows can be counted.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
-import { integer } from "../lib/format.js";
-import { Empty, Failed, Loading } from "./parts.js";
+import { lastAt } from "../charts/series.js";
+import { count, integer } from "../lib/format.js";
+import { Empty, Failed, FileButton, Loading } from "./parts.js";
 import { Icon } from "./icons.js";
 
 const ROW = 20;
 const PAGE = 5000;
 const MOST_LINES = 100_000;
 const BELL_MS = 250;
+const WRAP = "tidal.log-wrap";
+const PADDING = 24;
+const GUTTER = 12;
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // letters that take two columns
+const TAB = 4; // columns, as the style sheet says
 
 /** Lines of `jobId`; asks for more whenever `bell` (a store) changes. */
 function useLines(jobId, bell) {
@@ -63,6 +69,47 @@ function useLines(jobId, bell) {
   return state;
 }
 
+/** Whether long lines are wrapped, kept on this device. */
+function useWrap() {
+  const [wrap, setWrap] = useState(() => {
+    try {
+      return localStorage.getItem(WRAP) === "1";
+    } catch {
+      return false; // storage is forbidden
+    }
+  });
+  const change = (on) => {
+    setWrap(on);
+    try {
+      localStorage.setItem(WRAP, on ? "1" : "0");
+    } catch {
+      // It lasts as long as the page, then.
+    }
+  };
+  return [wrap, change];
+}
+
+const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
+
+/** Characters to a row of the box, the line number included. */
+function columnsOf(box) {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.font = getComputedStyle(box).font;
+  const width = probe.measureText("0".repeat(100)).width / 100;
+  return (box.clientWidth - PADDING - GUTTER) / width;
+}
+
+/** Row at which each line begins, and after them the number of all rows. */
+function rowsOf(lines, columns) {
+  const starts = new Uint32Array(lines.length + 1);
+  lines.forEach((line, i) => {
+    const room = Math.max(10, Math.floor(columns - Math.max(5, where(line).length)));
+    const length = line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
+    starts[i + 1] = starts[i] + Math.max(1, Math.ceil(length / room));
+  });
+  return starts;
+}
+
 export function LogView({ jobId, bell, live }) {
   const { lines, loaded, error, dropped } = useLines(jobId, bell);
   const [search, setSearch] = useState("");
@@ -71,6 +118,10 @@ export function LogView({ jobId, bell, live }) {
   const [at, setAt] = useState(0);
   const box = useRef(null);
   const [top, setTop] = useState(0);
+  const [wrap, setWrap] = useWrap();
+  const [columns, setColumns] = useState(0); // of a row, where lines are wrapped
+  const [jumps, setJumps] = useState(0);
+  const kept = useRef(null); // the line that stays on top when wrapping changes
 
   const needle = search.toLowerCase();
   const hits = useMemo(() => {
@@ -82,15 +133,45 @@ export function LogView({ jobId, bell, live }) {
   const filtered = needle && only;
   const shown = useMemo(() => (filtered ? hits.map((i) => lines[i]) : lines), [lines, hits, filtered]);
 
+  const starts = useMemo(() => (columns ? rowsOf(shown, columns) : null), [shown, columns]);
+  const row = (i) => (starts ? starts[i] : i);
+  const seen = Math.floor(top / ROW);
+  const topLine = starts ? lastAt(starts, seen) : seen;
+
+  useLayoutEffect(() => {
+    if (!box.current) return undefined;
+    const measure = () => setColumns(wrap ? columnsOf(box.current) : 0);
+    const observer = new ResizeObserver(measure);
+    observer.observe(box.current);
+    measure();
+    return () => observer.disconnect();
+  }, [wrap, loaded, lines.length > 0]);
   useLayoutEffect(() => {
     if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [shown.length, follow, loaded]);
+  }, [shown, follow, loaded, starts]);
+  useLayoutEffect(() => {
+    box.current?.querySelector(".here mark")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [jumps]);
+  useLayoutEffect(() => {
+    if (kept.current === null || Boolean(starts) !== wrap) return;
+    if (!follow) box.current.scrollTop = row(kept.current) * ROW;
+    kept.current = null;
+  }, [starts, wrap]);
+  useLayoutEffect(() => {
+    if (needle) jump(0);
+  }, [needle]);
   const jump = (step) => {
     if (!hits.length) return;
     const next = (at + step + hits.length) % hits.length;
     setAt(next);
     setFollow(false);
-    box.current.scrollTop = (filtered ? next : hits[next]) * ROW - box.current.clientHeight / 2;
+    box.current.scrollTop = row(filtered ? next : hits[next]) * ROW - box.current.clientHeight / 2;
+    setTop(box.current.scrollTop);
+    setJumps(jumps + 1);
+  };
+  const toggleWrap = (on) => {
+    kept.current = topLine;
+    setWrap(on);
   };
   const onScroll = (event) => {
     const { scrollTop, clientHeight, scrollHeight } = event.currentTarget;
@@ -104,8 +185,8 @@ export function LogView({ jobId, bell, live }) {
       ? html`<${Empty} title="No lines yet"><p>What the trainer prints appears here, as soon as it prints something.</p><//>`
       : html`<${Empty} title="There are no lines"><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//>`;
   }
-  const first = Math.max(0, Math.floor(top / ROW) - 20);
-  const count = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
+  const first = Math.max(0, topLine - 20);
+  const most = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
   const current = hits.length ? lines[hits[Math.min(at, hits.length - 1)]] : null;
   return html`<div class="stack">
     <div class="log-tools">
@@ -119,17 +200,19 @@ export function LogView({ jobId, bell, live }) {
       />
       <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}><${Icon} name="up" /></button>
       <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}><${Icon} name="down" /></button>
-      <span class="note" role="status">${needle ? `${integer(hits.length)} of ${integer(lines.length)} lines` : `${integer(lines.length)} lines`}</span>
+      <span class="note" role="status">${needle ? `${integer(hits.length)} of ` : ""}${count(lines.length, "line")}</span>
       <label class="check"><input type="checkbox" checked=${only} onChange=${(event) => setOnly(event.target.checked)} />Only matches</label>
+      <label class="check"><input type="checkbox" checked=${wrap} onChange=${(event) => toggleWrap(event.target.checked)} />Wrap</label>
       ${live && html`<label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} />Follow</label>`}
+      <${FileButton} path=${`api/jobs/${jobId}/logs/download`} name=${`${jobId}.log`} label="Download the whole log" />
     </div>
-    ${dropped > 0 && html`<p class="note">The first ${integer(dropped)} lines are not shown; <code>tidal jobs logs</code> has all of them.</p>`}
-    <div class="log" ref=${box} onScroll=${onScroll} role="log" aria-label="Log" tabindex="0">
-      <div style=${{ height: `${shown.length * ROW}px` }}>
-        <div style=${{ transform: `translateY(${first * ROW}px)` }}>
-          ${shown.slice(first, first + count).map(
-            (line) => html`<div class=${`line ${line === current ? "here" : ""}`} key=${`${line.attempt}-${line.line}`}>
-              <span class="where">${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}</span>${mark(line.text, needle)}
+    ${dropped > 0 && html`<p class="note">The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.</p>`}
+    <div class=${`log ${wrap ? "wrap" : ""}`} ref=${box} onScroll=${onScroll} role="log" aria-label="Log" tabindex="0">
+      <div style=${{ height: `${row(shown.length) * ROW}px` }}>
+        <div style=${{ transform: `translateY(${row(first) * ROW}px)` }}>
+          ${shown.slice(first, first + most).map(
+            (line, i) => html`<div class=${`line ${line === current ? "here" : ""}`} key=${`${line.attempt}-${line.line}`} style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}>
+              <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
             </div>`,
           )}
         </div>

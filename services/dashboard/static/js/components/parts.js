@@ -1,9 +1,12 @@
 // Small parts that every page uses: status, progress, tags, states (empty, loading, error), fields, tabs.
-import { html, useEffect, useId, useRef } from "../lib/html.js";
+import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 import { href } from "../lib/router.js";
-import { findings, passing } from "../lib/api.js";
+import { findings, passing, send } from "../lib/api.js";
+import { session } from "../lib/session.js";
 import { createStore, useStore } from "../lib/store.js";
+import { download } from "../charts/export.js";
 import { Icon } from "./icons.js";
+import { toast } from "./toasts.js";
 import { hasEnded } from "../lib/ladder.js";
 import * as format from "../lib/format.js";
 
@@ -45,7 +48,7 @@ export function Progress({ progress, quiet = false, ended = "" }) {
     return progress?.phase && !quiet ? html`<span class="note">${progress.phase}</span>` : null;
   }
   const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
-  const text = `${format.integer(progress.step)}${share !== null ? ` of ${format.integer(progress.totalSteps)}` : ""} steps`;
+  const text = share === null ? format.count(progress.step, "step") : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, "step")}`;
   return html`<span class="progress-line">
     ${share !== null &&
     html`<span
@@ -59,7 +62,7 @@ export function Progress({ progress, quiet = false, ended = "" }) {
     ></span>`}
     <span class="note"
       >${text}${!quiet && !over && progress.phase ? html` · ${progress.phase}` : ""}${!quiet && !over && progress.etaSeconds
-        ? html` · ${format.seconds(progress.etaSeconds)} left`
+        ? html` · ${format.duration(progress.etaSeconds)} left`
         : ""}</span
     >
   </span>`;
@@ -68,10 +71,31 @@ export function Progress({ progress, quiet = false, ended = "" }) {
 const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
-/** A moment as the time since it, which grows while one looks. */
-export function Time({ at }) {
+/** A moment as the time since it, which grows while one looks, or as `show` writes it; the title has the zone. */
+export function Time({ at, show = format.ago }) {
   useStore(minute);
-  return at ? html`<time datetime=${at} title=${format.exactly(at)}>${format.ago(at)}</time>` : html`–`;
+  return at ? html`<time datetime=${at} title=${format.exactly(at)}>${show(at)}</time>` : html`–`;
+}
+
+/** A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then. */
+export function FileButton({ path, name, label, before, small, children }) {
+  const { readsOpen } = useStore(session);
+  const [busy, setBusy] = useState(false);
+  const shown = html`<${Icon} name="download" />${children}`;
+  const kind = `button ${small ? "small" : ""}`;
+  if (readsOpen && !before) return html`<a class=${kind} href=${path} download aria-label=${label}>${shown}</a>`;
+  const start = async () => {
+    setBusy(true);
+    try {
+      await before?.();
+      const reply = await send(path, { headers: { Accept: "*/*" } });
+      download(await reply.blob(), /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? name);
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+    setBusy(false);
+  };
+  return html`<button type="button" class=${kind} disabled=${busy} aria-label=${label} onClick=${start}>${shown}</button>`;
 }
 
 export const Empty = ({ icon = "empty", title, children }) => html`<div class="state">

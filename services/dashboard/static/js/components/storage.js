@@ -3,7 +3,7 @@ import { html } from "../lib/html.js";
 import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { href } from "../lib/router.js";
-import { bytes, integer, percent, title } from "../lib/format.js";
+import { bytes, count, percent, title } from "../lib/format.js";
 import { Loaded, Time } from "./parts.js";
 
 const REFRESH_MS = 60_000;
@@ -26,14 +26,14 @@ function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, 
       <span class="ours" style=${share(experimentsBytes)}></span><span class="data" style=${share(dataBytes)}></span><span style=${share(others)}></span>
     </div>
     <div class="legend disk-legend">
-      <span><i style=${{ "--swatch": "var(--accent)" }}></i>${integer(experiments)} experiments <b>${bytes(experimentsBytes)}</b></span>
+      <span><i style=${{ "--swatch": "var(--accent)" }}></i>${count(experiments, "experiment")} <b>${bytes(experimentsBytes)}</b></span>
       <span><i style=${{ "--swatch": "var(--chart-3)" }}></i>corpora and token cache <b>${bytes(dataBytes)}</b></span>
       <span><i style=${{ "--swatch": "var(--line-strong)" }}></i>others <b>${bytes(others)}</b></span>
       <span>free <b>${bytes(freeBytes)}</b> of ${bytes(diskBytes)}</span>
     </div>
     ${used / diskBytes > TIGHT && html`<p class="message warn">The disk is nearly full. Delete experiments or checkpoints that are not needed, or let retention do it.</p>`}
     <p class="note">
-      ${retentionDays > 0 ? `Logs and metrics are deleted ${integer(retentionDays)} days after a job's end; models, checkpoints and results stay.` : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."}
+      ${retentionDays > 0 ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job's end; models, checkpoints and results stay.` : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."}
       ${" "}Measured <${Time} at=${measuredAt} />.
     </p>
     ${largest.length > 0 &&

@@ -3,7 +3,8 @@ const NONE = "–";
 const grouped = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
-const full = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const dayOfYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const full = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
 
 const none = (value) => value === null || value === undefined || Number.isNaN(value);
 
@@ -14,7 +15,7 @@ export function number(value, digits = 4) {
   if (none(value)) return NONE;
   const size = Math.abs(value);
   if (value === 0) return "0";
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(Math.min(digits - 1, 2)).replace("e", "e");
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(Math.min(digits - 1, 2));
   if (size >= 1000) return grouped.format(Math.round(value));
   return String(Number(value.toPrecision(digits)));
 }
@@ -33,49 +34,69 @@ export function compact(value) {
 
 const trim = (value) => String(Number(value.toPrecision(4)));
 
-export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 100)} %`);
+export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 100 + 1e-9)} %`);
+
+/** Whole numbers to the last digit. */
+export const exact = (value) => (Number.isInteger(value) ? integer(value) : number(value));
+
+/** `1 step`, `2 steps`. */
+export const count = (value, noun, show = exact) => `${show(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 export function bytes(value) {
   if (none(value)) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];
   let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
+  while (value >= 999.5 && unit < units.length - 1) {
     value /= 1000;
     unit += 1;
   }
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+  return `${value >= 99.95 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-export function seconds(value) {
-  if (none(value)) return NONE;
-  if (value < 60) return `${Math.round(value)} s`;
-  if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`;
-  if (value < 86_400) return `${Math.floor(value / 3600)} h ${Math.round((value % 3600) / 60)} min`;
-  return `${Math.floor(value / 86_400)} d ${Math.round((value % 86_400) / 3600)} h`;
+const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+
+/** `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `5 h`, `30 d 12 h`: the greatest units, `most` of them. */
+export function duration(seconds, most = 2) {
+  if (none(seconds)) return NONE;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 9.95 && most > 1) return `${Number(seconds.toFixed(1))} s`;
+  const at = UNITS.findIndex(([, length], i) => seconds >= length - UNITS[Math.min(i + most, 3)][1] / 2);
+  const shown = UNITS.slice(at, at + most);
+  const least = shown.at(-1)[1];
+  let left = Math.round(seconds / least) * least;
+  return shown
+    .map(([unit, length]) => {
+      const whole = Math.floor(left / length);
+      left -= whole * length;
+      return whole && `${whole} ${unit}`;
+    })
+    .filter(Boolean)
+    .join(" ");
 }
 
-/** `just now`, `5 min ago`, `in 2 h`; older than a day: the date. */
+/** `just now`, `5 min ago`, `in 2 h`; more than a day away: the date. */
 export function ago(iso, now = Date.now()) {
   if (!iso) return NONE;
   const gap = (now - Date.parse(iso)) / 1000;
-  if (Math.abs(gap) > 86_400) return moment(iso);
-  if (Math.abs(gap) < 5) return "just now";
-  const text =
-    Math.abs(gap) < 60
-      ? `${Math.round(Math.abs(gap))} s`
-      : Math.abs(gap) < 3600
-        ? `${Math.round(Math.abs(gap) / 60)} min`
-        : `${Math.round(Math.abs(gap) / 3600)} h`;
-  return gap < 0 ? `in ${text}` : `${text} ago`;
+  const size = Math.abs(gap);
+  if (size > 86_400) return moment(iso);
+  if (size < 5) return gap < 0 ? "now" : "just now";
+  return gap < 0 ? `in ${duration(size, 1)}` : `${duration(size, 1)} ago`;
 }
 
+/** Day and time of the clock on the wall; the year where it is another one. */
 export function moment(iso) {
   if (!iso) return NONE;
   const date = new Date(iso);
-  return `${day.format(date)}, ${clock.format(date)}`;
+  return `${(date.getFullYear() === new Date().getFullYear() ? day : dayOfYear).format(date)}, ${clock.format(date)}`;
 }
 
+/** To the second, with the zone. */
 export const exactly = (iso) => (iso ? full.format(new Date(iso)) : "");
+
+/** A text of the server with its times, which are UTC, as those of the clock on the wall. */
+export const localTimes = (text) =>
+  text?.replace(/(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?(?:\.\d+)?)(?: ?UTC|Z|\+00:00)/g, (_, date, time) => exactly(`${date}T${time}Z`));
 
 /** An experiment's name, or the part of its id that tells it from others. */
 export function title(thing) {

@@ -6,7 +6,7 @@ import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
 import { go, href, route, useTitle } from "../lib/router.js";
-import { integer } from "../lib/format.js";
+import { count } from "../lib/format.js";
 import { keep, recall } from "../lib/kept.js";
 import { choices, preferred } from "../lib/references.js";
 import { AnalysisView } from "../components/analysis-view.js";
@@ -165,7 +165,7 @@ function Desk({ groups }) {
 
 const Work = ({ progress }) => html`<div class="stack tight" role="status">
   <span class="progress"><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span></span>
-  <span class="note">${progress ? `${progress.texts} of ${progress.textsTotal} texts, ${integer(progress.tokens)} tokens` : "Waiting for the generator …"}</span>
+  <span class="note">${progress ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}` : "Waiting for the generator …"}</span>
 </div>`;
 
 /** What is kept with an experiment. */
@@ -186,7 +186,7 @@ export function SavedList({ experiment, changed, may }) {
       ? html`<ul class="saved">
           ${state.data.analyses.map(
             (one) => html`<li key=${one.id}>
-              <a href=${href("/analysis", { saved: one.id })}>${one.name ?? `${one.kind}, ${one.request.prompts?.length ?? "?"} prompts`}</a>
+              <a href=${href("/analysis", { saved: one.id })}>${one.name ?? `${one.kind}${one.request.prompts ? `, ${count(one.request.prompts.length, "prompt")}` : ""}`}</a>
               <span class="note"><${Time} at=${one.createdAt} /></span>
               ${may && html`<button class="button quiet small" aria-label="Delete this analysis" onClick=${() => drop(one.id)}><${Icon} name="trash" /></button>`}
             </li>`,

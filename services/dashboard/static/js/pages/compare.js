@@ -7,12 +7,12 @@ import { hasEnded } from "../lib/ladder.js";
 import { href, route, setParams, useTitle } from "../lib/router.js";
 import { title } from "../lib/format.js";
 import { flatBoth } from "../lib/config.js";
-import { chartsFor } from "../charts/catalog.js";
+import { PLOTTED, chartsFor } from "../charts/catalog.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { useFiner } from "../charts/finer.js";
 import { SeriesStore, smooth } from "../charts/series.js";
 import { ConfigTable } from "../components/config-table.js";
-import { Empty, Loaded, Status, Tabs } from "../components/parts.js";
+import { Empty, Loaded, Status, TYPES, Tabs } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ChartTools } from "./experiment-charts.js";
 
@@ -113,7 +113,7 @@ function Runs({ runs, ids }) {
 }
 
 function AddRun({ ids }) {
-  const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
+  const list = useLoad((signal) => get(`api/experiments${query({ type: PLOTTED, limit: 200 })}`, signal), []);
   const others = (list.data?.experiments ?? []).filter((one) => !ids.includes(one.id));
   const add = (event) => {
     const id = event.target.value;
@@ -122,7 +122,7 @@ function AddRun({ ids }) {
   };
   return html`<select class="short" aria-label="Add a run" disabled=${ids.length >= MOST_RUNS} onChange=${add}>
     <option value="">${ids.length >= MOST_RUNS ? `${MOST_RUNS} at most` : "Add a run…"}</option>
-    ${others.map((one) => html`<option value=${one.id}>${title(one)} (${one.type}, ${one.status})</option>`)}
+    ${others.map((one) => html`<option value=${one.id}>${title(one)} (${TYPES[one.type]}, ${one.status})</option>`)}
   </select>`;
 }
 

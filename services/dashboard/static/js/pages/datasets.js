@@ -6,7 +6,7 @@ import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
-import { bytes, compact, integer, title } from "../lib/format.js";
+import { bytes, compact, count, integer, title } from "../lib/format.js";
 import { DatasetUpload } from "../components/dataset-upload.js";
 import { Confirm, Dialog } from "../components/dialog.js";
 import { Icon } from "../components/icons.js";
@@ -96,7 +96,7 @@ function Row({ one, may, reload, onOpen, onDelete }) {
   return html`<tr class=${one.error ? "explained" : undefined}>
     <td class="name">
       <button class="link" onClick=${onOpen} aria-label=${`Details of ${one.name}`}>${one.name}</button>
-      <span class="note narrow-only">${bytes(one.sizeBytes)}${one.tokens ? ` · ${one.tokens < 1e6 ? integer(one.tokens) : compact(one.tokens)} tokens` : ""}</span>
+      <span class="note narrow-only">${bytes(one.sizeBytes)}${one.tokens ? ` · ${count(one.tokens, "token", one.tokens < 1e6 ? integer : compact)}` : ""}</span>
     </td>
     <td><${Status} status=${one.status} /><${Tokenising} one=${one} /></td>
     <td class="num wide">${integer(one.documents)}</td>
@@ -121,7 +121,7 @@ function Tokenising({ one }) {
   const share = Math.min(1, step / totalSteps);
   return html`<span class="progress-line">
     <span class="progress" role="progressbar" aria-label=${`Tokenising ${one.name}`} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(share * 100)}><span style=${{ width: `${share * 100}%` }}></span></span>
-    <span class="note">${integer(step)} of ${integer(totalSteps)} documents</span>
+    <span class="note">${integer(step)} of ${count(totalSteps, "document")}</span>
   </span>`;
 }
 
@@ -149,7 +149,7 @@ function Facts({ one, onClose }) {
       <dt>Format</dt><dd>${one.format}${one.format === "txt" ? "" : `, text in ${one.textField}`}</dd>
       <dt>Size</dt><dd>${bytes(one.sizeBytes)}</dd>
       <dt>Documents</dt><dd>${integer(one.documents)}</dd>
-      <dt>Tokens</dt><dd>${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} are held out` : ""}</dd>
+      <dt>Tokens</dt><dd>${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} held out` : ""}</dd>
       <dt>SHA-256</dt><dd class="mono">${one.sha256}</dd>
     </dl>
     <h3 class="above">Used by</h3>

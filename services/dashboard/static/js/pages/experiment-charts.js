@@ -37,7 +37,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     <div class="charts">
       ${charts.map((chart) => {
         const { lines, bands } = linesOf(chart, store, weight);
-        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} bands=${bands} zoom=${zoom} sync="experiment" file=${file} />`;
+        return html`<${ChartCard} key=${chart.id} ...${chart} unit=${bands.length ? "band: ± one deviation" : chart.unit} lines=${lines} bands=${bands} zoom=${zoom} sync="experiment" file=${file} />`;
       })}
     </div>
   `;

@@ -7,6 +7,7 @@ import { createStore, useStore } from "../lib/store.js";
 import { hasEnded } from "../lib/ladder.js";
 import { route, setParams, href, useTitle } from "../lib/router.js";
 import { bytes, percent, shortId, title } from "../lib/format.js";
+import { PLOTTED } from "../charts/catalog.js";
 import { SeriesStore } from "../charts/series.js";
 import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
@@ -39,25 +40,27 @@ function View({ found, path, state, early }) {
   const { params } = useStore(route);
   const live = useLive(found, path, state, early);
   const ended = hasEnded(live.status);
+  const trains = PLOTTED.includes(found.type);
+  const dataset = found.type === "dataset";
   const tabs = [
-    ["charts", "Charts"],
-    ...(found.results.length || ended ? [["results", "Results"]] : []),
-    ["checkpoints", "Checkpoints"],
-    ["config", "Configuration"],
+    ...(trains ? [["charts", "Charts"]] : []),
+    ...(found.results.length || (ended && !dataset) ? [["results", "Results"]] : []),
+    ...(trains ? [["checkpoints", "Checkpoints"]] : []),
+    ...(dataset ? [] : [["config", "Configuration"]]),
     ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
   ];
-  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : defaultTab(found.type, tabs);
+  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : ["charts", "results", "history", "config"].find((one) => tabs.some(([name]) => name === one));
   const { step, totalSteps } = live.progress ?? {};
   useTitle(!ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), tabs.find(([name]) => name === tab)[1]);
   return html`
     <div class="page-head many">
       <div class="grow">
-        <p class="sub"><a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}</p>
+        <p class="sub">${dataset ? html`<a href=${href("/datasets")}>Datasets</a> / Job` : html`<a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}`}</p>
         <h1 class=${title(found).length > LONG_TITLE ? "long" : ""}>${title(found)}</h1>
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
-      <a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>
-      <${NewReport} label="Make a report" experiments=${[found.id]} />
+      ${trains && html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`}
+      ${!dataset && html`<${NewReport} label="Make a report" experiments=${[found.id]} />`}
       <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
     <div class="card run-card">
@@ -83,9 +86,6 @@ function View({ found, path, state, early }) {
     </div>
   `;
 }
-
-/** An ablation, analysis or dataset has no charts worth a first look. */
-const defaultTab = (type, tabs) => type === "dataset" ? "history" : (["ablation", "evaluation", "analysis"].includes(type) && tabs.some(([name]) => name === "results") ? "results" : "charts");
 
 /** Points, status and progress of the experiment, kept up to date by its stream. */
 function useLive(found, path, state, early) {

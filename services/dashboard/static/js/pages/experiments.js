@@ -7,6 +7,7 @@ import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
 import { go, href, route, setParams } from "../lib/router.js";
 import { title } from "../lib/format.js";
+import { PLOTTED } from "../charts/catalog.js";
 import { Icon } from "../components/icons.js";
 import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
 
@@ -18,7 +19,10 @@ export function Experiments() {
   const { params } = useStore(route);
   const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""]));
   const chosen = (params.get("compare") ?? "").split(",").filter(Boolean);
-  const state = useLoad((signal) => get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal), Object.values(filter));
+  const state = useLoad(async (signal) => {
+    const [page, { tags }] = await Promise.all([get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal), get("api/experiments/tags", signal)]);
+    return { ...page, tags };
+  }, Object.values(filter));
   useLiveStatus(state);
   const choose = (id, on) => setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
   const filtered = FILTERS.some((name) => filter[name]);
@@ -32,12 +36,12 @@ export function Experiments() {
       </button>`}
       <${NewJob} />
     </div>
-    <${Filters} filter=${filter} tags=${tagsOf(state.data)} />
+    <${Filters} filter=${filter} tags=${state.data?.tags ?? []} />
     <div class="card flush">
       <${Loaded} state=${state} rows=${8}>
         ${(data) =>
           data.experiments.length
-            ? html`<${Table} experiments=${data.experiments} chosen=${chosen} choose=${choose} />`
+            ? html`<${Table} experiments=${data.experiments} chosen=${chosen} choose=${choose} chosenTag=${filter.tag} />`
             : filtered
               ? html`<${Empty} icon="search" title="Nothing matches">
                   <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>Clear the filters</button>
@@ -57,8 +61,6 @@ function NewJob() {
   return html`<a class=${`button ${may ? "primary" : ""}`} href=${href("/new")}><${Icon} name="plus" />New job</a>`;
 }
 
-const tagsOf = (data) => [...new Set((data?.experiments ?? []).flatMap((one) => one.tags))].sort();
-
 function Filters({ filter, tags }) {
   const [text, setText] = useState(filter.search);
   useEffect(() => setText(filter.search), [filter.search]);
@@ -77,13 +79,13 @@ function Filters({ filter, tags }) {
   const known = filter.tag && !tags.includes(filter.tag) ? [filter.tag, ...tags] : tags;
   return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
     <input type="search" aria-label="Search by name or id" placeholder="Search by name or id" value=${text} onInput=${(event) => setText(event.target.value)} />
-    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis", "dataset"].map((one) => [one, TYPES[one]]))}
+    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]))}
     ${select("status", "Any status", STATUSES.map((one) => [one, one]))}
     ${select("tag", "Any tag", known.map((one) => [one, one]))}
   </form>`;
 }
 
-function Table({ experiments, chosen, choose }) {
+function Table({ experiments, chosen, choose, chosenTag }) {
   return html`<div class="table-wrap">
     <table class="experiments">
       <thead>
@@ -98,15 +100,15 @@ function Table({ experiments, chosen, choose }) {
         </tr>
       </thead>
       <tbody>
-        ${experiments.map((one) => html`<${Row} key=${one.id} one=${one} on=${chosen.includes(one.id)} choose=${choose} />`)}
+        ${experiments.map((one) => html`<${Row} key=${one.id} one=${one} on=${chosen.includes(one.id)} choose=${choose} chosenTag=${chosenTag} />`)}
       </tbody>
     </table>
   </div>`;
 }
 
-function Row({ one, on, choose }) {
+function Row({ one, on, choose, chosenTag }) {
   return html`<tr>
-    <td><input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} /></td>
+    <td>${PLOTTED.includes(one.type) && html`<input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} />`}</td>
     <td class="name">
       <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
       ${one.name && html`<span class="note id" title=${one.id}>${one.id}</span>`}
@@ -116,7 +118,7 @@ function Row({ one, on, choose }) {
     <td class="wide"><${Progress} progress=${one.progress} ended=${one.status} quiet /></td>
     <td class="wide">
       <span class="row">
-        ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag })}>${tag}</button>`)}
+        ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-pressed=${tag === chosenTag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}>${tag}</button>`)}
       </span>
     </td>
     <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
@@ -129,7 +131,7 @@ function More({ state, filter }) {
     setBusy(true);
     try {
       const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data.nextCursor })}`);
-      state.setData((old) => ({ experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
+      state.setData((old) => ({ ...old, experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
     } finally {
       setBusy(false);
     }
@@ -155,7 +157,7 @@ function useLiveStatus(state) {
             return { ...one, status: job.status, progress: job.progress, jobId: job.id, updatedAt: job.updatedAt };
           }),
         }));
-        if (!known && job.status === "pending") state.reload();
+        if (!known && job.status === "pending" && job.type !== "dataset") state.reload();
       },
     });
   }, [ready]);

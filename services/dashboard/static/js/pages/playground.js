@@ -6,7 +6,7 @@ import { keep, recall } from "../lib/kept.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { route } from "../lib/router.js";
-import { integer } from "../lib/format.js";
+import { count, duration, integer } from "../lib/format.js";
 import { choices, preferred } from "../lib/references.js";
 import { Empty, Field, Loaded } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
@@ -148,10 +148,10 @@ function Text({ text, found, again }) {
     ${tokens.some((token) => token.modulation !== null) && html`<${Scale} />`}
     <p class="note" role="status">
       ${running
-        ? `${tokens.length} tokens …`
+        ? `${count(tokens.length, "token")} …`
         : reply
-          ? `${reply.tokensGenerated} tokens, ${integer(reply.elapsedMs)} ms${rate ? `, ${integer(rate)} tokens/s` : ""}, ended by ${reply.finishReason === "stop" ? "the end of the text" : "the limit"}${reply.truncated ? `, ${reply.truncated} tokens fell out of the window` : ""}.`
-          : `Stopped after ${tokens.length} tokens.`}
+          ? `${count(reply.tokensGenerated, "token")}, ${duration(reply.elapsedMs / 1000)}${rate ? `, ${integer(rate)} tokens/s` : ""}, ended by ${reply.finishReason === "stop" ? "the end of the text" : "the limit"}${reply.truncated ? `, ${count(reply.truncated, "token")} fell out of the window` : ""}.`
+          : `Stopped after ${count(tokens.length, "token")}.`}
     </p>
     ${error && html`<${Trouble} error=${error} found=${found} again=${again} />`}
   </div>`;

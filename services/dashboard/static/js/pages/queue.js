@@ -4,7 +4,7 @@ import { get } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { useLoad } from "../lib/load.js";
 import { href } from "../lib/router.js";
-import { seconds, shortId } from "../lib/format.js";
+import { duration, moment, shortId } from "../lib/format.js";
 import { Storage } from "../components/storage.js";
 import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
 
@@ -79,7 +79,7 @@ function QueueView({ queue, names }) {
                     <td><a href=${href(`/jobs/${job.id}`)}>${job.name || shortId(job.id)}</a></td>
                     <td class="wide">${TYPES[job.type] ?? job.type}</td>
                     <td class="num wide">${job.priority}</td>
-                    <td>${job.notBefore && Date.parse(job.notBefore) > Date.now() ? html`not before <${Time} at=${job.notBefore} />` : job.predictedStart ? html`<${Time} at=${job.predictedStart} />` : "cannot be said"}</td>
+                    <td>${job.notBefore && Date.parse(job.notBefore) > Date.now() ? html`not before <${Time} at=${job.notBefore} show=${moment} />` : job.predictedStart ? html`<${Time} at=${job.predictedStart} />` : "cannot be said"}</td>
                     <td class="wide note"><${Time} at=${job.createdAt} /></td>
                   </tr>`,
                 )}
@@ -120,7 +120,7 @@ function QueueView({ queue, names }) {
                 <td class="num">${type.limit ?? "no limit"}</td>
                 <td class="num">${type.pending}</td>
                 <td class="num wide">${type.stale}</td>
-                <td class="num">${seconds(type.usualSeconds)}</td>
+                <td class="num">${duration(type.usualSeconds)}</td>
               </tr>`,
             )}
           </tbody>

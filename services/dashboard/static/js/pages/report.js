@@ -1,15 +1,14 @@
 // One report: read it, or write it with a preview beside; it saves itself. Export and deletion.
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { get, post, remove, send } from "../lib/api.js";
+import { get, post, remove } from "../lib/api.js";
 import { createDraft } from "../lib/autosave.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit, signInOpen } from "../lib/session.js";
 import { go, href, route, setParams, useTitle } from "../lib/router.js";
-import { download } from "../charts/export.js";
 import { Confirm } from "../components/dialog.js";
 import { Icon } from "../components/icons.js";
-import { Loaded, Time } from "../components/parts.js";
+import { FileButton, Loaded, Time } from "../components/parts.js";
 import { ReportBody } from "../components/report-body.js";
 import { ReportEditor, SaveState } from "../components/report-editor.js";
 import { toast } from "../components/toasts.js";
@@ -79,23 +78,8 @@ function Reading({ path, markdown, may }) {
   return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
 }
 
-/** As a file, of what is saved: through memory, because a link could not send the token. */
-function Export({ path, draft }) {
-  const [busy, setBusy] = useState(false);
-  const start = async (format) => {
-    setBusy(true);
-    try {
-      await draft.save();
-      const reply = await send(`${path}/export?format=${format}`, { headers: { Accept: "*/*" } });
-      const name = /filename="([^"]+)"/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? `report.${format}`;
-      download(await reply.blob(), name);
-    } catch (error) {
-      toast(error.message, "bad");
-    }
-    setBusy(false);
-  };
-  return html`
-    <button class="button" disabled=${busy} aria-label="Export as HTML" onClick=${() => start("html")}><${Icon} name="download" />HTML</button>
-    <button class="button" disabled=${busy} aria-label="Export as Markdown" onClick=${() => start("md")}><${Icon} name="download" />Markdown</button>
-  `;
-}
+/** As a file, of what is saved. */
+const Export = ({ path, draft }) =>
+  [["html", "HTML"], ["md", "Markdown"]].map(
+    ([format, text]) => html`<${FileButton} key=${format} path=${`${path}/export?format=${format}`} name=${`report.${format}`} label=${`Export as ${text}`} before=${draft.save}>${text}<//>`,
+  );
