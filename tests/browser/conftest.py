@@ -131,11 +131,20 @@ def visit(chromium: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     visits: list[Visit] = []
 
     def open_page(
-        address: str = "", *, signed_in: bool = True, token: str = TOKEN, width: int = 1280, theme: str = "light"
+        address: str = "",
+        *,
+        signed_in: bool = True,
+        token: str = TOKEN,
+        width: int = 1280,
+        theme: str = "light",
+        zone: str | None = None,
     ) -> Page:
         scheme = "dark" if theme == "dark" else "light"
         context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+            timezone_id=zone,
         )
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)

@@ -74,6 +74,8 @@ def test_a_job_is_submitted_watched_reloaded_cut_off_and_stopped(site: Site, vis
     expect(page.get_by_role("heading", name="Long swell")).to_be_visible()
     expect(page.locator(".run-card .status")).to_have_text("running", timeout=60_000)
     wait_for_more(page, 0)
+    controls = page.locator(".job-controls button")
+    assert [text.strip() for text in controls.all_inner_texts()][:-1] == ["Pause", "Complete", "Stop", "Cancel"]
 
     before = newest_point(page)
     wait_for_more(page, before)

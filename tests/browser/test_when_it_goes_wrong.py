@@ -54,6 +54,8 @@ def test_an_empty_closed_server_asks_for_a_token_and_says_how_to_begin(closed_si
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     expect(page.get_by_role("heading", name="No experiments yet")).to_be_visible()
+    drawn = page.locator(".state svg").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+    assert drawn == [40, 16], "the icon of the state, that of its button"
     for address, text in {
         "#/playground": "No model to write with yet",
         "#/analysis": "Nothing to analyse yet",

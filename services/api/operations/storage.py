@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.db import Experiment
+from services.api.operations.experiments import DATASET
 from services.api.schemas.storage import Storage, StoredExperiment
 from services.api.sizes import SizeBoard
 
@@ -26,12 +27,13 @@ def storage(session: Session, store: ArtifactStore, settings: Settings, board: S
     disk = shutil.disk_usage(existing)
     largest = sorted(sizes.experiments.items(), key=lambda item: (-item[1], item[0]))[:LARGEST]
     query = select(Experiment.id, Experiment.name).where(Experiment.id.in_([name for name, _ in largest]))
+    datasets = session.scalars(select(Experiment.id).where(Experiment.type == DATASET))
     named: dict[str, str | None] = dict(session.execute(query).all())
     return Storage(
         disk_bytes=disk.total,
         free_bytes=disk.free,
         experiments_bytes=sum(sizes.experiments.values()),
-        experiments=len(sizes.experiments),
+        experiments=len(sizes.experiments.keys() - set(datasets)),
         largest=[
             StoredExperiment(id=name, name=named[name], size_bytes=size) for name, size in largest if name in named
         ],

@@ -20,9 +20,9 @@ class Storage(Reply):
     """Size of the disk."""
     free_bytes: int
     experiments_bytes: int
-    """Of all files of all experiments."""
+    """Of all files of all experiments, with those of dataset jobs."""
     experiments: int
-    """Experiments with files."""
+    """Experiments with files, without those of dataset jobs."""
     largest: list[StoredExperiment]
     """The ten that take most, the largest first."""
     data_bytes: int

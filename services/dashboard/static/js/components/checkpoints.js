@@ -24,7 +24,7 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
           (one) => html`<tr key=${one.reference}>
             <td class="mono">${one.name} ${one.best && html`<span class="status good">best</span>`}</td>
             <td>${one.kind}</td>
-            <td class="num">${integer(one.step)}</td>
+            <td class="num step">${integer(one.step)}</td>
             <td class="num">${bytes(one.sizeBytes)}</td>
             <td class="wide note"><${Time} at=${one.createdAt} /></td>
             <td><${Actions} one=${one} onDelete=${may ? () => setDoomed(one) : null} /></td>

@@ -21,7 +21,7 @@ export function ConfigTable({ columns }) {
       ? html`<div class="card flush table-wrap">
           <table class="config">
             <thead>
-              <tr><th>Setting</th>${columns.map((column) => html`<th>${column.title}</th>`)}</tr>
+              <tr><th>Setting</th>${columns.map((column) => html`<th title=${column.title}><span class="clamp">${column.title}</span></th>`)}</tr>
             </thead>
             <tbody>
               ${shown.map(

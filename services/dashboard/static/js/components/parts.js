@@ -112,7 +112,7 @@ export function Failed({ error, retry }) {
     <h2>${away ? "The server does not answer" : (headings[error.status] ?? "That did not work")}</h2>
     <p>${error.status ? error.message : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`}</p>
     ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
-    ${error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
+    ${error.status >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     <div class="row">
       ${retry && !away && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
       ${!away && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}

@@ -16,7 +16,7 @@ import { Icon } from "../components/icons.js";
 import { toast } from "../components/toasts.js";
 
 const KINDS = [
-  { value: "", text: "Trajectories (one prompt or several)" },
+  { value: "", text: "Trajectories of prompts" },
   { value: "sweep", text: "Sweep over m = 0, 0.5, 1" },
 ];
 const MODES = [

@@ -3,7 +3,7 @@ import { html } from "../lib/html.js";
 import { get, query } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { route, setParams } from "../lib/router.js";
-import { number, integer, title } from "../lib/format.js";
+import { duration, integer, number, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
 import { CheckpointTable } from "../components/checkpoints.js";
@@ -49,7 +49,9 @@ function Evaluation({ result }) {
   return html`<section class="stack" aria-label="Evaluation">
     <div class="card">
       <header><h2>Evaluation</h2></header>
-      <dl class="facts">${facts.map(([name, value]) => html`<dt>${name.replaceAll("_", " ")}</dt><dd>${number(value, 5)}</dd>`)}</dl>
+      <dl class="facts">${facts.map(([name, value]) => name.endsWith("_seconds")
+        ? html`<dt>${name.slice(0, -8).replaceAll("_", " ")} time</dt><dd>${duration(value)}</dd>`
+        : html`<dt>${name.replaceAll("_", " ")}</dt><dd>${Number.isInteger(value) ? integer(value) : number(value, 5)}</dd>`)}</dl>
     </div>
     <div class="columns">
       ${(result.samples ?? []).map(

@@ -111,13 +111,12 @@ function QueueView({ queue, names }) {
       <h2>Limits</h2>
       <div class="card flush table-wrap">
         <table>
-          <thead><tr><th>Type</th><th class="num">Running</th><th class="num">At most</th><th class="num">Waiting</th><th class="num wide">Stale</th><th class="num">Usually takes</th></tr></thead>
+          <thead><tr><th>Type</th><th class="num">Running</th><th class="num">Waiting</th><th class="num wide">Stale</th><th class="num">Usually takes</th></tr></thead>
           <tbody>
             ${queue.types.map(
               (type) => html`<tr key=${type.type}>
                 <td>${TYPES[type.type] ?? type.type}</td>
-                <td class="num">${type.running}</td>
-                <td class="num">${type.limit ?? "no limit"}</td>
+                <td class="num">${type.running}${type.limit ? ` of ${type.limit}` : ""}</td>
                 <td class="num">${type.pending}</td>
                 <td class="num wide">${type.stale}</td>
                 <td class="num">${duration(type.usualSeconds)}</td>
