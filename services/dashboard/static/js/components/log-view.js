@@ -91,7 +91,7 @@ function useWrap() {
 
 const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
 
-/** Characters to a row of the box, the line number included. */
+/** Characters to a row of the box, the number of the line included. */
 function columnsOf(box) {
   const probe = document.createElement("canvas").getContext("2d");
   probe.font = getComputedStyle(box).font;
