@@ -41,14 +41,17 @@ export const TYPES = {
   "rl-training": "Controller",
 };
 
-/** A bar with its step in words; nothing before the first step is known. */
-export function Progress({ progress, quiet = false, ended = "" }) {
+const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transition" };
+
+/** A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment. */
+export function Progress({ progress, type, quiet = false, ended = "" }) {
   const over = hasEnded(ended);
   if (!progress || progress.step === null || progress.step === undefined) {
     return progress?.phase && !quiet ? html`<span class="note">${progress.phase}</span>` : null;
   }
   const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
-  const text = share === null ? format.count(progress.step, "step") : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, "step")}`;
+  const noun = COUNTED[type] ?? "step";
+  const text = share === null ? format.count(progress.step, noun) : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, noun)}`;
   return html`<span class="progress-line">
     ${share !== null &&
     html`<span

@@ -72,7 +72,7 @@ function View({ found, path, state, early }) {
         ${found.sourceExperimentId && html`<span class="note">begun from <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span>`}
       </div>
       ${found.notes && html`<p class="notes">${found.notes}</p>`}
-      <${Progress} progress=${live.progress} ended=${live.status} />
+      <${Progress} progress=${live.progress} type=${found.type} ended=${live.status} />
       ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
     <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />

@@ -115,7 +115,7 @@ function Row({ one, on, choose, chosenTag }) {
     </td>
     <td><${Status} status=${one.status} /></td>
     <td class="wide nowrap">${TYPES[one.type] ?? one.type}</td>
-    <td class="wide"><${Progress} progress=${one.progress} ended=${one.status} quiet /></td>
+    <td class="wide"><${Progress} progress=${one.progress} type=${one.type} ended=${one.status} quiet /></td>
     <td class="wide">
       <span class="row">
         ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-pressed=${tag === chosenTag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}>${tag}</button>`)}

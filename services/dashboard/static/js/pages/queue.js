@@ -52,7 +52,7 @@ function View({ queues, active }) {
             ${active.map(
               (job) => html`<article class="card stack" key=${job.id}>
                 <div class="row apart"><a class="strong" href=${experiment(job.experimentId)}>${job.name || shortId(job.id)}</a><${Status} status=${job.status} /></div>
-                <${Progress} progress=${job.progress} />
+                <${Progress} progress=${job.progress} type=${job.type} />
                 <p class="note">${TYPES[job.type] ?? job.type} · attempt ${job.attempt} · ${job.worker ?? "no worker"}</p>
               </article>`,
             )}
