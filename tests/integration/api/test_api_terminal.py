@@ -79,3 +79,33 @@ def test_an_error_of_the_api_is_one_line(api: Api, engine: Engine) -> None:
     printed, remarks = long.communicate(timeout=30)
     assert (long.returncode, printed) == (1, "")
     assert "stop" in remarks and "200" in remarks and remarks.count("\n") == 1
+
+
+def test_a_cancelled_generation_is_an_error_to_whoever_still_listens(api: Api, engine: Engine) -> None:
+    """Two tokens are no text: the command fails, `/api/generate` and `/v1` answer 503, their streams end with it."""
+    message = "the generation was cancelled after 2 tokens"
+
+    def cut(engine: Engine, request: GenerationRequest) -> None:
+        for index in range(2 if request.stream else 1):
+            engine.event(request.id, "token", {"index": index, "text": " upon"})
+        engine.event(request.id, "error", {"code": "cancelled", "message": message, "status": 503})
+
+    engine.answer = cut
+    process = start(api)
+    printed, remarks = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert (printed, remarks) == ("Once upon upon\n", f"error: {message}\n")
+    body = {"checkpoint": "exp-1/final", "prompt": "Once"}
+    whole = api.admin.post("/api/generate", json=body)
+    assert (whole.status_code, whole.json()["code"], whole.json()["detail"]) == (503, "cancelled", message)
+    streamed = api.admin.post("/api/generate", json=body | {"stream": True}).text
+    assert streamed.count("event: token") == 2
+    assert "event: done" not in streamed
+    assert message in streamed.rpartition("event: error")[2]
+    completion = {"model": "exp-1/final", "prompt": "Once"}
+    refused = api.admin.post("/v1/completions", json=completion)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "cancelled")
+    parts = api.admin.post("/v1/completions", json=completion | {"stream": True}).text
+    assert message in parts
+    assert '"finish_reason":"stop"' not in parts
+    assert "[DONE]" not in parts
