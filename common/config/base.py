@@ -6,10 +6,12 @@ Numbers are finite, and `true` is no number. Whole numbers may be written as `1e
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
+LARGEST = int(sys.float_info.max)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SWITCH = {"on": "on", "yes": "on", "true": "on", "off": "off", "no": "off", "false": "off"}
 
@@ -36,12 +38,13 @@ class Section(BaseModel):
     @classmethod
     def _can_be_kept(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuses `true` for a number, numbers beyond 64 bits, and text that no database and no file can hold."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        kinds = {annotation, *get_args(annotation)}
         if isinstance(value, bool):
-            annotation = cls.model_fields[info.field_name or ""].annotation
-            kinds = {annotation, *get_args(annotation)}
             if kinds & {int, float} and bool not in kinds:
                 raise ValueError(f"a number is needed, got {str(value).lower()}")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63 and (float not in kinds or abs(value) > LARGEST):
+            # A column of JSON gives 1e30 back as a whole number, which a field of type float takes.
             raise ValueError("the number does not fit into 64 bits")
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str) and "\0" in text:

@@ -80,7 +80,7 @@ def test_a_failed_job_says_why_and_what_to_do(site: Site, visit: Visit) -> None:
     page = visit(site.view(job["experimentId"]))
     said = page.locator(".run-card .message.bad")
     expect(said).to_contain_text("diverged")
-    expect(said).to_contain_text("lower training.learning_rate")
+    expect(said).to_contain_text("Lower training.learning_rate")
     page.get_by_role("link", name="New job like this").click()
     field = page.get_by_label("learning_rate", exact=True)
     expect(field).to_have_value("1e+30")

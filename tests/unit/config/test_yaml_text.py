@@ -214,6 +214,7 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
     ("overrides", "message"),
     [
         ({"training": {"max_steps": 10**30}}, "does not fit into 64 bits"),
+        ({"training": {"learning_rate": 10**400}}, "does not fit into 64 bits"),
         ({"data": {"text_field": "a\0b"}}, "NUL character"),
         ({"data": {"text_field": "a\ud800"}}, "half a surrogate pair"),
         ({"evaluation": {"prompts": ["fine", "a\0b"]}}, "NUL character"),
@@ -226,6 +227,11 @@ def test_a_name_that_no_file_can_have_is_refused() -> None:
 def test_values_that_cannot_be_kept_are_refused(overrides: dict[str, dict[str, object]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_lm_config(overrides=overrides)
+
+
+def test_a_float_that_a_database_gave_back_as_a_whole_number_is_the_same_float() -> None:
+    kept = load_lm_config(overrides={"training": {"learning_rate": 1e30}})
+    assert load_lm_config(overrides={"training": {"learning_rate": 10**30}}) == kept
 
 
 def test_every_shipped_configuration_loads() -> None:

@@ -5,10 +5,11 @@ import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
 import { session, signInOpen, maySubmit } from "../lib/session.js";
 import { href } from "../lib/router.js";
-import { localTimes } from "../lib/format.js";
+import { moment } from "../lib/format.js";
 import { LADDER, hasEnded } from "../lib/ladder.js";
 import { Confirm, Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
+import { Time } from "./parts.js";
 import { toast } from "./toasts.js";
 
 /** `changed` makes it ask for the job again. Shows what happens next and the buttons. */
@@ -20,9 +21,10 @@ export function JobControls({ jobId, changed }) {
   const job = state.data;
   if (!job) return null;
   const ended = hasEnded(job.status);
+  const waits = job.status === "pending" && Date.parse(job.notBefore) > Date.now();
   return html`<div class="job-controls">
-    ${job.error && html`<p class="message ${ended ? "bad" : "warn"}"><strong>${job.error.code}</strong> ${localTimes(job.error.message)}</p>`}
-    ${job.whatNext && html`<p class="note">${localTimes(job.whatNext)}</p>`}
+    ${job.error && html`<p class="message ${ended ? "bad" : "warn"}"><strong>${job.error.code}</strong> ${job.error.message}</p>`}
+    ${job.whatNext && html`<p class="note">${job.whatNext}${waits && html` Not before <${Time} at=${job.notBefore} show=${moment} />.`}</p>`}
     <div class="row">
       ${ended ? html`<${After} job=${job} />` : html`<${Buttons} job=${job} onDone=${state.setData} />`}
     </div>
@@ -33,7 +35,7 @@ function After({ job }) {
   const trains = job.type === "lm-training" || job.type === "rl-training";
   return html`
     ${trains && job.checkpointRef && html`<a class="button" href=${href("/new", { resume: job.id, type: job.type })}><${Icon} name="resume" />Go on from its checkpoint</a>`}
-    <a class="button" href=${href("/new", { like: job.id })}><${Icon} name="plus" />New job like this</a>
+    ${!["analysis", "dataset"].includes(job.type) && html`<a class="button" href=${href("/new", { like: job.id })}><${Icon} name="plus" />New job like this</a>`}
   `;
 }
 

@@ -94,10 +94,6 @@ export function moment(iso) {
 /** To the second, with the zone. */
 export const exactly = (iso) => (iso ? full.format(new Date(iso)) : "");
 
-/** A text of the server with its times, which are UTC, as those of the clock on the wall. */
-export const localTimes = (text) =>
-  text?.replace(/(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d(?::\d\d)?(?:\.\d+)?)(?: ?UTC|Z|\+00:00)/g, (_, date, time) => exactly(`${date}T${time}Z`));
-
 /** An experiment's name, or the part of its id that tells it from others. */
 export function title(thing) {
   return thing.name || shortId(thing.id || thing.experimentId || "");
