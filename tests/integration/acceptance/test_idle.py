@@ -70,7 +70,7 @@ def stream(http: httpx.Client, tokens: int = 40) -> Iterator[dict[str, Any]]:
     """The data of each event of a streamed generation; an error fails the test."""
     body = {"checkpoint": MODEL, "prompt": "Once", "maxTokens": tokens, "stream": True}
     with http.stream("POST", "/api/generate", json=body, timeout=READY_SECONDS) as reply:
-        for event in parse_events(reply.iter_lines()):
+        for event in parse_events(reply.iter_bytes()):
             assert event.name in ("token", "done"), event
             yield event.data
 
@@ -125,7 +125,7 @@ def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_clien
 
     def listen() -> None:
         with stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
-            for event in parse_events(reply.iter_lines()):
+            for event in parse_events(reply.iter_bytes()):
                 heard.append(json.dumps(event.data))
 
     threading.Thread(target=listen, daemon=True).start()
