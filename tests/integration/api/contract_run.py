@@ -17,7 +17,8 @@ from common.config import Settings
 from common.db import upgrade
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.api.conftest import running
-from tests.integration.api.contract import Outcome, Things, run
+from tests.integration.api.contract import Outcome, run
+from tests.integration.api.contract_things import Things
 from tests.integration.api.openai_stand import Generator
 
 MANY = 1_000_000
@@ -59,6 +60,7 @@ def main() -> int:
                     _print(name, outcomes[name])
             with running(settings, require_auth_for_reads=True) as api:
                 name = "without a token, reads closed"
+                things.api = api
                 outcomes[name] = run(api, things, token=False, examples=5, coverage=False, seed=wanted.seed)
                 _print(name, outcomes[name])
             generator.close()

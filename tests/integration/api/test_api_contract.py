@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.contract import Things, run
+from tests.integration.api.contract import run
+from tests.integration.api.contract_things import Things
 from tests.integration.api.openai_stand import Generator
 
 
