@@ -17,7 +17,8 @@ from common.config import Settings
 from common.db import upgrade
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.api.conftest import running
-from tests.integration.api.contract import Outcome, Things, run
+from tests.integration.api.contract import Outcome, run
+from tests.integration.api.contract_things import Things
 from tests.integration.api.openai_stand import Generator
 
 MANY = 1_000_000
@@ -56,22 +57,25 @@ def main() -> int:
                     outcomes[name] = run(
                         api, things, token=token, examples=wanted.examples, coverage=True, seed=wanted.seed
                     )
+                    _print(name, outcomes[name])
             with running(settings, require_auth_for_reads=True) as api:
-                outcomes["without a token, reads closed"] = run(
-                    api, things, token=False, examples=5, coverage=False, seed=wanted.seed
-                )
+                name = "without a token, reads closed"
+                things.api = api
+                outcomes[name] = run(api, things, token=False, examples=5, coverage=False, seed=wanted.seed)
+                _print(name, outcomes[name])
             generator.close()
         finally:
             valkey.remove()
             postgres.remove()
-    for name, outcome in outcomes.items():
-        print(f"\n{name}\n{outcome.table()}")
-        print("\n".join(outcome.failures))
     cases = sum(outcome.cases for outcome in outcomes.values())
     never = [label for label in outcomes["with the token"].never_reached if not label.endswith("/stream")]
     failures = sum(len(outcome.failures) for outcome in outcomes.values())
     print(f"{cases} cases in all, {failures} failures; operations that never succeeded: {', '.join(never) or 'none'}")
     return int(bool(failures or never or cases < LEAST_CASES))
+
+
+def _print(name: str, outcome: Outcome) -> None:
+    print("", name, outcome.table(), *outcome.failures, sep="\n", flush=True)
 
 
 if __name__ == "__main__":
