@@ -5,7 +5,7 @@ SUITES := tests/unit tests/architecture tests/integration tests/faults tests/gpu
 SEED ?= 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo up down env test faults bench check clean
+.PHONY: help install demo up down env test faults contract bench check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,10 @@ faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and th
 	@$(BIN)/python -m pytest -n $(if $(FULL),6,3) --dist loadfile --timeout $(if $(FULL),1800 --full,300) \
 		--fault-seed $(SEED) tests/faults
 	@$(if $(FULL),$(BIN)/python -m tests.faults.soak --jobs 200 --minutes 30 --seed $(SEED))
+
+contract: ## Generated requests against the OpenAPI document, on real servers (EXAMPLES=n per operation)
+	@$(PYTHON) scripts/bootstrap.py test
+	@$(BIN)/python -m tests.integration.api.contract_run --examples $(or $(EXAMPLES),10)
 
 bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUICK=1: a minute)
 	@$(PYTHON) scripts/bootstrap.py test

@@ -1,4 +1,4 @@
-"""The whole contract run: `python -m tests.integration.api.contract_run [--examples 30]`, a few minutes.
+"""The whole contract run: `make contract`, or `python -m tests.integration.api.contract_run [--examples 10]`, a few minutes.
 
 Starts PostgreSQL, Valkey, the api and a real generator; sends generated requests with the token, without one, and
 without one where reads are closed. Prints a table per operation and the share of 2xx. Exit status 1 when a reply is a
@@ -28,7 +28,7 @@ LEAST_CASES = 2000
 def main() -> int:
     """Exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=30, help="generated requests per operation and run")
+    parser.add_argument("--examples", type=int, default=10, help="generated requests per operation and run")
     parser.add_argument("--seed", type=int, default=1)
     wanted = parser.parse_args()
     outcomes: dict[str, Outcome] = {}
