@@ -190,27 +190,27 @@ async def _metrics(
     return Response(await run_in_threadpool(read), media_type="application/json")
 
 
-@router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404))
+@router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404, 507))
 def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> ConfigReply:
     """Every default filled in."""
     return experiments.config(session, context.store, experiment_id)
 
 
-@router.get("/{experiment_id}/evaluation", summary="Result of the evaluation", responses=problem_responses(404))
+@router.get("/{experiment_id}/evaluation", summary="Result of the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
     """Perplexity and samples; 404 until it was written."""
     experiments.find(session, experiment_id)
     return experiments.result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
 
-@router.get("/{experiment_id}/ablation", summary="Result of the ablation", responses=problem_responses(404))
+@router.get("/{experiment_id}/ablation", summary="Result of the ablation", responses=problem_responses(404, 507))
 def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
     """Every policy with mean, spread and confidence interval; 404 until it was written."""
     experiments.find(session, experiment_id)
     return experiments.result(context.store, experiment_id, experiments.ABLATION_FILE)
 
 
-@router.get("/{experiment_id}/samples", summary="Texts of the evaluation", responses=problem_responses(404))
+@router.get("/{experiment_id}/samples", summary="Texts of the evaluation", responses=problem_responses(404, 507))
 def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) -> SampleList:
     """Prompt and generated text of each sample; 404 until they were written."""
     experiments.find(session, experiment_id)

@@ -20,7 +20,7 @@ from services.cli import main as command_line
 from services.cli.environment import environment_text
 
 ROOT = Path(__file__).resolve().parents[3]
-API_ONLY = {"TIDAL_TRUSTED_PROXIES", "TIDAL_ROOT_PATH"}
+API_ONLY = {"TIDAL_ALLOWED_ORIGINS", "TIDAL_TRUSTED_PROXIES", "TIDAL_ROOT_PATH"}
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
