@@ -62,7 +62,7 @@ def create(body: ReportRequest, context: ContextDep, response: Response) -> Repo
     summary="Make a report from a pattern",
     status_code=201,
     dependencies=[Submitter],
-    responses=problem_responses(404),
+    responses=problem_responses(404, 507),
 )
 def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
     """Every number in it is one that is stored; what is missing is said. It can be edited like any other."""
