@@ -1,4 +1,4 @@
-"""The whole contract run: `make contract`, or `python -m tests.integration.api.contract_run [--examples 10]`, a few minutes.
+"""The whole contract run, some minutes: `make contract`, or `python -m tests.integration.api.contract_run`.
 
 Starts PostgreSQL, Valkey, the api and a real generator; sends generated requests with the token, without one, and
 without one where reads are closed. Prints a table per operation and the share of 2xx. Exit status 1 when a reply is a
