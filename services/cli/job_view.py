@@ -87,8 +87,9 @@ class JobView:
         parts = []
         for name, label in ((LOSS, "loss"), (VALIDATION_LOSS, "validation"), (EPISODE_REWARD, "reward")):
             if name in self.values:
-                parts.append(f"{label} {self.values[name]:.3f}")
-        if TOKENS_PER_SECOND in self.values:
+                value = self.values[name]
+                parts.append(f"{label} {value:.3f}" if math.isfinite(value) else f"{label} not finite")
+        if math.isfinite(self.values.get(TOKENS_PER_SECOND, math.nan)):
             parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
         return " · ".join(parts)
 

@@ -38,10 +38,11 @@ def test_metrics_move_the_step_and_the_numbers() -> None:
     assert view.summary() == "loss 4.500 · validation 4.750 · 12.3k tokens/s"
 
 
-def test_a_value_that_was_not_finite_is_left_out() -> None:
+def test_a_loss_that_is_not_finite_is_said_instead_of_the_one_before() -> None:
     view = JobView(job())
-    view.apply(Event("metrics", {"points": [{"step": 3, "values": {LOSS: None}}]}))
-    assert view.summary() == ""
+    for step, loss in ((2, 4.0), (3, None)):
+        view.apply(Event("metrics", {"points": [{"step": step, "values": {LOSS: loss, TOKENS_PER_SECOND: None}}]}))
+    assert view.summary() == "loss not finite"
 
 
 def test_the_time_limit_counts_from_the_first_step() -> None:
