@@ -209,7 +209,7 @@ def test_a_stream_tells_its_progress_and_ends_with_the_result(api: Api, engine: 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompts": []}, "body.prompts", "at least 1"),
     ({"prompts": ["a", "a"]}, "body", "repeats prompt 0"),
-    ({"prompts": ["a\x00"]}, "body", "NUL"),
+    ({"prompts": ["a\x00"]}, "body.prompts", "NUL"),
     ({"prompts": ["a", "b"], "kind": "single"}, "body", "kind single has one prompt"),
     ({"bootstrap": True}, "body", "bootstrap resamples"),
     ({"kind": "sweep", "samplesPerPrompt": 2}, "body", "one text per prompt"),

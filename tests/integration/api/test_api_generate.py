@@ -169,7 +169,7 @@ def test_an_error_after_the_first_token_is_an_event(api: Api, engine: Engine, ch
         ({"topK": 0}, "body.topK"),
         ({"maxTokens": 4097}, "body.maxTokens"),
         ({"maxTokens": 0}, "body.maxTokens"),
-        ({"temperature": 0}, "body.temperature"),
+        ({"temperature": -0.5}, "body.temperature"),
         ({"topP": 1.5}, "body.topP"),
         ({"topP": 0}, "body.topP"),
         ({"temperature": 100.5}, "body.temperature"),

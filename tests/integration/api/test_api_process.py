@@ -54,7 +54,7 @@ def address_of(started: subprocess.Popen[str]) -> str:
     ("environment", "message"),
     [
         ({"TIDAL_HOST": "0.0.0.0"}, "TIDAL_AUTH_TOKEN is not set"),
-        ({"HOST": "0.0.0.0"}, "TIDAL_AUTH_TOKEN is not set"),
+        ({"TIDAL_HOST": "0.0.0.0"}, "TIDAL_AUTH_TOKEN is not set"),
         ({"TIDAL_AUTH_TOKEN": "short"}, "shorter than 8"),
         ({"TIDAL_PORT": "http"}, "port"),
         ({"TIDAL_DATABASE_URL": "mysql://x/y"}, "PostgreSQL"),

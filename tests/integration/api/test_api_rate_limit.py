@@ -73,5 +73,5 @@ def test_forwarded_addresses_count_only_from_a_trusted_proxy(serve: RunApi, engi
 def test_a_limiter_that_does_not_answer_lets_through_and_counts(serve: RunApi) -> None:
     with serve(redis_url="redis://127.0.0.1:1/0") as api:
         reply = api.http.post("/api/generate", json={"checkpoint": make_checkpoint(api)})
-        assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
+        assert (reply.status_code, reply.json()["code"]) == (503, "redis_unavailable")
         assert "tidal_rate_limit_unavailable_total 1.0" in api.http.get("/metrics").text
