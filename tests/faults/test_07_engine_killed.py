@@ -17,16 +17,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import torch
 
-from common.checkpoint import save_model
 from common.client.sse import parse_events
-from common.data import load_tokenizer
-from common.model import ModelConfig, TransformerLM
 from services.generator.engine_protocol import ENGINE_MODULE
 from tests.integration.acceptance.stack import Stack
+from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 
-MODEL = "20260101-000000-demo/model.safetensors"
 ENGINE_SECONDS = 60.0
 """A fresh engine imports torch first; no promise."""
 
@@ -34,12 +30,7 @@ ENGINE_SECONDS = 60.0
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     """api and generator, with a tiny model that hardly ever ends a text."""
-    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
-    with torch.no_grad():
-        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
-    path = tmp_path / "experiments" / MODEL
-    path.parent.mkdir(parents=True)
-    save_model(model, path)
+    save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.start("generator", "generator", TIDAL_GENERATOR_THREADS="1", TIDAL_GENERATOR_DEVICE="cpu")
         running.start_control_plane()

@@ -19,16 +19,12 @@ from typing import Any
 import httpx
 import pytest
 import redis
-import torch
 
-from common.checkpoint import save_model
 from common.client.sse import parse_events
-from common.data import load_tokenizer
 from common.metrics import keys
-from common.model import ModelConfig, TransformerLM
 from tests.integration.acceptance.stack import TOKEN, Stack, free_port
+from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 
-MODEL = "20260101-000000-demo/model.safetensors"
 READY_SECONDS = 90.0
 IDLE_SECONDS = 2.0
 SHORT = {
@@ -46,12 +42,7 @@ LONG = 1200
 @pytest.fixture
 def stack(database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     """Two apis and a generator, with a tiny model that hardly ever ends a text."""
-    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
-    with torch.no_grad():
-        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
-    path = tmp_path / "experiments" / MODEL
-    path.parent.mkdir(parents=True)
-    save_model(model, path)
+    save_tiny_model(tmp_path / "experiments")
     with Stack(database_url, redis_url, tmp_path) as running:
         running.environment |= SHORT
         running.start("generator", "generator")

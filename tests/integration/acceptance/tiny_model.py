@@ -1,0 +1,24 @@
+"""A checkpoint for stacks that generate: a tiny model that hardly ever ends a text by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from common.checkpoint import save_model
+from common.data import load_tokenizer
+from common.model import ModelConfig, TransformerLM
+
+MODEL = "20260101-000000-demo/model.safetensors"
+"""Its reference."""
+
+
+def save_tiny_model(experiments: Path) -> None:
+    """Write it into an artifact store."""
+    model = TransformerLM(ModelConfig(d_model=24, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
+    with torch.no_grad():
+        model.output_projection.bias[load_tokenizer().eot_token] = -30.0
+    path = experiments / MODEL
+    path.parent.mkdir(parents=True)
+    save_model(model, path)
