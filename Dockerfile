@@ -1,4 +1,5 @@
-# The slim image: api, health, flower, migrations and the command line. No torch.
+# The slim image: api, health, flower, migrations and the command line. No torch. It runs as user `tidal` and writes to
+# /var/lib/tidal and /tmp only, so its root file system can be read-only.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -7,17 +8,21 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin tidal \
  && mkdir -p /var/lib/tidal/experiments /var/lib/tidal/data \
  && chown -R tidal:tidal /var/lib/tidal
 # Dependencies first: they change rarely, the code often.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY requirements/slim.txt requirements/
+RUN pip install --require-hashes -r requirements/slim.txt
+COPY pyproject.toml README.md LICENSE ./
 RUN mkdir -p common services && touch common/__init__.py services/__init__.py \
- && pip install -c constraints.txt -e .
+ && pip install --no-deps --no-build-isolation -e .
 COPY alembic.ini ./
 COPY configs ./configs
 COPY migrations ./migrations
 COPY common ./common
 COPY services ./services
+RUN python -m compileall -q common services migrations
 # Experiments are named after it. Last, because it changes with every build.
 ARG TIDAL_COMMIT=nogit
-ENV TIDAL_COMMIT=${TIDAL_COMMIT}
+# A home that can be written to, and downloads of a hub beside the corpora.
+ENV TIDAL_COMMIT=${TIDAL_COMMIT} HOME=/tmp HF_HOME=/var/lib/tidal/data/hub
 USER tidal
 EXPOSE 4400
 CMD ["python", "-m", "services.api"]

@@ -5,10 +5,10 @@ SUITES := tests/unit tests/architecture tests/integration tests/faults tests/gpu
 SEED ?= 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help install demo up down env test faults contract bench check clean
+.PHONY: help install demo up down env pin test faults contract bench check audit lock compose-check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 install: ## Create .venv and install what running needs
 	@$(PYTHON) scripts/bootstrap.py
@@ -24,6 +24,9 @@ down: install ## Stop a local stack
 
 env: install ## Write .env with random secrets for docker compose
 	@$(BIN)/tidal env
+
+pin: ## Pin the base images of docker compose by digest in .env
+	@$(PYTHON) scripts/pin_images.py
 
 test: ## Unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
@@ -51,6 +54,17 @@ check: ## Lint, formatting, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/architecture
+
+audit: ## Known vulnerabilities, CycloneDX SBOM and licences of what runs, into build/supply-chain
+	@$(PYTHON) scripts/bootstrap.py audit
+	@$(BIN)/python scripts/supply_chain.py
+
+lock: ## Write requirements/*.txt (what the images install, by hash) from pyproject.toml and constraints.txt
+	@$(PYTHON) scripts/bootstrap.py audit
+	@$(BIN)/python scripts/lock.py
+
+compose-check: install ## Check containers that are up: hardened, and a job survives a restart of each service
+	@$(BIN)/python scripts/compose_check.py
 
 clean: ## Remove the environment and caches (job data in .tidal/ stays)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

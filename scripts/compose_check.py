@@ -1,0 +1,171 @@
+"""Check a compose project that is up: every container is hardened, and a job survives a restart of each service.
+
+Run by `make compose-check` after `docker compose up -d --wait`; needs Docker and the `.env` of the project. COMPOSE
+replaces the command (`docker compose`). It submits one small training, restarts every service in turn while the job
+runs, and prints one line per check; exit status 1 when one fails. Leaves out: building and starting the project, and
+the firewall rules of the networks (only their membership is checked).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from common.client import Client, Job  # noqa: E402
+from common.client.models import TERMINAL_STATUSES  # noqa: E402
+from common.errors import TidalError  # noqa: E402
+from common.metrics.names import LOSS  # noqa: E402
+
+COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
+DATABASE, BROKER, PUBLISHED, OUTSIDE = "database", "broker", "published", "outside"
+NETWORKS = {
+    "postgres": {DATABASE},
+    "redis": {BROKER},
+    "api": {DATABASE, BROKER, PUBLISHED},
+    "health": {DATABASE, BROKER},
+    "worker": {DATABASE, BROKER, OUTSIDE},
+    "generator": {BROKER},
+    "flower": {BROKER, PUBLISHED},
+}
+"""What each service may reach; the names of both profiles count as one."""
+LOG_STEPS = 50
+CONFIG = {
+    "model": {"name": "check", "d_model": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 256, "context_length": 64},
+    "data": {"source": "builtin:stories"},
+    "training": {
+        "epochs": 1000,
+        "max_steps": 1_000_000,
+        "effective_batch_size": 4,
+        "micro_batch_size": 4,
+        "warmup_steps": 10,
+        "log_every_steps": LOG_STEPS,
+    },
+    "evaluation": {"every_steps": 1000, "batch_size": 4, "max_batches": 2, "sample_tokens": 8},
+    "checkpoint": {"every_seconds": 5.0, "keep_last": 2},
+}
+PATIENCE_SECONDS = 240.0
+"""Longest wait for the job to move on after a restart: a drained worker takes 60 s, a lost lease as much."""
+
+
+def main() -> int:
+    """Every check; the number of failed ones decides the exit status."""
+    services = compose("ps", "--services", "--status", "running").split()
+    failed = sum(not hardened(service) for service in services)
+    failed += not survives_restarts(services)
+    print("all checks passed" if not failed else f"{failed} checks failed")
+    return 1 if failed else 0
+
+
+def hardened(service: str) -> bool:
+    """Whether the running container has no root, no capability, no writable root, limits, and only its networks."""
+    container = compose("ps", "-q", service).strip()
+    found = json.loads(run("docker", "inspect", container))[0]
+    host = found["HostConfig"]
+    # The healthchecks and `exec` run beside it; 1 is the service itself or its init.
+    status = compose("exec", "-T", service, "cat", "/proc/1/status")
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    members = {name.rpartition("_")[2] for name in found["NetworkSettings"]["Networks"]}
+    written = run(*COMPOSE, "exec", "-T", service, "sh", "-c", "touch /usr/probe", check=False)
+    faults = [
+        *(["it runs as root"] if facts["Uid"].split()[0] == "0" else []),
+        *(["it has capabilities"] if int(facts["CapEff"], 16) or int(facts["CapBnd"], 16) else []),
+        *([] if facts["NoNewPrivs"].strip() == "1" else ["it may gain privileges"]),
+        *([] if host["ReadonlyRootfs"] and "Read-only" in written else ["its root file system can be written to"]),
+        *([] if host["Memory"] and host["PidsLimit"] else ["memory or processes are not limited"]),
+        *([] if members == NETWORKS[service.removesuffix("-cpu")] else [f"its networks are {sorted(members)}"]),
+    ]
+    memory = f"{host['Memory'] / 2**30:.1f} GiB, {host['PidsLimit']} processes, {', '.join(sorted(members))}"
+    return report(f"{service} is hardened", not faults, "; ".join(faults) or memory)
+
+
+def survives_restarts(services: list[str]) -> bool:
+    """Whether one job goes on after a restart of every service and completes with every step counted once."""
+    with client() as api:
+        job = api.submit_job("lm-training", config=CONFIG, name="compose-check")
+        moved(api, job, 20)
+        for service in services:
+            before = last_step(api, job)
+            started = time.monotonic()
+            compose("restart", service)
+            try:
+                step = moved(api, job, before + 20)
+            except TimeoutError as error:
+                return report(f"the job goes on after a restart of {service}", False, str(error))
+            report(
+                f"the job goes on after a restart of {service}",
+                True,
+                f"step {before} to {step} in {time.monotonic() - started:.0f} s",
+            )
+        wait(lambda: bool(api.signal_job(job.id, "complete")), "the signal is taken")
+        wait(lambda: api.job(job.id).status in TERMINAL_STATUSES, "the job ends")
+        ended = api.job(job.id)
+        logged = [point.step for point in api.metrics(job.experiment_id, keys=[LOSS]).series[LOSS]]
+        expected = list(range(LOG_STEPS, logged[-1] + 1, LOG_STEPS))
+        detail = (
+            f"{ended.status}, attempt {ended.attempt}, {len(logged)} of {len(expected)} points to step {logged[-1]}"
+        )
+        complete = ended.status == "completed" and logged == expected
+        return report("the job completes and every logged step is there once", complete, detail)
+
+
+def moved(api: Client, job: Job, target: int) -> int:
+    """The job's newest step, once it is at least `target`. TimeoutError with its status."""
+    wait(lambda: last_step(api, job) >= target, f"step {target} is reached", lambda: f"status {api.job(job.id).status}")
+    return last_step(api, job)
+
+
+def last_step(api: Client, job: Job) -> int:
+    """0 before the first one."""
+    return api.job(job.id).progress.step or 0
+
+
+def wait(condition: Callable[[], bool], what: str, detail: Callable[[], str] = str) -> None:
+    """Ask once a second; an api that restarts counts as no."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except TidalError:
+            pass  # the api or one of its servers restarts
+        time.sleep(1)
+    raise TimeoutError(f"after {PATIENCE_SECONDS:.0f} s not yet: {what}; {detail()}")
+
+
+def client() -> Client:
+    """Of the published port, with the token of `.env`."""
+    values = dict(line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if "=" in line)
+    address = compose("port", "api", "4400").strip()
+    return Client(f"http://{address}", values["TIDAL_AUTH_TOKEN"])
+
+
+def compose(*arguments: str) -> str:
+    """Output of a compose command."""
+    return run(*COMPOSE, *arguments)
+
+
+def run(*command: str, check: bool = True) -> str:
+    """stdout, and stderr too where a failure is expected. RuntimeError with stderr otherwise."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if check and done.returncode:
+        raise RuntimeError(f"{shlex.join(command)}: {done.stderr.strip()}")
+    return done.stdout if check else done.stdout + done.stderr
+
+
+def report(what: str, ok: bool, detail: str) -> bool:
+    """Print a check."""
+    print(f"{'ok  ' if ok else 'FAIL'} {what}: {detail}", flush=True)
+    return ok
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Write `requirements/*.txt`: what the images install, by exact version and hash. Run by `make lock`.
+
+The versions are those of `constraints.txt`, so change that file first. torch and the CUDA packages it brings are left
+out of `requirements/torch.txt`: their hashes depend on the package index that the image is built from (CPU or CUDA).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UV = Path(sys.executable).with_name("uv")
+HEAD = "# Written by `make lock` from pyproject.toml and constraints.txt; the images install exactly these files.\n"
+EXTRAS: dict[str, list[str]] = {"slim": [], "torch": ["torch"]}
+"""File name and the extras of pyproject.toml it covers."""
+OF_THE_INDEX = ("torch", "triton", "cuda-", "nvidia-")
+"""Packages (a trailing hyphen: all that begin so) whose files differ between torch's CPU and CUDA indexes."""
+
+
+def main() -> int:
+    """Write both files; uv's exit status when it fails."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        build: list[str] = tomllib.load(file)["build-system"]["requires"]
+    for name, extras in EXTRAS.items():
+        pinned = resolve(extras, build)
+        kept = [entry for entry in split(pinned) if not of_the_index(entry)]
+        (ROOT / "requirements" / f"{name}.txt").write_text(HEAD + "".join(kept), encoding="utf-8")
+        print(f"requirements/{name}.txt: {len(kept)} packages")
+    return 0
+
+
+def resolve(extras: list[str], build: list[str]) -> str:
+    """uv's answer for the project with these extras and its build requirements, for every platform."""
+    command: list[str | Path] = [
+        *(UV, "pip", "compile", "pyproject.toml", "-", "--constraints", "constraints.txt", "--generate-hashes"),
+        *("--python-version", "3.11", "--universal", "--no-header", "--no-annotate", "--quiet", "--native-tls"),
+        *(part for extra in extras for part in ("--extra", extra)),
+    ]
+    done = subprocess.run(command, cwd=ROOT, input="\n".join(build), capture_output=True, text=True)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise SystemExit(done.returncode)
+    return done.stdout
+
+
+def split(text: str) -> list[str]:
+    """The entries of a requirements file: each a line `name==version` with its indented lines of hashes."""
+    entries: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if line.startswith((" ", "\t")):
+            entries[-1] += line
+        else:
+            entries.append(line)
+    return entries
+
+
+def of_the_index(entry: str) -> bool:
+    """Whether the entry's package depends on torch's index."""
+    name = entry.partition("==")[0].partition("[")[0]
+    return any(name.startswith(known) if known.endswith("-") else name == known for known in OF_THE_INDEX)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

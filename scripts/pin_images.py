@@ -1,0 +1,58 @@
+"""Pin the base images of docker-compose.yml by digest in `.env`; run by `make pin`.
+
+A tag such as `postgres:17` moves with every rebuild of the image; a digest does not. The digests are asked of the
+images' registry with `docker buildx imagetools`, so this needs Docker and the internet. Lines of `.env` that this
+script wrote earlier are replaced, the rest stays. Run it again for updates, then `docker compose up -d --build`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = {
+    "TIDAL_PYTHON_IMAGE": "python:3.11-slim",
+    "TIDAL_POSTGRES_IMAGE": "postgres:17",
+    "TIDAL_REDIS_IMAGE": "redis:7",
+}
+"""Variable of docker-compose.yml and the tag that it stands for."""
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def main() -> int:
+    """Write all three or nothing; 1 with one line when a digest cannot be had."""
+    path = ROOT / ".env"
+    if not path.exists():
+        return fail(f"{path} does not exist; run `make env` first")
+    pins: list[str] = []
+    for name, tag in IMAGES.items():
+        command = ["docker", "buildx", "imagetools", "inspect", tag, "--format", "{{.Manifest.Digest}}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return fail(f"the digest of {tag} is unknown: {error}")
+        digest = done.stdout.strip()
+        if done.returncode or not DIGEST.fullmatch(digest):
+            return fail(f"the digest of {tag} is unknown: {(done.stderr or done.stdout).strip() or 'no answer'}")
+        pins.append(f"{name}={tag}@{digest}")
+        print(pins[-1], flush=True)
+    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if line.split("=")[0] not in IMAGES]
+    temporary = path.with_name(".env.new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write("\n".join([*kept, *pins]) + "\n")
+    temporary.replace(path)
+    return 0
+
+
+def fail(text: str) -> int:
+    """Print one line to stderr; 1."""
+    print(text, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""What Tidal is made of, for `make audit`: known vulnerabilities, a CycloneDX SBOM, the licence of every package.
+
+Looks at the packages that run (the project with its extras `local` and `torch`, and what they need) as installed in
+`.venv`, and at the JavaScript that the dashboard brings along; packages that only test are left out. Writes
+`requirements.txt`, `sbom.cdx.json` and `licences.md` into `build/supply-chain/`.
+
+Exit status: 0 everything was checked and nothing was found; 1 a vulnerability or a licence that is not allowed;
+3 nothing was found, but not every package could be looked up, because no advisory service answered for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+VENDORED = ROOT / "services" / "dashboard" / "static" / "vendor" / "manifest.json"
+EXTRAS = ("local", "torch")
+SERVICES = ("pypi", "osv")
+"""Advisory services of pip-audit, asked in this order for what is still unknown."""
+SERVICE_SECONDS = 300
+LICENCES = (
+    *("0BSD", "Apache", "BSD", "BSL-1.0", "CC0", "CNRI-Python", "HPND", "ISC", "LGPL", "MIT", "MPL", "Mozilla"),
+    *("NVIDIA", "PSF", "Python", "Unlicense", "Zlib", "ZPL"),
+)
+"""Words one of which a licence must contain: permissive ones, and those that bind only changes to the package."""
+COPYLEFT = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
+"""What no licence may contain: it would bind all of Tidal."""
+
+
+def main() -> int:
+    """All three; see the module for the exit status."""
+    parser = argparse.ArgumentParser(description="Known vulnerabilities, SBOM and licences of what runs.")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "supply-chain", help="folder for the files")
+    folder: Path = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = running()
+    requirements = folder / "requirements.txt"
+    versions = {name: package.version.partition("+")[0] for name, package in packages.items()}
+    requirements.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), encoding="utf-8")
+
+    say(f"[1/3] SBOM of {len(packages)} packages")
+    bom = sbom(packages)
+    (folder / "sbom.cdx.json").write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
+
+    say("[2/3] licences")
+    licences = {f"{item['name']} {item['version']}": licence(item) for item in bom["components"]}
+    table = "".join(f"| {name} | {words} |\n" for name, words in sorted(licences.items(), key=lambda kv: kv[0].lower()))
+    (folder / "licences.md").write_text(f"| package | licence |\n|---|---|\n{table}", encoding="utf-8")
+    refused = [f"{name}: {words}" for name, words in licences.items() if not allowed(words)]
+    for line in refused:
+        say(f"licence not allowed: {line}")
+
+    say("[3/3] known vulnerabilities")
+    vulnerable, unknown = audit(versions, folder)
+    for line in vulnerable:
+        say(f"vulnerable: {line}")
+    checked = len(versions) - len(unknown)
+    say(
+        f"{checked} of {len(versions)} packages checked, {len(vulnerable)} vulnerabilities, "
+        f"{len(licences)} licences, {len(refused)} not allowed; files in {folder}"
+    )
+    if unknown:
+        say(
+            f"NOT CHECKED for vulnerabilities: {len(unknown)} packages ({', '.join(unknown[:5])}, …). "
+            "No advisory service answered for them; run this again where the internet can be reached."
+        )
+    return 1 if vulnerable or refused else 3 if unknown else 0
+
+
+def running() -> dict[str, Distribution]:
+    """What the project needs to run, by canonical name, sorted: the closure of its requirements with EXTRAS."""
+    found: dict[str, Distribution] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [("tidal", extra) for extra in EXTRAS]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue  # of another platform, or an extra that nobody asked for
+        found[name] = package
+        for text in package.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                waiting += [(canonicalize_name(needed.name), more) for more in ("", *needed.extras)]
+    del found["tidal"]
+    return dict(sorted(found.items()))
+
+
+def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
+    """CycloneDX's own tool for the environment, without what does not run, with the dashboard's scripts."""
+    command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable]
+    output = subprocess.run(
+        [*command, "--pyproject", str(ROOT / "pyproject.toml"), "--output-format", "JSON"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    bom: dict[str, Any] = json.loads(output.stdout)
+    bom["components"] = [item for item in bom["components"] if canonicalize_name(item["name"]) in packages]
+    for item in bom["components"]:
+        if not item.get("licenses") and (words := stated(packages[canonicalize_name(item["name"])])):
+            item["licenses"] = [{"license": {"name": words}}]
+    for file in json.loads(VENDORED.read_text(encoding="utf-8")):
+        if file["file"].endswith(".js"):
+            name, _, version = file["package"].rpartition("@")
+            bom["components"].append(
+                {
+                    "type": "library",
+                    "bom-ref": f"vendor/{file['file']}",
+                    "name": f"{name} ({file['file']})",
+                    "version": version,
+                    "purl": f"pkg:npm/{name}@{version}",
+                    "licenses": [{"license": {"id": file["licence"]}}],
+                    "hashes": [{"alg": "SHA-256", "content": file["sha256"]}],
+                }
+            )
+    known = {item["bom-ref"] for item in bom["components"]} | {bom["metadata"]["component"]["bom-ref"]}
+    bom["dependencies"] = [
+        {**entry, "dependsOn": [ref for ref in entry.get("dependsOn", ()) if ref in known]}
+        for entry in bom["dependencies"]
+        if entry["ref"] in known
+    ]
+    return bom
+
+
+def licence(component: dict[str, Any]) -> str:
+    """In one line; empty when the package states none. The last part of a classifier."""
+    entries = component.get("licenses") or ()
+    words = [entry.get("expression") or entry["license"].get("id") or entry["license"]["name"] for entry in entries]
+    return " / ".join(dict.fromkeys(word.rpartition(" :: ")[2] for word in words if word != "License :: OSI Approved"))
+
+
+def stated(package: Distribution) -> str:
+    """The first line of the licence text that comes with a package whose metadata names none."""
+    texts = [
+        *(package.metadata.get_all("License") or ()),
+        *(package.read_text(f"licenses/{name}") or "" for name in FILES),
+    ]
+    return next((text.strip().splitlines()[0] for text in texts if text.strip()), "")
+
+
+FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
+
+
+def allowed(words: str) -> bool:
+    """Whether one of LICENCES is in it, and no COPYLEFT."""
+    return not COPYLEFT.search(words) and any(word in words for word in LICENCES)
+
+
+def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]:
+    """Vulnerabilities, one line each, and the packages that no service could say anything about."""
+    vulnerable: list[str] = []
+    unknown = list(versions)
+    for service in SERVICES:
+        if not unknown:
+            break
+        listed = folder / "to-check.txt"
+        listed.write_text("".join(f"{name}=={versions[name]}\n" for name in unknown), encoding="utf-8")
+        command = [sys.executable, "-m", "pip_audit", "--requirement", str(listed), "--no-deps", "--disable-pip"]
+        options = [
+            "--vulnerability-service",
+            service,
+            "--format",
+            "json",
+            "--progress-spinner",
+            "off",
+            "--timeout",
+            "15",
+        ]
+        try:
+            done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=SERVICE_SECONDS)
+            packages = json.loads(done.stdout)["dependencies"]
+        except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
+            reason = error if isinstance(error, subprocess.TimeoutExpired) else last_line(done.stderr)
+            say(f"the advisory service {service} could not be reached: {reason}")
+            continue
+        finally:
+            listed.unlink()
+        answered = {canonicalize_name(item["name"]): item for item in packages if "skip_reason" not in item}
+        if not answered:
+            say(f"the advisory service {service} knows none of the packages, so it was not reached for real")
+        unknown = [name for name in unknown if name not in answered]
+        for name, item in answered.items():
+            for flaw in item["vulns"]:
+                fixed = f", fixed in {', '.join(flaw['fix_versions'])}" if flaw["fix_versions"] else ", no fix yet"
+                vulnerable.append(f"{name} {item['version']}: {flaw['id']}{fixed}")
+    return vulnerable, unknown
+
+
+def last_line(text: str) -> str:
+    """What a failed command says in the end, cut to 200 characters."""
+    return (text.strip().splitlines() or ["it printed nothing"])[-1][:200]
+
+
+def say(text: str) -> None:
+    """A line at once, so that the steps are seen as they come."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
