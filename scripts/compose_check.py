@@ -37,7 +37,7 @@ NETWORKS = {
     "flower": {BROKER, PUBLISHED},
 }
 """What each service may reach; the names of both profiles count as one."""
-LOG_STEPS = 50
+LOG_STEPS = 5
 CONFIG = {
     "model": {"name": "check", "d_model": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 256, "context_length": 64},
     "data": {"source": "builtin:stories"},
