@@ -22,6 +22,7 @@ from tests.faults.timers import REAL, SHORT, Timers
 from tests.integration.conftest import (
     database_template,
     database_url,
+    databases,
     empty_database_url,
     engine,
     postgres,
@@ -36,6 +37,7 @@ from tests.integration.jobs.desk import Desk
 __all__ = [
     "database_template",
     "database_url",
+    "databases",
     "empty_database_url",
     "engine",
     "postgres",

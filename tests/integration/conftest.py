@@ -1,27 +1,24 @@
 """Real servers for the integration tests: one PostgreSQL and one Valkey per session, a fresh database for each test.
 
-`settings` points to both, with folders of the test's own. A database is copied from a migrated template, Valkey is
-emptied before each test that uses it.
+`settings` points to both, with folders of the test's own. A database is as the migrations made it (`databases`), Valkey
+is emptied before each test that uses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis
-from psycopg import sql
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import make_engine, session_factory, upgrade
 from services.local.servers import PostgresServer, ValkeyServer
+from tests.integration.databases import Databases, connect, create, drop, sibling
 
-_numbers = count(1)
 TEMPLATE = "tidal_template"
 
 
@@ -46,9 +43,16 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 @pytest.fixture(scope="session")
 def database_template(postgres: PostgresServer) -> str:
     """A migrated database to copy."""
-    execute(postgres, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    with connect(postgres, "postgres") as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
     upgrade(sibling(postgres, TEMPLATE))
     return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresServer, database_template: str) -> Databases:
+    """Migrated databases."""
+    return Databases(postgres, database_template)
 
 
 @pytest.fixture
@@ -58,9 +62,11 @@ def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres: PostgresServer, database_template: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database."""
-    yield from new_database(postgres, database_template)
+def database_url(postgres: PostgresServer, databases: Databases) -> Iterator[str]:
+    """The URL of an empty, migrated database."""
+    name = databases.take()
+    yield sibling(postgres, name)
+    databases.give_back(name)
 
 
 @pytest.fixture
@@ -106,22 +112,6 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
 
 def new_database(postgres: PostgresServer, template: str) -> Iterator[str]:
     """Create a database, yield its URL, drop it whoever is still connected."""
-    name = f"test_{next(_numbers)}"
-    identifier = sql.Identifier(name)
-    execute(postgres, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template)))
+    name = create(postgres, template)
     yield sibling(postgres, name)
-    execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
-
-
-def sibling(postgres: PostgresServer, database: str) -> str:
-    """The server's URL with another database."""
-    return make_url(postgres.url).set(database=database).render_as_string(hide_password=False)
-
-
-def execute(postgres: PostgresServer, statement: sql.Composed) -> None:
-    """Run one statement outside a transaction in the maintenance database."""
-    url = make_url(postgres.url)
-    with psycopg.connect(
-        host=url.host, port=url.port, user=url.username, password=url.password, dbname="postgres", autocommit=True
-    ) as connection:
-        connection.execute(statement)
+    drop(postgres, name)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,6 +78,16 @@ class Documented:
             self._surprises.add(f"{method} {path}: {status}")
 
 
+_documents: list[dict[str, Any]] = []
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; made once, because it costs half a second and is the same for every test."""
+    if not _documents:
+        _documents.append(app.openapi())
+    return _documents[0]
+
+
 @contextmanager
 def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     """Serve `settings` (with `changes`) until the block ends; the server must stop within 20 s."""
@@ -84,7 +95,7 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     settings = settings.model_copy(update={"port": 0, **changes, **secret})
     app = create_app(settings, TOKEN)
     surprises: set[str] = set()
-    app.add_middleware(Documented, document=app.openapi, surprises=surprises)
+    app.add_middleware(Documented, document=lambda: document(app), surprises=surprises)
     server = make_server(app, settings)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
