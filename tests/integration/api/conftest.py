@@ -25,6 +25,8 @@ from services.api.context import Context
 from services.api.server import make_server
 
 TOKEN = "administrator-token"
+TLS = httpx.create_ssl_context()
+"""Nothing here speaks TLS, but each client and transport would read the certificates of the machine anew."""
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 TINY_CONFIG = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data": {"source": "builtin:stories"}}
@@ -104,11 +106,11 @@ def running(settings: Settings, **changes: Any) -> Iterator[Api]:
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with (
-        httpx.Client(base_url=url, timeout=20) as http,
-        httpx.Client(base_url=url, headers=BEARER, timeout=20) as admin,
+        httpx.Client(base_url=url, timeout=20, verify=TLS) as http,
+        httpx.Client(base_url=url, headers=BEARER, timeout=20, verify=TLS) as admin,
     ):
         # Connections to a bound socket wait in its backlog only once it listens.
-        transport = httpx.HTTPTransport(retries=10)
+        transport = httpx.HTTPTransport(retries=10, verify=TLS)
         with httpx.Client(base_url=url, transport=transport, timeout=20) as first:
             first.get("/healthz").raise_for_status()
         yield Api(url, settings, app.state.context, http, admin)
