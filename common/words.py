@@ -23,10 +23,12 @@ def with_article(noun: str) -> str:
 
 
 def span(length: timedelta | float) -> str:
-    """A length of time, given in seconds: `12 s`, `3 min`, `2.5 h`, `30.5 days`."""
+    """A length of time, given in seconds: `12 s`, `3 min`, `2.5 h`, `30.5 days`, `73 years`."""
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds < 120:
         return f"{max(0, round(seconds))} s"
     if seconds < 7200:
         return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86_400:.1f} days"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.1f} days" if seconds < 730 * 86_400 else f"{seconds / 31_557_600:.0f} years"
