@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
 NEEDED_GB = 6
+QUICKLY = ("--disable-pip-version-check", "--no-compile")
+"""Compiling 17,500 modules takes a minute, and Python compiles the few that are imported by itself."""
 
 
 def main() -> int:
@@ -62,7 +64,7 @@ def pip(title: str, arguments: list[str]) -> int:
     """Run pip install with its log in a file and its present step in one line of the terminal."""
     tty = sys.stdout.isatty()
     started = time.monotonic()
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", *QUICKLY, *arguments]
     if not tty:
         say(title)
     with (
