@@ -17,9 +17,8 @@ from common.errors import TidalError
 from common.logging import configure, get_logger
 from services.api.app import create_app
 from services.api.auth import administrator_token
-from services.api.server import make_server
-
-BACKLOG = 2048
+from services.api.connections import raise_descriptor_limit
+from services.api.server import BACKLOG, make_server
 
 
 def main() -> int:
@@ -28,6 +27,7 @@ def main() -> int:
     log = get_logger("services.api")
     try:
         settings = get_settings()
+        raise_descriptor_limit()
         token, made = administrator_token(settings)
         app = create_app(settings, token)
         listener = listen(settings)
