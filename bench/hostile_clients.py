@@ -92,7 +92,7 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
                 step += 1
                 writer.add("metrics", step, {"Losses/Total": 1 / step})
                 memory = max(memory, _resident_mb(pid))
-                descriptors = max(descriptors, len(os.listdir(f"/proc/{pid}/fd")))
+                descriptors = max(descriptors, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
                 time.sleep(max(0.0, begun + step / POINTS_PER_SECOND - time.monotonic()))
         followers.stdin.write(f"stop {step}\n")
         followers.stdin.flush()

@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     """Comma-separated addresses whose X-Forwarded-For is believed."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
-    """Connections the api holds at once, half of them streams; fewer where its descriptor limit allows no more (a third
-    of it). Beyond that the connection idle longest is closed, and where none is idle the api answers 503."""
+    """Connections the api holds at once, half of them streams; fewer where its descriptor limit allows no more (about
+    half of it). Beyond that the connection idle longest is closed, and where none is idle the api answers 503."""
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
     """From a connection, or the first byte of a further request, to the end of the request's header; then 408."""
     request_body_seconds: float = Field(60.0, gt=0, le=3600)

@@ -19,13 +19,14 @@ from typing import Literal, Protocol
 from common.config import Settings
 from services.api.http_metrics import HttpMetrics
 
-DESCRIPTORS_RESERVED = 96
+DESCRIPTORS_RESERVED = 64
 """For the process itself: listener, event loop, database, Celery, logs, and connections that are still to be closed."""
-DESCRIPTORS_PER_CONNECTION = 3
-"""The socket, and while its request runs a connection to Redis and a file."""
+DESCRIPTORS_PER_CONNECTION = 2
+"""The socket, and while its request runs a file or a connection to Redis."""
 LEAST_CONNECTIONS = 8
-SPARE = 16
-"""Connections that may always be waiting to send their request, beyond the cap too where all others are running."""
+SPARE = 64
+"""Connections that may always be waiting to send their request, beyond the cap too where all others are running. A new
+one is not closed before so many newer ones have come, so that a health check is read in a flood of others."""
 STALLED_SECONDS = 5.0
 """At the cap a body or a reply that has not moved for so long makes room."""
 MOST_SECONDS_PER_SWEEP = 0.5
@@ -75,7 +76,7 @@ def limits_of(settings: Settings) -> Limits:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return Limits(settings.max_connections)
-    allowed = (descriptors - DESCRIPTORS_RESERVED) // DESCRIPTORS_PER_CONNECTION
+    allowed = (descriptors - DESCRIPTORS_RESERVED - SPARE) // DESCRIPTORS_PER_CONNECTION
     return Limits(max(LEAST_CONNECTIONS, min(settings.max_connections, allowed)))
 
 
@@ -144,7 +145,7 @@ class Connections:
 
     def free_descriptors(self) -> None:
         """Close the connections idle longest, because the system has no descriptor left for a new one."""
-        for connection in list(self._idle)[:SPARE]:
+        for connection in list(self._idle)[: SPARE // 2]:
             self._close(connection, "made_room")
 
     def _make_room(self, newest: Connection, *, full: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from asyncio import constants
 from functools import partial
 from typing import Any, cast
 
@@ -22,10 +23,12 @@ from services.api.http_connection import HttpConnection, Patience
 log = get_logger(__name__)
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
-BACKLOG = 2048
-"""Connections that the kernel keeps until they are accepted."""
+BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted; its own limit (net.core.somaxconn) may be less."""
 ACCEPTED_AT_ONCE = 8
 """Per turn of the event loop. What was accepted is counted two turns later, so the count lags behind by that much."""
+ACCEPT_AGAIN_SECONDS = 0.05
+"""After a connection that could not be accepted for want of a descriptor."""
 
 
 class Server(uvicorn.Server):
@@ -43,6 +46,8 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             listener.listen(BACKLOG)
         asyncio.get_running_loop().set_exception_handler(self._on_trouble)
+        # asyncio waits a second before it accepts again; health checks would wait as long.
+        setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
@@ -57,7 +62,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _on_trouble(self, loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
-        """asyncio accepts again after a second; what it would log with a traceback is an ordinary event here."""
+        """A connection that could not be accepted is an ordinary event; asyncio would write a traceback each time."""
         if "out of system resource" in trouble.get("message", ""):
             log.warning(
                 "no descriptor is left for a new connection; idle ones are closed", error=str(trouble["exception"])

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.api.connections import SPARE
 from tests.integration.api.conftest import BEARER, RunApi, events_of
 
 HALF_HEADER = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
@@ -187,7 +188,7 @@ def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> Non
         time.sleep(0.3)
         first[0].sendall(b"x")  # heard of last
         time.sleep(0.3)
-        for _ in range(15):
+        for _ in range(SPARE - 5):
             stack.enter_context(connected(api.url))
         assert rest_of(first[1]) == b""
         first[0].sendall(b"\r\n\r\n")
@@ -235,7 +236,7 @@ def test_streams_have_half_of_the_connections_and_lose_nothing(serve: RunApi) ->
         assert refused.json()["code"] == "too_many_streams"
         completion = clients[8].post("/v1/completions", json={"model": "x", "prompt": "y", "stream": True})
         assert completion.status_code == 503 and completion.json()["error"]["code"] == "too_many_streams"
-        for _ in range(60):
+        for _ in range(2 * SPARE):
             stack.enter_context(connected(api.url, HALF_HEADER))
         job = api.submit()
         for events in opened:
