@@ -32,6 +32,8 @@ from common.client.local_instance import LocalInstance
 from common.metrics import MetricsWriter
 
 IDLE, HALF_HEADERS, HALF_BODIES = 2000, 500, 200
+OPENED_PER_SECOND = 1500
+"""As a burst they would queue in the kernel for as long as asyncio needs to accept them, about 0.3 ms each."""
 AGAIN_PER_SECOND = 200
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
@@ -79,9 +81,8 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
         if followers.stdout.readline().strip() != "connected":
             raise RuntimeError("the clients of the stream did not connect")
         counts = ["--idle", str(IDLE), "--half-headers", str(HALF_HEADERS), "--half-bodies", str(HALF_BODIES)]
-        attack = _start(
-            "bench.hostile_load", [*place, *counts, "--again", str(AGAIN_PER_SECOND), "--seconds", str(seconds)]
-        )
+        pace = ["--rate", str(OPENED_PER_SECOND), "--again", str(AGAIN_PER_SECOND), "--seconds", str(seconds)]
+        attack = _start("bench.hostile_load", [*place, *counts, *pace])
         memory, descriptors, begun = 0.0, 0, time.monotonic()
         with (
             tempfile.TemporaryDirectory() as folder,

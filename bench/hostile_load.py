@@ -1,7 +1,7 @@
 """Load of `bench.hostile_clients`: connections that say nothing, half a header or half a body, in a process of its own.
 
-Opens them as fast as the server takes them and holds them for so many seconds; one that the server closes is opened
-again, `--again` times per second at most. Prints `open` once all were tried, and at the end one line of JSON.
+Opens `--rate` of them per second and holds them for so many seconds; one that the server closes is opened again,
+`--again` times per second at most. Prints `open` once all were tried, and at the end one line of JSON.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    for name in ("idle", "half-headers", "half-bodies", "again"):
+    for name in ("idle", "half-headers", "half-bodies", "rate", "again"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     arguments = parser.parse_args()
@@ -91,10 +91,12 @@ def main() -> None:
     load = Load((arguments.host, arguments.port))
     most = 0
     waiting: list[bytes] = []
+    begun = time.monotonic()
     for number, first in enumerate(wanted):
         load.open(first)
-        if number % 50 == 0:
-            waiting += load.turn(0)
+        waiting += load.turn(0)
+        while (early := begun + number / arguments.rate - time.monotonic()) > 0:
+            waiting += load.turn(early)
     print("open", flush=True)
     until = time.monotonic() + arguments.seconds
     again, at = 0.0, time.monotonic()

@@ -6,6 +6,7 @@ Exits with 2 and one line when it must not start: no token on a public address, 
 from __future__ import annotations
 
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -42,6 +43,9 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped; a stop that was asked for exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    # What was loaded until now stays. The collector need not look through it at each of thousands of connections.
+    gc.collect()
+    gc.freeze()
     log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{app.root_path}/docs")
     server.run(sockets=[listener])
     return 0
