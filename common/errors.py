@@ -11,6 +11,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+MOST_FINDINGS = 50
+"""Of one error; there may be as many as a client has sent keys."""
+
+
+def left_out(count: int) -> dict[str, str]:
+    """The finding that stands for `count` others."""
+    return {"location": "", "message": f"{count:,} more findings are left out"}
+
 
 class TidalError(Exception):
     """Something the user can understand and mend. `message` names the bad value and the fix.

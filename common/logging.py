@@ -2,6 +2,8 @@
 
 `configure(service)` is called once by every entry point; modules use `get_logger(__name__)`. Bind what identifies the
 work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords.
+A value takes one line and cannot steer a terminal, whoever it comes from; a traceback is indented, so that nothing in
+it looks like a line of its own. What repeats is counted (`common.log_repeats`).
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import cast
+import traceback
+from typing import TextIO, cast
 
 import structlog
 
+from common.log_repeats import RepeatFilter
+from common.plain_text import escaped, escaped_lines
 from common.streams import accept_any_text
 
 NOISY = (
@@ -25,6 +30,9 @@ NOISY = (
     "kombu.mixins",
 )
 """Loggers of libraries whose lines below WARNING say nothing that ours do not."""
+MOST_CHARACTERS = 4000
+"""Of a value; a client may send more than anybody wants to read."""
+MOST_TRACEBACK_CHARACTERS = 40_000
 
 
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
@@ -54,13 +62,12 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
         structlog.processors.JSONRenderer()
         if json_lines
         # Plain tracebacks: the default prints local variables, which is slow and shows tokens and prompts.
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_indented_traceback)
     )
     tail: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if json_lines:
         tail.append(structlog.processors.format_exc_info)
+    tail.append(_shortened if json_lines else _on_one_line)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -73,11 +80,37 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*tail, renderer]))
+    handler.addFilter(RepeatFilter(handler.handle))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Every text as one printable line, but for a stack."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = escaped_lines(value, "    ") if name == "stack" else escaped(value, MOST_CHARACTERS)
+    return event
+
+
+def _shortened(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Long texts cut; JSON escapes them itself."""
+    for name, value in event.items():
+        most = MOST_TRACEBACK_CHARACTERS if name in ("exception", "stack") else MOST_CHARACTERS
+        if isinstance(value, str) and len(value) > most:
+            event[name] = f"{value[: most // 2]} … {value[-most // 2 :]}"
+    return event
+
+
+def _indented_traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None:
+    text = "".join(traceback.format_exception(*error)).rstrip("\n")
+    if len(text) > MOST_TRACEBACK_CHARACTERS:
+        half = MOST_TRACEBACK_CHARACTERS // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    output.write("\n" + escaped_lines(text, "    "))
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

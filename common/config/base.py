@@ -9,7 +9,9 @@ import re
 import sys
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+
+from common.config.unknown_keys import refuse_crowd
 
 LARGEST = int(sys.float_info.max)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -33,6 +35,12 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_crowd_of_unknown_keys(cls, given: Any) -> Any:
+        refuse_crowd(cls, given)
+        return given
 
     @field_validator("*", mode="before")
     @classmethod

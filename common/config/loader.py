@@ -15,12 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from common.config.lm import LMConfig
 from common.config.rl import RLConfig
+from common.config.unknown_keys import first_of
 from common.config.yaml_text import read_mapping, write_yaml
-from common.errors import ConfigError
+from common.errors import ConfigError, left_out
 
 S = TypeVar("S", bound=BaseModel)
 MOST_SHOWN = 100
-"""Characters of a wrong value that an error repeats."""
+"""Characters of a wrong value or key that an error repeats."""
+MOST_NAMED = 10
+"""Findings that the message of an error names; it lists some more."""
 
 
 def load_lm_config(
@@ -48,8 +51,14 @@ def build(
     try:
         return section.model_validate(merge(values, overrides or {}))
     except ValidationError as error:
-        findings = [_finding(section, dict(item)) for item in error.errors()]
-        text = "; ".join(f"{f['location']}: {f['message']}" if f["location"] else f["message"] for f in findings)
+        told, others = first_of(error.errors(include_url=False))
+        findings = [_finding(section, dict(item)) for item in told]
+        texts = [f"{f['location']}: {f['message']}" if f["location"] else f["message"] for f in findings]
+        if others:
+            findings.append(left_out(others))
+        if (unnamed := len(texts) - MOST_NAMED + others) > 0:
+            texts = [*texts[:MOST_NAMED], f"and {unnamed:,} more"]
+        text = "; ".join(texts)
         raise ConfigError(f"{where}: {text}", errors=findings) from None
 
 
@@ -74,7 +83,7 @@ def _load(section: type[S], path: str | Path | None, overrides: Mapping[str, Any
 
 
 def _finding(section: type[BaseModel], item: dict[str, Any]) -> dict[str, str]:
-    location = [str(part) for part in item["loc"]]
+    location = [_short_key(str(part)) for part in item["loc"]]
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         names = list(_at(section, location[:-1]).model_fields)
@@ -90,6 +99,10 @@ def _finding(section: type[BaseModel], item: dict[str, Any]) -> dict[str, str]:
 
 def _short(value: Any) -> str:
     text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def _short_key(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 

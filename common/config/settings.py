@@ -78,6 +78,18 @@ class Settings(BaseSettings):
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
 
+    max_connections: int = Field(4096, ge=16, le=100_000)
+    """Connections the api holds at once, half of them streams; fewer where its descriptor limit allows no more (about
+    half of it). Beyond that the connection idle longest is closed, and where none is idle the api answers 503."""
+    request_header_seconds: float = Field(10.0, gt=0, le=3600)
+    """From a connection, or the first byte of a further request, to the end of the request's header; then 408."""
+    request_body_seconds: float = Field(60.0, gt=0, le=3600)
+    """Longest pause of a client that sends a body, and what a sender below the rate has in all; then 408."""
+    request_body_bytes_per_second: int = Field(500, ge=1)
+    """A client must send the body of its request at least so fast, on average."""
+    keep_alive_seconds: float = Field(75.0, gt=0, le=3600)
+    """Rest of a connection between two requests; keep it above that of a proxy in front."""
+
     lease_seconds: float = Field(60.0, gt=0)
     lease_renew_seconds: float = Field(10.0, gt=0)
     trainer_pause_seconds: float = Field(40.0, gt=0)

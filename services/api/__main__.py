@@ -6,6 +6,7 @@ Exits with 2 and one line when it must not start: no token on a public address, 
 from __future__ import annotations
 
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -17,9 +18,8 @@ from common.errors import TidalError
 from common.logging import configure, get_logger
 from services.api.app import create_app
 from services.api.auth import administrator_token
-from services.api.server import make_server
-
-BACKLOG = 2048
+from services.api.connections import raise_descriptor_limit
+from services.api.server import BACKLOG, make_server
 
 
 def main() -> int:
@@ -28,6 +28,7 @@ def main() -> int:
     log = get_logger("services.api")
     try:
         settings = get_settings()
+        raise_descriptor_limit()
         token, made = administrator_token(settings)
         app = create_app(settings, token)
         listener = listen(settings)
@@ -42,6 +43,9 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped; a stop that was asked for exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    # What was loaded until now stays. The collector need not look through it at each of thousands of connections.
+    gc.collect()
+    gc.freeze()
     log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{app.root_path}/docs")
     server.run(sockets=[listener])
     return 0

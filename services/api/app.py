@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
 from services.api import docs, errors, openapi
+from services.api.admission import Admission
 from services.api.context import make_context
 from services.api.cross_origin import CrossOrigin
 from services.api.middleware import BodyLimit, RequestContext
@@ -113,6 +114,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.root_path = settings.root_path.rstrip("/")  # whether the proxy takes the prefix off or leaves it
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
+    app.add_middleware(Admission, limit=context.limits.connections)
     app.add_middleware(RequestContext, metrics=context.metrics)
     if settings.allowed_origins:
         app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))

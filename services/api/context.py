@@ -23,6 +23,7 @@ from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
 from common.jobs.publisher import RedisPublisher
 from services.api import sse
+from services.api.connections import Limits, limits_of
 from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
 from services.api.outlook import Outlook
@@ -47,6 +48,7 @@ class Context:
     blocking_redis: Redis
     limiter_redis: Redis
     metrics: HttpMetrics
+    limits: Limits
     hub: StreamHub
     stream_clients: StreamClients
     snapshots: Snapshots
@@ -76,12 +78,14 @@ def make_context(settings: Settings, token: str) -> Context:
     """Build the resources; opens no connection."""
     engine = make_engine(settings.database_url, application_name="tidal-api")
     metrics = HttpMetrics()
+    limits = limits_of(settings)
     # A burst waits for one of 50 connections rather than fail; those that wait for entries hold theirs for seconds.
-    redis = _redis(BlockingConnectionPool, settings, socket_timeout=5.0, attempts=1, most=50, timeout=5.0)
+    most = min(50, limits.connections)
+    redis = _redis(BlockingConnectionPool, settings, socket_timeout=5.0, attempts=1, most=most, timeout=5.0)
     waiting_seconds = BLOCK_MILLISECONDS / 1000 + 10
     blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
     # The limiter has its own deadline and lets requests through rather than try again.
-    limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=50)
+    limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=most)
     hub = StreamHub(redis, blocking, sse.encode, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(
@@ -93,8 +97,11 @@ def make_context(settings: Settings, token: str) -> Context:
         blocking_redis=blocking,
         limiter_redis=limiter_redis,
         metrics=metrics,
+        limits=limits,
         hub=hub,
-        stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),
+        stream_clients=StreamClients(
+            metrics, hub.wake, send_seconds=settings.stream_client_seconds, most=limits.streams
+        ),
         snapshots=Snapshots(hub.position),
         generations=Generations(redis, blocking, redis_seconds=settings.generate_redis_seconds),
         limiter=RateLimiter(

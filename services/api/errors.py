@@ -20,11 +20,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from common.errors import InvalidInputError, RateLimitedError, TidalError, UnavailableError
+from common.config.unknown_keys import first_of
+from common.errors import MOST_FINDINGS, InvalidInputError, RateLimitedError, TidalError, UnavailableError, left_out
 from common.logging import get_logger
 from services.api.schemas.problems import PROBLEM_TYPE
 
 log = get_logger(__name__)
+
+MOST_ERROR_BYTES = 65_536
+MOST_LOCATION = 200
+MOST_MESSAGE = 600
+MOST_DETAIL = 4000
+"""Characters; what an error says is made of what the client sent, which may be a megabyte."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
 
@@ -36,6 +43,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
@@ -71,20 +79,33 @@ def problem(
     request_id: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """A problem document as a response."""
+    """A problem document as a response, of at most 64 KiB whatever it quotes."""
     code = code or code_of(status)
+    listed = [
+        {
+            **item,
+            "location": _cut(item.get("location", ""), MOST_LOCATION),
+            "message": _cut(item["message"], MOST_MESSAGE),
+        }
+        for item in errors[: MOST_FINDINGS + 1]
+    ]
     body: dict[str, Any] = {
         "type": f"urn:tidal:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": _cut(detail, MOST_DETAIL),
         "code": code,
-        "errors": [dict(item) for item in errors],
+        "errors": listed,
     }
     if request_id:
         body["requestId"] = request_id
     body.update(extra or {})
-    return ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
+    while True:
+        reply = ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
+        if len(reply.body) <= MOST_ERROR_BYTES or not listed:
+            return reply
+        # Characters that JSON escapes, or of several bytes.
+        del listed[len(listed) // 2 :]
 
 
 def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSONResponse:
@@ -127,14 +148,21 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
 
 
 def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Pydantic's list of errors as ours, without echoing the input."""
+    """Pydantic's list of errors as ours, without echoing the input; the last one counts those beyond the first 50."""
     found = []
-    for item in errors:
+    told, others = first_of(errors)
+    for item in told:
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = f"unknown key '{item['loc'][-1]}'"
+            message = f"unknown key '{_cut(str(item['loc'][-1]), MOST_LOCATION)}'"
         found.append({"location": ".".join(str(part) for part in item["loc"]), "message": message})
+    if others:
+        found.append(left_out(others))
     return found
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _request_id(request: Request) -> str | None:
@@ -162,7 +190,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     found = findings(error.errors())
     detail = "; ".join(f"{f['location']}: {f['message']}" for f in found[:3])
     if len(found) > 3:
-        detail += f"; and {len(found) - 3} more"
+        told, others = first_of(error.errors())
+        detail += f"; and {len(told) + others - 3:,} more"
     return problem(422, detail, code="invalid_input", errors=found, request_id=_request_id(request))
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""What a label may say; HTTP allows any word, and every label value stays in memory."""
 
 
 class HttpMetrics:
@@ -29,6 +31,13 @@ class HttpMetrics:
             registry=self.registry,
         )
         self._in_flight = Gauge("tidal_http_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.connections = Gauge("tidal_http_connections", "Open connections", registry=self.registry)
+        self.connections_closed = Counter(
+            "tidal_http_connections_closed",
+            "Connections that were closed because of a time limit or to make room",
+            ["reason"],
+            registry=self.registry,
+        )
         self.sse_clients = Gauge("tidal_sse_clients", "Connected stream clients", registry=self.registry)
         self.sse_readers = Gauge("tidal_sse_readers", "Redis streams being read", registry=self.registry)
         self.sse_events = Counter("tidal_sse_events", "Events sent to stream clients", registry=self.registry)
@@ -52,4 +61,6 @@ class HttpMetrics:
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
         """One answered request; streams count with their whole life."""
+        if method not in METHODS:
+            method = "other"
         self._seconds.labels(method, path, str(status)).observe(seconds)

@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logging import get_logger
-from services.api.errors import ErrorResponse, problem
+from services.api.errors import MOST_ERROR_BYTES, ErrorResponse, problem
 from services.api.http_metrics import HttpMetrics
 from services.api.schemas.completions import error_body
 from services.api.schemas.problems import PROBLEM_TYPE
@@ -35,8 +35,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KEPT_FOR_EVER = "public, max-age=31536000, immutable"
 """Cache-Control of files whose address changes with their content."""
 MIB = 1024 * 1024
-MAX_ERROR_BYTES = 65536
-"""What is kept of an error body that is written anew."""
+MOST_HELD_BYTES = 64 * MIB
+"""Of all bodies together; each waits in memory until it is whole."""
+_TOO_MANY_BODIES = "the bodies of all requests together are larger than the api keeps in memory; try again"
 
 
 class RequestContext:
@@ -102,7 +103,7 @@ class _Reply:
                 self._held = message
                 return
         elif self._held is not None:
-            if len(self._text) < MAX_ERROR_BYTES:
+            if len(self._text) < MOST_ERROR_BYTES:
                 self._text += message.get("body", b"")
             return
         await self._send(message)
@@ -147,7 +148,8 @@ class BodyTooLarge(HTTPException):
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading.
+    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading; and with 503 what
+    all of them together have beyond 64 MiB.
 
     `streams` are the (method, path) of routes that take any amount.
     """
@@ -156,6 +158,8 @@ class BodyLimit:
         self.app = app
         self.limit = limit
         self.streams = streams
+        self.held = 0
+        """Bytes of the bodies of all requests that are being answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["method"], _path(scope)) in self.streams:
@@ -177,12 +181,19 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                seen += size
+                self.held += size
                 if seen > self.limit:
                     raise BodyTooLarge(self.limit)
+                if self.held > MOST_HELD_BYTES:
+                    raise HTTPException(503, _TOO_MANY_BODIES, headers={"Connection": "close", "Retry-After": "5"})
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.held -= seen
 
     async def _discard(self, receive: Receive) -> None:
         """Read up to 8 limits, so that a client that writes before it reads sees the reply and not a reset."""

@@ -1,7 +1,7 @@
 """The OpenAPI document: what FastAPI reads from the routes, and what holds for all of them.
 
 Routes name the statuses of their own (404, 409, 429, …). Here come those that follow from how every request is handled:
-400 for what is no HTTP or no JSON, 401, 413, 415, 422, 503; and under `/v1` the shape of OpenAI's errors.
+400 for what is no HTTP or no JSON, 401, 408, 413, 415, 422, 503; and under `/v1` the shape of OpenAI's errors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, 
 
 OPEN = ("/api/generate", "/api/analyze-trajectories", "/api/session", "/v1/completions")
 """Work without a token, also where reads are closed; a wrong token is ignored."""
-ALWAYS_UP = ("/healthz", "/api/session")
-"""Need neither database nor Redis, so they never answer 503."""
+ALWAYS_UP = ("/healthz",)
+"""Needs neither database nor Redis and is answered when all connections are in use, so it never answers 503."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
@@ -48,7 +48,7 @@ def _statuses(path: str, operation: dict[str, Any]) -> list[int]:
     if "security" in operation and path not in OPEN:
         found.append(401)
     if body is not None:
-        found.append(413)
+        found += [408, 413]
     if body is not None and "application/json" in body:
         found.append(415)
     if body is not None or "parameters" in operation:

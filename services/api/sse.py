@@ -71,6 +71,7 @@ class Source:
 
 async def stream(context: Context, source: Source) -> LiveStream:
     """The response of a stream endpoint. Raises what `state` raises, and RedisError (503), before the first byte."""
+    context.stream_clients.require_room()
     return LiveStream(await _open(context, source), context.stream_clients)
 
 
@@ -80,6 +81,7 @@ async def streams(context: Context, sources: Mapping[str, Source]) -> LiveStream
     One that does not exist is an `error` event of its topic, and the others go on. Raises RedisError and what makes
     all of them impossible (503) before the first byte.
     """
+    context.stream_clients.require_room()
     opened = await asyncio.gather(*(_open_or_error(context, source) for source in sources.values()))
     return LiveStream(_merge(dict(zip(sources, opened, strict=True))), context.stream_clients)
 

@@ -16,6 +16,7 @@ from typing import Literal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from common.errors import UnavailableError
 from common.logging import get_logger
 from services.api.http_metrics import HttpMetrics
 
@@ -32,19 +33,35 @@ HEADERS = {
 """A proxy must pass every event on at once, unpacked and unstored."""
 
 
+class TooManyStreams(UnavailableError):
+    """Streams have their share of the connections already."""
+
+    code = "too_many_streams"
+
+
 class StreamClients:
     """The open streams of this process and their pulse."""
 
-    def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float) -> None:
-        """`wake` lets every stream look for news, and so notice that it was silent for long."""
+    def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, most: int) -> None:
+        """`wake` lets every stream look for news, and so notice that it was silent for long; `most` may be open."""
         self.metrics = metrics
         self._wake = wake
         self._send_seconds = send_seconds
+        self._most = most
         self._open: set[LiveStream] = set()
         self._pulse: asyncio.Task[None] | None = None
 
+    def require_room(self) -> None:
+        """TooManyStreams where no further stream may begin. To be asked before anything is done for one."""
+        if len(self._open) >= self._most:
+            raise TooManyStreams(
+                f"{self._most} streams are open, as many as there may be; close some, follow several at once with "
+                "/api/stream, or raise TIDAL_MAX_CONNECTIONS, of which streams get half"
+            )
+
     def add(self, client: LiveStream) -> None:
-        """A stream begins."""
+        """A stream begins. TooManyStreams where others were faster."""
+        self.require_room()
         self._open.add(client)
         self.metrics.sse_clients.inc()
         if self._pulse is None or self._pulse.done():
@@ -93,7 +110,11 @@ class LiveStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._task = asyncio.current_task()
-        self._clients.add(self)
+        try:
+            self._clients.add(self)
+        except TooManyStreams:
+            await self._chunks.aclose()
+            raise
         watcher = asyncio.create_task(self._watch(receive))
         try:
             await self._write(send)

@@ -185,6 +185,7 @@ class Supervisor:
     def _step(self) -> None:
         """Start what is due, forward output, collect what has ended, look after the servers."""
         changed = False
+        self._sink.tick()
         ready = self._instance is not None and self._instance.status == "ready"
         for child in self._children:
             due = child.start_at is not None and child.start_at <= time.monotonic()

@@ -45,6 +45,8 @@ async def create(
 ) -> Response:
     """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
     Tidal. Limits and deadlines are those of `/api/generate`."""
+    if body.stream:
+        context.stream_clients.require_room()
     headers = await limit(context, request, caller)
     prepared = await run_in_threadpool(operation.prepare, context, body)
     name = await run_in_threadpool(operation.fingerprint, context.store, prepared[0], request.app.version)

@@ -44,6 +44,8 @@ async def generate(
 ) -> Response:
     """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
     request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
+    if body.stream:
+        context.stream_clients.require_room()
     headers = await limit(context, request, caller)
     prepared = await run_in_threadpool(operation.prepare, context, body)
     try:

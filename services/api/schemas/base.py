@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, mo
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from common.config.unknown_keys import refuse_crowd
+
 
 def iso_utc(moment: datetime) -> str:
     """`2026-01-31T12:00:00.123456Z`; a naive time is taken as UTC."""
@@ -46,6 +48,7 @@ class StrictRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _text_is_unicode(cls, given: Any) -> Any:
+        refuse_crowd(cls, given)
         # JSON can escape half a surrogate pair (`\ud800`), which cannot be encoded, stored or tokenised.
         found = [
             InitErrorDetails(type=PydanticCustomError("half_surrogate", _HALF_SURROGATE), loc=place, input=None)

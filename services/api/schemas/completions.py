@@ -123,6 +123,14 @@ class CompletionRequest(StrictRequest):
             raise ValueError(f"must be a string or up to 4 of them, each of 1 to {MAX_STOP_CHARACTERS} characters")
         return given
 
+    @field_validator("logit_bias", "metadata", mode="before")
+    @classmethod
+    def _not_too_many_entries(cls, given: Any) -> Any:
+        # Before each of them is checked: thousands of errors take seconds to write.
+        if isinstance(given, dict) and len(given) > MAX_BIASES:
+            raise ValueError(f"has {len(given):,} entries; at most {MAX_BIASES:,} are taken")
+        return given
+
     @field_validator("n", "best_of", mode="after")
     @classmethod
     def _not_too_many_texts(cls, given: int | None, info: ValidationInfo) -> int | None:

@@ -170,7 +170,8 @@ def test_statuses_that_every_operation_of_a_kind_can_have_are_named(document: di
         assert ("401" in named) == ("security" in operation and path not in always_open), (method, path)
         assert ("422" in named) == (not openai and bool({"parameters", "requestBody"} & operation.keys())), path
         assert ("413" in named) == ("requestBody" in operation), (method, path)
-        assert ("503" in named) == (path not in ("/healthz", "/api/session")), (method, path)
+        assert ("408" in named) == ("requestBody" in operation), (method, path)
+        assert ("503" in named) == (path != "/healthz"), (method, path)
         assert ("429" in named) == (method == "post" and path in always_open), (method, path)
 
 

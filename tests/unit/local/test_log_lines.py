@@ -65,3 +65,49 @@ def test_a_full_disk_loses_lines_and_says_how_many_afterwards(tmp_path: Path) ->
     assert sink.lost("api") == 0
     kept = [line.split(" ", 1)[1] for line in (tmp_path / "api.log").read_text().splitlines()]
     assert kept == ["first", "[2 lines could not be written]", "fourth"]
+
+
+def test_a_flood_of_raw_lines_does_not_push_older_ones_out(tmp_path: Path) -> None:
+    sink = LogSink(tmp_path)
+    sink.write("api", "the line that explains it")
+    for number in range(35_000):
+        sink.write("api", "Traceback (most recent call last):")
+        sink.write("api", f"OSError: [Errno 24] Too many open files, connection {number}")
+    sink.write("api", "something else")
+    sink.write("worker", "Traceback (most recent call last):")
+    sink.close()
+    kept = (tmp_path / "api.log").read_text()
+    assert not (tmp_path / "api.log.1").exists() and len(kept) < 50_000
+    assert "the line that explains it" in kept and "something else" in kept
+    counted = re.findall(r"\[([\d,]+) lines like earlier ones were left out\]", kept)
+    written = kept.count("Traceback") + kept.count("OSError")
+    assert sum(int(count.replace(",", "")) for count in counted) + written == 70_000
+    assert "Traceback" in (tmp_path / "worker.log").read_text()
+
+
+def test_lines_of_our_log_are_all_kept(tmp_path: Path) -> None:
+    sink = LogSink(tmp_path)
+    for number in range(1000):
+        sink.write("worker", LINE.replace("job_1", f"job_{number}"))
+    sink.close()
+    assert len((tmp_path / "worker.log").read_text().splitlines()) == 1000
+
+
+def test_the_count_is_written_while_nothing_else_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_sink, "COUNT_SECONDS", 0.0)
+    sink = LogSink(tmp_path)
+    for _ in range(101):
+        sink.write("api", "again")
+    sink.tick()
+    assert "[1 lines like earlier ones were left out]" in (tmp_path / "api.log").read_text()
+    sink.close()
+
+
+def test_no_line_steers_a_terminal(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    sink = LogSink(tmp_path, Console(file=screen, width=200, color_system=None))
+    sink.write("api", "\x1b[2Jcleared\x1b]0;title\x07 \x9b1m \u2028 end")
+    sink.close()
+    for text in (screen.getvalue(), (tmp_path / "api.log").read_text()):
+        assert all(one.isprintable() or one == "\n" for one in text)
+        assert "\\x1b[2Jcleared\\x1b]0;title\\x07 \\x9b1m \\u2028 end" in text

@@ -1,0 +1,115 @@
+"""Load of `bench.hostile_clients`: connections that say nothing, half a header or half a body, in a process of its own.
+
+Opens `--rate` of them per second and holds them for so many seconds; one that the server closes is opened again,
+`--again` times per second at most. Prints `open` once all were tried, and at the end one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import resource
+import selectors
+import socket
+import time
+from collections import Counter
+
+HALF_HEADER = b"GET /api/jobs HTTP/1.1\r\nHost: localhost\r\nX-Half: "
+HALF_BODY = (
+    b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+)
+TURN_SECONDS = 0.05
+
+
+class Load:
+    """The connections and what became of them."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._selector = selectors.DefaultSelector()
+        self.counted: Counter[str] = Counter()
+
+    def open(self, first: bytes) -> None:
+        """One more connection; its bytes follow once it is open."""
+        client = socket.socket()
+        client.setblocking(False)
+        error = client.connect_ex(self._address)
+        if error not in (0, errno.EINPROGRESS):
+            self.counted[f"error {errno.errorcode.get(error, error)}"] += 1
+            client.close()
+            return
+        self.counted["opened"] += 1
+        self._selector.register(client, selectors.EVENT_WRITE, first)
+
+    def turn(self, seconds: float) -> list[bytes]:
+        """Serve what is ready; the first bytes of the connections that the server has closed."""
+        closed = []
+        for key, events in self._selector.select(seconds):
+            client, first = key.fileobj, key.data
+            assert isinstance(client, socket.socket)
+            try:
+                if events & selectors.EVENT_WRITE:
+                    client.send(first)
+                    self._selector.modify(client, selectors.EVENT_READ, first)
+                    continue
+                received = client.recv(65536)
+            except OSError:
+                received = b""
+            if received:
+                self.counted[received[:12].decode(errors="replace")] += 1
+                continue
+            self._selector.unregister(client)
+            client.close()
+            self.counted["closed by the server"] += 1
+            closed.append(first)
+        return closed
+
+    def held(self) -> int:
+        """Connections that are open."""
+        return len(self._selector.get_map())
+
+    def close(self) -> None:
+        """All of them."""
+        for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._selector.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    for name in ("idle", "half-headers", "half-bodies", "rate", "again"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    arguments = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = [b""] * arguments.idle + [HALF_HEADER] * arguments.half_headers + [HALF_BODY] * arguments.half_bodies
+    load = Load((arguments.host, arguments.port))
+    most = 0
+    waiting: list[bytes] = []
+    begun = time.monotonic()
+    for number, first in enumerate(wanted):
+        load.open(first)
+        waiting += load.turn(0)
+        while (early := begun + number / arguments.rate - time.monotonic()) > 0:
+            waiting += load.turn(early)
+    print("open", flush=True)
+    until = time.monotonic() + arguments.seconds
+    again, at = 0.0, time.monotonic()
+    while (now := time.monotonic()) < until:
+        waiting += load.turn(TURN_SECONDS)
+        most = max(most, load.held())
+        again, at = min(arguments.again, again + (now - at) * arguments.again), now
+        while waiting and again >= 1:
+            load.open(waiting.pop())
+            again -= 1
+    print(json.dumps({"held": load.held(), "most": most, **load.counted}), flush=True)
+    load.close()
+
+
+if __name__ == "__main__":
+    main()

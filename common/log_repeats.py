@@ -1,0 +1,198 @@
+"""Log lines that repeat are counted: some are written, then none, then one line that says how many there were.
+
+A line is counted with those that say exactly the same; a warning or an error also with those of the same event and
+whatever else they name, and with all of its logger, so that no flood of different ones pushes older lines out of the
+log. An exception is known by its type and the place it was raised at. Lines of information with different values are
+never left out. The count is written within a minute, and when the process ends.
+Leaves out: raw output of programs that do not log (`services.local.log_sink`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+COUNT_SECONDS = 60.0
+"""From the first line left out to the line with the count."""
+MOST_KEYS = 2000
+"""Kinds of line that are remembered, those seen last."""
+FIELD_CHARACTERS = 200
+"""How much of a value makes a line another one."""
+_VARIES = ("timestamp", "exc_info", "stack_info")
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """So many lines at once, and then one more per so many seconds."""
+
+    lines: int
+    seconds_per_line: float
+
+
+SAME_LINE = Allowance(10, 60.0)
+SAME_EXCEPTION = Allowance(10, 60.0)
+SAME_EVENT = Allowance(50, 10.0)
+SAME_LOGGER = Allowance(500, 1.0)
+
+
+@dataclass
+class _Kind:
+    """Lines that are counted together."""
+
+    allowance: Allowance
+    text: str
+    logger: str
+    level: int
+    at: float
+    tokens: float = field(init=False)
+    left_out: int = 0
+    since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = self.allowance.lines
+
+    def has_room(self, now: float) -> bool:
+        """Whether one more may be written."""
+        self.tokens = min(self.allowance.lines, self.tokens + (now - self.at) / self.allowance.seconds_per_line)
+        self.at = now
+        return self.tokens >= 1
+
+
+class RepeatFilter(logging.Filter):
+    """A filter of a handler. `write` takes the lines with counts; they bypass the filter."""
+
+    def __init__(self, write: Callable[[logging.LogRecord], object], clock: Callable[[], float] = time.monotonic):
+        super().__init__()
+        self._write = write
+        self._clock = clock
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._begin()
+        atexit.register(self.flush)
+        os.register_at_fork(after_in_child=self._begin)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a line that is only counted."""
+        if getattr(record, "is_count", False):
+            return True
+        now = self._clock()
+        overflown: list[_Kind] = []
+        with self._lock:
+            kinds = [self._kind(record, now, *its) for its in _kinds_of(record)]
+            while len(self._kinds) > MOST_KEYS:
+                _, oldest = self._kinds.popitem(last=False)
+                overflown.append(oldest)
+            full = next((kind for kind in kinds if not kind.has_room(now)), None)
+            if full is None:
+                for kind in kinds:
+                    kind.tokens -= 1
+            else:
+                self._count(full, now)
+        for kind in overflown:
+            self._write_count(kind, now)
+        return full is None
+
+    def flush(self) -> None:
+        """Write every count now."""
+        self._flush(older_than=0.0)
+
+    def _begin(self) -> None:
+        """Also in a forked child, which counts for itself and has no timer."""
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._kinds.clear()
+
+    def _kind(self, record: logging.LogRecord, now: float, key: Hashable, text: str, allowance: Allowance) -> _Kind:
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind(allowance, text, record.name, record.levelno, now)
+        self._kinds.move_to_end(key)
+        return kind
+
+    def _count(self, kind: _Kind, now: float) -> None:
+        if not kind.left_out:
+            kind.since = now
+        kind.left_out += 1
+        if self._timer is None:
+            self._timer = threading.Timer(COUNT_SECONDS, self._on_timer)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _on_timer(self) -> None:
+        self._flush(older_than=COUNT_SECONDS / 2)
+        with self._lock:
+            self._timer = None
+            waiting = next((kind for kind in self._kinds.values() if kind.left_out), None)
+            if waiting is not None:
+                self._timer = threading.Timer(COUNT_SECONDS, self._on_timer)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _flush(self, *, older_than: float) -> None:
+        now = self._clock()
+        with self._lock:
+            due = [kind for kind in self._kinds.values() if kind.left_out and now - kind.since >= older_than]
+            counts = [(kind, kind.left_out, kind.since) for kind in due]
+            for kind in due:
+                kind.left_out = 0
+        for kind, left_out, since in counts:
+            self._write_record(kind, left_out, now - since)
+
+    def _write_count(self, kind: _Kind, now: float) -> None:
+        if kind.left_out:
+            self._write_record(kind, kind.left_out, now - kind.since)
+
+    def _write_record(self, kind: _Kind, left_out: int, seconds: float) -> None:
+        text = f"{kind.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
+        record = logging.LogRecord(kind.logger, kind.level, __file__, 0, text, None, None)
+        record.is_count = True
+        # Without what is bound to the log of whoever comes by, such as the id of a request.
+        contextvars.Context().run(self._write, record)
+
+
+def _kinds_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
+    """Key, text for the count, and allowance of each kind that the line belongs to."""
+    fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
+    warning = record.levelno >= logging.WARNING
+    kind, place = _exception(fields.get("exc_info") or record.exc_info)
+    if fields:
+        event = str(fields.get("event", ""))[:FIELD_CHARACTERS]
+        # The id of a request tells warnings apart for nobody; lines of information may be about the request itself.
+        varies = (*_VARIES, "event", "level", "service", *(("request_id",) if warning else ()))
+        values = tuple(f"{name}={value!s:.{FIELD_CHARACTERS}}" for name, value in fields.items() if name not in varies)
+    else:
+        event = _NUMBER.sub("0", str(record.msg)[:FIELD_CHARACTERS].partition("\n")[0])
+        values = (record.getMessage()[: 5 * FIELD_CHARACTERS],)
+    head = (record.name, record.levelno)
+    line = " ".join((event, *values)) if fields else values[0]
+    found: list[tuple[Hashable, str, Allowance]] = [((*head, event, place, values), line, SAME_LINE)]
+    if place:
+        found.append(((*head, kind, place), f"{event}: {kind} at {place}", SAME_EXCEPTION))
+    if warning:
+        found.append(((*head, event), f"{event} (with different values)", SAME_EVENT))
+        found.append((head, "(different warnings and errors)", SAME_LOGGER))
+    return found
+
+
+def _exception(given: Any) -> tuple[str, str]:
+    """Type and place of an exception as logging takes it; empty where there is none."""
+    error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
+    if not isinstance(error, BaseException):
+        return "", ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__, "no place"
+    return type(error).__name__, f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
