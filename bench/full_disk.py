@@ -1,9 +1,9 @@
-"""A disk that fills up during a run, then is freed: steps lost, steps repeated, and whether a pause and a stop are obeyed.
+"""A disk that fills up during a run: how many steps are lost or repeated when it is freed, or on a pause or a stop.
 
 A local stack whose experiments lie on a small file system of their own (root only: it is mounted and unmounted here)
-trains a tiny model three times; nothing is measured elsewhere. Below the reserve the trainer stands still for longer than a trainer may that says
-nothing; then the disk is freed (goes on by itself), or the job is paused and resumed, or stopped and resumed as a new
-job. Steps are counted in the archive of metrics: each once, none missing. The reference is what is promised: 0.
+trains a tiny model. Below the reserve the trainer stands still, for longer than a trainer may that says nothing; then
+the disk is freed and it goes on by itself; or the job is paused and resumed, or stopped and resumed as a new job. Steps
+are counted in the archive of metrics: each once, none missing. What is promised is 0.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from common.disk import Shortage
 from common.errors import DiskFullError
@@ -125,10 +125,7 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     if shortage is None:
         return 0.0
     begun = time.monotonic()
-    with _holding(hooks, shortage, EVERY_WISH) as hold:
-        saved = _fits(state, shortage) and _save(state)
-        if saved:
-            state.writer.make_room()
+    with _holding(hooks, shortage, EVERY_WISH, first=lambda: {"saved": _save_first(state, shortage)}) as hold:
         tried_at = time.monotonic()
         while not hold.wish and (shortage := _shortage(hooks, state)):
             hold.wait(shortage)
@@ -157,6 +154,14 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
     if found is not None or refusal is None:
         return found
     return hooks.disk_refused(refusal, next_write_bytes=size)
+
+
+def _save_first(state: Savable, shortage: Shortage) -> bool:
+    """Save into the reserve, where a quarter of that is left, so that nobody has to do it later; whether it is saved."""
+    saved = _fits(state, shortage) and _save(state)
+    if saved:
+        state.writer.make_room()
+    return saved
 
 
 def _fits(state: Savable, shortage: Shortage) -> bool:
@@ -204,13 +209,22 @@ class _Hold:
 
 
 @contextmanager
-def _holding(hooks: TrainingHooks, shortage: Shortage, obeyed: Collection[StopRequest]) -> Iterator[_Hold]:
-    """Say that a wait begins, and, whatever ends it, that it is over."""
+def _holding(
+    hooks: TrainingHooks,
+    shortage: Shortage,
+    obeyed: Collection[StopRequest],
+    *,
+    first: Callable[[], dict[str, Any]] = dict,
+) -> Iterator[_Hold]:
+    """Say that a wait begins, and, whatever ends it, that it is over.
+
+    The event comes after `first`, which returns details for it: whoever reads that the step is saved may rely on it.
+    """
     begun = time.monotonic()
     hold = _Hold(hooks, obeyed)
-    hooks.event("waiting_for_disk", **shortage.details())
     hooks.waiting_for_disk(shortage)
     try:
+        hooks.event("waiting_for_disk", **shortage.details(), **first())
         yield hold
     finally:
         hooks.waiting_for_disk(None)

@@ -54,7 +54,8 @@ def test_a_training_that_waited_comes_to_the_same_numbers(
     for series in ("Losses/Total", "Losses/Validation", "Gradient Norm", "Learning Rate"):
         assert kept_waiting.series(series) == calm.series(series)
     [begun], [ended] = told(kept_waiting, "waiting_for_disk"), told(kept_waiting, "disk_wait_ended")
-    assert begun == {"disk": "experiments", "free_bytes": 700 * MIB, "needed_bytes": 1024 * MIB}
+    lacks = {"disk": "experiments", "free_bytes": 700 * MIB, "needed_bytes": 1024 * MIB}
+    assert begun == {**lacks, "saved": True}
     assert "left_for" not in ended
     assert kept_waiting.waits[0] == FULL and kept_waiting.waits[-1] is None and len(kept_waiting.waits) > 3
     calm_model, model = (load_file(tmp_path / name / "tiny_v1.0.0.safetensors") for name in ("calm", "waiting"))
