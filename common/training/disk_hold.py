@@ -157,7 +157,7 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
 
 
 def _save_first(state: Savable, shortage: Shortage) -> bool:
-    """Save into the reserve, where a quarter of that is left, so that nobody has to do it later; whether it is saved."""
+    """Save into the reserve, where a quarter of that is left, so that nobody has to later; whether it is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
         state.writer.make_room()
