@@ -5,6 +5,7 @@ Ctrl-C is a pause: the training writes a checkpoint and the same command goes on
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,9 @@ class LocalHooks:
         if self._request is not None:
             raise KeyboardInterrupt
         self._request = request
-        self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
+        # The signal may have come in the middle of a print, which cannot be begun again inside itself.
+        with contextlib.suppress(RuntimeError):
+            self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
 
     def phase(self, name: str) -> None:
         """Shown beside the bar."""

@@ -99,19 +99,14 @@ class JobView:
         return " · ".join(parts)
 
     def _phase(self, data: Mapping[str, Any]) -> list[str]:
-        before = self.phase
+        waited, waits, lacks = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
         self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
-        lacks = data.get("disk")
-        if self.phase != WAITING_FOR_DISK or not isinstance(lacks, dict):
-            over = before.startswith(WAITING) and self.phase != WAITING_FOR_DISK
-            return ["there is room on the disk again; it goes on"] if over else []
-        said = shortage_text(
-            str(lacks.get("disk")), int(lacks["freeBytes"]), int(lacks["neededBytes"]), lacks.get("reason")
-        )
-        self.phase = f"{WAITING}: {said}"
-        if before.startswith(WAITING):
-            return []
-        return [f"{WAITING}: {said}; free some, it goes on by itself"]
+        if not waits:
+            return ["there is room on the disk again; it goes on"] if waited and data.get("phase") else []
+        if isinstance(lacks, dict):
+            said = shortage_text(lacks["disk"], lacks["freeBytes"], lacks["neededBytes"], lacks.get("reason"))
+            self.phase = f"{WAITING}: {said}"
+        return [] if waited else [f"{self.phase}; free some, it goes on by itself"]
 
     def _point(self, point: Mapping[str, Any]) -> None:
         self._take_progress({"step": int(point.get("step") or 0)})
