@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,14 @@ class RunningStack:
 
 
 @contextmanager
-def local_stack(folder: Path | None = None) -> Iterator[RunningStack]:
-    """Start `python -m services.local up`; yields once the api says it is ready."""
+def local_stack(folder: Path | None = None, *, settings: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
+    """Start `python -m services.local up`; yields once the api says it is ready. `settings` by their variables."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = folder or Path(temporary) / "instance"
         command = [sys.executable, "-m", "services.local", "up", "--quiet", "--folder", str(folder)]
         ports = ["--port", "0", "--flower-port", "0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
+        environment |= settings or {}
         started = time.monotonic()
         process = subprocess.Popen([*command, *ports], cwd=ROOT, env=environment)
         try:

@@ -92,8 +92,8 @@ class RateLimitedError(TidalError):
     code = "rate_limited"
     status = 429
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
 
 
@@ -146,6 +146,10 @@ class StorageError(TidalError, OSError):
 
     code = "storage"
     status = 507
+
+
+class DiskFullError(StorageError):
+    """There was no room for a write: the same write succeeds once there is. Whoever can wait does so."""
 
 
 class LeaseLostError(TidalError):

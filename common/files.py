@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import StorageError
+from common.disk import is_full
+from common.errors import DiskFullError, StorageError
 
 HASH_BLOCK_BYTES = 16 * 1024 * 1024
 MOST_NAME_BYTES = 255
@@ -108,13 +109,14 @@ def require_space(directory: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError that says what could not be written and why."""
+    """Turn an OSError into a StorageError, a DiskFullError for want of room, that says what could not be written."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "os error 28" in reason
-        advice = "free some space; what was written before is intact" if full else "what was written before is intact"
-        raise StorageError(f"{path}: cannot be written ({reason}); {advice}") from error
+        if is_full(error):
+            advice = "free some space; what was written before is intact"
+            raise DiskFullError(f"{path}: cannot be written ({reason}); {advice}") from error
+        raise StorageError(f"{path}: cannot be written ({reason}); what was written before is intact") from error

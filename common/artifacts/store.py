@@ -32,6 +32,8 @@ _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
 _PARTIAL_PREFIX = ".partial-"
+_UNFINISHED_PREFIX = ".tmp-"
+"""Of checkpoints that are being written."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,14 @@ class ArtifactStore:
             self.discard(path)
         return len(old)
 
+    def discard_unfinished(self, older_than_seconds: float) -> int:
+        """Discard checkpoints that a process which was killed had begun so long ago, and not finished; how many."""
+        found = [path for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*") if path.is_dir()]
+        old = [path for path in found if time.time() - _touched_at(path) > older_than_seconds]
+        for path in old:
+            self.discard(path)
+        return len(old)
+
     def delete_checkpoint(self, experiment_id: str, name: str) -> None:
         """Remove a checkpoint of `checkpoint_files`, a file or a folder; NotFoundError when there is none."""
         path = self.path(experiment_id, name)
@@ -256,6 +266,15 @@ def split_reference(reference: str) -> tuple[str, str]:
 def _preference(name: str) -> tuple[bool, bool, str]:
     # Our own safetensors carry a manifest (model shape, trained gates); raw .pth is for export.
     return ("final" not in name, not name.endswith(".safetensors"), name)
+
+
+def _touched_at(folder: Path) -> float:
+    """When a file in it was last written."""
+    times = [folder.lstat().st_mtime]
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            times.append(path.lstat().st_mtime)
+    return max(times)
 
 
 def _describe(path: Path, folder: Path) -> ArtifactFile:

@@ -96,6 +96,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
         save_file(independent(tensors), path, metadata=header)
     except SafetensorError as error:
+        # Its text ends with the error of the system: "(os error 28)".
         raise OSError(errno.EIO, _first_line(error)) from error
     flush(path)
 

@@ -27,6 +27,7 @@ from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.retention import Retention
+from common.checkpoint.snapshot import tensor_bytes
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
 
@@ -98,7 +99,7 @@ class CheckpointManager:
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_abandoned()
-            require_space(self.directory, sum(t.numel() * t.element_size() for t in weights.values()))
+            require_space(self.directory, tensor_bytes(weights))
             temporary = self.directory / f".tmp-{uuid.uuid4().hex}"
             temporary.mkdir()
             try:

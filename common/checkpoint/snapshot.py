@@ -44,6 +44,11 @@ class Snapshot:
         return None if self.score is None else Best(name, self.score.metric, self.score.value, self.step)
 
 
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """What the tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def host_copy(value: T) -> T:
     """`value` with every tensor in it cloned into host memory; containers are new, plain values are shared."""
     if isinstance(value, Tensor):

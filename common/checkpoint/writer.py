@@ -4,9 +4,10 @@ A training pays for the copy to host memory (`common.checkpoint.snapshot`); one 
 renames. At most one snapshot is being written and one waits; a newer one takes the place of the one that waits, unless
 that is the best so far. Who leaves waits for what is being written and writes the last state itself.
 
-A full disk does not end a training: the failure becomes the event `checkpoint_failed`, older checkpoints stay, and
-after `RETRY_SECONDS` the training is asked for a new snapshot. Leaves out: what a state consists of
-(`common.training`, `common.rl`), files (`common.checkpoint.manager`).
+A disk that refuses does not end a training: the failure becomes the event `checkpoint_failed` and older checkpoints
+stay. For want of room the training stands still (`refusal`) until a `write` succeeds, the best so far first; after any
+other failure it is asked for a new snapshot after `RETRY_SECONDS`. Leaves out: what a state consists of
+(`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait (`common.training.disk_hold`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager
 from common.checkpoint.snapshot import Snapshot
-from common.errors import DivergedError, StorageError
+from common.errors import DiskFullError, DivergedError, StorageError
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -58,6 +59,9 @@ class CheckpointWriter:
         self._newest: tuple[Hashable, CheckpointInfo] | None = None
         self._failed_at: float | None = None
         """Monotonic; of the newest failure since the last success."""
+        self._refusal: str | None = None
+        self._refused_best: Snapshot | None = None
+        """The best so far, which found no room; it goes first when there is some."""
         self._mistake: Exception | None = None
         """An error that is no fault of the disk, for the training thread: also of a state that is not finite."""
         self._closing = False
@@ -68,6 +72,17 @@ class CheckpointWriter:
         """The newest checkpoint of this training on disk."""
         with self._changed:
             return None if self._newest is None else self._newest[1]
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the newest write found no room, while none has succeeded since; None: there is nothing to wait for."""
+        with self._changed:
+            return self._refusal
+
+    def settle(self) -> None:
+        """Return when nothing is being written and nothing waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._writing is None and (self._waiting is None or self._thread is None))
 
     @property
     def retry_is_due(self) -> bool:
@@ -115,15 +130,23 @@ class CheckpointWriter:
             waiting, self._waiting = self._waiting, None
             self._changed.wait_for(lambda: self._writing is None)
             self._raise_mistake()
+            if waiting is None or waiting.score is None:
+                waiting = self._refused_best or waiting
+            self._refused_best = None
             score = waiting.score if waiting is not None and waiting.key == key else None
-            if self._newest is not None and self._is_newest(key) and score is None:
+            if self._newest is not None and self._is_newest(key) and score is None and self._unscored(waiting):
+                self._refusal = None
                 return self._newest[1]
         if waiting is not None and waiting.score is not None and score is None:
             try:
                 self._write(waiting)
             except StorageError as error:
                 self._fail(waiting, error)
-        return self._write(replace(capture(), score=score))
+        try:
+            return self._write(replace(capture(), score=score))
+        except DiskFullError as error:
+            self._refuse(error, waiting)
+            raise
 
     def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
         """`write` for a training that ends here: when the disk refuses, the newest checkpoint before has to do.
@@ -136,8 +159,14 @@ class CheckpointWriter:
             remaining = self.newest
             if remaining is None:
                 raise
+            lost = capture().step - remaining.step
+            log.error("left without a checkpoint of the last steps", steps_lost=lost, left_with=remaining.name)
             self._listener.event(
-                "checkpoint_failed", reason=error.message, left_with=remaining.name, left_with_step=remaining.step
+                "checkpoint_failed",
+                reason=error.message,
+                left_with=remaining.name,
+                left_with_step=remaining.step,
+                steps_lost=lost,
             )
             return remaining
 
@@ -147,6 +176,11 @@ class CheckpointWriter:
             self._listener.checkpoints_kept(self.manager.prune())
         except StorageError as error:  # the checkpoints are safe; older ones stay until the next
             log.error("checkpoints could not be pruned", reason=error.message)
+
+    def make_room(self) -> None:
+        """`prune` though the newest checkpoint has proven nothing yet, where an older one stays beside it."""
+        if self.manager.retention.keep_last > 1:
+            self.prune()
 
     def close(self) -> None:
         """Write what waits and end the thread. May be called twice."""
@@ -191,7 +225,7 @@ class CheckpointWriter:
         info = replace(info, step=snapshot.step)
         with self._changed:
             self._newest = (snapshot.key, info)
-            self._failed_at = None
+            self._failed_at = self._refusal = None
         self._listener.checkpoint_saved(info)
         try:
             best = snapshot.best(f"{self.manager.directory.name}/{info.name}")
@@ -209,11 +243,21 @@ class CheckpointWriter:
         with self._changed:
             first = self._failed_at is None
             self._failed_at = time.monotonic()
+        if isinstance(error, DiskFullError):
+            self._refuse(error, snapshot)
         log.error("a checkpoint could not be written", step=snapshot.step, reason=error.message)
         if first:  # one event per series of failures; the log has each
-            self._listener.event(
-                "checkpoint_failed", step=snapshot.step, reason=error.message, retry_seconds=self._retry_seconds
-            )
+            self._listener.event("checkpoint_failed", step=snapshot.step, reason=error.message)
+
+    def _refuse(self, error: DiskFullError, snapshot: Snapshot | None) -> None:
+        with self._changed:
+            self._refusal = error.message
+            if not self._unscored(snapshot):
+                self._refused_best = snapshot
+
+    @staticmethod
+    def _unscored(snapshot: Snapshot | None) -> bool:
+        return snapshot is None or snapshot.score is None
 
     def _is_newest(self, key: Hashable) -> bool:
         return self._newest is not None and self._newest[0] == key

@@ -43,7 +43,9 @@ def to_error(status: int, document: dict[str, Any], retry_after: str | None = No
     detail = str(document.get("detail") or document.get("title") or f"the server answered {status}")
     if status == 429:
         return RateLimitedError(
-            detail, retry_after=float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+            detail,
+            retry_after=float(retry_after) if retry_after and retry_after.isdigit() else 1.0,
+            code=document.get("code"),
         )
     errors = document.get("errors")
     return _BY_STATUS.get(status, TidalError)(

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     """Command line of the trainer child; empty: this Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Size of one attempt's log file; what a trainer prints beyond it is dropped and counted."""
+    disk_reserve_mb: int = Field(1024, ge=0)
+    """Free space, MiB, that Tidal leaves on the disks of experiments and data: below it trainings stand still until
+    there is room again, uploads are refused, and health tidies up early. 0: none; a disk is used until it is full."""
+    max_waiting_jobs: int = Field(500, ge=1)
+    """Jobs that may wait in the queue per token, those of `notBefore` included; a further submission is answered with
+    429."""
     retention_days: float = Field(0.0, ge=0)
     """Health deletes logs and metrics of experiments whose job ended so many days ago; 0: never. Models, checkpoints,
     results and rows stay."""

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.errors import DataError, StorageError
+from common.disk import is_full
+from common.errors import DataError, DiskFullError, StorageError
 from common.files import sha256_of
 
 FORMAT = 1
@@ -105,10 +106,10 @@ class SplitWriter:
 
     def close(self) -> None:
         """Flush both files to the disk."""
-        for file in (self._tokens, self._documents):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        with self._tokens, self._documents:  # both are closed, whichever the disk refuses: an open file keeps its room
+            for file in (self._tokens, self._documents):
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def move_tail(folder: Path, source: str, target: str, fraction: float) -> None:
@@ -224,7 +225,7 @@ def _writing(folder: Path) -> Iterator[None]:
     except (DataError, StorageError):
         raise
     except OSError as error:
-        raise StorageError(
+        raise (DiskFullError if is_full(error) else StorageError)(
             f"{folder.parent}: the token cache cannot be written ({error.strerror or error}); "
             "free some space or set TIDAL_DATA_DIR to a folder that can be written"
         ) from error

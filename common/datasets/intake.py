@@ -24,18 +24,23 @@ from common.files import flush, require_space, storage_errors
 
 LOOK_BYTES = 16 * 1024 * 1024
 """Between two looks at the free space."""
-RESERVE_BYTES = 256 * 1024 * 1024
-"""Free space that uploads leave to the rest of Tidal."""
 
 
 class Intake:
-    """An upload under way. `limit_bytes` counts unpacked bytes."""
+    """An upload under way. `limit_bytes` counts unpacked bytes; `reserve_bytes` of the disk stay free."""
 
     def __init__(
-        self, store: DatasetStore, name: str, kind: Format, *, text_field: str = "text", limit_bytes: int
+        self,
+        store: DatasetStore,
+        name: str,
+        kind: Format,
+        *,
+        text_field: str = "text",
+        limit_bytes: int,
+        reserve_bytes: int = 0,
     ) -> None:
         self._store, self._name, self._kind, self._text_field = store, name, kind, text_field
-        self._limit = limit_bytes
+        self._limit, self._reserve = limit_bytes, reserve_bytes
         self._digest = hashlib.sha256()
         self._size = 0
         self._looked_at = 0
@@ -98,7 +103,7 @@ class Intake:
             pass
         with storage_errors(self._store.root):
             if self._size - self._looked_at >= LOOK_BYTES:
-                require_space(self._store.root, RESERVE_BYTES)
+                require_space(self._store.root, self._reserve)
                 self._looked_at = self._size
             self._file.write(block)
 

@@ -161,6 +161,20 @@ class DatasetStore:
                     removed += 1
         return removed
 
+    def sweep_caches(self) -> int:
+        """Remove token caches whose builder died before they were whole; how many. Safe beside builders."""
+        removed = 0
+        for path in list((self.data_dir / CACHE).glob(".*.tmp")):
+            name = path.name[1:].rsplit(".", 2)[0]
+            try:
+                with path.with_name(f"{name}.lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its builder holds it for as long as it lives
+                    shutil.rmtree(path, ignore_errors=True)
+                    removed += 1
+            except OSError:
+                continue
+        return removed
+
     @contextmanager
     def _tidy(self) -> Iterator[None]:
         """One process at a time makes folders or looks for abandoned ones, so none is seen before its lock."""

@@ -27,6 +27,8 @@ from common.jobs.child_socket import ChildSocket
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
 """Exit codes after `finished` and `failed`; anything else is a crash."""
+WAITING_FOR_DISK = "waiting_for_disk"
+"""Name of the phase in which the child stands still because a disk has too little room."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -59,6 +61,8 @@ class Start(_Message):
     stream_max_length: int = 20_000
     pause_after_seconds: float = 40.0
     """The child stands still when the newest renewal it knows of is older than this."""
+    disk_reserve_bytes: int = 0
+    """The child stands still while its disks have less free."""
     renewed_at: float | None = None
     """`lease_clock()` of the newest renewal before this message; None: the child counts from its own start."""
 
@@ -83,11 +87,24 @@ class Ping(_Message):
     renewed_at: float
 
 
+class DiskWait(_Message):
+    """What the child waits for in the phase `waiting_for_disk`."""
+
+    disk: str
+    """What lies on it: "experiments" or "data"."""
+    free_bytes: int
+    needed_bytes: int
+    reason: str | None = None
+    """Of a write that was refused."""
+
+
 class Phase(_Message):
     """The child entered a named phase: loading data, compile, training, evaluation, checkpoint, ablation."""
 
     type: Literal["phase"] = "phase"
     name: str
+    disk: DiskWait | None = None
+    """In the phase `waiting_for_disk`, which is sent again every few seconds."""
 
 
 class Progress(_Message):

@@ -12,6 +12,7 @@ RELAY: Final = 7_310_003
 _TYPE: Final = 7_310_004
 _IDEMPOTENCY: Final = 7_310_005
 _DATASET: Final = 7_310_006
+_WAITING: Final = 7_310_007
 
 
 def try_lock(session: Session, key: int) -> bool:
@@ -40,6 +41,11 @@ def lock_type(session: Session, job_type: str) -> None:
 def lock_idempotency_key(session: Session, key: str) -> None:
     """Serialise submissions with one Idempotency-Key."""
     session.execute(select(func.pg_advisory_xact_lock(_IDEMPOTENCY, func.hashtext(key))))
+
+
+def lock_waiting(session: Session) -> None:
+    """Serialise submissions where few places are left in the queue."""
+    wait_lock(session, _WAITING)
 
 
 def lock_dataset(session: Session, name: str, *, shared: bool) -> None:

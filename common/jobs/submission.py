@@ -25,7 +25,7 @@ from common.jobs import outbox
 from common.jobs.changes import write_event
 from common.jobs.clock import now_minus
 from common.jobs.experiments import create_experiment
-from common.jobs.limits import leased_counts, type_limit
+from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
 from common.jobs.locks import lock_idempotency_key, lock_type
 from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
 from common.jobs.status import JobStatus
@@ -113,7 +113,8 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     """Make the job (pending, with its experiment, event, job-update and doorbell), or return the one made before.
 
     Raises InvalidInputError (key reused with another body, parent without checkpoint), NotFoundError (no such parent),
-    ConflictError (`wait=False` and the type is at its limit, or the parent still lives). The caller commits.
+    ConflictError (`wait=False` and the type is at its limit, or the parent still lives), RateLimitedError (as many jobs
+    wait as may). The caller commits.
     """
     if new.idempotency_key is not None:
         known = submitted_before(session, new.idempotency_key, new.digest())
@@ -128,6 +129,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
             payload = payload.model_copy(update={"initial_checkpoint": checkpoint_ref})
     if not new.wait:
         _require_free_slot(session, new.type, settings or get_settings())
+    require_room_to_wait(session, settings or get_settings())
     experiment_id = create_experiment(session, payload, name=new.name, tags=new.tags)
     job = session.scalars(
         insert(Job)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from common.config import Settings
 from common.db import Job
+from common.jobs.child_protocol import WAITING_FOR_DISK
 from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus
 from common.words import plural, span
@@ -32,11 +33,15 @@ ADVICE = {
 """By error_code; of other codes the message is the advice."""
 
 
-def what_next(job: Job, now: datetime, settings: Settings) -> str:
-    """`now` is the database's; empty when the status says everything."""
+def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = "") -> str:
+    """`now` is the database's; empty when the status says everything.
+
+    `shortage` says what a disk lacks, in words without a full stop, for a job that waits for it.
+    """
     status = S(job.status)
     if status in ACTIVE:
-        return " ".join(part for part in (_lease(job, now, settings), _wish(job, now, settings)) if part)
+        parts = (_disk(job, shortage), _lease(job, now, settings), _wish(job, now, settings))
+        return " ".join(part for part in parts if part)
     match status:
         case S.PENDING:
             return _pending(job, now)
@@ -84,6 +89,16 @@ def _verdict(job: Job, settings: Settings) -> str:
     if not verdict.retry:
         return f"failed, because this is loss {lost} without a new checkpoint"
     return f"back to the queue to go on {_begin(job)} (loss {lost} without a new checkpoint)"
+
+
+def _disk(job: Job, shortage: str) -> str:
+    if job.progress_phase != WAITING_FOR_DISK:
+        return ""
+    lacks = f": {shortage}" if shortage else ""
+    return (
+        f"It waits for room on a disk{lacks}. Free some; it goes on by itself within seconds and repeats no step. "
+        "Pause, complete and stop work meanwhile."
+    )
 
 
 def _lease(job: Job, now: datetime, settings: Settings) -> str:

@@ -24,6 +24,7 @@ from typing import Self
 
 import redis
 
+from common.disk import is_full
 from common.logging import get_logger
 from common.metrics import keys
 from common.metrics.index import MetricIndex
@@ -91,6 +92,7 @@ class MetricsWriter:
         self._behind = False
         """The streams lack something that is in the archive."""
         self._disk_failed = False
+        self._refusal: str | None = None
         self._added = 0
         self._taken = 0
         self._written = 0
@@ -122,6 +124,11 @@ class MetricsWriter:
         """
         with self._flushing:
             return self._take() and self._sync()
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the disk had no room for the newest points, which wait in memory and are tried again; None: it had."""
+        return self._refusal
 
     @property
     def dropped(self) -> int:
@@ -196,7 +203,7 @@ class MetricsWriter:
                 segments.append(b"".join(self._line(point) for point in mine))
                 self._behind = True
                 self._written += len(mine)
-                self._disk_failed = False
+                self._disk_failed, self._refusal = False, None
             except OSError as error:
                 whole = False
                 self._keep(mine, error, last_try=last_try)
@@ -214,7 +221,7 @@ class MetricsWriter:
     def _keep(self, points: list[_Point], error: OSError, *, last_try: bool) -> None:
         if not self._disk_failed:
             log.error("metrics wait in memory", error=str(error), points=len(points))
-        self._disk_failed = True
+        self._disk_failed, self._refusal = True, (error.strerror or str(error)) if is_full(error) else None
         self._taken -= len(points)
         if not last_try:
             room = max(0, MAX_WAITING - len(self._waiting))

@@ -8,6 +8,7 @@ numbers, so that differences are paired. An episode counts its mean reward per t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from common.rl.decoder import Decoder
 from common.rl.prompts import ablation_prompts, ngram_statistics
 from common.rl.rewards import reward_weights
 from common.rl.statistics import NgramStatistics
+from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
@@ -96,6 +98,7 @@ def write_ablation(
 
     def on_step(_: int) -> None:
         hooks.wait_while_suspended()
+        wait_for_disk(hooks, obeyed=LEAVING)
         request = hooks.requested_stop()
         if request not in (None, StopRequest.COMPLETE):
             raise _Leave(request)
@@ -104,10 +107,11 @@ def write_ablation(
         results = run_ablation(
             config, model, policy, corpus, statistics=statistics, end_token=end_token, on_step=on_step
         )
-    except _Leave as leave:
+        hooks.wait_while_suspended()
+        written = write_when_there_is_room(hooks, partial(export.write_ablation, results, directory))
+    except (_Leave, StoppedWaiting) as leave:
         return outcome_of(leave.request)
-    hooks.wait_while_suspended()
-    hooks.artifact_saved(export.write_ablation(results, directory).name, "ablation")
+    hooks.artifact_saved(written.name, "ablation")
     hooks.event("ablation", conclusion=results["conclusion"])
     return Outcome.COMPLETED
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy, tensor_bytes
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
@@ -78,6 +78,12 @@ class ControllerState:
         self._snapshot: dict[str, Any] = {}
         self.mark()
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What the next checkpoint takes, by the newest one; by the policy and Adam's two moments before the first."""
+        newest = self.writer.newest
+        return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.policy.state_dict())
+
     def mark(self) -> None:
         """Declare this moment, between two iterations, to be the point to resume from."""
         self._snapshot = {
@@ -120,6 +126,11 @@ class ControllerState:
         with self._lock:
             if not self._leaving and (score is not None or not self.writer.has(self._key())):
                 self.writer.submit(self._capture(score, copied=True))
+
+    def save(self) -> CheckpointInfo:
+        """The marked state, on disk when this returns. Raises StorageError when the disk refuses."""
+        with self._lock:
+            return self.writer.write(self._key(), self._capture)
 
     def leave(self) -> CheckpointInfo:
         """The marked state, on disk when this returns; no other thread will write one any more.

@@ -32,9 +32,10 @@ from common.rl.preparation import Prepared, begin, restore
 from common.rl.rewards import COMPONENTS, reward_weights
 from common.rl.rollout import Rollout, collect
 from common.training.device import select_device
+from common.training.disk_hold import StoppedWaiting, hold_at_boundary, write_when_there_is_room
 from common.training.divergence import withdraw_and_explain
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
-from common.training.leaving import leave_with_checkpoint
+from common.training.leaving import leave
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.starting_point import has_checkpoints
 
@@ -98,7 +99,7 @@ def train_policy(
                 state.finish()
             hooks.wait_while_suspended()
             hooks.phase("checkpoint")
-            leave_with_checkpoint(state.leave, hooks, request)
+            request = leave(state, hooks, request)
         except DivergedError as error:
             raise _diverged(run, error) from None
         finally:
@@ -107,9 +108,13 @@ def train_policy(
         if request is not None and request is not StopRequest.COMPLETE:
             return outcome_of(request)
     hooks.wait_while_suspended()
-    hooks.artifact_saved(export.write_policy(state, directory).name, "policy")
-    hooks.wait_while_suspended()
-    export.write_points(state.points, directory)
+    try:
+        policy = write_when_there_is_room(hooks, partial(export.write_policy, state, directory))
+        hooks.artifact_saved(policy.name, "policy")
+        hooks.wait_while_suspended()
+        write_when_there_is_room(hooks, partial(export.write_points, state.points, directory))
+    except StoppedWaiting as stop:
+        return outcome_of(stop.request)
     return write_ablation(
         config, model, state.policy, corpus, directory, hooks, statistics=prepared.statistics, end_token=end_token
     )
@@ -186,6 +191,7 @@ class _Run:
         """Iterations until the transitions or seconds are used up (None) or somebody wants a stop."""
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
+            hold_at_boundary(self.hooks, self.state)
             self.started = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
             self.transitions, self.updates_before = steps * ppo.num_envs, updates_of(self.state.optimizer)

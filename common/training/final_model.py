@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from common.artifacts.best import Best, read_best
 from common.checkpoint import save_model
 from common.config.lm import LMConfig
 from common.data import Corpus
+from common.training.disk_hold import write_when_there_is_room
 from common.training.evaluation import (
     RESULTS_FILE,
     perplexity,
@@ -34,8 +36,9 @@ def write_final_model(
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and the results, the last one last.
 
-    False, with nothing written, when `keep_going` said no during the validation. Raises StorageError, and
-    DivergedError, with nothing written, when validation loss or weights are not finite.
+    False, with nothing written, when `keep_going` said no during the validation. Without room it waits, and raises
+    StoppedWaiting when somebody wants to leave meanwhile. Raises StorageError, and DivergedError, with nothing written,
+    when validation loss or weights are not finite.
     """
     phase = LongPhase(hooks, "evaluation")
 
@@ -59,12 +62,14 @@ def write_final_model(
     hooks.phase("saving")
     stem = f"{config.model.name}_v{config.model.version}"
     for suffix in (".pth", ".safetensors"):
-        save_model(state.model, directory / f"{stem}{suffix}")
+        target = directory / f"{stem}{suffix}"
+        write_when_there_is_room(hooks, partial(save_model, state.model, target))
         hooks.artifact_saved(f"{stem}{suffix}", "model")
     manager = state.writer.manager
     best = read_best(manager.directory)
     if best is None or loss <= best.value:
-        manager.name_best(Best(f"{stem}.safetensors", "validation loss", loss, counters.step))
+        newest = Best(f"{stem}.safetensors", "validation loss", loss, counters.step)
+        write_when_there_is_room(hooks, partial(manager.name_best, newest))
     results = {
         "model": f"{stem}.safetensors",
         "validation_loss": loss,
@@ -79,6 +84,6 @@ def write_final_model(
         "samples": stories,
         "created_at": datetime.now(UTC).isoformat(),
     }
-    write_results(directory, results)
+    write_when_there_is_room(hooks, partial(write_results, directory, results))
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
     return True

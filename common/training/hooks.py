@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
+from common.disk import Shortage
+
 
 class StopRequest(StrEnum):
     """What somebody wants of a running training. Checked at least once per micro-batch or rollout step."""
@@ -75,8 +77,8 @@ class SavedCheckpoint(Protocol):
 class TrainingHooks(Protocol):
     """The surroundings of a training. No method may raise for reasons of transport.
 
-    Only `before_checkpoint` and `wait_while_suspended` may block. The three that speak of checkpoints on disk and
-    `event` are also called from the thread that writes checkpoints.
+    Only `before_checkpoint` and `wait_while_suspended` may block, and looking at a disk as long as that takes. The
+    three that speak of checkpoints on disk and `event` are also called from the thread that writes checkpoints.
     """
 
     def phase(self, name: str) -> None:
@@ -118,6 +120,21 @@ class TrainingHooks(Protocol):
 
     def event(self, name: str, **details: Any) -> None:
         """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged"."""
+
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        """What the disk of the experiments lacks of its reserve, or of room for a write so large; None: nothing.
+
+        `data`: the disk of the data folder, too. What was enough is looked at again after a second.
+        """
+
+    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
+        """The shortage that a write shows which found no room, whatever is said to be free."""
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
+        """The training stands still for want of room, in the phase `waiting_for_disk`; told again every few seconds.
+
+        None: that is over, and the phase before goes on.
+        """
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
         """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
@@ -163,6 +180,17 @@ class NullHooks:
         """Ignored."""
 
     def event(self, name: str, **details: Any) -> None:
+        """Ignored."""
+
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        """Always None."""
+        return None
+
+    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
+        """Nothing is known of the disk."""
+        return Shortage("data" if data else "experiments", 0, next_write_bytes, reason=reason)
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
         """Ignored."""
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:

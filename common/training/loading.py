@@ -11,11 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from common.config.lm import DataConfig
 from common.data import Corpus, open_corpus
+from common.errors import DiskFullError
+from common.training.disk_hold import wait_for_disk, write_when_there_is_room
 from common.training.hooks import StopRequest, TrainingHooks
 
 T = TypeVar("T")
@@ -69,8 +72,20 @@ def load_corpus(
     `may_pause`: there is a checkpoint, so a pause is obeyed as well. `progress` is told by the caller's own thread how
     many documents were tokenised, of how many where known.
     """
-    work = _Work(lambda: open_corpus(config, data_dir=data_dir, progress=work.progress), LongPhase(hooks, phase))
     leaving = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
+
+    def opened() -> Corpus:
+        open_it = partial(open_corpus, config, data_dir=data_dir, progress=work.progress)
+        try:
+            return open_it()
+        except DiskFullError:
+            # What was written of the cache is gone; it is made anew when there is room.
+            return write_when_there_is_room(hooks, open_it, obeyed=leaving, data=True)
+
+    def room() -> None:
+        wait_for_disk(hooks, obeyed=leaving, data=True)
+
+    work = _Work(opened, LongPhase(hooks, phase), room)
     work.start()
     while True:
         request = hooks.requested_stop()
@@ -95,8 +110,8 @@ class _Abandoned(Exception):
 class _Work(Generic[T]):
     """A function in a daemon thread that can be abandoned at its next sign of progress."""
 
-    def __init__(self, function: Callable[[], T], phase: LongPhase) -> None:
-        self._function, self._phase = function, phase
+    def __init__(self, function: Callable[[], T], phase: LongPhase, room: Callable[[], object]) -> None:
+        self._function, self._phase, self._room = function, phase, room
         self._results: list[T] = []
         self._error: BaseException | None = None
         self._fetching_since: float | None = None
@@ -119,7 +134,10 @@ class _Work(Generic[T]):
         """For the function: it got on. "fetch" announces a call that will be silent."""
         if self.abandoned.is_set():
             raise _Abandoned
-        if step == "tokenise":
+        if step == "tokenise":  # which writes; a cache that is there may lie on a disk without any room
+            self._room()
+            if self.abandoned.is_set():
+                raise _Abandoned
             self.tokenised = done, total
         self._fetching_since = time.monotonic() if step == "fetch" else None
         self._phase.beat()

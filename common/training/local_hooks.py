@@ -5,6 +5,7 @@ Ctrl-C is a pause: the training writes a checkpoint and the same command goes on
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from common.errors import StorageError
+from common.disk import DiskReserve, Shortage
 from common.metrics import MetricsWriter, names
+from common.training.disks import Disks
 from common.training.hooks import SavedCheckpoint, StopRequest
 
 PRINT_SECONDS = 10.0
@@ -35,10 +37,20 @@ _SHOWN = {
 class LocalHooks:
     """Use as a context manager; `directory` is the experiment's folder."""
 
-    def __init__(self, directory: Path, *, attempt: int = 1, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        attempt: int = 1,
+        console: Console | None = None,
+        reserve: DiskReserve | None = None,
+    ) -> None:
         self.console = console or Console()
         self._writer = MetricsWriter(directory, None, directory.name, "local", attempt)
         self._attempt = attempt
+        self._disks = Disks(reserve, self._writer)
+        self._phase = "starting"
+        self._waiting = False
         self._request: StopRequest | None = None
         self._started = False
         self._printed_at = -PRINT_SECONDS
@@ -68,10 +80,13 @@ class LocalHooks:
         if self._request is not None:
             raise KeyboardInterrupt
         self._request = request
-        self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
+        # The signal may have come in the middle of a print, which cannot be begun again inside itself.
+        with contextlib.suppress(RuntimeError):
+            self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
 
     def phase(self, name: str) -> None:
         """Shown beside the bar."""
+        self._phase = name
         self._progress.update(self._bar, description=name)
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -97,6 +112,30 @@ class LocalHooks:
         """The wish of a signal."""
         return self._request
 
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        """By a look at the free space, and by points of the archive that find no room."""
+        return self._disks.shortage(data=data, next_write_bytes=next_write_bytes)
+
+    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
+        """With what is free now."""
+        return self._disks.refused(reason, data=data, next_write_bytes=next_write_bytes)
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
+        """A line when it begins, and one when it is over; the figures beside the bar."""
+        if shortage is None:
+            self._waiting = False
+            self.console.print("there is room again, or a wish to stop: going on", style="yellow")
+            self._progress.update(self._bar, description=self._phase)
+            return
+        if not self._waiting:
+            self._waiting = True
+            self.console.print(
+                f"waiting for room: {shortage}. Free some; it goes on by itself. Ctrl-C stops with a checkpoint.",
+                style="yellow",
+                highlight=False,
+            )
+        self._progress.update(self._bar, description=f"waiting for room, {shortage}")
+
     def wait_while_suspended(self) -> None:
         """Returns at once: nobody else may want to run this."""
 
@@ -105,8 +144,7 @@ class LocalHooks:
 
     def before_checkpoint(self) -> None:
         """The metrics up to it come first."""
-        if not self._writer.flush():
-            raise StorageError("the metrics up to this checkpoint cannot be written; free some space")
+        self._disks.flush_metrics()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Not shown."""
@@ -125,6 +163,8 @@ class LocalHooks:
         self.console.print(f"{kind}: {name}", highlight=False)
 
     def event(self, name: str, **details: Any) -> None:
-        """Printed."""
+        """Printed, but for a wait for room, which has lines of its own."""
+        if name in ("waiting_for_disk", "disk_wait_ended"):
+            return
         text = ", ".join(f"{key} {value}" for key, value in details.items())
         self.console.print(f"{name.replace('_', ' ')}: {text}", highlight=False)

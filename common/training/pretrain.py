@@ -21,11 +21,12 @@ from torch import Tensor
 from common.config.lm import LMConfig
 from common.errors import DivergedError, StorageError, require_finite
 from common.metrics import names
+from common.training.disk_hold import StoppedWaiting, hold_at_boundary
 from common.training.divergence import withdraw_and_explain
 from common.training.evaluation import validation_loss, validation_values
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
-from common.training.leaving import leave_with_checkpoint
+from common.training.leaving import leave_with_checkpoint, save_at_the_end
 from common.training.loading import LongPhase, StoppedWhileLoading
 from common.training.lr_schedule import learning_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
@@ -64,10 +65,7 @@ def pretrain(
         _report_progress(run)
         if run.leaving_wish() is None:
             run.state.finish()
-            _save_finished(run)
-            if write_final_model(
-                run.state, config, run.corpus, directory, hooks, keep_going=lambda: run.leaving_wish() is None
-            ):
+            if _finish(run, directory):
                 return Outcome.COMPLETED
         request = run.left_for
         assert request is not None  # only a wish to leave comes here
@@ -88,6 +86,8 @@ def _train(run: Run) -> None:
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
+        held = hold_at_boundary(run.hooks, run.state)
+        run.clock, logged_at = run.clock + held, logged_at + held
         if _validation_is_due(run) and not _validate(run):
             return
         if counters.validations_without_gain >= training.patience:
@@ -294,12 +294,24 @@ _METRIC_OF = {
 """By `DivergedError.quantity`; the archive shows where the training ended."""
 
 
+def _finish(run: Run, directory: Path) -> bool:
+    """Evaluation and final model; False when somebody wants to leave before they are there."""
+    try:
+        _save_finished(run)
+        return write_final_model(
+            run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.leaving_wish() is None
+        )
+    except StoppedWaiting as stop:
+        run.left_for = stop.request
+        return False
+
+
 def _save_finished(run: Run) -> None:
-    """Note on disk that only evaluation and final model are left; a full disk is told, and may still take the model."""
+    """Note on disk that only evaluation and final model are left; a disk that refuses may still take the model."""
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")
     try:
-        run.state.save()
+        save_at_the_end(run.state, run.hooks)
     except StorageError as error:
         run.hooks.event("checkpoint_failed", step=run.state.counters.step, reason=error.message)
     run.hooks.phase("training")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy, tensor_bytes
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
@@ -87,6 +87,12 @@ class TrainingState:
     def epoch_ended(self) -> bool:
         """Whether the newest step was the last of an epoch."""
         return self.loader.position == self.loader.num_chunks
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What the next checkpoint takes, by the newest one; by the weights and Adam's two moments before the first."""
+        newest = self.writer.newest
+        return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.model.state_dict())
 
     def mark(self) -> None:
         """Declare this moment to be a point to resume from; called between micro-batches of different steps only."""

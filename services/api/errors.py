@@ -54,6 +54,7 @@ _CODES = {
 
 # SQLSTATE classes: undefined_table, undefined_column, undefined_object, invalid_schema_name.
 _SCHEMA_STATES = {"42P01", "42703", "42704", "3F000"}
+_DISK_FULL = "53100"
 
 
 class ErrorResponse(JSONResponse):
@@ -137,6 +138,9 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state in _SCHEMA_STATES:
         return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
+    if state == _DISK_FULL:
+        message = "the disk of the database is full; the request changed nothing. Free some space, then try again"
+        return UnavailableError(message, code="database_disk_full")
     if isinstance(error, DataError):
         # Text with a NUL character, a number that is not finite: well-formed JSON that PostgreSQL cannot keep.
         return InvalidInputError("a value cannot be stored: text with a NUL character, or a number that is not finite")

@@ -12,8 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.client import Event, Job
+from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 
+WAITING_FOR_DISK = "waiting_for_disk"
+"""The phase of a trainer that stands still because a disk has too little room."""
+WAITING = "waiting for room"
+"""What it is shown as, before what is missing."""
 QUIET_STATUSES = frozenset({"provisioning", "starting"})
 """Shown as the phase, not as a line of their own."""
 
@@ -74,7 +79,7 @@ class JobView:
                 self._point(point)
         elif event.name == "status":
             self._take_progress({"step": data.get("step"), "total_steps": data.get("totalSteps")})
-            self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
+            return self._phase(data)
         elif event.name == "rewind":
             self.step = int(data.get("step") or 0)
             return [f"attempt {data.get('attempt')} goes on after step {self.step}"]
@@ -93,6 +98,16 @@ class JobView:
             parts.append(f"{self.values[TOKENS_PER_SECOND] / 1000:.1f}k tokens/s")
         return " · ".join(parts)
 
+    def _phase(self, data: Mapping[str, Any]) -> list[str]:
+        waited, waits, lacks = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
+        self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
+        if not waits:
+            return ["there is room on the disk again; it goes on"] if waited and data.get("phase") else []
+        if isinstance(lacks, dict):
+            said = shortage_text(lacks["disk"], lacks["freeBytes"], lacks["neededBytes"], lacks.get("reason"))
+            self.phase = f"{WAITING}: {said}"
+        return [] if waited else [f"{self.phase}; free some, it goes on by itself"]
+
     def _point(self, point: Mapping[str, Any]) -> None:
         self._take_progress({"step": int(point.get("step") or 0)})
         for name, value in (point.get("values") or {}).items():
@@ -100,7 +115,9 @@ class JobView:
             self.values[name] = math.nan if value is None else float(value)
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
-        self.phase = progress.get("phase") or self.phase
+        phase = progress.get("phase") or self.phase
+        if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):  # the figures are newer than the row
+            self.phase = phase
         self.step = max(self.step, progress.get("step") or 0)
         if self.step and self._first_step_at is None:
             self._first_step_at = self.clock()

@@ -13,7 +13,6 @@ from types import FrameType
 
 from sqlalchemy import Engine
 
-from common.artifacts import ArtifactStore
 from common.config import Settings, get_settings
 from common.db import make_engine, wait_for_schema
 from common.errors import ConfigError, TidalError
@@ -61,7 +60,7 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     relay = OutboxRelay(engine, publishers[0], stop)
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
-    retention = Retention(engine, ArtifactStore(settings.experiments_dir), settings.retention_days, stop)
+    retention = Retention(engine, settings, stop)
     # Nothing waits for its end: what a kill leaves half done, the next start finishes.
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
     log.info("health runs", sweep_every_seconds=settings.reaper_seconds, retention_days=settings.retention_days)

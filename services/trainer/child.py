@@ -15,12 +15,16 @@ from pathlib import Path
 import structlog
 
 from common.artifacts import ArtifactStore
+from common.disk import DiskReserve
+from common.errors import DiskFullError
 from common.jobs.child_lifeline import Lifeline, die_with_parent
 from common.jobs.child_protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
 from common.jobs.child_socket import CHILD_FD_VARIABLE
 from common.logging import configure, get_logger
 from common.metrics import MetricsWriter
-from common.training.hooks import Outcome, StopRequest
+from common.training.disk_hold import wait_for_disk, wait_for_room
+from common.training.disks import DATA, EXPERIMENTS
+from common.training.hooks import Outcome, StopRequest, outcome_of
 from services.trainer.supervised_hooks import SupervisedHooks
 
 log = get_logger(__name__)
@@ -59,11 +63,16 @@ def _execute(channel: Channel, start: Start) -> int:
         job.attempt,
         stream_max_length=start.stream_max_length,
     )
-    hooks = SupervisedHooks(channel, writer, Lifeline(start.pause_after_seconds, start.renewed_at), attempt=job.attempt)
+    reserve = DiskReserve({EXPERIMENTS: directory, DATA: Path(start.data_dir)}, start.disk_reserve_bytes)
+    lifeline = Lifeline(start.pause_after_seconds, start.renewed_at)
+    hooks = SupervisedHooks(channel, writer, lifeline, attempt=job.attempt, reserve=reserve)
     listener = threading.Thread(target=_listen, args=(channel, hooks), name="supervisor", daemon=True)
     listener.start()
     signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))
     try:
+        wish = wait_for_disk(hooks, obeyed=_obeyed_at_the_start(start, directory))
+        if wish is not None:
+            return _report_outcome(channel, hooks, outcome_of(wish))
         # Imported here: torch takes seconds, and the supervisor may go away meanwhile.
         from services.trainer.handlers import HANDLERS, Paths
 
@@ -71,9 +80,20 @@ def _execute(channel: Channel, start: Start) -> int:
         if handler is None:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
         outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
+    except DiskFullError as error:
+        # Nothing that could wait has met this. The job is given back, and its next attempt waits before it begins.
+        hooks.event("checkpoint_failed", reason=error.message, left_with=None)
+        wait_for_room(hooks, error.message)
+        return _report_outcome(channel, hooks, Outcome.DRAINED)
     except Exception as error:
         return _report_failure(channel, hooks, error)
     return _report_outcome(channel, hooks, outcome)
+
+
+def _obeyed_at_the_start(start: Start, directory: Path) -> set[StopRequest]:
+    """A pause only where there is a checkpoint to go on from: without one a job cannot be paused."""
+    begun = start.job.payload.get("initial_checkpoint") or any((directory / "checkpoints").glob("*/manifest.json"))
+    return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if begun else set())
 
 
 def _report_outcome(channel: Channel, hooks: SupervisedHooks, outcome: Outcome) -> int:

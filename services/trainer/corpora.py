@@ -7,12 +7,14 @@ same work once. An attempt that was interrupted leaves nothing and the next begi
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from common.config import DataConfig
 from common.datasets import DatasetStore, TokenRecord, is_dataset_name
 from common.errors import DataError, NotFoundError
 from common.jobs.payloads import Dataset
+from common.training.disk_hold import StoppedWaiting, write_when_there_is_room
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 
@@ -45,7 +47,10 @@ def tokenise(payload: Dataset, hooks: TrainingHooks, *, data_dir: Path) -> Outco
             created_at=datetime.now(UTC),
         )
         hooks.wait_while_suspended()
-        store.record_tokens(name, record)
+        try:
+            write_when_there_is_room(hooks, partial(store.record_tokens, name, record), data=True)
+        except StoppedWaiting as stop:
+            return outcome_of(stop.request)
     hooks.report_progress(documents, documents)
     return Outcome.COMPLETED
 

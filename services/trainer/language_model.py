@@ -6,12 +6,14 @@ Used by the handlers of a worker's child and by `--local`. The training itself i
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from common.checkpoint import load_model
 from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
 from common.errors import DivergedError
 from common.training.device import prepare_compute
+from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.evaluation import (
     RESULTS_FILE,
     perplexity,
@@ -61,6 +63,7 @@ def evaluate_checkpoint(
 
     def keep_going() -> bool:
         hooks.wait_while_suspended()
+        wait_for_disk(hooks, obeyed=LEAVING)
         hooks.report_progress(0, 1)
         return _leave(hooks) is None
 
@@ -88,7 +91,10 @@ def evaluate_checkpoint(
         "samples": stories,
         "created_at": datetime.now(UTC).isoformat(),
     }
-    write_results(directory, results)
+    try:
+        write_when_there_is_room(hooks, partial(write_results, directory, results))
+    except StoppedWaiting as stop:
+        return outcome_of(stop.request)
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
     hooks.report_progress(1, 1)
     return Outcome.COMPLETED

@@ -12,10 +12,13 @@ import signal
 from pathlib import Path
 
 from common.config import DataConfig, get_settings, load_lm_config, load_rl_config
+from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
 from common.terminal import Terminal
-from common.training.hooks import Outcome, StopRequest
+from common.training.disk_hold import wait_for_disk
+from common.training.disks import DATA, EXPERIMENTS
+from common.training.hooks import Outcome, StopRequest, outcome_of
 from common.training.local_hooks import LocalHooks
 
 EXIT_STOPPED = 3
@@ -71,7 +74,10 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         raise ConfigError("--checkpoint and --resume-from both say what training begins with; give one of them")
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
-    with _hooks(options.out, console) as hooks:
+    with _hooks(options, console) as hooks:
+        wish = wait_for_disk(hooks)
+        if wish is not None:
+            return outcome_of(wish)
         from common.data import seen_from_here
         from services.trainer import experiments, language_model
 
@@ -95,7 +101,10 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     lm_checkpoint = _existing(options.checkpoint)
     _refuse_to_mix(options)
     start = _start(options)
-    with _hooks(options.out, console) as hooks:
+    with _hooks(options, console) as hooks:
+        wish = wait_for_disk(hooks)
+        if wish is not None:
+            return outcome_of(wish)
         from common.data import seen_from_here
         from services.trainer import controller, experiments
 
@@ -116,9 +125,10 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
         )
 
 
-def _hooks(out: Path, console: Terminal) -> LocalHooks:
-    attempts = [int(path.stem.split("-")[-2]) for path in (out / "metrics").glob("*-*-*.jsonl")]
-    hooks = LocalHooks(out, attempt=max(attempts, default=0) + 1, console=console)
+def _hooks(options: argparse.Namespace, console: Terminal) -> LocalHooks:
+    attempts = [int(path.stem.split("-")[-2]) for path in (options.out / "metrics").glob("*-*-*.jsonl")]
+    reserve = DiskReserve({EXPERIMENTS: options.out, DATA: _data_dir(options)}, get_settings().disk_reserve_mb * MIB)
+    hooks = LocalHooks(options.out, attempt=max(attempts, default=0) + 1, console=console, reserve=reserve)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: hooks.request(StopRequest.PAUSE))
     return hooks

@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.errors import StorageError, TidalError
+from common.disk import DiskReserve, Shortage
+from common.errors import DiskFullError, StorageError, TidalError
 from common.jobs.child_lifeline import Lifeline
 from common.jobs.child_protocol import (
     EXIT_FAILED,
     EXIT_FINISHED,
+    WAITING_FOR_DISK,
     Artifact,
     Channel,
     Checkpoint,
+    DiskWait,
     Event,
     Failed,
     Finished,
@@ -32,7 +35,8 @@ from common.jobs.child_protocol import (
 )
 from common.logging import get_logger
 from common.metrics import MetricsWriter
-from common.training.hooks import SavedCheckpoint, StopRequest, outcome_of
+from common.training.disks import Disks
+from common.training.hooks import Outcome, SavedCheckpoint, StopRequest, outcome_of
 
 log = get_logger(__name__)
 
@@ -51,6 +55,7 @@ class SupervisedHooks:
         lifeline: Lifeline,
         *,
         attempt: int,
+        reserve: DiskReserve | None = None,
         urgent_seconds: float = URGENT_SECONDS,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
@@ -60,6 +65,9 @@ class SupervisedHooks:
         self._channel = channel
         self._writer = writer
         self._attempt = attempt
+        self._disks = Disks(reserve, writer)
+        self._phase = "starting"
+        """The newest one that is not a wait for the disk."""
         self._urgent_seconds = urgent_seconds
         self._end_process = end_process
         self._request: StopRequest | None = None
@@ -92,6 +100,7 @@ class SupervisedHooks:
 
     def phase(self, name: str) -> None:
         """Tell the supervisor."""
+        self._phase = name
         self._send_progress()
         self._send(Phase(name=name))
 
@@ -121,6 +130,28 @@ class SupervisedHooks:
         """The newest wish."""
         return self._request
 
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        """By a look at the free space, and by points of the archive that find no room."""
+        return self._disks.shortage(data=data, next_write_bytes=next_write_bytes)
+
+    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
+        """With what is free now."""
+        return self._disks.refused(reason, data=data, next_write_bytes=next_write_bytes)
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
+        """Tell the supervisor, for which this is a sign of life, and at both ends the log."""
+        if shortage is None:
+            self._send(Phase(name=self._phase))
+            return
+        self._send_progress()
+        wait = DiskWait(
+            disk=shortage.disk,
+            free_bytes=shortage.free_bytes,
+            needed_bytes=shortage.needed_bytes,
+            reason=shortage.reason,
+        )
+        self._send(Phase(name=WAITING_FOR_DISK, disk=wait))
+
     def wait_while_suspended(self) -> None:
         """Blocks while the lease is in doubt."""
         self.lifeline.wait()
@@ -132,8 +163,7 @@ class SupervisedHooks:
 
     def before_checkpoint(self) -> None:
         """Metrics to disk, then wait while the lease is in doubt: an attempt that may be replaced publishes nothing."""
-        if not self._writer.flush():
-            raise StorageError("the metrics up to this checkpoint cannot be written; free some space")
+        self._disks.flush_metrics()
         self.lifeline.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
@@ -194,12 +224,13 @@ class SupervisedHooks:
         if save is None or request is StopRequest.COMPLETE:  # nothing to save yet, or the training ends by itself
             return
         self._urgent = threading.current_thread()
+        info = None
         try:
             info = save()
             if info is None:
                 return
         except TidalError as error:
-            if request is StopRequest.PAUSE or not isinstance(error, StorageError):
+            if not _is_left_all_the_same(error, request):
                 self._send(Failed(code=error.code, message=error.message))
                 self._end_process(EXIT_FAILED)
                 return
@@ -216,5 +247,12 @@ class SupervisedHooks:
             request = self._request  # it may have become more severe meanwhile; who left has not completed
         log.info("left in the middle of a step", request=request.value)
         self.leave()
-        self._send(Finished(outcome=outcome_of(request).value))
+        # A pause that found no room for any checkpoint goes back to the queue: the row of a paused job names one.
+        paused_without = request is StopRequest.PAUSE and info is None
+        self._send(Finished(outcome=(Outcome.DRAINED if paused_without else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)
+
+
+def _is_left_all_the_same(error: TidalError, request: StopRequest) -> bool:
+    """Whether a training that has no checkpoint at all ends without blame: a full disk is nobody's fault."""
+    return isinstance(error, DiskFullError) or (isinstance(error, StorageError) and request is not StopRequest.PAUSE)

@@ -20,6 +20,7 @@ from common.files import write_atomic, write_text
 from common.generation import DecodingModel, Generation, GenerationSettings, generate_batch
 from common.jobs.payloads import Analysis
 from common.training.device import prepare_compute
+from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 
 RESULTS_FILE = "analysis_results.json"
@@ -46,6 +47,7 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
 
     def left() -> bool:
         hooks.wait_while_suspended()
+        wait_for_disk(hooks, obeyed=LEAVING)
         hooks.report_progress(done, config.most_tokens)
         return _leave(hooks) is not None
 
@@ -76,7 +78,11 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
     )
     hooks.wait_while_suspended()
     text = json.dumps(result, allow_nan=False)
-    write_atomic(directory / RESULTS_FILE, lambda temporary: write_text(temporary, text))
+    target = directory / RESULTS_FILE
+    try:
+        write_when_there_is_room(hooks, lambda: write_atomic(target, lambda temporary: write_text(temporary, text)))
+    except StoppedWaiting as stop:
+        return outcome_of(stop.request)
     hooks.artifact_saved(RESULTS_FILE, "analysis")
     hooks.report_progress(config.most_tokens, config.most_tokens)
     return Outcome.COMPLETED

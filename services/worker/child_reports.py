@@ -12,13 +12,17 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from pydantic.alias_generators import to_camel
+
 from common.artifacts import ArtifactStore
 from common.errors import TidalError
 from common.files import sha256_of
 from common.jobs import queue as rows
 from common.jobs.child_protocol import (
+    WAITING_FOR_DISK,
     Artifact,
     Checkpoint,
+    DiskWait,
     Event,
     Failed,
     Finished,
@@ -65,6 +69,7 @@ class ChildReports:
         self._job, self._writer, self._feed, self._store = job, writer, feed, store
         self.status = JobStatus.PROVISIONING
         self.phase = "starting"
+        self._disk_wait: DiskWait | None = None
         self.finished: Finished | None = None
         self.failed: Failed | None = None
         self.meter = ProgressMeter()
@@ -85,7 +90,7 @@ class ChildReports:
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
         elif isinstance(message, Phase):
-            self._enter(message.name, now)
+            self._enter(message, now)
         elif isinstance(message, Running):
             if self.status is JobStatus.STARTING:
                 self.move(JobStatus.RUNNING)
@@ -117,8 +122,11 @@ class ChildReports:
             self._progress_write = None
             self._report(now)
 
-    def _enter(self, phase: str, now: float) -> None:
-        self.phase = phase
+    def _enter(self, said: Phase, now: float) -> None:
+        phase = said.name
+        if WAITING_FOR_DISK in (phase, self.phase):
+            self.meter.restart()
+        self.phase, self._disk_wait = phase, said.disk
         self.watch.phase(phase, now)
         if phase in LAST_PHASES and self.status is JobStatus.RUNNING:
             self.move(JobStatus.COMPLETING)
@@ -134,6 +142,7 @@ class ChildReports:
             "step": self.meter.step,
             "totalSteps": self.meter.total_steps,
             "etaSeconds": self.meter.eta_seconds,
+            **({} if self._disk_wait is None else {"disk": _camel(self._disk_wait)}),
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         self._feed.event(self._job.streams, keys.EVENT_STATUS, status)
@@ -237,3 +246,8 @@ class ChildReports:
             log.error("the child named a file that is not there", name=name)
             return None
         return path
+
+
+def _camel(wait: DiskWait) -> dict[str, object]:
+    """For the live event."""
+    return {to_camel(name): value for name, value in wait.model_dump(exclude_none=True).items()}

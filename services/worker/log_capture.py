@@ -1,13 +1,15 @@
 """Standard output and error of a trainer: through one pipe (so the order is kept) into a bounded file, and live.
 
 A pump thread moves bytes from the pipe to `<experiment>/logs/<attempt>.log`, so a trainer never waits for Redis; a
-second thread ships complete lines to the streams of job and experiment. `close` loses nothing that was written.
-Leaves out: rotation and search.
+second thread ships complete lines to the streams of job and experiment. `close` loses nothing that was written. On a
+full disk `BACKLOG_BYTES` wait in memory for room; what comes after them is dropped and counted. Leaves out: rotation
+and search.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -16,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.disk import is_full
 from common.logging import get_logger
 from common.metrics import keys
 from common.metrics.shipper import Entry, StreamShipper, connect
@@ -29,6 +32,8 @@ LINES_PER_ENTRY = 200
 SHIP_SECONDS = 0.2
 PIPE_BYTES = 1024 * 1024
 """More than a pipe holds by default: what is read of it after the child's end and the grace of `close`."""
+BACKLOG_BYTES = 1024 * 1024
+"""Kept while the disk has no room; a trainer writes little then, because it stands still."""
 CLOSE_SECONDS = 2.0
 """What `close` gives a pipe held open by a grandchild, and an absent Redis."""
 
@@ -51,8 +56,16 @@ class LogCapture:
         self._dropped = 0
         self._last = b"\n"
         self._tail = b""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab", buffering=0)
+        self._backlog = bytearray()
+        self._refused = False
+        self._file: io.FileIO | None = None
+        try:
+            self._open()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # The trainer itself waits for room, in a phase of its own, and can only do so when it is started.
+            log.warning("the log waits in memory for room", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -88,7 +101,7 @@ class LogCapture:
             thread.join()
         os.close(self._read_fd)
         self._finish_file()
-        if self._shipper is not None:
+        if self._shipper is not None and self._file is not None:
             deadline = time.monotonic() + CLOSE_SECONDS
             while not self._shipper.ship([self.path], force=True) and time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -102,6 +115,8 @@ class LogCapture:
             if not poller.poll(200):
                 if self._stop.is_set():
                     return
+                if self._backlog:
+                    self._write()
                 continue
             data = os.read(self._read_fd, 65536)
             if not data:
@@ -116,20 +131,40 @@ class LogCapture:
         self._dropped += len(data) - len(kept)
         if not kept:
             return
-        left = memoryview(kept)
+        self._backlog += kept
+        self._write()
+
+    def _open(self) -> io.FileIO:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+        return self._file
+
+    def _write(self) -> None:
+        """What waits, as far as the disk takes it. A full one must not block the trainer: the pipe is emptied."""
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            file = self._open()
+            while self._backlog:
+                count = file.write(self._backlog)
+                written, self._last = self._backlog[:count], bytes(self._backlog[count - 1 : count])
+                del self._backlog[:count]
+                if b"\n" in written:
+                    self._news.set()
+            self._refused = False
         except OSError as error:
-            # A full disk must not block the trainer: the pipe is emptied all the same.
-            self._dropped += len(left)
-            log.warning("log line lost", path=str(self.path), error=str(error))
-        written = kept[: len(kept) - len(left)]
-        self._last = written[-1:] or self._last
-        if b"\n" in written:
-            self._news.set()
+            surplus = len(self._backlog) - BACKLOG_BYTES if is_full(error) else len(self._backlog)
+            if surplus > 0:
+                self._dropped += surplus
+                del self._backlog[-surplus:]
+            if not self._refused or surplus > 0:
+                log.warning("the log cannot be written", path=str(self.path), error=str(error), lost=max(0, surplus))
+            self._refused = True
 
     def _finish_file(self) -> None:
+        self._write()
+        self._dropped += len(self._backlog)
+        if self._file is None:
+            return
         with contextlib.suppress(OSError):
             if self._last != b"\n":
                 self._file.write(b"\n")

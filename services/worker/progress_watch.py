@@ -1,8 +1,8 @@
 """Notices a trainer that lives but does not get on.
 
 Between steps: no progress for ten times the median interval so far (after 20 of them, never under a floor). In a named
-phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is excused. Pure: the caller gives
-the time.
+phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is excused; one that waits for room
+on a disk says so every few seconds, which begins the limit of its phase anew. Pure: the caller gives the time.
 """
 
 from __future__ import annotations

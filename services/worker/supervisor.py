@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
 from common.config import Settings
+from common.disk import MIB
 from common.errors import LeaseLostError
 from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
 from common.jobs.lease_clock import lease_clock
@@ -184,6 +185,7 @@ class Supervisor:
             data_dir=str(settings.data_dir.absolute()),
             redis_url=settings.redis_url.get_secret_value(),
             stream_max_length=settings.stream_max_length,
+            disk_reserve_bytes=settings.disk_reserve_mb * MIB,
             pause_after_seconds=settings.trainer_pause_seconds,
             renewed_at=self._keeper.renewed_at,
         )

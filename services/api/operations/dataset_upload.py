@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from common.config import Settings
 from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, refusal_of_name, split_name
 from common.datasets.manifest import Format
+from common.disk import MIB
 from common.errors import DataError, InvalidInputError, StorageError, TidalError, TooLargeError
 from common.files import require_space, storage_errors
 
@@ -67,12 +68,12 @@ async def receive(
     DataError (with the place in the body), TooLargeError, ConflictError, StorageError, ClientSilent; whatever ends it,
     nothing unfinished is left.
     """
-    limit = settings.dataset_max_mb * 2**20
+    limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
         # Packed text is longer than its body, so this is the least that will be needed.
-        await run_in_threadpool(_require_room, store, announced, limit)
+        await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
-        Intake, store, what.name, what.format, text_field=what.text_field, limit_bytes=limit
+        Intake, store, what.name, what.format, text_field=what.text_field, limit_bytes=limit, reserve_bytes=reserve
     )
     try:
         async for block in _gathered(blocks):
@@ -104,7 +105,7 @@ async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(gathered)
 
 
-def _require_room(store: DatasetStore, announced: int, limit: int) -> None:
+def _require_room(store: DatasetStore, announced: int, limit: int, reserve: int) -> None:
     if announced > limit:
         raise TooLargeError(
             f"the dataset is larger than {limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
@@ -112,6 +113,8 @@ def _require_room(store: DatasetStore, announced: int, limit: int) -> None:
     try:
         with storage_errors(store.root):
             store.root.mkdir(parents=True, exist_ok=True)
-            require_space(store.root, announced)
+            require_space(store.root, announced + reserve)
     except StorageError as error:
-        raise StorageError(f"there is no room for the dataset: {error.message}") from error
+        raise StorageError(
+            f"there is no room for the dataset ({reserve // MIB:,} MiB of the disk stay free): {error.message}"
+        ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.config import DataConfig, Settings
 from common.datasets import DatasetStore, Manifest
 from common.db import Experiment, Job
-from common.errors import ConflictError
+from common.errors import ConflictError, RateLimitedError
 from common.jobs.locks import lock_dataset
 from common.jobs.payloads import Dataset, JobType
 from common.jobs.queue import NewJob, submit
@@ -46,12 +47,17 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
 
 
 def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
-    """The dataset with the job that tokenises it: the one that lives, or a new one unless the tokens are there."""
+    """The dataset with the job that tokenises it: the one that lives, or a new one unless the tokens are there.
+
+    None where as many jobs wait as may.
+    """
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)
     if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
         payload = Dataset(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
-        job = submit(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
+        # Where too many wait it is uploaded all the same: the first training on it tokenises it.
+        with suppress(RateLimitedError):
+            job = submit(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
     live = job is not None and job.status in LIVE
     reply = _replies(session, store, [manifest])[0]
     return DatasetUploaded(dataset=reply, job=job_reply(job) if job is not None and live else None)

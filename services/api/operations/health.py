@@ -10,7 +10,9 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from common.config import Settings
 from common.db import schema_status
+from common.disk import MIB, DiskReserve
 from common.jobs.publisher import HEARTBEAT_KEY
 from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
@@ -24,13 +26,21 @@ REDIS_SECONDS = 2.0
 
 async def readiness(context: Context) -> Ready:
     """Look at every part, at once; never raises for one that is away."""
-    (database, schema), redis, store, sweeps = await asyncio.gather(
+    (database, schema), redis, store, disk, sweeps = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
         run_in_threadpool(_store, context.store.root),
+        run_in_threadpool(_disk, context.settings),
         _sweeps(context),
     )
-    parts = {"database": database, "schema": schema, "redis": redis, "store": store, "sweeps": sweeps}
+    parts = {
+        "database": database,
+        "schema": schema,
+        "redis": redis,
+        "store": store,
+        "disk": disk,
+        "sweeps": sweeps,
+    }
     return Ready(ready=all(part.ok for part in parts.values() if part.required), parts=parts)
 
 
@@ -74,3 +84,18 @@ def _store(root: Path) -> Part:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Part(ok=False, detail=f"{root} is not a folder this process may write; check TIDAL_EXPERIMENTS_DIR")
     return Part(ok=True, detail="ok")
+
+
+def _disk(settings: Settings) -> Part:
+    """Below the reserve trainings and uploads wait; everything else is served, so no request is to go elsewhere."""
+    reserve = DiskReserve(
+        {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB
+    )
+    shortage = reserve.shortage("experiments", "data")
+    if shortage is None:
+        return Part(ok=True, required=False, detail="ok")
+    return Part(
+        ok=False,
+        required=False,
+        detail=f"{shortage} (TIDAL_DISK_RESERVE_MB); trainings stand still until there is room",
+    )

@@ -9,8 +9,10 @@ from sqlalchemy.orm import Session, defer
 
 from common.config import Settings
 from common.db import Job, JobEvent
+from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
-from common.jobs.limits import leased_counts, type_limit
+from common.jobs.child_protocol import WAITING_FOR_DISK
+from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
 from common.jobs.payloads import JobType, experiment_type
 from common.jobs.queue import NewJob
 from common.jobs.status import LEASED, LIVE, JobStatus
@@ -82,7 +84,21 @@ def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
 def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
     """A row with its place in the queue and what happens next."""
     now = session.scalars(select(func.now())).one()
-    return job_detail(job, _places(session, outlook, [job]).get(job.id), what_next(job, now, outlook.settings))
+    coming = what_next(job, now, outlook.settings, shortage=_shortage(session, outlook, job))
+    return job_detail(job, _places(session, outlook, [job]).get(job.id), coming)
+
+
+def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
+    """What the disk lacks that `job` waits for: as its trainer said, with what is free here and now."""
+    if job.progress_phase != WAITING_FOR_DISK:
+        return ""
+    query = select(JobEvent.details).where(JobEvent.job_id == job.id, JobEvent.event == WAITING_FOR_DISK)
+    told = session.scalar(query.order_by(JobEvent.id.desc()).limit(1))
+    if told is None:
+        return ""
+    settings = outlook.settings
+    folder = settings.data_dir if told["disk"] == "data" else settings.experiments_dir
+    return shortage_text(told["disk"], free_bytes(folder), told["needed_bytes"], told.get("reason"))
 
 
 def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
@@ -100,8 +116,9 @@ def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEvent
 
 
 def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
-    """What submitting `new` would do now; writes nothing."""
+    """What submitting `new` would do now; writes nothing. RateLimitedError when it would be refused as one too many."""
     payload = new.checked_payload
+    require_room_to_wait(session, settings)
     busy = leased_counts(session, [new.type]).get(new.type, 0)
     before = session.scalar(
         select(func.count()).where(Job.type == new.type, Job.status == JobStatus.PENDING, Job.priority >= new.priority)

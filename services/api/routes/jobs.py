@@ -43,7 +43,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     dependencies=[Submitter],
     responses={
         200: {"model": JobPrediction, "description": "`dryRun=true`: what would happen"},
-        **problem_responses(404, 409, 503),
+        **problem_responses(404, 409, 429, 503),
     },
 )
 def create(
@@ -61,7 +61,8 @@ def create(
     dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, submit nothing.")] = False,
 ) -> JobDetail | JobPrediction:
     """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
-    queue (`queuePosition`), or is refused with 409 when `queue` is false."""
+    queue (`queuePosition`), or is refused with 409 when `queue` is false. 429 `too_many_waiting` when as many jobs of
+    this token wait as may (`TIDAL_MAX_WAITING_JOBS`)."""
     require_schema(context.engine)  # of an older database the tables may look right and mean something else
     checker = submission.Submitter(context.settings, context.store, context.datasets)
     if dry_run:

@@ -71,7 +71,8 @@ class JobProgress(Reply):
     total_steps: int | None = None
     eta_seconds: float | None = None
     phase: str | None = None
-    """What the trainer is doing: loading data, training, evaluation, …"""
+    """What the trainer is doing: loading data, training, evaluation, …; `waiting_for_disk`: it stands still until a
+    disk has room again, see `whatNext`."""
 
 
 class JobError(Reply):

@@ -131,3 +131,14 @@ def test_what_has_ended_says_how_to_go_on() -> None:
         "Lower training.micro_batch_size, model.context_length or the model's size. "
         "A new job with resumeFrom job_1 goes on after step 40."
     )
+
+
+def test_a_job_that_waits_for_its_disk_says_so_with_figures() -> None:
+    job = Job(status="running", desired_state="run", lease_expires_at=NOW + timedelta(seconds=55))
+    job.progress_phase = "waiting_for_disk"
+    lacks = "12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
+    text = what_next(job, NOW, SETTINGS, shortage=lacks)
+    assert text.startswith(f"It waits for room on a disk: {lacks}. Free some; it goes on by itself")
+    assert what_next(job, NOW, SETTINGS).startswith("It waits for room on a disk. Free some")
+    job.desired_state, job.desired_at, job.cancel_requested = "pause", NOW, False
+    assert "Asked to pause" in what_next(job, NOW, SETTINGS, shortage=lacks)

@@ -13,7 +13,8 @@ import torch
 
 from common.config import LMConfig
 from common.config.loader import merge
-from common.training.hooks import SavedCheckpoint, StopRequest
+from common.disk import Shortage
+from common.training.hooks import NullHooks, SavedCheckpoint, StopRequest
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
 
 
 @dataclass
-class Recorder:
+class Recorder(NullHooks):
     """Hooks that keep everything, and wish for `request` from the `after`-th call of report_progress on."""
 
     request: StopRequest | None = None
@@ -101,6 +102,16 @@ class Recorder:
     time_shares: list[float] = field(default_factory=list)
     save: Callable[[], SavedCheckpoint | None] | None = None
     on_progress: Callable[[int], None] = lambda _: None
+    lacks: Callable[[], Shortage | None] = lambda: None
+    """What the disk lacks."""
+    waits: list[Shortage | None] = field(default_factory=list)
+    """What was told of waiting for it."""
+
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        return self.lacks()
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
+        self.waits.append(shortage)
 
     def phase(self, name: str) -> None:
         self.phases.append(name)

@@ -33,8 +33,9 @@ def upload(
     kind: Format = "txt",
     step: int = 100,
     limit: int = 10**6,
+    reserve: int = 0,
 ) -> tuple[Manifest, bool]:
-    with Intake(store, name, kind, limit_bytes=limit) as intake:
+    with Intake(store, name, kind, limit_bytes=limit, reserve_bytes=reserve) as intake:
         for start in range(0, len(data), step):
             intake.write(data[start : start + step])
         return intake.publish()
@@ -103,9 +104,8 @@ def test_the_same_again_changes_nothing_and_other_text_is_refused(store: Dataset
 
 def test_a_full_disk_leaves_nothing(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.datasets.intake.LOOK_BYTES", 500)
-    monkeypatch.setattr("common.datasets.intake.RESERVE_BYTES", 2**62)
     with pytest.raises(StorageError, match="free some space"):
-        upload(store)
+        upload(store, reserve=2**62)
     assert folders(store) == []
 
 

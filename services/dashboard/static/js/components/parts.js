@@ -43,11 +43,24 @@ export const TYPES = {
 
 const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transition" };
 
+const WAITING_FOR_DISK = "waiting_for_disk";
+
+/** What a trainer does, in words; `disk` comes with the live status of one that stands still for want of room. */
+export function phaseText({ phase, disk }) {
+  if (phase !== WAITING_FOR_DISK) return phase;
+  if (!disk) return "waiting for room on the disk";
+  if (disk.freeBytes >= disk.neededBytes) return `waiting: the disk refuses writes (${disk.reason})`;
+  return `waiting for room on the disk: ${format.bytes(disk.freeBytes)} free, ${format.bytes(disk.neededBytes)} needed`;
+}
+
+/** Whether two states of a trainer differ in that one stands still for want of room. */
+export const beganOrEndedWaiting = (before, after) => (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
+
 /** A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment. */
 export function Progress({ progress, type, quiet = false, ended = "" }) {
   const over = hasEnded(ended);
   if (!progress || progress.step === null || progress.step === undefined) {
-    return progress?.phase && !quiet ? html`<span class="note">${progress.phase}</span>` : null;
+    return progress?.phase && !quiet ? html`<span class="note">${phaseText(progress)}</span>` : null;
   }
   const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
   const noun = COUNTED[type] ?? "step";
@@ -64,7 +77,7 @@ export function Progress({ progress, type, quiet = false, ended = "" }) {
       ><span style=${{ width: `${share * 100}%` }}></span
     ></span>`}
     <span class="note"
-      >${text}${!quiet && !over && progress.phase ? html` · ${progress.phase}` : ""}${!quiet && !over && progress.etaSeconds
+      >${text}${!quiet && !over && progress.phase ? html` · ${phaseText(progress)}` : ""}${!quiet && !over && progress.etaSeconds
         ? html` · ${format.duration(progress.etaSeconds)} left`
         : ""}</span
     >

@@ -9,7 +9,7 @@ import { route, setParams, href, useTitle } from "../lib/router.js";
 import { bytes, percent, shortId, title } from "../lib/format.js";
 import { PLOTTED } from "../charts/catalog.js";
 import { SeriesStore } from "../charts/series.js";
-import { Loaded, Progress, Status, TYPES, Tabs, Time } from "../components/parts.js";
+import { Loaded, Progress, Status, TYPES, Tabs, Time, beganOrEndedWaiting } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ExperimentActions } from "../components/experiment-actions.js";
 import { JobControls } from "../components/job-controls.js";
@@ -101,7 +101,10 @@ function useLive(found, path, state, early) {
       metrics: (data) => store.append("metrics", data.points),
       "rl-metrics": (data) => store.append("rl-metrics", data.points),
       rewind: (data) => store.rewind(data),
-      status: (data) => update({ progress: { step: data.step ?? null, totalSteps: data.totalSteps ?? null, etaSeconds: data.etaSeconds ?? null, phase: data.phase ?? null } }),
+      status: (data) => {
+        const progress = { step: data.step ?? null, totalSteps: data.totalSteps ?? null, etaSeconds: data.etaSeconds ?? null, phase: data.phase ?? null, disk: data.disk ?? null };
+        setNow((old) => ({ ...old, progress, updates: old.updates + (beganOrEndedWaiting(old.progress, progress) ? 1 : 0) }));
+      },
       "job-update": (job) => {
         setNow((old) => ({ ...old, status: job.status, progress: job.progress, updates: old.updates + 1 }));
         bell.set((count) => count + 1);

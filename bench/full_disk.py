@@ -1,0 +1,174 @@
+"""A disk that fills up during a run: how many steps are lost or repeated when it is freed, or on a pause or a stop.
+
+A local stack whose experiments lie on a small file system of their own (root only: it is mounted and unmounted here)
+trains a tiny model. Below the reserve the trainer stands still, for longer than a trainer may that says nothing; then
+the disk is freed and it goes on by itself; or the job is paused and resumed, or stopped and resumed as a new job. Steps
+are counted in the archive of metrics: each once, none missing. What is promised is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.local_stack import RunningStack, local_stack
+from bench.report import Row, main
+from common.client import Client, Job
+from common.disk import MIB, free_bytes
+from common.jobs.child_protocol import WAITING_FOR_DISK
+from common.metrics import names
+
+SIZE_MB, RESERVE_MB, LEFT_MB = 300, 64, 45
+STEPS = 400
+SILENCE_SECONDS = 15.0
+"""What a trainer is killed after when it says nothing; the wait is longer."""
+LIMIT_SECONDS = 300.0
+CONFIG: dict[str, Any] = {
+    "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
+    "data": {"source": "builtin:stories", "max_documents": 200},
+    "training": {
+        "effective_batch_size": 2,
+        "micro_batch_size": 2,
+        "max_steps": STEPS,
+        "epochs": 1000,
+        "threads": 1,
+        "patience": 1_000_000,
+    },
+    "evaluation": {"max_batches": 2, "sample_tokens": 4},
+    "checkpoint": {"every_steps": 100, "keep_last": 2},
+}
+SETTINGS = {
+    "TIDAL_DISK_RESERVE_MB": str(RESERVE_MB),
+    "TIDAL_NO_PROGRESS_SECONDS": "2",
+    "TIDAL_PHASE_SECONDS": str(SILENCE_SECONDS),
+}
+
+
+def run(quick: bool) -> list[Row]:
+    """The wait that ends by itself when quick; with the pause and the stop else."""
+    endings: dict[str, Callable[[_Stand], list[str]]] = {"then freed": _freed}
+    if not quick:
+        endings |= {"paused while it waits": _paused, "stopped while it waits": _stopped}
+    if not _may_mount():
+        sys.stderr.write("a small disk cannot be mounted: run this as root, where mount is allowed\n")
+        return []
+    rows = []
+    with _stand() as stand:
+        for name, ending in endings.items():
+            started = time.monotonic()
+            experiments = ending(stand)
+            steps = [step for experiment in experiments for step in stand.steps(experiment)]
+            lost, repeated = len(set(range(1, STEPS + 1)) - set(steps)), len(steps) - len(set(steps))
+            sys.stderr.write(f"{name}: {len(steps)} steps in {time.monotonic() - started:.0f} s\n")
+            what = f"disk full during a run, {name}: steps lost or done twice"
+            rows.append(Row(what, "steps", lost + repeated, STEPS, "of the run", 0.0, "at most"))
+    return rows
+
+
+def _may_mount() -> bool:
+    with tempfile.TemporaryDirectory(prefix="tidal-disk-") as folder:
+        return os.geteuid() == 0 and _mount(folder) and subprocess.run(["umount", folder]).returncode == 0
+
+
+def _mount(folder: str) -> bool:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", folder]
+    return subprocess.run(mount, capture_output=True).returncode == 0
+
+
+class _Stand:
+    """A stack with a small disk for its experiments."""
+
+    def __init__(self, stack: RunningStack, disk: Path) -> None:
+        self.client = Client(stack.instance.api_url, stack.instance.token)
+        self.disk = disk
+
+    def fill(self) -> None:
+        """Leave less than the reserve."""
+        with (self.disk / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free_bytes(self.disk) - LEFT_MB * MIB)
+
+    def free(self) -> None:
+        """As before."""
+        (self.disk / "ballast").unlink()
+
+    def waiting_job(self) -> Job:
+        """A job whose trainer stands still in the middle of its run."""
+        job = self.client.submit_job("lm-training", config=CONFIG)
+        self.wait_for(job, lambda now: (now.progress.step or 0) > 40)
+        self.fill()
+        return self.wait_for(job, lambda now: now.progress.phase == WAITING_FOR_DISK)
+
+    def wait_for(self, job: Job, check: Callable[[Job], bool]) -> Job:
+        """The job once `check` holds."""
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not check(now := self.client.job(job.id)):
+            if time.monotonic() > deadline or now.status == "failed":
+                raise RuntimeError(f"job {job.id} is {now.status}, in the phase {now.progress.phase}")
+            time.sleep(0.2)
+        return now
+
+    def steps(self, experiment_id: str) -> list[int]:
+        """Every step in the archive, those of all attempts."""
+        found = []
+        for segment in (self.disk / experiment_id / "metrics").glob("metrics-*.jsonl"):
+            for line in segment.read_text().splitlines():
+                point = json.loads(line)
+                if names.LOSS in point.get("values", {}):
+                    found.append(int(point["step"]))
+        return found
+
+
+def _freed(stand: _Stand) -> list[str]:
+    job = stand.waiting_job()
+    time.sleep(SILENCE_SECONDS + 3)
+    held = stand.client.job(job.id)
+    if (held.status, held.attempt, held.progress.step) != ("running", 1, job.progress.step):
+        raise RuntimeError(f"the job did not stand still: {held.status}, attempt {held.attempt}, {held.progress}")
+    stand.free()
+    ended = stand.wait_for(job, lambda now: now.ended)
+    if (ended.status, ended.attempt) != ("completed", 1):
+        raise RuntimeError(f"the job did not go on by itself: {ended.status}, attempt {ended.attempt}")
+    return [job.experiment_id]
+
+
+def _paused(stand: _Stand) -> list[str]:
+    job = stand.waiting_job()
+    stand.client.signal_job(job.id, "pause")
+    stand.wait_for(job, lambda now: now.status == "paused")
+    stand.free()
+    stand.client.signal_job(job.id, "resume")
+    stand.wait_for(job, lambda now: now.status == "completed")
+    return [job.experiment_id]
+
+
+def _stopped(stand: _Stand) -> list[str]:
+    job = stand.waiting_job()
+    stand.client.signal_job(job.id, "stop")
+    stand.wait_for(job, lambda now: now.status == "cancelled")
+    stand.free()
+    again = stand.client.submit_job("lm-training", resume_from=job.id)
+    stand.wait_for(again, lambda now: now.status == "completed")
+    return [job.experiment_id, again.experiment_id]
+
+
+@contextmanager
+def _stand() -> Iterator[_Stand]:
+    with tempfile.TemporaryDirectory(prefix="tidal-disk-") as folder:
+        _mount(folder)
+        try:
+            with local_stack(settings={**SETTINGS, "TIDAL_EXPERIMENTS_DIR": folder}) as stack:
+                yield _Stand(stack, Path(folder))
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
+
+
+if __name__ == "__main__":
+    main(run, __doc__)

@@ -1,0 +1,223 @@
+"""Fault 25: the disk of the experiments fills up during a run. The training waits, and nothing is lost or done twice.
+
+Real PostgreSQL, Valkey, worker, trainer. Whatever happens while it waits, a run that the disk kept waiting comes to the
+very weights and losses of one that it did not.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from common.config import Settings
+from common.db import Job
+from common.jobs.child_protocol import WAITING_FOR_DISK
+from common.metrics import names
+from tests.faults.fault_fleet import FaultFleet
+from tests.faults.moments import trainers_of
+from tests.faults.small_disk import SmallDisk, small_disk
+from tests.integration.acceptance.stack import long_job
+
+pytestmark = pytest.mark.timeout(300)
+
+STEPS = 400
+REAL_TRAINER = f"{sys.executable} -m services.trainer"
+CONFIG: dict[str, Any] = {**long_job(STEPS), "checkpoint": {"every_steps": 100, "keep_last": 2}}
+NO_PROGRESS_SECONDS, PHASE_SECONDS = 2.0, 15.0
+LONGER_SECONDS = PHASE_SECONDS + 3
+"""A wait that a trainer which says nothing would not survive."""
+PATIENCE = 90.0
+"""Imports of torch on a busy machine; no promise."""
+SAME = (names.LOSS, names.LEARNING_RATE, names.GRADIENT_NORM)
+
+
+@pytest.fixture
+def disk(settings: Settings) -> Iterator[SmallDisk]:
+    with small_disk(settings.experiments_dir) as found:
+        yield found
+
+
+@pytest.fixture
+def waiting(disk: SmallDisk, fleet: FaultFleet) -> Iterator[str]:
+    """A job whose trainer stands still, some dozen steps from its beginning."""
+    job_id = fleet.submit(payload={"config": CONFIG})
+    start(fleet, disk)
+    wait_until_it_waits(fleet, disk, job_id)
+    yield job_id
+    disk.empty()
+
+
+def start(fleet: FaultFleet, disk: SmallDisk, name: str = "first", reserve_mb: int | None = None) -> None:
+    fleet.worker(
+        name,
+        None,
+        TIDAL_TRAINER_COMMAND=REAL_TRAINER,
+        TIDAL_DISK_RESERVE_MB=str(disk.reserve_mb if reserve_mb is None else reserve_mb),
+        TIDAL_NO_PROGRESS_SECONDS=str(NO_PROGRESS_SECONDS),
+        TIDAL_PHASE_SECONDS=str(PHASE_SECONDS),
+    )
+
+
+def wait_until_it_waits(fleet: FaultFleet, disk: SmallDisk, job_id: str, *, leave_mb: int = 45) -> None:
+    fleet.wait_for(lambda: (fleet.job(job_id).progress_step or 0) > 40, "forty steps", PATIENCE, job_id)
+    disk.fill(leave_mb=leave_mb)
+    fleet.wait_for(lambda: stands_still(fleet, job_id), "the wait", 30, job_id)
+
+
+def refuse(disk: SmallDisk, trainer: int) -> None:
+    """Let no checkpoint be written: not a byte is free, or where no disk can be mounted no file may be large."""
+    if disk.mounted:
+        disk.fill(leave_mb=0)
+    else:
+        resource.prlimit(trainer, resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
+
+
+def stands_still(fleet: FaultFleet, job_id: str) -> bool:
+    job = fleet.job(job_id)
+    told = [event.attempt for event in fleet.events(job_id) if event.event == WAITING_FOR_DISK]
+    return job.progress_phase == WAITING_FOR_DISK and told[-1:] == [job.attempt]
+
+
+def points(fleet: FaultFleet, job_id: str) -> list[dict[str, Any]]:
+    """Every point of the archive, those of all attempts, in order."""
+    lines: list[dict[str, Any]] = []
+    for segment in sorted(
+        (fleet.experiment(job_id) / "metrics").glob("metrics-*.jsonl"),
+        key=lambda path: [int(part) for part in path.stem.split("-")[1:]],
+    ):
+        lines += [json.loads(line) for line in segment.read_text().splitlines()]
+    return [line for line in lines if names.LOSS in line.get("values", {})]
+
+
+def assert_undisturbed(fleet: FaultFleet, job_id: str, reference: str) -> None:
+    """No step lost, none taken twice, and the numbers of the job that nothing happened to."""
+    ours, theirs = points(fleet, job_id), points(fleet, reference)
+    assert [point["step"] for point in ours] == list(range(1, STEPS + 1))
+    for mine, its in zip(ours, theirs, strict=True):
+        assert [mine["values"][name] for name in SAME] == [its["values"][name] for name in SAME]
+    models = [next(fleet.experiment(one).glob("*.safetensors")) for one in (job_id, reference)]
+    weights, expected = (load_file(model) for model in models)
+    assert weights.keys() == expected.keys()
+    assert all(weights[name].equal(expected[name]) for name in expected)
+
+
+def details(fleet: FaultFleet, job_id: str, name: str) -> list[dict[str, Any]]:
+    return [event.details or {} for event in fleet.events(job_id) if event.event == name]
+
+
+def finished(fleet: FaultFleet, job_id: str) -> Job:
+    return fleet.wait_status(job_id, "completed", PATIENCE)
+
+
+def undisturbed(fleet: FaultFleet) -> str:
+    """The same job, with nothing in its way."""
+    reference = fleet.submit(payload={"config": CONFIG})
+    finished(fleet, reference)
+    return reference
+
+
+def test_fault_25_a_full_disk_holds_the_training_and_it_goes_on_by_itself(
+    waiting: str, disk: SmallDisk, fleet: FaultFleet
+) -> None:
+    [told] = details(fleet, waiting, WAITING_FOR_DISK)
+    assert told["disk"] == "experiments" and told["free_bytes"] < told["needed_bytes"]
+    step, lease = fleet.job(waiting).progress_step, fleet.job(waiting).lease_expires_at
+    with pytest.raises(AssertionError, match="not seen"):
+        fleet.wait_for(lambda: not stands_still(fleet, waiting), "the end of the wait", LONGER_SECONDS)
+    held = fleet.job(waiting)
+    assert held.progress_step == step and held.status == "running" and held.attempt == 1
+    assert lease is not None and held.lease_expires_at is not None and held.lease_expires_at > lease, "it is renewed"
+    assert held.checkpoint_step == step, "the last step is saved, in the reserve"
+    disk.empty()
+    fleet.wait_for(lambda: "disk_wait_ended" in fleet.event_names(waiting), "the end of the wait", 20, waiting)
+    finished(fleet, waiting)
+    assert fleet.job(waiting).attempt == 1
+    assert "sigkill_sent" not in fleet.event_names(waiting) and "checkpoint_failed" not in fleet.event_names(waiting)
+    assert_undisturbed(fleet, waiting, undisturbed(fleet))
+
+
+def test_fault_25_a_pause_while_it_waits_loses_nothing(waiting: str, disk: SmallDisk, fleet: FaultFleet) -> None:
+    step = fleet.job(waiting).progress_step
+    fleet.signal(waiting, "pause")
+    paused = fleet.wait_status(waiting, "paused", 20)
+    assert paused.checkpoint_step == step == points(fleet, waiting)[-1]["step"]
+    fleet.signal(waiting, "resume")
+    fleet.wait_for(lambda: stands_still(fleet, waiting), "the wait of the next attempt", PATIENCE, waiting)
+    assert fleet.job(waiting).status in ("provisioning", "starting"), "it waits before it builds anything"
+    disk.empty()
+    finished(fleet, waiting)
+    assert_undisturbed(fleet, waiting, undisturbed(fleet))
+
+
+def test_fault_25_a_stop_while_it_waits_loses_nothing(waiting: str, disk: SmallDisk, fleet: FaultFleet) -> None:
+    step = fleet.job(waiting).progress_step
+    fleet.signal(waiting, "stop")
+    stopped = fleet.wait_status(waiting, "cancelled", 20)
+    assert stopped.checkpoint_step == step == points(fleet, waiting)[-1]["step"]
+    assert "sigterm_sent" not in fleet.event_names(waiting)
+    assert details(fleet, waiting, "disk_wait_ended")[0]["left_for"] == "stop"
+
+
+def test_fault_25_a_complete_while_it_waits_takes_the_room_of_the_reserve(
+    waiting: str, disk: SmallDisk, fleet: FaultFleet
+) -> None:
+    step = fleet.job(waiting).progress_step
+    fleet.signal(waiting, "complete")
+    finished(fleet, waiting)
+    assert points(fleet, waiting)[-1]["step"] == step
+    assert list(fleet.experiment(waiting).glob("*.safetensors"))
+
+
+def test_fault_25_a_worker_killed_while_it_waits_costs_no_step(
+    waiting: str, disk: SmallDisk, fleet: FaultFleet
+) -> None:
+    worker = fleet.processes["first"].pid
+    fleet.kill("first")
+    fleet.wait_for(lambda: not trainers_of(worker), "the end of the trainer", 10)
+    start(fleet, disk, "second")
+    fleet.wait_for(lambda: fleet.job(waiting).attempt == 2, "the second attempt", PATIENCE, waiting)
+    fleet.wait_for(lambda: stands_still(fleet, waiting), "its wait", PATIENCE, waiting)
+    disk.empty()
+    finished(fleet, waiting)
+    assert_undisturbed(fleet, waiting, undisturbed(fleet))
+
+
+def test_fault_25_a_write_that_is_refused_is_done_again(disk: SmallDisk, fleet: FaultFleet) -> None:
+    """Without a reserve the disk is found full by the write itself; by a limit on files where none can be mounted."""
+    job_id = fleet.submit(payload={"config": {**CONFIG, "checkpoint": {"every_steps": 20, "keep_last": 2}}})
+    start(fleet, disk, reserve_mb=0)
+    fleet.wait_for(lambda: (fleet.job(job_id).progress_step or 0) > 40, "forty steps", PATIENCE, job_id)
+    [trainer] = trainers_of(fleet.processes["first"].pid)
+    refuse(disk, trainer.pid)
+    fleet.wait_for(lambda: stands_still(fleet, job_id), "the wait", 60, job_id)
+    assert not list((fleet.experiment(job_id) / "checkpoints").glob(".tmp-*")), "what was begun is removed at once"
+    failed = details(fleet, job_id, "checkpoint_failed")
+    assert all("cannot be written" in one["reason"] and "free some space" in one["reason"] for one in failed)
+    disk.empty()
+    resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    finished(fleet, job_id)
+    assert fleet.job(job_id).attempt == 1
+    assert_undisturbed(fleet, job_id, undisturbed(fleet))
+
+
+def test_fault_25_a_stop_where_nothing_fits_ends_with_the_newest_checkpoint(disk: SmallDisk, fleet: FaultFleet) -> None:
+    job_id = fleet.submit(payload={"config": {**CONFIG, "checkpoint": {"every_steps": 20, "keep_last": 2}}})
+    start(fleet, disk)
+    fleet.wait_for(lambda: (fleet.job(job_id).progress_step or 0) > 40, "forty steps", PATIENCE, job_id)
+    [trainer] = trainers_of(fleet.processes["first"].pid)
+    refuse(disk, trainer.pid)
+    fleet.wait_for(lambda: stands_still(fleet, job_id), "the wait", 30, job_id)
+    fleet.signal(job_id, "stop")
+    stopped = fleet.wait_status(job_id, "cancelled", 20)
+    left = details(fleet, job_id, "checkpoint_failed")[-1]
+    assert stopped.checkpoint_step == left["left_with_step"]
+    assert stopped.progress_step == left["left_with_step"] + left["steps_lost"], "it says what that costs"
+    disk.empty()
+    again = fleet.submit(payload={"config": CONFIG}, parent_id=job_id)
+    finished(fleet, again)

@@ -1,0 +1,33 @@
+"""A queue that is full answers 429 `too_many_waiting`, says what to do, and takes nothing."""
+
+from __future__ import annotations
+
+from tests.integration.api.conftest import RunApi
+
+BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}}
+
+
+def test_the_job_that_is_one_too_many_is_refused_in_words(serve: RunApi) -> None:
+    with serve(max_waiting_jobs=2) as api:
+        for number in range(2):
+            kept = api.admin.post("/api/jobs", json=BODY, headers={"Idempotency-Key": f"key-{number}"})
+            assert kept.status_code == 201
+        refused = api.admin.post("/api/jobs", json=BODY)
+        assert refused.status_code == 429
+        problem = refused.json()
+        assert problem["code"] == "too_many_waiting"
+        assert "2 jobs" in problem["detail"] and "TIDAL_MAX_WAITING_JOBS" in problem["detail"]
+        assert int(refused.headers["Retry-After"]) >= 1
+        predicted = api.admin.post("/api/jobs?dryRun=true", json=BODY)
+        assert predicted.status_code == 429 and predicted.json()["code"] == "too_many_waiting"
+        again = api.admin.post("/api/jobs", json=BODY, headers={"Idempotency-Key": "key-1"})
+        assert again.status_code == 201 and again.headers["Idempotency-Replayed"] == "true"
+        assert len(api.http.get("/api/jobs").json()["jobs"]) == 2
+
+
+def test_an_upload_is_kept_without_its_job(serve: RunApi) -> None:
+    with serve(max_waiting_jobs=1) as api:
+        assert api.admin.post("/api/jobs", json=BODY).status_code == 201
+        reply = api.admin.post("/api/datasets?name=sea.txt", content=b"The sea is wide.<|endoftext|>" * 50)
+        assert reply.status_code == 201, reply.text
+        assert reply.json()["job"] is None and reply.json()["dataset"]["status"] == "uploaded"

@@ -1,0 +1,118 @@
+"""When a disk is nearly full health deletes at once what it may delete, and nothing else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from common.artifacts import ArtifactStore
+from common.config import Settings
+from common.jobs.status import JobStatus
+from services.health import retention as module
+from services.health.retention import LEFTOVER_SECONDS, Retention
+from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.test_retention import ALL, ended, names
+
+ENDLESS_MB = 10**9
+
+
+@contextmanager
+def tidying(engine: Engine, settings: Settings) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=Retention(engine, settings, stop, look_seconds=0.02).run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@pytest.fixture
+def settings_of_health(desk: Desk, tmp_path: Path) -> Settings:
+    return desk.settings.model_copy(update={"data_dir": tmp_path / "data", "disk_reserve_mb": ENDLESS_MB})
+
+
+def unfinished(settings: Settings, *, age: float) -> Path:
+    """A checkpoint that was begun so many seconds ago."""
+    folder = settings.experiments_dir / "exp" / "checkpoints" / ".tmp-0123"
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(b"half")
+    at = time.time() - age
+    for path in (folder / "weights.safetensors", folder):
+        os.utime(path, (at, at))
+    return folder
+
+
+def abandoned_cache(settings: Settings, name: str) -> Path:
+    folder = settings.data_dir / "cache" / f".{name}.01234567.tmp"
+    folder.mkdir(parents=True)
+    (folder / "train.bin").write_bytes(b"half")
+    return folder
+
+
+def wait_gone(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while path.exists():
+        assert time.monotonic() < deadline, f"{path} is still there"
+        time.sleep(0.01)
+
+
+def test_a_disk_that_is_nearly_full_is_tidied_without_waiting_for_the_hour(
+    engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
+    settings = settings_of_health
+    _, folder = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=400)
+    young = settings.experiments_dir / "other" / "checkpoints" / ".tmp-4567"
+    young.mkdir(parents=True)
+    with capture_logs() as log, tidying(engine, settings):
+        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+        wait_gone(abandoned_cache(settings, "stories"))
+        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+    assert young.is_dir(), "it may be being written"
+    assert names(folder) == ALL, "retention is off: however full the disk is, nothing of it goes"
+    assert sum("nearly full" in line["event"] for line in log) == 1
+    assert all(line["early"] for line in log if line["event"] == "tidied up")
+
+
+def test_with_retention_the_old_goes_at_once(
+    engine: Engine, desk: Desk, settings_of_health: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
+    settings = settings_of_health.model_copy(update={"retention_days": 30.0})
+    with tidying(engine, settings):
+        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+        _, old = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=31)
+        _, recent = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=29)
+        wait_gone(old / "logs")
+    assert names(recent) == ALL
+
+
+def test_with_room_the_next_round_is_an_hour_away(engine: Engine, settings_of_health: Settings) -> None:
+    settings = settings_of_health.model_copy(update={"disk_reserve_mb": 0})
+    first = unfinished(settings, age=LEFTOVER_SECONDS + 60)
+    with tidying(engine, settings):
+        wait_gone(first)
+        later = unfinished(settings, age=LEFTOVER_SECONDS + 60)
+        time.sleep(0.3)
+        assert later.is_dir()
+
+
+def test_the_cache_of_a_builder_that_lives_stays(engine: Engine, settings_of_health: Settings) -> None:
+    building = abandoned_cache(settings_of_health, "stories")
+    with building.with_name("stories.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Retention(engine, settings_of_health, threading.Event()).round()
+        assert building.is_dir()
+    Retention(engine, settings_of_health, threading.Event()).round()
+    assert not building.exists()

@@ -1,0 +1,88 @@
+"""As many jobs wait as may, whoever submits at the same moment; what exists already is never refused."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from common.config import Settings
+from common.db import Job, session_factory
+from common.errors import RateLimitedError
+from common.jobs.limits import NEAR
+from common.jobs.locks import lock_waiting
+from common.jobs.ownership import release
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob, submit
+from common.jobs.signals import request_signal
+from common.jobs.status import JobStatus, Signal
+from tests.integration.jobs.desk import Desk
+
+S = JobStatus
+AT_ONCE = 50
+
+
+def few(desk: Desk, limit: int) -> Settings:
+    return desk.settings.model_copy(update={"max_waiting_jobs": limit})
+
+
+def new(**fields: object) -> NewJob:
+    return NewJob(type=JobType.LM_TRAINING, payload={"config": {}}, **fields)  # type: ignore[arg-type]
+
+
+def waiting(desk: Desk) -> int:
+    with desk.sessions() as session:
+        return session.scalar(select(func.count()).where(Job.status == S.PENDING)) or 0
+
+
+def test_fifty_at_once_never_pass_the_limit(desk: Desk, engine: Engine) -> None:
+    settings, together = few(desk, 20), threading.Barrier(AT_ONCE)
+    sessions = session_factory(engine)
+
+    def one(_: int) -> str:
+        together.wait(30)
+        try:
+            with sessions.begin() as session:
+                return submit(session, new(), settings).id
+        except RateLimitedError as error:
+            assert error.code == "too_many_waiting" and error.status == 429
+            assert "20 jobs" in error.message and "TIDAL_MAX_WAITING_JOBS" in error.message
+            return ""
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        accepted = [job_id for job_id in threads.map(one, range(AT_ONCE)) if job_id]
+    assert len(accepted) == 20 == waiting(desk)
+
+
+def test_a_job_that_waits_for_its_time_counts_and_one_that_was_claimed_does_not(desk: Desk) -> None:
+    settings = few(desk, 2)
+    desk.do(submit, new(not_before=datetime.now(UTC) + timedelta(days=1)), settings)
+    desk.do(submit, new(), settings)
+    with pytest.raises(RateLimitedError):
+        desk.do(submit, new(), settings)
+    assert desk.claim() is not None
+    desk.do(submit, new(), settings)
+
+
+def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_job(desk: Desk) -> None:
+    paused, running = desk.bring(S.PAUSED), desk.bring(S.RUNNING)
+    settings = few(desk, 1)
+    key = {"idempotency_key": "once", "body_hash": "ab"}
+    first = desk.do(submit, new(**key), settings).id
+    assert desk.do(submit, new(**key), settings).id == first
+    desk.do(request_signal, paused, Signal.RESUME)
+    desk.do(release, running, 1, reason="drained")
+    assert [desk.status(job_id) for job_id in (paused, running)] == [S.PENDING, S.PENDING]
+    assert waiting(desk) == 3
+    assert desk.do(submit, new(**key), settings).id == first
+    with pytest.raises(RateLimitedError, match="3 jobs"):
+        desk.do(submit, new(), settings)
+
+
+def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
+    with desk.sessions.begin() as slow:
+        lock_waiting(slow)
+        desk.do(submit, new(), few(desk, NEAR + 10))  # would end with a lock timeout

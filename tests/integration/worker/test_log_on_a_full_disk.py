@@ -1,0 +1,63 @@
+"""A log whose disk is full waits in memory and is whole once there is room; a trainer starts all the same."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.worker import log_capture
+from services.worker.log_capture import LogCapture
+from tests.faults.small_disk import SmallDisk, small_disk
+
+LINES = [f"line {number} {'x' * 40}\n" for number in range(500)]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as found:
+        if not found.mounted:
+            pytest.skip("needs a file system of its own, which only root may mount")
+        yield found
+
+
+def write(capture: LogCapture, lines: list[str]) -> None:
+    for line in lines:
+        os.write(capture.write_fd, line.encode())
+
+
+def wait_until_in(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_was_printed_on_a_full_disk_is_in_the_log_when_there_is_room(disk: SmallDisk) -> None:
+    disk.fill(leave_mb=0)
+    path = disk.folder / "experiment" / "logs" / "1.log"
+    capture = LogCapture(path, attempt=1)
+    write(capture, LINES)
+    assert not path.exists() or path.stat().st_size < sum(map(len, LINES))
+    disk.empty()
+    wait_until_in(path, LINES[-1])  # though nothing more is printed
+    write(capture, LINES)
+    capture.close()
+    assert path.read_text() == "".join(LINES + LINES)
+
+
+def test_what_memory_does_not_hold_is_counted(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_capture, "BACKLOG_BYTES", 1000)
+    disk.fill(leave_mb=0)
+    path = disk.folder / "1.log"
+    capture = LogCapture(path, attempt=1)
+    write(capture, LINES)
+    time.sleep(0.5)  # the pump has seen it
+    disk.empty()
+    capture.close()
+    kept, _, lost = path.read_text().rpartition("\n[tidal] ")
+    assert "".join(LINES).startswith(kept)
+    assert lost == f"{sum(map(len, LINES)) - len(kept)} bytes of output were dropped\n"

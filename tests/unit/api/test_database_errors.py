@@ -1,0 +1,16 @@
+"""What a database says in its own words becomes an answer that a client can act on."""
+
+from __future__ import annotations
+
+import psycopg.errors
+from sqlalchemy.exc import OperationalError
+
+from services.api.errors import from_database_error
+
+
+def test_a_full_disk_of_the_database_is_named() -> None:
+    error = OperationalError("INSERT …", {}, psycopg.errors.DiskFull("could not extend file"))
+    found = from_database_error(error)
+    assert found is not None
+    assert (found.status, found.code) == (503, "database_disk_full")
+    assert "disk of the database is full" in found.message and "changed nothing" in found.message
