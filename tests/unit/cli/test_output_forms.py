@@ -99,7 +99,8 @@ def test_articles_plurals_and_lengths_of_time() -> None:
     assert set(kinds) == set(JobType)
     counts = [plural(count, "worker") for count in (0, 1, 2, 1234)]
     assert counts == ["0 workers", "1 worker", "2 workers", "1,234 workers"]
-    lengths = [span(seconds) for seconds in (-1, 5, 119, 150, 9000, 2_634_120, timedelta(days=3), timedelta(days=26_695))]
+    given = (-1, 5, 119, 150, 9000, 2_634_120, timedelta(days=3), timedelta(days=26_695))
+    lengths = [span(seconds) for seconds in given]
     assert lengths == ["0 s", "5 s", "119 s", "2 min", "2.5 h", "30.5 days", "3.0 days", "73 years"]
 
 
