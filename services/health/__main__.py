@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from common.artifacts import ArtifactStore
 from common.config import Settings, get_settings
+from common.config.private_files import apply_umask
 from common.db import make_engine, wait_for_schema
 from common.errors import ConfigError, TidalError
 from common.jobs.publisher import RedisPublisher
@@ -31,6 +32,7 @@ def main() -> int:
     configure("health")
     try:
         settings = get_settings()
+        apply_umask(settings)
     except ConfigError as error:
         sys.stderr.write(f"tidal health: {error.message}\n")
         return 2

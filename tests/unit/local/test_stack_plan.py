@@ -15,6 +15,8 @@ from services.local import server_files, stack
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server_files import Account, readable_program
 
+SERVERS = stack.Servers("postgresql+psycopg://u:database-password@h/d", "redis://:redis-password@h")
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
@@ -54,13 +56,13 @@ def test_a_taken_port_is_an_error_only_if_it_was_asked_for(settings: Settings) -
 
 def test_every_stop_fits_into_the_budget_and_only_the_trainer_gets_most_of_it(settings: Settings) -> None:
     addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("t", "p")
-    specs = {spec.name: spec for spec in stack.processes(settings, addresses, kept, {})}
+    specs = {spec.name: spec for spec in stack.processes(settings, addresses, kept, SERVERS, {})}
     assert list(specs) == ["api", "worker", "health", "generator", "flower"]
     assert specs["worker"].stop_seconds == 10.0
     assert specs["api"].stop_seconds == 5.0
     assert max(spec.stop_seconds for spec in specs.values()) + stack.SERVER_STOP_SECONDS <= 12.0
     short = Settings(stop_budget_seconds=4.0)
-    assert max(s.stop_seconds for s in stack.processes(short, addresses, kept, {})) + stack.SERVER_STOP_SECONDS <= 4.0
+    assert max(s.stop_seconds for s in stack.processes(short, addresses, kept, SERVERS, {})) + stack.SERVER_STOP_SECONDS <= 4.0
 
 
 def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +70,7 @@ def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: 
 
     def generator(gpu: bool) -> stack.ChildSpec:
         monkeypatch.setattr(stack, "has_gpu", lambda: gpu)
-        return next(s for s in stack.processes(settings, addresses, kept, {}) if s.name == "generator")
+        return next(s for s in stack.processes(settings, addresses, kept, SERVERS, {}) if s.name == "generator")
 
     assert (generator(False).nice, generator(False).environment.get("TIDAL_GENERATOR_THREADS")) == (10, "1")
     assert (generator(True).nice, generator(True).environment.get("TIDAL_GENERATOR_THREADS")) == (0, None)
@@ -76,7 +78,7 @@ def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: 
 
 def test_no_secret_is_on_a_command_line(settings: Settings) -> None:
     addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("the-token", "the-password")
-    for spec in stack.processes(settings, addresses, kept, {}):
+    for spec in stack.processes(settings, addresses, kept, SERVERS, {}):
         assert not {"the-token", "the-password"} & set(spec.module_arguments)
 
 
