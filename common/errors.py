@@ -84,8 +84,8 @@ class RateLimitedError(TidalError):
     code = "rate_limited"
     status = 429
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float, code: str | None = None) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
 
 

@@ -70,8 +70,8 @@ def refusal(header: str) -> str:
     """What a client is told whose name is not known."""
     shown = (host_name(header) or header)[:_SHOWN]
     return (
-        f"this server does not answer to the name {shown!r}; ask by an address or by the machine's own name, or add the "
-        f"name to {SETTING}"
+        f"this server does not answer to the name {shown!r}; ask by an address or by the machine's own name, or add "
+        f"the name to {SETTING}"
     )
 
 

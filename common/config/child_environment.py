@@ -22,17 +22,21 @@ REDIS: Final = frozenset({"TIDAL_REDIS_URL", "TIDAL_REDIS_URL_PASSWORD"})
 SECRETS: Final = TOKEN | FLOWER | DATABASE | REDIS | {"TIDAL_POSTGRES_PASSWORD", "TIDAL_REDIS_PASSWORD"}
 """What a child gets only where its starter names it."""
 
-_EVERYBODY: Final = frozenset(
-    "PATH HOME USER LOGNAME SHELL TERM LANG LANGUAGE TZ TMPDIR TEMP TMP XDG_CACHE_HOME XDG_RUNTIME_DIR LD_LIBRARY_PATH "
-    "LD_PRELOAD SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NO_COLOR FORCE_COLOR COLUMNS CC CXX".split()
-)
-_SERVERS: Final = frozenset("PATH LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH".split())
+# fmt: off
+_EVERYBODY: Final = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "LANG", "LANGUAGE", "TZ",
+    "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "CXX",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+})
+_SERVERS: Final = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
 _COMPUTING: Final = (
-    "LC_ PYTHON OMP_ MKL_ KMP_ GOMP_ OPENBLAS_ NUMEXPR_ VECLIB_ ONEDNN_ DNNL_ MALLOC_ GLIBC_TUNABLES CUDA_ CUBLAS_ "
-    "CUDNN_ NVIDIA_ NCCL_ GLOO_ HIP_ ROCR_ TORCH PYTORCH_ TRITON_"
-).split()
+    "LC_", "PYTHON", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "ONEDNN_", "DNNL_", "MALLOC_",
+    "GLIBC_TUNABLES", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "ROCR_", "TORCH", "PYTORCH_",
+    "TRITON_",
+)
+# fmt: on
 """Beginnings of names that say how to compute."""
-_NETWORK: Final = frozenset("http_proxy https_proxy all_proxy no_proxy".split())
+_NETWORK: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _HUB: Final = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_")
 """With its token, which a gated corpus needs."""
 _LIBPQ: Final = "PG"

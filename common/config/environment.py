@@ -32,8 +32,8 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_COMMIT": "the commit images are built from, part of every experiment's name",
     "TIDAL_POSTGRES_PASSWORD": "compose: password of PostgreSQL, any character",
     "TIDAL_REDIS_PASSWORD": "compose: password of Redis, any character",
-    "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables that trainers and the processes of `tidal up` "
-    "get; they get only what they need of an environment",
+    "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables for trainers and the processes of `tidal "
+    "up`, which get only what they are known to need",
     "TIDAL_CHROMIUM": "tests: the browser to use",
     "TIDAL_REQUIRE_BROWSER": "tests: fail where there is no browser",
 }

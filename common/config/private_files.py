@@ -19,7 +19,7 @@ PRIVATE = 0o077
 def apply_umask(settings: Settings | None = None) -> None:
     """Set the umask of this process, which its children inherit.
 
-    Without settings those of the environment count; where they are wrong it is 077, and their reader says what is wrong.
+    Without settings those of the environment count; where they are wrong it is 077, and their reader says so.
     """
     try:
         wanted = int((settings or read_settings()).umask, 8)

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.access import Rejections
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.datasets import DatasetStore
@@ -47,6 +48,7 @@ class Context:
     blocking_redis: Redis
     limiter_redis: Redis
     metrics: HttpMetrics
+    rejections: Rejections
     hub: StreamHub
     stream_clients: StreamClients
     snapshots: Snapshots
@@ -93,6 +95,7 @@ def make_context(settings: Settings, token: str) -> Context:
         blocking_redis=blocking,
         limiter_redis=limiter_redis,
         metrics=metrics,
+        rejections=Rejections(),
         hub=hub,
         stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),
         snapshots=Snapshots(hub.position),

@@ -38,6 +38,7 @@ _CODES = {
     406: "not_acceptable",
     413: "body_too_large",
     415: "unsupported_media_type",
+    421: "unknown_host",
     416: "range_not_satisfiable",
     422: "invalid_input",
     429: "rate_limited",

@@ -132,10 +132,10 @@ class Supervisor:
         self._wait_until_ready()
 
     def _close_folders(self) -> None:
-        """Earlier versions left them open to every user of the machine. What was set to lie elsewhere stays as it is."""
+        """Earlier versions left them open to every user of the machine. What was set to lie elsewhere stays."""
         ours = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
         umask = int(self.settings.umask, 8)
-        if any([close_folder(folder, umask) for folder in ours]):  # a list: all of them
+        if sum(close_folder(folder, umask) for folder in ours):
             self.say(f"{self.folder} is now closed to other users of this machine (TIDAL_UMASK {self.settings.umask})")
 
     def _server(self, name: str, setting: str, server: Server) -> str:

@@ -62,7 +62,10 @@ def test_every_stop_fits_into_the_budget_and_only_the_trainer_gets_most_of_it(se
     assert specs["api"].stop_seconds == 5.0
     assert max(spec.stop_seconds for spec in specs.values()) + stack.SERVER_STOP_SECONDS <= 12.0
     short = Settings(stop_budget_seconds=4.0)
-    assert max(s.stop_seconds for s in stack.processes(short, addresses, kept, SERVERS, {})) + stack.SERVER_STOP_SECONDS <= 4.0
+    assert (
+        max(s.stop_seconds for s in stack.processes(short, addresses, kept, SERVERS, {})) + stack.SERVER_STOP_SECONDS
+        <= 4.0
+    )
 
 
 def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
