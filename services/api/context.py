@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.access import Rejections
 from common.artifacts import ArtifactStore
 from common.config import Settings
+from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
@@ -48,6 +49,7 @@ class Context:
     blocking_redis: Redis
     limiter_redis: Redis
     metrics: HttpMetrics
+    paths: ServerPaths
     rejections: Rejections
     hub: StreamHub
     stream_clients: StreamClients
@@ -95,6 +97,7 @@ def make_context(settings: Settings, token: str) -> Context:
         blocking_redis=blocking,
         limiter_redis=limiter_redis,
         metrics=metrics,
+        paths=ServerPaths(settings),
         rejections=Rejections(),
         hub=hub,
         stream_clients=StreamClients(metrics, hub.wake, send_seconds=settings.stream_client_seconds),

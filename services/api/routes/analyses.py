@@ -47,7 +47,8 @@ async def analyze_trajectories(
 ) -> Response:
     """Generates from the prompts and describes what was done with the modulation. Open like reads and limited like
     generate; one analysis counts as one request. 422 `analysis_too_long` names the job for what is too long here,
-    `empty_trajectory` a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole result."""
+    `empty_trajectory` a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole
+    result."""
     headers = await rate_limit(context, request, caller)
     prepared = await run_in_threadpool(analyze.prepare, context.store, body)
     try:

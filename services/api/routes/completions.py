@@ -96,6 +96,7 @@ async def _stream(
         except ClientGone:
             return
         except TidalError as error:
+            context.paths.hide_in(error)
             problem = error_body(error.status, error.message, code=error.code, param=None)
             yield f"data: {json.dumps(problem)}\n\n".encode()
             return

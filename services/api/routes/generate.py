@@ -72,7 +72,7 @@ async def stream_of(
         except operation.ClientGone:
             return
         except TidalError as error:
-            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(error)))
+            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
         finally:
             await events.aclose()
 
