@@ -1,6 +1,6 @@
 """Where things lie on this machine is nobody's business who asks from elsewhere: folders by name instead of by path.
 
-`ServerPaths(settings).hidden(text)` writes `experiments/<id>/model.safetensors` for a file of the artifact store and `~`
+`ServerPaths(settings).hidden(text)` writes `experiments/<id>/model.pth` for a file of the artifact store and `~`
 for the home folder, wherever in a text they stand. Logs and commands of the terminal keep whole paths. Leaves out
 paths below no folder that is known here, unless `strangers` asks for those, too.
 """
