@@ -35,11 +35,13 @@ def parse_hosts(text: str) -> list[str]:
 
 
 class KnownHosts:
-    """The names of this machine and those of a list."""
+    """The names of this machine and those of a list; `listens_on` is what the server was told to listen on."""
 
-    def __init__(self, allowed: str = "") -> None:
+    def __init__(self, allowed: str = "", *, listens_on: str = "") -> None:
         names = parse_hosts(allowed)
         self._names = {name for name in names if not name.startswith("*.")} | {"localhost"}
+        if listens_on:
+            self._names.add(listens_on.lower().rstrip("."))
         self._endings = tuple([name[1:] for name in names if name.startswith("*.")] + [".localhost"])
         own = socket.gethostname().lower().rstrip(".")
         self._short = own.partition(".")[0]

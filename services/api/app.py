@@ -116,7 +116,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.root_path = settings.root_path.rstrip("/")  # whether the proxy takes the prefix off or leaves it
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
-    app.add_middleware(HostCheck, hosts=KnownHosts(settings.allowed_hosts))
+    app.add_middleware(HostCheck, hosts=KnownHosts(settings.allowed_hosts, listens_on=settings.host))
     app.add_middleware(RequestContext, metrics=context.metrics)
     if settings.allowed_origins:
         app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))

@@ -25,7 +25,7 @@ class HostCheck:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not self._exempt(scope):
+        if scope["type"] == "http" and not self._exempt(scope):
             unknown = next((host for host in Headers(scope=scope).getlist("host") if not self._hosts.knows(host)), None)
             if unknown is not None:
                 request_id = scope.get("state", {}).get("request_id")

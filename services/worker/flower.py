@@ -46,9 +46,8 @@ def main() -> int:
     get_logger(__name__).info("Flower starts", address=f"http://{environ['FLOWER_ADDRESS']}:{environ['FLOWER_PORT']}")
     os.environ.update(environ)
     take_out_writing()
-    access = Access(
-        environ["FLOWER_BASIC_AUTH"], KnownHosts(settings.allowed_hosts), TrustedProxies(settings.trusted_proxies)
-    )
+    hosts = KnownHosts(settings.allowed_hosts, listens_on=settings.flower_host)
+    access = Access(environ["FLOWER_BASIC_AUTH"], hosts, TrustedProxies(settings.trusted_proxies))
     guard(urls.handlers, urls.settings, access)
     sys.argv[1:] = ["--app", "services.worker.celery_app", "flower"]
     return int(celery_main() or 0)

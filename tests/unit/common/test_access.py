@@ -54,6 +54,11 @@ def test_the_names_of_this_machine_are_known(monkeypatch: pytest.MonkeyPatch) ->
     assert not hosts.knows("gpubox.evil.example") and len(asked) == 1
 
 
+def test_the_name_a_server_was_told_to_listen_on_is_its_own() -> None:
+    assert KnownHosts(listens_on="Tidal.internal").knows("tidal.internal:4400")
+    assert not KnownHosts(listens_on="0.0.0.0").knows("tidal.internal")
+
+
 def test_no_header_and_an_empty_one_are_no_browsers() -> None:
     assert KnownHosts().knows(None) and KnownHosts().knows("")
 
