@@ -16,6 +16,8 @@ from typing import Final
 from common.errors import ConfigError
 
 PREFIX: Final = "TIDAL_"
+PASS: Final = "TIDAL_PASS_ENVIRONMENT"
+OF_TESTS: Final = "TIDAL_TEST_"
 MARK: Final = "TIDAL_UNKNOWN_NAMES"
 """Names a parent process has warned of, separated by commas."""
 
@@ -30,15 +32,13 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_COMMIT": "the commit images are built from, part of every experiment's name",
     "TIDAL_POSTGRES_PASSWORD": "compose: password of PostgreSQL, any character",
     "TIDAL_REDIS_PASSWORD": "compose: password of Redis, any character",
-    "TIDAL_FLOWER_HOST": "address Flower listens on",
-    "TIDAL_FLOWER_PORT": "its port; in compose where it is published",
-    "TIDAL_FLOWER_PASSWORD": "its password, user tidal",
+    "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables for trainers and the processes of `tidal "
+    "up`, which get only what they are known to need",
     "TIDAL_CHROMIUM": "tests: the browser to use",
     "TIDAL_REQUIRE_BROWSER": "tests: fail where there is no browser",
 }
 """What is read before there are settings, by commands, by compose or by tests."""
 INTERNAL_VARIABLES: Final = frozenset({"TIDAL_CHILD_FD", "TIDAL_PARENT_PID", "TIDAL_FAKE_TRAINER", MARK})
-_OF_TESTS: Final = "TIDAL_TEST_"
 
 
 def refuse_empty(found: Mapping[str, str | None], where: str) -> None:
@@ -60,7 +60,7 @@ def warn_of_unknown(
     unknown = {
         name
         for name in {*environ, *in_file}
-        if name.startswith(PREFIX) and not name.startswith(_OF_TESTS) and name not in known | INTERNAL_VARIABLES
+        if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known | INTERNAL_VARIABLES
     }
     for name in sorted(unknown - warned):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from common.access import parse_hosts
 from common.config.environment import PREFIX, refuse_empty, warn_of_unknown
 from common.config.origins import parse_origins
 from common.errors import ConfigError
@@ -72,11 +73,25 @@ class Settings(BaseSettings):
     auth_token: SecretStr | None = None
     """The administrator's token. Without it the api starts on loopback only and prints one it made."""
     require_auth_for_reads: bool = False
+    """Reading, generating and analysing need the token as well. Health, the reference and the dashboard's files do not:
+    they hold nothing of yours."""
+    allowed_hosts: str = ""
+    """Comma-separated names (`tidal.example.org`, `*.example.org`) that the api and Flower answer to besides addresses,
+    localhost and the names of their machine; others get 421. Needed behind a proxy that passes the header `Host` on."""
     allowed_origins: str = ""
     """Comma-separated origins (`https://host` or `https://host:port`) of web pages elsewhere that may call the api from
     a browser; `*`: any."""
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
+    flower_host: str = "127.0.0.1"
+    """Address Flower listens on; `tidal up` starts it on loopback always."""
+    flower_port: int | None = Field(None, ge=0, le=65535)
+    """Its port; None: 5555, or in `tidal up` another one if that is taken. In compose where it is published."""
+    flower_password: SecretStr | None = None
+    """Its password, user `tidal`; no comma. `tidal up` makes one where none is set."""
+    umask: str = Field("077", pattern=r"^0?[0-7]{3}$")
+    """Rights that files and folders of every process do not get, octal. 077: only the user who runs Tidal reads
+    experiments, datasets and logs; 027: their group, too. Exports and `tidal train` follow the umask of the shell."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
     """Connections the api holds at once, half of them streams; fewer where its descriptor limit allows no more (about
@@ -176,6 +191,11 @@ class Settings(BaseSettings):
         12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
     )
     """Local mode: from Ctrl-C to the last process gone. TIDAL_STOP_BUDGET is the same."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, given: str) -> str:
+        return ",".join(parse_hosts(given))
 
     @field_validator("allowed_origins")
     @classmethod

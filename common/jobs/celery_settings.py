@@ -72,8 +72,11 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
     return app
 
 
-def worker_command(app: str, queue: str, arguments: Sequence[str] = ()) -> list[str]:
-    """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app."""
+def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweeps: bool = False) -> list[str]:
+    """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app.
+
+    `sweeps`: it also takes the task that sweeps by hand, for which it needs the database.
+    """
     return [
         sys.executable,
         # Root is warned of messages that run code when they are read; only JSON is read here.
@@ -89,7 +92,7 @@ def worker_command(app: str, queue: str, arguments: Sequence[str] = ()) -> list[
         "--concurrency",
         "1",
         "--queues",
-        f"{queue},{HEALTH_QUEUE}",
+        f"{queue},{HEALTH_QUEUE}" if sweeps else queue,
         "--hostname",
         f"{queue}-{secrets.token_hex(3)}@%h",
         *arguments,

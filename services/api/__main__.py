@@ -14,6 +14,7 @@ import sys
 from pydantic import ValidationError
 
 from common.config import Settings, get_settings
+from common.config.private_files import apply_umask
 from common.errors import TidalError
 from common.logging import configure, get_logger
 from services.api.app import create_app
@@ -29,6 +30,7 @@ def main() -> int:
     try:
         settings = get_settings()
         raise_descriptor_limit()
+        apply_umask(settings)
         token, made = administrator_token(settings)
         app = create_app(settings, token)
         listener = listen(settings)

@@ -15,11 +15,13 @@ from fastapi import FastAPI
 from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
+from common.access import KnownHosts
 from common.config import Settings
 from services.api import docs, errors, openapi
 from services.api.admission import Admission
 from services.api.context import make_context
 from services.api.cross_origin import CrossOrigin
+from services.api.host_check import HostCheck
 from services.api.middleware import BodyLimit, RequestContext
 from services.api.routes import (
     analyses,
@@ -48,7 +50,8 @@ Tidal trains small language models, trains a controller that steers their decodi
 * **Generate** with `POST /api/generate`, as a whole or token by token; **analyse** what a
   controller does with `POST /api/analyze-trajectories`.
 
-Everything that changes something needs `Authorization: Bearer <token>`; reads are open unless the operator closed them.
+Everything that changes something needs `Authorization: Bearer <token>`; reading, generating and analysing are open
+unless the operator closed them.
 Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list carries
 `nextCursor`; send it as `cursor` for the next page.
 """
@@ -115,6 +118,7 @@ def create_app(settings: Settings, token: str) -> FastAPI:
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(Admission, limit=context.limits.connections)
+    app.add_middleware(HostCheck, hosts=KnownHosts(settings.allowed_hosts, listens_on=settings.host))
     app.add_middleware(RequestContext, metrics=context.metrics)
     if settings.allowed_origins:
         app.add_middleware(CrossOrigin, origins=settings.allowed_origins.split(","))

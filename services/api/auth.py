@@ -1,12 +1,14 @@
 """Who may do what: bearer tokens with scopes.
 
-One token exists so far, the administrator's (`TIDAL_AUTH_TOKEN`), compared in constant time. Reads are open unless
-`TIDAL_REQUIRE_AUTH_FOR_READS` is set; on an open endpoint a bad token is ignored, because some clients always send
-one. Dependencies: `reader`, `submitter`, `anyone`.
+One token exists so far, the administrator's (`TIDAL_AUTH_TOKEN`), compared in constant time. Reads, generation and
+analyses are open unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set; on an open endpoint a bad token is ignored, because some
+clients always send one. Where a token is needed a bad one is logged and, after some of them, slowed down
+(`common.access.rejections`). Dependencies: `reader`, `submitter`, `anyone`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -15,12 +17,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends, Security
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from common.config import Settings
-from common.errors import ConfigError, ForbiddenError, UnauthorizedError
+from common.errors import ConfigError, ForbiddenError, RateLimitedError, UnauthorizedError
+from common.logging import get_logger
 from services.api.context import Context, context_of
+
+log = get_logger(__name__)
 
 
 class Scope(StrEnum):
@@ -99,32 +104,66 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ContextDep = Annotated[Context, Depends(context_of)]
 
 
-async def anyone(context: ContextDep, credentials: Credentials) -> Caller | None:
-    """An open endpoint: the caller if the token is valid, None otherwise."""
-    return authenticate(credentials.credentials, context.token) if credentials else None
+async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
+    """Signing in: the caller if the token is valid, None otherwise. A wrong token counts as rejected all the same."""
+    caller = _caller(context, credentials)
+    if caller is None and "authorization" in request.headers:
+        await _slow_down(request, context)
+    return caller
 
 
-async def submitter(context: ContextDep, credentials: Credentials) -> Caller:
+async def submitter(request: Request, context: ContextDep, credentials: Credentials) -> Caller:
     """An endpoint that changes something."""
-    return _require(Scope.SUBMIT, context, credentials)
+    return await _require(Scope.SUBMIT, request, context, credentials)
 
 
-async def reader(context: ContextDep, credentials: Credentials) -> Caller | None:
-    """A read: open, unless the operator closed reads."""
+async def reader(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
+    """What is read, generated or analysed: open, unless the operator closed reads."""
     if context.settings.require_auth_for_reads:
-        return _require(Scope.READ, context, credentials)
+        return await _require(Scope.READ, request, context, credentials)
+    return _caller(context, credentials)
+
+
+def _caller(context: Context, credentials: HTTPAuthorizationCredentials | None) -> Caller | None:
     return authenticate(credentials.credentials, context.token) if credentials else None
 
 
-def _require(scope: Scope, context: Context, credentials: HTTPAuthorizationCredentials | None) -> Caller:
-    if credentials is None:
-        raise UnauthorizedError("a token is needed: send the header `Authorization: Bearer <token>`")
-    caller = authenticate(credentials.credentials, context.token)
+async def _require(
+    scope: Scope, request: Request, context: Context, credentials: HTTPAuthorizationCredentials | None
+) -> Caller:
+    caller = _caller(context, credentials)
     if caller is None:
+        if "authorization" not in request.headers:
+            raise UnauthorizedError("a token is needed: send the header `Authorization: Bearer <token>`")
+        await _slow_down(request, context)
         raise UnauthorizedError("the token is wrong or has expired")
     if not caller.may(scope):
         raise ForbiddenError(f"the token of {caller.name} lacks the scope {scope}")
     return caller
+
+
+async def _slow_down(request: Request, context: Context) -> None:
+    """Log a rejected token, never the token itself, and wait where its address has sent many. RateLimitedError."""
+    rejection = context.rejections.count(request.client.host if request.client else "unknown")
+    context.metrics.rejected_tokens.inc()
+    if rejection.worth_a_line:
+        path = getattr(request.scope.get("route"), "path", "")  # the pattern: what a client writes there is its own
+        log.warning(
+            "a token was rejected",
+            address=rejection.address,
+            method=request.method,
+            path=path,
+            rejected_in_this_minute=rejection.count,
+        )
+    if rejection.delay_seconds is None:
+        raise RateLimitedError(
+            "too many wrong tokens came from this address; a right one is accepted at any time",
+            retry_after=rejection.retry_after,
+            code="too_many_wrong_tokens",
+        )
+    if rejection.delay_seconds:
+        with context.rejections.waiting(rejection):
+            await asyncio.sleep(rejection.delay_seconds)
 
 
 Reader = Depends(reader)

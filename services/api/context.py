@@ -16,8 +16,10 @@ from redis.backoff import NoBackoff
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.access import Rejections
 from common.artifacts import ArtifactStore
 from common.config import Settings
+from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
@@ -49,6 +51,8 @@ class Context:
     limiter_redis: Redis
     metrics: HttpMetrics
     limits: Limits
+    paths: ServerPaths
+    rejections: Rejections
     hub: StreamHub
     stream_clients: StreamClients
     snapshots: Snapshots
@@ -98,6 +102,8 @@ def make_context(settings: Settings, token: str) -> Context:
         limiter_redis=limiter_redis,
         metrics=metrics,
         limits=limits,
+        paths=ServerPaths(settings),
+        rejections=Rejections(),
         hub=hub,
         stream_clients=StreamClients(
             metrics, hub.wake, send_seconds=settings.stream_client_seconds, most=limits.streams

@@ -1,7 +1,8 @@
 """The one place that turns an exception into HTTP: always a problem document (RFC 9457).
 
-`install(app)` registers the handlers. What no handler knows ends in `middleware.RequestContext`, which logs the
-traceback and answers 500 through `problem` without telling the client more than its request id.
+`install(app)` registers the handlers. Paths of this machine stay out of replies (`common.config.server_paths`). What no
+handler knows ends in `middleware.RequestContext`, which logs the traceback and answers 500 through `problem` without
+telling the client more than its request id.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _CODES = {
     408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
+    421: "unknown_host",
     416: "range_not_satisfiable",
     422: "invalid_input",
     429: "rate_limited",
@@ -178,6 +180,7 @@ async def _tidal(request: Request, error: Exception) -> Response:
     assert isinstance(error, TidalError)
     if error.status >= 500:
         log.warning("request failed", code=error.code, detail=error.message)
+    request.app.state.context.paths.hide_in(error)
     return from_tidal_error(error, request_id=_request_id(request))
 
 

@@ -46,6 +46,7 @@ class HttpMetrics:
         )
         self.sse_resets = Counter("tidal_sse_resets", "Cursors that could not be continued", registry=self.registry)
         self.rate_limited = Counter("tidal_rate_limited", "Requests answered with 429", registry=self.registry)
+        self.rejected_tokens = Counter("tidal_rejected_tokens", "Wrong tokens that were sent", registry=self.registry)
         self.rate_limit_unavailable = Counter(
             "tidal_rate_limit_unavailable", "Requests let through because Redis did not answer", registry=self.registry
         )

@@ -1,18 +1,22 @@
 """The OpenAPI document: what FastAPI reads from the routes, and what holds for all of them.
 
 Routes name the statuses of their own (404, 409, 429, …). Here come those that follow from how every request is handled:
-400 for what is no HTTP or no JSON, 401, 408, 413, 415, 422, 503; and under `/v1` the shape of OpenAI's errors.
+400 for what is no HTTP or no JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422, 503; and under `/v1` the shape
+of OpenAI's errors.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from services.api.host_check import EXEMPT
 from services.api.schemas.completions import ErrorReply
 from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
 
-OPEN = ("/api/generate", "/api/analyze-trajectories", "/api/session", "/v1/completions")
-"""Work without a token, also where reads are closed; a wrong token is ignored."""
+OPEN = ("/api/session",)
+"""Work without a token, also where reads are closed; a wrong token is answered like none."""
+LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
+"""Posts that change nothing: open where reads are."""
 ALWAYS_UP = ("/healthz",)
 """Needs neither database nor Redis and is answered when all connections are in use, so it never answers 503."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
@@ -28,7 +32,9 @@ def complete(document: dict[str, Any], *, reads_closed: bool) -> None:
         schemas.pop(name, None)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            if "security" in operation and (path in OPEN or (method == "get" and not reads_closed)):
+            if "security" in operation and (
+                path in OPEN or ((method == "get" or path in LIKE_READS) and not reads_closed)
+            ):
                 operation["security"] = [{}, {"token": []}]
             responses = {
                 status: response
@@ -45,8 +51,10 @@ def complete(document: dict[str, Any], *, reads_closed: bool) -> None:
 def _statuses(path: str, operation: dict[str, Any]) -> list[int]:
     body = operation.get("requestBody", {}).get("content")
     found = [400]
-    if "security" in operation and path not in OPEN:
-        found.append(401)
+    if "security" in operation:
+        found += [429] if path in OPEN else [401, 429]
+    if path not in EXEMPT:
+        found.append(421)
     if body is not None:
         found += [408, 413]
     if body is not None and "application/json" in body:

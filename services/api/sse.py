@@ -83,7 +83,7 @@ async def streams(context: Context, sources: Mapping[str, Source]) -> LiveStream
     """
     context.stream_clients.require_room()
     opened = await asyncio.gather(*(_open_or_error(context, source) for source in sources.values()))
-    return LiveStream(_merge(dict(zip(sources, opened, strict=True))), context.stream_clients)
+    return LiveStream(_merge(context, dict(zip(sources, opened, strict=True))), context.stream_clients)
 
 
 async def _open_or_error(context: Context, source: Source) -> AsyncGenerator[bytes] | TidalError:
@@ -109,7 +109,7 @@ async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
     return _chunks(context, key, cursor, epoch or "", first, state)
 
 
-async def _merge(opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> AsyncGenerator[bytes]:
+async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> AsyncGenerator[bytes]:
     """The chunks of all streams as they come; ends when the first of them ends, so that the client connects again."""
     waiting: dict[asyncio.Task[bytes], str] = {}
     following = {name: one for name, one in opened.items() if not isinstance(one, TidalError)}
@@ -121,7 +121,7 @@ async def _merge(opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> As
     try:
         for name, error in opened.items():
             if isinstance(error, TidalError):
-                yield _topic(name) + encode(None, EVENT_ERROR, json.dumps(error_data(error)))
+                yield _topic(name) + encode(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
                 current = name
             else:
                 wait_for(name)

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from common.client import instance_folder, read_instance
 from common.config import get_settings
+from common.config.private_files import apply_umask
 from common.errors import ConflictError
 from common.words import plural
 from services.cli.output import err, out, size
@@ -87,6 +88,7 @@ def restore(
     """
     from common.backup import restore_backup
 
+    apply_umask(get_settings())  # what comes back belongs to the services
     if not _given() and read_instance() is not None:
         raise ConflictError(f"the stack of {instance_folder()} runs; stop it first with `tidal down`")
     with _places() as places, _bar("Restoring") as bar:

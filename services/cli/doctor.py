@@ -75,6 +75,7 @@ def examine() -> Iterator[Finding]:
     yield from servers()
     yield from ports()
     yield disk()
+    yield private()
     yield gpu()
     yield hub()
 
@@ -164,6 +165,19 @@ def disk() -> Finding:
     free = shutil.disk_usage(folder).free / 1e9
     state: Literal["ok", "warning"] = "ok" if free >= ROOM_GB else "warning"
     return Finding("Disk", state, f"{free:.0f} GB free", "" if state == "ok" else f"training wants {ROOM_GB:.0f} GB")
+
+
+def private() -> Finding:
+    """Whether other users of this machine can read what Tidal writes."""
+    umask = get_settings().umask
+    if ~int(umask, 8) & 0o007:
+        detail = f"TIDAL_UMASK is {umask}: every user of this machine can read experiments, datasets and logs"
+        return Finding("Privacy", "warning", detail, "leave it out, or set 077 or 027")
+    for path, fix in ((instance_folder(), "the next `tidal up` closes it"), (Path(".env"), "chmod 600 .env")):
+        if path.exists() and path.stat().st_mode & 0o007:
+            detail = f"{path} can be read by every user of this machine"
+            return Finding("Privacy", "warning", detail, fix)
+    return Finding("Privacy", "ok", f"what Tidal writes is closed to other users (TIDAL_UMASK {umask})")
 
 
 def gpu() -> Finding:

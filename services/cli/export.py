@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from common.config.compute_environment import with_compute_environment
 from common.errors import ConflictError, InvalidInputError, TidalError
 from services.cli.checkpoint_source import checkpoint_path
 from services.cli.output import err, out, print_json, size, table
-from services.cli.processes import child_environment
+from services.cli.processes import computing_environment
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -81,7 +80,7 @@ def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]
     arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
     process = subprocess.Popen(
         [*arguments, *(["--force"] if force else [])],
-        env=with_compute_environment(child_environment()),
+        env=computing_environment(),
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",

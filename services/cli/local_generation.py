@@ -14,10 +14,9 @@ from typing import Any
 
 from common.client.problems import to_error
 from common.client.sse import Event
-from common.config.compute_environment import with_compute_environment
 from common.errors import NotFoundError, UnavailableError
 from services.cli.checkpoint_source import local_store
-from services.cli.processes import child_environment
+from services.cli.processes import computing_environment
 
 
 def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[Event]:
@@ -29,7 +28,7 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
     request = {"checkpoint": str(checkpoint), "policy": str(policy) if policy else None, "prompt": prompt, **given}
     process = subprocess.Popen(
         [sys.executable, "-m", "services.generator.terminal"],
-        env=with_compute_environment(child_environment()),
+        env=computing_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from common.config.legacy import convert
+from common.config.private_files import apply_umask
 from common.config.yaml_text import read_mapping, write_yaml
 from common.streams import shows_unicode
 from common.words import plural
@@ -48,6 +49,7 @@ def import_experiment(
     """
     from services.cli import import_directory  # it loads the database's library
 
+    apply_umask()
     done = import_directory.run(folder, experiment_id=experiment_id, name=name)
     out.print(
         f"Imported {done.experiment_id} ({done.kind}): {plural(done.files, 'file')}, "

@@ -10,13 +10,18 @@ from pathlib import Path
 import typer
 
 from common.config import PROJECT_ROOT
-from common.config.compute_environment import with_compute_environment
+from common.config import child_environment as passed_on
 
 
 def child_environment() -> dict[str, str]:
-    """Ours, with the project importable whether it is installed or run from its source."""
+    """Ours with all secrets, for the local stack; the project is importable, installed or run from its source."""
     path = os.pathsep.join(part for part in (str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def computing_environment() -> dict[str, str]:
+    """Of a child that trains, generates or exports: it needs no token and no password."""
+    return passed_on.child_environment(child_environment())
 
 
 def run_module(module: str, *arguments: str) -> None:
@@ -24,8 +29,7 @@ def run_module(module: str, *arguments: str) -> None:
 
     Ctrl-C reaches the child too; it gets the time to write a checkpoint.
     """
-    environ = with_compute_environment(child_environment())
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environ)
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=computing_environment())
     while True:
         try:
             status = process.wait()

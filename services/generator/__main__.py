@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 
+from common.config.private_files import apply_umask
 from common.jobs.celery_settings import worker_command
 from common.jobs.queue_names import GENERATE_QUEUE
 
 if __name__ == "__main__":
+    apply_umask()
     os.execv(sys.executable, worker_command("services.generator.celery_app", GENERATE_QUEUE, sys.argv[1:]))

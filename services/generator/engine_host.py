@@ -142,7 +142,7 @@ class EngineHost:
     def _serve(self) -> None:
         """Start a child and read what it says until it ends."""
         channel, theirs = EngineChannel.pair()
-        environ = ENGINE_ENVIRONMENT | child_environment(os.environ) | self._settings
+        environ = ENGINE_ENVIRONMENT | child_environment(os.environ, hub=False) | self._settings
         environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
         try:
             process = subprocess.Popen(

@@ -14,6 +14,7 @@ from types import FrameType
 from sqlalchemy import Engine
 
 from common.config import Settings, get_settings
+from common.config.private_files import apply_umask
 from common.db import make_engine, wait_for_schema
 from common.errors import ConfigError, TidalError
 from common.jobs.publisher import RedisPublisher
@@ -30,6 +31,7 @@ def main() -> int:
     configure("health")
     try:
         settings = get_settings()
+        apply_umask(settings)
     except ConfigError as error:
         sys.stderr.write(f"tidal health: {error.message}\n")
         return 2

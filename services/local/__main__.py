@@ -20,6 +20,7 @@ import psutil
 
 from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings, get_settings
+from common.config.private_files import apply_umask
 from common.errors import TidalError, UnavailableError
 from common.streams import accept_any_text
 from common.terminal import Terminal
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="log files only")
     accept_any_text()
     options = parser.parse_args()
+    apply_umask()
     try:
         if options.command == "down":
             return down(options.folder.absolute())

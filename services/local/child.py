@@ -32,6 +32,7 @@ class ChildSpec:
     name: str
     module_arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    """All of it: nothing is inherited."""
     nice: int = 0
     stop_seconds: float = 3.0
     """From SIGTERM to SIGKILL."""
@@ -79,7 +80,7 @@ class Child:
         arguments = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(self.spec.nice)]
         self._process = subprocess.Popen(
             [*arguments, sys.executable, *self.spec.module_arguments],
-            env={**os.environ, **self.spec.environment},
+            env=dict(self.spec.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

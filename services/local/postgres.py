@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from common.config.child_environment import server_environment
 from common.errors import StorageError
 from services.local.binaries import find_postgres
 from services.local.server import Server, end_strays, living, spawn, works_in
@@ -125,7 +126,7 @@ class PostgresServer(Server):
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                env={**os.environ, "LC_ALL": "C"},
+                env={**server_environment(os.environ), "LC_ALL": "C"},
                 **user,
             )
         finally:

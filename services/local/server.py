@@ -6,6 +6,7 @@ the same folder finds it and uses it, so no row is lost and no second server mee
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import psutil
 
+from common.config.child_environment import server_environment
 from common.errors import UnavailableError
 from services.local.server_files import ServerState, choose_port, folder_lock, put_aside, read_state, write_state
 
@@ -185,7 +187,14 @@ def spawn(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[byt
     with log.open("ab") as output:
         # Its own session: Ctrl-C in the terminal is the supervisor's to handle.
         process: subprocess.Popen[bytes] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            # PostgreSQL may run as another user, who then could read all of ours.
+            env=server_environment(os.environ),
+            **options,
         )
     _children[process.pid] = process
     return process

@@ -7,17 +7,21 @@ copied somewhere stays valid after a restart.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import PROJECT_ROOT, Settings
-from common.errors import ConflictError, StorageError
+from common.config.child_environment import own_environment
+from common.errors import ConfigError, ConflictError, StorageError
 from services.local.child import ChildSpec
 from services.local.server_files import free_port, port_is_free, write_private
 
 FLOWER_PORT = 5555
+NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1/none"
+"""For processes that never connect to one."""
 SERVER_STOP_SECONDS = 1.5
 """Part of the stop budget that PostgreSQL and Valkey get."""
 
@@ -28,6 +32,14 @@ class Secrets:
 
     token: str
     flower_password: str
+
+
+@dataclass(frozen=True)
+class Servers:
+    """How PostgreSQL and Redis are reached, passwords included."""
+
+    database_url: str
+    redis_url: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Addresses:
 
 
 def load_secrets(folder: Path, settings: Settings) -> Secrets:
-    """TIDAL_AUTH_TOKEN if set, else the token of this folder, drawn on first use."""
+    """TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD if set, else those of this folder, drawn on first use."""
     path = folder / "secrets.json"
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -61,15 +73,20 @@ def load_secrets(folder: Path, settings: Settings) -> Secrets:
         write_private(path, json.dumps({"token": drawn.token, "flower_password": drawn.flower_password}))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} cannot be read ({error}); delete it to draw new secrets") from error
-    given = settings.auth_token.get_secret_value().strip() if settings.auth_token else ""
-    return Secrets(given or drawn.token, drawn.flower_password)
+    token = settings.auth_token.get_secret_value().strip() if settings.auth_token else ""
+    password = settings.flower_password.get_secret_value() if settings.flower_password else ""
+    if "," in password:
+        raise ConfigError("TIDAL_FLOWER_PASSWORD holds a comma, at which Flower would cut it; choose another one")
+    return Secrets(token or drawn.token, password or drawn.flower_password)
 
 
 def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
     """The ports to listen on; 0 is any free one. Flower moves aside when 5555 is taken and was not asked for.
 
-    Raises ConflictError naming the port and the option.
+    Raises ConflictError naming the port, the option and the setting.
     """
+    if flower_port is None:
+        flower_port = settings.flower_port
     wanted = settings.port if port is None else port
     if wanted and not port_is_free(wanted, settings.host):
         raise ConflictError(
@@ -79,7 +96,7 @@ def choose_addresses(settings: Settings, port: int | None, flower_port: int | No
     if flower_port and not port_is_free(flower_port):
         raise ConflictError(
             f"port {flower_port} is in use by another program; give Flower another one with --flower-port (0: any free "
-            "one)"
+            "one) or TIDAL_FLOWER_PORT"
         )
     if flower_port is None:
         flower_port = FLOWER_PORT if wanted != FLOWER_PORT and port_is_free(FLOWER_PORT) else 0
@@ -105,35 +122,47 @@ def _as_set_or(settings: Settings, name: str, value: Path, default: Path) -> Pat
     return (value if name in settings.model_fields_set else default).absolute()
 
 
-def base_environment(
-    folder: Path, settings: Settings, kept: Secrets, addresses: Addresses, database_url: str, redis_url: str
-) -> dict[str, str]:
-    """What every process of the stack finds in its environment."""
+def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> dict[str, str]:
+    """What every process of the stack finds in its environment. No secrets: `processes` gives each its own."""
     drain = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 1.5)
     return {
+        **own_environment(os.environ),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(PROJECT_ROOT),
         "TIDAL_HOME": str(folder),
-        "TIDAL_DATABASE_URL": database_url,
-        "TIDAL_REDIS_URL": redis_url,
         "TIDAL_EXPERIMENTS_DIR": str(experiments_dir(folder, settings)),
         "TIDAL_DATA_DIR": str(data_dir(folder, settings)),
         "TIDAL_HOST": addresses.host,
         "TIDAL_PORT": str(addresses.port),
-        "TIDAL_AUTH_TOKEN": kept.token,
+        "TIDAL_UMASK": settings.umask,
         "TIDAL_DRAIN_SECONDS": f"{drain:g}",
     }
 
 
+def with_database(environment: Mapping[str, str], servers: Servers) -> dict[str, str]:
+    """Of a process that connects to PostgreSQL."""
+    library = own_environment(os.environ, database=True)
+    return {**library, **environment, "TIDAL_DATABASE_URL": servers.database_url}
+
+
 def processes(
-    settings: Settings, addresses: Addresses, kept: Secrets, environment: Mapping[str, str]
+    settings: Settings, addresses: Addresses, kept: Secrets, servers: Servers, environment: Mapping[str, str]
 ) -> list[ChildSpec]:
-    """The children in the order they start; the servers come before, they are no children of this kind."""
+    """The children in the order they start; the servers come before, they are no children of this kind.
+
+    Each gets the secrets it needs: the api the token, Flower its password, and who reads jobs the database's.
+    """
     longest = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 0.5)
     cpu_only = not has_gpu()
-    generator = {**environment, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
+    broker = {**environment, "TIDAL_REDIS_URL": servers.redis_url}
+    jobs = with_database(broker, servers)
+    api = {**jobs, "TIDAL_AUTH_TOKEN": kept.token}
+    worker = {**own_environment(os.environ, hub=True), **jobs}
+    # Who has no database is told of none, and not of its own `.env` either, which may hold a password for one.
+    strangers = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
+    generator = {**strangers, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
     flower = {
-        **environment,
+        **strangers,
         "TIDAL_FLOWER_HOST": "127.0.0.1",
         "TIDAL_FLOWER_PORT": str(addresses.flower_port),
         "TIDAL_FLOWER_PASSWORD": kept.flower_password,
@@ -143,9 +172,9 @@ def processes(
         return ("-m", f"services.{name}")
 
     return [
-        ChildSpec("api", module("api"), environment, stop_seconds=min(5.0, longest), port=addresses.port),
-        ChildSpec("worker", module("worker"), environment, stop_seconds=longest),
-        ChildSpec("health", module("health"), environment, stop_seconds=min(5.0, longest)),
+        ChildSpec("api", module("api"), api, stop_seconds=min(5.0, longest), port=addresses.port),
+        ChildSpec("worker", module("worker"), worker, stop_seconds=longest),
+        ChildSpec("health", module("health"), jobs, stop_seconds=min(5.0, longest)),
         ChildSpec(
             "generator",
             module("generator"),

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from common.client.local_instance import STATE_FILE, LocalInstance, ProcessState
 from common.config import Settings
+from common.config.private_files import apply_umask, close_folder
 from common.errors import ConflictError, StorageError, UnavailableError
 from services.local import stack
 from services.local.child import Child, ChildSpec, describe_exit
@@ -36,7 +37,7 @@ WATCH_SECONDS = 1.0
 """Between looks at the two servers, which need not be our children."""
 NAME = "tidal"
 MIGRATE = ("-m", "services.local", "migrate")
-Plan = Callable[[Settings, stack.Addresses, stack.Secrets, Mapping[str, str]], list[ChildSpec]]
+Plan = Callable[[Settings, stack.Addresses, stack.Secrets, stack.Servers, Mapping[str, str]], list[ChildSpec]]
 """What runs beside the servers; tests put small programs in the places of the services."""
 
 
@@ -65,6 +66,7 @@ class Supervisor:
         self._parent = parent
         self._plan = plan
         self._migrate_arguments = migrate
+        apply_umask(settings)
         self._sink = LogSink(self.folder / "logs", console)
         self._children: list[Child] = []
         self._servers: dict[str, Server] = {}
@@ -102,9 +104,11 @@ class Supervisor:
         kept = stack.load_secrets(folder, settings)
         database_url = self._server("postgres", "database_url", PostgresServer(folder / "postgres"))
         redis_url = self._server("valkey", "redis_url", ValkeyServer(folder / "valkey"))
-        environment = stack.base_environment(folder, settings, kept, addresses, database_url, redis_url)
+        servers = stack.Servers(database_url, redis_url)
+        environment = stack.base_environment(folder, settings, addresses)
         for key in ("TIDAL_EXPERIMENTS_DIR", "TIDAL_DATA_DIR"):
             make_folder(Path(environment[key]))
+        self._close_folders()
         self._instance = LocalInstance(
             pid=os.getpid(),
             started=psutil.Process().create_time(),
@@ -121,11 +125,18 @@ class Supervisor:
             logs_dir=str(folder / "logs"),
         )
         self._write_state()
-        self._migrate(environment)
+        self._migrate(stack.with_database(environment, servers))
         if self._stops:
             return
-        self._children = [Child(spec) for spec in self._plan(settings, addresses, kept, environment)]
+        self._children = [Child(spec) for spec in self._plan(settings, addresses, kept, servers, environment)]
         self._wait_until_ready()
+
+    def _close_folders(self) -> None:
+        """Earlier versions left them open to every user of the machine. What was set to lie elsewhere stays."""
+        ours = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
+        umask = int(self.settings.umask, 8)
+        if sum(close_folder(folder, umask) for folder in ours):
+            self.say(f"{self.folder} is now closed to other users of this machine (TIDAL_UMASK {self.settings.umask})")
 
     def _server(self, name: str, setting: str, server: Server) -> str:
         """URL of the server: the one that is set, else ours, started or found."""

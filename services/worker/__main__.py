@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import sys
 
+from common.config.private_files import apply_umask
 from common.jobs.celery_settings import worker_command
 from common.jobs.queue_names import TRAINING_QUEUE
 
 if __name__ == "__main__":
-    os.execv(sys.executable, worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:]))
+    apply_umask()
+    command = worker_command("services.worker.celery_app", TRAINING_QUEUE, sys.argv[1:], sweeps=True)
+    os.execv(sys.executable, command)

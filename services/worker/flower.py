@@ -2,22 +2,27 @@
 
 Flower shows doorbells and workers, the dashboard shows jobs. Address and password come from TIDAL_FLOWER_HOST,
 TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, never from the command line that others can see. Flower's own read-only
-mode leaves the endpoints that publish tasks open, so they are taken out here.
+mode leaves the endpoints that publish tasks open, so they are taken out here; who may ask for the others is the affair
+of `services.worker.flower_guard`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from celery.bin.celery import main as celery_main
 from flower import urls
 
+from common.access import KnownHosts, TrustedProxies
+from common.config import Settings, get_settings
+from common.config.private_files import apply_umask
 from common.errors import ConfigError
 from common.logging import configure, get_logger
+from services.worker.flower_guard import Access, guard, path_of
 
 USER = "tidal"
+PORT = 5555
 WRITING = (
     "/api/worker/",
     *(
@@ -31,28 +36,33 @@ WRITING = (
 def main() -> int:
     """Serve until a signal; 1 when the password is missing."""
     try:
-        environ = flower_environment(dict(os.environ))
+        settings = get_settings()
+        environ = flower_environment(settings)
     except ConfigError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
+    apply_umask(settings)
     configure("flower")
     get_logger(__name__).info("Flower starts", address=f"http://{environ['FLOWER_ADDRESS']}:{environ['FLOWER_PORT']}")
     os.environ.update(environ)
     take_out_writing()
+    hosts = KnownHosts(settings.allowed_hosts, listens_on=settings.flower_host)
+    access = Access(environ["FLOWER_BASIC_AUTH"], hosts, TrustedProxies(settings.trusted_proxies))
+    guard(urls.handlers, urls.settings, access)
     sys.argv[1:] = ["--app", "services.worker.celery_app", "flower"]
     return int(celery_main() or 0)
 
 
-def flower_environment(environ: dict[str, str]) -> dict[str, str]:
-    """Flower's own variables from ours; ConfigError without a password."""
-    password = environ.get("TIDAL_FLOWER_PASSWORD", "")
+def flower_environment(settings: Settings) -> dict[str, str]:
+    """Flower's own variables from our settings; ConfigError without a password."""
+    password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     if not password:
         raise ConfigError("TIDAL_FLOWER_PASSWORD is not set; Flower does not start without a login")
     if "," in password:
         raise ConfigError("TIDAL_FLOWER_PASSWORD holds a comma, at which Flower would cut it; choose another one")
     return {
-        "FLOWER_ADDRESS": environ.get("TIDAL_FLOWER_HOST", "127.0.0.1"),
-        "FLOWER_PORT": environ.get("TIDAL_FLOWER_PORT", "5555"),
+        "FLOWER_ADDRESS": settings.flower_host,
+        "FLOWER_PORT": str(PORT if settings.flower_port is None else settings.flower_port),
         "FLOWER_BASIC_AUTH": f"{USER}:{password}",
         "FLOWER_READ_ONLY": "true",
     }
@@ -60,12 +70,7 @@ def flower_environment(environ: dict[str, str]) -> dict[str, str]:
 
 def take_out_writing() -> None:
     """Remove the endpoints that change something from Flower's table, in place."""
-    urls.handlers[:] = [handler for handler in urls.handlers if not _path(handler).startswith(WRITING)]
-
-
-def _path(handler: Any) -> str:
-    """Of a tuple or a tornado.routing.URLSpec."""
-    return str(handler[0] if isinstance(handler, tuple) else handler.regex.pattern)
+    urls.handlers[:] = [handler for handler in urls.handlers if not path_of(handler).startswith(WRITING)]
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
 from common.config import Settings
+from common.config.server_paths import ServerPaths
 from common.disk import MIB
 from common.errors import LeaseLostError
 from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
@@ -276,6 +278,7 @@ class Supervisor:
     def _conclude(self, ending: Ending) -> JobStatus | None:
         """Write the ending, for as long as the database takes and the lease is not another's."""
         job = self._job
+        ending = replace(ending, message=ServerPaths(self._settings).hidden(ending.message))
         write = partial(conclude, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
         written = self._writer.submit(write)
         gives_up_at: float | None = None

@@ -82,7 +82,7 @@ def _text(value: bytes | str | None) -> str | None:
 def _store(root: Path) -> Part:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Part(ok=False, detail=f"{root} is not a folder this process may write; check TIDAL_EXPERIMENTS_DIR")
+        return Part(ok=False, detail="TIDAL_EXPERIMENTS_DIR is not a folder this process may write; check it")
     return Part(ok=True, detail="ok")
 
 

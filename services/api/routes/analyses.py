@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from common.config.analysis import AnalysisKind
-from services.api.auth import Caller, ContextDep, Reader, Submitter, anyone
+from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
 from services.api.context import session_of
 from services.api.operations import analyses, analyze
 from services.api.operations.generate import ClientGone
@@ -43,11 +43,12 @@ async def analyze_trajectories(
     body: AnalyzeRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(anyone)],
+    caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Generates from the prompts and describes what was done with the modulation. Open and limited like generate; one
-    analysis counts as one request. 422 `analysis_too_long` names the job for what is too long here, `empty_trajectory`
-    a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole result."""
+    """Generates from the prompts and describes what was done with the modulation. Open like reads and limited like
+    generate; one analysis counts as one request. 422 `analysis_too_long` names the job for what is too long here,
+    `empty_trajectory` a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole
+    result."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await rate_limit(context, request, caller)

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
 from common.jobs.generation_request import GenerationRequest
-from services.api.auth import Caller, ContextDep, Reader, anyone
+from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import Writer
@@ -41,7 +41,7 @@ async def create(
     body: CompletionRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(anyone)],
+    caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
     """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
     Tidal. Limits and deadlines are those of `/api/generate`."""
@@ -98,6 +98,7 @@ async def _stream(
         except ClientGone:
             return
         except TidalError as error:
+            context.paths.hide_in(error)
             problem = error_body(error.status, error.message, code=error.code, param=None)
             yield f"data: {json.dumps(problem)}\n\n".encode()
             return

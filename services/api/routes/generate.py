@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, TypeVar
@@ -10,11 +9,12 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from common.access import address_group
 from common.errors import TidalError
 from common.jobs.generation_events import error_data
 from common.metrics import keys
 from services.api import sse
-from services.api.auth import Caller, ContextDep, anyone
+from services.api.auth import Caller, ContextDep, reader
 from services.api.context import Context
 from services.api.generations import Event
 from services.api.operations import generate as operation
@@ -40,10 +40,11 @@ async def generate(
     body: GenerateRequest,
     request: Request,
     context: ContextDep,
-    caller: Annotated[Caller | None, Depends(anyone)],
+    caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Open; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator takes the
-    request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole reply."""
+    """Open like reads; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator
+    takes the request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole
+    reply."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await limit(context, request, caller)
@@ -73,7 +74,7 @@ async def stream_of(
         except operation.ClientGone:
             return
         except TidalError as error:
-            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(error)))
+            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
         finally:
             await events.aclose()
 
@@ -97,7 +98,7 @@ async def limit(context: Context, request: Request, caller: Caller | None) -> di
     if limiter is None:
         return {}
     address = request.client.host if request.client else "unknown"
-    verdict = await limiter.take(client_key(address) if caller is None else caller.name)
+    verdict = await limiter.take(address_group(address) if caller is None else caller.name)
     if verdict is None:
         return {}
     if not verdict.allowed:
@@ -105,15 +106,3 @@ async def limit(context: Context, request: Request, caller: Caller | None) -> di
     # Whatever comes of the request, its reply tells them (`middleware`).
     request.state.reply_headers = verdict.headers()
     return verdict.headers()
-
-
-def client_key(address: str) -> str:
-    """What one caller is counted under: the IPv4 address, or the /64 an IPv6 address lies in."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address):
-        mapped = parsed.ipv4_mapped
-        return str(mapped) if mapped else str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

@@ -15,7 +15,7 @@ from rich.console import Console
 from common.config import Settings
 from common.errors import TidalError
 from services.local.child import ChildSpec
-from services.local.stack import Addresses, Secrets
+from services.local.stack import Addresses, Secrets, Servers
 from services.local.supervisor import Supervisor
 
 API = """
@@ -44,7 +44,9 @@ while True:
 def main() -> int:
     folder, port, behaviour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
-    def plan(_: Settings, addresses: Addresses, __: Secrets, environment: Mapping[str, str]) -> list[ChildSpec]:
+    def plan(
+        _: Settings, addresses: Addresses, __: Secrets, ___: Servers, environment: Mapping[str, str]
+    ) -> list[ChildSpec]:
         api = "import sys; sys.exit('no module named tea')" if behaviour == "broken" else API
         return [
             ChildSpec("api", ("-c", api), environment, port=addresses.port),

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
+from common.access import address_group
 from common.config import Settings
 from common.errors import ConfigError, InvalidInputError
 from services.api.app import create_app
@@ -20,7 +21,6 @@ from services.api.operations import logs
 from services.api.operations.logs import read_logs, whole_log
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.rate_limit import Verdict
-from services.api.routes.generate import client_key
 from services.api.schemas.base import iso_utc
 from services.api.sse import encode
 
@@ -134,10 +134,10 @@ def test_headers_of_the_bucket() -> None:
 
 
 def test_one_caller_is_one_address_and_an_ipv6_network() -> None:
-    assert client_key("203.0.113.7") == "203.0.113.7"
-    assert client_key("::ffff:203.0.113.7") == "203.0.113.7"
-    assert client_key("2001:db8:1:2:3::4") == client_key("2001:db8:1:2::9") == "2001:db8:1:2::/64"
-    assert len(client_key("x" * 1000)) == 64
+    assert address_group("203.0.113.7") == "203.0.113.7"
+    assert address_group("::ffff:203.0.113.7") == "203.0.113.7"
+    assert address_group("2001:db8:1:2:3::4") == address_group("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert len(address_group("x" * 1000)) == 64
 
 
 def test_an_event_with_line_breaks_stays_one_event() -> None:
@@ -163,23 +163,25 @@ def test_every_operation_is_described_and_every_error_has_its_shape(document: di
 
 
 def test_statuses_that_every_operation_of_a_kind_can_have_are_named(document: dict[str, Any]) -> None:
-    always_open = {"/api/generate", "/api/analyze-trajectories", "/v1/completions", "/api/session"}
+    health = ("/healthz", "/readyz")
     for path, method, operation in operations(document):
         named, openai = operation["responses"].keys(), path.startswith("/v1/")
         assert "400" in named, (method, path)
-        assert ("401" in named) == ("security" in operation and path not in always_open), (method, path)
+        assert ("401" in named) == ("security" in operation and path != "/api/session"), (method, path)
+        assert ("421" in named) == (path not in health), (method, path)
         assert ("422" in named) == (not openai and bool({"parameters", "requestBody"} & operation.keys())), path
         assert ("413" in named) == ("requestBody" in operation), (method, path)
         assert ("408" in named) == ("requestBody" in operation), (method, path)
         assert ("503" in named) == (path != "/healthz"), (method, path)
-        assert ("429" in named) == (method == "post" and path in always_open), (method, path)
+        assert ("429" in named) == ("security" in operation), (method, path)
 
 
 def test_closed_reads_are_described_as_closed() -> None:
     closed = create_app(settings(require_auth_for_reads=True), "administrator-token").openapi()
     needed = {path: operation["security"] for path, _, operation in operations(closed) if "security" in operation}
     assert needed["/api/jobs/{job_id}"] == [{"token": []}]
-    assert needed["/api/session"] == needed["/api/generate"] == [{}, {"token": []}]
+    assert needed["/api/generate"] == needed["/v1/completions"] == [{"token": []}]
+    assert needed["/api/session"] == [{}, {"token": []}]
 
 
 def test_what_changes_something_asks_for_a_token(document: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ MOST_BYTES = 150_000
 
 @pytest.fixture
 def client() -> TestClient:
-    return TestClient(create_app(Settings(), "secret"))
+    return TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1")
 
 
 def addresses(page: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_what_is_no_file_is_404_also_outside_the_folder(client: TestClient) -> N
 
 
 def test_the_page_works_below_a_sub_path_whether_the_proxy_takes_it_off_or_not() -> None:
-    client = TestClient(create_app(Settings(root_path="/tidal"), "secret"))
+    client = TestClient(create_app(Settings(root_path="/tidal"), "secret"), base_url="http://127.0.0.1")
     page = client.get("/tidal/")
     assert page.status_code == 200
     assert client.get("/").text == page.text
@@ -130,8 +130,8 @@ def test_the_libraries_are_the_files_that_were_vendored() -> None:
 
 
 def test_the_session_says_what_a_token_is_good_for() -> None:
-    closed = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"))
-    opened = TestClient(create_app(Settings(), "secret"))
+    closed = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
+    opened = TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1")
     own, wrong = ({"Authorization": f"Bearer {token}"} for token in ("secret", "guess"))
     assert opened.get("/api/session", headers=own).json()["scopes"] == ["read", "submit", "admin"]
     for headers in ({}, wrong):

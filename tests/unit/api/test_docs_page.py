@@ -9,7 +9,7 @@ from services.api.app import create_app
 
 
 def test_the_page_is_readable_without_script_or_other_hosts() -> None:
-    client = TestClient(create_app(Settings(), "secret"))
+    client = TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1")
     reply = client.get("/docs")
     assert reply.status_code == 200
     assert "<strong>Submit</strong>" in reply.text and "**" not in reply.text
@@ -17,12 +17,14 @@ def test_the_page_is_readable_without_script_or_other_hosts() -> None:
 
 
 def test_the_document_says_what_works_without_a_token() -> None:
-    paths = TestClient(create_app(Settings(), "secret")).get("/openapi.json").json()["paths"]
+    paths = (
+        TestClient(create_app(Settings(), "secret"), base_url="http://127.0.0.1").get("/openapi.json").json()["paths"]
+    )
     assert paths["/api/jobs"]["get"]["security"] == [{}, {"token": []}]
     assert paths["/api/generate"]["post"]["security"] == [{}, {"token": []}]
     assert paths["/api/jobs"]["post"]["security"] == [{"token": []}]
 
 
 def test_closed_reads_need_a_token_in_the_document_too() -> None:
-    client = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"))
+    client = TestClient(create_app(Settings(require_auth_for_reads=True), "secret"), base_url="http://127.0.0.1")
     assert client.get("/openapi.json").json()["paths"]["/api/jobs"]["get"]["security"] == [{"token": []}]

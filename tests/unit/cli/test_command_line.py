@@ -20,7 +20,7 @@ from services.cli import main as command_line
 from services.cli.environment import environment_text
 
 ROOT = Path(__file__).resolve().parents[3]
-API_ONLY = {"TIDAL_ALLOWED_ORIGINS", "TIDAL_TRUSTED_PROXIES", "TIDAL_ROOT_PATH"}
+API_ONLY = {"TIDAL_ALLOWED_HOSTS", "TIDAL_ALLOWED_ORIGINS", "TIDAL_TRUSTED_PROXIES", "TIDAL_ROOT_PATH"}
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -159,13 +159,19 @@ def test_env_names_what_compose_asks_for() -> None:
 def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their_own() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     ours = {name: service["environment"] for name, service in services.items() if name not in ("postgres", "redis")}
-    words = ("SECONDS", "DAYS", "CONCURRENCY", "MAX", "GENERATOR", "RATE", "LIMIT")
+    words = ("SECONDS", "DAYS", "CONCURRENCY", "MAX", "GENERATOR", "RATE", "LIMIT", "UMASK")
     tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
     for environment in ours.values():
         passed = {name for name, value in environment.items() if value is None and name not in API_ONLY}
         assert passed == tunable - {"TIDAL_STOP_BUDGET_SECONDS"}  # of the local stack
-    for secret, owner in (("TIDAL_AUTH_TOKEN", "api"), ("TIDAL_FLOWER_PASSWORD", "flower")):
-        assert [name for name, environment in ours.items() if secret in environment] == [owner]
+    jobs, broker = ["api", "health", "worker", "worker-cpu"], ["generator", "generator-cpu", "flower"]
+    for secret, owners in (
+        ("TIDAL_AUTH_TOKEN", ["api"]),
+        ("TIDAL_FLOWER_PASSWORD", ["flower"]),
+        ("TIDAL_DATABASE_URL_PASSWORD", ["migrate", *jobs]),
+        ("TIDAL_REDIS_URL_PASSWORD", [*jobs, *broker]),
+    ):
+        assert sorted(name for name, environment in ours.items() if secret in environment) == sorted(owners)
     assert not any("env_file" in service for service in services.values())
 
 

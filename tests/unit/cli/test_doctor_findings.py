@@ -56,3 +56,19 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = doctor.torch()
     assert (finding.state, finding.detail) == ("missing", "not installed: torch")
     assert "make install" in finding.fix
+
+
+def test_what_others_can_read_is_a_warning_with_the_way_to_close_it(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_folder)
+    assert doctor.private().state == "ok"
+    (own_folder / ".env").write_text("")
+    (own_folder / ".env").chmod(0o644)
+    assert doctor.private().fix == "chmod 600 .env"
+    (own_folder / "home").mkdir()
+    (own_folder / "home").chmod(0o755)
+    assert "`tidal up` closes it" in doctor.private().fix
+    monkeypatch.setenv("TIDAL_UMASK", "022")
+    get_settings.cache_clear()
+    assert "TIDAL_UMASK is 022" in doctor.private().detail

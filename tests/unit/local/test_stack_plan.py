@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from common.config import Settings
-from common.errors import ConflictError, StorageError, UnavailableError
+from common.errors import ConfigError, ConflictError, StorageError, UnavailableError
 from services.local import server_files, stack
 from services.local.binaries import find_postgres, find_valkey
 from services.local.server_files import Account, readable_program
+
+SERVERS = stack.Servers("postgresql+psycopg://u:database-password@h/d", "redis://:redis-password@h")
 
 
 @pytest.fixture
@@ -54,13 +56,16 @@ def test_a_taken_port_is_an_error_only_if_it_was_asked_for(settings: Settings) -
 
 def test_every_stop_fits_into_the_budget_and_only_the_trainer_gets_most_of_it(settings: Settings) -> None:
     addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("t", "p")
-    specs = {spec.name: spec for spec in stack.processes(settings, addresses, kept, {})}
+    specs = {spec.name: spec for spec in stack.processes(settings, addresses, kept, SERVERS, {})}
     assert list(specs) == ["api", "worker", "health", "generator", "flower"]
     assert specs["worker"].stop_seconds == 10.0
     assert specs["api"].stop_seconds == 5.0
     assert max(spec.stop_seconds for spec in specs.values()) + stack.SERVER_STOP_SECONDS <= 12.0
     short = Settings(stop_budget_seconds=4.0)
-    assert max(s.stop_seconds for s in stack.processes(short, addresses, kept, {})) + stack.SERVER_STOP_SECONDS <= 4.0
+    assert (
+        max(s.stop_seconds for s in stack.processes(short, addresses, kept, SERVERS, {})) + stack.SERVER_STOP_SECONDS
+        <= 4.0
+    )
 
 
 def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +73,54 @@ def test_without_a_gpu_the_generator_gives_way(settings: Settings, monkeypatch: 
 
     def generator(gpu: bool) -> stack.ChildSpec:
         monkeypatch.setattr(stack, "has_gpu", lambda: gpu)
-        return next(s for s in stack.processes(settings, addresses, kept, {}) if s.name == "generator")
+        return next(s for s in stack.processes(settings, addresses, kept, SERVERS, {}) if s.name == "generator")
 
     assert (generator(False).nice, generator(False).environment.get("TIDAL_GENERATOR_THREADS")) == (10, "1")
     assert (generator(True).nice, generator(True).environment.get("TIDAL_GENERATOR_THREADS")) == (0, None)
 
 
+def test_flowers_port_and_password_may_be_set(tmp_path: Path, settings: Settings) -> None:
+    given = Settings(flower_password="a-password-of-mine", flower_port=0)
+    assert stack.load_secrets(tmp_path, given).flower_password == "a-password-of-mine"
+    assert stack.load_secrets(tmp_path, settings).flower_password != "a-password-of-mine"
+    with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD holds a comma"):
+        stack.load_secrets(tmp_path, Settings(flower_password="a,b"))
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        taken = squatter.getsockname()[1]
+        with pytest.raises(ConflictError, match=rf"port {taken} .*TIDAL_FLOWER_PORT"):
+            stack.choose_addresses(Settings(flower_port=taken), 0, None)
+    assert stack.choose_addresses(Settings(flower_port=taken), 0, None).flower_port == taken
+
+
+def test_each_process_gets_the_secrets_it_needs_and_no_other(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("AWS_SECRET_ACCESS_KEY", "cloud"), ("HF_TOKEN", "hub-token"), ("TIDAL_AUTH_TOKEN", "given")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TIDAL_LEASE_SECONDS", "7")
+    addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("the-token", "the-password")
+    environment = stack.base_environment(tmp_path, settings, addresses)
+    secrets = {"token": "the-token", "login": "the-password", "cloud": "cloud", "hub": "hub-token", "given": "given"}
+    secrets |= {"database": "database-password", "redis": "redis-password"}
+    found = {
+        spec.name: {name for name, secret in secrets.items() if any(secret in its for its in spec.environment.values())}
+        for spec in stack.processes(settings, addresses, kept, SERVERS, environment)
+    }
+    assert found == {
+        "api": {"token", "database", "redis"},
+        "worker": {"database", "redis", "hub"},
+        "health": {"database", "redis"},
+        "generator": {"redis"},
+        "flower": {"redis", "login"},
+    }
+    assert environment["TIDAL_LEASE_SECONDS"] == "7" and environment["PATH"] == os.environ["PATH"]
+
+
 def test_no_secret_is_on_a_command_line(settings: Settings) -> None:
     addresses, kept = stack.Addresses("127.0.0.1", 1, 2), stack.Secrets("the-token", "the-password")
-    for spec in stack.processes(settings, addresses, kept, {}):
+    for spec in stack.processes(settings, addresses, kept, SERVERS, {}):
         assert not {"the-token", "the-password"} & set(spec.module_arguments)
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from common.config import Settings
 from common.errors import ConfigError
 
 
@@ -14,8 +15,11 @@ def test_no_password_no_flower() -> None:
     from services.worker.flower import flower_environment
 
     with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD"):
-        flower_environment({})
-    told = flower_environment({"TIDAL_FLOWER_PASSWORD": "pw", "TIDAL_FLOWER_PORT": "7"})
+        flower_environment(Settings(_env_file=None))
+    with pytest.raises(ConfigError, match="comma"):
+        flower_environment(Settings(_env_file=None, flower_password="p,w"))
+    told = flower_environment(Settings(_env_file=None, flower_password="pw", flower_port=7))
+    assert told["FLOWER_PORT"] == "7"
     assert told["FLOWER_BASIC_AUTH"] == "tidal:pw"
     assert told["FLOWER_READ_ONLY"] == "true"
     assert told["FLOWER_ADDRESS"] == "127.0.0.1"
@@ -23,13 +27,14 @@ def test_no_password_no_flower() -> None:
 
 def test_nothing_that_publishes_or_controls_is_left() -> None:
     code = """
-from services.worker.flower import _path, take_out_writing
+from services.worker.flower import take_out_writing
+from services.worker.flower_guard import path_of
 from flower import urls
-before = {_path(h) for h in urls.handlers}
+before = {path_of(h) for h in urls.handlers}
 take_out_writing()
-print("\\n".join(sorted(before - {_path(h) for h in urls.handlers})))
+print("\\n".join(sorted(before - {path_of(h) for h in urls.handlers})))
 print("--")
-print("\\n".join(sorted(_path(h) for h in urls.handlers if "/api/" in _path(h))))
+print("\\n".join(sorted(path_of(h) for h in urls.handlers if "/api/" in path_of(h))))
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     removed, left = output.split("--\n")

@@ -81,7 +81,7 @@ export async function send(path, { method = "GET", body, headers = {}, signal, a
   if (!reply.ok) {
     const problem = await reply.json().catch(() => ({}));
     problem.retryAfter = Number(reply.headers.get("Retry-After")) || undefined;
-    if (reply.status === 401) signInOpen.set(true);
+    if (reply.status === 401 || problem.code === "too_many_wrong_tokens") signInOpen.set(true);
     throw new Problem(reply.status, problem);
   }
   return reply;

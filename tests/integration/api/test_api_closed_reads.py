@@ -1,0 +1,133 @@
+"""With closed reads nobody without the token learns anything: every operation of the reference is asked.
+
+The operations come from the OpenAPI document, so a new one is asked by itself; what is open is listed here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from common.access import rejections
+from tests.integration.api.conftest import TOKEN, Api, RunApi
+from tests.integration.api.contract_things import Things, Valid
+from tests.integration.api.openai_stand import Generator
+
+OPEN = {"GET /healthz", "GET /readyz", "GET /api/session"}
+FILES = {"model.safetensors", "rl_checkpoint", "base_config.yaml"}
+PAGES = ("/", "/docs", "/openapi.json", "/favicon.ico", "/nothing", "/api/nothing", "/assets/nothing.js")
+WRONG = {"Authorization": "Bearer a-guess-of-somebody"}
+
+
+def requests(things: Things) -> list[tuple[str, str, str, Valid]]:
+    """Label, method, path and the rest of a request that succeeds with the token, for every operation."""
+    found = []
+    for path, operations in things.api.admin.get("/openapi.json").json()["paths"].items():
+        for method in operations:
+            label = f"{method.upper()} {path}"
+            valid = things.valid(label)
+            values = {**things.path_values(), **valid.path}
+            asked = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)  # type: ignore[misc]
+            found.append((label, method.upper(), asked, valid))
+    return found
+
+
+def send(http: httpx.Client, method: str, path: str, valid: Valid, headers: dict[str, str]) -> httpx.Response:
+    body: dict[str, Any] = {}
+    if isinstance(valid.body, bytes):
+        body = {"content": valid.body}
+    elif valid.body is not None:
+        body = {"json": valid.body}
+    query = {"topic": "jobs"} if path == "/api/stream" else valid.query
+    return http.request(method, path, params=query, headers=headers, **body)
+
+
+def names(things: Things) -> set[str]:
+    """What must not be in a reply: ids and names of things, of files, and paths."""
+    return {*things.kept, *FILES, "Slow cosine", "Helmsman", str(things.api.settings.experiments_dir.parent)}
+
+
+@pytest.mark.parametrize("headers", [{}, WRONG, {"Authorization": f"Basic {TOKEN}"}], ids=["none", "wrong", "basic"])
+def test_nothing_is_read_written_or_generated_without_the_token(
+    serve: RunApi, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rejections, "FREE", 10_000)  # the delays are another test's
+    with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
+        things = Things(api)
+        asked = requests(things)
+        before = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))
+        assert len(asked) > 50
+        secret = names(things)
+        for label, method, path, valid in asked:
+            reply = send(api.http, method, path, valid, headers)
+            assert reply.status_code == (200 if label in OPEN else 401), (label, reply.text[:300])
+            assert not [name for name in secret if name in reply.text], label
+        # What exists and what does not is answered alike, also in the errors of the framework.
+        for method, path, body in (
+            ("POST", "/api/generate", {"checkpoint": "no-such/final", "prompt": "Tom"}),
+            ("POST", "/v1/completions", {"model": f"{things.lm}/nothing", "prompt": "Tom"}),
+            ("POST", "/v1/completions", {"model": 1}),
+            ("POST", "/api/analyze-trajectories", {"checkpoint": f"{things.lm}/nothing", "prompts": ["Tom"]}),
+            ("GET", f"/api/experiments/{things.lm}/checkpoints/nothing", None),
+            ("GET", "/v1/models/nothing", None),
+            ("GET", "/api/configs/nothing.yaml", None),
+            ("GET", "/api/jobs?limit=0", None),
+        ):
+            reply = api.http.request(method, path, json=body, headers=headers)
+            assert reply.status_code == 401, (path, reply.text)
+            assert not [name for name in secret if name in reply.text], path
+        for path in PAGES:
+            reply = api.http.get(path, headers=headers)
+            # Fields and files of the examples in the reference have the names of ordinary files.
+            shown = [name for name in secret - FILES if name in reply.text]
+            assert reply.status_code in (200, 307, 404) and not shown, path
+        after = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))
+        assert before == after
+
+
+def test_the_token_opens_everything_again_for_the_openai_package_too(serve: RunApi, redis_url: str) -> None:
+    with serve(require_auth_for_reads=True) as api:
+        things = Things(api)
+        model = f"{things.lm}/final"
+        generator = Generator(redis_url, api.settings.experiments_dir)
+        try:
+            with openai.OpenAI(base_url=f"{api.url}/v1", api_key=TOKEN, max_retries=0, timeout=20) as client:
+                assert any(things.lm in found.id for found in client.models.list())
+                assert client.completions.create(model=model, prompt="Tom", max_tokens=3).choices[0].text
+                streamed = client.completions.create(model=model, prompt="Tom", max_tokens=3, stream=True)
+                assert len(list(streamed)) >= 3
+            with openai.OpenAI(base_url=f"{api.url}/v1", api_key="wrong", max_retries=0, timeout=20) as client:
+                with pytest.raises(openai.AuthenticationError):
+                    client.models.list()
+                with pytest.raises(openai.AuthenticationError):
+                    client.completions.create(model=model, prompt="Tom", max_tokens=3)
+        finally:
+            generator.close()
+
+
+def test_open_endpoints_ignore_a_wrong_token_however_often_it_comes(api: Api, redis_url: str) -> None:
+    things = Things(api)
+    generator = Generator(redis_url, api.settings.experiments_dir)
+    try:
+        with openai.OpenAI(base_url=f"{api.url}/v1", api_key="sk-none", max_retries=0, timeout=20) as client:
+            assert client.completions.create(model=f"{things.lm}/final", prompt="Tom", max_tokens=3).choices[0].text
+        for _ in range(30):
+            assert api.http.get("/api/jobs", headers=WRONG).status_code == 200
+        assert len(api.context.rejections) == 0
+        assert "tidal_rejected_tokens_total 0.0" in api.http.get("/metrics").text
+    finally:
+        generator.close()
+
+
+def test_openapi_says_which_operations_need_the_token(serve: RunApi) -> None:
+    with serve(require_auth_for_reads=True) as api:
+        document = json.loads(api.http.get("/openapi.json").text)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if f"{method.upper()} {path}" not in OPEN:
+                assert operation["security"] == [{"token": []}], (method, path)
