@@ -66,7 +66,8 @@ def decode(path: Path, column: str) -> Iterator[Frame]:
                 yield frame
             return
         except DecodingFailed as error:
-            if error.failure["kind"] != "memory" or most_rows == BATCHES[-1]:
+            # Before the schema it was the table of contents, which does not come in batches.
+            if error.failure["kind"] != "memory" or not announced or most_rows == BATCHES[-1]:
                 error.failure["row"] = max(row, error.failure["row"])
                 raise
 

@@ -56,9 +56,11 @@ def main() -> None:
     except _TooLongError as error:
         _fail(out, "long", error, error.row)
     except OSError as error:
-        _fail(out, "damaged" if error.errno is None else "system", error.strerror or error)
+        memory = error.errno is None and "bad_alloc" in str(error)
+        _fail(out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        _fail(out, "damaged", error)
+        # The parser of the table of contents words it so.
+        _fail(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
     else:
         _send(out, DONE, 0, b"")
 

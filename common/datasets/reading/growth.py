@@ -1,16 +1,16 @@
 """How much text may come out of a file: a packed one of a few hundred bytes may hold any amount.
 
-Nobody's text shrinks to a fiftieth, so a file that grows more is refused once that is 4 GiB; an upload is also held to
-the limit of its server. Leaves out the memory that unpacking takes (`unpacking`, `common.decoding`).
+Nobody's text shrinks to a hundredth, so a file that grows more is refused once that is 256 MiB; an upload is also held
+to the limit of its server. Leaves out the memory that unpacking takes (`unpacking`, `common.decoding`).
 """
 
 from __future__ import annotations
 
 from common.errors import DataError
 
-MOST_GROWTH = 50
+MOST_GROWTH = 100
 """Times the size of the file."""
-ALWAYS_BYTES = 4 * 2**30
+ALWAYS_BYTES = 256 * 2**20
 """So much may come out of a file of any size."""
 
 
@@ -34,6 +34,6 @@ class Growth:
             raise TooMuchText(f"{self._where}: more than {self._limit / 2**20:,.0f} MiB of text come out of it")
         if self._done > self._most:
             raise DataError(
-                f"{self._where}: more than {self._most / 2**30:,.1f} GiB of text come out of its {self._size:,} bytes, "
+                f"{self._where}: more than {self._most / 2**20:,.0f} MiB of text come out of its {self._size:,} bytes, "
                 "which no text does; write it again, or give it unpacked as .txt or .jsonl"
             )
