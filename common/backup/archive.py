@@ -33,6 +33,8 @@ DATASETS = "datasets"
 BLOCK = 1024 * 1024
 MOST_MANIFEST_BYTES = 512 * 1024 * 1024
 """About three million files."""
+_HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
+"""The module lets out what its parsers of numbers and text raise."""
 _TABLE = re.compile(r"[a-z_]{1,63}")
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
@@ -122,12 +124,12 @@ class ArchiveReader:
             raise InvalidInputError(f"{path}: there is no such file")
         try:
             self._tar = tarfile.TarFile(path)
-        except tarfile.TarError as error:
+        except _HEADER_ERRORS as error:
             raise InvalidInputError(f"{path} is no backup of Tidal ({error})") from error
         try:
             self._members = {member.name: member for member in self._tar.getmembers()}
             self.manifest = self._read_manifest()
-        except (tarfile.TarError, ValueError, OverflowError) as error:  # the module lets some of a header's errors out
+        except _HEADER_ERRORS as error:
             self._tar.close()
             raise StorageError(f"{path} is cut off or damaged ({error})") from error
         except BaseException:
