@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from common.decoding.frames import (
     TEXTS,
     Failure,
 )
+from common.decoding.memory import limit_memory
 
 BATCH_BYTES = 8 * 1024 * 1024
 """What a batch is to hold by the word of the file, which may be wrong."""
@@ -44,7 +44,7 @@ def main() -> None:
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    _limit()
+    limit_memory(MEMORY_BYTES)
     try:
         # Without these two a whole column of a row group, which may be the whole file, comes into memory.
         with pq.ParquetFile(Path(path), pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
@@ -139,17 +139,6 @@ def _send(out: BinaryIO, kind: bytes, rows: int, *parts: bytes | memoryview) -> 
 def _fail(out: BinaryIO, kind: Any, reason: object, row: int = 0) -> None:
     failure = Failure(kind=kind, reason=" ".join(str(reason).split())[:200], row=row)
     _send(out, ERROR, 0, json.dumps(failure).encode())
-
-
-def _limit() -> None:
-    """Private memory, which Linux counts; other systems take the limit and do not heed it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-        used = int(fields["VmData"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return
-    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY_BYTES, used + MEMORY_BYTES))
 
 
 def _end_with_parent() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,3 +222,37 @@ def test_links_are_left_out_and_named(settings: Settings, elsewhere: Settings, t
     assert sorted(members) == ["datasets/tales/manifest.json", "datasets/tales/text.txt", "experiments/one/model.pth"]
     restore(tmp_path / "saved.tar", elsewhere)
     assert (elsewhere.experiments_dir / "one" / "model.pth").read_text() == "kept"
+
+
+def tidal(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as in a container of the compose file."""
+    environment = {
+        **os.environ,
+        "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),
+        "TIDAL_REDIS_URL": settings.redis_url.get_secret_value(),
+        "TIDAL_EXPERIMENTS_DIR": str(settings.experiments_dir),
+        "TIDAL_DATA_DIR": str(settings.data_dir),
+        "COLUMNS": "200",
+    }
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_commands_name_what_they_leave_out(settings: Settings, elsewhere: Settings, tmp_path: Path) -> None:
+    upload(settings, "tales")
+    (tmp_path / "far").mkdir()
+    settings.experiments_dir.mkdir()
+    (settings.experiments_dir / "moved").symlink_to(tmp_path / "far")
+    done = tidal(settings, "backup", str(tmp_path / "without.tar"), "--without-datasets")
+    assert done.returncode == 0, done.stderr
+    assert "0 experiments (0 files) and 0 datasets in" in done.stdout
+    assert f"Not saved: {settings.experiments_dir / 'moved'} is a symbolic link" in done.stderr
+    done = tidal(settings, "backup", str(tmp_path / "with.tar"))
+    assert "and 1 dataset in" in done.stdout, done.stdout + done.stderr
+    upload(elsewhere, "tales", b"Another text.")
+    done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"))
+    assert done.returncode == 1 and "holds other text under tales" in done.stderr
+    done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"), "--force")
+    assert done.returncode == 0 and "1 dataset brought back" in done.stdout, done.stderr
+    assert "The datasets that were here lie in" in done.stdout
+    assert text_of(elsewhere, "tales") == TEXT

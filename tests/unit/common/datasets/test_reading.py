@@ -164,14 +164,17 @@ def test_texts_below_nulls_are_not_read(tmp_path: Path) -> None:
     assert list(read_file(tmp_path / "a.parquet", "text", where="a.parquet")) == ["a", "b"]
 
 
+def decoders() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "common.decoding.parquet" in child.cmdline()]
+
+
 def test_the_decoder_ends_with_its_reader(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a" * 2**20 + str(n) for n in range(50)]}), tmp_path / "a.parquet")
     found = read_file(tmp_path / "a.parquet", "text", where="a.parquet")
     next(found)
-    children = psutil.Process().children()
-    assert len(children) == 1 and "common.decoding.parquet" in children[0].cmdline()
+    (child,) = decoders()
     found.close()
-    assert not children[0].is_running()
+    assert not child.is_running()
 
 
 def test_the_decoder_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +182,7 @@ def test_the_decoder_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pq.write_table(pa.table({"text": ["a" * 2**20 + str(n) for n in range(50)]}), tmp_path / "a.parquet")
     found = read_file(tmp_path / "a.parquet", "text", where="a.parquet")
     next(found)
-    (child,) = psutil.Process().children()
+    (child,) = decoders()
     assert not [name for name in child.environ() if name.startswith("TIDAL_")]
     found.close()
 
