@@ -1,28 +1,43 @@
 """The file of a backup: a plain tar whose last member, `manifest.json`, names every other with its SHA-256.
 
 A file that was cut off has no manifest and is refused; a member that was changed does not match. `tables/<name>.copy`
-holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files. Not compressed: weights do not shrink.
+holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files, `datasets/<name>/…` uploaded text. Not
+compressed: weights do not shrink. Whoever gives one to be restored may have written it: nothing but plain files of the
+size in the manifest is unpacked, under names that a backup has.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import BinaryIO, Literal, Protocol, Self
+from typing import IO, BinaryIO, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.datasets import is_dataset_name
+from common.datasets.manifest import FORMATS, TOKENS_FILE
+from common.datasets.manifest import MANIFEST_FILE as DATASET_MANIFEST
 from common.errors import InvalidInputError, StorageError
+from common.files import path_problem, shortened
 
 MANIFEST = "manifest.json"
 TABLES = "tables"
 EXPERIMENTS = "experiments"
+DATASETS = "datasets"
 BLOCK = 1024 * 1024
+MOST_MANIFEST_BYTES = 512 * 1024 * 1024
+"""About three million files."""
+_HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
+"""The module lets out what its parsers of numbers and text raise."""
+_TABLE = re.compile(r"[a-z_]{1,63}")
+_EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
 
 Progress = Callable[[int], None]
 """Is told of so many more bytes."""
@@ -41,7 +56,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sha256: str
-    size: int
+    size: int = Field(ge=0)
 
 
 class Table(BaseModel):
@@ -109,12 +124,12 @@ class ArchiveReader:
             raise InvalidInputError(f"{path}: there is no such file")
         try:
             self._tar = tarfile.TarFile(path)
-        except tarfile.TarError as error:
+        except _HEADER_ERRORS as error:
             raise InvalidInputError(f"{path} is no backup of Tidal ({error})") from error
         try:
             self._members = {member.name: member for member in self._tar.getmembers()}
             self.manifest = self._read_manifest()
-        except tarfile.TarError as error:
+        except _HEADER_ERRORS as error:
             self._tar.close()
             raise StorageError(f"{path} is cut off or damaged ({error})") from error
         except BaseException:
@@ -132,9 +147,9 @@ class ArchiveReader:
     def extract(self, name: str, target: Path, progress: Progress) -> None:
         """Write a member to `target`, verified; StorageError when it is not what was saved."""
         entry, member = self.manifest.members[name], self._members.get(name)
-        source = self._tar.extractfile(member) if member is not None and member.isfile() else None
-        if source is None:
+        if member is None:
             raise StorageError(f"{self.path} is damaged: {name} is missing")
+        source = self._open(member, entry.size)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with source, target.open("xb") as file:
@@ -146,19 +161,35 @@ class ArchiveReader:
         if reader.digest.hexdigest() != entry.sha256:
             raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} is not that of the manifest")
 
+    def _open(self, member: tarfile.TarInfo, size: int) -> IO[bytes]:
+        """The bytes of a plain file of this size; StorageError for anything else, before a byte of it is written.
+
+        A sparse one has a size of its own choosing and next to no bytes, a link has those of another.
+        """
+        if not member.isreg() or member.issparse():
+            raise StorageError(f"{self.path}: {member.name} is no plain file, so this backup is not one of Tidal's")
+        if member.size != size:
+            raise StorageError(
+                f"{self.path} is damaged: {member.name} has {member.size:,} bytes, {size:,} in the manifest"
+            )
+        source = self._tar.extractfile(member)
+        assert source is not None, "a plain file has bytes"
+        return source
+
     def _read_manifest(self) -> Manifest:
         member = self._members.get(MANIFEST)
-        source = self._tar.extractfile(member) if member is not None else None
-        if source is None:
+        if member is None:
             raise StorageError(f"{self.path} has no manifest: it is cut off, or no backup of Tidal")
+        if member.size > MOST_MANIFEST_BYTES:
+            raise StorageError(f"{self.path}: its manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB")
+        source = self._open(member, member.size)
         try:
             manifest = Manifest.model_validate_json(source.read())
         except ValidationError as error:
             raise StorageError(f"{self.path}: the manifest cannot be read ({error.errors()[0]['msg']})") from error
-        for name in manifest.members:
-            parts = PurePosixPath(name).parts
-            if len(parts) < 2 or parts[0] not in (TABLES, EXPERIMENTS) or ".." in parts:
-                raise StorageError(f"{self.path}: {name!r} is no name that a backup has")
+        for name in (*manifest.members, *(f"{TABLES}/{table}.copy" for table in manifest.tables)):
+            if not _is_member(name):
+                raise StorageError(f"{self.path}: {shortened(name)} is no name that a backup has")
         return manifest
 
 
@@ -166,6 +197,18 @@ def read_manifest(path: Path) -> Manifest:
     """What the backup at `path` holds; no hash is computed."""
     with ArchiveReader(path) as archive:
         return archive.manifest
+
+
+def _is_member(name: str) -> bool:
+    """Whether a backup has a file of this name; none leads out of the folder that it is unpacked into."""
+    if path_problem(name) is not None or PurePosixPath(name).as_posix() != name:
+        return False
+    kind, *parts = name.split("/")
+    if kind == TABLES:
+        return len(parts) == 1 and parts[0].endswith(".copy") and bool(_TABLE.fullmatch(parts[0].removesuffix(".copy")))
+    if kind == DATASETS:
+        return len(parts) == 2 and is_dataset_name(parts[0]) and parts[1] in _DATASET_FILES
+    return kind == EXPERIMENTS and len(parts) > 1 and bool(_EXPERIMENT.fullmatch(parts[0])) and ".." not in parts
 
 
 class _Hashing:

@@ -1,7 +1,8 @@
 """Bring a backup back, where nothing runs.
 
 Everything is unpacked and verified before anything is touched; files are put in place before the rows that name them;
-the tables are created as the backup knew them and migrated afterwards. Old experiments are put aside, never deleted.
+the tables are created as the backup knew them and migrated afterwards. Old experiments, and datasets of another text,
+are put aside, never deleted.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pathlib import Path
 import redis
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
+from sqlalchemy import text as sql
 
 from common.artifacts import ArtifactStore
 from common.backup.archive import EXPERIMENTS, TABLES, ArchiveReader, Manifest, Progress
+from common.backup.datasets import Plan, plan, publish, unpacked
 from common.backup.rows import count_rows, load_rows
 from common.config import PROJECT_ROOT
+from common.datasets import DatasetStore
 from common.db import downgrade, make_engine, schema_status, upgrade
 from common.errors import ConflictError
 from common.files import require_space, storage_errors
@@ -41,6 +45,12 @@ class Restored:
     experiments: int
     aside: Path | None
     """Where the experiments that were here before lie now."""
+    datasets: int
+    """Brought back; those that were here with the same text do not count."""
+    datasets_aside: Path | None
+    """Where datasets of another text that had their names lie now."""
+    damaged: tuple[str, ...]
+    """Datasets that were damaged when they were saved, and are not restored."""
     redis_emptied: bool
 
 
@@ -50,6 +60,7 @@ def restore_backup(
     database_url: str | SecretStr,
     redis_url: str | SecretStr,
     experiments_dir: Path,
+    data_dir: Path,
     force: bool = False,
     keep_files: bool = False,
     total: Callable[[int], None] = lambda size: None,
@@ -57,7 +68,7 @@ def restore_backup(
 ) -> Restored:
     """Put rows and files of the backup in place of what is there, and empty Redis.
 
-    `force`: rows and experiments that are here give way (experiments are put aside); `keep_files`: the experiments
+    `force`: rows, experiments and other datasets that are here give way (files are put aside); `keep_files`: the files
     here stay and only rows are restored. ConflictError when something still uses the database or would be lost,
     InvalidInputError or StorageError for a file that is no sound backup.
     """
@@ -65,35 +76,74 @@ def restore_backup(
     try:
         with ArchiveReader(path) as archive, storage_errors(experiments_dir):
             manifest = archive.manifest
-            store = ArtifactStore(experiments_dir)
-            _refuse(engine, manifest, store, force=force, keep_files=keep_files)
-            wanted = {name for name in manifest.members if not (keep_files and name.startswith(f"{EXPERIMENTS}/"))}
+            store, datasets = ArtifactStore(experiments_dir), DatasetStore(data_dir)
+            text = Plan({}, ()) if keep_files else plan(manifest, datasets)
+            _refuse(engine, manifest, store, text, datasets, force=force, keep_files=keep_files)
+            wanted = [
+                name
+                for name in sorted(manifest.members)
+                if name.startswith(f"{TABLES}/") or (name.startswith(f"{EXPERIMENTS}/") and not keep_files)
+            ]
             size = sum(manifest.members[name].size for name in wanted)
-            total(size)
-            store.root.mkdir(parents=True, exist_ok=True)
-            require_space(store.root, size)
+            total(size + text.size)
+            _require_room(store, size, datasets, text.size)
             staging = store.root / f".restore-{uuid.uuid4().hex[:8]}"
             try:
-                for name in sorted(wanted):
+                for name in wanted:
                     archive.extract(name, staging / name, progress)
-                _require_unused(engine)  # unpacking takes long; something may have been started meanwhile
-                aside = _replace(engine, database_url, manifest, store, staging, keep_files=keep_files)
+                with unpacked(archive, text, datasets, progress) as staged:
+                    _require_unused(engine)  # unpacking takes long; something may have been started meanwhile
+                    aside = _replace(
+                        engine,
+                        database_url,
+                        manifest,
+                        store,
+                        staging,
+                        keep_files=keep_files,
+                        place_datasets=lambda: publish(staged, datasets),
+                    )
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         with engine.connect() as connection:
-            jobs = Counter(connection.scalars(text("SELECT status FROM jobs")).all())
+            jobs = Counter(connection.scalars(sql("SELECT status FROM jobs")).all())
         return Restored(
             saved_at=manifest.created_at,
             jobs=dict(sorted(jobs.items())),
             experiments=len(store.experiments()),
-            aside=aside,
+            aside=aside.experiments,
+            datasets=len(staged),
+            datasets_aside=aside.datasets,
+            damaged=tuple(sorted(text.needed.keys() - {one.manifest.name for one in staged})),
             redis_emptied=_empty(redis_url),
         )
     finally:
         engine.dispose()
 
 
-def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: bool, keep_files: bool) -> None:
+def _require_room(store: ArtifactStore, size: int, datasets: DatasetStore, text_size: int) -> None:
+    """OSError when the disk, or one of the two, has not the room for what will be unpacked."""
+    store.root.mkdir(parents=True, exist_ok=True)
+    if not text_size:
+        require_space(store.root, size)
+        return
+    datasets.root.mkdir(parents=True, exist_ok=True)
+    if store.root.stat().st_dev == datasets.root.stat().st_dev:
+        require_space(store.root, size + text_size)
+        return
+    require_space(store.root, size)
+    require_space(datasets.root, text_size)
+
+
+def _refuse(
+    engine: Engine,
+    manifest: Manifest,
+    store: ArtifactStore,
+    text: Plan,
+    datasets: DatasetStore,
+    *,
+    force: bool,
+    keep_files: bool,
+) -> None:
     """Everything that can be said before anything is written."""
     known = {script.revision for script in ScriptDirectory(str(PROJECT_ROOT / "migrations")).walk_revisions()}
     if manifest.revision not in known:
@@ -118,6 +168,11 @@ def _refuse(engine: Engine, manifest: Manifest, store: ArtifactStore, *, force: 
             f"{store.root} holds {len(experiments)} experiments; --force puts them aside, --keep-files restores the "
             "database only"
         )
+    if text.conflicts and not force:
+        raise ConflictError(
+            f"{datasets.root} holds other text under {', '.join(text.conflicts[:5])}"
+            f"{', …' if len(text.conflicts) > 5 else ''}; --force puts it aside"
+        )
 
 
 def _require_unused(engine: Engine) -> None:
@@ -131,12 +186,20 @@ def _require_unused(engine: Engine) -> None:
 
 def _sessions(engine: Engine) -> list[str]:
     """Processes of Tidal that are connected to this database; those behind a pooler are not seen."""
-    query = text(
+    query = sql(
         "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name LIKE 'tidal%' GROUP BY 1 ORDER BY 1"
     )
     with engine.connect() as connection:
         return [f"{name} ({count})" for name, count in connection.execute(query)]
+
+
+@dataclass(frozen=True)
+class _Aside:
+    """Where what was here before lies now."""
+
+    experiments: Path | None
+    datasets: Path | None
 
 
 def _replace(
@@ -147,12 +210,13 @@ def _replace(
     staging: Path,
     *,
     keep_files: bool,
-) -> Path | None:
+    place_datasets: Callable[[], Path | None],
+) -> _Aside:
     """From here on a failure leaves less than was there; a second run with force mends it."""
     if schema_status(engine).state != "unmigrated":
         downgrade(url)
     upgrade(url, manifest.revision)
-    aside = None if keep_files else _place(store, staging / EXPERIMENTS)
+    aside = _Aside(None if keep_files else _place(store, staging / EXPERIMENTS), place_datasets())
     load_rows(engine, staging / TABLES, manifest.tables, saved_at=manifest.created_at, progress=lambda size: None)
     upgrade(url)
     return aside

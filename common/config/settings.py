@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     """Local corpora that a configuration may name, uploads (in `datasets/`) and the token cache (in `cache/`)."""
     dataset_max_mb: int = Field(4096, ge=1)
-    """Largest dataset that may be uploaded, MiB of unpacked text."""
+    """Largest dataset that may be uploaded, MiB of text as it is once unpacked and, in parquet, decoded."""
 
     host: str = "127.0.0.1"
     """Address the api listens on. HOST is never read."""

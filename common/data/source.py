@@ -18,10 +18,13 @@ from common.data import stories
 from common.data.places import check_form, check_hub_name, find_dataset, locate
 from common.datasets import BUILTIN_STORIES, SUFFIXES, Manifest, is_dataset_name, is_file_name, is_hub_name
 from common.datasets.reading import pieces, read_file, require_some, text_column, texts_of
+from common.decoding.memory import limited_memory
 from common.errors import DataError
 from common.files import sha256_of
 
 HUB_BATCH_ROWS = 1024
+HUB_MEMORY_BYTES = 4 * 2**30
+"""What the library may take to fetch a data set: it decodes a row group of a parquet file at once, whoever wrote it."""
 
 
 class Source(Protocol):
@@ -223,7 +226,13 @@ def _from_hub(name: str, function: str, **arguments: Any) -> Any:
     except ImportError as error:
         raise DataError(f"{name}: the hub needs the package datasets; install tidal[torch]") from error
     try:
-        return getattr(datasets, function)(name, **arguments)
+        with limited_memory(HUB_MEMORY_BYTES):
+            return getattr(datasets, function)(name, **arguments)
+    except MemoryError as error:  # pyarrow's own is one, too
+        raise DataError(
+            f"{name}: fetching it takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row groups "
+            "decode to so much; choose another data set, or upload its text"
+        ) from error
     except Exception as error:  # the library raises whatever its transport raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise DataError(

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from common.datasets.manifest import Format, Manifest
-from common.datasets.reading import ParquetUnreadableHere, Unpacker, reader_of
+from common.datasets.reading import ParquetUnreadableHere, TooMuchText, Unpacker, reader_of
 from common.datasets.store import DatasetStore, IncomingFolder
 from common.errors import TooLargeError
 from common.files import flush, require_space, storage_errors
@@ -27,7 +27,8 @@ LOOK_BYTES = 16 * 1024 * 1024
 
 
 class Intake:
-    """An upload under way. `limit_bytes` counts unpacked bytes; `reserve_bytes` of the disk stay free."""
+    """An upload under way. `limit_bytes` counts unpacked bytes, and the text that comes out of parquet; `reserve_bytes`
+    of the disk stay free."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Intake:
         with storage_errors(store.root):
             self._folder: IncomingFolder = store.incoming()
         path = self._folder.path / f"text.{kind}"
-        self._reader = reader_of(kind, text_field, where, path)
+        self._reader = reader_of(kind, text_field, where, path, limit_bytes=limit_bytes)
         self._file = path.open("wb")
 
     def __enter__(self) -> Self:
@@ -95,9 +96,7 @@ class Intake:
     def _take(self, block: bytes) -> None:
         self._size += len(block)
         if self._size > self._limit:
-            raise TooLargeError(
-                f"the dataset is larger than {self._limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
-            )
+            raise self._too_large()
         self._digest.update(block)
         for _ in self._reader.feed(block):
             pass
@@ -114,4 +113,11 @@ class Intake:
                 pass
         except ParquetUnreadableHere:
             return None
+        except TooMuchText:
+            raise self._too_large() from None
         return self._reader.documents
+
+    def _too_large(self) -> TooLargeError:
+        return TooLargeError(
+            f"the dataset is larger than {self._limit // 2**20:,} MiB; split it, or raise TIDAL_DATASET_MAX_MB"
+        )

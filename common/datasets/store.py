@@ -134,14 +134,17 @@ class DatasetStore:
             except FileNotFoundError:
                 raise NotFoundError(f"there is no dataset {name!r}") from None
             flush(self.root)
-        detached = [gone]
-        for cache in list(self._caches(name)):
-            # The name that the next builder of this cache removes, should we die before `discard` does.
-            temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.tmp")
-            with suppress(OSError):
-                cache.rename(temporary)
-                detached.append(temporary)
-        return detached
+        return [gone, *self._detach_caches(name)]
+
+    def put_aside(self, name: str, aside: Path) -> None:
+        """Move what has this name, if anything has, into the folder `aside`; its tokens are made again. OSError."""
+        folder = self.root / check_name(name)
+        if not folder.exists() and not folder.is_symlink():
+            return
+        aside.mkdir(parents=True, exist_ok=True)
+        folder.rename(aside / name)
+        flush(self.root)
+        self.discard(self._detach_caches(name))
 
     @staticmethod
     def discard(detached: Iterable[Path]) -> None:
@@ -181,6 +184,17 @@ class DatasetStore:
         with (self.root / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _detach_caches(self, name: str) -> list[Path]:
+        """Take the names of the token caches that were made of a dataset."""
+        detached = []
+        for cache in list(self._caches(name)):
+            # The name that the next builder of this cache removes, should we die before `discard` does.
+            temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.tmp")
+            with suppress(OSError):
+                cache.rename(temporary)
+                detached.append(temporary)
+        return detached
 
     def _caches(self, name: str) -> Iterator[Path]:
         for header in (self.data_dir / CACHE).glob("*/header.json"):

@@ -5,6 +5,7 @@ Connections open on first use, so the api starts (and says what is missing) whil
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -37,6 +38,8 @@ from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.stream_snapshots import Snapshots
 from services.api.workers import WorkerBoard
 
+DECODERS = 2
+
 
 @dataclass(frozen=True)
 class Context:
@@ -65,6 +68,8 @@ class Context:
     outbox: OutboxThread
     outlook: Outlook
     sizes: SizeBoard
+    decoders: asyncio.Semaphore
+    """One for each parquet upload that is looked into; the others wait."""
 
     async def close(self) -> None:
         """End streams, close connections."""
@@ -132,6 +137,7 @@ def make_context(settings: Settings, token: str) -> Context:
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
         outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),
         sizes=SizeBoard(store, settings.data_dir),
+        decoders=asyncio.Semaphore(DECODERS),
     )
 
 

@@ -209,6 +209,8 @@ async def _http(request: Request, error: Exception) -> Response:
         detail = f"there is nothing at {request.url.path}"
     elif error.status_code == 405:
         detail = f"{request.method} is not possible at {request.url.path}"
+    elif isinstance(error.__cause__, RecursionError):
+        detail = "the body is JSON of too many lists and objects inside each other; send it flatter"
     return problem(error.status_code, detail, headers=error.headers, request_id=_request_id(request))
 
 

@@ -1,4 +1,4 @@
-"""`tidal backup` and `tidal restore`: find database, Redis and experiments, show a bar, leave the work to
+"""`tidal backup` and `tidal restore`: find database, Redis, experiments and datasets, show a bar, leave the work to
 `common.backup`.
 
 With TIDAL_DATABASE_URL set the addresses are those of the environment (so inside a container of the compose file);
@@ -40,6 +40,7 @@ class Places:
     database_url: str
     redis_url: str
     experiments_dir: Path
+    data_dir: Path
 
 
 def backup(
@@ -47,10 +48,13 @@ def backup(
         Path | None,
         typer.Argument(help="File to write, or a folder for a file with the time in its name. [default: here]"),
     ] = None,
+    without_datasets: Annotated[
+        bool, typer.Option("--without-datasets", help="Leave uploaded text out; jobs find it where it is, or not.")
+    ] = False,
 ) -> None:
-    """Save all jobs and experiments in one file. Tidal may run on meanwhile.
+    """Save all jobs, experiments and datasets in one file. Tidal may run on meanwhile.
 
-    Not in it: corpora and datasets, token caches, .env and tokens. `tidal restore` brings it back.
+    Not in it: other corpora in the data folder, token caches, .env and tokens. `tidal restore` brings it back.
     """
     # Imported here: other commands do without the half second that it takes.
     from common.backup import create_backup
@@ -63,12 +67,16 @@ def backup(
             place,
             database_url=places.database_url,
             experiments_dir=places.experiments_dir,
+            data_dir=places.data_dir,
+            datasets=not without_datasets,
             total=bar.expect,
             progress=bar.advance,
         )
+    for link in saved.skipped:
+        err.print(f"Not saved: {link} is a symbolic link; what it leads to needs a backup of its own.", soft_wrap=True)
     out.print(
-        f"Saved {plural(saved.jobs, 'job')} and {plural(saved.experiments, 'experiment')} "
-        f"({plural(saved.files, 'file')}) in {place}, {size(saved.size)}.",
+        f"Saved {plural(saved.jobs, 'job')}, {plural(saved.experiments, 'experiment')} "
+        f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, {size(saved.size)}.",
         soft_wrap=True,
     )
 
@@ -76,10 +84,13 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="What `tidal backup` wrote.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Delete the jobs that are here; experiments that are here are put aside.")
+        bool,
+        typer.Option(
+            "--force", help="Delete the jobs that are here; put experiments, and datasets of another text, aside."
+        ),
     ] = False,
     keep_files: Annotated[
-        bool, typer.Option("--keep-files", help="Restore the jobs only; the experiments that are here stay.")
+        bool, typer.Option("--keep-files", help="Restore the jobs only; experiments and datasets that are here stay.")
     ] = False,
 ) -> None:
     """Bring a backup back. Nothing of Tidal may run on this database, on any host.
@@ -97,6 +108,7 @@ def restore(
             database_url=places.database_url,
             redis_url=places.redis_url,
             experiments_dir=places.experiments_dir,
+            data_dir=places.data_dir,
             force=force,
             keep_files=keep_files,
             total=bar.expect,
@@ -105,13 +117,15 @@ def restore(
     jobs = ", ".join(f"{count} {status}" for status, count in restored.jobs.items()) or "no jobs"
     out.print(
         f"Restored the state of {restored.saved_at.astimezone():%Y-%m-%d %H:%M:%S}: {jobs}; "
-        f"{plural(restored.experiments, 'experiment')}.",
+        f"{plural(restored.experiments, 'experiment')}, {plural(restored.datasets, 'dataset')} brought back.",
         soft_wrap=True,
     )
-    if restored.aside is not None:
-        out.print(
-            f"The experiments that were here lie in {restored.aside}; delete them when you are sure.", soft_wrap=True
-        )
+    for what, aside in (("experiments", restored.aside), ("datasets", restored.datasets_aside)):
+        if aside is not None:
+            out.print(f"The {what} that were here lie in {aside}; delete them when you are sure.", soft_wrap=True)
+    if restored.damaged:
+        names = ", ".join(restored.damaged)
+        err.print(f"Not restored, because they were damaged when they were saved: {names}.", soft_wrap=True)
     if not restored.redis_emptied:
         err.print("Redis did not answer and was not emptied: run FLUSHDB there before the services start.")
     err.print("Start the services; what was running goes back to the queue by itself.")
@@ -127,11 +141,14 @@ def _places() -> Iterator[Places]:
     settings, instance = get_settings(), read_instance()
     if _given():
         yield Places(
-            settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), settings.experiments_dir
+            settings.database_url.get_secret_value(),
+            settings.redis_url.get_secret_value(),
+            settings.experiments_dir,
+            settings.data_dir,
         )
         return
     if instance is not None:
-        yield Places(instance.database_url, instance.redis_url, Path(instance.experiments_dir))
+        yield Places(instance.database_url, instance.redis_url, Path(instance.experiments_dir), Path(instance.data_dir))
         return
     lender = subprocess.Popen(
         [sys.executable, "-m", "services.local", "lend"],
@@ -148,7 +165,7 @@ def _places() -> Iterator[Places]:
         if not line:  # it has said why
             raise typer.Exit(lender.wait() or 1)
         lent = json.loads(line)
-        yield Places(lent["database_url"], lent["redis_url"], Path(lent["experiments_dir"]))
+        yield Places(lent["database_url"], lent["redis_url"], Path(lent["experiments_dir"]), Path(lent["data_dir"]))
     finally:
         lender.stdin.close()
         lender.wait()

@@ -17,6 +17,7 @@ from common.datasets.kinds import GZIP_MAGIC
 from common.datasets.names import split_name
 from common.datasets.reading.columns import text_column, texts_of
 from common.datasets.reading.documents import END_OF_TEXT, Reader, pieces, require_some
+from common.datasets.reading.growth import Growth, TooMuchText
 from common.datasets.reading.json_lines import JsonLinesReader
 from common.datasets.reading.parquet import ParquetReader, ParquetUnreadableHere
 from common.datasets.reading.text import TextReader
@@ -27,6 +28,7 @@ __all__ = [
     "END_OF_TEXT",
     "ParquetUnreadableHere",
     "Reader",
+    "TooMuchText",
     "Unpacker",
     "pieces",
     "read_file",
@@ -39,11 +41,16 @@ __all__ = [
 BLOCK_BYTES = 1 << 20
 
 
-def reader_of(kind: str, text_field: str, where: str, path: Path) -> Reader:
-    """The reader of a format. `where` names the file in errors; `path` is where its bytes lie once all have come."""
+def reader_of(kind: str, text_field: str, where: str, path: Path, *, limit_bytes: int | None = None) -> Reader:
+    """The reader of a format. `where` names the file in errors; `path` is where its bytes lie once all have come.
+
+    `limit_bytes` is for text that is packed within the file: TooMuchText when more comes out.
+    """
     if kind == "txt":
         return TextReader(where)
-    return JsonLinesReader(where, text_field) if kind == "jsonl" else ParquetReader(where, text_field, path)
+    if kind == "jsonl":
+        return JsonLinesReader(where, text_field)
+    return ParquetReader(where, text_field, path, limit_bytes)
 
 
 def read_file(path: Path, text_field: str, *, where: str) -> Iterator[str]:
@@ -72,10 +79,12 @@ def _read(path: Path, kind: str, text_field: str, where: str) -> Iterator[str]:
 
 
 def _unpacked(path: Path, where: str, *, only_head: bool = False) -> Iterator[bytes]:
-    unpacker = Unpacker(where)
+    unpacker, growth = Unpacker(where), Growth(where, path.stat().st_size)
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
-            yield from unpacker.feed(block)
+            for unpacked in unpacker.feed(block):
+                growth.add(len(unpacked))
+                yield unpacked
             if only_head:
                 return
     yield from unpacker.finish()

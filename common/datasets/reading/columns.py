@@ -1,43 +1,77 @@
-"""Columns of Arrow tables: which may hold text, and the texts in one. Parquet files and data sets of the hub use it.
+"""Columns of tables: which may hold text, and the texts in one that is in memory, as of data sets of the hub.
 
-Text is a string in any of Arrow's layouts (string, large_string, string_view, each also as a dictionary or run-end
-encoded), and a column of nulls. Everything else is refused, never printed into the corpus; so are extension types such
-as arrow.json, whose strings stand for something else. Needs nothing of pyarrow until it gets a table.
+What is no text is refused, never printed into the corpus. Leaves out the types (`common.decoding.arrow_types`) and
+parquet files, whose columns are decoded elsewhere (`parquet`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from common.datasets.reading.documents import no_field, not_text
+from common.decoding.frames import Schema
 from common.errors import DataError
 
+SLICE_BYTES = 8 * 1024 * 1024
+"""What is made into text at once."""
 
-def text_column(schema: Any, field: str, where: str) -> int:
-    """Index of the column named `field` in an Arrow schema; DataError when there is none, two, or it holds no text."""
-    import pyarrow as pa
 
-    names = list(schema.names)
-    if field not in names:
-        columns = zip(names, schema.types, strict=True)
-        texts = [name for name, kind in columns if _is_text(pa, kind) and not pa.types.is_null(kind)]
-        raise no_field(f"{where}: no column", field, names, texts)
-    if names.count(field) > 1:
-        raise DataError(
-            f"{where}: {names.count(field)} columns are called '{field}'; rename them, so that each name is there once"
-        )
-    index = names.index(field)
-    kind = schema.types[index]
-    if not _is_text(pa, kind):
-        raise not_text(f"{where}: column", field, f"{_words(pa, kind)} ({kind})")
-    return index
+def text_column(schema: Any, field: str, where: str) -> None:
+    """DataError when an Arrow schema has no column `field`, two, or one that holds no text."""
+    from common.decoding.arrow_types import describe
+
+    _require_text(describe(schema, field), field, where)
+
+
+def require_text(schema: bytes | bytearray, field: str, where: str) -> None:
+    """The same for what the decoding child says of a file."""
+    _require_text(json.loads(schema), field, where)
+
+
+def _require_text(schema: Schema, field: str, where: str) -> None:
+    found = schema["found"]
+    if found == 0:
+        raise no_field(f"{where}: no column", field, schema["names"], schema["texts"])
+    if found > 1:
+        raise DataError(f"{where}: {found} columns are called '{field}'; rename them, so that each name is there once")
+    if not schema["is_text"]:
+        raise not_text(f"{where}: column", field, schema["kind"])
 
 
 def texts_of(column: Any, field: str, where: str, first_row: int) -> Iterator[str]:
     """The texts of an Arrow array, nulls left out. `first_row` is the number of its first row, counted from 0."""
+    for part in _slices(column):
+        yield from _texts(part, field, where, first_row)
+        first_row += len(part)
+
+
+def _values(column: Any) -> list[str | None]:
+    if not hasattr(column, "dictionary"):
+        return list(column.to_pylist())
+    # Each entry once, however often it is repeated.
+    entries = column.dictionary.to_pylist()
+    return [None if index is None else entries[index] for index in column.indices.to_pylist()]
+
+
+def _slices(column: Any) -> Iterator[Any]:
+    """Parts of a column that hold SLICE_BYTES at most, or one row."""
+    for chunk in getattr(column, "chunks", ()):
+        yield from _slices(chunk)
+    if hasattr(column, "chunks"):
+        return
+    if len(column) < 2 or hasattr(column, "dictionary") or column.nbytes <= SLICE_BYTES:
+        yield column
+        return
+    half = len(column) // 2
+    yield from _slices(column.slice(0, half))
+    yield from _slices(column.slice(half))
+
+
+def _texts(column: Any, field: str, where: str, first_row: int) -> Iterator[str]:
     try:
-        values = column.to_pylist()
+        values = _values(column)
     except UnicodeDecodeError:
         # Writers are not held to UTF-8; find the row.
         for row, value in enumerate(column, start=first_row + 1):
@@ -49,33 +83,3 @@ def texts_of(column: Any, field: str, where: str, first_row: int) -> Iterator[st
                 ) from None
         raise
     yield from (text for text in values if text is not None)
-
-
-def _is_text(pa: Any, kind: Any) -> bool:
-    kind = _plain(pa, kind)
-    types = pa.types
-    return bool(
-        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
-    )
-
-
-def _plain(pa: Any, kind: Any) -> Any:
-    """The type of the values, whatever they are wrapped in."""
-    while pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        kind = kind.value_type
-    return kind
-
-
-def _words(pa: Any, kind: Any) -> str:
-    kind, types = _plain(pa, kind), pa.types
-    if types.is_boolean(kind):
-        return "true or false"
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return "a number"
-    if types.is_struct(kind) or types.is_map(kind) or types.is_union(kind) or isinstance(kind, pa.BaseExtensionType):
-        return "an object"
-    if types.is_nested(kind):
-        return "a list"
-    if types.is_temporal(kind):
-        return "a time"
-    return "bytes"

@@ -7,9 +7,12 @@ refused. A null is a document without text, left out like a blank one.
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from common.datasets.kinds import HEAD_BYTES, refusal_of_content
 from common.errors import DataError
@@ -85,8 +88,15 @@ class Reader(ABC):
 def is_blank(text: str) -> bool:
     """Whether there is nothing to see."""
     if text and unicodedata.category(text[0]) not in _INVISIBLE:
-        return False  # the usual case, without a generator
-    return all(unicodedata.category(letter) in _INVISIBLE for letter in text)
+        return False  # the usual case
+    return text.isspace() or _invisible().fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1)
+def _invisible() -> re.Pattern[str]:
+    """Made when first needed; gigabytes of blanks come packed into megabytes, and go through it at once."""
+    letters = map(chr, range(sys.maxunicode + 1))
+    return re.compile("[" + re.escape("".join(c for c in letters if unicodedata.category(c) in _INVISIBLE)) + "]*+")
 
 
 def pieces(text: str) -> Iterator[str]:

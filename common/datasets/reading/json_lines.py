@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from common.datasets.reading.documents import Reader, is_blank, no_field, not_text
+from common.decoding.frames import MOST_TEXT_BYTES
 from common.errors import DataError
 
-MOST_LINE_BYTES = 64 * 1024 * 1024
+MOST_LINE_BYTES = MOST_TEXT_BYTES
+MOST_VALUES = 250_000
+"""Strings, brackets and commas of one line. An empty list takes two bytes here and sixty in memory."""
+_VALUES = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]', re.DOTALL)
 
 
 class JsonLinesReader(Reader):
@@ -51,6 +57,8 @@ class JsonLinesReader(Reader):
         self._line += 1
         if len(line) > MOST_LINE_BYTES:
             raise self._too_long(self._line)
+        if len(line) > MOST_VALUES and _values_exceed(line, MOST_VALUES):
+            raise self._wrong(f"has more than {MOST_VALUES:,} values; keep the text in a field of a flat object")
         if self._line == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
@@ -135,6 +143,13 @@ class JsonLinesReader(Reader):
         if error.pos >= len(line.rstrip()):
             return self._wrong(f"{finding}: it ends within an object; write each object on one line")
         return self._wrong(f"{finding}; write one JSON object per line")
+
+
+def _values_exceed(line: bytes, most: int) -> bool:
+    """Whether a parser would make more than `most` values of a line; what stands inside strings does not count."""
+    if line.count(b",") + line.count(b"[") + line.count(b"{") <= most:
+        return False
+    return sum(1 for _ in islice(_VALUES.finditer(line), most + 1)) > most
 
 
 def kind_of(value: Any) -> str:

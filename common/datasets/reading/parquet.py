@@ -1,4 +1,4 @@
-"""Parquet: the text in one column. Read in batches, so that memory stays bounded.
+"""Parquet: the text in one column, decoded in a child process of bounded memory (`common.decoding`).
 
 The table of contents is at the end, so the finished file is looked at. pyarrow may be missing (the slim image of the
 api has none): then the first and last bytes are checked, and `ParquetUnreadableHere` leaves the rest to the worker.
@@ -6,17 +6,20 @@ api has none): then the first and last bytes are checked, and `ParquetUnreadable
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from common.datasets.kinds import PARQUET_MAGIC
-from common.datasets.reading.columns import text_column, texts_of
+from common.datasets.reading.columns import require_text
 from common.datasets.reading.documents import Reader
+from common.datasets.reading.growth import Growth
+from common.decoding.child import DecodingFailed, can_decode, decode
+from common.decoding.frames import MEMORY_BYTES, MOST_TEXT_BYTES, NULL, SCHEMA, Failure, Frame
 from common.errors import DataError
 
-BATCH_ROWS = 1024
-BUFFER_BYTES = 1 << 20
+ROW_BYTES = 16
+"""What a row counts beside its text: rows of nothing are not free."""
 
 
 class ParquetUnreadableHere(DataError):
@@ -24,11 +27,14 @@ class ParquetUnreadableHere(DataError):
 
 
 class ParquetReader(Reader):
-    """Reads .parquet, all of it at the end. `path` is where the bytes come to lie."""
+    """Reads .parquet, all of it at the end. `path` is where the bytes come to lie.
 
-    def __init__(self, where: str, text_field: str, path: Path) -> None:
+    `limit_bytes` bounds the decoded text; without it, and beside it, `Growth` bounds it by the size of the file.
+    """
+
+    def __init__(self, where: str, text_field: str, path: Path, limit_bytes: int | None = None) -> None:
         super().__init__(where, "parquet")
-        self._field, self._path = text_field, path
+        self._field, self._path, self._limit = text_field, path, limit_bytes
 
     def _read(self, data: bytes) -> Iterator[str]:
         return iter(())
@@ -36,35 +42,54 @@ class ParquetReader(Reader):
     def _end(self) -> Iterator[str]:
         with self._path.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(file.tell() - len(PARQUET_MAGIC), 0))
+            size = file.tell()
+            file.seek(max(size - len(PARQUET_MAGIC), 0))
             if file.read() != PARQUET_MAGIC:
                 raise self._damaged("it does not end with PAR1, so it is cut off or encrypted")
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError:
-            raise ParquetUnreadableHere(
-                f"{self.where}: a parquet file needs the package pyarrow; install tidal[torch]"
-            ) from None
-        try:
-            # Without these two a whole column of a row group, which may be the whole file, comes into memory.
-            with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
-                yield from self._texts(file)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise self._damaged(error) from None
-        except (pa.ArrowException, UnicodeDecodeError) as error:
-            raise self._damaged(error) from None
-
-    def _texts(self, file: Any) -> Iterator[str]:
-        text_column(file.schema_arrow, self._field, self.where)
+        if not can_decode():
+            raise ParquetUnreadableHere(f"{self.where}: a parquet file needs the package pyarrow; install tidal[torch]")
+        growth = Growth(self.where, size, self._limit)
         row = 0
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[self._field]):
-            # The name of a column also selects those that begin with it and a dot.
-            column = batch.column(batch.schema.names.index(self._field))
-            yield from texts_of(column, self._field, self.where, row)
-            row += batch.num_rows
+        try:
+            for frame in decode(self._path, self._field):
+                if frame.kind == SCHEMA:
+                    require_text(frame.payload, self._field, self.where)
+                    continue
+                growth.add(len(frame.payload) + (ROW_BYTES - 4) * frame.rows)
+                yield from self._texts(frame, row)
+                row += frame.rows
+        except DecodingFailed as error:
+            raise self._failed(error.failure) from None
+
+    def _texts(self, frame: Frame, row: int) -> Iterator[str]:
+        lengths = array("i")
+        begin = lengths.itemsize * frame.rows
+        lengths.frombytes(frame.payload[:begin])
+        for length in lengths:
+            row += 1
+            if length == NULL:
+                continue
+            end = begin + length
+            try:
+                yield frame.payload[begin:end].decode()
+            except UnicodeDecodeError as error:  # writers are not held to UTF-8
+                raise self.wrong(
+                    f"row {row:,}: '{self._field}' is not UTF-8 ({error.reason}); write the column again"
+                ) from None
+            begin = end
+
+    def _failed(self, failure: Failure) -> DataError:
+        place = f"row {failure['row'] + 1:,}"
+        if failure["kind"] == "memory":
+            return self.wrong(
+                f"decoding it from {place} on takes more than {MEMORY_BYTES // 2**20} MiB of memory, because a page, a "
+                "text or its table of contents unpacks to so much; write it again with smaller pages and row groups"
+            )
+        if failure["kind"] == "long":
+            return self.wrong(f"{place}: its text is longer than {MOST_TEXT_BYTES // 2**20} MiB; split it")
+        if failure["kind"] == "system":
+            return self.wrong(f"cannot be read ({failure['reason']})")
+        return self._damaged(failure["reason"])
 
     def _damaged(self, reason: object) -> DataError:
         return self.wrong(f"not a readable parquet file ({' '.join(str(reason).split())[:200]}); write it again")

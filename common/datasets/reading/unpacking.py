@@ -11,6 +11,8 @@ from common.errors import DataError
 UNPACK_BYTES = 1024 * 1024
 """Most that is unpacked at once: a small file may hold any amount of text."""
 
+PART_BYTES = 16 * 1024
+
 
 class Unpacker:
     """Bytes in, the same bytes out, or what they hold when they are gzip of one or several members."""
@@ -31,7 +33,9 @@ class Unpacker:
         if self._member is None:
             yield data
         else:
-            yield from self._unpack(data)
+            # In parts: at the end of a member zlib copies the rest, and a member may have twenty bytes.
+            for start in range(0, len(data), PART_BYTES):
+                yield from self._unpack(data[start : start + PART_BYTES])
 
     def finish(self) -> Iterator[bytes]:
         """What the end adds. DataError when the end of the gzip is missing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import anyio
@@ -61,9 +62,15 @@ def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
 
 
 async def receive(
-    blocks: AsyncIterator[bytes], announced: int | None, store: DatasetStore, settings: Settings, what: Wanted
+    blocks: AsyncIterator[bytes],
+    announced: int | None,
+    store: DatasetStore,
+    settings: Settings,
+    what: Wanted,
+    decoders: asyncio.Semaphore,
 ) -> tuple[Manifest, bool]:
     """The published dataset, and whether it is new. `announced`: length of the body where the client says it.
+    `decoders`: how many parquet files are looked into at once, because each takes memory of its own.
 
     DataError (with the place in the body), TooLargeError, ConflictError, StorageError, ClientSilent; whatever ends it,
     nothing unfinished is left.
@@ -78,7 +85,8 @@ async def receive(
     try:
         async for block in _gathered(blocks):
             await run_in_threadpool(intake.write, block)
-        return await run_in_threadpool(intake.publish)
+        async with decoders if what.format == "parquet" else nullcontext():
+            return await run_in_threadpool(intake.publish)
     except DataError as error:
         raise DataError(error.message, errors=[{"location": "body", "message": error.message}]) from None
     finally:

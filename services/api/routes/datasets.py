@@ -74,7 +74,12 @@ async def upload(
     length = request.headers.get("content-length", "")
     try:
         manifest, created = await dataset_upload.receive(
-            request.stream(), int(length) if length.isdigit() else None, context.datasets, context.settings, what
+            request.stream(),
+            int(length) if length.isdigit() else None,
+            context.datasets,
+            context.settings,
+            what,
+            context.decoders,
         )
     except ClientDisconnect:
         return Response(status_code=204)  # nobody reads it

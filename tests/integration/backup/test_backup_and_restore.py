@@ -24,7 +24,9 @@ ENDLESS = {"steps": 1_000_000, "every": 5, "step_seconds": 0.02}
 
 
 def save(settings: Settings, target: Path) -> Saved:
-    return create_backup(target, database_url=settings.database_url, experiments_dir=settings.experiments_dir)
+    return create_backup(
+        target, database_url=settings.database_url, experiments_dir=settings.experiments_dir, data_dir=settings.data_dir
+    )
 
 
 def restore(backup: Path, settings: Settings, **options: bool) -> dict[str, int]:
@@ -33,6 +35,7 @@ def restore(backup: Path, settings: Settings, **options: bool) -> dict[str, int]
         database_url=settings.database_url,
         redis_url=settings.redis_url,
         experiments_dir=settings.experiments_dir,
+        data_dir=settings.data_dir,
         **options,
     ).jobs
 
@@ -182,6 +185,7 @@ def test_what_is_pruned_or_written_meanwhile_leaves_no_half_checkpoint(
         target,
         database_url=settings.database_url,
         experiments_dir=settings.experiments_dir,
+        data_dir=settings.data_dir,
         progress=trainer_goes_on,
     )
     names = [name for name in read_manifest(target).members if name.startswith("experiments/")]
@@ -242,6 +246,7 @@ def test_what_is_started_while_a_backup_is_unpacked_keeps_its_database(
             database_url=settings.database_url,
             redis_url=settings.redis_url,
             experiments_dir=settings.experiments_dir,
+            data_dir=settings.data_dir,
             force=True,
             progress=lambda size: session.execute(text("SELECT 1")),
         )

@@ -22,6 +22,7 @@ def restore(backup: Path, settings: Settings, *, force: bool = False) -> None:
         database_url=settings.database_url,
         redis_url=settings.redis_url,
         experiments_dir=settings.experiments_dir,
+        data_dir=settings.data_dir,
         force=force,
     )
 
@@ -37,7 +38,9 @@ def test_a_report_comes_back_as_it_was_and_is_not_lost_unasked(
         session.add(Report(id="rep_1", title="Tide", markdown=TEXT, experiment_ids=["a", "b,{}"], version=7))
     before = stored()
     backup = tmp_path / "saved.tar"
-    create_backup(backup, database_url=settings.database_url, experiments_dir=settings.experiments_dir)
+    create_backup(
+        backup, database_url=settings.database_url, experiments_dir=settings.experiments_dir, data_dir=settings.data_dir
+    )
     with sessions.begin() as session:
         session.get_one(Report, "rep_1").title = "Newer"
     engine.dispose()

@@ -36,7 +36,11 @@ def test_an_experiment_deleted_during_a_backup_is_left_out(
 
     target = tmp_path / "saved.tar"
     create_backup(
-        target, database_url=settings.database_url, experiments_dir=settings.experiments_dir, progress=deletes
+        target,
+        database_url=settings.database_url,
+        experiments_dir=settings.experiments_dir,
+        data_dir=settings.data_dir,
+        progress=deletes,
     )
     files = [name for name in read_manifest(target).members if name.startswith("experiments/")]
     assert files == ["experiments/one/model.pth"]  # read before
@@ -54,8 +58,13 @@ def test_what_cannot_be_read_is_named(
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("common.backup.create.os.scandir", refuses)
+    monkeypatch.setattr("common.backup.files.os.scandir", refuses)
     target = tmp_path / "saved.tar"
     with pytest.raises(StorageError, match="one/logs: cannot be read \\(Permission denied\\)"):
-        create_backup(target, database_url=settings.database_url, experiments_dir=settings.experiments_dir)
+        create_backup(
+            target,
+            database_url=settings.database_url,
+            experiments_dir=settings.experiments_dir,
+            data_dir=settings.data_dir,
+        )
     assert not target.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,26 @@ def test_a_hub_data_set_is_fetched_once_with_its_own_validation_part(
     asked.clear()
     assert open_("someone/stories", tmp_path).digest == corpus.digest
     assert asked == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count")
+def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = [3 * 2**30, 5 * 2**30]
+
+    def load(name: str, split: str) -> Any:
+        for size in asked:
+            bytearray(size)  # asked for, and never touched
+        return datasets.Dataset.from_dict({"text": STORIES})
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match=r"fetching it takes more than 4 GiB of memory.*choose another data set"):
+        open_("someone/bomb", tmp_path)
+    asked.pop()
+    assert documents_of(open_("someone/bomb", tmp_path), "train")
+    bytearray(5 * 2**30)  # the limit is gone again
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.data import load_tokenizer
-from common.datasets.reading import END_OF_TEXT, Reader, documents, json_lines, read_file, reader_of
+from common.datasets.reading import (
+    END_OF_TEXT,
+    Reader,
+    TooMuchText,
+    documents,
+    growth,
+    json_lines,
+    read_file,
+    reader_of,
+)
 from common.datasets.reading.unpacking import UNPACK_BYTES, Unpacker
+from common.decoding.frames import MEMORY_BYTES
 from common.errors import DataError
 
 ALPHABET = st.sampled_from(["a", "é", "語", "🌊", " ", "\n", "\u200b", "<|", "endoftext", "|>", END_OF_TEXT])
@@ -131,11 +143,78 @@ def test_a_small_gzip_of_much_text_comes_in_blocks_of_bounded_size() -> None:
 
 
 def test_a_parquet_file_that_is_one_row_group_comes_in_batches(tmp_path: Path) -> None:
-    texts = [f"{n:05} {'tide ' * 200}" for n in range(20_000)]
+    texts = pa.array(["tide " * 200]).take(pa.array([0] * 300_000))
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
-    texts.clear()
-    size = (tmp_path / "a.parquet").stat().st_size
-    before = most = pa.total_allocated_bytes()
-    for _ in read_file(tmp_path / "a.parquet", "text", where="a.parquet"):
-        most = max(most, pa.total_allocated_bytes())
-    assert size > 20e6 and most - before < 8e6, (size, most - before)
+    del texts
+    assert (tmp_path / "a.parquet").stat().st_size > MEMORY_BYTES
+    assert sum(1 for _ in read_file(tmp_path / "a.parquet", "text", where="a.parquet")) == 300_000
+
+
+def test_a_text_that_is_repeated_is_read_in_smaller_batches_and_none_is_lost_or_doubled(tmp_path: Path) -> None:
+    texts = [letter * 2**18 for letter in "abc"]
+    rows = [texts[n % 3] for n in range(900)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "a.parquet", row_group_size=500, compression="none")
+    found = list(read_file(tmp_path / "a.parquet", "text", where="a.parquet"))
+    assert [text[0] for text in found] == [row[0] for row in rows] and set(found) == set(texts)
+
+
+def test_texts_below_nulls_are_not_read(tmp_path: Path) -> None:
+    values = [None, "a", "", None, "b", None]
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet", row_group_size=4)
+    assert list(read_file(tmp_path / "a.parquet", "text", where="a.parquet")) == ["a", "b"]
+
+
+def decoders() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "common.decoding.parquet" in child.cmdline()]
+
+
+def test_the_decoder_ends_with_its_reader(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a" * 2**20 + str(n) for n in range(50)]}), tmp_path / "a.parquet")
+    found = read_file(tmp_path / "a.parquet", "text", where="a.parquet")
+    next(found)
+    (child,) = decoders()
+    found.close()
+    assert not child.is_running()
+
+
+def test_the_decoder_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDAL_AUTH_TOKEN", "a secret")
+    pq.write_table(pa.table({"text": ["a" * 2**20 + str(n) for n in range(50)]}), tmp_path / "a.parquet")
+    found = read_file(tmp_path / "a.parquet", "text", where="a.parquet")
+    next(found)
+    (child,) = decoders()
+    assert not [name for name in child.environ() if name.startswith("TIDAL_")]
+    found.close()
+
+
+def test_a_line_of_many_values_is_refused_and_a_text_of_many_commas_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "MOST_VALUES", 100)
+    commas = 'a, \\" [b], {c} ' * 100
+    assert run(line_reader(), json.dumps({"text": commas}).encode(), 5000) == [commas.strip()]
+    many = json.dumps({"text": "a", "of": list(range(99))}).encode()
+    with pytest.raises(DataError, match="line 1 has more than 100 values"):
+        run(line_reader(), many, 5000)
+
+
+def test_members_of_a_few_bytes_are_unpacked_in_time_that_grows_with_them() -> None:
+    data = b"".join([gzip.compress(b"")] * 200_000) + gzip.compress(b"a")
+    assert b"".join(blocks(data, 1 << 20)) == b"a"
+
+
+def test_a_gzip_that_grows_too_much_is_refused_when_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "ALWAYS_BYTES", 2**20)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a" * 2**21))
+    with pytest.raises(DataError, match=r"more than 1 MiB of text come out of its 2,\d+ bytes"):
+        list(read_file(tmp_path / "a.txt.gz", "text", where="a.txt.gz"))
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(random.Random(1).randbytes(2**20).hex().encode()))
+    assert len("".join(read_file(tmp_path / "b.txt.gz", "text", where="b.txt.gz"))) == 2**21
+
+
+def test_a_parquet_of_more_text_than_the_limit_is_too_much(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["tide" * 1000] * 1000}), tmp_path / "a.parquet")
+    reader = reader_of("parquet", "text", "a.parquet", tmp_path / "a.parquet", limit_bytes=2**20)
+    list(reader.feed((tmp_path / "a.parquet").read_bytes()))
+    with pytest.raises(TooMuchText, match="more than 1 MiB"):
+        list(reader.finish())

@@ -1,0 +1,108 @@
+"""Datasets out of a backup: which are needed, unpacked beside those that are there, published when all is verified.
+
+One that lies here with the same text stays as it is. Another text under the same name is a conflict, or put aside,
+never replaced. Leaves out how they are saved (`files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from common.backup.archive import DATASETS, ArchiveReader, Entry, Progress
+from common.backup.archive import Manifest as BackupManifest
+from common.datasets import DatasetStore, Manifest
+from common.datasets.manifest import MANIFEST_FILE
+from common.datasets.store import IncomingFolder
+from common.errors import NotFoundError
+from common.files import storage_errors
+from common.logging import get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a restore does with the datasets of a backup."""
+
+    needed: dict[str, dict[str, Entry]]
+    """Files by name of the dataset; those that lie here already are not among them."""
+    conflicts: tuple[str, ...]
+    """Of those, the names under which something else lies here."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that will be unpacked."""
+        return sum(entry.size for files in self.needed.values() for entry in files.values())
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A dataset that is unpacked and verified, and that nobody sees yet."""
+
+    folder: IncomingFolder
+    manifest: Manifest
+
+
+def plan(manifest: BackupManifest, store: DatasetStore) -> Plan:
+    """What is needed here of the datasets in a backup."""
+    found: dict[str, dict[str, Entry]] = {}
+    for member, entry in manifest.members.items():
+        kind, name, *file = member.split("/")
+        if kind == DATASETS:
+            found.setdefault(name, {})[file[0]] = entry
+    needed = {name: files for name, files in found.items() if not _is_here(store, name, files)}
+    return Plan(needed, tuple(sorted(name for name in needed if (store.root / name).exists())))
+
+
+@contextmanager
+def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress: Progress) -> Iterator[list[Staged]]:
+    """All of them, removed at the end unless published; StorageError. One that was damaged when it was saved is left
+    out with a warning."""
+    with ExitStack() as folders, storage_errors(store.root):
+        staged = []
+        for name, files in sorted(wanted.needed.items()):
+            folder = store.incoming()
+            folders.callback(folder.remove)
+            for file in sorted(files):
+                archive.extract(f"{DATASETS}/{name}/{file}", folder.path / file, progress)
+            manifest = _checked(name, files, folder.path)
+            if manifest is not None:
+                staged.append(Staged(folder, manifest))
+        yield staged
+
+
+def publish(staged: list[Staged], store: DatasetStore) -> Path | None:
+    """Give each its name. Where those lie now that had it; None when there were none."""
+    aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    for one in staged:
+        store.put_aside(one.manifest.name, aside)
+        store.publish(one.folder, one.manifest)
+    return aside if aside.exists() else None
+
+
+def _is_here(store: DatasetStore, name: str, files: dict[str, Entry]) -> bool:
+    try:
+        here = store.find(name)
+    except NotFoundError:
+        return False
+    text = files.get(here.file)
+    return text is not None and (text.sha256, text.size) == (here.sha256, here.size_bytes)
+
+
+def _checked(name: str, files: dict[str, Entry], folder: Path) -> Manifest | None:
+    """The manifest of an unpacked dataset; None when its text is not the one that it names."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        manifest = None
+    text = files.get(manifest.file) if manifest is not None else None
+    if manifest is None or text is None or manifest.name != name or text.sha256 != manifest.sha256:
+        log.warning("a dataset was damaged when it was saved and is not restored", dataset=name)
+        return None
+    return manifest

@@ -1,0 +1,162 @@
+"""The files of a backup: experiments and datasets, read while others write and delete them.
+
+Files that belong together, a checkpoint or a dataset, are opened before the first is read, so they are saved whole or
+not at all. Symbolic links are not followed: what they lead to may be anything; they are left out and noted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from common.artifacts import ArtifactStore
+from common.backup.archive import DATASETS, EXPERIMENTS, ArchiveWriter
+from common.datasets import DatasetStore
+from common.datasets.manifest import MANIFEST_FILE
+from common.errors import StorageError
+from common.logging import get_logger
+
+log = get_logger(__name__)
+
+SMALL = 8 * 1024 * 1024
+"""Bytes of a file that is read at once: what is appended to or cut meanwhile is then saved as it was."""
+PASSES = 5
+"""Looks at one experiment: what was written while it was copied is copied too, until nothing is new."""
+CHECKPOINT = "manifest.json"
+"""A folder that holds this is saved whole or not at all."""
+
+
+class Files:
+    """What is to be saved; `skipped` are the links that were met. Without `data_dir` no datasets."""
+
+    def __init__(self, experiments_dir: Path, data_dir: Path | None) -> None:
+        self._store = ArtifactStore(experiments_dir)
+        self._datasets = None if data_dir is None else DatasetStore(data_dir)
+        self.skipped: set[Path] = set()
+
+    def size(self) -> int:
+        """Of what is there now; what is deleted or pruned at this moment does not count."""
+        size = 0
+        for folder in self._experiments():
+            with suppress(FileNotFoundError):
+                size += sum(file.size_bytes for file in self._store.files(folder.name))
+        for folder in self._dataset_folders():
+            for path in self._plain(folder):
+                with suppress(FileNotFoundError):
+                    size += path.stat().st_size
+        return size
+
+    def add_to(self, archive: ArchiveWriter) -> None:
+        """Write all of it. StorageError names what cannot be read."""
+        for folder in self._experiments():
+            self._add_experiment(archive, folder)
+        for folder in self._dataset_folders():
+            files = sorted(self._plain(folder), key=lambda path: path.name == MANIFEST_FILE)
+            _add(archive, f"{DATASETS}/{folder.name}", folder, tuple(files))
+
+    def _experiments(self) -> list[Path]:
+        """Folders, the oldest first."""
+        return [
+            path for name in reversed(self._store.experiments()) if not self._is_link(path := self._store.root / name)
+        ]
+
+    def _dataset_folders(self) -> list[Path]:
+        if self._datasets is None:
+            return []
+        return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
+
+    def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
+        """Every file, newest checkpoints first: those would be missed most, and the oldest may be pruned meanwhile."""
+        done: set[Path] = set()
+        for _ in range(PASSES):
+            new = [unit for unit in self._units(folder) if not done.issuperset(unit)]
+            if not new:
+                return
+            for unit in new:
+                done.update(unit)
+                _add(archive, f"{EXPERIMENTS}/{folder.name}", folder, unit)
+
+    def _units(self, folder: Path) -> Iterator[tuple[Path, ...]]:
+        """Folders before the files beside them: what points to a checkpoint (best.json) is read after it."""
+        entries = self._entries(folder)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._units(Path(entry.path))
+        files = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        if any(path.name == CHECKPOINT for path in files):
+            yield tuple(sorted(files, key=lambda path: path.name == CHECKPOINT))
+        else:
+            yield from ((path,) for path in files)
+
+    def _plain(self, folder: Path) -> list[Path]:
+        return [Path(entry.path) for entry in self._entries(folder) if entry.is_file(follow_symlinks=False)]
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What is in a folder, links left out. Names that begin with a dot are half-written or damaged."""
+        try:
+            with _readable():
+                found = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except FileNotFoundError:
+            return []  # pruned, or the whole was deleted
+        return [entry for entry in found if not entry.name.startswith(".") and not self._is_link(Path(entry.path))]
+
+    def _is_link(self, path: Path) -> bool:
+        if not path.is_symlink():
+            return False
+        if path not in self.skipped:
+            log.warning("a symbolic link is not saved", path=str(path))
+            self.skipped.add(path)
+        return True
+
+
+def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ...]) -> None:
+    """Files that belong together, all or none. Once open they can be read to their end, whoever deletes them."""
+    with ExitStack() as opened:
+        sources: list[io.BufferedReader] = []
+        try:
+            with _readable():
+                sources = [opened.enter_context(file) for file in _opened(unit)]
+        except FileNotFoundError:
+            return  # pruned: a newer one is there; or deleted
+        for path, source in zip(unit, sources, strict=True):
+            state = os.fstat(source.fileno())
+            name = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            if state.st_size > SMALL:
+                archive.add(name, source, state.st_size, state.st_mtime)
+                continue
+            with tempfile.SpooledTemporaryFile(max_size=2 * SMALL) as copy:
+                shutil.copyfileobj(source, copy)
+                size = copy.tell()
+                copy.seek(0)
+                archive.add(name, copy, size, state.st_mtime)
+
+
+def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
+    """Files of one folder, also when another takes its name meanwhile; none through a link."""
+    folder = os.open(unit[0].parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    with ExitStack() as opened:
+        try:
+            files = [
+                opened.enter_context(os.fdopen(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb"))
+                for path in unit
+            ]
+        finally:
+            os.close(folder)
+        opened.pop_all()
+        return files
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An OSError names what could not be read; that something is gone is for the caller."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{error.filename}: cannot be read ({error.strerror}); nothing was saved") from error

@@ -1,0 +1,61 @@
+"""Which types of Arrow are text, and what the others are called. Needs pyarrow, and nothing else.
+
+Text is a string in any of Arrow's layouts (string, large_string, string_view, each also as a dictionary or run-end
+encoded), and a column of nulls. Extension types such as arrow.json are none: their strings stand for something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from common.decoding.frames import MOST_NAMES, Schema
+
+
+def describe(schema: Any, field: str) -> Schema:
+    """What an Arrow schema says about the column `field`."""
+    names, types = list(schema.names), list(schema.types)
+    found = names.count(field)
+    kind = types[names.index(field)] if found == 1 else None
+    would_do = [
+        name for name, type_ in zip(names, types, strict=True) if is_text(type_) and not pa.types.is_null(type_)
+    ]
+    return Schema(
+        found=found,
+        is_text=kind is not None and is_text(kind),
+        kind="" if kind is None else f"{_words(kind)} ({str(kind)[:200]})",
+        names=names[:MOST_NAMES],
+        texts=would_do[:MOST_NAMES],
+    )
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a column of this type holds texts and nulls only."""
+    kind = plain(kind)
+    types = pa.types
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
+    )
+
+
+def plain(kind: Any) -> Any:
+    """The type of the values, whatever they are wrapped in."""
+    while pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _words(kind: Any) -> str:
+    kind, types = plain(kind), pa.types
+    if types.is_boolean(kind):
+        return "true or false"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "a number"
+    if types.is_struct(kind) or types.is_map(kind) or types.is_union(kind) or isinstance(kind, pa.BaseExtensionType):
+        return "an object"
+    if types.is_nested(kind):
+        return "a list"
+    if types.is_temporal(kind):
+        return "a time"
+    return "bytes"

@@ -1,0 +1,150 @@
+"""The child: `python -m common.decoding.parquet PATH REQUEST`, frames on stdout.
+
+REQUEST is JSON: `column`, `first_row` to begin at, `most_rows` at once. Works within MEMORY_BYTES beyond what it has
+when its libraries are loaded. It ends when its standard input does, which is when its parent has died. Needs pyarrow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.decoding.frames import (
+    DONE,
+    ERROR,
+    FRAME_BYTES,
+    HEADER,
+    MEMORY_BYTES,
+    MOST_TEXT_BYTES,
+    NULL,
+    SCHEMA,
+    TEXTS,
+    Failure,
+)
+from common.decoding.memory import limit_memory
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""What a batch is to hold by the word of the file, which may be wrong."""
+BUFFER_BYTES = 1 << 20
+
+
+def main() -> None:
+    """Read, send, and say how it ended."""
+    path, request = sys.argv[1], json.loads(sys.argv[2])
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no frame
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # before the limit: its own start is not what is limited
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    limit_memory(MEMORY_BYTES)
+    try:
+        # Without these two a whole column of a row group, which may be the whole file, comes into memory.
+        with pq.ParquetFile(Path(path), pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
+            _send_column(out, file, request["column"], request["first_row"], request["most_rows"])
+    except MemoryError as error:  # pyarrow's own is one, too
+        _fail(out, "memory", error)
+    except BrokenPipeError:
+        return  # nobody reads on
+    except _TooLongError as error:
+        _fail(out, "long", error, error.row)
+    except OSError as error:
+        memory = error.errno is None and "bad_alloc" in str(error)
+        _fail(out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error)
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        # The parser of the table of contents words it so.
+        _fail(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
+    else:
+        _send(out, DONE, 0, b"")
+
+
+def _send_column(out: BinaryIO, file: Any, field: str, first_row: int, most_rows: int) -> None:
+    from common.decoding.arrow_types import describe
+
+    schema = describe(file.schema_arrow, field)
+    _send(out, SCHEMA, 0, json.dumps(schema).encode())
+    if not schema["is_text"]:
+        return
+    leaf = next(index for index in range(len(file.schema)) if file.schema.column(index).path == field)
+    row = 0
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        if row + about.num_rows <= first_row:
+            row += about.num_rows
+            continue
+        rows = _batch_rows(about.num_rows, about.column(leaf).total_uncompressed_size, most_rows)
+        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[field], use_threads=False)
+        for batch in batches:
+            # The name of a column also selects those that begin with it and a dot.
+            column = batch.column(batch.schema.names.index(field))
+            done = max(0, first_row - row)
+            for number, lengths, texts in _frames(column.slice(done), row + done):
+                _send(out, TEXTS, number, lengths, texts)
+            row += batch.num_rows
+
+
+def _batch_rows(rows: int, size: int, most_rows: int) -> int:
+    """Fewer than `most_rows` where texts are long."""
+    return max(1, min(most_rows, BATCH_BYTES * max(rows, 1) // max(size, 1)))
+
+
+class _TooLongError(Exception):
+    """A text longer than MOST_TEXT_BYTES."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row}")
+        self.row = row
+
+
+def _frames(column: Any, row: int) -> Iterator[tuple[int, bytes, memoryview]]:
+    """Rows, their lengths and their texts, in parts of FRAME_BYTES. `row` is the number of the first."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts = column.cast(pa.large_string())
+    if texts.null_count:
+        nulls = texts.is_null().to_numpy(zero_copy_only=False)
+        texts = texts.fill_null("")  # what lies below a null is not text
+    _, offset_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offset_buffer, dtype=np.int64, count=len(texts) + 1, offset=8 * texts.offset)
+    lengths = np.diff(offsets)
+    if len(lengths) and lengths.max() > MOST_TEXT_BYTES:
+        raise _TooLongError(row + int(lengths.argmax()))
+    lengths = lengths.astype("<i4")
+    if column.null_count:
+        lengths[nulls] = NULL
+    whole = memoryview(data if data is not None else b"").cast("B")
+    start = 0
+    while start < len(lengths):
+        end = int(np.searchsorted(offsets, offsets[start] + FRAME_BYTES, side="right")) - 1
+        end = min(max(end, start + 1), len(lengths))
+        yield end - start, lengths[start:end].tobytes(), whole[offsets[start] : offsets[end]]
+        start = end
+
+
+def _send(out: BinaryIO, kind: bytes, rows: int, *parts: bytes | memoryview) -> None:
+    out.write(HEADER.pack(kind, rows, sum(len(part) for part in parts)))
+    for part in parts:
+        out.write(part)
+    out.flush()
+
+
+def _fail(out: BinaryIO, kind: Any, reason: object, row: int = 0) -> None:
+    failure = Failure(kind=kind, reason=" ".join(str(reason).split())[:200], row=row)
+    _send(out, ERROR, 0, json.dumps(failure).encode())
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

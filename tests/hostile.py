@@ -1,0 +1,174 @@
+"""Small files that stand for huge ones, each in its own way, written here byte by byte or by pyarrow.
+
+For tests of what an upload may take. `parquet_bombs` gives them by name; `packed` streams gzip of any length.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MIB = 2**20
+LONG = "a" * MIB
+
+
+def parquet_bombs() -> dict[str, tuple[bytes, str]]:
+    """Name to file and the words of its refusal; none where the bomb is in a column that nobody reads."""
+    return {
+        "run-length": (_repeated(1500), "MiB of text come out of"),
+        "run-length-million": (_repeated(1_000_000), "MiB of text come out of"),
+        "deltas": (_deltas(1500), "MiB of text come out of"),
+        "page-zstd": (_one_page("zstd"), "takes more than 256 MiB of memory"),
+        "page-gzip": (_one_page("gzip"), "takes more than 256 MiB of memory"),
+        "long-text": (_table({"text": ["a" * (17 * MIB)]}), "its text is longer than 16 MiB"),
+        "nested-neighbour": (_nested(), ""),
+        "nested": (_table({"text": [["a"] * 100_000]}), "'text' is a list"),
+        "many-columns": (_many_columns(100_000), "no column 'text'"),
+        "page-that-lies": (_raw(page_bytes=2**31 - 1), "takes more than 256 MiB of memory"),
+        "rows-that-lie": (_raw(rows=2**62), "not a readable parquet file"),
+        "footer-that-lies": (b"PAR1" + struct.pack("<I", 2**31 - 1) + b"PAR1", "not a readable parquet file"),
+        "footer-of-columns": (_footer_of_columns(4_000_000), "takes more than 256 MiB of memory"),
+    }
+
+
+def packed(*parts: tuple[bytes, int]) -> Iterator[bytes]:
+    """Gzip of each text, repeated so often, one after the other."""
+    packer = zlib.compressobj(9, wbits=31)
+    for text, times in parts:
+        block = text * max(1, min(times, MIB // len(text)))
+        for _ in range(max(1, times * len(text) // len(block))):
+            yield packer.compress(block)
+    yield packer.flush()
+
+
+def _table(columns: dict[str, Any], **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, **{"compression": "zstd", "store_schema": False, **options})
+    return sink.getvalue()
+
+
+def _repeated(rows: int) -> bytes:
+    """One text in the dictionary, and a run of references to it."""
+    references = pa.array([0], pa.int32()).take(pa.array([0] * rows))
+    return _table({"text": pa.DictionaryArray.from_arrays(references, pa.array([LONG]))})
+
+
+def _deltas(rows: int) -> bytes:
+    """Each text is the one before it."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(
+        sink, pa.schema([("text", pa.string())]), compression="zstd", use_dictionary=False,
+        column_encoding={"text": "DELTA_BYTE_ARRAY"}, data_page_size=2**30,
+    ) as writer:  # fmt: skip
+        for _ in range(rows // 300):
+            writer.write_table(pa.table({"text": [LONG] * 300}))
+    return sink.getvalue()
+
+
+def _one_page(compression: str) -> bytes:
+    """One page, unpacked 300 MiB."""
+    return _table({"text": [LONG] * 300}, compression=compression, use_dictionary=False, data_page_size=2**30)
+
+
+def _nested() -> bytes:
+    """A column of lists whose name begins like that of the text; one row of it has forty million numbers."""
+    numbers = pa.array([0], pa.int8()).take(pa.array(memoryview(bytes(40_000_000)), pa.int8()))
+    lists = pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), numbers)
+    return _table({"text": ["a"], "text.of": lists}, row_group_size=1, data_page_size=2**30)
+
+
+# The rest in Thrift's compact protocol: (id, value) pairs, where int is i32 or i64 as its size needs, list a list.
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+class _I64(int):
+    """An integer whose field is 64 bits wide."""
+
+
+Fields = list[tuple[int, Any]]
+
+
+def _kind(value: Any) -> int:
+    if isinstance(value, _I64):
+        return 6
+    if isinstance(value, int):
+        return 5
+    if isinstance(value, bytes):
+        return 8
+    return 12 if value != [] and isinstance(value[0], tuple) else 9
+
+
+def _value(value: Any) -> bytes:
+    if value == []:
+        return b"\x0c"
+    kind = _kind(value)
+    if kind in (5, 6):
+        return _varint(value << 1)
+    if kind == 8:
+        return _varint(len(value)) + value
+    if kind == 12:
+        return _struct(value)
+    return bytes([0xF0 | _kind(value[0])]) + _varint(len(value)) + b"".join(map(_value, value))
+
+
+def _struct(fields: Fields) -> bytes:
+    out, last = b"", 0
+    for number, value in fields:
+        out += bytes([(number - last) << 4 | _kind(value)]) + _value(value)
+        last = number
+    return out + b"\0"
+
+
+def _file(body: bytes, footer: bytes) -> bytes:
+    return b"PAR1" + body + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+SCHEMA: list[Fields] = [
+    [(4, b"schema"), (5, 1)],
+    [(1, 6), (3, 0), (4, b"text"), (6, 0)],  # a required string
+]
+
+
+def _raw(*, page_bytes: int = 5, rows: int = 1) -> bytes:
+    """One plain page of one text, with figures that need not be true."""
+    content = b"\x01\x00\x00\x00a"
+    packer = zlib.compressobj(9, wbits=31)
+    stored = packer.compress(content) + packer.flush()
+    values = min(rows, 2**31 - 1)
+    page = _struct([(1, 0), (2, page_bytes), (3, len(stored)), (5, [(1, values), (2, 0), (3, 3), (4, 3)])])
+    size = _I64(len(page) + len(stored))
+    about: Fields = [
+        (1, 6), (2, [0, 3]), (3, [b"text"]), (4, 2), (5, _I64(rows)), (6, _I64(page_bytes)), (7, size), (9, _I64(4)),
+    ]  # fmt: skip
+    group: Fields = [(1, [[(2, _I64(4)), (3, about)]]), (2, size), (3, _I64(rows))]
+    return _file(page + stored, _struct([(1, 1), (2, SCHEMA), (3, _I64(rows)), (4, [group])]))
+
+
+def _many_columns(count: int) -> bytes:
+    """A table without rows."""
+    columns: list[Fields] = [[(1, 1), (3, 0), (4, b"c%d" % number)] for number in range(count)]
+    schema: list[Fields] = [[(4, b"schema"), (5, count)], *columns]
+    return _file(b"", _struct([(1, 1), (2, schema), (3, _I64(0)), (4, [])]))
+
+
+def _footer_of_columns(count: int) -> bytes:
+    """A row group of so many columns, each four bytes here and hundreds in memory."""
+    column = b"\x26\x08\x00"  # file_offset 4, and nothing else
+    groups = count // 100_000
+    one = b"\x19\xfc" + _varint(100_000) + column * 100_000 + b"\x16\x02\x16\x02\x00"
+    listed = b"\x19\xfc" + _varint(groups) + one * groups
+    footer = b"\x15\x02\x19\xfc" + _varint(2) + b"".join(map(_struct, SCHEMA)) + b"\x16\x02" + listed + b"\x00"
+    return _file(b"", footer)
