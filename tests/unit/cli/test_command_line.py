@@ -159,7 +159,7 @@ def test_env_names_what_compose_asks_for() -> None:
 def test_timers_and_limits_reach_every_process_of_compose_and_secrets_only_their_own() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     ours = {name: service["environment"] for name, service in services.items() if name not in ("postgres", "redis")}
-    words = ("SECONDS", "DAYS", "CONCURRENCY", "MAX", "GENERATOR", "RATE", "LIMIT")
+    words = ("SECONDS", "DAYS", "CONCURRENCY", "MAX", "GENERATOR", "RATE", "LIMIT", "RESERVE")
     tunable = {f"TIDAL_{name.upper()}" for name in Settings.model_fields if set(words) & set(name.upper().split("_"))}
     for environment in ours.values():
         passed = {name for name, value in environment.items() if value is None and name not in API_ONLY}
