@@ -172,8 +172,11 @@ def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
 
 
 def _fits(state: Savable, shortage: Shortage) -> bool:
-    """Whether a checkpoint leaves a quarter of the reserve to logs, metrics and the others on this disk."""
-    return shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
+    """Whether a checkpoint leaves a quarter of the reserve to logs, metrics and the others on this disk.
+
+    Where a write was refused although there seems to be room only another try shows it.
+    """
+    return shortage.reason is not None or shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
 
 
 def _save(state: Savable) -> bool:
