@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from common.disk import Shortage
-from common.errors import DiskFullError
+from common.errors import DiskFullError, StorageError
 from common.logging import get_logger
 from common.training.hooks import SavedCheckpoint, StopRequest, TrainingHooks
 
@@ -125,13 +125,20 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     if shortage is None:
         return 0.0
     begun = time.monotonic()
-    with _holding(hooks, shortage, EVERY_WISH, first=lambda: {"saved": _save_first(state, shortage)}) as hold:
+    saved = False
+
+    def save_first() -> dict[str, bool]:
+        nonlocal saved
+        saved = _save_where_it_fits(state, shortage)
+        return {"saved": saved}
+
+    with _holding(hooks, shortage, EVERY_WISH, first=save_first) as hold:
         tried_at = time.monotonic()
-        while not hold.wish and (shortage := _shortage(hooks, state)):
-            hold.wait(shortage)
-            due = state.writer.refusal is not None and time.monotonic() - tried_at >= RETRY_SECONDS
-            if due and not hold.wish and hooks.disk_shortage(next_write_bytes=state.checkpoint_bytes) is None:
-                _save(state)
+        while not hold.wish and (lacking := _shortage(hooks, state)):
+            hold.wait(lacking)
+            unsaved = not saved or state.writer.refusal is not None
+            if unsaved and not hold.wish and time.monotonic() - tried_at >= RETRY_SECONDS:
+                saved = _save_where_it_fits(state, lacking)
                 tried_at = time.monotonic()
     return time.monotonic() - begun
 
@@ -156,7 +163,7 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
     return hooks.disk_refused(refusal, next_write_bytes=size)
 
 
-def _save_first(state: Savable, shortage: Shortage) -> bool:
+def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
     """Save into the reserve, where a quarter of that is left, so that nobody has to later; whether it is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
@@ -165,14 +172,17 @@ def _save_first(state: Savable, shortage: Shortage) -> bool:
 
 
 def _fits(state: Savable, shortage: Shortage) -> bool:
-    """Whether a checkpoint leaves a quarter of the reserve to logs, metrics and the others on this disk."""
-    return shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
+    """Whether a checkpoint leaves a quarter of the reserve to logs, metrics and the others on this disk.
+
+    Where a write was refused although there seems to be room only another try shows it.
+    """
+    return shortage.reason is not None or shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
 
 
 def _save(state: Savable) -> bool:
     try:
         info = state.save()
-    except DiskFullError as error:
+    except StorageError as error:  # whatever the disk says now: it is not the moment to fail
         log.error("the last step is kept in memory until there is room for it", reason=error.message)
         return False
     log.info("the last step is saved", checkpoint=info.name)

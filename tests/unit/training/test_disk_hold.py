@@ -67,7 +67,7 @@ def test_a_training_that_waited_comes_to_the_same_numbers(
 def test_a_wish_to_leave_is_obeyed_with_the_last_step_saved(
     wish: StopRequest, shortage: Shortage, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks = recorder(wish, lacks=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
+    hooks: Any = recorder(wish, lacks=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
     hooks.requested_stop = lambda: wish if len(hooks.waits) > 4 else None
     outcome = pretrain(make_config(training={"max_steps": 500, "epochs": 500}), tmp_path, hooks, data_dir=data_dir)
     assert outcome.value == {"pause": "paused", "stop": "stopped", "drain": "drained"}[wish.value]
@@ -82,7 +82,7 @@ def test_a_wish_to_leave_is_obeyed_with_the_last_step_saved(
 def test_complete_takes_the_room_of_the_reserve(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks = recorder(lacks=lambda: FULL if hooks.series("Losses/Total").get(3) else None)
+    hooks: Any = recorder(lacks=lambda: FULL if hooks.series("Losses/Total").get(3) else None)
     hooks.requested_stop = lambda: StopRequest.COMPLETE if len(hooks.waits) > 3 else None
     config = make_config(training={"max_steps": 500, "epochs": 500})
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
