@@ -3,7 +3,7 @@
 * The header is complete so many seconds after the connection was accepted, or after the first byte of a further
   request (`TIDAL_REQUEST_HEADER_SECONDS`). Otherwise 408; without a byte the connection is closed without a word.
 * A body keeps a balance of seconds, which is at most `TIDAL_REQUEST_BODY_SECONDS`: waiting spends it, every byte adds
-  1 / `TIDAL_REQUEST_BODY_BYTES_PER_SECOND`. At nothing left: 408. So a pause is borne, a trickle is not, and a large
+  1 / `TIDAL_REQUEST_BODY_RATE`. At nothing left: 408. So a pause is borne, a trickle is not, and a large
   upload over a slow line takes as long as it takes. What the client is not asked to send costs nothing.
 * A reply that does not move for twice that time, because the client reads none of it, is given up.
 
@@ -40,9 +40,7 @@ class Patience:
     @classmethod
     def of(cls, settings: Settings) -> Patience:
         """As the operator set it."""
-        return cls(
-            settings.request_header_seconds, settings.request_body_seconds, settings.request_body_bytes_per_second
-        )
+        return cls(settings.request_header_seconds, settings.request_body_seconds, settings.request_body_rate)
 
 
 class HttpConnection(H11Protocol):

@@ -120,7 +120,7 @@ def test_a_body_that_stops_is_answered_408_in_the_shape_of_its_path(serve: RunAp
 
 def test_a_body_that_trickles_below_the_rate_is_answered_408(serve: RunApi) -> None:
     with (
-        serve(request_body_seconds=1.0, request_body_bytes_per_second=1000) as api,
+        serve(request_body_seconds=1.0, request_body_rate=1000) as api,
         connected(api.url, half_body("/api/jobs", 100_000)) as client,
     ):
         started = time.monotonic()
@@ -137,7 +137,7 @@ def test_a_body_that_trickles_below_the_rate_is_answered_408(serve: RunApi) -> N
 
 def test_a_body_above_the_rate_takes_as_long_as_it_takes_and_may_pause(serve: RunApi) -> None:
     text = b"Once upon a time there was a tide.\n" * 40
-    with serve(request_body_seconds=0.6, request_body_bytes_per_second=100) as api:
+    with serve(request_body_seconds=0.6, request_body_rate=100) as api:
         started = time.monotonic()
 
         def slowly() -> Iterator[bytes]:
