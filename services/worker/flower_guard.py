@@ -104,6 +104,13 @@ class Guard:
         options |= {"httponly": True, "samesite": "Strict", "secure": self._by_https()}
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
+    def write_error(self, status_code: int, **options: Any) -> None:
+        """Flower shows the traceback of a fault, with the paths of this machine; the log has it."""
+        if status_code >= 500:
+            self._refuse(status_code, "Flower failed; its log says how")
+            return
+        super().write_error(status_code, **options)  # type: ignore[misc]
+
     async def _knows_the_login(self) -> bool:
         given = self.request.headers.get("Authorization")
         if given is not None and _is_login(given, self.access.login):

@@ -86,15 +86,14 @@ def test_files_that_are_missing_damaged_or_outside_are_named_by_what_they_are(ap
     (folder / "evaluation_results" / "evaluation_results.json").write_text("{")
     (folder / "ablation_results.json").mkdir()
     for config in ("/etc/passwd", "../secret.yaml", str(tmp_path / "secret.yaml"), "nosuch.yaml", "no\0pe.yaml"):
-        body = {"type": "lm-training", "configPath": config}
-        text = api.admin.post("/api/jobs", json=body).text
+        text = api.admin.post("/api/jobs", json={"type": "lm-training", "configPath": config}).text
         assert config.startswith("/tmp/") or str(tmp_path) not in text
         refused(api.admin.get(f"/api/configs/{config.strip('/').replace(chr(0), '%00')}"), Path("/nowhere"))
     for path in ("evaluation", "ablation"):
         refused(api.admin.get(f"/api/experiments/{job['experimentId']}/{path}"), tmp_path)
     for source in ("missing.txt", "../x.txt", "~/x.txt", "no-such-dataset"):
-        config = {**TINY_CONFIG, "data": {"source": source}}
-        reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": config})
+        body = {"type": "lm-training", "config": {**TINY_CONFIG, "data": {"source": source}}}
+        reply = api.admin.post("/api/jobs", json=body)
         assert str(tmp_path) not in reply.text
     refused(api.admin.post("/api/datasets?name=a.parquet", content=b"PAR1 nothing PAR1"), tmp_path)
     refused(api.admin.post("/api/datasets?name=a.jsonl", content=b"{]"), tmp_path)

@@ -62,7 +62,8 @@ def test_the_engine_gets_its_settings_and_no_secret(
     ask(host, redis_client, "one")
     environment = answer(redis_client, "one")[1]["environment"]
     host.close()
-    assert not SECRETS & set(environment)
+    assert SECRETS & set(environment) == {"TIDAL_REDIS_URL"}
+    assert "secret" not in environment.values()
     (tmp_path / ".env").write_text("TIDAL_AUTH_TOKEN=secret\nTIDAL_GENERATOR_MODELS_MB=9\n")
     monkeypatch.chdir(tmp_path)
     for name in SECRETS:
