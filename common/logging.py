@@ -30,6 +30,7 @@ NOISY = (
     "kombu.mixins",
 )
 """Loggers of libraries whose lines below WARNING say nothing that ours do not."""
+LEVELS = ("debug", "info", "warning", "error")
 MOST_CHARACTERS = 4000
 """Of a value; a client may send more than anybody wants to read."""
 MOST_TRACEBACK_CHARACTERS = 40_000
@@ -40,10 +41,12 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
 
     What the encoding of the standard streams lacks is written as an escape.
 
-    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json".
+    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level is info and a
+    warning: a slip in a setting of the log is no reason to stop.
     """
     accept_any_text()
-    level = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).upper()
+    wanted = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).strip()
+    level = wanted.upper() if wanted.lower() in LEVELS else "INFO"
     if json_lines is None:
         json_lines = os.environ.get("TIDAL_LOG_FORMAT", "text") == "json"
 
@@ -86,6 +89,8 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     root.setLevel(level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if wanted.lower() not in LEVELS:
+        get_logger(__name__).warning(f"TIDAL_LOG_LEVEL is none of {', '.join(LEVELS)}; info is used", given=wanted)
 
 
 def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
