@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -62,8 +63,8 @@ def create_backup(
         raise ConflictError(f"{target} exists; a backup never replaces a file")
     files = Files(experiments_dir, data_dir if datasets else None)
     engine = make_engine(database_url, application_name="tidal-backup", pool_size=1, statement_timeout=0)
-    with storage_errors(target), tempfile.TemporaryDirectory(prefix="tidal-backup-") as name:
-        rows = Path(name)
+    # The rows lie beside the file that they become a part of: /tmp may be small, or memory.
+    with storage_errors(target), _scratch(target.parent) as rows:
         try:
             require_schema(engine)
             revision = schema_status(engine).head
@@ -99,6 +100,14 @@ def create_backup(
         datasets=len({parts[1] for parts in members if parts[0] == DATASETS}),
         skipped=tuple(sorted(files.skipped)),
     )
+
+
+@contextmanager
+def _scratch(place: Path) -> Iterator[Path]:
+    """A folder in `place`, which is made where it is missing, until the block ends."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tidal-backup-", dir=place) as name:
+        yield Path(name)
 
 
 def _manifest(dump: Dump, revision: str, archive: ArchiveWriter) -> Manifest:
