@@ -123,7 +123,7 @@ class Silent:
         self.sockets: list[socket.socket] = []
 
     def open(self, count: int) -> None:
-        request = f"GET {self._path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        request = f"GET {self._path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         whole = [number % 3 for number in range(count)]
         self._rng.shuffle(whole)
         for kind in whole:
@@ -143,7 +143,7 @@ def read_slowly(port: int, path: str, bytes_per_second: int, stop: threading.Eve
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.connect(("127.0.0.1", port))
-        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        slow.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         while not stop.wait(0.25):
             try:
                 if not slow.recv(bytes_per_second // 4):

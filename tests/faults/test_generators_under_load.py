@@ -105,7 +105,8 @@ def connect(stack: Stack, path: str, fields: dict[str, Any]) -> socket.socket:
     """A client that has asked and does not read."""
     text = json.dumps(fields).encode()
     client = socket.create_connection(("127.0.0.1", stack.port))
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/json\r\n"
     client.sendall(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
     return client
 

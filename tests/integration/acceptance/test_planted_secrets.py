@@ -50,6 +50,7 @@ MAY_KNOW = {
 }
 """Which process has which mark in its environment, and no other."""
 SECONDS = 150.0
+pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass

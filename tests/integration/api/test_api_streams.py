@@ -293,7 +293,7 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_nobody_else(serve: Run
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect((host, int(port)))
-            slow.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            slow.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             slow.recv(1000)
             blob = json.dumps({"n": 0, "text": "x" * 100_000})
             for _ in range(100):
