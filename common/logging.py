@@ -41,8 +41,8 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
 
     What the encoding of the standard streams lacks is written as an escape.
 
-    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level is info and a
-    warning: a slip in a setting of the log is no reason to stop.
+    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level is info and
+    a warning: a slip in a setting of the log is no reason to stop.
     """
     accept_any_text()
     wanted = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).strip()
