@@ -97,7 +97,7 @@ def _disk(job: Job, shortage: str) -> str:
     lacks = f": {shortage}" if shortage else ""
     return (
         f"It waits for room on a disk{lacks}. Free some; it goes on by itself within seconds and repeats no step. "
-        "Pause, complete and stop work meanwhile."
+        "Pause and stop work meanwhile."
     )
 
 
