@@ -83,13 +83,19 @@ class RepeatFilter(logging.Filter):
         os.register_at_fork(after_in_child=self._begin)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """False for a line that is only counted."""
+        """False for a line that is only counted. A line that cannot be read is for the handler to complain of."""
         if getattr(record, "is_count", False):
             return True
+        try:
+            return self._admits(record, _kinds_of(record))
+        except Exception:
+            return True
+
+    def _admits(self, record: logging.LogRecord, found: list[tuple[Hashable, str, Allowance]]) -> bool:
         now = self._clock()
         overflown: list[_Kind] = []
         with self._lock:
-            kinds = [self._kind(record, now, *its) for its in _kinds_of(record)]
+            kinds = [self._kind(record, now, *its) for its in found]
             while len(self._kinds) > MOST_KEYS:
                 _, oldest = self._kinds.popitem(last=False)
                 overflown.append(oldest)
@@ -109,7 +115,8 @@ class RepeatFilter(logging.Filter):
 
     def _begin(self) -> None:
         """Also in a forked child, which counts for itself and has no timer."""
-        self._lock = threading.Lock()
+        # A signal handler, or a finaliser that the garbage collector runs, may log while this thread holds it.
+        self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._kinds.clear()
 
@@ -125,24 +132,28 @@ class RepeatFilter(logging.Filter):
             kind.since = now
         kind.left_out += 1
         if self._timer is None:
-            self._timer = threading.Timer(COUNT_SECONDS, self._on_timer)
-            self._timer.daemon = True
-            self._timer.start()
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        timer = threading.Timer(COUNT_SECONDS, self._on_timer)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # no thread is to be had; the next line that is left out tries again
+            return
+        self._timer = timer
 
     def _on_timer(self) -> None:
         self._flush(older_than=COUNT_SECONDS / 2)
         with self._lock:
             self._timer = None
-            waiting = next((kind for kind in self._kinds.values() if kind.left_out), None)
-            if waiting is not None:
-                self._timer = threading.Timer(COUNT_SECONDS, self._on_timer)
-                self._timer.daemon = True
-                self._timer.start()
+            if any(kind.left_out for kind in list(self._kinds.values())):
+                self._start_timer()
 
     def _flush(self, *, older_than: float) -> None:
         now = self._clock()
         with self._lock:
-            due = [kind for kind in self._kinds.values() if kind.left_out and now - kind.since >= older_than]
+            due = [kind for kind in list(self._kinds.values()) if kind.left_out and now - kind.since >= older_than]
             counts = [(kind, kind.left_out, kind.since) for kind in due]
             for kind in due:
                 kind.left_out = 0

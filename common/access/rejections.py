@@ -22,7 +22,7 @@ FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
 MOST_WAITING = 4
 """Replies of one address that wait at once."""
-MOST_WAITING_TOGETHER = 64
+MOST_WAITING_TOGETHER = 16
 """The same over all addresses: each holds a connection."""
 MOST_ADDRESSES = 4096
 
@@ -101,6 +101,9 @@ class Rejections:
 
 def address_group(address: str) -> str:
     """What one caller is counted under: the IPv4 address, or the /64 an IPv6 address lies in."""
+    host, colon, port = address.partition(":")
+    if colon and port.isdigit() and "." in host:  # some proxies pass on the port as well, a new one each time
+        address = host
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

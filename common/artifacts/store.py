@@ -214,11 +214,13 @@ class ArtifactStore:
 
     def discard_unfinished(self, older_than_seconds: float) -> int:
         """Discard checkpoints that a process which was killed had begun so long ago, and not finished; how many."""
-        found = [path for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*") if path.is_dir()]
-        old = [path for path in found if time.time() - _touched_at(path) > older_than_seconds]
-        for path in old:
-            self.discard(path)
-        return len(old)
+        count = 0
+        for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*"):
+            with contextlib.suppress(FileNotFoundError):  # finished, or deleted, since it was listed
+                if path.is_dir() and time.time() - _touched_at(path) > older_than_seconds:
+                    self.discard(path)
+                    count += 1
+        return count
 
     def delete_checkpoint(self, experiment_id: str, name: str) -> None:
         """Remove a checkpoint of `checkpoint_files`, a file or a folder; NotFoundError when there is none."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
+import uuid
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ from common.files import flush
 
 METADATA_KEY = "tidal"
 """Key of our JSON in the header of a safetensors file."""
+WRITE_REFUSED = ("PytorchStreamWriter", "inline_container", "write failed", "iostream error")
+"""Words of torch's own errors one of which is there when the system has refused a write."""
+PROBE_BYTES = 1 << 20
 
 
 def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
@@ -109,12 +115,27 @@ def write_object(path: Path, value: Any) -> None:
     try:
         torch.save(value, path)
     except RuntimeError as error:
-        # torch's writer hides the errno; a refused write is nearly always a full disk.
-        raise OSError(errno.ENOSPC, f"the disk refused a write: {_first_line(error)}") from error
+        raise OSError(_reason(path.parent, error), f"the state cannot be written: {_first_line(error)}") from error
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     if unsafe:
         raise TypeError(f"state holds {', '.join(sorted(unsafe))}; keep tensors, numbers, text, lists and dicts only")
     flush(path)
+
+
+def _reason(folder: Path, error: RuntimeError) -> int:
+    """The errno that torch's writer hides: what another write meets, else a full disk where a write was refused."""
+    probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as met:
+        return met.errno or errno.EIO
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return errno.ENOSPC if any(words in str(error) for words in WRITE_REFUSED) else errno.EIO
 
 
 def _first_line(error: BaseException) -> str:

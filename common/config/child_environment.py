@@ -26,13 +26,14 @@ SECRETS: Final = TOKEN | FLOWER | DATABASE | REDIS | {"TIDAL_POSTGRES_PASSWORD",
 _EVERYBODY: Final = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "LANG", "LANGUAGE", "TZ",
     "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "CXX",
+    "LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "CONDA_PREFIX",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 })
 _SERVERS: Final = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
 _COMPUTING: Final = (
     "LC_", "PYTHON", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "ONEDNN_", "DNNL_", "MALLOC_",
-    "GLIBC_TUNABLES", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "ROCR_", "TORCH", "PYTORCH_",
-    "TRITON_",
+    "GLIBC_TUNABLES", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "HSA_", "ROCM_", "ROCR_",
+    "MIOPEN_", "GPU_", "TORCH", "PYTORCH_", "TRITON_", "TOKENIZERS_", "DYLD_", "NIX_",
 )
 # fmt: on
 """Beginnings of names that say how to compute."""

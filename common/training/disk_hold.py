@@ -118,11 +118,15 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
 
     Returns as soon as there is any wish; the caller looks at it as ever. Costs a look at the disk each second.
     """
-    if _shortage(hooks, state) is None:
+    shortage = _shortage(hooks, state)
+    if shortage is None:
         return 0.0
+    # Said first: a large checkpoint may take longer than a step is allowed to.
+    hooks.waiting_for_disk(shortage)
     state.writer.settle()  # what it was writing takes room, and what it removes afterwards frees some
     shortage = _shortage(hooks, state)
     if shortage is None:
+        hooks.waiting_for_disk(None)
         return 0.0
     begun = time.monotonic()
     saved = False

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from common.config.lm import DataConfig
 from common.data import Corpus, open_corpus
 from common.errors import DiskFullError
-from common.training.disk_hold import wait_for_disk, write_when_there_is_room
+from common.training.disk_hold import StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import StopRequest, TrainingHooks
 
 T = TypeVar("T")
@@ -98,7 +98,10 @@ def load_corpus(
         work.beat_while_fetching()
         if progress is not None and work.tokenised is not None:
             progress(*work.tokenised)
-    corpus = work.result()
+    try:
+        corpus = work.result()
+    except StoppedWaiting as stop:  # the work heard of the wish first
+        raise StoppedWhileLoading(stop.request) from None
     hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     return corpus
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import resource
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 from common.config import Settings
@@ -27,6 +28,8 @@ LEAST_CONNECTIONS = 8
 SPARE = 64
 """Connections that may always be waiting to send their request, beyond the cap too where all others are running. A new
 one is not closed before so many newer ones have come, so that a health check is read in a flood of others."""
+MOST_CANDIDATES = 64
+"""Transfers among which the one that makes room is looked for."""
 STALLED_SECONDS = 5.0
 """At the cap a body or a reply that has not moved for so long makes room."""
 MOST_SECONDS_PER_SWEEP = 0.5
@@ -45,8 +48,8 @@ class Connection(Protocol):
     def give_up(self, reason: Reason) -> None:
         """Answer where a request has begun, and close."""
 
-    def stalled_since(self) -> float:
-        """When its body or its reply last moved."""
+    def stalled_for(self) -> float:
+        """Seconds that its body is behind the least rate, or its reply has not moved."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,10 @@ class Connections:
         if full and longest is not newest:
             self._close(longest, "made_room")
             return
-        stalled = next(iter(self._transfers), None)
-        if stalled is not None and self.time - stalled.stalled_since() >= STALLED_SECONDS:
+        # Those that have not moved longest; of a crowd that trickles in turn, the one that is furthest behind.
+        candidates = islice(self._transfers, MOST_CANDIDATES)
+        stalled = max(candidates, key=lambda connection: connection.stalled_for(), default=None)
+        if stalled is not None and stalled.stalled_for() >= STALLED_SECONDS:
             self._close(stalled, "stalled")
         elif full:
             self._close(newest, "refused")

@@ -116,9 +116,12 @@ class HttpConnection(H11Protocol):
             return "body_timeout" if self._balance <= 0 else None
         return None
 
-    def stalled_since(self) -> float:
-        """When its body or its reply last moved."""
-        return self._since
+    def stalled_for(self) -> float:
+        """Seconds that its body is behind the least rate, or its reply has not moved."""
+        if self._waits == "body":
+            self._spend()
+            return self._patience.body_seconds - self._balance
+        return self._board.time - self._since
 
     def give_up(self, reason: Reason) -> None:
         """408 where a request has begun and no reply has, then close; nobody is waited for."""

@@ -36,7 +36,9 @@ KEPT_FOR_EVER = "public, max-age=31536000, immutable"
 """Cache-Control of files whose address changes with their content."""
 MIB = 1024 * 1024
 MOST_HELD_BYTES = 64 * MIB
-"""Of all bodies together; each waits in memory until it is whole."""
+"""Of all bodies together, beyond the first 32 KiB of each; a body waits in memory until it is whole."""
+SMALL_BYTES = 32 * 1024
+"""A body up to this size is always taken, so that nobody who holds large ones keeps jobs and prompts out."""
 _TOO_MANY_BODIES = "the bodies of all requests together are larger than the api keeps in memory; try again"
 
 
@@ -148,8 +150,9 @@ class BodyTooLarge(HTTPException):
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading; and with 503 what
-    all of them together have beyond 64 MiB.
+    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading.
+
+    While large ones hold 64 MiB together, further large ones get 503.
 
     `streams` are the (method, path) of routes that take any amount.
     """
@@ -159,7 +162,7 @@ class BodyLimit:
         self.limit = limit
         self.streams = streams
         self.held = 0
-        """Bytes of the bodies of all requests that are being answered."""
+        """Bytes of the bodies of all requests that are being answered, beyond the first ones of each."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["method"], _path(scope)) in self.streams:
@@ -181,19 +184,19 @@ class BodyLimit:
             nonlocal seen
             message = await receive()
             if message["type"] == "http.request":
-                size = len(message.get("body", b""))
-                seen += size
-                self.held += size
+                before = max(0, seen - SMALL_BYTES)
+                seen += len(message.get("body", b""))
+                self.held += max(0, seen - SMALL_BYTES) - before
                 if seen > self.limit:
                     raise BodyTooLarge(self.limit)
-                if self.held > MOST_HELD_BYTES:
+                if self.held > MOST_HELD_BYTES and seen > SMALL_BYTES:
                     raise HTTPException(503, _TOO_MANY_BODIES, headers={"Connection": "close", "Retry-After": "5"})
             return message
 
         try:
             await self.app(scope, counted, send)
         finally:
-            self.held -= seen
+            self.held -= max(0, seen - SMALL_BYTES)
 
     async def _discard(self, receive: Receive) -> None:
         """Read up to 8 limits, so that a client that writes before it reads sees the reply and not a reset."""

@@ -127,3 +127,4 @@ def test_memory_is_bounded_and_a_neighbourhood_counts_as_one() -> None:
     for number in range(11):
         last = rejections.count(f"2001:db8::{number:x}")
     assert (last.address, last.delay_seconds) == (address_group("2001:db8::1"), 0.25)
+    assert address_group("203.0.113.7:50123") == address_group("::ffff:203.0.113.7") == "203.0.113.7"

@@ -163,3 +163,64 @@ def test_what_is_printable_stays_as_it_is() -> None:
     assert escaped("a\tb\nc\x1b\u202e") == "a\\tb\\nc\\x1b\\u202e"
     assert escaped("abcdef", 4) == "abcd… (2 more characters)"
     assert escaped_lines("a\n\tb", "  ") == "  a\n      b"
+
+
+NESTED = """
+import gc, logging, signal, sys
+from common.logging import configure, get_logger
+configure("test")
+log = get_logger("a")
+
+class Says:
+    def __str__(self):
+        logging.getLogger("b").warning("within")
+        return "value"
+
+class Ends:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        logging.getLogger("c").warning("collected")
+
+signal.signal(signal.SIGALRM, lambda *_: log.info("signal"))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+gc.set_threshold(50)
+for number in range(5000):
+    Ends()
+    log.warning("without", number=number, says=Says())
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("done")
+"""
+
+
+def test_what_logs_while_a_line_is_counted_stops_nobody() -> None:
+    done = subprocess.run([*IN_A_PROCESS, NESTED], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n", done.stderr[-2000:]
+
+
+def test_a_line_that_cannot_be_read_raises_nothing() -> None:
+    class Bad:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    log = Log()
+    for _ in range(20):
+        record = logging.LogRecord("a", logging.WARNING, "f", 1, "bad %d", ("x",), None)
+        assert log.filter.filter(record)
+        assert log.filter.filter(
+            logging.LogRecord("a", logging.WARNING, "f", 1, {"event": "e", "x": Bad()}, None, None)
+        )
+
+
+def test_without_a_thread_for_the_count_lines_are_left_out_all_the_same(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(log_repeats.threading.Timer, "start", refused)
+    for _ in range(50):
+        log.write("full")
+    assert log.lines == ["full"] * 10
+    log.filter.flush()
+    assert log.lines[10:] == ["full … repeated 40 times in 1 s"]

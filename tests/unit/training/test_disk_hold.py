@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from common.checkpoint import CheckpointManager
 from common.config import DataConfig, LMConfig
 from common.disk import MIB, Shortage
 from common.errors import DiskFullError
-from common.training import disk_hold
+from common.training import disk_hold, loading
 from common.training.disk_hold import StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import Outcome, StopRequest
-from common.training.loading import load_corpus
+from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.pretrain import pretrain
 
 Config = Callable[..., LMConfig]
@@ -158,3 +159,20 @@ def test_a_corpus_waits_while_it_is_tokenised_and_not_when_its_tokens_are_there(
     there = recorder(lacks=lambda: FULL)
     assert load_corpus(config, tmp_path, there).digest == built.digest
     assert there.waits == []
+
+
+@pytest.mark.parametrize("request_", [StopRequest.STOP, StopRequest.DRAIN])
+def test_a_corpus_that_waits_for_room_is_left_the_same_way_whoever_hears_the_wish_first(
+    request_: StopRequest, recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise DiskFullError("no room")
+
+    monkeypatch.setattr(loading, "open_corpus", opened)
+    hooks = recorder(lacks=lambda: FULL)
+    main = threading.current_thread()
+    # The thread that waits for room hears of it, the one that listens does not yet.
+    hooks.requested_stop = lambda: request_ if threading.current_thread() is not main else None
+    with pytest.raises(StoppedWhileLoading) as left:
+        load_corpus(DataConfig(source="builtin:stories", max_documents=1100), tmp_path, hooks)
+    assert left.value.request is request_

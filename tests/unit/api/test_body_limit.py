@@ -1,0 +1,55 @@
+"""Whoever holds large bodies in memory keeps no small one out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from services.api.middleware import MIB, MOST_HELD_BYTES, SMALL_BYTES, BodyLimit
+
+SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/api/jobs", "headers": []}
+
+
+async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
+    while (await receive()).get("more_body"):
+        pass
+
+
+async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) -> None:
+    """A request whose body comes in blocks of these sizes, and ends when `end` is set."""
+    messages: list[Message] = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in blocks]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop(0)
+        if end is not None:
+            await end.wait()
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nothing is answered here")
+
+    await limit(SCOPE, receive, send)
+
+
+def test_small_bodies_pass_while_large_ones_fill_the_memory() -> None:
+    async def run() -> None:
+        limit, end = BodyLimit(reads_all), asyncio.Event()
+        held = [asyncio.create_task(ask(limit, MIB, end=end)) for _ in range(MOST_HELD_BYTES // MIB + 8)]
+        await asyncio.sleep(0.05)
+        assert limit.held > MOST_HELD_BYTES - 2 * MIB
+        await ask(limit, SMALL_BYTES)
+        await asyncio.gather(*(ask(limit, 100) for _ in range(50)))
+        with pytest.raises(HTTPException) as refused:
+            await ask(limit, SMALL_BYTES, MIB // 2)
+        assert refused.value.status_code == 503
+        end.set()
+        assert any(await asyncio.gather(*held, return_exceptions=True)), "some were refused"
+        assert limit.held == 0
+        await ask(limit, MIB)
+
+    asyncio.run(run())
