@@ -50,7 +50,7 @@ MAY_KNOW = {
 }
 """Which process has which mark in its environment, and no other."""
 SECONDS = 150.0
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass
@@ -179,6 +179,8 @@ def test_no_secret_is_found_where_it_does_not_belong(running: Running, folder: P
 def _work(running: Running) -> int:
     """Use everything, and go wrong in many ways; the pid of the trainer that runs now."""
     text = {"checkpoint": MODEL, "prompt": PROMPT, "maxTokens": 4}
+    # The stack is ready before its generator is, which loads torch meanwhile.
+    wait("a generator", lambda: running.http.post("/api/generate", json=text).status_code == 200)
     running.send("POST", "/api/generate", 200, json=text)
     streamed = running.http.post("/api/generate", json={**text, "stream": True})
     assert streamed.status_code == 200 and "event: done" in streamed.text

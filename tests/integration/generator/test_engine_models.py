@@ -68,7 +68,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
     counting.may.set()
 
 
-def turn_until(serving: Serving, reached: Callable[[], bool], seconds: float = 30.0) -> None:
+def turn_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
     until = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < until, "it did not come about in time"

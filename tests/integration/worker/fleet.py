@@ -170,12 +170,12 @@ class Fleet:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         return [Step(line["attempt"], line["step"], line["time"]) for line in lines]
 
-    def wait_status(self, job_id: str, wanted: str | Iterable[str], seconds: float = 30) -> Job:
+    def wait_status(self, job_id: str, wanted: str | Iterable[str], seconds: float = 75) -> Job:
         names = {wanted} if isinstance(wanted, str) else set(wanted)
         self.wait_for(lambda: self.job(job_id).status in names, f"{names}", seconds, job_id)
         return self.job(job_id)
 
-    def wait_steps(self, job_id: str, count: int, *, attempt: int = 1, seconds: float = 30) -> None:
+    def wait_steps(self, job_id: str, count: int, *, attempt: int = 1, seconds: float = 75) -> None:
         """Until `attempt` has executed `count` steps."""
 
         def check() -> bool:
@@ -183,7 +183,7 @@ class Fleet:
 
         self.wait_for(check, f"{count} steps of attempt {attempt}", seconds, job_id)
 
-    def wait_for(self, check: Callable[[], bool], what: str, seconds: float = 30, job_id: str | None = None) -> None:
+    def wait_for(self, check: Callable[[], bool], what: str, seconds: float = 75, job_id: str | None = None) -> None:
         deadline = time.monotonic() + seconds
         while not check():
             if time.monotonic() > deadline:
