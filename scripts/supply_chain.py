@@ -145,7 +145,7 @@ def licence(component: dict[str, Any]) -> str:
 
 
 def stated(package: Distribution) -> str:
-    """The first line of the licence text that comes with a package whose metadata names none."""
+    """The first line of the licence text inside a package. Used where the package's metadata name no licence."""
     texts = [
         *(package.metadata.get_all("License") or ()),
         *(package.read_text(f"licenses/{name}") or "" for name in FILES),

@@ -32,7 +32,7 @@ EXPERIMENTS = "experiments"
 DATASETS = "datasets"
 BLOCK = 1024 * 1024
 MOST_MANIFEST_BYTES = 512 * 1024 * 1024
-"""About three million files."""
+"""Largest manifest that is read, in bytes: it lists about three million files."""
 _HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
 """The module lets out what its parsers of numbers and text raise."""
 _TABLE = re.compile(r"[a-z_]{1,63}")

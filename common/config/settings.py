@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
     """From a connection, or the first byte of a further request, to the end of the request's header; then 408."""
     request_body_seconds: float = Field(60.0, gt=0, le=3600)
-    """Longest pause of a client that sends a body, and what a sender below the rate has in all; then 408."""
+    """A client that sends a body may pause for so long. One that sends below the least rate may take so long in all.
+    Then the api answers 408."""
     request_body_rate: int = Field(500, ge=1)
     """A client must send the body of its request at least so fast, on average."""
     keep_alive_seconds: float = Field(75.0, gt=0, le=3600)

@@ -104,7 +104,7 @@ class Phase(_Message):
     type: Literal["phase"] = "phase"
     name: str
     disk: DiskWait | None = None
-    """In the phase `waiting_for_disk`, which is sent again every few seconds."""
+    """What the disk lacks. Set in the phase `waiting_for_disk`; the trainer then repeats it every few seconds."""
 
 
 class Progress(_Message):

@@ -14,7 +14,7 @@ from services.api.schemas.completions import ErrorReply
 from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, problem_schemas
 
 OPEN = ("/api/session",)
-"""Work without a token, also where reads are closed; a wrong token is answered like none."""
+"""Operations that need no token, even where reads are closed. A wrong token gets the same reply as no token."""
 LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
 """Posts that change nothing: open where reads are."""
 ALWAYS_UP = ("/healthz",)

@@ -150,7 +150,8 @@ def processes(
 ) -> list[ChildSpec]:
     """The children in the order they start; the servers come before, they are no children of this kind.
 
-    Each gets the secrets it needs: the api the token, Flower its password, and who reads jobs the database's.
+    Each process gets only the secrets it needs: the api gets the token, Flower its password, and the processes that
+    read jobs get the password of the database.
     """
     longest = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 0.5)
     cpu_only = not has_gpu()

@@ -157,7 +157,8 @@ class LogCapture:
                 self._dropped += surplus
                 del self._backlog[-surplus:]
             if not self._refused or surplus > 0:
-                log.warning("the log cannot be written", path=str(self.path), error=str(error), lost=max(0, surplus))
+                lost = max(0, surplus)
+                log.warning("the log file cannot be written", path=str(self.path), error=str(error), lost_bytes=lost)
             self._refused = True
 
     def _finish_file(self) -> None:

@@ -15,7 +15,7 @@ from common.decoding.frames import Schema
 from common.errors import DataError
 
 SLICE_BYTES = 8 * 1024 * 1024
-"""What is made into text at once."""
+"""Bytes of a column that are converted to Python strings in one step."""
 
 
 def text_column(schema: Any, field: str, where: str) -> None:

@@ -29,7 +29,7 @@ class ParquetUnreadableHere(DataError):
 class ParquetReader(Reader):
     """Reads .parquet, all of it at the end. `path` is where the bytes come to lie.
 
-    `limit_bytes` bounds the decoded text; without it, and beside it, `Growth` bounds it by the size of the file.
+    `limit_bytes` bounds the decoded text. `Growth` bounds it as well, in relation to the size of the file.
     """
 
     def __init__(self, where: str, text_field: str, path: Path, limit_bytes: int | None = None) -> None:

@@ -27,4 +27,4 @@ class Ready(Reply):
 
     ready: bool
     parts: dict[str, Part]
-    """`database`, `schema`, `redis`, `store`; and, not required, `disk` (its reserve) and `sweeps`."""
+    """Required: `database`, `schema`, `redis`, `store`. Not required: `disk` (the reserve is free), `sweeps`."""

@@ -20,7 +20,7 @@ VERSIONS = {"torch": "2.13.0", "uvicorn": "0.54.0"}
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, services: dict[str, list[dict[str, Any]] | str]) -> None:
-    """What pip-audit reports per service; text: what it writes to stderr when it fails."""
+    """Replace pip-audit. A list is its report for a service; a string is the error it prints when it fails."""
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         said = services[command[command.index("--vulnerability-service") + 1]]
