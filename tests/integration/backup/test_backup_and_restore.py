@@ -40,18 +40,6 @@ def restore(backup: Path, settings: Settings, **options: bool) -> dict[str, int]
     ).jobs
 
 
-@pytest.fixture
-def elsewhere(empty_database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """A place where Tidal was never run; Redis is shared, a restore empties it."""
-    return Settings(
-        _env_file=None,
-        database_url=empty_database_url,
-        redis_url=redis_url,
-        experiments_dir=tmp_path / "elsewhere" / "experiments",
-        data_dir=tmp_path / "elsewhere" / "data",
-    )
-
-
 def submitted(sessions: sessionmaker[Session]) -> str:
     with sessions.begin() as session:
         return submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id

@@ -57,18 +57,6 @@ def hidden(settings: Settings) -> list[str]:
     return sorted(path.name for path in (settings.data_dir / "datasets").iterdir() if path.name.startswith("."))
 
 
-@pytest.fixture
-def elsewhere(empty_database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """A place where Tidal was never run."""
-    return Settings(
-        _env_file=None,
-        database_url=empty_database_url,
-        redis_url=redis_url,
-        experiments_dir=tmp_path / "elsewhere" / "experiments",
-        data_dir=tmp_path / "elsewhere" / "data",
-    )
-
-
 @pytest.fixture(autouse=True)
 def migrated(sessions: sessionmaker[Session], engine: Engine) -> None:
     engine.dispose()

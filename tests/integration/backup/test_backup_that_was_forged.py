@@ -41,18 +41,6 @@ def backup(settings: Settings, sessions: sessionmaker[Session], engine: Engine, 
     return tmp_path / "saved.tar"
 
 
-@pytest.fixture
-def elsewhere(empty_database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """A place where Tidal was never run."""
-    return Settings(
-        _env_file=None,
-        database_url=empty_database_url,
-        redis_url=redis_url,
-        experiments_dir=tmp_path / "elsewhere" / "experiments",
-        data_dir=tmp_path / "elsewhere" / "data",
-    )
-
-
 def restore(path: Path, settings: Settings) -> None:
     restore_backup(
         path,
