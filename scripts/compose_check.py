@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from common.client import Client, Job
+from common.client.models import TERMINAL_STATUSES
+from common.errors import TidalError
+from common.metrics.names import LOSS
 
-from common.client import Client, Job  # noqa: E402
-from common.client.models import TERMINAL_STATUSES  # noqa: E402
-from common.errors import TidalError  # noqa: E402
-from common.metrics.names import LOSS  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
+
 
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 DATABASE, BROKER, PUBLISHED, OUTSIDE = "database", "broker", "published", "outside"
