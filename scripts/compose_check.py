@@ -23,8 +23,6 @@ from common.errors import TidalError
 from common.metrics.names import LOSS
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 DATABASE, BROKER, PUBLISHED, OUTSIDE = "database", "broker", "published", "outside"
 NETWORKS = {
