@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -70,17 +70,21 @@ def test_a_connection_without_a_byte_is_closed_without_a_word(serve: RunApi) -> 
         assert 0.4 < time.monotonic() - started < 5
 
 
+def trickle(client: socket.socket, byte: bytes, *, every: float) -> bytes:
+    """Send a byte each so many seconds, for at most 10 s; what is answered first."""
+    started = time.monotonic()
+    client.settimeout(every)
+    while time.monotonic() - started < 10:
+        client.sendall(byte)
+        with suppress(TimeoutError):
+            return client.recv(65536)
+    return b""
+
+
 def test_a_header_that_does_not_end_is_answered_408_however_it_trickles(serve: RunApi) -> None:
     with serve(request_header_seconds=1.0) as api, connected(api.url, HALF_HEADER) as client:
         started = time.monotonic()
-        client.settimeout(0.1)
-        received = b""
-        while not received and time.monotonic() - started < 8:
-            client.sendall(b"x")
-            try:
-                received = client.recv(65536)
-            except TimeoutError:
-                continue
+        received = trickle(client, b"x", every=0.1)
         assert time.monotonic() - started < 5
         assert received.startswith(b"HTTP/1.1 408 ") and b"connection: close" in received.lower()
         assert json.loads(received.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
@@ -123,15 +127,7 @@ def test_a_body_that_trickles_below_the_rate_is_answered_408(serve: RunApi) -> N
         serve(request_body_seconds=1.0, request_body_rate=1000) as api,
         connected(api.url, half_body("/api/jobs", 100_000)) as client,
     ):
-        started = time.monotonic()
-        client.settimeout(0.2)
-        received = b""
-        while not received and time.monotonic() - started < 10:
-            client.sendall(b" ")
-            try:
-                received = client.recv(65536)
-            except TimeoutError:
-                continue
+        received = trickle(client, b" ", every=0.2)
         assert received.startswith(b"HTTP/1.1 408 ")
 
 
