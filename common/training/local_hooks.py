@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from common.disk import DiskReserve, Shortage
 from common.metrics import MetricsWriter, names
-from common.training.disks import Disks
+from common.training.disks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
 
 PRINT_SECONDS = 10.0
@@ -34,7 +34,7 @@ _SHOWN = {
 }
 
 
-class LocalHooks:
+class LocalHooks(DiskHooks):
     """Use as a context manager; `directory` is the experiment's folder."""
 
     def __init__(
@@ -45,10 +45,9 @@ class LocalHooks:
         console: Console | None = None,
         reserve: DiskReserve | None = None,
     ) -> None:
+        super().__init__(reserve, MetricsWriter(directory, None, directory.name, "local", attempt))
         self.console = console or Console()
-        self._writer = MetricsWriter(directory, None, directory.name, "local", attempt)
         self._attempt = attempt
-        self._disks = Disks(reserve, self._writer)
         self._phase = "starting"
         self._waiting = False
         self._request: StopRequest | None = None
@@ -112,14 +111,6 @@ class LocalHooks:
         """The wish of a signal."""
         return self._request
 
-    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """By a look at the free space, and by points of the archive that find no room."""
-        return self._disks.shortage(data=data, next_write_bytes=next_write_bytes)
-
-    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """With what is free now."""
-        return self._disks.refused(reason, data=data, next_write_bytes=next_write_bytes)
-
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
         """A line when it begins, and one when it is over; the figures beside the bar."""
         if shortage is None:
@@ -144,7 +135,7 @@ class LocalHooks:
 
     def before_checkpoint(self) -> None:
         """The metrics up to it come first."""
-        self._disks.flush_metrics()
+        self.flush_metrics()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Not shown."""

@@ -35,7 +35,7 @@ from common.jobs.child_protocol import (
 )
 from common.logging import get_logger
 from common.metrics import MetricsWriter
-from common.training.disks import Disks
+from common.training.disks import DiskHooks
 from common.training.hooks import Outcome, SavedCheckpoint, StopRequest, outcome_of
 
 log = get_logger(__name__)
@@ -45,7 +45,7 @@ URGENT_SECONDS = 3.0
 """From a wish to leave to the emergency exit. A local stop leaves a trainer 10 s."""
 
 
-class SupervisedHooks:
+class SupervisedHooks(DiskHooks):
     """The surroundings of a training under a supervisor; the wishes arrive from the thread that reads the socket."""
 
     def __init__(
@@ -59,13 +59,12 @@ class SupervisedHooks:
         urgent_seconds: float = URGENT_SECONDS,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
+        super().__init__(reserve, writer)
         self.lifeline = lifeline
         self.leaving = False
         """The last message is on its way: end of file is no longer an alarm."""
         self._channel = channel
-        self._writer = writer
         self._attempt = attempt
-        self._disks = Disks(reserve, writer)
         self._phase = "starting"
         """The newest one that is not a wait for the disk."""
         self._urgent_seconds = urgent_seconds
@@ -130,14 +129,6 @@ class SupervisedHooks:
         """The newest wish."""
         return self._request
 
-    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """By a look at the free space, and by points of the archive that find no room."""
-        return self._disks.shortage(data=data, next_write_bytes=next_write_bytes)
-
-    def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """With what is free now."""
-        return self._disks.refused(reason, data=data, next_write_bytes=next_write_bytes)
-
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
         """Tell the supervisor, for which this is a sign of life, and at both ends the log."""
         if shortage is None:
@@ -163,7 +154,7 @@ class SupervisedHooks:
 
     def before_checkpoint(self) -> None:
         """Metrics to disk, then wait while the lease is in doubt: an attempt that may be replaced publishes nothing."""
-        self._disks.flush_metrics()
+        self.flush_metrics()
         self.lifeline.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
