@@ -1,7 +1,7 @@
-"""What a disk has left, and the reserve of it that Tidal leaves free.
+"""Measures the free space of disks against the reserve that Tidal keeps free.
 
-Below the reserve trainings stand still (`common.training.disk_hold`), uploads are refused and the health process tidies
-up. Leaves out: quotas and inodes, which no figure shows beforehand; a write that is refused shows them (`is_full`).
+With less than the reserve, training jobs wait (`common.training.disk_hold`) and uploads are refused; the health process
+applies the retention early. Leaves out quotas and inodes: only a failed write shows that they are used up (`is_full`).
 """
 
 from __future__ import annotations
@@ -16,70 +16,72 @@ from typing import Any
 
 MIB = 2**20
 LOOK_SECONDS = 1.0
+"""Seconds for which a disk that had enough space is not checked again."""
 ALL_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What a write fails with when there is no room for it: the disk, the quota, the largest size of a file."""
-_SAID = tuple(f"os error {number})" for number in ALL_FULL)
-"""The same as the error of a library that hides the number writes it."""
+"""Error numbers of a write that the disk, a quota or the file size limit leaves no room for."""
+_TEXTS = tuple(f"os error {number})" for number in ALL_FULL)
+"""The same numbers in the error texts of libraries that do not set `errno`."""
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a write failed because there was no room, so that it can succeed later as it is."""
-    return error.errno in ALL_FULL or any(said in str(error) for said in _SAID)
+    """Return whether a write failed for lack of space, so that the same write can succeed later."""
+    return error.errno in ALL_FULL or any(text in str(error) for text in _TEXTS)
 
 
 def free_bytes(folder: Path) -> int:
-    """What this user may still write to the file system of `folder`, or of the nearest folder above that exists."""
+    """Return the bytes that this user may still write to the file system of `folder` or its nearest existing parent."""
     existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     return shutil.disk_usage(existing).free
 
 
 @dataclass(frozen=True)
 class Shortage:
-    """A disk that has too little room."""
+    """A disk with too little free space."""
 
     disk: str
-    """What it holds: "experiments" or "data"."""
+    """The contents of the disk: "experiments" or "data"."""
     free_bytes: int
     needed_bytes: int
     reserve_bytes: int = 0
     reason: str | None = None
-    """What a write that was refused failed with, though more than `needed_bytes` may be free (a quota)."""
+    """The error of a failed write. With a quota, more than `needed_bytes` may be free all the same."""
 
     def __str__(self) -> str:
         return shortage_text(self.disk, self.free_bytes, self.needed_bytes, self.reason)
 
     def details(self) -> dict[str, Any]:
-        """For an event."""
+        """Return the fields for an event."""
         left_out = {"reserve_bytes"}
         return {name: value for name, value in asdict(self).items() if value is not None and name not in left_out}
 
 
 def shortage_text(disk: str, free: int, needed: int, reason: str | None = None) -> str:
-    """In words: `12 MiB are free on the disk of the experiments, 1,024 MiB are needed`."""
+    """Return a text such as `12 MiB are free on the disk of the experiments, 1,024 MiB are needed`."""
     if reason is not None and free >= needed:
         return f"the disk of the {disk} refuses writes ({reason})"
     return f"{free // MIB:,} MiB are free on the disk of the {disk}, {-(-needed // MIB):,} MiB are needed"
 
 
 class DiskReserve:
-    """Looks at the disks of one process. `folders` by what they hold; a reserve of 0 leaves nothing free."""
+    """Checks the disks of one process. `folders` maps a disk's contents to a folder; a reserve of 0 disables checks."""
 
     def __init__(self, folders: Mapping[str, Path], reserve_bytes: int) -> None:
         self._folders = dict(folders)
         self.reserve_bytes = reserve_bytes
         self._enough: dict[tuple[tuple[str, ...], int], float] = {}
-        """When a question was last answered with no."""
+        """When a check last found enough space, by the arguments of `shortage` (monotonic seconds)."""
 
     def needed_bytes(self, next_write_bytes: int = 0) -> int:
-        """The reserve, or more where the next write is so large that it would leave less than a quarter of it."""
+        """Return the needed free space: the larger of the reserve and the next write plus a quarter of the reserve."""
         if not self.reserve_bytes:
             return 0
         return max(self.reserve_bytes, next_write_bytes + self.reserve_bytes // 4)
 
     def shortage(self, *disks: str, next_write_bytes: int = 0) -> Shortage | None:
-        """The first of `disks` that has too little room; what had enough is looked at again after a second.
+        """Return the shortage of the first of `disks` with too little space, or None.
 
-        A disk that cannot be asked has enough: writing will tell.
+        After a check without a shortage, the same arguments return None for LOOK_SECONDS without a new check. A disk
+        whose free space cannot be read counts as having enough, because a write then reports the error.
         """
         needed, key = self.needed_bytes(next_write_bytes), (disks, next_write_bytes)
         if time.monotonic() - self._enough.get(key, -LOOK_SECONDS) < LOOK_SECONDS:
@@ -95,7 +97,7 @@ class DiskReserve:
         return None
 
     def refused(self, disk: str, reason: str, *, next_write_bytes: int = 0) -> Shortage:
-        """The shortage that a refused write shows."""
+        """Return the shortage to report after a write to `disk` failed for `reason`."""
         try:
             free = free_bytes(self._folders[disk])
         except OSError:

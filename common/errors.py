@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 MOST_FINDINGS = 50
-"""Of one error; there may be as many as a client has sent keys."""
+"""Most findings that one error lists; a request with many wrong keys has as many findings."""
 
 
 def left_out(count: int) -> dict[str, str]:
-    """The finding that stands for `count` others."""
+    """Return the finding that replaces `count` findings that are not listed."""
     return {"location": "", "message": f"{count:,} more findings are left out"}
 
 
@@ -149,7 +149,7 @@ class StorageError(TidalError, OSError):
 
 
 class DiskFullError(StorageError):
-    """There was no room for a write: the same write succeeds once there is. Whoever can wait does so."""
+    """A write failed because the disk is full or a quota is reached; the same write succeeds once there is room."""
 
 
 class LeaseLostError(TidalError):

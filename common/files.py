@@ -109,7 +109,7 @@ def require_space(directory: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StorageError, a DiskFullError for want of room, that says what could not be written."""
+    """Turn an OSError into a StorageError that names the file, or into a DiskFullError if there is no room."""
     try:
         yield
     except StorageError:

@@ -1,7 +1,7 @@
-"""Who may ask: which names a server answers to, whose forwarded address counts, how wrong secrets are slowed down.
+"""Access checks that do not depend on HTTP: host names, trusted proxies, and delays after wrong secrets.
 
-Used by the api and by Flower, which are different kinds of servers. Leaves out HTTP itself and what a token allows
-(`services.api.auth`).
+The api and Flower, which are built on different web frameworks, share them. Leaves out HTTP itself and what a token
+allows (`services.api.auth`).
 """
 
 from common.access.hosts import KnownHosts, parse_hosts

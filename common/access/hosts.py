@@ -1,11 +1,11 @@
-"""Names in the header `Host` that a server answers to.
+"""Decides by the header `Host` whether a server answers a request.
 
-A web page can point a name of its own at an address of this machine (DNS rebinding); its visitors' browsers then take
-the server for a part of that page. The header `Host` still carries the name, so a server that answers only to names it
-knows is safe. An address is always known: no page can be loaded from one that it does not own. `localhost` and the
-names of this machine are known, others come from TIDAL_ALLOWED_HOSTS. A request without the header is let through,
-because every browser sends it. Leaves out X-Forwarded-Host, which is not read: a proxy passes the header on, or asks by
-address and checks names itself.
+An attacker can point the domain name of a web page at an address of this machine (DNS rebinding). The browsers of its
+visitors then treat the server as part of that page. The header `Host` still carries the attacker's name, so a server
+that answers only to known names is safe. IP addresses are always accepted, because an attacker cannot serve a page from
+this machine's address. `localhost` and the names of this machine are known; TIDAL_ALLOWED_HOSTS adds others. A request
+without the header is accepted, because every browser sends the header. Leaves out X-Forwarded-Host, which is not read:
+a proxy either passes `Host` on, or uses the server's address and checks names itself.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ SETTING = "TIDAL_ALLOWED_HOSTS"
 _NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PORT = re.compile(r":\d{0,5}")
 _SHOWN = 80
-"""Characters of an unknown name in a message."""
+"""Most characters of an unknown name that an error message repeats."""
 
 
 def parse_hosts(text: str) -> list[str]:
-    """The names of a comma-separated list in lower case; ValueError for what is none, such as one with a port."""
+    """Return the host names of a comma-separated list in lower case; raise ValueError for an invalid name."""
     found = [part.strip().lower().rstrip(".") for part in text.split(",") if part.strip()]
     for name in found:
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no host name; write names such as tidal.example.org or *.example.org, without a scheme "
-                "and a port"
+                f"{name!r} is not a host name; write names such as tidal.example.org or *.example.org, without a "
+                "scheme or a port"
             )
     return list(dict.fromkeys(found))
 
 
 class KnownHosts:
-    """The names of this machine and those of a list; `listens_on` is what the server was told to listen on."""
+    """The host names that a server answers to: this machine's names, `allowed`, and `listens_on`, its own host."""
 
     def __init__(self, allowed: str = "", *, listens_on: str = "") -> None:
         names = parse_hosts(allowed)
@@ -49,7 +49,7 @@ class KnownHosts:
             self._names |= {own, self._short, f"{self._short}.local"}
 
     def knows(self, header: str | None) -> bool:
-        """Whether a request with this header `Host` is answered; with or without a port."""
+        """Return whether the server answers a request with this `Host` header, which may contain a port."""
         if not header:
             return True
         name = host_name(header)
@@ -60,7 +60,7 @@ class KnownHosts:
         name = name.rstrip(".")
         if name in self._names or name.endswith(self._endings):
             return True
-        # Finding the full name may ask a name server, so only a name that may be it is worth the question.
+        # Looking up the full name may query a name server, so compare with it only if the first label matches.
         return bool(self._short) and name.partition(".")[0] == self._short and name == self._full_name
 
     @cached_property
@@ -69,16 +69,16 @@ class KnownHosts:
 
 
 def refusal(header: str) -> str:
-    """What a client is told whose name is not known."""
+    """Return the error message for a request whose `Host` header has an unknown name."""
     shown = (host_name(header) or header)[:_SHOWN]
     return (
-        f"this server does not answer to the name {shown!r}; ask by an address or by the machine's own name, or add "
-        f"the name to {SETTING}"
+        f"this server does not answer to the name {shown!r}; use an IP address or the machine's own name, or add the "
+        f"name to {SETTING}"
     )
 
 
 def host_name(header: str) -> str | None:
-    """The name or address of `name:port` or `[address]:port`, in lower case; None where it is neither."""
+    """Return the name or address in `name:port` or `[address]:port` in lower case; None if the header is malformed."""
     header = header.strip().lower()
     if header.startswith("["):
         name, bracket, port = header[1:].partition("]")

@@ -1,6 +1,6 @@
-"""Whose X-Forwarded-For and X-Forwarded-Proto count: the proxies of TIDAL_TRUSTED_PROXIES.
+"""Determines the client's address from X-Forwarded-For when the peer is one of TIDAL_TRUSTED_PROXIES.
 
-The api leaves this to uvicorn, which reads the same setting in the same way; here it is for servers of other kinds.
+The api uses uvicorn for this, which interprets the setting in the same way; this module serves the other servers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ ANY = "*"
 
 
 class TrustedProxies:
-    """Addresses and networks of a comma-separated list; `*` is every address."""
+    """The addresses and networks of a comma-separated list; `*` stands for every address."""
 
     def __init__(self, text: str) -> None:
         parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -19,7 +19,7 @@ class TrustedProxies:
         self._networks = [network for part in parts if (network := _network(part)) is not None]
 
     def trusts(self, address: str) -> bool:
-        """Whether a peer with this address may say for whom it asks."""
+        """Return whether the X-Forwarded-For header of a peer with this address is trusted."""
         if self._any:
             return True
         try:
@@ -29,7 +29,10 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks if network.version == parsed.version)
 
     def client(self, peer: str, forwarded_for: str) -> str:
-        """The address that asks: the last one of the header that is no proxy of ours, or the peer itself."""
+        """Return the client's address: the last one in the header that is not a trusted proxy, or else the peer's.
+
+        If every address is trusted (`*`), it is the first one in the header.
+        """
         if not self.trusts(peer):
             return peer
         addresses = [part.strip() for part in forwarded_for.split(",") if part.strip()]

@@ -1,9 +1,9 @@
-"""Wrong tokens and passwords, counted per address: each is logged, and from the eleventh in a minute on they are slow.
+"""Counts wrong tokens and passwords per client address and delays the replies from the eleventh in a minute on.
 
-What is right is never asked of here, so it passes at once from any address, also from one that tries to guess. What is
-wrong is answered after a delay that doubles, and where as many wait already, with 429 at once. Counted in memory of one
-process, for the addresses that tried last; an IPv6 address counts as its /64, because one machine has all of that.
-Leaves out: comparing secrets, and HTTP.
+A correct secret is never counted, so it is accepted at once even from an address that sends wrong ones. The delay
+doubles with each wrong secret. If too many replies are already delayed, the next wrong secret is refused with 429 at
+once. The counts are kept in the memory of one process for the most recently seen addresses. IPv6 addresses are counted
+by their /64 network, because one machine usually owns a whole /64. Leaves out comparing secrets, and HTTP.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 FREE = 10
-"""Wrong ones in a window that are answered at once."""
+"""Wrong secrets of one address per window that are answered without a delay."""
 WINDOW_SECONDS = 60.0
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 4.0
 MOST_WAITING = 4
-"""Replies of one address that wait at once."""
+"""Most replies to one address that may be delayed at the same time."""
 MOST_WAITING_TOGETHER = 16
-"""The same over all addresses: each holds a connection."""
+"""Most replies to all addresses that may be delayed at the same time; each one occupies a connection."""
 MOST_ADDRESSES = 4096
+"""Addresses whose counts are kept; the one seen longest ago is dropped first."""
 
 
 @dataclass
@@ -36,23 +37,24 @@ class _Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """What is to be done with a wrong secret. `delay_seconds` None: refuse at once with 429."""
+    """How to answer a wrong secret."""
 
     address: str
     count: int
-    """In this window, this one included."""
+    """Wrong secrets of this address in the current window, including this one."""
     delay_seconds: float | None
+    """Seconds to wait before the reply; None: refuse with 429 at once."""
     retry_after: float
-    """Seconds until wrong ones are answered at once again."""
+    """Seconds until the window ends and wrong secrets are answered without a delay again."""
 
     @property
     def worth_a_line(self) -> bool:
-        """Whether to log it: the first ones, then at 16, 32, 64, …, so that guessing fills no log."""
+        """Return whether to log this one: only the first ten and counts 16, 32, 64, …, to keep the log small."""
         return self.count <= FREE or self.count & (self.count - 1) == 0
 
 
 class Rejections:
-    """The wrong secrets that one process has seen lately."""
+    """Counts the wrong secrets that one process has received recently."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -60,11 +62,11 @@ class Rejections:
         self._waiting = 0
 
     def __len__(self) -> int:
-        """Addresses that are remembered."""
+        """Return the number of addresses with a count."""
         return len(self._records)
 
     def count(self, address: str) -> Rejection:
-        """Note a wrong secret of `address`."""
+        """Count a wrong secret from `address` and return how to answer it."""
         now = self._clock()
         group = address_group(address)
         record = self._records.pop(group, None)
@@ -78,13 +80,13 @@ class Rejections:
         delay: float | None = 0.0
         if beyond > 0:
             full = record.waiting >= MOST_WAITING or self._waiting >= MOST_WAITING_TOGETHER
-            # 2 ** 10 is far above the longest delay; larger powers would only be large numbers.
+            # The exponent is capped to avoid huge numbers: 2 ** 10 already exceeds the longest delay.
             delay = None if full else min(FIRST_DELAY_SECONDS * 2 ** min(beyond - 1, 10), LONGEST_DELAY_SECONDS)
         return Rejection(group, record.count, delay, max(1.0, record.began + WINDOW_SECONDS - now))
 
     @contextmanager
     def waiting(self, rejection: Rejection) -> Iterator[None]:
-        """While the block lasts, one more reply of this address waits."""
+        """Count one more delayed reply to this address while the block runs."""
         record = self._records.get(rejection.address)
         self._waiting += 1
         if record is not None:
@@ -93,16 +95,16 @@ class Rejections:
             yield
         finally:
             self._waiting -= 1
-            # A window that ended meanwhile has taken the number over.
+            # If a new window has begun meanwhile, its record has taken over `waiting`.
             current = self._records.get(rejection.address, record)
             if current is not None and current.waiting > 0:
                 current.waiting -= 1
 
 
 def address_group(address: str) -> str:
-    """What one caller is counted under: the IPv4 address, or the /64 an IPv6 address lies in."""
+    """Return the key that `address` is counted by: the IPv4 address, or the /64 network of an IPv6 address."""
     host, colon, port = address.partition(":")
-    if colon and port.isdigit() and "." in host:  # some proxies pass on the port as well, a new one each time
+    if colon and port.isdigit() and "." in host:  # some proxies append the port, which changes with every connection
         address = host
     try:
         parsed = ipaddress.ip_address(address)

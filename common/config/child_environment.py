@@ -1,9 +1,9 @@
-"""The environment that a process of ours gets from the one that starts it: what it needs, and no secret of another's.
+"""Selects the environment variables that a Tidal process passes to the processes it starts.
 
-A list of what is passed on, not of what is held back: whatever else lies in the environment of an operator (keys of a
-cloud, tokens of other programs) reaches no process of ours, and none of a server that runs as another user. Names with
-TIDAL_ that Tidal reads are passed, except the secrets, each of which goes only where it is named. Further names:
-TIDAL_PASS_ENVIRONMENT. Trainers get the address of Redis in their first message, the generator's engine as a variable.
+It is an allow-list: cloud credentials and tokens of other programs in an operator's environment reach neither Tidal's
+processes nor PostgreSQL and Valkey, which may run as another user. The TIDAL_ variables that Tidal reads are passed,
+except secrets: each secret is passed only to the processes for which the caller names it. TIDAL_PASS_ENVIRONMENT adds
+further names. Trainers receive the Redis URL in their first message, the generator's engine as a variable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FLOWER: Final = frozenset({"TIDAL_FLOWER_PASSWORD"})
 DATABASE: Final = frozenset({"TIDAL_DATABASE_URL", "TIDAL_DATABASE_URL_PASSWORD", "PGPASSWORD"})
 REDIS: Final = frozenset({"TIDAL_REDIS_URL", "TIDAL_REDIS_URL_PASSWORD"})
 SECRETS: Final = TOKEN | FLOWER | DATABASE | REDIS | {"TIDAL_POSTGRES_PASSWORD", "TIDAL_REDIS_PASSWORD"}
-"""What a child gets only where its starter names it."""
+"""Variables that a child process receives only if the caller of `own_environment` names them."""
 
 # fmt: off
 _EVERYBODY: Final = frozenset({
@@ -36,21 +36,21 @@ _COMPUTING: Final = (
     "MIOPEN_", "GPU_", "TORCH", "PYTORCH_", "TRITON_", "TOKENIZERS_", "DYLD_", "NIX_",
 )
 # fmt: on
-"""Beginnings of names that say how to compute."""
+"""Prefixes of variables that configure computing libraries and the interpreter."""
 _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _HUB: Final = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_")
-"""With its token, which a gated corpus needs."""
+"""Prefixes of the hub's variables, including its token, which a gated corpus needs."""
 _LIBPQ: Final = "PG"
-"""Beginning of the names that PostgreSQL's client library reads."""
+"""Prefix of the variables that PostgreSQL's client library reads."""
 
 
 def own_environment(
     environ: Mapping[str, str], *, secrets: Collection[str] = (), hub: bool = False, database: bool = False
 ) -> dict[str, str]:
-    """What a process of ours needs of `environ`.
+    """Return the variables of `environ` that a Tidal process needs.
 
-    `secrets` are the names among SECRETS that it may know, `hub` whether it fetches corpora, `database` whether it
-    connects to PostgreSQL, whose client library has variables of its own.
+    `secrets` are the names from SECRETS that the process may read. `hub` adds the variables for downloading corpora,
+    `database` those of PostgreSQL's client library.
     """
     ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRETS
     passed = {name.strip() for name in environ.get(PASS, "").split(",")} - SECRETS
@@ -70,10 +70,10 @@ def own_environment(
 
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What PostgreSQL and Valkey need: nothing of ours, and they may run as another user."""
+    """Return the variables for PostgreSQL and Valkey: none of Tidal's, because they may run as another user."""
     return {name: value for name, value in environ.items() if name in _SERVERS or name.startswith("LC_")}
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
-    """Of a process that computes: no secret of the servers, and `common.config.compute_environment`."""
+    """Return the environment of a trainer or engine: no secrets, plus `common.config.compute_environment`."""
     return with_compute_environment(own_environment(environ, hub=hub))

@@ -38,11 +38,11 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_POSTGRES_MEMORY": "compose: memory limit of PostgreSQL, 2g",
     "TIDAL_REDIS_MEMORY": "compose: memory limit of Redis, 1536m",
     "TIDAL_SMALL_MEMORY": "compose: memory limit of health, Flower and migrations, 1g",
-    "TIDAL_PYTHON_IMAGE": "compose: base image of Tidal's own; `make pin` writes it by digest",
-    "TIDAL_POSTGRES_IMAGE": "compose: image of PostgreSQL; `make pin` writes it by digest",
-    "TIDAL_REDIS_IMAGE": "compose: image of Redis; `make pin` writes it by digest",
-    "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables for trainers and the processes of `tidal "
-    "up`, which get only what they are known to need",
+    "TIDAL_PYTHON_IMAGE": "compose: base image of Tidal's images; `make pin` sets it to a digest",
+    "TIDAL_POSTGRES_IMAGE": "compose: image of PostgreSQL; `make pin` sets it to a digest",
+    "TIDAL_REDIS_IMAGE": "compose: image of Redis; `make pin` sets it to a digest",
+    "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables to pass to trainers and the processes of "
+    "`tidal up`, which otherwise receive only the variables that Tidal lists",
     "TIDAL_CHROMIUM": "tests: the browser to use",
     "TIDAL_REQUIRE_BROWSER": "tests: fail where there is no browser",
 }

@@ -21,9 +21,9 @@ from common.errors import ConfigError, left_out
 
 S = TypeVar("S", bound=BaseModel)
 MOST_SHOWN = 100
-"""Characters of a wrong value or key that an error repeats."""
+"""Most characters of a wrong value or key that an error message repeats."""
 MOST_NAMED = 10
-"""Findings that the message of an error names; it lists some more."""
+"""Most findings that the message of an error names; its `errors` list up to MOST_FINDINGS."""
 
 
 def load_lm_config(

@@ -1,7 +1,7 @@
-"""Files that only their owner reads: the umask of our processes, and folders of earlier versions closed afterwards.
+"""Makes files readable only by their owner: sets the umask, and restricts folders that earlier versions left open.
 
-Every entry point calls `apply_umask` before it writes anything. Leaves out what a person asked for by name: an export
-or `tidal train --out` follows the umask of their shell.
+Every entry point calls `apply_umask` before it writes anything. Leaves out files whose path a person chooses: an export
+and `tidal train --out` follow the umask of the shell.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ PRIVATE = 0o077
 def apply_umask(settings: Settings | None = None) -> None:
     """Set the umask of this process, which its children inherit.
 
-    Without settings those of the environment count; where they are wrong it is 077, and their reader says so.
+    `settings` defaults to the settings of the environment. If those are invalid, the umask is 077; the code that reads
+    them later reports the error.
     """
     try:
         wanted = int((settings or read_settings()).umask, 8)
@@ -29,9 +30,9 @@ def apply_umask(settings: Settings | None = None) -> None:
 
 
 def close_folder(folder: Path, umask: int) -> bool:
-    """Take the rights of `umask` from a folder of ours; whether it had any of them.
+    """Remove the permissions in `umask` from a folder, and return whether it had any of them.
 
-    A folder of somebody else, a shared one such as /tmp (it has the sticky bit) and a home folder stay as they are.
+    Folders of other users, shared folders such as /tmp (they have the sticky bit), and the home folder are not changed.
     """
     try:
         found = folder.stat()
@@ -43,6 +44,6 @@ def close_folder(folder: Path, umask: int) -> bool:
         if not mode & umask:
             return False
         folder.chmod(mode & ~umask)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return False
     return True

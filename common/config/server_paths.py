@@ -1,8 +1,8 @@
-"""Where things lie on this machine is nobody's business who asks from elsewhere: folders by name instead of by path.
+"""Replaces paths of this machine in texts for remote clients, which must not learn the layout of the server's disks.
 
-`ServerPaths(settings).hidden(text)` writes `experiments/<id>/model.pth` for a file of the artifact store and `~`
-for the home folder, wherever in a text they stand. Logs and commands of the terminal keep whole paths. Leaves out
-paths below no folder that is known here, unless `strangers` asks for those, too.
+`ServerPaths(settings).hidden(text)` replaces a folder's path by a name: `experiments/<id>/model.pth` for a file of the
+artifact store, `~` for the home folder. Logs and terminal commands show whole paths. Leaves out paths outside the known
+folders, unless `strangers` is set.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from common.errors import TidalError
 _BEFORE = r"(?<![\w.-])"
 _AFTER = r"(?![\w.-])"
 _PATH = re.compile(rf"{_BEFORE}/(?:[^\s/'\":;,()\[\]]+/)+([^\s/'\":;,()\[\]]+)")
-"""An absolute path of two parts or more; what an address such as http://host/path holds is none."""
+"""Matches an absolute path of two or more parts; matches inside a URL are discarded afterwards."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*")
 
 
 class ServerPaths:
-    """The folders of one process."""
+    """Knows the folders of one process and the names that replace their paths."""
 
     def __init__(self, settings: Settings) -> None:
         names: dict[str, str] = {}
@@ -33,12 +33,12 @@ class ServerPaths:
                 if len(path.parts) > 1:  # never the root itself
                     names.setdefault(str(path), name)
         self._names = names
-        # The longest first: the artifact store may lie in the home folder.
+        # The longest path comes first, because the artifact store may be inside the home folder.
         alternatives = "|".join(re.escape(path) for path in sorted(names, key=len, reverse=True))
         self._known = re.compile(f"{_BEFORE}({alternatives}){_AFTER}")
 
     def hidden(self, text: str, *, strangers: bool = False) -> str:
-        """The text without paths of this machine; with `strangers` any other absolute path is its last part."""
+        """Return `text` without the known paths; `strangers` shortens all other absolute paths to their last part."""
         text = self._known.sub(lambda found: self._names[found.group(1)], text)
         if strangers and "/" in text:
             addresses = [found.span() for found in _URL.finditer(text)]
@@ -51,7 +51,10 @@ class ServerPaths:
         return text
 
     def hide_in(self, error: TidalError) -> TidalError:
-        """The same error without paths, for a reply. Those of the server's own faults hold whatever a system says."""
+        """Remove the paths from an error's texts and return it, for a reply.
+
+        Server errors (5xx) may quote any path the operating system reports, so unknown paths are shortened there.
+        """
         strangers = error.status >= 500
         error.message = self.hidden(error.message, strangers=strangers)
         error.errors = [
@@ -72,7 +75,7 @@ def _folders(settings: Settings) -> Iterator[tuple[str, Path]]:
     try:
         yield "~", Path.home()
         yield ".", Path.cwd()
-    except (OSError, RuntimeError):  # no home, or a working directory that was removed
+    except (OSError, RuntimeError):  # there is no home folder, or the working directory was removed
         return
 
 

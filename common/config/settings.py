@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     """Local corpora that a configuration may name, uploads (in `datasets/`) and the token cache (in `cache/`)."""
     dataset_max_mb: int = Field(4096, ge=1)
-    """Largest dataset that may be uploaded, MiB of text as it is once unpacked and, in parquet, decoded."""
+    """Largest dataset that may be uploaded, in MiB of text after decompression and, for parquet, decoding."""
 
     host: str = "127.0.0.1"
     """Address the api listens on. HOST is never read."""
@@ -73,38 +73,42 @@ class Settings(BaseSettings):
     auth_token: SecretStr | None = None
     """The administrator's token. Without it the api starts on loopback only and prints one it made."""
     require_auth_for_reads: bool = False
-    """Reading, generating and analysing need the token as well. Health, the reference and the dashboard's files do not:
-    they hold nothing of yours."""
+    """Require the token for reading, generating and analysing as well. The health endpoints, the API reference and the
+    dashboard's files stay open, because they contain no user data."""
     allowed_hosts: str = ""
-    """Comma-separated names (`tidal.example.org`, `*.example.org`) that the api and Flower answer to besides addresses,
-    localhost and the names of their machine; others get 421. Needed behind a proxy that passes the header `Host` on."""
+    """Comma-separated host names (`tidal.example.org`, `*.example.org`) that the api and Flower accept in addition to
+    IP addresses, localhost and the names of their machine; a request with another name in the header `Host` gets 421.
+    Required behind a proxy that passes this header on."""
     allowed_origins: str = ""
     """Comma-separated origins (`https://host` or `https://host:port`) of web pages elsewhere that may call the api from
     a browser; `*`: any."""
     trusted_proxies: str = ""
     """Comma-separated addresses whose X-Forwarded-For is believed."""
     flower_host: str = "127.0.0.1"
-    """Address Flower listens on; `tidal up` starts it on loopback always."""
+    """Address Flower listens on; `tidal up` always uses loopback."""
     flower_port: int | None = Field(None, ge=0, le=65535)
-    """Its port; None: 5555, or in `tidal up` another one if that is taken. In compose where it is published."""
+    """Port of Flower, in compose the published one. None: 5555; if that is taken, `tidal up` uses another port."""
     flower_password: SecretStr | None = None
-    """Its password, user `tidal`; no comma. `tidal up` makes one where none is set."""
+    """Flower's password for the user `tidal`, without a comma. `tidal up` generates one if none is set."""
     umask: str = Field("077", pattern=r"^0?[0-7]{3}$")
-    """Rights that files and folders of every process do not get, octal. 077: only the user who runs Tidal reads
-    experiments, datasets and logs; 027: their group, too. Exports and `tidal train` follow the umask of the shell."""
+    """Umask of every process, octal. With 077 only the user who runs Tidal can read experiments, datasets and logs;
+    with 027 that user's group can, too. Exports and `tidal train` follow the umask of the shell."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
-    """Connections the api holds at once, half of them streams; fewer where its descriptor limit allows no more (about
-    half of it). Beyond that the connection idle longest is closed, and where none is idle the api answers 503."""
+    """Most open connections of the api, of which half may be streams. The limit is lower if the process may open fewer
+    than about twice as many file descriptors. Beyond it the api closes the connection that has been idle longest; if
+    none is idle, it answers 503."""
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
-    """From a connection, or the first byte of a further request, to the end of the request's header; then 408."""
+    """Most seconds in which the header of a request must arrive, counted from the connection's start or from the first
+    byte of a later request; after that the api answers 408."""
     request_body_seconds: float = Field(60.0, gt=0, le=3600)
-    """A client that sends a body may pause for so long. One that sends below the least rate may take so long in all.
-    Then the api answers 408."""
+    """Most seconds that the body of a request may lag behind TIDAL_REQUEST_BODY_RATE, for example because the client
+    pauses; after that the api answers 408."""
     request_body_rate: int = Field(500, ge=1)
-    """A client must send the body of its request at least so fast, on average."""
+    """Least average rate at which a client must send the body of a request, in bytes per second."""
     keep_alive_seconds: float = Field(75.0, gt=0, le=3600)
-    """Rest of a connection between two requests; keep it above that of a proxy in front."""
+    """Most idle seconds of a connection between two requests; set it higher than the same limit of a proxy in front of
+    the api."""
 
     lease_seconds: float = Field(60.0, gt=0)
     lease_renew_seconds: float = Field(10.0, gt=0)
@@ -135,10 +139,10 @@ class Settings(BaseSettings):
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """Size of one attempt's log file; what a trainer prints beyond it is dropped and counted."""
     disk_reserve_mb: int = Field(1024, ge=0)
-    """Free space, MiB, that Tidal leaves on the disks of experiments and data: below it trainings stand still until
-    there is room again, uploads are refused, and health tidies up early. 0: none; a disk is used until it is full."""
+    """Free space in MiB that Tidal keeps on the disks of experiments and data. With less, running jobs wait until there
+    is room and uploads are refused; at twice the value, health applies the retention at once. 0: no reserve."""
     max_waiting_jobs: int = Field(500, ge=1)
-    """Jobs that may wait in the queue per token, those of `notBefore` included; a further submission is answered with
+    """Most waiting jobs per token, including jobs with a future `notBefore`; the api answers a further submission with
     429."""
     retention_days: float = Field(0.0, ge=0)
     """Health deletes logs and metrics of experiments whose job ended so many days ago; 0: never. Models, checkpoints,

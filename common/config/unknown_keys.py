@@ -1,7 +1,7 @@
-"""Mappings with a crowd of unknown keys: the first are named, the others counted, before anything is checked.
+"""Rejects mappings with very many unknown keys before they are validated.
 
-An error for each of 60,000 keys takes seconds to make and nobody reads them. Leaves out the wording of a single unknown
-key, which depends on who asks (`common.config.loader`, `services.api.errors`).
+The error lists the first MOST_FINDINGS keys and counts the others, because creating an error for each of 60,000 keys
+takes seconds. Leaves out the message for a single unknown key (`common.config.loader`, `services.api.errors`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.errors import MOST_FINDINGS
 
 
 def refuse_crowd(model: type[BaseModel], given: Any) -> None:
-    """ValidationError where `given` is a mapping with more unknown keys than an error lists."""
+    """Raise ValidationError if `given` is a mapping with more than MOST_FINDINGS unknown keys."""
     if not isinstance(given, Mapping) or len(given) <= MOST_FINDINGS:
         return
     known = _names(model)
@@ -32,7 +32,7 @@ def refuse_crowd(model: type[BaseModel], given: Any) -> None:
 
 
 def first_of(errors: Sequence[Any]) -> tuple[list[Any], int]:
-    """The errors of pydantic that are told one by one, and how many others there are."""
+    """Return the pydantic errors to list one by one, at most MOST_FINDINGS, and the number of the others."""
     told = [item for item in errors if item["type"] != "left_out"]
     counted = sum(item["ctx"]["count"] for item in errors if item["type"] == "left_out")
     return told[:MOST_FINDINGS], counted + max(0, len(told) - MOST_FINDINGS)

@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"nested more than {MOST_LEVELS} levels deep", problem_mark=mark)
         self.nodes += 1
-        if self.nodes > 2 * MOST_VALUES:  # a key is a node, too; counted here because nodes take memory themselves
+        if self.nodes > 2 * MOST_VALUES:  # a key is a node too; count while composing, because nodes take memory
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=mark)
         if not self.aliases and self.check_event(yaml.AliasEvent):

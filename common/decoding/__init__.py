@@ -1,7 +1,7 @@
-"""Columns of text out of parquet files, decoded by a child process that may take so much memory and no more.
+"""Decodes text columns of parquet files in a child process with a memory limit.
 
-A few hundred bytes of parquet may stand for gigabytes: a dictionary entry that a run repeats, a page that unpacks to a
-thousand times its size, lengths that are deltas of nothing. pyarrow allocates before anybody can count, so the kernel
-counts (docs/decisions/0067). Imports nothing but the standard library, so that the child starts fast. Leaves out what
-the texts mean and how an error is worded (`common.datasets.reading`).
+A few hundred bytes of parquet can decode to gigabytes: a run that repeats a dictionary entry, a page that decompresses
+to a thousand times its size, delta-encoded lengths. pyarrow allocates the memory before the caller can check a size, so
+the kernel enforces the limit (docs/decisions/0067). The package imports only the standard library, so that the child
+starts fast. Leaves out the meaning of the texts and the wording of errors (`common.datasets.reading`).
 """

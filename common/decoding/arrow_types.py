@@ -1,7 +1,7 @@
-"""Which types of Arrow are text, and what the others are called. Needs pyarrow, and nothing else.
+"""Decides which Arrow types are text, and describes the other types in words. Needs pyarrow.
 
-Text is a string in any of Arrow's layouts (string, large_string, string_view, each also as a dictionary or run-end
-encoded), and a column of nulls. Extension types such as arrow.json are none: their strings stand for something else.
+Text is a string in any of Arrow's layouts (string, large_string, string_view, each also dictionary- or run-end-encoded)
+or a column of nulls. Extension types such as arrow.json are not text, because their strings have another meaning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from common.decoding.frames import MOST_NAMES, Schema
 
 
 def describe(schema: Any, field: str) -> Schema:
-    """What an Arrow schema says about the column `field`."""
+    """Return what the reader needs to know about the column `field` of an Arrow schema."""
     names, types = list(schema.names), list(schema.types)
     found = names.count(field)
     kind = types[names.index(field)] if found == 1 else None
@@ -31,7 +31,7 @@ def describe(schema: Any, field: str) -> Schema:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a column of this type holds texts and nulls only."""
+    """Return whether a column of this type holds only texts and nulls."""
     kind = plain(kind)
     types = pa.types
     return bool(
@@ -40,7 +40,7 @@ def is_text(kind: Any) -> bool:
 
 
 def plain(kind: Any) -> Any:
-    """The type of the values, whatever they are wrapped in."""
+    """Return the type of the values without dictionary and run-end encoding."""
     while pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         kind = kind.value_type
     return kind

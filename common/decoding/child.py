@@ -1,9 +1,9 @@
-"""Starts the child, takes its frames, and starts it again with smaller batches where it ran out of memory.
+"""Runs the decoding child, and restarts it with smaller batches if it ran out of memory.
 
     for frame in decode(path, "text"):
-        ...                                # SCHEMA, then TEXTS; DecodingFailed
+        ...                                # SCHEMA, then TEXTS; may raise DecodingFailed
 
-The child sees nothing of this process's environment that it does not need. Leaves out what the frames hold (`frames`).
+The child receives only the environment variables that it needs. Leaves out the contents of the frames (`frames`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from common.decoding.frames import DONE, ERROR, HEADER, SCHEMA, Failure, Frame
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BATCHES: Final = (1024, 32, 1)
-"""Rows at once, at the first, second and last try."""
+"""Most rows per batch at the first, second and last attempt."""
 SILENCE_SECONDS = 60.0
-"""A child that decodes and sends nothing for so long is given up."""
+"""Seconds without output after which decoding fails."""
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
 _OWN = {
-    # The other allocators, and a heap per thread, reserve far more than they use, and the limit counts it.
+    # Other allocators and one heap per thread reserve far more memory than they use, which counts against the limit.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -37,7 +37,7 @@ _OWN = {
 
 
 class DecodingFailed(Exception):
-    """`failure` says why."""
+    """The file could not be decoded; `failure` holds the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure["reason"])
@@ -45,14 +45,14 @@ class DecodingFailed(Exception):
 
 
 def can_decode() -> bool:
-    """Whether pyarrow is installed."""
+    """Return whether pyarrow is installed."""
     return find_spec("pyarrow") is not None
 
 
 def decode(path: Path, column: str) -> Iterator[Frame]:
-    """The schema, and the texts of `column` where it holds text. DecodingFailed.
+    """Yield a frame with the schema and, if `column` holds text, frames with its texts; raise DecodingFailed.
 
-    A generator that is closed ends the child.
+    Closing the generator ends the child.
     """
     row, announced = 0, False
     for most_rows in BATCHES:
@@ -66,7 +66,7 @@ def decode(path: Path, column: str) -> Iterator[Frame]:
                 yield frame
             return
         except DecodingFailed as error:
-            # Before the schema it was the table of contents, which does not come in batches.
+            # Without a schema the footer itself took too much memory, so smaller batches do not help.
             if error.failure["kind"] != "memory" or not announced or most_rows == BATCHES[-1]:
                 error.failure["row"] = max(row, error.failure["row"])
                 raise
@@ -104,14 +104,14 @@ def _run(path: Path, column: str, first_row: int, most_rows: int) -> Iterator[Fr
 
 
 def _ending(status: int) -> Failure:
-    """Of a child that did not say how it ended."""
-    # pyarrow aborts where its parser of the table of contents finds no memory; the kernel kills.
+    """Return the failure of a child that ended without a last frame."""
+    # When memory runs out, pyarrow's footer parser aborts, or the kernel kills the process.
     memory = status in (-signal.SIGABRT, -signal.SIGKILL)
     return Failure(kind="memory" if memory else "damaged", reason=f"the decoder ended with status {status}", row=0)
 
 
 def _next(pipe: IO[bytes]) -> Frame | None:
-    """The next frame; None at the end, also within one."""
+    """Return the next frame; None if the child's output ends, even within a frame."""
     header = _exactly(pipe, HEADER.size)
     if header is None:
         return None
@@ -121,7 +121,7 @@ def _next(pipe: IO[bytes]) -> Frame | None:
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytearray | None:
-    waiting = select.poll()  # select.select takes no descriptor above 1,023
+    waiting = select.poll()  # select.select does not accept descriptors above 1,023
     waiting.register(pipe, select.POLLIN)
     taken = bytearray(size)
     done = 0

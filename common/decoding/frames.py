@@ -1,11 +1,11 @@
-"""What the decoding child sends: frames of a kind, a number of rows and a payload.
+"""Defines the frames that the decoding child sends. Each has a kind, a number of rows and a payload.
 
-    SCHEMA   JSON, a `Schema`; always first
-    TEXTS    of that many rows: their lengths in bytes (int32, -1 for a null), then the texts one after the other
-    ERROR    JSON, a `Failure`; the last frame
-    DONE     nothing; the last frame of a file that was read to its end
+    SCHEMA   a `Schema` as JSON; always the first frame
+    TEXTS    the lengths of the rows' texts in bytes (int32, -1 for a null), then the texts without separators
+    ERROR    a `Failure` as JSON; the last frame
+    DONE     no payload; the last frame of a file that was read to its end
 
-A stream that ends without ERROR or DONE comes from a child that the kernel or pyarrow has ended. Leaves out pyarrow.
+If a stream ends without ERROR or DONE, the kernel or pyarrow has ended the child. Leaves out pyarrow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from typing import Final, Literal, NamedTuple, TypedDict
 
 HEADER: Final = struct.Struct("<cIQ")
-"""Kind, rows, bytes of the payload."""
+"""The kind, the number of rows, and the size of the payload in bytes."""
 SCHEMA: Final = b"S"
 TEXTS: Final = b"T"
 ERROR: Final = b"E"
@@ -22,40 +22,40 @@ DONE: Final = b"D"
 NULL: Final = -1
 
 FRAME_BYTES: Final = 2 * 1024 * 1024
-"""Text of one frame; more only where a single text is longer."""
+"""Most bytes of text in one frame; a frame with more holds a single text."""
 MOST_TEXT_BYTES: Final = 16 * 1024 * 1024
-"""Of one text. Its reader holds it several times over, at up to four bytes a character."""
+"""Most bytes of one text. The reader holds several copies of a text, with up to four bytes per character."""
 MEMORY_BYTES: Final = 256 * 1024 * 1024
-"""What the child may take for a page packed and unpacked, its dictionary and the rows of a batch. Writers make pages of
-1 MiB, DuckDB of up to 100 MB."""
+"""Memory that the child may allocate for a page (compressed and decompressed), its dictionary and the rows of a batch.
+Most writers make pages of 1 MiB, DuckDB makes pages of up to 100 MB."""
 MOST_NAMES: Final = 13
-"""Names of columns that are sent: one more than an error shows."""
+"""Most column names in a schema: one more than an error shows, so that the reader knows whether there are others."""
 
 
 class Schema(TypedDict):
-    """What a table has to say about the column that was asked for."""
+    """Describes the requested column and lists the columns of the table."""
 
     found: int
-    """Columns of this name."""
+    """Number of columns with the requested name."""
     is_text: bool
     kind: str
-    """The type of the column in words and as Arrow writes it; empty where there is not exactly one column."""
+    """The type of the column in words and in Arrow's notation; empty unless there is exactly one such column."""
     names: list[str]
     texts: list[str]
-    """Those of the columns that would do."""
+    """The names of the columns that hold text."""
 
 
 class Failure(TypedDict):
-    """Why decoding ended: `memory`, `damaged` (pyarrow's own reason), `long` (a text), `system` (the file)."""
+    """Why decoding ended: no memory, a damaged file (with pyarrow's reason), a text that is too long, or an OSError."""
 
     kind: Literal["memory", "damaged", "long", "system"]
     reason: str
     row: int
-    """Counted from 0: the row that `long` is about."""
+    """The row of the text that is too long, counted from 0."""
 
 
 class Frame(NamedTuple):
-    """One frame as it came."""
+    """One received frame."""
 
     kind: bytes
     rows: int

@@ -1,6 +1,6 @@
-"""A limit of the private memory of this process, which the kernel counts.
+"""Limits the private memory of this process with RLIMIT_DATA.
 
-Linux counts it (RLIMIT_DATA); elsewhere there is no limit. Leaves out memory that is mapped from files.
+Only Linux enforces the limit; on other systems these functions have no effect. Leaves out memory mapped from files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def limit_memory(count: int) -> None:
-    """At most `count` bytes beyond what is in use now, for good: what asks for more gets a MemoryError or aborts."""
+    """Limit the memory to `count` bytes beyond the present use for good; beyond it, allocations raise or abort."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if (used := _used()) is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + count, used + count))
@@ -20,7 +20,7 @@ def limit_memory(count: int) -> None:
 
 @contextmanager
 def limited_memory(count: int) -> Iterator[None]:
-    """The same for the length of a block, and for all threads."""
+    """Limit the memory in the same way while the block runs, for all threads of the process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     used = _used()
     if used is None or (soft != resource.RLIM_INFINITY and soft <= used + count):

@@ -1,7 +1,8 @@
-"""The child: `python -m common.decoding.parquet PATH REQUEST`, frames on stdout.
+"""The decoding child: `python -m common.decoding.parquet PATH REQUEST` writes frames to stdout.
 
-REQUEST is JSON: `column`, `first_row` to begin at, `most_rows` at once. Works within MEMORY_BYTES beyond what it has
-when its libraries are loaded. It ends when its standard input does, which is when its parent has died. Needs pyarrow.
+REQUEST is JSON with `column`, `first_row` (where to begin) and `most_rows` (rows per batch). The child may use
+MEMORY_BYTES beyond its memory after loading its libraries. The child exits when its standard input is closed, because
+its parent has then died. Needs pyarrow.
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ from common.decoding.frames import (
 from common.decoding.memory import limit_memory
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""What a batch is to hold by the word of the file, which may be wrong."""
+"""Target size of a batch in bytes, computed from the sizes that the file declares, which may be wrong."""
 BUFFER_BYTES = 1 << 20
 
 
 def main() -> None:
-    """Read, send, and say how it ended."""
+    """Send the column and then a frame with the result."""
     path, request = sys.argv[1], json.loads(sys.argv[2])
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no frame
+    os.dup2(2, 1)  # keep output of libraries out of the frames
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import pyarrow as pa
-    import pyarrow.parquet as pq  # before the limit: its own start is not what is limited
+    import pyarrow.parquet as pq  # import first: the limit does not include the library itself
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     limit_memory(MEMORY_BYTES)
     try:
-        # Without these two a whole column of a row group, which may be the whole file, comes into memory.
+        # The defaults would load the whole column of a row group, possibly of the whole file, into memory.
         with pq.ParquetFile(Path(path), pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
             _send_column(out, file, request["column"], request["first_row"], request["most_rows"])
-    except MemoryError as error:  # pyarrow's own is one, too
+    except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
         _fail(out, "memory", error)
     except BrokenPipeError:
-        return  # nobody reads on
+        return  # the reader has closed the pipe
     except _TooLongError as error:
         _fail(out, "long", error, error.row)
     except OSError as error:
         memory = error.errno is None and "bad_alloc" in str(error)
         _fail(out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error)
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        # The parser of the table of contents words it so.
+        # pyarrow's footer parser reports a failed allocation as an ordinary error with this text.
         _fail(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
     else:
         _send(out, DONE, 0, b"")
@@ -82,7 +83,7 @@ def _send_column(out: BinaryIO, file: Any, field: str, first_row: int, most_rows
         rows = _batch_rows(about.num_rows, about.column(leaf).total_uncompressed_size, most_rows)
         batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[field], use_threads=False)
         for batch in batches:
-            # The name of a column also selects those that begin with it and a dot.
+            # `columns=["a"]` also selects columns whose names begin with "a.".
             column = batch.column(batch.schema.names.index(field))
             done = max(0, first_row - row)
             for number, lengths, texts in _frames(column.slice(done), row + done):
@@ -91,12 +92,12 @@ def _send_column(out: BinaryIO, file: Any, field: str, first_row: int, most_rows
 
 
 def _batch_rows(rows: int, size: int, most_rows: int) -> int:
-    """Fewer than `most_rows` where texts are long."""
+    """Return the rows per batch: `most_rows`, or fewer if the texts are long."""
     return max(1, min(most_rows, BATCH_BYTES * max(rows, 1) // max(size, 1)))
 
 
 class _TooLongError(Exception):
-    """A text longer than MOST_TEXT_BYTES."""
+    """A text is longer than MOST_TEXT_BYTES."""
 
     def __init__(self, row: int) -> None:
         super().__init__(f"row {row}")
@@ -104,14 +105,14 @@ class _TooLongError(Exception):
 
 
 def _frames(column: Any, row: int) -> Iterator[tuple[int, bytes, memoryview]]:
-    """Rows, their lengths and their texts, in parts of FRAME_BYTES. `row` is the number of the first."""
+    """Yield row count, lengths and texts in parts of about FRAME_BYTES. `row` is the number of the first row."""
     import numpy as np
     import pyarrow as pa
 
     texts = column.cast(pa.large_string())
     if texts.null_count:
         nulls = texts.is_null().to_numpy(zero_copy_only=False)
-        texts = texts.fill_null("")  # what lies below a null is not text
+        texts = texts.fill_null("")  # the bytes of a null entry are undefined
     _, offset_buffer, data = texts.buffers()
     offsets = np.frombuffer(offset_buffer, dtype=np.int64, count=len(texts) + 1, offset=8 * texts.offset)
     lengths = np.diff(offsets)

@@ -67,7 +67,7 @@ def test_no_header_and_an_empty_one_are_no_browsers() -> None:
     "text", ["http://a.example", "a.example:80", "*", "a.*.example", "a b", "a/b", "-a", "*.", "a..b"]
 )
 def test_what_is_no_name_is_refused_with_words(text: str) -> None:
-    with pytest.raises(ValueError, match="is no host name; write names such as"):
+    with pytest.raises(ValueError, match="is not a host name; write names such as"):
         parse_hosts(text)
 
 
