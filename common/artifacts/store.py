@@ -33,7 +33,7 @@ _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
 _PARTIAL_PREFIX = ".partial-"
 _UNFINISHED_PREFIX = ".tmp-"
-"""Of checkpoints that are being written."""
+"""Prefix of the folders of checkpoints that are being written."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +213,10 @@ class ArtifactStore:
         return len(old)
 
     def discard_unfinished(self, older_than_seconds: float) -> int:
-        """Discard checkpoints that a process which was killed had begun so long ago, and not finished; how many."""
+        """Delete unfinished checkpoints that have not changed for `older_than_seconds`; return how many."""
         count = 0
         for path in self.root.glob(f"*/checkpoints/{_UNFINISHED_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # finished, or deleted, since it was listed
+            with contextlib.suppress(FileNotFoundError):  # the checkpoint was finished or deleted since it was listed
                 if path.is_dir() and time.time() - _touched_at(path) > older_than_seconds:
                     self.discard(path)
                     count += 1
@@ -271,7 +271,7 @@ def _preference(name: str) -> tuple[bool, bool, str]:
 
 
 def _touched_at(folder: Path) -> float:
-    """When a file in it was last written."""
+    """Return the latest modification time of the folder and its files (Unix seconds)."""
     times = [folder.lstat().st_mtime]
     for path in folder.iterdir():
         with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Backup and restore: every row of Tidal's tables, every file of the experiments, every dataset, in one verified file.
+"""Saves and restores all rows of Tidal's tables, all files of the experiments and all datasets in one verified file.
 
 `create_backup` may run beside a working system, `restore_backup` only where nothing else does. Rows are copied through
 the database connection, so any PostgreSQL that Tidal can use will do, and no client programs are needed. Leaves out:
-Redis (it holds nothing that cannot be lost), corpora that are no datasets, token caches, secrets. docs/decisions/0047
-says why.
+Redis (it holds nothing that cannot be lost), corpora that are not uploaded datasets, token caches and secrets.
+docs/decisions/0047 gives the reasons.
 """
 
 from common.backup.archive import Manifest, read_manifest

@@ -1,9 +1,9 @@
 """The file of a backup: a plain tar whose last member, `manifest.json`, names every other with its SHA-256.
 
 A file that was cut off has no manifest and is refused; a member that was changed does not match. `tables/<name>.copy`
-holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files, `datasets/<name>/…` uploaded text. Not
-compressed: weights do not shrink. Whoever gives one to be restored may have written it: nothing but plain files of the
-size in the manifest is unpacked, under names that a backup has.
+holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files, `datasets/<name>/…` uploaded text. The
+archive is not compressed, because weights do not shrink. A backup may be forged, so the reader unpacks only regular
+files that have the size in the manifest and a name that a backup can contain.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ EXPERIMENTS = "experiments"
 DATASETS = "datasets"
 BLOCK = 1024 * 1024
 MOST_MANIFEST_BYTES = 512 * 1024 * 1024
-"""Largest manifest that is read, in bytes: it lists about three million files."""
+"""Largest manifest that is read, in bytes; a manifest of this size lists about three million files."""
 _HEADER_ERRORS = (tarfile.TarError, ValueError, OverflowError)
-"""The module lets out what its parsers of numbers and text raise."""
+"""Errors of `tarfile` for a damaged header, including those of its number and text parsers."""
 _TABLE = re.compile(r"[a-z_]{1,63}")
 _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
@@ -162,18 +162,18 @@ class ArchiveReader:
             raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} is not that of the manifest")
 
     def _open(self, member: tarfile.TarInfo, size: int) -> IO[bytes]:
-        """The bytes of a plain file of this size; StorageError for anything else, before a byte of it is written.
+        """Open a regular file of `size` bytes; raise StorageError for any other member before anything is written.
 
-        A sparse one has a size of its own choosing and next to no bytes, a link has those of another.
+        A sparse member can declare any size without storing the bytes, and a link refers to another member's bytes.
         """
         if not member.isreg() or member.issparse():
-            raise StorageError(f"{self.path}: {member.name} is no plain file, so this backup is not one of Tidal's")
+            raise StorageError(f"{self.path}: {member.name} is not a regular file, so Tidal did not write this backup")
         if member.size != size:
             raise StorageError(
-                f"{self.path} is damaged: {member.name} has {member.size:,} bytes, {size:,} in the manifest"
+                f"{self.path} is damaged: {member.name} has {member.size:,} bytes, but the manifest lists {size:,}"
             )
         source = self._tar.extractfile(member)
-        assert source is not None, "a plain file has bytes"
+        assert source is not None, "a regular file has bytes"
         return source
 
     def _read_manifest(self) -> Manifest:
@@ -189,7 +189,7 @@ class ArchiveReader:
             raise StorageError(f"{self.path}: the manifest cannot be read ({error.errors()[0]['msg']})") from error
         for name in (*manifest.members, *(f"{TABLES}/{table}.copy" for table in manifest.tables)):
             if not _is_member(name):
-                raise StorageError(f"{self.path}: {shortened(name)} is no name that a backup has")
+                raise StorageError(f"{self.path}: {shortened(name)} is not a name that a backup can contain")
         return manifest
 
 
@@ -200,7 +200,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _is_member(name: str) -> bool:
-    """Whether a backup has a file of this name; none leads out of the folder that it is unpacked into."""
+    """Return whether a backup can contain a file of this name; such names never leave the target folder."""
     if path_problem(name) is not None or PurePosixPath(name).as_posix() != name:
         return False
     kind, *parts = name.split("/")

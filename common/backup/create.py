@@ -2,8 +2,8 @@
 
 Rows first, then files. A file is on disk before its row exists, so every file a row of the snapshot names is still
 there or was pruned for a newer one; the other order could save a finished job without its model. Checkpoints that are
-newer than the rows are found by the next attempt, which begins with the newest sound one on disk. A dataset is there
-before the job that needs it, and is saved whole or not at all. Symbolic links are left out and named.
+newer than the rows are found by the next attempt, which begins with the newest sound one on disk. A dataset exists
+before the job that needs it, and is saved completely or not at all. Symbolic links are left out and reported.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Saved:
     jobs: int
     experiments: int
     files: int
-    """Of the experiments."""
+    """Number of the experiments' files."""
     datasets: int
     skipped: tuple[Path, ...]
-    """Symbolic links: what they lead to is not in the backup."""
+    """Symbolic links, whose targets are not in the backup."""
 
 
 def create_backup(
@@ -55,15 +55,16 @@ def create_backup(
 ) -> Saved:
     """Save everything into the new file `target`, which appears when it is whole (mode 0600).
 
-    `datasets`: uploaded text, too; other files below `data_dir` are never saved. `total` is told the bytes expected,
-    `progress` of those done. ConflictError when `target` exists, UnavailableError when the tables are not those of this
-    version, StorageError when the disk refuses.
+    With `datasets`, uploaded datasets are saved as well; other files below `data_dir` are never saved. `total` is
+    called with the expected bytes, `progress` with the number of bytes just written. Raises ConflictError when `target`
+    exists, UnavailableError when the tables are not those of this version, StorageError when a file cannot be read or
+    written.
     """
     if target.exists():
         raise ConflictError(f"{target} exists; a backup never replaces a file")
     files = Files(experiments_dir, data_dir if datasets else None)
     engine = make_engine(database_url, application_name="tidal-backup", pool_size=1, statement_timeout=0)
-    # The rows lie beside the file that they become a part of: /tmp may be small, or memory.
+    # The rows are first written next to `target`, because /tmp may be small or in memory.
     with storage_errors(target), _scratch(target.parent) as rows:
         try:
             require_schema(engine)
@@ -104,7 +105,7 @@ def create_backup(
 
 @contextmanager
 def _scratch(place: Path) -> Iterator[Path]:
-    """A folder in `place`, which is made where it is missing, until the block ends."""
+    """Create `place` if it is missing, and in it a temporary folder that is deleted after the block."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tidal-backup-", dir=place) as name:
         yield Path(name)

@@ -1,7 +1,7 @@
-"""Datasets out of a backup: which are needed, unpacked beside those that are there, published when all is verified.
+"""Restores the datasets of a backup: unpacks those that are missing, and publishes them once all are verified.
 
-One that lies here with the same text stays as it is. Another text under the same name is a conflict, or put aside,
-never replaced. Leaves out how they are saved (`files`).
+A dataset that exists with the same text is left as it is. A dataset with the same name and a different text is a
+conflict; with `force` it is moved aside, never deleted. Leaves out saving datasets (`files`).
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a restore does with the datasets of a backup."""
+    """The datasets of a backup that a restore unpacks."""
 
     needed: dict[str, dict[str, Entry]]
-    """Files by name of the dataset; those that lie here already are not among them."""
+    """Dataset name → file name → entry, without the datasets that exist with the same text."""
     conflicts: tuple[str, ...]
-    """Of those, the names under which something else lies here."""
+    """The names in `needed` that a different dataset has here."""
 
     @property
     def size(self) -> int:
-        """Bytes that will be unpacked."""
+        """Return the number of bytes to unpack."""
         return sum(entry.size for files in self.needed.values() for entry in files.values())
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A dataset that is unpacked and verified, and that nobody sees yet."""
+    """A dataset that is unpacked and verified but not published yet."""
 
     folder: IncomingFolder
     manifest: Manifest
 
 
 def plan(manifest: BackupManifest, store: DatasetStore) -> Plan:
-    """What is needed here of the datasets in a backup."""
+    """Compare the datasets of a backup with those in `store`."""
     found: dict[str, dict[str, Entry]] = {}
     for member, entry in manifest.members.items():
         kind, name, *file = member.split("/")
@@ -62,8 +62,10 @@ def plan(manifest: BackupManifest, store: DatasetStore) -> Plan:
 
 @contextmanager
 def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress: Progress) -> Iterator[list[Staged]]:
-    """All of them, removed at the end unless published; StorageError. One that was damaged when it was saved is left
-    out with a warning."""
+    """Yield the unpacked datasets of `wanted`; after the block, delete those not published. May raise StorageError.
+
+    Datasets that were already damaged when they were saved are left out with a warning.
+    """
     with ExitStack() as folders, storage_errors(store.root):
         staged = []
         for name, files in sorted(wanted.needed.items()):
@@ -78,7 +80,7 @@ def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress
 
 
 def publish(staged: list[Staged], store: DatasetStore) -> Path | None:
-    """Give each its name. Where those lie now that had it; None when there were none."""
+    """Publish the datasets, moving those with the same names aside; return the folder of the latter, None if none."""
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for one in staged:
         store.put_aside(one.manifest.name, aside)
@@ -96,7 +98,7 @@ def _is_here(store: DatasetStore, name: str, files: dict[str, Entry]) -> bool:
 
 
 def _checked(name: str, files: dict[str, Entry], folder: Path) -> Manifest | None:
-    """The manifest of an unpacked dataset; None when its text is not the one that it names."""
+    """Return the manifest of an unpacked dataset; None if the manifest is invalid or does not match the text."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):

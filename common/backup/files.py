@@ -1,7 +1,7 @@
-"""The files of a backup: experiments and datasets, read while others write and delete them.
+"""Copies the files of experiments and datasets into a backup while other processes write and delete files.
 
-Files that belong together, a checkpoint or a dataset, are opened before the first is read, so they are saved whole or
-not at all. Symbolic links are not followed: what they lead to may be anything; they are left out and noted.
+All files of a checkpoint or a dataset are opened before the first one is read, so they are saved completely or not at
+all. Symbolic links are not followed, because they may lead anywhere; they are left out and reported.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 SMALL = 8 * 1024 * 1024
-"""Bytes of a file that is read at once: what is appended to or cut meanwhile is then saved as it was."""
+"""Size in bytes up to which a file is copied first, so that a write during the backup cannot change its size."""
 PASSES = 5
-"""Looks at one experiment: what was written while it was copied is copied too, until nothing is new."""
+"""Most passes over one experiment; each one copies the files that appeared during the pass before."""
 CHECKPOINT = "manifest.json"
-"""A folder that holds this is saved whole or not at all."""
+"""A folder that contains a file of this name is saved completely or not at all."""
 
 
 class Files:
-    """What is to be saved; `skipped` are the links that were met. Without `data_dir` no datasets."""
+    """The files to save; without `data_dir`, no datasets. `skipped` collects the symbolic links found."""
 
     def __init__(self, experiments_dir: Path, data_dir: Path | None) -> None:
         self._store = ArtifactStore(experiments_dir)
@@ -40,7 +40,7 @@ class Files:
         self.skipped: set[Path] = set()
 
     def size(self) -> int:
-        """Of what is there now; what is deleted or pruned at this moment does not count."""
+        """Return the total bytes of the files; files deleted in the meantime are not counted."""
         size = 0
         for folder in self._experiments():
             with suppress(FileNotFoundError):
@@ -52,7 +52,7 @@ class Files:
         return size
 
     def add_to(self, archive: ArchiveWriter) -> None:
-        """Write all of it. StorageError names what cannot be read."""
+        """Write all files to `archive`; raise StorageError with the name of a file that cannot be read."""
         for folder in self._experiments():
             self._add_experiment(archive, folder)
         for folder in self._dataset_folders():
@@ -60,7 +60,7 @@ class Files:
             _add(archive, f"{DATASETS}/{folder.name}", folder, tuple(files))
 
     def _experiments(self) -> list[Path]:
-        """Folders, the oldest first."""
+        """Return the folders of the experiments, oldest first."""
         return [
             path for name in reversed(self._store.experiments()) if not self._is_link(path := self._store.root / name)
         ]
@@ -71,7 +71,7 @@ class Files:
         return [path for name in self._datasets.names() if not self._is_link(path := self._datasets.root / name)]
 
     def _add_experiment(self, archive: ArchiveWriter, folder: Path) -> None:
-        """Every file, newest checkpoints first: those would be missed most, and the oldest may be pruned meanwhile."""
+        """Add every file, newest checkpoints first: they matter most, and the oldest may be pruned in the meantime."""
         done: set[Path] = set()
         for _ in range(PASSES):
             new = [unit for unit in self._units(folder) if not done.issuperset(unit)]
@@ -82,7 +82,7 @@ class Files:
                 _add(archive, f"{EXPERIMENTS}/{folder.name}", folder, unit)
 
     def _units(self, folder: Path) -> Iterator[tuple[Path, ...]]:
-        """Folders before the files beside them: what points to a checkpoint (best.json) is read after it."""
+        """Yield groups of files to save together. Subfolders come first: best.json is read after its checkpoint."""
         entries = self._entries(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -97,12 +97,12 @@ class Files:
         return [Path(entry.path) for entry in self._entries(folder) if entry.is_file(follow_symlinks=False)]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What is in a folder, links left out. Names that begin with a dot are half-written or damaged."""
+        """Return the entries of a folder without links and without dot files, which are unfinished or damaged."""
         try:
             with _readable():
                 found = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
         except FileNotFoundError:
-            return []  # pruned, or the whole was deleted
+            return []  # the checkpoint was pruned, or its experiment or dataset deleted
         return [entry for entry in found if not entry.name.startswith(".") and not self._is_link(Path(entry.path))]
 
     def _is_link(self, path: Path) -> bool:
@@ -115,14 +115,14 @@ class Files:
 
 
 def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ...]) -> None:
-    """Files that belong together, all or none. Once open they can be read to their end, whoever deletes them."""
+    """Add a group of files, all or none: open files can still be read after another process deletes them."""
     with ExitStack() as opened:
         sources: list[io.BufferedReader] = []
         try:
             with _readable():
                 sources = [opened.enter_context(file) for file in _opened(unit)]
         except FileNotFoundError:
-            return  # pruned: a newer one is there; or deleted
+            return  # deleted, or pruned because a newer checkpoint exists
         for path, source in zip(unit, sources, strict=True):
             state = os.fstat(source.fileno())
             name = f"{prefix}/{path.relative_to(folder).as_posix()}"
@@ -137,7 +137,7 @@ def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ..
 
 
 def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
-    """Files of one folder, also when another takes its name meanwhile; none through a link."""
+    """Open files of one folder without following links, even if the folder is replaced in the meantime."""
     folder = os.open(unit[0].parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     with ExitStack() as opened:
         try:
@@ -153,7 +153,7 @@ def _opened(unit: tuple[Path, ...]) -> list[io.BufferedReader]:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """An OSError names what could not be read; that something is gone is for the caller."""
+    """Turn an OSError into a StorageError that names the file; FileNotFoundError is left to the caller."""
     try:
         yield
     except FileNotFoundError:

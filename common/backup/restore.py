@@ -1,8 +1,8 @@
 """Bring a backup back, where nothing runs.
 
 Everything is unpacked and verified before anything is touched; files are put in place before the rows that name them;
-the tables are created as the backup knew them and migrated afterwards. Old experiments, and datasets of another text,
-are put aside, never deleted.
+the tables are created as the backup knew them and migrated afterwards. Old experiments, and datasets with the same name
+but a different text, are moved aside, never deleted.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Restored:
     aside: Path | None
     """Where the experiments that were here before lie now."""
     datasets: int
-    """Brought back; those that were here with the same text do not count."""
+    """Number of restored datasets, without those that existed with the same text."""
     datasets_aside: Path | None
-    """Where datasets of another text that had their names lie now."""
+    """The folder of the existing datasets that had the same names and a different text."""
     damaged: tuple[str, ...]
-    """Datasets that were damaged when they were saved, and are not restored."""
+    """Names of datasets that were not restored, because they were damaged when they were saved."""
     redis_emptied: bool
 
 
@@ -68,9 +68,9 @@ def restore_backup(
 ) -> Restored:
     """Put rows and files of the backup in place of what is there, and empty Redis.
 
-    `force`: rows, experiments and other datasets that are here give way (files are put aside); `keep_files`: the files
-    here stay and only rows are restored. ConflictError when something still uses the database or would be lost,
-    InvalidInputError or StorageError for a file that is no sound backup.
+    `force` replaces existing rows, experiments and datasets (files are moved aside); `keep_files` keeps the existing
+    files and restores only rows. Raises ConflictError when a process uses the database or data would be lost,
+    InvalidInputError or StorageError when the file is not an intact backup.
     """
     engine = make_engine(database_url, application_name="tidal-restore", pool_size=1, statement_timeout=0)
     try:
@@ -92,7 +92,7 @@ def restore_backup(
                 for name in wanted:
                     archive.extract(name, staging / name, progress)
                 with unpacked(archive, text, datasets, progress) as staged:
-                    _require_unused(engine)  # unpacking takes long; something may have been started meanwhile
+                    _require_unused(engine)  # unpacking takes long, so a process may have started meanwhile
                     aside = _replace(
                         engine,
                         database_url,
@@ -121,7 +121,7 @@ def restore_backup(
 
 
 def _require_room(store: ArtifactStore, size: int, datasets: DatasetStore, text_size: int) -> None:
-    """OSError when the disk, or one of the two, has not the room for what will be unpacked."""
+    """Raise OSError unless the disk, or each of the two disks, has space for the files to unpack."""
     store.root.mkdir(parents=True, exist_ok=True)
     if not text_size:
         require_space(store.root, size)
@@ -170,8 +170,8 @@ def _refuse(
         )
     if text.conflicts and not force:
         raise ConflictError(
-            f"{datasets.root} holds other text under {', '.join(text.conflicts[:5])}"
-            f"{', …' if len(text.conflicts) > 5 else ''}; --force puts it aside"
+            f"{datasets.root} holds datasets of the same name with another text: {', '.join(text.conflicts[:5])}"
+            f"{', …' if len(text.conflicts) > 5 else ''}; --force moves them aside"
         )
 
 
@@ -196,7 +196,7 @@ def _sessions(engine: Engine) -> list[str]:
 
 @dataclass(frozen=True)
 class _Aside:
-    """Where what was here before lies now."""
+    """Folders of the data that the restore moved aside; None where there was none."""
 
     experiments: Path | None
     datasets: Path | None

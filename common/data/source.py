@@ -24,7 +24,7 @@ from common.files import sha256_of
 
 HUB_BATCH_ROWS = 1024
 HUB_MEMORY_BYTES = 4 * 2**30
-"""What the library may take to fetch a data set: it decodes a row group of a parquet file at once, whoever wrote it."""
+"""Memory that the library may use to fetch a data set; it decodes whole row groups of untrusted parquet files."""
 
 
 class Source(Protocol):
@@ -228,10 +228,10 @@ def _from_hub(name: str, function: str, **arguments: Any) -> Any:
     try:
         with limited_memory(HUB_MEMORY_BYTES):
             return getattr(datasets, function)(name, **arguments)
-    except MemoryError as error:  # pyarrow's own is one, too
+    except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
         raise DataError(
-            f"{name}: fetching it takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row groups "
-            "decode to so much; choose another data set, or upload its text"
+            f"{name}: fetching the data set takes more than {HUB_MEMORY_BYTES // 2**30} GiB of memory, because its row "
+            "groups are too large; choose another data set, or upload its text"
         ) from error
     except Exception as error:  # the library raises whatever its transport raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -106,7 +106,8 @@ class SplitWriter:
 
     def close(self) -> None:
         """Flush both files to the disk."""
-        with self._tokens, self._documents:  # both are closed, whichever the disk refuses: an open file keeps its room
+        # If the disk refuses one file, close both all the same: an open deleted file still occupies its space.
+        with self._tokens, self._documents:
             for file in (self._tokens, self._documents):
                 file.flush()
                 os.fsync(file.fileno())

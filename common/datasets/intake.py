@@ -23,12 +23,15 @@ from common.errors import TooLargeError
 from common.files import flush, require_space, storage_errors
 
 LOOK_BYTES = 16 * 1024 * 1024
-"""Between two looks at the free space."""
+"""Bytes between two checks of the free space."""
 
 
 class Intake:
-    """An upload under way. `limit_bytes` counts unpacked bytes, and the text that comes out of parquet; `reserve_bytes`
-    of the disk stay free."""
+    """An upload in progress.
+
+    `limit_bytes` is the most decompressed bytes, for parquet also of decoded text; `reserve_bytes` of the disk are kept
+    free.
+    """
 
     def __init__(
         self,

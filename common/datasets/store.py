@@ -137,7 +137,7 @@ class DatasetStore:
         return [gone, *self._detach_caches(name)]
 
     def put_aside(self, name: str, aside: Path) -> None:
-        """Move what has this name, if anything has, into the folder `aside`; its tokens are made again. OSError."""
+        """Move a dataset, if there is one, into the folder `aside` and delete its token caches; may raise OSError."""
         folder = self.root / check_name(name)
         if not folder.exists() and not folder.is_symlink():
             return
@@ -165,13 +165,13 @@ class DatasetStore:
         return removed
 
     def sweep_caches(self) -> int:
-        """Remove token caches whose builder died before they were whole; how many. Safe beside builders."""
+        """Delete unfinished token caches of builders that have died; return how many. Safe while other builders run."""
         removed = 0
         for path in list((self.data_dir / CACHE).glob(".*.tmp")):
             name = path.name[1:].rsplit(".", 2)[0]
             try:
                 with path.with_name(f"{name}.lock").open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its builder holds it for as long as it lives
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the builder holds the lock while it runs
                     shutil.rmtree(path, ignore_errors=True)
                     removed += 1
             except OSError:
@@ -186,10 +186,10 @@ class DatasetStore:
             yield
 
     def _detach_caches(self, name: str) -> list[Path]:
-        """Take the names of the token caches that were made of a dataset."""
+        """Rename the token caches of a dataset so that no reader finds them, and return the new paths."""
         detached = []
         for cache in list(self._caches(name)):
-            # The name that the next builder of this cache removes, should we die before `discard` does.
+            # If this process dies before `discard`, the next builder of this cache deletes folders with such names.
             temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.tmp")
             with suppress(OSError):
                 cache.rename(temporary)

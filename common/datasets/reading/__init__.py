@@ -42,9 +42,9 @@ BLOCK_BYTES = 1 << 20
 
 
 def reader_of(kind: str, text_field: str, where: str, path: Path, *, limit_bytes: int | None = None) -> Reader:
-    """The reader of a format. `where` names the file in errors; `path` is where its bytes lie once all have come.
+    """Return the reader of a format. `where` names the file in errors; `finish` may read the whole file at `path`.
 
-    `limit_bytes` is for text that is packed within the file: TooMuchText when more comes out.
+    `limit_bytes` limits the decoded text of formats with compression of their own; with more, TooMuchText is raised.
     """
     if kind == "txt":
         return TextReader(where)

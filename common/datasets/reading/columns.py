@@ -1,7 +1,7 @@
-"""Columns of tables: which may hold text, and the texts in one that is in memory, as of data sets of the hub.
+"""Checks that a column of a table holds text, and reads the texts of an Arrow column in memory.
 
-What is no text is refused, never printed into the corpus. Leaves out the types (`common.decoding.arrow_types`) and
-parquet files, whose columns are decoded elsewhere (`parquet`).
+Data sets of the hub are read this way. A column of another type is refused, never converted to text. Leaves out the
+classification of types (`common.decoding.arrow_types`) and parquet files, which a child process decodes (`parquet`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from common.decoding.frames import Schema
 from common.errors import DataError
 
 SLICE_BYTES = 8 * 1024 * 1024
-"""Bytes of a column that are converted to Python strings in one step."""
+"""Most bytes of a column that are converted to Python strings in one step."""
 
 
 def text_column(schema: Any, field: str, where: str) -> None:
-    """DataError when an Arrow schema has no column `field`, two, or one that holds no text."""
+    """Raise DataError unless an Arrow schema has exactly one column `field` and this column holds text."""
     from common.decoding.arrow_types import describe
 
     _require_text(describe(schema, field), field, where)
 
 
 def require_text(schema: bytes | bytearray, field: str, where: str) -> None:
-    """The same for what the decoding child says of a file."""
+    """Do the same check on a schema that the decoding child sent."""
     _require_text(json.loads(schema), field, where)
 
 
@@ -35,7 +35,7 @@ def _require_text(schema: Schema, field: str, where: str) -> None:
     if found == 0:
         raise no_field(f"{where}: no column", field, schema["names"], schema["texts"])
     if found > 1:
-        raise DataError(f"{where}: {found} columns are called '{field}'; rename them, so that each name is there once")
+        raise DataError(f"{where}: {found} columns are called '{field}'; rename them so that each name is unique")
     if not schema["is_text"]:
         raise not_text(f"{where}: column", field, schema["kind"])
 
@@ -50,13 +50,13 @@ def texts_of(column: Any, field: str, where: str, first_row: int) -> Iterator[st
 def _values(column: Any) -> list[str | None]:
     if not hasattr(column, "dictionary"):
         return list(column.to_pylist())
-    # Each entry once, however often it is repeated.
+    # Convert each dictionary entry only once, however often it is repeated.
     entries = column.dictionary.to_pylist()
     return [None if index is None else entries[index] for index in column.indices.to_pylist()]
 
 
 def _slices(column: Any) -> Iterator[Any]:
-    """Parts of a column that hold SLICE_BYTES at most, or one row."""
+    """Yield parts of a column with at most SLICE_BYTES, or with a single row."""
     for chunk in getattr(column, "chunks", ()):
         yield from _slices(chunk)
     if hasattr(column, "chunks"):

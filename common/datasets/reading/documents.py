@@ -94,7 +94,7 @@ def is_blank(text: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _invisible() -> re.Pattern[str]:
-    """Made when first needed; gigabytes of blanks come packed into megabytes, and go through it at once."""
+    """Return a pattern of invisible text: a small file may contain gigabytes of blanks, too many for a Python loop."""
     letters = map(chr, range(sys.maxunicode + 1))
     return re.compile("[" + re.escape("".join(c for c in letters if unicodedata.category(c) in _INVISIBLE)) + "]*+")
 

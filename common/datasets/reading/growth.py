@@ -1,7 +1,8 @@
-"""How much text may come out of a file: a packed one of a few hundred bytes may hold any amount.
+"""Limits the amount of text that a compressed file may contain, because a few hundred bytes can hold any amount.
 
-Nobody's text shrinks to a hundredth, so a file that grows more is refused once that is 256 MiB; an upload is also held
-to the limit of its server. Leaves out the memory that unpacking takes (`unpacking`, `common.decoding`).
+Real text does not compress to a hundredth of its size. A file whose text exceeds both a hundred times its size and
+256 MiB is refused; uploads are also subject to the server's limit. Leaves out the memory that decompression takes
+(`unpacking`, `common.decoding`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 from common.errors import DataError
 
 MOST_GROWTH = 100
-"""Times the size of the file."""
+"""Most bytes of text per byte of the file."""
 ALWAYS_BYTES = 256 * 2**20
-"""So much may come out of a file of any size."""
+"""Bytes of text that a file of any size may contain."""
 
 
 class TooMuchText(DataError):
-    """More came out of an upload than its server takes."""
+    """An upload contains more text than the server accepts."""
 
 
 class Growth:
-    """Counts what comes out of a file of `size_bytes`."""
+    """Counts the bytes of text in a file of `size_bytes`."""
 
     def __init__(self, where: str, size_bytes: int, limit_bytes: int | None = None) -> None:
         self._where, self._limit = where, limit_bytes
@@ -28,12 +29,12 @@ class Growth:
         self._done = 0
 
     def add(self, count: int) -> None:
-        """So many more bytes; DataError when they are too many, TooMuchText where it is the limit of the server."""
+        """Count further bytes; raise TooMuchText above `limit_bytes`, DataError above the limit for the file's size."""
         self._done += count
         if self._limit is not None and self._done > self._limit:
-            raise TooMuchText(f"{self._where}: more than {self._limit / 2**20:,.0f} MiB of text come out of it")
+            raise TooMuchText(f"{self._where}: the file contains more than {self._limit / 2**20:,.0f} MiB of text")
         if self._done > self._most:
             raise DataError(
-                f"{self._where}: more than {self._most / 2**20:,.0f} MiB of text come out of its {self._size:,} bytes, "
-                "which no text does; write it again, or give it unpacked as .txt or .jsonl"
+                f"{self._where}: {self._size:,} bytes unpack to more than {self._most / 2**20:,.0f} MiB of text, which "
+                "real text does not; write the file again, or provide it uncompressed as .txt or .jsonl"
             )

@@ -19,7 +19,7 @@ from common.errors import DataError
 
 MOST_LINE_BYTES = MOST_TEXT_BYTES
 MOST_VALUES = 250_000
-"""Strings, brackets and commas of one line. An empty list takes two bytes here and sixty in memory."""
+"""Most strings, opening brackets and commas in one line: an empty list takes two bytes here and sixty in memory."""
 _VALUES = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]', re.DOTALL)
 
 
@@ -146,7 +146,7 @@ class JsonLinesReader(Reader):
 
 
 def _values_exceed(line: bytes, most: int) -> bool:
-    """Whether a parser would make more than `most` values of a line; what stands inside strings does not count."""
+    """Return whether a parser would create more than `most` values from a line; text inside strings is ignored."""
     if line.count(b",") + line.count(b"[") + line.count(b"{") <= most:
         return False
     return sum(1 for _ in islice(_VALUES.finditer(line), most + 1)) > most

@@ -1,4 +1,4 @@
-"""Parquet: the text in one column, decoded in a child process of bounded memory (`common.decoding`).
+"""Reads the text column of a parquet file, which a child process with limited memory decodes (`common.decoding`).
 
 The table of contents is at the end, so the finished file is looked at. pyarrow may be missing (the slim image of the
 api has none): then the first and last bytes are checked, and `ParquetUnreadableHere` leaves the rest to the worker.
@@ -19,7 +19,7 @@ from common.decoding.frames import MEMORY_BYTES, MOST_TEXT_BYTES, NULL, SCHEMA, 
 from common.errors import DataError
 
 ROW_BYTES = 16
-"""What a row counts beside its text: rows of nothing are not free."""
+"""Bytes that a row counts in addition to its text, so that empty rows count, too."""
 
 
 class ParquetUnreadableHere(DataError):
@@ -27,9 +27,9 @@ class ParquetUnreadableHere(DataError):
 
 
 class ParquetReader(Reader):
-    """Reads .parquet, all of it at the end. `path` is where the bytes come to lie.
+    """Reads a .parquet file in `finish`, when the file at `path` is complete.
 
-    `limit_bytes` bounds the decoded text. `Growth` bounds it as well, in relation to the size of the file.
+    `limit_bytes` limits the decoded text. `Growth` also limits it in relation to the size of the file.
     """
 
     def __init__(self, where: str, text_field: str, path: Path, limit_bytes: int | None = None) -> None:
@@ -72,7 +72,7 @@ class ParquetReader(Reader):
             end = begin + length
             try:
                 yield frame.payload[begin:end].decode()
-            except UnicodeDecodeError as error:  # writers are not held to UTF-8
+            except UnicodeDecodeError as error:  # parquet writers may store invalid UTF-8
                 raise self.wrong(
                     f"row {row:,}: '{self._field}' is not UTF-8 ({error.reason}); write the column again"
                 ) from None
@@ -82,11 +82,11 @@ class ParquetReader(Reader):
         place = f"row {failure['row'] + 1:,}"
         if failure["kind"] == "memory":
             return self.wrong(
-                f"decoding it from {place} on takes more than {MEMORY_BYTES // 2**20} MiB of memory, because a page, a "
-                "text or its table of contents unpacks to so much; write it again with smaller pages and row groups"
+                f"decoding the file from {place} on takes more than {MEMORY_BYTES // 2**20} MiB of memory, because a "
+                "page, a text or the footer is too large; write the file again with smaller pages and row groups"
             )
         if failure["kind"] == "long":
-            return self.wrong(f"{place}: its text is longer than {MOST_TEXT_BYTES // 2**20} MiB; split it")
+            return self.wrong(f"{place}: the text is longer than {MOST_TEXT_BYTES // 2**20} MiB; split the text")
         if failure["kind"] == "system":
             return self.wrong(f"cannot be read ({failure['reason']})")
         return self._damaged(failure["reason"])

@@ -12,6 +12,7 @@ UNPACK_BYTES = 1024 * 1024
 """Most that is unpacked at once: a small file may hold any amount of text."""
 
 PART_BYTES = 16 * 1024
+"""Bytes of input that are decompressed in one step."""
 
 
 class Unpacker:
@@ -33,7 +34,7 @@ class Unpacker:
         if self._member is None:
             yield data
         else:
-            # In parts: at the end of a member zlib copies the rest, and a member may have twenty bytes.
+            # Pass small parts: zlib copies the rest of its input at the end of a gzip member, perhaps every 20 bytes.
             for start in range(0, len(data), PART_BYTES):
                 yield from self._unpack(data[start : start + PART_BYTES])
 

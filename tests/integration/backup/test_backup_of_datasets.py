@@ -120,7 +120,7 @@ def test_the_same_text_stays_and_another_is_put_aside_by_force_only(
     cache = elsewhere.data_dir / "cache" / "other-1"
     cache.mkdir(parents=True)
     (cache / "header.json").write_text(json.dumps({"data": {"source": "other", "validation_source": None}}))
-    with pytest.raises(ConflictError, match="holds other text under other; --force puts it aside"):
+    with pytest.raises(ConflictError, match="of the same name with another text: other; --force moves them aside"):
         restore(tmp_path / "saved.tar", elsewhere)
     assert text_of(elsewhere, "other") == b"Newer text."
     restored = restore(tmp_path / "saved.tar", elsewhere, keep_files=True)
@@ -239,7 +239,7 @@ def test_the_commands_name_what_they_leave_out(settings: Settings, elsewhere: Se
     assert "and 1 dataset in" in done.stdout, done.stdout + done.stderr
     upload(elsewhere, "tales", b"Another text.")
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"))
-    assert done.returncode == 1 and "holds other text under tales" in done.stderr
+    assert done.returncode == 1 and "with another text: tales" in done.stderr
     done = tidal(elsewhere, "restore", str(tmp_path / "with.tar"), "--force")
     assert done.returncode == 0 and "1 dataset brought back" in done.stdout, done.stderr
     assert "The datasets that were here lie in" in done.stdout

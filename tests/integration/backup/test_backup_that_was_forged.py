@@ -122,7 +122,7 @@ def test_a_sparse_file_is_refused_before_a_byte_of_it_is_written(
         assert path.stat().st_size < backup.stat().st_size + 20_000
         with tarfile.open(path) as tar:
             assert tar.getmember(NAME).size == 3 * GIB, "the forgery works: this is what an unpacker would write"
-        with pytest.raises(StorageError, match=f"{NAME} is no plain file"):
+        with pytest.raises(StorageError, match=f"{NAME} is not a regular file"):
             restore(path, elsewhere)
         assert nothing_written(elsewhere)
 
@@ -130,7 +130,7 @@ def test_a_sparse_file_is_refused_before_a_byte_of_it_is_written(
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 def test_links_devices_and_folders_are_refused(kind: bytes, backup: Path, elsewhere: Settings, tmp_path: Path) -> None:
     path = forged(backup, tmp_path / "forged.tar", link(kind), entry(0))
-    with pytest.raises(StorageError, match=f"{NAME} is no plain file"):
+    with pytest.raises(StorageError, match=f"{NAME} is not a regular file"):
         restore(path, elsewhere)
     assert nothing_written(elsewhere)
 
@@ -138,7 +138,7 @@ def test_links_devices_and_folders_are_refused(kind: bytes, backup: Path, elsewh
 def test_a_size_that_is_not_that_of_the_manifest_is_refused(backup: Path, elsewhere: Settings, tmp_path: Path) -> None:
     for size in (0, 6, 8):
         path = forged(backup, tmp_path / f"{size}.tar", unchanged, entry(size))
-        with pytest.raises(StorageError, match=f"{NAME} has 7 bytes, {size} in the manifest"):
+        with pytest.raises(StorageError, match=f"{NAME} has 7 bytes, but the manifest lists {size}"):
             restore(path, elsewhere)
     path = forged(backup, tmp_path / "less.tar", unchanged, entry(-1))
     with pytest.raises(StorageError, match="the manifest cannot be read"):
@@ -166,7 +166,7 @@ def test_names_that_no_backup_has_are_refused(name: str, backup: Path, elsewhere
     def change(manifest: dict[str, Any]) -> None:
         manifest["members"][name] = manifest["members"][NAME]
 
-    with pytest.raises(StorageError, match="is no name that a backup has"):
+    with pytest.raises(StorageError, match="is not a name that a backup can contain"):
         restore(forged(backup, tmp_path / "forged.tar", unchanged, change), elsewhere)
     assert nothing_written(elsewhere)
 
@@ -175,7 +175,7 @@ def test_rows_are_read_from_the_backup_only(backup: Path, elsewhere: Settings, t
     def change(manifest: dict[str, Any]) -> None:
         manifest["tables"]["../../../../etc/passwd"] = {"columns": ["a"], "rows": 1}
 
-    with pytest.raises(StorageError, match="is no name that a backup has"):
+    with pytest.raises(StorageError, match="is not a name that a backup can contain"):
         restore(forged(backup, tmp_path / "forged.tar", unchanged, change), elsewhere)
 
 
