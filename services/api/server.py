@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
         """Log one line for a connection that could not be accepted; asyncio would log a traceback each time."""
         if "out of system resource" in trouble.get("message", ""):
             log.warning(
-                "no descriptor is left for a new connection; idle connections are closed",
+                "no descriptor is left for a new connection; closing idle connections",
                 error=str(trouble["exception"]),
             )
             self._connections.free_descriptors()

@@ -55,8 +55,8 @@ class StreamClients:
         """Raise TooManyStreams when no further stream may begin. Call this before doing any work for the stream."""
         if len(self._open) >= self._most:
             raise TooManyStreams(
-                f"{self._most} streams are open, which is the limit; close some, follow several topics in one stream with "
-                "/api/stream, or raise TIDAL_MAX_CONNECTIONS (streams get half of the connections)"
+                f"{self._most} streams are open, which is the limit; close some, follow several topics in one "
+                "stream with /api/stream, or raise TIDAL_MAX_CONNECTIONS (streams get half of the connections)"
             )
 
     def add(self, client: LiveStream) -> None:

@@ -90,7 +90,7 @@ def _store(root: Path) -> Part:
 
 
 def _disk(settings: Settings) -> Part:
-    """Report a disk below its reserve as not required: training and uploads wait, but other requests are served."""
+    """Report a disk below its reserve as not required: training waits and uploads fail, all else works."""
     reserve = DiskReserve(
         {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB
     )
