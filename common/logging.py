@@ -91,7 +91,7 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if wanted.lower() not in LEVELS:
-        get_logger(__name__).warning(f"TIDAL_LOG_LEVEL must be one of {', '.join(LEVELS)}; using info", given=wanted)
+        get_logger(__name__).warning(f"TIDAL_LOG_LEVEL is none of {', '.join(LEVELS)}; info is used", given=wanted)
 
 
 def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -91,9 +91,8 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         proxy_headers=bool(settings.trusted_proxies.strip()),
         forwarded_allow_ips=settings.trusted_proxies or None,
         server_header=False,
-        timeout_keep_alive=cast(
-            int, settings.keep_alive_seconds
-        ),  # annotated as int, but only used as a delay of the event loop
+        # Annotated as int, but used only as a delay of the event loop.
+        timeout_keep_alive=cast(int, settings.keep_alive_seconds),
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
     return Server(config, context, connections)
