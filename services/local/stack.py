@@ -81,7 +81,7 @@ def load_secrets(folder: Path, settings: Settings) -> Secrets:
 
 
 def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
-    """Return the addresses to listen on; port 0 means any free port, as does the default 5555 of Flower if it is in use.
+    """Return the addresses to listen on. Port 0 means any free port, which Flower also gets if its default is in use.
 
     Raises ConflictError, which names the port, the option and the setting.
     """

@@ -141,7 +141,7 @@ class LogCapture:
         return self._file
 
     def _write(self) -> None:
-        """Write as much of the backlog as the disk accepts. Errors are only logged, so that they never block the trainer."""
+        """Write as much of the backlog as the disk accepts; errors are logged and never block the trainer."""
         try:
             file = self._open()
             while self._backlog:
