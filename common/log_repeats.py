@@ -1,9 +1,10 @@
-"""Log lines that repeat are counted: some are written, then none, then one line that says how many there were.
+"""Limits repeated log lines: the first ones are written, further ones are counted, and one line reports the count.
 
-A line is counted with those that say exactly the same; a warning or an error also with those of the same event and
-whatever else they name, and with all of its logger, so that no flood of different ones pushes older lines out of the
-log. An exception is known by its type and the place it was raised at. Lines of information with different values are
-never left out. The count is written within a minute, and when the process ends.
+A line is counted together with lines of exactly the same text. A warning or an error is also counted together with all
+lines of its event, whatever their values, and with all warnings and errors of its logger, so that a flood of different
+lines does not push older ones out of the log. Exceptions are grouped by type and by the place that raised them.
+Information lines with different values are never left out. The count is written within a minute, and when the process
+ends.
 Leaves out: raw output of programs that do not log (`services.local.log_sink`).
 """
 
@@ -24,18 +25,18 @@ from pathlib import Path
 from typing import Any
 
 COUNT_SECONDS = 60.0
-"""From the first line left out to the line with the count."""
+"""Seconds from the first line left out to the line with the count."""
 MOST_KEYS = 2000
-"""Kinds of line that are remembered, those seen last."""
+"""Number of most recently seen kinds of line that are kept."""
 FIELD_CHARACTERS = 200
-"""How much of a value makes a line another one."""
+"""Number of leading characters of a value that are compared."""
 _VARIES = ("timestamp", "exc_info", "stack_info")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """So many lines at once, and then one more per so many seconds."""
+    """A token bucket: `lines` may be written at once, then one more every `seconds_per_line`."""
 
     lines: int
     seconds_per_line: float
@@ -49,7 +50,7 @@ SAME_LOGGER = Allowance(500, 1.0)
 
 @dataclass
 class _Kind:
-    """Lines that are counted together."""
+    """A group of lines that are counted together."""
 
     allowance: Allowance
     text: str
@@ -64,14 +65,14 @@ class _Kind:
         self.tokens = self.allowance.lines
 
     def has_room(self, now: float) -> bool:
-        """Whether one more may be written."""
+        """Refill the tokens up to `now`; return whether one more line may be written."""
         self.tokens = min(self.allowance.lines, self.tokens + (now - self.at) / self.allowance.seconds_per_line)
         self.at = now
         return self.tokens >= 1
 
 
 class RepeatFilter(logging.Filter):
-    """A filter of a handler. `write` takes the lines with counts; they bypass the filter."""
+    """A filter for a log handler. `write` gets the records with counts, which pass the filter."""
 
     def __init__(self, write: Callable[[logging.LogRecord], object], clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -83,7 +84,7 @@ class RepeatFilter(logging.Filter):
         os.register_at_fork(after_in_child=self._begin)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """False for a line that is only counted. A line that cannot be read is for the handler to complain of."""
+        """Return False for a line that is only counted. A malformed record passes, so that the handler reports it."""
         if getattr(record, "is_count", False):
             return True
         try:
@@ -110,12 +111,12 @@ class RepeatFilter(logging.Filter):
         return full is None
 
     def flush(self) -> None:
-        """Write every count now."""
+        """Write all counts now."""
         self._flush(older_than=0.0)
 
     def _begin(self) -> None:
-        """Also in a forked child, which counts for itself and has no timer."""
-        # A signal handler, or a finaliser that the garbage collector runs, may log while this thread holds it.
+        """Reset all counts; also called in a forked child, where the timer thread of the parent does not run."""
+        # Reentrant, because a signal handler or a finaliser may log while this thread holds the lock.
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._kinds.clear()
@@ -139,7 +140,7 @@ class RepeatFilter(logging.Filter):
         timer.daemon = True
         try:
             timer.start()
-        except RuntimeError:  # no thread is to be had; the next line that is left out tries again
+        except RuntimeError:  # no thread can be started; the next line left out tries again
             return
         self._timer = timer
 
@@ -168,18 +169,18 @@ class RepeatFilter(logging.Filter):
         text = f"{kind.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
         record = logging.LogRecord(kind.logger, kind.level, __file__, 0, text, None, None)
         record.is_count = True
-        # Without what is bound to the log of whoever comes by, such as the id of a request.
+        # In an empty context, because the values bound in this one (a request id) do not belong to the counted lines.
         contextvars.Context().run(self._write, record)
 
 
 def _kinds_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
-    """Key, text for the count, and allowance of each kind that the line belongs to."""
+    """Return key, text for the line with the count, and allowance of each kind that the record belongs to."""
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     warning = record.levelno >= logging.WARNING
     kind, place = _exception(fields.get("exc_info") or record.exc_info)
     if fields:
         event = str(fields.get("event", ""))[:FIELD_CHARACTERS]
-        # The id of a request tells warnings apart for nobody; lines of information may be about the request itself.
+        # Warnings that differ only in the request id are the same line; information may be about the request itself.
         varies = (*_VARIES, "event", "level", "service", *(("request_id",) if warning else ()))
         values = tuple(f"{name}={value!s:.{FIELD_CHARACTERS}}" for name, value in fields.items() if name not in varies)
     else:
@@ -197,7 +198,7 @@ def _kinds_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]
 
 
 def _exception(given: Any) -> tuple[str, str]:
-    """Type and place of an exception as logging takes it; empty where there is none."""
+    """Return type and place of an exception given in any form that logging accepts; two empty strings for none."""
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
     if not isinstance(error, BaseException):
         return "", ""

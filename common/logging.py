@@ -2,8 +2,8 @@
 
 `configure(service)` is called once by every entry point; modules use `get_logger(__name__)`. Bind what identifies the
 work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords.
-A value takes one line and cannot steer a terminal, whoever it comes from; a traceback is indented, so that nothing in
-it looks like a line of its own. What repeats is counted (`common.log_repeats`).
+Every value is escaped to one line without control characters, and a traceback is indented, so that neither can be
+mistaken for a log line or control a terminal. Repeated lines are counted (`common.log_repeats`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ NOISY = (
 """Loggers of libraries whose lines below WARNING say nothing that ours do not."""
 LEVELS = ("debug", "info", "warning", "error")
 MOST_CHARACTERS = 4000
-"""Of a value; a client may send more than anybody wants to read."""
+"""Length to which a value is cut, because clients may send long texts."""
 MOST_TRACEBACK_CHARACTERS = 40_000
+"""Length to which a traceback is cut; its beginning and its end are kept."""
 
 
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
@@ -41,8 +42,8 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
 
     What the encoding of the standard streams lacks is written as an escape.
 
-    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level is info and
-    a warning: a slip in a setting of the log is no reason to stop.
+    `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level means info
+    and logs a warning: a wrong log setting is no reason not to start.
     """
     accept_any_text()
     wanted = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).strip()
@@ -94,7 +95,7 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
 
 
 def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Every text as one printable line, but for a stack."""
+    """Escape every text value to one printable line; the lines of a stack are kept and indented."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = escaped_lines(value, "    ") if name == "stack" else escaped(value, MOST_CHARACTERS)
@@ -102,7 +103,7 @@ def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> struc
 
 
 def _shortened(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Long texts cut; JSON escapes them itself."""
+    """Cut long texts; JSON needs no other escaping."""
     for name, value in event.items():
         most = MOST_TRACEBACK_CHARACTERS if name in ("exception", "stack") else MOST_CHARACTERS
         if isinstance(value, str) and len(value) > most:

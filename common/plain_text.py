@@ -1,14 +1,14 @@
-"""Text of others on one line: nothing in it starts a new line, moves a cursor, colours or hides anything.
+"""Escapes text from outside, so that it can neither start a new line nor control a terminal.
 
-For logs, whose lines are read by line and often on a terminal. Leaves out text that keeps its line breaks, such as what
-a model wrote (`common.terminal`).
+Used for logs, which are read line by line and often on a terminal. Leaves out text that keeps its line breaks, such as
+generated text (`common.terminal`).
 """
 
 from __future__ import annotations
 
 
 def escaped(text: str, most: int | None = None) -> str:
-    """`text` with Python's escapes (`\\x1b`, `\\n`, `\\u202e`) for whatever is not printable, cut after `most`."""
+    """Return the first `most` characters of `text`, unprintable ones as Python escapes (`\\x1b`, `\\n`, `\\u202e`)."""
     left_out = 0 if most is None else len(text) - most
     if left_out > 0:
         text = text[:most]
@@ -18,5 +18,5 @@ def escaped(text: str, most: int | None = None) -> str:
 
 
 def escaped_lines(text: str, indent: str = "") -> str:
-    """The same for text of several lines, which stay apart; every line is indented."""
+    """Escape each line of `text` and indent it; line breaks are kept."""
     return "\n".join(indent + escaped(line.replace("\t", "    ")) for line in text.split("\n"))

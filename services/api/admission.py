@@ -1,6 +1,6 @@
-"""A plain ASGI layer: 503 for requests beyond as many as may run at once, health checks excepted.
+"""ASGI middleware that answers 503 to requests above the limit on concurrent requests. Health checks are exempt.
 
-Leaves out: connections (`connections`), and the share that streams may have (`stream_clients`).
+Leaves out: the limit on connections (`connections`) and the share of streams (`stream_clients`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.api.errors import problem
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-"""Always answered: from connections kept in reserve."""
+"""Paths that are answered even at the limit; reserve connections carry these requests."""
 
 
 class Admission:
-    """Counts running requests, and refuses those beyond `limit`."""
+    """Counts running requests and answers 503 to any request above `limit`."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -28,7 +28,8 @@ class Admission:
         if self.running >= self.limit:
             reply = problem(
                 503,
-                f"all {self.limit} connections are in use; try again (TIDAL_MAX_CONNECTIONS, or the descriptor limit)",
+                f"all {self.limit} connections are in use; try again later, or raise TIDAL_MAX_CONNECTIONS or the "
+                "limit on file descriptors",
                 code="too_many_connections",
                 headers={"Connection": "close", "Retry-After": "5"},
                 request_id=scope.get("state", {}).get("request_id"),

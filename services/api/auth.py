@@ -1,9 +1,9 @@
 """Who may do what: bearer tokens with scopes.
 
 One token exists so far, the administrator's (`TIDAL_AUTH_TOKEN`), compared in constant time. Reads, generation and
-analyses are open unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set; on an open endpoint a bad token is ignored, because some
-clients always send one. Where a token is needed a bad one is logged and, after some of them, slowed down
-(`common.access.rejections`). Dependencies: `reader`, `submitter`, `anyone`.
+analyses are open unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An open endpoint ignores a wrong token, because some
+clients always send one. An endpoint that needs a token logs a wrong one, and answers an address that sends many of them
+more and more slowly (`common.access.rejections`). Dependencies: `reader`, `submitter`, `anyone`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ ContextDep = Annotated[Context, Depends(context_of)]
 
 
 async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """Signing in: the caller if the token is valid, None otherwise. A wrong token counts as rejected all the same."""
+    """Return the caller for a valid token, else None. For signing in: a wrong token counts as a rejected one."""
     caller = _caller(context, credentials)
     if caller is None and "authorization" in request.headers:
         await _slow_down(request, context)
@@ -113,12 +113,12 @@ async def anyone(request: Request, context: ContextDep, credentials: Credentials
 
 
 async def submitter(request: Request, context: ContextDep, credentials: Credentials) -> Caller:
-    """An endpoint that changes something."""
+    """Return the caller of an endpoint that changes something; it needs a token with the scope `submit`."""
     return await _require(Scope.SUBMIT, request, context, credentials)
 
 
 async def reader(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """What is read, generated or analysed: open, unless the operator closed reads."""
+    """Return the caller of an endpoint that reads, generates or analyses; open unless the operator closed reads."""
     if context.settings.require_auth_for_reads:
         return await _require(Scope.READ, request, context, credentials)
     return _caller(context, credentials)
@@ -143,11 +143,14 @@ async def _require(
 
 
 async def _slow_down(request: Request, context: Context) -> None:
-    """Log a rejected token, never the token itself, and wait where its address has sent many. RateLimitedError."""
+    """Log the rejection without the token and delay the reply when the address has sent many wrong tokens.
+
+    Raises RateLimitedError when the address has sent too many.
+    """
     rejection = context.rejections.count(request.client.host if request.client else "unknown")
     context.metrics.rejected_tokens.inc()
     if rejection.worth_a_line:
-        path = getattr(request.scope.get("route"), "path", "")  # the pattern: what a client writes there is its own
+        path = getattr(request.scope.get("route"), "path", "")  # the pattern of the route: a path may hold private text
         log.warning(
             "a token was rejected",
             address=rejection.address,
@@ -157,7 +160,7 @@ async def _slow_down(request: Request, context: Context) -> None:
         )
     if rejection.delay_seconds is None:
         raise RateLimitedError(
-            "too many wrong tokens came from this address; a right one is accepted at any time",
+            "this address has sent too many wrong tokens; a valid token is accepted at any time",
             retry_after=rejection.retry_after,
             code="too_many_wrong_tokens",
         )

@@ -1,11 +1,11 @@
-"""How many connections the api holds, who must leave at the cap, and how long a request may take to arrive.
+"""Limits the number of open connections, and closes connections that exceed a time limit.
 
-The cap is the smaller of `TIDAL_MAX_CONNECTIONS` and what the descriptor limit of the process allows. At the cap a new
-connection takes the place of the one that has been idle longest; one without a running request is idle, however much
-of a header it has sent. Where all run a request, one leaves whose client neither sends its body nor takes its reply;
-failing that, the new one is still read, in a place kept in reserve, so that `admission` can answer it: health checks
-pass, others get 503.
-Time here stands still while the process does: a client whose bytes waited for a busy event loop is not blamed.
+The cap is the smaller of `TIDAL_MAX_CONNECTIONS` and the number that the descriptor limit of the process allows. At the
+cap, a new connection replaces the one that has been idle longest. A connection without a running request is idle, even
+if it has sent part of a header. If every connection runs a request, one is closed whose client neither sends its body
+nor reads its reply. If there is none, the new connection uses a reserve slot, so that `admission` can answer its
+request: 200 for health checks, 503 for all others.
+Time limits use a clock that stops while the event loop is blocked, so that no client is closed for a delay of the api.
 Leaves out: what a connection waits for (`http_connection`), and refusing requests (`admission`).
 """
 
@@ -21,52 +21,54 @@ from common.config import Settings
 from services.api.http_metrics import HttpMetrics
 
 DESCRIPTORS_RESERVED = 64
-"""For the process itself: listener, event loop, database, Celery, logs, and connections that are still to be closed."""
+"""File descriptors for the process itself: listener, event loop, database, Celery, logs, connections being closed."""
 DESCRIPTORS_PER_CONNECTION = 2
-"""The socket, and while its request runs a file or a connection to Redis."""
+"""File descriptors of one connection: its socket, and a file or a Redis connection while a request runs."""
 LEAST_CONNECTIONS = 8
+"""The cap on connections is never lower, however few descriptors there are."""
 SPARE = 64
-"""Connections that may always be waiting to send their request, beyond the cap too where all others are running. A new
-one is not closed before so many newer ones have come, so that a health check is read in a flood of others."""
+"""Number of connections that may wait to send a request, even above the cap when all others run one. A new connection
+is closed only after this many newer ones were accepted, so a health check is read even during a flood."""
 MOST_CANDIDATES = 64
-"""Transfers among which the one that makes room is looked for."""
+"""Number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
-"""At the cap a body or a reply that has not moved for so long makes room."""
+"""At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
 MOST_SECONDS_PER_SWEEP = 0.5
+"""Most seconds by which one sweep advances the clock; a longer gap means that the event loop was blocked."""
 MACOS_DESCRIPTORS = 10_240
-"""OPEN_MAX of macOS, which refuses more even where the hard limit is unlimited."""
+"""OPEN_MAX of macOS: the highest soft limit that it accepts, even if the hard limit is unlimited."""
 
 Reason = Literal["header_timeout", "body_timeout", "unread_reply", "stalled", "made_room", "refused"]
 
 
 class Connection(Protocol):
-    """What the board asks of a connection."""
+    """The methods of a connection that `Connections` calls."""
 
     def overdue(self, now: float) -> Reason | None:
-        """Why it has to be closed at `now`, if it has to."""
+        """Return why this connection has exceeded a time limit at `now`, or None."""
 
     def give_up(self, reason: Reason) -> None:
-        """Answer where a request has begun, and close."""
+        """Close the connection, after a 408 reply if a request has begun."""
 
     def stalled_for(self) -> float:
-        """Seconds that its body is behind the least rate, or its reply has not moved."""
+        """Return the seconds by which the body lags behind the minimum rate, or since the reply last made progress."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many at once."""
+    """How many connections and streams may be open at once."""
 
     connections: int
-    """Requests in progress, streams among them; and connections, but for a few that wait to be answered 503."""
+    """Most requests in progress, including streams. Also the cap on connections, except for those in reserve slots."""
 
     @property
     def streams(self) -> int:
-        """Half, so that streams leave room for requests that end."""
+        """Return half of the connections; the other half stays free for short requests."""
         return max(1, self.connections // 2)
 
 
 def raise_descriptor_limit() -> None:
-    """Take the descriptors that the system grants this process (the hard limit); the soft one is often 256 or 1024."""
+    """Raise the soft limit on file descriptors, often 256 or 1024, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, MACOS_DESCRIPTORS):
         with suppress(ValueError, OSError):
@@ -75,7 +77,7 @@ def raise_descriptor_limit() -> None:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """The limits of this process as it is."""
+    """Return the limits that the settings and the current descriptor limit of this process allow."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return Limits(settings.max_connections)
@@ -84,23 +86,23 @@ def limits_of(settings: Settings) -> Limits:
 
 
 class Connections:
-    """The open connections of this process."""
+    """Tracks the open connections of this process, and closes connections to stay within the limits."""
 
     def __init__(self, limits: Limits, metrics: HttpMetrics) -> None:
         self.limits = limits
         self.time = 0.0
-        """Seconds in which this process could hear its clients; moves with every sweep."""
+        """Seconds, advanced by every sweep, without the time in which the event loop was blocked."""
         self.draining = False
-        """The server stops: a connection that was accepted just before is closed at once."""
+        """True while the server shuts down: a connection that was accepted just before is closed at once."""
         self._metrics = metrics
         self._open: set[Connection] = set()
-        # Dictionaries keep the order of insertion: the first has been idle, or has not moved, longest.
+        # Dictionaries keep the insertion order: the first connection is the one idle, or without progress, for longest.
         self._idle: dict[Connection, None] = {}
         self._transfers: dict[Connection, None] = {}
         self._swept_at: float | None = None
 
     def opened(self, connection: Connection) -> None:
-        """A new connection; another one may have to leave for it."""
+        """Add a new connection; closes another one if the cap is reached."""
         self._open.add(connection)
         self.is_idle(connection)
         busy = len(self._open) - len(self._idle)
@@ -110,33 +112,33 @@ class Connections:
         self._metrics.connections.set(len(self._open))
 
     def closed(self, connection: Connection) -> None:
-        """It is gone, or about to be."""
+        """Forget a connection that is closed or about to be closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         self._metrics.connections.set(len(self._open))
 
     def is_idle(self, connection: Connection) -> None:
-        """It runs no request, and has just sent or been sent something."""
+        """Mark `connection` as idle: no request runs, and the last byte in either direction has just moved."""
         self._transfers.pop(connection, None)
         self._idle.pop(connection, None)
         if connection in self._open:
             self._idle[connection] = None
 
     def transfers(self, connection: Connection) -> None:
-        """A body that is not complete has just brought something, or a reply waits for the client to take it."""
+        """Mark `connection` as transferring: it has just received part of a body, or its reply waits to be read."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         if connection in self._open:
             self._transfers[connection] = None
 
     def is_busy(self, connection: Connection) -> None:
-        """It runs a request that has arrived; nothing is waited for."""
+        """Mark `connection` as running a complete request, for which no time limit applies."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
 
     def sweep(self, now: float) -> None:
-        """Close what is overdue. `now`: the clock of the event loop; several times a second."""
+        """Close overdue connections. `now` is the time of the event loop; call this several times a second."""
         if self._swept_at is not None:
             self.time += min(now - self._swept_at, MOST_SECONDS_PER_SWEEP)
         self._swept_at = now
@@ -147,7 +149,7 @@ class Connections:
                     self._close(connection, reason)
 
     def free_descriptors(self) -> None:
-        """Close the connections idle longest, because the system has no descriptor left for a new one."""
+        """Close the connections that have been idle longest, because accepting one failed for want of a descriptor."""
         for connection in list(self._idle)[: SPARE // 2]:
             self._close(connection, "made_room")
 
@@ -156,7 +158,7 @@ class Connections:
         if full and longest is not newest:
             self._close(longest, "made_room")
             return
-        # Those that have not moved longest; of a crowd that trickles in turn, the one that is furthest behind.
+        # The first transfers are the least recently active. If many clients trickle in turn, the most stalled one goes.
         candidates = islice(self._transfers, MOST_CANDIDATES)
         stalled = max(candidates, key=lambda connection: connection.stalled_for(), default=None)
         if stalled is not None and stalled.stalled_for() >= STALLED_SECONDS:

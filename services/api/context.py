@@ -39,6 +39,7 @@ from services.api.stream_snapshots import Snapshots
 from services.api.workers import WorkerBoard
 
 DECODERS = 2
+"""Number of parquet uploads that are decoded at the same time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Context:
     outlook: Outlook
     sizes: SizeBoard
     decoders: asyncio.Semaphore
-    """One for each parquet upload that is looked into; the others wait."""
+    """Held while a parquet upload is decoded; further uploads wait for it."""
 
     async def close(self) -> None:
         """End streams, close connections."""

@@ -1,8 +1,8 @@
 """The one place that turns an exception into HTTP: always a problem document (RFC 9457).
 
-`install(app)` registers the handlers. Paths of this machine stay out of replies (`common.config.server_paths`). What no
-handler knows ends in `middleware.RequestContext`, which logs the traceback and answers 500 through `problem` without
-telling the client more than its request id.
+`install(app)` registers the handlers. Replies contain no paths of this machine (`common.config.server_paths`).
+`middleware.RequestContext` handles every other exception: it logs the traceback and answers 500 through `problem`, with
+only the request id in the reply.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from services.api.schemas.problems import PROBLEM_TYPE
 log = get_logger(__name__)
 
 MOST_ERROR_BYTES = 65_536
+"""Largest body of an error reply."""
 MOST_LOCATION = 200
 MOST_MESSAGE = 600
 MOST_DETAIL = 4000
-"""Characters; what an error says is made of what the client sent, which may be a megabyte."""
+"""Limits in characters. Error texts quote what the client sent, which may be a megabyte."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
 
@@ -82,7 +83,7 @@ def problem(
     request_id: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    """A problem document as a response, of at most 64 KiB whatever it quotes."""
+    """Return a problem document as a response of at most 64 KiB."""
     code = code or code_of(status)
     listed = [
         {
@@ -107,7 +108,7 @@ def problem(
         reply = ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
         if len(reply.body) <= MOST_ERROR_BYTES or not listed:
             return reply
-        # Characters that JSON escapes, or of several bytes.
+        # The limits above count characters, which JSON may escape or UTF-8 encode as several bytes.
         del listed[len(listed) // 2 :]
 
 
@@ -141,7 +142,7 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
     if state in _SCHEMA_STATES:
         return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
     if state == _DISK_FULL:
-        message = "the disk of the database is full; the request changed nothing. Free some space, then try again"
+        message = "the disk of the database is full; the request changed nothing. Free some space and try again"
         return UnavailableError(message, code="database_disk_full")
     if isinstance(error, DataError):
         # Text with a NUL character, a number that is not finite: well-formed JSON that PostgreSQL cannot keep.
@@ -154,10 +155,10 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
 
 
 def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Pydantic's list of errors as ours, without echoing the input; the last one counts those beyond the first 50."""
+    """Return Pydantic's errors in our form, without the input; beyond the first 50 a last entry counts the rest."""
     found = []
-    told, others = first_of(errors)
-    for item in told:
+    first, others = first_of(errors)
+    for item in first:
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key '{_cut(str(item['loc'][-1]), MOST_LOCATION)}'"
@@ -197,8 +198,8 @@ async def _validation(request: Request, error: Exception) -> Response:
     found = findings(error.errors())
     detail = "; ".join(f"{f['location']}: {f['message']}" for f in found[:3])
     if len(found) > 3:
-        told, others = first_of(error.errors())
-        detail += f"; and {len(told) + others - 3:,} more"
+        first, others = first_of(error.errors())
+        detail += f"; and {len(first) + others - 3:,} more"
     return problem(422, detail, code="invalid_input", errors=found, request_id=_request_id(request))
 
 
@@ -210,7 +211,7 @@ async def _http(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         detail = f"{request.method} is not possible at {request.url.path}"
     elif isinstance(error.__cause__, RecursionError):
-        detail = "the body is JSON of too many lists and objects inside each other; send it flatter"
+        detail = "the JSON body nests lists and objects too deeply; use fewer levels"
     return problem(error.status_code, detail, headers=error.headers, request_id=_request_id(request))
 
 

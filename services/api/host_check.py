@@ -1,7 +1,7 @@
-"""Requests under a name that this api does not answer to get 421, so that no page elsewhere reads it by DNS rebinding.
+"""ASGI middleware that answers 421 to a request with an unknown `Host`, which prevents DNS rebinding.
 
-Which names those are: `common.access.hosts`. Health endpoints answer under any name, because load balancers and
-container checks ask by whatever name they have, and the replies hold nothing. Plain ASGI, before any route.
+`common.access.hosts` defines the known names. Health endpoints accept any name, because load balancers and container
+checks use various names and the replies contain nothing private.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from common.access.hosts import refusal
 from services.api.errors import problem
 
 EXEMPT = ("/healthz", "/readyz")
+"""Paths that accept any `Host`."""
 CODE = "unknown_host"
 
 
 class HostCheck:
-    """Lets requests through whose every `Host` is known."""
+    """Passes a request on only if every `Host` header of it is known."""
 
     def __init__(self, app: ASGIApp, hosts: KnownHosts) -> None:
         self.app = app

@@ -1,15 +1,15 @@
-"""One HTTP connection: uvicorn's, with a limit on how long a request may take to arrive.
+"""One HTTP connection: uvicorn's protocol for HTTP/1.1, with time limits on requests and replies.
 
-* The header is complete so many seconds after the connection was accepted, or after the first byte of a further
-  request (`TIDAL_REQUEST_HEADER_SECONDS`). Otherwise 408; without a byte the connection is closed without a word.
-* A body keeps a balance of seconds, which is at most `TIDAL_REQUEST_BODY_SECONDS`: waiting spends it, every byte adds
-  1 / `TIDAL_REQUEST_BODY_RATE`. At nothing left: 408. So a pause is borne, a trickle is not, and a large
-  upload over a slow line takes as long as it takes. What the client is not asked to send costs nothing.
-* A reply that does not move for twice that time, because the client reads none of it, is given up.
+* Header: it must be complete `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the first byte
+  of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a reply.
+* Body: each body has a balance of at most `TIDAL_REQUEST_BODY_SECONDS`. Waiting for the client reduces the balance, and
+  every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. So a client may pause and a
+  large upload may be slow, but a trickle of single bytes ends. Time in which the api does not read is not counted.
+* Reply: the connection is closed when the client reads none of it for twice `TIDAL_REQUEST_BODY_SECONDS`.
 
-How long a connection may rest between two requests is uvicorn's own (`TIDAL_KEEP_ALIVE_SECONDS`).
-Leaves out: how many connections there may be (`connections`); clients of a live stream, which have less time
-(`stream_clients`); and peers that are gone, which the kernel gives up (TCP_USER_TIMEOUT in `__main__`).
+uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`).
+Leaves out: the number of connections (`connections`); the shorter limits of live streams (`stream_clients`); and
+unreachable peers, whose connections the kernel closes (TCP_USER_TIMEOUT in `__main__`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Waits = Literal["first byte", "header", "body", "reply taken", "next request", "
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a request may take to arrive."""
+    """Time limits on the arrival of a request."""
 
     header_seconds: float
     body_seconds: float
@@ -39,43 +39,44 @@ class Patience:
 
     @classmethod
     def of(cls, settings: Settings) -> Patience:
-        """As the operator set it."""
+        """Return the limits of `settings`."""
         return cls(settings.request_header_seconds, settings.request_body_seconds, settings.request_body_rate)
 
 
 class HttpConnection(H11Protocol):
-    """A connection that knows what it waits for, and since when."""
+    """A connection that records what it waits for, and since when."""
 
     def __init__(self, board: Connections, patience: Patience, **options: Any) -> None:
-        """`options` are those that uvicorn gives its protocols."""
+        """`options` are the arguments that uvicorn passes to its protocols."""
         super().__init__(**options)
         self._board = board
         self._patience = patience
         self._waits: Waits = "first byte"
         self._since = board.time
-        """Of a header: since it is waited for. Otherwise: when the last byte moved."""
+        """When the wait for a header began; for everything else, when the last byte was sent or received."""
         self._unsent = 0
-        """Bytes of the reply that the kernel had not taken when they last moved."""
+        """Bytes of the reply in the write buffer, as of the last time that this number changed."""
         self._balance = 0.0
+        """Seconds for which the client may still send no part of the body."""
         self._balance_at = board.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accepted."""
+        """Register the connection, or close it when the server shuts down."""
         super().connection_made(transport)
         if self._board.draining:
-            self.shutdown()  # uvicorn has asked all others by now, and waits for this one too
+            self.shutdown()  # uvicorn has already told the others to close, and waits for this one too
             return
         self._since = self._board.time
         self._board.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Closed, by either side."""
+        """Remove the connection, which either side has closed."""
         self._board.closed(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a header or a body."""
-        if self.transport.is_closing():  # given up already; the bytes were read before
+        """Process received bytes of a header or a body."""
+        if self.transport.is_closing():  # `give_up` has closed it; these bytes were read before
             return
         if self._waits == "body":
             self._spend()
@@ -86,22 +87,22 @@ class HttpConnection(H11Protocol):
         self._settle()
 
     def on_response_complete(self) -> None:
-        """A reply is out; a request may be waiting behind it."""
+        """Update the state after a reply; the next request may have arrived already."""
         super().on_response_complete()
         self._settle()
 
     def pause_writing(self) -> None:
-        """The client reads its reply more slowly than it is written."""
+        """Start the time limit on the reply, because the client reads more slowly than the api writes."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """It has read on."""
+        """Update the state after the client has read enough of the reply."""
         super().resume_writing()
         self._settle()
 
     def overdue(self, now: float) -> Reason | None:
-        """Why it has to be closed at `now`, if it has to."""
+        """Return why this connection has exceeded a time limit at `now`, or None."""
         if self._waits == "reply taken":
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
@@ -117,19 +118,19 @@ class HttpConnection(H11Protocol):
         return None
 
     def stalled_for(self) -> float:
-        """Seconds that its body is behind the least rate, or its reply has not moved."""
+        """Return the seconds by which the body lags behind the minimum rate, or since the reply last made progress."""
         if self._waits == "body":
             self._spend()
             return self._patience.body_seconds - self._balance
         return self._board.time - self._since
 
     def give_up(self, reason: Reason) -> None:
-        """408 where a request has begun and no reply has, then close; nobody is waited for."""
+        """Close the connection without waiting, after a 408 if a request, but no reply, has begun and timed out."""
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
         begun = self._waits == "header" or (running and not cycle.response_started)
         if running:
-            # What still runs for it reads that the client is gone, and its reply goes nowhere.
+            # The running handler sees that the client has disconnected, and its reply is discarded.
             cycle.disconnected = True
             cycle.message_event.set()
         if begun and reason in ("header_timeout", "body_timeout") and not self.transport.is_closing():
@@ -144,9 +145,9 @@ class HttpConnection(H11Protocol):
         self._board.transfers(self)
 
     def _settle(self) -> None:
-        """Say what is waited for now."""
+        """Record what the connection waits for now."""
         if self.flow.write_paused or self.transport.get_write_buffer_size():
-            # Not idle, whether or not its request is done; what the kernel has taken is safe.
+            # The connection is not idle, even if its request is done, until the kernel has accepted all of the reply.
             if self._waits != "reply taken":
                 self._await_reader()
             return
@@ -171,7 +172,7 @@ class HttpConnection(H11Protocol):
             self._board.is_busy(self)
 
     def _spend(self) -> None:
-        """Take the time since the last call from the balance, unless the client waited for us."""
+        """Subtract the time since the last call from the balance, unless the client had to wait for the api."""
         now = self._board.time
         waits_for_us = self.flow.read_paused or self.cycle.waiting_for_100_continue
         if not waits_for_us:
@@ -184,8 +185,9 @@ class HttpConnection(H11Protocol):
             reply = problem(408, what)
         else:
             what = (
-                f"the body of the request stopped arriving: send at least {self._patience.body_bytes_per_second} bytes "
-                f"per second, or be silent for less than {self._patience.body_seconds:g} s"
+                "the body of the request arrived too slowly: send at least "
+                f"{self._patience.body_bytes_per_second} bytes per second, and pause for less than "
+                f"{self._patience.body_seconds:g} s"
             )
             path = str(self.cycle.scope["path"]).removeprefix(self.root_path)
             reply = problem(408, what)

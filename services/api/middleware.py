@@ -36,10 +36,11 @@ KEPT_FOR_EVER = "public, max-age=31536000, immutable"
 """Cache-Control of files whose address changes with their content."""
 MIB = 1024 * 1024
 MOST_HELD_BYTES = 64 * MIB
-"""Of all bodies together, beyond the first 32 KiB of each; a body waits in memory until it is whole."""
+"""Most bytes of all request bodies together, not counting the first 32 KiB of each. A body stays in memory until it is
+complete."""
 SMALL_BYTES = 32 * 1024
-"""A body up to this size is always taken, so that nobody who holds large ones keeps jobs and prompts out."""
-_TOO_MANY_BODIES = "the bodies of all requests together are larger than the api keeps in memory; try again"
+"""A body of at most this size is always accepted, so that clients with large bodies cannot block jobs and prompts."""
+_TOO_MANY_BODIES = "the api holds too many large request bodies in memory; try again later"
 
 
 class RequestContext:
@@ -152,7 +153,7 @@ class BodyTooLarge(HTTPException):
 class BodyLimit:
     """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading.
 
-    While large ones hold 64 MiB together, further large ones get 503.
+    While large bodies occupy 64 MiB of memory in total, requests with further large bodies get 503.
 
     `streams` are the (method, path) of routes that take any amount.
     """
@@ -162,7 +163,7 @@ class BodyLimit:
         self.limit = limit
         self.streams = streams
         self.held = 0
-        """Bytes of the bodies of all requests that are being answered, beyond the first ones of each."""
+        """Bytes of the bodies of all current requests, not counting the first `SMALL_BYTES` of each."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["method"], _path(scope)) in self.streams:

@@ -1,8 +1,8 @@
 """The OpenAPI document: what FastAPI reads from the routes, and what holds for all of them.
 
-Routes name the statuses of their own (404, 409, 429, …). Here come those that follow from how every request is handled:
-400 for what is no HTTP or no JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422, 503; and under `/v1` the shape
-of OpenAI's errors.
+Routes declare their own statuses (404, 409, 429, …). This module adds those that follow from how every request is
+handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422, 503; and OpenAI's form of errors
+under `/v1`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from services.api.schemas.problems import PROBLEM_TYPE, REF, problem_responses, 
 OPEN = ("/api/session",)
 """Operations that need no token, even where reads are closed. A wrong token gets the same reply as no token."""
 LIKE_READS = ("/api/generate", "/api/analyze-trajectories", "/v1/completions")
-"""Posts that change nothing: open where reads are."""
+"""POST operations that change nothing; they are open when reads are."""
 ALWAYS_UP = ("/healthz",)
-"""Needs neither database nor Redis and is answered when all connections are in use, so it never answers 503."""
+"""Operations that never answer 503: they need neither database nor Redis, and are exempt from the connection limit."""
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 

@@ -1,6 +1,6 @@
-"""uvicorn around the app: limits on connections, and streams end first on SIGTERM, then open requests have 20 s.
+"""Runs the app in uvicorn, with limits on connections. On SIGTERM streams end first; open requests then have 20 s.
 
-Leaves out: TLS and several processes; put a proxy in front, start more processes behind it.
+Leaves out: TLS and several processes; use a proxy in front of several processes for both.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ log = get_logger(__name__)
 
 GRACEFUL_SHUTDOWN_SECONDS = 20
 BACKLOG = 4096
-"""Connections that the kernel keeps until they are accepted; its own limit (net.core.somaxconn) may be less."""
+"""Connections that the kernel queues until they are accepted; net.core.somaxconn may limit it to fewer."""
 ACCEPTED_AT_ONCE = 8
-"""Per turn of the event loop. What was accepted is counted two turns later, so the count lags behind by that much."""
+"""Connections accepted per turn of the event loop. They are counted two turns later, so a larger number could exceed
+the limit on descriptors."""
 ACCEPT_AGAIN_SECONDS = 0.05
-"""After a connection that could not be accepted for want of a descriptor."""
+"""Seconds until the next attempt after accepting a connection failed for want of a descriptor."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that keeps its connections in bounds, and closes the stream hub before it waits for them."""
+    """A uvicorn server that limits its connections, and closes the stream hub before it waits for open requests."""
 
     def __init__(self, config: uvicorn.Config, context: Context, connections: Connections) -> None:
         super().__init__(config)
@@ -40,17 +41,17 @@ class Server(uvicorn.Server):
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, a few per turn."""
+        """Start to accept connections, a few per turn of the event loop."""
         await super().startup(sockets)
-        # asyncio takes one number for both: what it accepts at once, and what the kernel keeps.
+        # asyncio uses one number for how many it accepts at once and for the length of the kernel's queue.
         for listener in sockets or []:
             listener.listen(BACKLOG)
         asyncio.get_running_loop().set_exception_handler(self._on_trouble)
-        # asyncio waits a second before it accepts again; health checks would wait as long.
+        # By default asyncio waits a second before it accepts again, and so would health checks.
         setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second."""
+        """Close overdue connections; uvicorn calls this ten times a second."""
         self._connections.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
@@ -62,10 +63,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def _on_trouble(self, loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
-        """A connection that could not be accepted is an ordinary event; asyncio would write a traceback each time."""
+        """Log one line for a connection that could not be accepted; asyncio would log a traceback each time."""
         if "out of system resource" in trouble.get("message", ""):
             log.warning(
-                "no descriptor is left for a new connection; idle ones are closed", error=str(trouble["exception"])
+                "no descriptor is left for a new connection; closing idle connections",
+                error=str(trouble["exception"]),
             )
             self._connections.free_descriptors()
         else:
@@ -80,16 +82,17 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         app,
         host=settings.host,
         port=settings.port,
-        # A function that makes one, as uvicorn calls it; its type says class.
+        # uvicorn calls this to make a protocol; its annotation asks for a class, but any callable works.
         http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, Patience.of(settings))),
         log_config=None,
-        log_level="warning",  # its progress in four lines is one of ours, `listening`
+        log_level="warning",  # the line `listening` replaces the four that uvicorn logs at its start
         access_log=False,
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=bool(settings.trusted_proxies.strip()),
         forwarded_allow_ips=settings.trusted_proxies or None,
         server_header=False,
-        timeout_keep_alive=cast(int, settings.keep_alive_seconds),  # only ever a delay of the event loop
+        # Annotated as int, but used only as a delay of the event loop.
+        timeout_keep_alive=cast(int, settings.keep_alive_seconds),
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
     return Server(config, context, connections)

@@ -34,7 +34,7 @@ HEADERS = {
 
 
 class TooManyStreams(UnavailableError):
-    """Streams have their share of the connections already."""
+    """The streams use their whole share of the connections."""
 
     code = "too_many_streams"
 
@@ -43,7 +43,7 @@ class StreamClients:
     """The open streams of this process and their pulse."""
 
     def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, most: int) -> None:
-        """`wake` lets every stream look for news, and so notice that it was silent for long; `most` may be open."""
+        """`wake` makes every stream check for new events and for a due keep-alive; `most` limits the open streams."""
         self.metrics = metrics
         self._wake = wake
         self._send_seconds = send_seconds
@@ -52,15 +52,15 @@ class StreamClients:
         self._pulse: asyncio.Task[None] | None = None
 
     def require_room(self) -> None:
-        """TooManyStreams where no further stream may begin. To be asked before anything is done for one."""
+        """Raise TooManyStreams when no further stream may begin. Call this before doing any work for the stream."""
         if len(self._open) >= self._most:
             raise TooManyStreams(
-                f"{self._most} streams are open, as many as there may be; close some, follow several at once with "
-                "/api/stream, or raise TIDAL_MAX_CONNECTIONS, of which streams get half"
+                f"{self._most} streams are open, which is the limit; close some, follow several topics in one "
+                "stream with /api/stream, or raise TIDAL_MAX_CONNECTIONS (streams get half of the connections)"
             )
 
     def add(self, client: LiveStream) -> None:
-        """A stream begins. TooManyStreams where others were faster."""
+        """Add a stream. Raises TooManyStreams when the limit was reached since `require_room`."""
         self.require_room()
         self._open.add(client)
         self.metrics.sse_clients.inc()

@@ -35,7 +35,7 @@ QUIET_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Places:
-    """What is saved, or restored."""
+    """Addresses and folders of what is saved or restored."""
 
     database_url: str
     redis_url: str
@@ -49,12 +49,14 @@ def backup(
         typer.Argument(help="File to write, or a folder for a file with the time in its name. [default: here]"),
     ] = None,
     without_datasets: Annotated[
-        bool, typer.Option("--without-datasets", help="Leave uploaded text out; jobs find it where it is, or not.")
+        bool,
+        typer.Option("--without-datasets", help="Leave out datasets; restored jobs need them in the data folder."),
     ] = False,
 ) -> None:
-    """Save all jobs, experiments and datasets in one file. Tidal may run on meanwhile.
+    """Save all jobs, experiments and datasets in one file. Tidal may keep running meanwhile.
 
-    Not in it: other corpora in the data folder, token caches, .env and tokens. `tidal restore` brings it back.
+    The file does not contain other corpora in the data folder, token caches, .env and tokens. Restore it with
+    `tidal restore`.
     """
     # Imported here: other commands do without the half second that it takes.
     from common.backup import create_backup
@@ -73,7 +75,7 @@ def backup(
             progress=bar.advance,
         )
     for link in saved.skipped:
-        err.print(f"Not saved: {link} is a symbolic link; what it leads to needs a backup of its own.", soft_wrap=True)
+        err.print(f"Not saved: {link} is a symbolic link; back up its target separately.", soft_wrap=True)
     out.print(
         f"Saved {plural(saved.jobs, 'job')}, {plural(saved.experiments, 'experiment')} "
         f"({plural(saved.files, 'file')}) and {plural(saved.datasets, 'dataset')} in {place}, {size(saved.size)}.",
@@ -86,11 +88,11 @@ def restore(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Delete the jobs that are here; put experiments, and datasets of another text, aside."
+            "--force", help="Delete the existing jobs; move existing experiments, and datasets with other text, aside."
         ),
     ] = False,
     keep_files: Annotated[
-        bool, typer.Option("--keep-files", help="Restore the jobs only; experiments and datasets that are here stay.")
+        bool, typer.Option("--keep-files", help="Restore only the jobs; keep the existing experiments and datasets.")
     ] = False,
 ) -> None:
     """Bring a backup back. Nothing of Tidal may run on this database, on any host.
@@ -99,7 +101,7 @@ def restore(
     """
     from common.backup import restore_backup
 
-    apply_umask(get_settings())  # what comes back belongs to the services
+    apply_umask(get_settings())  # restored files get the permissions of the services' files
     if not _given() and read_instance() is not None:
         raise ConflictError(f"the stack of {instance_folder()} runs; stop it first with `tidal down`")
     with _places() as places, _bar("Restoring") as bar:
@@ -125,7 +127,7 @@ def restore(
             out.print(f"The {what} that were here lie in {aside}; delete them when you are sure.", soft_wrap=True)
     if restored.damaged:
         names = ", ".join(restored.damaged)
-        err.print(f"Not restored, because they were damaged when they were saved: {names}.", soft_wrap=True)
+        err.print(f"Not restored, because they were already damaged when the backup was made: {names}.", soft_wrap=True)
     if not restored.redis_emptied:
         err.print("Redis did not answer and was not emptied: run FLUSHDB there before the services start.")
     err.print("Start the services; what was running goes back to the queue by itself.")
@@ -137,7 +139,7 @@ def _given() -> bool:
 
 @contextmanager
 def _places() -> Iterator[Places]:
-    """Addresses that answer for as long as the block lasts."""
+    """Yield the addresses of database, Redis and folders; the servers answer until the block ends."""
     settings, instance = get_settings(), read_instance()
     if _given():
         yield Places(

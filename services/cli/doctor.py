@@ -168,16 +168,16 @@ def disk() -> Finding:
 
 
 def private() -> Finding:
-    """Whether other users of this machine can read what Tidal writes."""
+    """Check whether other users of this machine can read the files of Tidal."""
     umask = get_settings().umask
     if ~int(umask, 8) & 0o007:
         detail = f"TIDAL_UMASK is {umask}: every user of this machine can read experiments, datasets and logs"
-        return Finding("Privacy", "warning", detail, "leave it out, or set 077 or 027")
+        return Finding("Privacy", "warning", detail, "remove the setting, or set 077 or 027")
     for path, fix in ((instance_folder(), "the next `tidal up` closes it"), (Path(".env"), "chmod 600 .env")):
         if path.exists() and path.stat().st_mode & 0o007:
             detail = f"{path} can be read by every user of this machine"
             return Finding("Privacy", "warning", detail, fix)
-    return Finding("Privacy", "ok", f"what Tidal writes is closed to other users (TIDAL_UMASK {umask})")
+    return Finding("Privacy", "ok", f"other users cannot read the files of Tidal (TIDAL_UMASK {umask})")
 
 
 def gpu() -> Finding:

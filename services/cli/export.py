@@ -76,7 +76,7 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 
 
 def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]:
-    """Let the child export; its phases are shown meanwhile. TidalError with its words when it fails."""
+    """Run the export in a child process and show its phases. Raises TidalError with the child's error message."""
     arguments = [sys.executable, "-m", "common.export", str(source), str(folder.absolute()), "--format", form.value]
     process = subprocess.Popen(
         [*arguments, *(["--force"] if force else [])],

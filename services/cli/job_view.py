@@ -16,9 +16,9 @@ from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 
 WAITING_FOR_DISK = "waiting_for_disk"
-"""The phase of a trainer that stands still because a disk has too little room."""
+"""The phase of a trainer that waits because a disk has too little room."""
 WAITING = "waiting for room"
-"""What it is shown as, before what is missing."""
+"""How that phase is shown; followed by the space that is missing."""
 QUIET_STATUSES = frozenset({"provisioning", "starting"})
 """Shown as the phase, not as a line of their own."""
 
@@ -99,13 +99,13 @@ class JobView:
         return " · ".join(parts)
 
     def _phase(self, data: Mapping[str, Any]) -> list[str]:
-        waited, waits, lacks = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
+        waited, waits, disk = self.phase.startswith(WAITING), data.get("phase") == WAITING_FOR_DISK, data.get("disk")
         self._take_progress({"phase": data.get("phase"), "eta_seconds": data.get("etaSeconds")})
         if not waits:
             return ["there is room on the disk again; it goes on"] if waited and data.get("phase") else []
-        if isinstance(lacks, dict):
-            said = shortage_text(lacks["disk"], lacks["freeBytes"], lacks["neededBytes"], lacks.get("reason"))
-            self.phase = f"{WAITING}: {said}"
+        if isinstance(disk, dict):
+            shortage = shortage_text(disk["disk"], disk["freeBytes"], disk["neededBytes"], disk.get("reason"))
+            self.phase = f"{WAITING}: {shortage}"
         return [] if waited else [f"{self.phase}; free some, it goes on by itself"]
 
     def _point(self, point: Mapping[str, Any]) -> None:
@@ -116,7 +116,9 @@ class JobView:
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
         phase = progress.get("phase") or self.phase
-        if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):  # the figures are newer than the row
+        if phase != WAITING_FOR_DISK or not self.phase.startswith(
+            WAITING
+        ):  # keep the text with the free space, which is newer than the row
             self.phase = phase
         self.step = max(self.step, progress.get("step") or 0)
         if self.step and self._first_step_at is None:

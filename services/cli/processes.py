@@ -14,13 +14,13 @@ from common.config import child_environment as passed_on
 
 
 def child_environment() -> dict[str, str]:
-    """Ours with all secrets, for the local stack; the project is importable, installed or run from its source."""
+    """Return the environment of this process with all secrets, for the local stack, with the project on PYTHONPATH."""
     path = os.pathsep.join(part for part in (str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def computing_environment() -> dict[str, str]:
-    """Of a child that trains, generates or exports: it needs no token and no password."""
+    """Return the environment for a child that trains, generates or exports, without tokens and passwords."""
     return passed_on.child_environment(child_environment())
 
 

@@ -1,6 +1,6 @@
 """The task of the generator. Arguments hold ids and numbers only, never prompts.
 
-Leaves out sweeping by hand, which training workers do: the generator knows no database.
+Leaves out the manual sweep, which is a task of the training workers: the generator has no access to the database.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from services.generator.celery_app import app, generator
 
 
 def hand_over(request_id: str, texts: int = 1) -> str:
-    """Give a request for so many texts to the engine child; the reply goes through Redis."""
+    """Pass a request for `texts` texts to the engine child, which sends the reply through Redis."""
     return "handed over" if generator().host.hand_over(request_id, texts) else "the generator is leaving"
 
 

@@ -1,11 +1,11 @@
-"""The retention loop: what may be deleted is, once an hour, and at once when a disk is about to be full.
+"""The retention loop: deletes expired and leftover files once an hour, and earlier when a disk is nearly full.
 
-Old logs and metrics go where TIDAL_RETENTION_DAYS asks for it (`common.jobs.retention.retain`); what processes that
-were killed left behind (deletions, uploads, token caches and checkpoints that were never whole) always does. Below
-twice the reserve a round begins early; it deletes nothing that it would not have deleted within the hour.
+Old logs and metrics are deleted if TIDAL_RETENTION_DAYS is set (`common.jobs.retention.retain`). Files that killed
+processes left behind (unfinished deletions, uploads, token caches and checkpoints) are always deleted. A round begins
+early while a disk has less than twice its reserve free; it deletes only what the next hourly round would delete.
 
-In a thread of its own, because deleting may be slow and the reaper is punctual. A database or a disk that is away costs
-a round.
+The loop has its own thread, because deleting may be slow and the reaper must run on time. When the database or a disk
+is not available, the round is skipped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from common.logging import get_logger
 
 ROUND_SECONDS = 3600.0
 LEFTOVER_SECONDS = 3600.0
-"""What was renamed out of sight, or begun, so long ago is no work of a living process any more."""
+"""Age in seconds from which an unfinished file or deletion is a leftover: no running process still works on it."""
 LOOK_SECONDS = 10.0
-"""Between two looks at the disks."""
+"""Seconds between two checks of the free space."""
 EARLY_SECONDS = 60.0
-"""Between two early rounds while a disk stays nearly full."""
+"""Seconds between two early rounds while a disk stays nearly full."""
 EARLY_SHARE = 2
-"""An early round begins below so many times the reserve."""
+"""An early round begins when less than this multiple of the reserve is free."""
 
 log = get_logger(__name__)
 
@@ -55,14 +55,14 @@ class Retention:
         self._look_seconds = look_seconds
 
     def run(self) -> None:
-        """Tidy, wait."""
+        """Run rounds and wait in between."""
         begun_at: float | None = None
         early = False
         while not self._stop.is_set():
             now = time.monotonic()
             shortage = self._disks.shortage("experiments", "data")
             if shortage is not None and not early:
-                log.warning("a disk is nearly full; what retention allows is deleted at once", shortage=str(shortage))
+                log.warning("a disk is nearly full; deleting expired and leftover files now", shortage=str(shortage))
             early = shortage is not None
             if begun_at is None or now - begun_at >= (EARLY_SECONDS if early else ROUND_SECONDS):
                 begun_at = now
@@ -70,7 +70,7 @@ class Retention:
             self._stop.wait(self._look_seconds)
 
     def round(self, *, early: bool = False) -> None:
-        """Delete what may be deleted, and say how much it freed."""
+        """Delete expired and leftover files, and log how much space this freed."""
         try:
             before = free_bytes(self._store.root)
             leftovers = self._store.discard_leftovers(LEFTOVER_SECONDS)
@@ -86,6 +86,6 @@ class Retention:
                     freed_bytes=max(0, free_bytes(self._store.root) - before),
                 )
         except (SQLAlchemyError, StorageError, OSError) as error:
-            log.warning("retention waits for its next round", error=str(error))
+            log.warning("a retention round failed; the next one tries again", error=str(error))
         except Exception:
-            log.exception("retention stumbled")
+            log.exception("a retention round failed with an unexpected error")

@@ -32,7 +32,7 @@ class ChildSpec:
     name: str
     module_arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    """All of it: nothing is inherited."""
+    """The complete environment of the child; nothing is inherited."""
     nice: int = 0
     stop_seconds: float = 3.0
     """From SIGTERM to SIGKILL."""

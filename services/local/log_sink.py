@@ -1,10 +1,10 @@
-"""Lines of many processes, each to its own file and all to the terminal under the name of their process.
+"""Writes the output lines of many processes to one file per process and, with the name of the process, to the terminal.
 
 A structured line is shortened for the terminal (its time and service are in the prefix); the file keeps it whole.
-Files are cut over at 20 MB, one older file is kept. A full disk or a closed terminal loses lines, nothing else: what
-could not be written is counted, and the file says so when it can be written again. A line that is no line of our log
-(a traceback, a server's complaint) and repeats again and again is counted, too; our log does so itself. Whatever a line
-says, it stays one line and cannot steer a terminal.
+Files rotate at 20 MB, and one older file is kept. A full disk or a closed terminal loses lines but causes no error:
+lost lines are counted, and the file reports the count when it can be written again. Repeated raw lines (tracebacks,
+messages of servers) are limited and counted; structured lines are limited by `common.log_repeats` in their own process.
+Every line is escaped, so that it stays one line and cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.plain_text import escaped
 
 MAX_BYTES = 20_000_000
 MOST_CHARACTERS = 100_000
-"""Of a line."""
+"""Length to which a line is cut."""
 KEPT_LINES = 30
 COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
 LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red", "critical": "bold red"}
@@ -33,13 +33,13 @@ LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold 
 STRUCTURED = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\s+\[(\w+)\s*\]\s+(.*)$")
 PLAIN_LEVEL = re.compile(r"\b(INFO|WARNING|ERROR|CRITICAL)\b")
 SAME_LINES = 100
-"""Raw lines that differ in numbers only, of one process: so many are written, and then …"""
+"""Raw lines of one process that differ only in numbers: this many are written at once."""
 SECONDS_PER_LINE = 3.0
-"""… one more per so many seconds."""
+"""After the first `SAME_LINES`, one more line is written per this many seconds."""
 MOST_KINDS = 1000
-"""Kinds of raw line that are remembered per process, those seen last."""
+"""Number of most recently seen kinds of raw line that are kept per process."""
 COUNT_SECONDS = 60.0
-"""From the first line left out to the line that says how many there were."""
+"""Seconds from the first line left out to the line with the count."""
 NUMBER = re.compile(r"\d+")
 SERVICE = re.compile(r"\s*\bservice=\S+")
 
@@ -57,7 +57,7 @@ class LogSink:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, line: str) -> None:
-        """To the file of `name` with the time in front, and to the terminal. Never fails."""
+        """Write `line` to the file of `name`, after the time, and to the terminal. Never fails."""
         line = escaped(line.rstrip().replace("\t", "    "), MOST_CHARACTERS)
         if not line:
             return
@@ -69,7 +69,7 @@ class LogSink:
             self._write(name, line)
 
     def tick(self) -> None:
-        """Write the counts that are due; whoever waits for lines calls this now and then."""
+        """Write the counts that are due. Call this regularly while no lines arrive."""
         now = time.monotonic()
         for name, repeats in self._repeats.items():
             if (left_out := repeats.due(now)) is not None:
@@ -90,11 +90,11 @@ class LogSink:
         return self._lost.get(name, 0)
 
     def last_lines(self, name: str, count: int = 12) -> list[str]:
-        """The newest lines of a process, for an error message."""
+        """Return the newest lines of a process, for an error message."""
         return list(self._last.get(name, ()))[-count:]
 
     def close(self) -> None:
-        """Write what was only counted, and close every file."""
+        """Write all counts and close every file."""
         for name, repeats in self._repeats.items():
             if (left_out := repeats.due(float("inf"))) is not None:
                 self._write(name, left_out)
@@ -142,16 +142,16 @@ class LogSink:
 
 
 class _Repeats:
-    """Which raw lines of one process are written, and how many were not."""
+    """Limits and counts the repeated raw lines of one process."""
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By line without its numbers: lines it may still have, as of when."""
+        """By line without its numbers: how many lines may still be written, and when that was computed."""
         self._left_out = 0
         self._since = 0.0
 
     def admits(self, line: str, now: float) -> bool:
-        """Whether to write `line`; it is counted otherwise."""
+        """Return whether to write `line`; count it otherwise."""
         kind = NUMBER.sub("0", line[:500])
         room, at = self._kinds.pop(kind, (float(SAME_LINES), now))
         room = min(SAME_LINES, room + (now - at) / SECONDS_PER_LINE)
@@ -165,7 +165,7 @@ class _Repeats:
         return admitted
 
     def due(self, now: float) -> str | None:
-        """The line with the count, once it is time for it."""
+        """Return the line with the count if it is due, else None."""
         if not self._left_out or now - self._since < COUNT_SECONDS:
             return None
         left_out, self._left_out = self._left_out, 0

@@ -192,7 +192,7 @@ def spawn(command: list[Any], log: Path, **options: Any) -> subprocess.Popen[byt
             stdout=output,
             stderr=output,
             start_new_session=True,
-            # PostgreSQL may run as another user, who then could read all of ours.
+            # PostgreSQL may run as another user, who could read every variable of its environment.
             env=server_environment(os.environ),
             **options,
         )

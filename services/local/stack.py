@@ -21,7 +21,7 @@ from services.local.server_files import free_port, port_is_free, write_private
 
 FLOWER_PORT = 5555
 NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1/none"
-"""For processes that never connect to one."""
+"""Placeholder database URL for processes that never connect to a database."""
 SERVER_STOP_SECONDS = 1.5
 """Part of the stop budget that PostgreSQL and Valkey get."""
 
@@ -36,7 +36,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Servers:
-    """How PostgreSQL and Redis are reached, passwords included."""
+    """URLs of PostgreSQL and Redis, with their passwords."""
 
     database_url: str
     redis_url: str
@@ -63,7 +63,7 @@ class Addresses:
 
 
 def load_secrets(folder: Path, settings: Settings) -> Secrets:
-    """TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD if set, else those of this folder, drawn on first use."""
+    """Return TIDAL_AUTH_TOKEN and TIDAL_FLOWER_PASSWORD if set, else the secrets of this folder, made on first use."""
     path = folder / "secrets.json"
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -76,14 +76,14 @@ def load_secrets(folder: Path, settings: Settings) -> Secrets:
     token = settings.auth_token.get_secret_value().strip() if settings.auth_token else ""
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     if "," in password:
-        raise ConfigError("TIDAL_FLOWER_PASSWORD holds a comma, at which Flower would cut it; choose another one")
+        raise ConfigError("TIDAL_FLOWER_PASSWORD contains a comma, where Flower would cut it off; choose another")
     return Secrets(token or drawn.token, password or drawn.flower_password)
 
 
 def choose_addresses(settings: Settings, port: int | None, flower_port: int | None) -> Addresses:
-    """The ports to listen on; 0 is any free one. Flower moves aside when 5555 is taken and was not asked for.
+    """Return the addresses to listen on. Port 0 means any free port, which Flower also gets if its default is in use.
 
-    Raises ConflictError naming the port, the option and the setting.
+    Raises ConflictError, which names the port, the option and the setting.
     """
     if flower_port is None:
         flower_port = settings.flower_port
@@ -123,7 +123,7 @@ def _as_set_or(settings: Settings, name: str, value: Path, default: Path) -> Pat
 
 
 def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> dict[str, str]:
-    """What every process of the stack finds in its environment. No secrets: `processes` gives each its own."""
+    """Return the environment that all processes of the stack share. `processes` adds the secrets that each needs."""
     drain = max(1.0, settings.stop_budget_seconds - SERVER_STOP_SECONDS - 1.5)
     return {
         **own_environment(os.environ),
@@ -140,7 +140,7 @@ def base_environment(folder: Path, settings: Settings, addresses: Addresses) -> 
 
 
 def with_database(environment: Mapping[str, str], servers: Servers) -> dict[str, str]:
-    """Of a process that connects to PostgreSQL."""
+    """Return `environment` for a process that connects to PostgreSQL."""
     library = own_environment(os.environ, database=True)
     return {**library, **environment, "TIDAL_DATABASE_URL": servers.database_url}
 
@@ -148,7 +148,7 @@ def with_database(environment: Mapping[str, str], servers: Servers) -> dict[str,
 def processes(
     settings: Settings, addresses: Addresses, kept: Secrets, servers: Servers, environment: Mapping[str, str]
 ) -> list[ChildSpec]:
-    """The children in the order they start; the servers come before, they are no children of this kind.
+    """Return the children in the order in which they start. PostgreSQL and Valkey start before and are not among them.
 
     Each process gets only the secrets it needs: the api gets the token, Flower its password, and the processes that
     read jobs get the password of the database.
@@ -159,11 +159,11 @@ def processes(
     jobs = with_database(broker, servers)
     api = {**jobs, "TIDAL_AUTH_TOKEN": kept.token}
     worker = {**own_environment(os.environ, hub=True), **jobs}
-    # Who has no database is told of none, and not of its own `.env` either, which may hold a password for one.
-    strangers = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
-    generator = {**strangers, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
+    # A process without a database gets a placeholder, which also overrides a database URL in its `.env`.
+    without_database = {**broker, "TIDAL_DATABASE_URL": NO_DATABASE}
+    generator = {**without_database, **({"TIDAL_GENERATOR_THREADS": "1"} if cpu_only else {})}
     flower = {
-        **strangers,
+        **without_database,
         "TIDAL_FLOWER_HOST": "127.0.0.1",
         "TIDAL_FLOWER_PORT": str(addresses.flower_port),
         "TIDAL_FLOWER_PASSWORD": kept.flower_password,

@@ -38,7 +38,7 @@ WATCH_SECONDS = 1.0
 NAME = "tidal"
 MIGRATE = ("-m", "services.local", "migrate")
 Plan = Callable[[Settings, stack.Addresses, stack.Secrets, stack.Servers, Mapping[str, str]], list[ChildSpec]]
-"""What runs beside the servers; tests put small programs in the places of the services."""
+"""Returns the processes to run beside the servers; tests replace the services with small programs."""
 
 
 class Supervisor:
@@ -132,7 +132,10 @@ class Supervisor:
         self._wait_until_ready()
 
     def _close_folders(self) -> None:
-        """Earlier versions left them open to every user of the machine. What was set to lie elsewhere stays."""
+        """Remove the access of other users to the stack's own folders, which earlier versions left open.
+
+        Folders that a setting puts elsewhere are not changed.
+        """
         ours = [self.folder, *(self.folder / name for name in ("logs", "experiments", "data", "postgres", "valkey"))]
         umask = int(self.settings.umask, 8)
         if sum(close_folder(folder, umask) for folder in ours):
@@ -194,7 +197,7 @@ class Supervisor:
         self._wakeup.wait(outputs, seconds)
 
     def _step(self) -> None:
-        """Start what is due, forward output, collect what has ended, look after the servers."""
+        """Start children that are due, forward output, handle children that have ended, and check the servers."""
         changed = False
         self._sink.tick()
         ready = self._instance is not None and self._instance.status == "ready"

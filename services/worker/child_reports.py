@@ -122,11 +122,11 @@ class ChildReports:
             self._progress_write = None
             self._report(now)
 
-    def _enter(self, said: Phase, now: float) -> None:
-        phase = said.name
+    def _enter(self, message: Phase, now: float) -> None:
+        phase = message.name
         if WAITING_FOR_DISK in (phase, self.phase):
             self.meter.restart()
-        self.phase, self._disk_wait = phase, said.disk
+        self.phase, self._disk_wait = phase, message.disk
         self.watch.phase(phase, now)
         if phase in LAST_PHASES and self.status is JobStatus.RUNNING:
             self.move(JobStatus.COMPLETING)
@@ -249,5 +249,5 @@ class ChildReports:
 
 
 def _camel(wait: DiskWait) -> dict[str, object]:
-    """For the live event."""
+    """Return the fields of `wait` in camel case, as live events have them."""
     return {to_camel(name): value for name, value in wait.model_dump(exclude_none=True).items()}

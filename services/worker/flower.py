@@ -1,9 +1,9 @@
 """`python -m services.worker.flower`: Flower, read-only, behind a login (user "tidal").
 
-Flower shows doorbells and workers, the dashboard shows jobs. Address and password come from TIDAL_FLOWER_HOST,
+Flower shows notifications and workers, the dashboard shows jobs. Address and password come from TIDAL_FLOWER_HOST,
 TIDAL_FLOWER_PORT and TIDAL_FLOWER_PASSWORD, never from the command line that others can see. Flower's own read-only
-mode leaves the endpoints that publish tasks open, so they are taken out here; who may ask for the others is the affair
-of `services.worker.flower_guard`.
+mode leaves the endpoints that publish tasks open, so this module removes them; `services.worker.flower_guard` controls
+access to the others.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def main() -> int:
 
 
 def flower_environment(settings: Settings) -> dict[str, str]:
-    """Flower's own variables from our settings; ConfigError without a password."""
+    """Return Flower's own variables, made from our settings. Raises ConfigError without a password."""
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     if not password:
         raise ConfigError("TIDAL_FLOWER_PASSWORD is not set; Flower does not start without a login")
     if "," in password:
-        raise ConfigError("TIDAL_FLOWER_PASSWORD holds a comma, at which Flower would cut it; choose another one")
+        raise ConfigError("TIDAL_FLOWER_PASSWORD contains a comma, where Flower would cut it off; choose another")
     return {
         "FLOWER_ADDRESS": settings.flower_host,
         "FLOWER_PORT": str(PORT if settings.flower_port is None else settings.flower_port),

@@ -1,8 +1,9 @@
-"""What stands before every page of Flower: known host names, the login, slow answers to wrong ones, no frames.
+"""Protects every page of Flower: checks the host name and the login, delays wrong logins, forbids frames.
 
-Flower itself asks for the login on most pages, not on /metrics, and says nothing of failed ones. `guard(handlers,
-settings, access)` puts a class in front of each handler of its table; only /healthcheck answers without a login, under
-any name. Cookies are HttpOnly and SameSite, and Secure where the page comes by https. Leaves out which pages there are.
+Flower itself asks for the login on most pages, but not on /metrics, and does not log failed logins. `guard(handlers,
+settings, access)` puts a base class before each handler of Flower's table. Only /healthcheck answers without a login,
+and under any host name. Cookies are HttpOnly and SameSite, and also Secure over https. Leaves out which pages exist
+(`services.worker.flower`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = get_logger(__name__)
 
 OPEN = "/healthcheck"
 NOT_OURS = ("/login",)
-"""Flower's handler makes an object of another class for it, past any guard; there is no such login here."""
+"""Paths to remove: Flower's login handler creates an object of another class, which bypasses the guard."""
 HEADERS = {
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'",
@@ -36,7 +37,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in: the login `user:password`, the names Flower answers to, the proxies in front of it."""
+    """The login `user:password`, the host names that Flower answers to, and the trusted proxies in front of it."""
 
     login: str = field(repr=False)
     hosts: KnownHosts
@@ -45,14 +46,14 @@ class Access:
 
 
 def guard(handlers: list[Any], settings: dict[str, Any], access: Access) -> None:
-    """Put the guard before every handler of Flower's table and of its settings, in place."""
+    """Guard every handler of Flower's table and the one for static files in its settings, in place."""
     handlers[:] = [_guarded_entry(entry, access) for entry in handlers if not path_of(entry).startswith(NOT_OURS)]
-    # Tornado adds handlers of its own for the static folder.
+    # Tornado adds the handlers for the static folder by itself.
     settings["static_handler_class"] = _guarded(StaticFileHandler, access)
 
 
 def path_of(entry: Any) -> str:
-    """The pattern of a tuple or a tornado.routing.URLSpec."""
+    """Return the path pattern of an entry, a tuple or a tornado.routing.URLSpec."""
     return str(entry[0] if isinstance(entry, tuple) else entry.regex.pattern)
 
 
@@ -67,20 +68,20 @@ def _guarded(handler: type, access: Access) -> type:
 
 
 class Guard:
-    """Goes before a tornado RequestHandler in the order of its base classes."""
+    """A mixin that comes before a tornado RequestHandler in the list of base classes."""
 
     access: Access
     request: Any
     _let_in = False
 
     def set_default_headers(self) -> None:
-        """Headers of every reply."""
+        """Set the headers of every reply."""
         super().set_default_headers()  # type: ignore[misc]
         for name, value in HEADERS.items():
             self.set_header(name, value)  # type: ignore[attr-defined]
 
     async def prepare(self) -> None:
-        """Refuse who may not ask; a reply that is finished here goes no further."""
+        """Refuse a request with an unknown host or without the login; Tornado then does not call the handler."""
         if self.request.path.rstrip("/") != OPEN:
             for host in self.request.headers.get_list("Host"):
                 if not self.access.hosts.knows(host):
@@ -94,20 +95,20 @@ class Guard:
             await preparing
 
     def get_current_user(self) -> bool:
-        """Flower's question; the login has been checked before."""
+        """Return True after `prepare` has checked the login; Flower calls this to check access."""
         if not self._let_in:
             raise HTTPError(401)
         return True
 
     def set_cookie(self, name: str, value: str | bytes, *arguments: Any, **options: Any) -> None:
-        """Cookies that no script reads and no other site sends."""
+        """Set a cookie that scripts cannot read and other sites cannot send."""
         options |= {"httponly": True, "samesite": "Strict", "secure": self._by_https()}
         super().set_cookie(name, value, *arguments, **options)  # type: ignore[misc]
 
     def write_error(self, status_code: int, **options: Any) -> None:
-        """Flower shows the traceback of a fault, with the paths of this machine; the log has it."""
+        """Send one line for 5xx errors; Flower's page would show a traceback with paths of this machine."""
         if status_code >= 500:
-            self._refuse(status_code, "Flower failed; its log says how")
+            self._refuse(status_code, "Flower failed; see its log for the error")
             return
         super().write_error(status_code, **options)  # type: ignore[misc]
 
@@ -125,7 +126,7 @@ class Guard:
             log.warning("a login was rejected", address=rejection.address, rejected_in_this_minute=count)
         if rejection.delay_seconds is None:
             self.set_header("Retry-After", str(round(rejection.retry_after)))  # type: ignore[attr-defined]
-            self._refuse(429, "too many wrong logins came from this address; a right one is accepted at any time")
+            self._refuse(429, "this address has sent too many wrong logins; a valid login is accepted at any time")
             return False
         with rejections.waiting(rejection):
             await asyncio.sleep(rejection.delay_seconds)

@@ -1,9 +1,9 @@
-"""Standard output and error of a trainer: through one pipe (so the order is kept) into a bounded file, and live.
+"""Captures standard output and error of a trainer through one pipe (so the order is kept): to a bounded file, and live.
 
 A pump thread moves bytes from the pipe to `<experiment>/logs/<attempt>.log`, so a trainer never waits for Redis; a
-second thread ships complete lines to the streams of job and experiment. `close` loses nothing that was written. On a
-full disk `BACKLOG_BYTES` wait in memory for room; what comes after them is dropped and counted. Leaves out: rotation
-and search.
+second thread sends complete lines to the streams of job and experiment. `close` loses nothing that was written. While
+the disk is full, up to `BACKLOG_BYTES` of output are kept in memory; further output is dropped and counted. Leaves out:
+rotation and search.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHIP_SECONDS = 0.2
 PIPE_BYTES = 1024 * 1024
 """More than a pipe holds by default: what is read of it after the child's end and the grace of `close`."""
 BACKLOG_BYTES = 1024 * 1024
-"""Kept while the disk has no room; a trainer writes little then, because it stands still."""
+"""Most bytes of output that are kept in memory while the disk is full. A waiting trainer writes little."""
 CLOSE_SECONDS = 2.0
 """What `close` gives a pipe held open by a grandchild, and an absent Redis."""
 
@@ -64,8 +64,8 @@ class LogCapture:
         except OSError as error:
             if not is_full(error):
                 raise
-            # The trainer itself waits for room, in a phase of its own, and can only do so when it is started.
-            log.warning("the log waits in memory for room", path=str(path), error=str(error))
+            # The trainer must start nevertheless: it waits for room by itself, in the phase `waiting_for_disk`.
+            log.warning("the disk is full; the log is kept in memory", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -141,7 +141,7 @@ class LogCapture:
         return self._file
 
     def _write(self) -> None:
-        """What waits, as far as the disk takes it. A full one must not block the trainer: the pipe is emptied."""
+        """Write as much of the backlog as the disk accepts; errors are logged and never block the trainer."""
         try:
             file = self._open()
             while self._backlog:

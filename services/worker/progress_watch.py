@@ -1,8 +1,8 @@
-"""Notices a trainer that lives but does not get on.
+"""Detects a trainer that is alive but makes no progress.
 
 Between steps: no progress for ten times the median interval so far (after 20 of them, never under a floor). In a named
-phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is excused; one that waits for room
-on a disk says so every few seconds, which begins the limit of its phase anew. Pure: the caller gives the time.
+phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is exempt. A trainer that waits for
+room on a disk reports its phase every few seconds, which restarts the limit. Pure: the caller passes the time.
 """
 
 from __future__ import annotations

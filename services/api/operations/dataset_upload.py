@@ -69,11 +69,11 @@ async def receive(
     what: Wanted,
     decoders: asyncio.Semaphore,
 ) -> tuple[Manifest, bool]:
-    """The published dataset, and whether it is new. `announced`: length of the body where the client says it.
-    `decoders`: how many parquet files are looked into at once, because each takes memory of its own.
+    """Store the body as a dataset; return its manifest and whether it is new.
 
-    DataError (with the place in the body), TooLargeError, ConflictError, StorageError, ClientSilent; whatever ends it,
-    nothing unfinished is left.
+    `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
+    at the same time, because each needs memory. Raises DataError (with the place in the body), TooLargeError,
+    ConflictError, StorageError or ClientSilent. No unfinished files remain, whatever the outcome.
     """
     limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
@@ -124,5 +124,5 @@ def _require_room(store: DatasetStore, announced: int, limit: int, reserve: int)
             require_space(store.root, announced + reserve)
     except StorageError as error:
         raise StorageError(
-            f"there is no room for the dataset ({reserve // MIB:,} MiB of the disk stay free): {error.message}"
+            f"the disk has too little room for the dataset ({reserve // MIB:,} MiB are kept free): {error.message}"
         ) from error

@@ -47,15 +47,15 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
 
 
 def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
-    """The dataset with the job that tokenises it: the one that lives, or a new one unless the tokens are there.
+    """Return the dataset with the live job that tokenises it, or with a new one if neither it nor the tokens exist.
 
-    None where as many jobs wait as may.
+    The job is None when the tokens exist, or when too many jobs are waiting to submit another.
     """
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)
     if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
         payload = Dataset(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
-        # Where too many wait it is uploaded all the same: the first training on it tokenises it.
+        # With too many waiting jobs the upload succeeds all the same: the first training on the dataset tokenises it.
         with suppress(RateLimitedError):
             job = submit(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
     live = job is not None and job.status in LIVE

@@ -58,8 +58,8 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
             waiting = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
             held = select(Job.lease_expires_at > func.now(), func.count()).where(Job.lease_owner.is_not(None))
             leases: dict[bool, int] = dict(session.execute(held.group_by(Job.lease_expires_at > func.now())).all())
-            stands_still = select(func.count()).where(Job.status.in_(ACTIVE), Job.progress_phase == WAITING_FOR_DISK)
-            waiting_for_disk = session.scalar(stands_still)
+            waiting_query = select(func.count()).where(Job.status.in_(ACTIVE), Job.progress_phase == WAITING_FOR_DISK)
+            waiting_for_disk = session.scalar(waiting_query)
             running = session.scalars(
                 select(Job.experiment_id).where(Job.status.in_(ACTIVE)).order_by(Job.id).limit(MAX_TRAININGS)
             ).all()
@@ -71,7 +71,7 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
     for status in STATUSES:
         jobs.labels(status).set(counts.get(status, 0))
     Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
-    disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that stand still until a disk has room", registry=registry)
+    disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that wait until a disk has room", registry=registry)
     disk.set(waiting_for_disk or 0)
     Gauge("tidal_outbox_unpublished", "Messages not yet published to Redis", registry=registry).set(waiting or 0)
     lease = Gauge("tidal_leases", "Leases that workers hold", ["state"], registry=registry)
@@ -139,8 +139,8 @@ def _disk(context: Context, registry: CollectorRegistry) -> None:
     usage = shutil.disk_usage(existing)
     size = Gauge("tidal_disk_bytes", "Size of the disk of the artifact store", registry=registry)
     size.set(usage.total)
-    Gauge("tidal_disk_free_bytes", "What is free on it", registry=registry).set(usage.free)
-    reserve = Gauge("tidal_disk_reserve_bytes", "Below so much free trainings stand still", registry=registry)
+    Gauge("tidal_disk_free_bytes", "Free space on the disk of the artifact store", registry=registry).set(usage.free)
+    reserve = Gauge("tidal_disk_reserve_bytes", "Free space below which training jobs wait", registry=registry)
     reserve.set(context.settings.disk_reserve_mb * MIB)
 
 

@@ -25,7 +25,7 @@ REDIS_SECONDS = 2.0
 
 
 async def readiness(context: Context) -> Ready:
-    """Look at every part, at once; never raises for one that is away."""
+    """Check all parts concurrently. A part that does not answer is reported as not ok, never raised."""
     (database, schema), redis, store, disk, sweeps = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
@@ -82,12 +82,15 @@ def _text(value: bytes | str | None) -> str | None:
 def _store(root: Path) -> Part:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Part(ok=False, detail="TIDAL_EXPERIMENTS_DIR is not a folder this process may write; check it")
+        return Part(
+            ok=False,
+            detail="TIDAL_EXPERIMENTS_DIR is not a folder that this process may write; check it",
+        )
     return Part(ok=True, detail="ok")
 
 
 def _disk(settings: Settings) -> Part:
-    """Below the reserve trainings and uploads wait; everything else is served, so no request is to go elsewhere."""
+    """Report a disk below its reserve as not required: training waits and uploads fail, all else works."""
     reserve = DiskReserve(
         {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB
     )
@@ -97,5 +100,5 @@ def _disk(settings: Settings) -> Part:
     return Part(
         ok=False,
         required=False,
-        detail=f"{shortage} (TIDAL_DISK_RESERVE_MB); trainings stand still until there is room",
+        detail=f"{shortage} (TIDAL_DISK_RESERVE_MB); training waits until there is room",
     )

@@ -82,23 +82,23 @@ def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
 
 
 def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
-    """A row with its place in the queue and what happens next."""
+    """Return the job with its position in the queue and what happens next."""
     now = session.scalars(select(func.now())).one()
     coming = what_next(job, now, outlook.settings, shortage=_shortage(session, outlook, job))
     return job_detail(job, _places(session, outlook, [job]).get(job.id), coming)
 
 
 def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
-    """What the disk lacks that `job` waits for: as its trainer said, with what is free here and now."""
+    """Describe the disk that `job` waits for: the space its trainer needs, and the space that is free now."""
     if job.progress_phase != WAITING_FOR_DISK:
         return ""
     query = select(JobEvent.details).where(JobEvent.job_id == job.id, JobEvent.event == WAITING_FOR_DISK)
-    told = session.scalar(query.order_by(JobEvent.id.desc()).limit(1))
-    if told is None:
+    reported = session.scalar(query.order_by(JobEvent.id.desc()).limit(1))
+    if reported is None:
         return ""
     settings = outlook.settings
-    folder = settings.data_dir if told["disk"] == "data" else settings.experiments_dir
-    return shortage_text(told["disk"], free_bytes(folder), told["needed_bytes"], told.get("reason"))
+    folder = settings.data_dir if reported["disk"] == "data" else settings.experiments_dir
+    return shortage_text(reported["disk"], free_bytes(folder), reported["needed_bytes"], reported.get("reason"))
 
 
 def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
@@ -116,7 +116,7 @@ def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEvent
 
 
 def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
-    """What submitting `new` would do now; writes nothing. RateLimitedError when it would be refused as one too many."""
+    """Predict what submitting `new` would do now; writes nothing. Raises RateLimitedError when too many jobs wait."""
     payload = new.checked_payload
     require_room_to_wait(session, settings)
     busy = leased_counts(session, [new.type]).get(new.type, 0)

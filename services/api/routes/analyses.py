@@ -45,10 +45,10 @@ async def analyze_trajectories(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Generates from the prompts and describes what was done with the modulation. Open like reads and limited like
-    generate; one analysis counts as one request. 422 `analysis_too_long` names the job for what is too long here,
-    `empty_trajectory` a prompt whose texts ended at once. With `stream`: events `progress`, then `done` with the whole
-    result."""
+    """Generates from the prompts and describes how the modulation was used. Open like reads and rate-limited like
+    generation; one analysis counts as one request. 422 `analysis_too_long` names the job type for longer analyses; 422
+    `empty_trajectory` names a prompt for which no token was generated. With `stream`, sends events `progress`, then
+    `done` with the whole result."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await rate_limit(context, request, caller)

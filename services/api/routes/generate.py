@@ -42,9 +42,9 @@ async def generate(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Open like reads; callers without a token are limited by address (`RateLimit` headers, 429). 503 when no generator
-    takes the request in 30 s or it is not finished in 120 s. With `stream`: events `token`, then `done` with the whole
-    reply."""
+    """Open like reads. Callers without a token are rate-limited by address (`RateLimit` headers, 429). 503 when no
+    generator accepts the request within 30 s or it is not finished within 120 s. With `stream`, sends events `token`,
+    then `done` with the whole reply."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await limit(context, request, caller)

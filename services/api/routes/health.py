@@ -23,9 +23,11 @@ async def healthz(request: Request) -> Alive:
 
 @router.get("/readyz", summary="Is everything there", response_model=Ready, responses=problem_responses(503))
 async def readyz(request: Request, context: ContextDep) -> Ready | Response:
-    """200 when database, schema, Redis and artifact store are usable; 503 says what is missing and how to get it.
+    """200 when database, schema, Redis and artifact store are usable; otherwise 503 with what is missing and how to fix
+    it.
 
-    A disk below its reserve and a silent reaper are parts that are not ok and no reason for a 503: requests are served.
+    A disk below its reserve or a reaper that does not report is shown as not ok but causes no 503, because requests are
+    still served.
     """
     ready = await health.readiness(context)
     if ready.ready:

@@ -61,8 +61,8 @@ def create(
     dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, submit nothing.")] = False,
 ) -> JobDetail | JobPrediction:
     """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
-    queue (`queuePosition`), or is refused with 409 when `queue` is false. 429 `too_many_waiting` when as many jobs of
-    this token wait as may (`TIDAL_MAX_WAITING_JOBS`)."""
+    queue (`queuePosition`), or is refused with 409 when `queue` is false. 429 `too_many_waiting` when
+    `TIDAL_MAX_WAITING_JOBS` jobs of this token are waiting already."""
     require_schema(context.engine)  # of an older database the tables may look right and mean something else
     checker = submission.Submitter(context.settings, context.store, context.datasets)
     if dry_run:

@@ -126,9 +126,9 @@ class CompletionRequest(StrictRequest):
     @field_validator("logit_bias", "metadata", mode="before")
     @classmethod
     def _not_too_many_entries(cls, given: Any) -> Any:
-        # Before each of them is checked: thousands of errors take seconds to write.
+        # Checked before the single entries, because thousands of validation errors take seconds to format.
         if isinstance(given, dict) and len(given) > MAX_BIASES:
-            raise ValueError(f"has {len(given):,} entries; at most {MAX_BIASES:,} are taken")
+            raise ValueError(f"has {len(given):,} entries; at most {MAX_BIASES:,} are accepted")
         return given
 
     @field_validator("n", "best_of", mode="after")

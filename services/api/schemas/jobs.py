@@ -71,8 +71,8 @@ class JobProgress(Reply):
     total_steps: int | None = None
     eta_seconds: float | None = None
     phase: str | None = None
-    """What the trainer is doing: loading data, training, evaluation, …; `waiting_for_disk`: it stands still until a
-    disk has room again, see `whatNext`."""
+    """What the trainer is doing: loading data, training, evaluation, … `waiting_for_disk` means that the trainer waits
+    until a disk has room again; `whatNext` has the details."""
 
 
 class JobError(Reply):

@@ -45,7 +45,7 @@ const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transit
 
 const WAITING_FOR_DISK = "waiting_for_disk";
 
-/** What a trainer does, in words; `disk` comes with the live status of one that stands still for want of room. */
+/** The phase of a trainer as text. `disk` is part of the live status while the trainer waits for room on a disk. */
 export function phaseText({ phase, disk }) {
   if (phase !== WAITING_FOR_DISK) return phase;
   if (!disk) return "waiting for room on the disk";
@@ -53,7 +53,7 @@ export function phaseText({ phase, disk }) {
   return `waiting for room on the disk: ${format.bytes(disk.freeBytes)} free, ${format.bytes(disk.neededBytes)} needed`;
 }
 
-/** Whether two states of a trainer differ in that one stands still for want of room. */
+/** Whether the trainer waits for room on a disk in exactly one of two states. */
 export const beganOrEndedWaiting = (before, after) => (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /** A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment. */
