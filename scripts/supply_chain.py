@@ -193,7 +193,7 @@ def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]
             listed.unlink()
         answered = {canonicalize_name(item["name"]): item for item in packages if "skip_reason" not in item}
         if not answered:
-            say(f"the advisory service {service} returned no package, so it probably was not reached")
+            say(f"the advisory service {service} knows none of the packages, so it probably was not reached")
         unknown = [name for name in unknown if name not in answered]
         for name, item in answered.items():
             for flaw in item["vulns"]:
