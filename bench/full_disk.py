@@ -132,7 +132,7 @@ def _freed(stand: _Stand) -> list[str]:
     time.sleep(SILENCE_SECONDS + 3)
     held = stand.client.job(job.id)
     if (held.status, held.attempt, held.progress.step) != ("running", 1, job.progress.step):
-        raise RuntimeError(f"the job did not stand still: {held.status}, attempt {held.attempt}, {held.progress}")
+        raise RuntimeError(f"the job did not wait: {held.status}, attempt {held.attempt}, {held.progress}")
     stand.free()
     ended = stand.wait_for(job, lambda now: now.ended)
     if (ended.status, ended.attempt) != ("completed", 1):

@@ -21,7 +21,7 @@ HALF_BODY = (
     b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
 TURN_SECONDS = 0.05
-"""Longest wait for events of the connections in one turn."""
+"""Longest wait in one turn for events of the connections."""
 
 
 class Load:

@@ -2,7 +2,7 @@
 
 A training pays for the copy to host memory (`common.checkpoint.snapshot`); one thread serialises, hashes, flushes and
 renames. At most one snapshot is being written and one waits; a newer one takes the place of the one that waits, unless
-that is the best so far. Who leaves waits for what is being written and writes the last state itself.
+that is the best so far. A training that leaves waits for the write under way and writes the last state itself.
 
 A failed write does not end a training: it is reported as the event `checkpoint_failed`, and older checkpoints stay. If
 the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` writes a kept best snapshot
@@ -151,9 +151,9 @@ class CheckpointWriter:
             raise
 
     def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
-        """`write` for a training that ends here: when the disk refuses, the newest checkpoint before has to do.
+        """Like `write`, for a training that ends: return the newest older checkpoint when the disk refuses the write.
 
-        That is told as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
+        This is reported as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
         """
         try:
             return self.write(key, capture)

@@ -88,7 +88,7 @@ class Ping(_Message):
 
 
 class DiskWait(_Message):
-    """The lack of disk space that the child waits out in the phase `waiting_for_disk`."""
+    """A disk with too little free space, for which the child waits in the phase `waiting_for_disk`."""
 
     disk: str
     """The folder on that disk: "experiments" or "data"."""

@@ -60,7 +60,7 @@ def require_room_to_wait(session: Session, settings: Settings) -> None:
 
     Every pending job counts, including jobs with `notBefore` and jobs that went back to the queue; the latter are never
     refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot take the
-    last place. The limit is per token; there is only the administrator's, so all jobs count for it.
+    last place. There is only one token, the administrator's, so the limit per token counts all jobs.
     """
     limit = settings.max_waiting_jobs
     if limit - _waiting(session) > NEAR:

@@ -61,7 +61,7 @@ class Savable(Protocol):
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Expected size of the next checkpoint."""
+        """Expected size of the next checkpoint in bytes."""
         ...
 
     def save(self) -> SavedCheckpoint:
