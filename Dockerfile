@@ -21,7 +21,7 @@ COPY services ./services
 RUN python -m compileall -q common services migrations
 # Experiments are named after it. Last, because it changes with every build.
 ARG TIDAL_COMMIT=nogit
-# A home that can be written to, and downloads of a hub beside the corpora.
+# HOME must be writable; downloads from a hub go to the data volume, beside the corpora.
 ENV TIDAL_COMMIT=${TIDAL_COMMIT} HOME=/tmp HF_HOME=/var/lib/tidal/data/hub
 USER tidal
 EXPOSE 4400

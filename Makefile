@@ -25,7 +25,7 @@ down: install ## Stop a local stack
 env: install ## Write .env with random secrets for docker compose
 	@$(BIN)/tidal env
 
-pin: ## Pin the base images of docker compose by digest in .env
+pin: ## Write the digests of docker compose's base images to .env
 	@$(PYTHON) scripts/pin_images.py
 
 test: ## Unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
@@ -55,15 +55,15 @@ check: ## Lint, formatting, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/architecture
 
-audit: ## Known vulnerabilities, CycloneDX SBOM and licences of what runs, into build/supply-chain
+audit: ## Report known vulnerabilities, SBOM and licences of what runs (build/supply-chain)
 	@$(PYTHON) scripts/bootstrap.py audit
 	@$(BIN)/python scripts/supply_chain.py
 
-lock: ## Write requirements/*.txt (what the images install, by hash) from pyproject.toml and constraints.txt
+lock: ## Write requirements/*.txt, the hashed packages of the images
 	@$(PYTHON) scripts/bootstrap.py audit
 	@$(BIN)/python scripts/lock.py
 
-compose-check: install ## Check containers that are up: hardened, and a job survives a restart of each service
+compose-check: install ## Check running containers: hardened, a job survives each restart
 	@$(BIN)/python scripts/compose_check.py
 
 clean: ## Remove the environment and caches (job data in .tidal/ stays)

@@ -1,9 +1,10 @@
-"""A disk that fills up during a run: how many steps are lost or repeated when it is freed, or on a pause or a stop.
+"""Count the steps that are lost or repeated when a disk fills up during a run.
 
-A local stack whose experiments lie on a small file system of their own (root only: it is mounted and unmounted here)
-trains a tiny model. Below the reserve the trainer stands still, for longer than a trainer may that says nothing; then
-the disk is freed and it goes on by itself; or the job is paused and resumed, or stopped and resumed as a new job. Steps
-are counted in the archive of metrics: each once, none missing. What is promised is 0.
+A local stack, whose experiments lie on a small file system of their own, trains a tiny model. The benchmark fills that
+disk below the reserve, and the trainer waits for longer than a silent trainer is allowed to. Then the disk is freed and
+the training goes on by itself; or the job is paused and resumed; or it is stopped and resumed as a new job. The archive
+of metrics must hold every step exactly once: the promise is 0 lost or repeated steps. Needs root to mount the file
+system.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from common.metrics import names
 SIZE_MB, RESERVE_MB, LEFT_MB = 300, 64, 45
 STEPS = 400
 SILENCE_SECONDS = 15.0
-"""What a trainer is killed after when it says nothing; the wait is longer."""
+"""Seconds after which a silent trainer is killed; the wait is longer."""
 LIMIT_SECONDS = 300.0
 CONFIG: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
@@ -53,12 +54,12 @@ SETTINGS = {
 
 
 def run(quick: bool) -> list[Row]:
-    """The wait that ends by itself when quick; with the pause and the stop else."""
+    """Measure the wait that ends with a freed disk; unless `quick`, also the pause and the stop."""
     endings: dict[str, Callable[[_Stand], list[str]]] = {"then freed": _freed}
     if not quick:
         endings |= {"paused while it waits": _paused, "stopped while it waits": _stopped}
     if not _may_mount():
-        sys.stderr.write("a small disk cannot be mounted: run this as root, where mount is allowed\n")
+        sys.stderr.write("a small file system cannot be mounted: run this as root and where mount is allowed\n")
         return []
     rows = []
     with _stand() as stand:
@@ -91,23 +92,23 @@ class _Stand:
         self.disk = disk
 
     def fill(self) -> None:
-        """Leave less than the reserve."""
+        """Fill the disk to `LEFT_MB` of free space, less than the reserve."""
         with (self.disk / "ballast").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free_bytes(self.disk) - LEFT_MB * MIB)
 
     def free(self) -> None:
-        """As before."""
+        """Free the space that `fill` took."""
         (self.disk / "ballast").unlink()
 
     def waiting_job(self) -> Job:
-        """A job whose trainer stands still in the middle of its run."""
+        """Submit a job, fill the disk during the run and return the job once it waits for space."""
         job = self.client.submit_job("lm-training", config=CONFIG)
         self.wait_for(job, lambda now: (now.progress.step or 0) > 40)
         self.fill()
         return self.wait_for(job, lambda now: now.progress.phase == WAITING_FOR_DISK)
 
     def wait_for(self, job: Job, check: Callable[[Job], bool]) -> Job:
-        """The job once `check` holds."""
+        """Poll the job until `check` returns True and return it. Raises RuntimeError when it fails or time runs out."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while not check(now := self.client.job(job.id)):
             if time.monotonic() > deadline or now.status == "failed":
@@ -116,7 +117,7 @@ class _Stand:
         return now
 
     def steps(self, experiment_id: str) -> list[int]:
-        """Every step in the archive, those of all attempts."""
+        """Return every step in the archive of metrics, of all attempts."""
         found = []
         for segment in (self.disk / experiment_id / "metrics").glob("metrics-*.jsonl"):
             for line in segment.read_text().splitlines():
@@ -131,7 +132,7 @@ def _freed(stand: _Stand) -> list[str]:
     time.sleep(SILENCE_SECONDS + 3)
     held = stand.client.job(job.id)
     if (held.status, held.attempt, held.progress.step) != ("running", 1, job.progress.step):
-        raise RuntimeError(f"the job did not stand still: {held.status}, attempt {held.attempt}, {held.progress}")
+        raise RuntimeError(f"the job did not wait: {held.status}, attempt {held.attempt}, {held.progress}")
     stand.free()
     ended = stand.wait_for(job, lambda now: now.ended)
     if (ended.status, ended.attempt) != ("completed", 1):

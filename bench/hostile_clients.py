@@ -1,9 +1,9 @@
-"""Clients that hold connections: 2,000 idle ones, 500 half headers, 200 half bodies, together, beside a running stream.
+"""Attack the api with 2,000 idle connections, 500 half-sent headers and 200 half-sent bodies at once.
 
-First against the api of a whole local stack, then against one with 256 descriptors. Throughout, `/healthz` is asked ten
-times a second on a connection of its own; the clients of a stream check that every point comes once, in order, on the
-connection they began with; and the lines of the api's log are counted. At last, what a client can make grow: `/metrics`
-after invented methods, and the reply to a body of 60,000 unknown keys.
+The attack runs against the api of a local stack, then against an api with 256 file descriptors. Meanwhile the benchmark
+requests `/healthz` ten times a second, each time on a new connection; clients of a stream check that every point
+arrives once, in order, on their first connection; and the lines of the api's log are counted. Afterwards it measures
+the size of `/metrics` after requests with invented methods, and of the reply to a body with 60,000 unknown keys.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from common.metrics import MetricsWriter
 
 IDLE, HALF_HEADERS, HALF_BODIES = 2000, 500, 200
 OPENED_PER_SECOND = 1500
-"""As a burst they would queue in the kernel for as long as asyncio needs to accept them, about 0.3 ms each."""
+"""Connections opened per second. A burst would wait in the kernel while asyncio accepts them, about 0.3 ms each."""
 AGAIN_PER_SECOND = 200
+"""Most connections reopened per second after the server closed them."""
 DESCRIPTORS = 256
 STREAM_CLIENTS = 10
 POINTS_PER_SECOND = 10.0
@@ -52,7 +53,7 @@ LIMITED = (
 
 
 def run(quick: bool) -> list[Row]:
-    """A minute each, past every time limit; 15 s when quick."""
+    """Attack each api for 90 s, longer than every time limit; for 15 s when `quick`."""
     seconds = 15.0 if quick else 90.0
     with local_stack() as stack:
         instance = stack.instance
@@ -68,7 +69,7 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
     address = urlsplit(url)
     place = ["--host", str(address.hostname), "--port", str(address.port)]
     before = len(log.read_text().splitlines())
-    # Without a due time in the near future no worker takes it: only the experiment is wanted.
+    # A due time far in the future keeps workers from claiming the job: only its experiment is needed.
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
     job = httpx.post(f"{url}/api/jobs", json=body, headers={"Authorization": f"Bearer {instance.token}"}).json()
     stream = [*place, "--path", f"/api/experiments/{job['experimentId']}/stream", "--clients", str(STREAM_CLIENTS)]
@@ -141,7 +142,7 @@ def _grown(instance: LocalInstance, methods: int) -> list[Row]:
 
 
 class Health:
-    """Asks `/healthz` ten times a second, each time on a connection of its own, in a thread, while the block runs."""
+    """Context manager whose thread requests `/healthz` ten times a second, each time on a new connection."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -152,15 +153,15 @@ class Health:
 
     @property
     def asked(self) -> int:
-        """So many times."""
+        """Number of requests, including failed ones."""
         return len(self._seconds) + self.failed
 
     def longest(self) -> float:
-        """Seconds; of those that failed, too."""
+        """Return the longest time to an answer or a failure, in seconds."""
         return max(self._seconds)
 
     def median(self) -> float:
-        """Seconds."""
+        """Return the median time to an answer or a failure, in seconds."""
         return sorted(self._seconds)[len(self._seconds) // 2]
 
     def __enter__(self) -> Health:
@@ -187,7 +188,7 @@ class Health:
 
 @contextmanager
 def _limited_api(stack: RunningStack) -> Iterator[tuple[str, Path, int]]:
-    """A second api on the servers of the stack, with few descriptors: its address, its log, its process."""
+    """Start a second api with few descriptors on the servers of the stack; yield its URL, log file and process id."""
     instance = stack.instance
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
     environment |= {

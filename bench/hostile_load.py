@@ -1,7 +1,8 @@
-"""Load of `bench.hostile_clients`: connections that say nothing, half a header or half a body, in a process of its own.
+"""The client process of `bench.hostile_clients`: it holds idle connections, half-sent headers and half-sent bodies.
 
-Opens `--rate` of them per second and holds them for so many seconds; one that the server closes is opened again,
-`--again` times per second at most. Prints `open` once all were tried, and at the end one line of JSON.
+It opens `--rate` connections per second, holds them for `--seconds`, and reopens those that the server closes, at most
+`--again` per second. It prints `open` once it has tried to open all of them, and one line of JSON with counts at the
+end.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ HALF_BODY = (
     b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
 )
 TURN_SECONDS = 0.05
+"""Longest wait in one turn for events of the connections."""
 
 
 class Load:
-    """The connections and what became of them."""
+    """The open connections, and counts of what happened to all of them."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -31,7 +33,7 @@ class Load:
         self.counted: Counter[str] = Counter()
 
     def open(self, first: bytes) -> None:
-        """One more connection; its bytes follow once it is open."""
+        """Start to open a connection; `turn` sends `first` once it is open."""
         client = socket.socket()
         client.setblocking(False)
         error = client.connect_ex(self._address)
@@ -43,7 +45,7 @@ class Load:
         self._selector.register(client, selectors.EVENT_WRITE, first)
 
     def turn(self, seconds: float) -> list[bytes]:
-        """Serve what is ready; the first bytes of the connections that the server has closed."""
+        """Handle connections with events; return the `first` bytes of each connection that the server closed."""
         closed = []
         for key, events in self._selector.select(seconds):
             client, first = key.fileobj, key.data
@@ -66,11 +68,11 @@ class Load:
         return closed
 
     def held(self) -> int:
-        """Connections that are open."""
+        """Return the number of open connections."""
         return len(self._selector.get_map())
 
     def close(self) -> None:
-        """All of them."""
+        """Close all connections."""
         for key in list(self._selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()

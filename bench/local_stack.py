@@ -40,7 +40,10 @@ class RunningStack:
 
 @contextmanager
 def local_stack(folder: Path | None = None, *, settings: Mapping[str, str] | None = None) -> Iterator[RunningStack]:
-    """Start `python -m services.local up`; yields once the api says it is ready. `settings` by their variables."""
+    """Start `python -m services.local up` and yield once the api is ready.
+
+    `settings` maps environment variables to values.
+    """
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = folder or Path(temporary) / "instance"
         command = [sys.executable, "-m", "services.local", "up", "--quiet", "--folder", str(folder)]

@@ -1,9 +1,9 @@
-"""Check a compose project that is up: every container is hardened, and a job survives a restart of each service.
+"""Check that every container of a running compose project is hardened and a job survives a restart of each service.
 
-Run by `make compose-check` after `docker compose up -d --wait`; needs Docker and the `.env` of the project. COMPOSE
-replaces the command (`docker compose`). It submits one small training, restarts every service in turn while the job
-runs, and prints one line per check; exit status 1 when one fails. Leaves out: building and starting the project, and
-the firewall rules of the networks (only their membership is checked).
+`make compose-check` runs it after `docker compose up -d --wait`. It needs Docker and the `.env` of the project; the
+variable COMPOSE replaces the command `docker compose`. It submits one small training, restarts every service in turn
+while the job runs and prints one line per check. The exit status is 1 when a check fails. Leaves out: building and
+starting the project, and the firewall rules of the networks (it only checks which networks each container joins).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NETWORKS = {
     "generator": {BROKER},
     "flower": {BROKER, PUBLISHED},
 }
-"""What each service may reach; the names of both profiles count as one."""
+"""The networks each service may join. A service of the cpu profile has the networks of its gpu counterpart."""
 LOG_STEPS = 5
 CONFIG = {
     "model": {"name": "check", "d_model": 64, "num_layers": 2, "num_heads": 4, "ffn_dim": 256, "context_length": 64},
@@ -51,11 +51,11 @@ CONFIG = {
     "checkpoint": {"every_seconds": 5.0, "keep_last": 2},
 }
 PATIENCE_SECONDS = 240.0
-"""Longest wait for the job to move on after a restart: a drained worker takes 60 s, a lost lease as much."""
+"""Longest wait for progress of the job after a restart. Draining a worker and losing a lease take 60 s each."""
 
 
 def main() -> int:
-    """Every check; the number of failed ones decides the exit status."""
+    """Run every check. Return 1 when one failed, otherwise 0."""
     services = compose("ps", "--services", "--status", "running").split()
     failed = sum(not hardened(service) for service in services)
     failed += not survives_restarts(services)
@@ -64,11 +64,11 @@ def main() -> int:
 
 
 def hardened(service: str) -> bool:
-    """Whether the running container has no root, no capability, no writable root, limits, and only its networks."""
+    """Check that a container runs without root and capabilities, read-only, with limits, on its own networks only."""
     container = compose("ps", "-q", service).strip()
     found = json.loads(run("docker", "inspect", container))[0]
     host = found["HostConfig"]
-    # The healthchecks and `exec` run beside it; 1 is the service itself or its init.
+    # Process 1 is the service or its init; healthchecks and `exec` run as other processes.
     status = compose("exec", "-T", service, "cat", "/proc/1/status")
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     members = {name.rpartition("_")[2] for name in found["NetworkSettings"]["Networks"]}
@@ -76,7 +76,7 @@ def hardened(service: str) -> bool:
     faults = [
         *(["it runs as root"] if facts["Uid"].split()[0] == "0" else []),
         *(["it has capabilities"] if int(facts["CapEff"], 16) or int(facts["CapBnd"], 16) else []),
-        *([] if facts["NoNewPrivs"].strip() == "1" else ["it may gain privileges"]),
+        *([] if facts["NoNewPrivs"].strip() == "1" else ["it can gain privileges"]),
         *([] if host["ReadonlyRootfs"] and "Read-only" in written else ["its root file system can be written to"]),
         *([] if host["Memory"] and host["PidsLimit"] else ["memory or processes are not limited"]),
         *([] if members == NETWORKS[service.removesuffix("-cpu")] else [f"its networks are {sorted(members)}"]),
@@ -86,7 +86,7 @@ def hardened(service: str) -> bool:
 
 
 def survives_restarts(services: list[str]) -> bool:
-    """Whether one job goes on after a restart of every service and completes with every step counted once."""
+    """Check that one job goes on after a restart of every service and completes with every logged step exactly once."""
     with client() as api:
         job = api.submit_job("lm-training", config=CONFIG, name="compose-check")
         moved(api, job, 20)
@@ -116,18 +116,21 @@ def survives_restarts(services: list[str]) -> bool:
 
 
 def moved(api: Client, job: Job, target: int) -> int:
-    """The job's newest step, once it is at least `target`. TimeoutError with its status."""
+    """Wait until the job's newest step is at least `target` and return it. Raises TimeoutError with its status."""
     wait(lambda: last_step(api, job) >= target, f"step {target} is reached", lambda: f"status {api.job(job.id).status}")
     return last_step(api, job)
 
 
 def last_step(api: Client, job: Job) -> int:
-    """0 before the first one."""
+    """Return the newest step of the job, 0 before its first."""
     return api.job(job.id).progress.step or 0
 
 
 def wait(condition: Callable[[], bool], what: str, detail: Callable[[], str] = str) -> None:
-    """Ask once a second; an api that restarts counts as no."""
+    """Evaluate `condition` once a second until it is true. Raises TimeoutError after PATIENCE_SECONDS.
+
+    A condition that cannot be evaluated, because the api restarts, counts as false.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -136,23 +139,26 @@ def wait(condition: Callable[[], bool], what: str, detail: Callable[[], str] = s
         except TidalError:
             pass  # the api or one of its servers restarts
         time.sleep(1)
-    raise TimeoutError(f"after {PATIENCE_SECONDS:.0f} s not yet: {what}; {detail()}")
+    raise TimeoutError(f"still waiting after {PATIENCE_SECONDS:.0f} s until {what}; {detail()}")
 
 
 def client() -> Client:
-    """Of the published port, with the token of `.env`."""
+    """Return a client for the published port of the api, with the token from `.env`."""
     values = dict(line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if "=" in line)
     address = compose("port", "api", "4400").strip()
     return Client(f"http://{address}", values["TIDAL_AUTH_TOKEN"])
 
 
 def compose(*arguments: str) -> str:
-    """Output of a compose command."""
+    """Run a compose command and return its standard output."""
     return run(*COMPOSE, *arguments)
 
 
 def run(*command: str, check: bool = True) -> str:
-    """stdout, and stderr too where a failure is expected. RuntimeError with stderr otherwise."""
+    """Run a command and return its standard output.
+
+    Raises RuntimeError with the standard error when it fails; with `check=False` returns both outputs instead.
+    """
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if check and done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: {done.stderr.strip()}")
@@ -160,7 +166,7 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def report(what: str, ok: bool, detail: str) -> bool:
-    """Print a check."""
+    """Print the result of a check and return `ok`."""
     print(f"{'ok  ' if ok else 'FAIL'} {what}: {detail}", flush=True)
     return ok
 

@@ -1,6 +1,6 @@
-"""Write `requirements/*.txt`: what the images install, by exact version and hash. Run by `make lock`.
+"""Write `requirements/*.txt`, the packages that the images install, by exact version and hash. Run by `make lock`.
 
-The versions are those of `constraints.txt`, so change that file first. torch and the CUDA packages it brings are left
+The versions come from `constraints.txt`, so change that file first. torch and the CUDA packages it brings are left
 out of `requirements/torch.txt`: their hashes depend on the package index that the image is built from (CPU or CUDA).
 """
 
@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 UV = Path(sys.executable).with_name("uv")
 HEAD = "# Written by `make lock` from pyproject.toml and constraints.txt; the images install exactly these files.\n"
 EXTRAS: dict[str, list[str]] = {"slim": [], "torch": ["torch"]}
-"""File name and the extras of pyproject.toml it covers."""
+"""Maps each file name to the extras of pyproject.toml that the file covers."""
 OF_THE_INDEX = ("torch", "triton", "cuda-", "nvidia-")
-"""Packages (a trailing hyphen: all that begin so) whose files differ between torch's CPU and CUDA indexes."""
+"""Packages whose files differ between torch's CPU and CUDA indexes. A name with a trailing hyphen is a prefix."""
 
 
 def main() -> int:
-    """Write both files; uv's exit status when it fails."""
+    """Write both files. Exits with the status of uv when uv fails."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         build: list[str] = tomllib.load(file)["build-system"]["requires"]
     for name, extras in EXTRAS.items():
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def resolve(extras: list[str], build: list[str]) -> str:
-    """uv's answer for the project with these extras and its build requirements, for every platform."""
+    """Return the requirements file that uv resolves for the project with `extras` and `build`, for every platform."""
     command: list[str | Path] = [
         *(UV, "pip", "compile", "pyproject.toml", "-", "--constraints", "constraints.txt", "--generate-hashes"),
         *("--python-version", "3.11", "--universal", "--no-header", "--no-annotate", "--quiet", "--native-tls"),
@@ -47,7 +47,7 @@ def resolve(extras: list[str], build: list[str]) -> str:
 
 
 def split(text: str) -> list[str]:
-    """The entries of a requirements file: each a line `name==version` with its indented lines of hashes."""
+    """Split a requirements file into entries: a line `name==version` and the indented lines with its hashes."""
     entries: list[str] = []
     for line in text.splitlines(keepends=True):
         if line.startswith((" ", "\t")):
@@ -58,7 +58,7 @@ def split(text: str) -> list[str]:
 
 
 def of_the_index(entry: str) -> bool:
-    """Whether the entry's package depends on torch's index."""
+    """Return whether the files of the entry's package differ between torch's indexes."""
     name = entry.partition("==")[0].partition("[")[0]
     return any(name.startswith(known) if known.endswith("-") else name == known for known in OF_THE_INDEX)
 

@@ -1,8 +1,8 @@
 """Pin the base images of docker-compose.yml by digest in `.env`; run by `make pin`.
 
-A tag such as `postgres:17` moves with every rebuild of the image; a digest does not. The digests are asked of the
-images' registry with `docker buildx imagetools`, so this needs Docker and the internet. Lines of `.env` that this
-script wrote earlier are replaced, the rest stays. Run it again for updates, then `docker compose up -d --build`.
+A tag such as `postgres:17` changes with every rebuild of the image; a digest does not. The script requests the digests
+from the registry with `docker buildx imagetools`, so it needs Docker and the internet. It replaces the lines of `.env`
+that it wrote earlier and keeps all others. To update, run it again, then `docker compose up -d --build`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ IMAGES = {
     "TIDAL_POSTGRES_IMAGE": "postgres:17",
     "TIDAL_REDIS_IMAGE": "redis:7",
 }
-"""Variable of docker-compose.yml and the tag that it stands for."""
+"""Maps each variable of docker-compose.yml to the tag that its digest pins."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def main() -> int:
-    """Write all three or nothing; 1 with one line when a digest cannot be had."""
+    """Write all three digests. Return 1, with nothing written, when a digest cannot be determined."""
     path = ROOT / ".env"
     if not path.exists():
         return fail(f"{path} does not exist; run `make env` first")
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def fail(text: str) -> int:
-    """Print one line to stderr; 1."""
+    """Print one line to stderr and return 1, the exit status."""
     print(text, file=sys.stderr)
     return 1
 

@@ -1,11 +1,11 @@
-"""What Tidal is made of, for `make audit`: known vulnerabilities, a CycloneDX SBOM, the licence of every package.
+"""Report known vulnerabilities, a CycloneDX SBOM and the licence of every package. Run by `make audit`.
 
-Looks at the packages that run (the project with its extras `local` and `torch`, and what they need) as installed in
-`.venv`, and at the JavaScript that the dashboard brings along; packages that only test are left out. Writes
-`requirements.txt`, `sbom.cdx.json` and `licences.md` into `build/supply-chain/`.
+It covers the packages that are needed at run time (the project with its extras `local` and `torch`, and their
+dependencies), as installed in `.venv`, and the JavaScript files that the dashboard ships. It leaves out packages that
+only tests need. It writes `requirements.txt`, `sbom.cdx.json` and `licences.md` into `build/supply-chain/`.
 
-Exit status: 0 everything was checked and nothing was found; 1 a vulnerability or a licence that is not allowed;
-3 nothing was found, but not every package could be looked up, because no advisory service answered for it.
+Exit status: 0 when every package was checked and nothing was found; 1 when there is a vulnerability or a licence that
+is not allowed; 3 when nothing was found, but no advisory service answered for some packages.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDORED = ROOT / "services" / "dashboard" / "static" / "vendor" / "manifest.json"
 EXTRAS = ("local", "torch")
 SERVICES = ("pypi", "osv")
-"""Advisory services of pip-audit, asked in this order for what is still unknown."""
+"""Advisory services of pip-audit. Each is asked only about packages for which those before it did not answer."""
 SERVICE_SECONDS = 300
+"""Longest run of pip-audit with one service."""
 LICENCES = (
     *("0BSD", "Apache", "BSD", "BSL-1.0", "CC0", "CNRI-Python", "HPND", "ISC", "LGPL", "MIT", "MPL", "Mozilla"),
     *("NVIDIA", "PSF", "Python", "Unlicense", "Zlib", "ZPL"),
 )
-"""Words one of which a licence must contain: permissive ones, and those that bind only changes to the package."""
+"""A licence must contain one of these words: permissive licences, and those that bind only the package itself."""
 COPYLEFT = re.compile(r"(?<!L)GPL|(?<!Lesser )General Public")
-"""What no licence may contain: it would bind all of Tidal."""
+"""No licence may match this, because such a licence would bind all of Tidal."""
 
 
 def main() -> int:
-    """All three; see the module for the exit status."""
+    """Write all three reports. The module describes the exit status."""
     parser = argparse.ArgumentParser(description="Known vulnerabilities, SBOM and licences of what runs.")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "supply-chain", help="folder for the files")
     folder: Path = parser.parse_args().out
@@ -72,13 +73,13 @@ def main() -> int:
     if unknown:
         say(
             f"NOT CHECKED for vulnerabilities: {len(unknown)} packages ({', '.join(unknown[:5])}, …). "
-            "No advisory service answered for them; run this again where the internet can be reached."
+            "No advisory service answered for them; run this again where the internet is reachable."
         )
     return 1 if vulnerable or refused else 3 if unknown else 0
 
 
 def running() -> dict[str, Distribution]:
-    """What the project needs to run, by canonical name, sorted: the closure of its requirements with EXTRAS."""
+    """Return the packages that the project needs at run time with EXTRAS, by canonical name, sorted."""
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [("tidal", extra) for extra in EXTRAS]
@@ -90,7 +91,7 @@ def running() -> dict[str, Distribution]:
         try:
             package = distribution(name)
         except PackageNotFoundError:
-            continue  # of another platform, or an extra that nobody asked for
+            continue  # needed on another platform only, or by an extra that is not installed
         found[name] = package
         for text in package.requires or ():
             needed = Requirement(text)
@@ -101,7 +102,7 @@ def running() -> dict[str, Distribution]:
 
 
 def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
-    """CycloneDX's own tool for the environment, without what does not run, with the dashboard's scripts."""
+    """Return the SBOM that CycloneDX's tool writes, limited to `packages`, plus the scripts of the dashboard."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable]
     output = subprocess.run(
         [*command, "--pyproject", str(ROOT / "pyproject.toml"), "--output-format", "JSON"],
@@ -138,14 +139,14 @@ def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
 
 
 def licence(component: dict[str, Any]) -> str:
-    """In one line; empty when the package states none. The last part of a classifier."""
+    """Return the licences of a component in one line, empty if it states none. Of a classifier only the last part."""
     entries = component.get("licenses") or ()
     words = [entry.get("expression") or entry["license"].get("id") or entry["license"]["name"] for entry in entries]
     return " / ".join(dict.fromkeys(word.rpartition(" :: ")[2] for word in words if word != "License :: OSI Approved"))
 
 
 def stated(package: Distribution) -> str:
-    """The first line of the licence text inside a package. Used where the package's metadata name no licence."""
+    """Return the first line of the licence text inside a package, for packages whose metadata names no licence."""
     texts = [
         *(package.metadata.get_all("License") or ()),
         *(package.read_text(f"licenses/{name}") or "" for name in FILES),
@@ -157,12 +158,12 @@ FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 
 
 def allowed(words: str) -> bool:
-    """Whether one of LICENCES is in it, and no COPYLEFT."""
+    """Return whether `words` contain one of LICENCES and do not match COPYLEFT."""
     return not COPYLEFT.search(words) and any(word in words for word in LICENCES)
 
 
 def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]:
-    """Vulnerabilities, one line each, and the packages that no service could say anything about."""
+    """Return the vulnerabilities, one line each, and the packages for which no service answered."""
     vulnerable: list[str] = []
     unknown = list(versions)
     for service in SERVICES:
@@ -192,7 +193,7 @@ def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]
             listed.unlink()
         answered = {canonicalize_name(item["name"]): item for item in packages if "skip_reason" not in item}
         if not answered:
-            say(f"the advisory service {service} knows none of the packages, so it was not reached for real")
+            say(f"the advisory service {service} knows none of the packages, so it probably was not reached")
         unknown = [name for name in unknown if name not in answered]
         for name, item in answered.items():
             for flaw in item["vulns"]:
@@ -202,12 +203,12 @@ def audit(versions: dict[str, str], folder: Path) -> tuple[list[str], list[str]]
 
 
 def last_line(text: str) -> str:
-    """What a failed command says in the end, cut to 200 characters."""
+    """Return the last line of a command's output, cut to 200 characters."""
     return (text.strip().splitlines() or ["it printed nothing"])[-1][:200]
 
 
 def say(text: str) -> None:
-    """A line at once, so that the steps are seen as they come."""
+    """Print a line unbuffered, so that progress is visible."""
     print(text, flush=True)
 
 

@@ -29,8 +29,9 @@ from common.files import flush
 METADATA_KEY = "tidal"
 """Key of our JSON in the header of a safetensors file."""
 WRITE_REFUSED = ("PytorchStreamWriter", "inline_container", "write failed", "iostream error")
-"""Words of torch's own errors one of which is there when the system has refused a write."""
+"""Substrings of torch's error messages. A message contains one of them when the operating system refused a write."""
 PROBE_BYTES = 1 << 20
+"""Bytes that `_reason` writes to find out why the disk refuses writes."""
 
 
 def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
@@ -102,7 +103,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
         save_file(independent(tensors), path, metadata=header)
     except SafetensorError as error:
-        # Its text ends with the error of the system: "(os error 28)".
+        # The message names the error of the operating system, "(os error 28)"; `is_full` finds it there.
         raise OSError(errno.EIO, _first_line(error)) from error
     flush(path)
 
@@ -123,7 +124,10 @@ def write_object(path: Path, value: Any) -> None:
 
 
 def _reason(folder: Path, error: RuntimeError) -> int:
-    """The errno that torch's writer hides: what another write meets, else a full disk where a write was refused."""
+    """Return the errno that torch's error hides, by writing a probe file to `folder`.
+
+    If the probe succeeds, return ENOSPC when the error shows that a write was refused, otherwise EIO.
+    """
     probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
     try:
         with probe.open("wb") as file:

@@ -45,7 +45,7 @@ class Snapshot:
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """What the tensors take."""
+    """Return the total size of the tensors in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 

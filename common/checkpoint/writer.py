@@ -2,12 +2,13 @@
 
 A training pays for the copy to host memory (`common.checkpoint.snapshot`); one thread serialises, hashes, flushes and
 renames. At most one snapshot is being written and one waits; a newer one takes the place of the one that waits, unless
-that is the best so far. Who leaves waits for what is being written and writes the last state itself.
+that is the best so far. A training that leaves waits for the write under way and writes the last state itself.
 
-A disk that refuses does not end a training: the failure becomes the event `checkpoint_failed` and older checkpoints
-stay. For want of room the training stands still (`refusal`) until a `write` succeeds, the best so far first; after any
-other failure it is asked for a new snapshot after `RETRY_SECONDS`. Leaves out: what a state consists of
-(`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait (`common.training.disk_hold`).
+A failed write does not end a training: it is reported as the event `checkpoint_failed`, and older checkpoints stay. If
+the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` writes a kept best snapshot
+first. After any other failure the training is asked for a new snapshot after `RETRY_SECONDS`. Leaves out: what a state
+consists of (`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait
+(`common.training.disk_hold`).
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class CheckpointWriter:
         self._failed_at: float | None = None
         """Monotonic; of the newest failure since the last success."""
         self._refusal: str | None = None
+        """Why the newest write failed on a full disk; None after a success."""
         self._refused_best: Snapshot | None = None
-        """The best so far, which found no room; it goes first when there is some."""
+        """The best snapshot so far, if the disk was too full for it. The next `write` writes it first."""
         self._mistake: Exception | None = None
         """An error that is no fault of the disk, for the training thread: also of a state that is not finite."""
         self._closing = False
@@ -75,12 +77,12 @@ class CheckpointWriter:
 
     @property
     def refusal(self) -> str | None:
-        """Why the newest write found no room, while none has succeeded since; None: there is nothing to wait for."""
+        """Why the disk was too full for the newest write. None when a write has succeeded since, or none has failed."""
         with self._changed:
             return self._refusal
 
     def settle(self) -> None:
-        """Return when nothing is being written and nothing waits."""
+        """Block until no snapshot is being written and none waits to be written."""
         with self._changed:
             self._changed.wait_for(lambda: self._writing is None and (self._waiting is None or self._thread is None))
 
@@ -149,9 +151,9 @@ class CheckpointWriter:
             raise
 
     def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
-        """`write` for a training that ends here: when the disk refuses, the newest checkpoint before has to do.
+        """Like `write`, for a training that ends: return the newest older checkpoint when the disk refuses the write.
 
-        That is told as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
+        This is reported as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
         """
         try:
             return self.write(key, capture)
@@ -160,7 +162,11 @@ class CheckpointWriter:
             if remaining is None:
                 raise
             lost = capture().step - remaining.step
-            log.error("left without a checkpoint of the last steps", steps_lost=lost, left_with=remaining.name)
+            log.error(
+                "the last steps are lost, an older checkpoint remains",
+                steps_lost=lost,
+                left_with=remaining.name,
+            )
             self._listener.event(
                 "checkpoint_failed",
                 reason=error.message,
@@ -178,7 +184,10 @@ class CheckpointWriter:
             log.error("checkpoints could not be pruned", reason=error.message)
 
     def make_room(self) -> None:
-        """`prune` though the newest checkpoint has proven nothing yet, where an older one stays beside it."""
+        """Call `prune` to free space, even though no finite step has followed the newest checkpoint yet.
+
+        Does nothing when `keep_last` is 1, because an older checkpoint has to remain as a fallback.
+        """
         if self.manager.retention.keep_last > 1:
             self.prune()
 

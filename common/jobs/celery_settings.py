@@ -75,7 +75,7 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
 def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweeps: bool = False) -> list[str]:
     """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app.
 
-    `sweeps`: it also takes the task that sweeps by hand, for which it needs the database.
+    With `sweeps` the worker also takes the task `tidal.health.sweep`, which needs access to the database.
     """
     return [
         sys.executable,

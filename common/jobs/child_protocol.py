@@ -28,7 +28,7 @@ EXIT_FINISHED = 0
 EXIT_FAILED = 1
 """Exit codes after `finished` and `failed`; anything else is a crash."""
 WAITING_FOR_DISK = "waiting_for_disk"
-"""Name of the phase in which the child stands still because a disk has too little room."""
+"""Name of the phase in which the child waits because a disk has too little free space."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -62,7 +62,7 @@ class Start(_Message):
     pause_after_seconds: float = 40.0
     """The child stands still when the newest renewal it knows of is older than this."""
     disk_reserve_bytes: int = 0
-    """The child stands still while its disks have less free."""
+    """The child waits while its disks have less free space than this, in bytes; 0 disables the check."""
     renewed_at: float | None = None
     """`lease_clock()` of the newest renewal before this message; None: the child counts from its own start."""
 
@@ -88,14 +88,14 @@ class Ping(_Message):
 
 
 class DiskWait(_Message):
-    """What the child waits for in the phase `waiting_for_disk`."""
+    """A disk with too little free space, for which the child waits in the phase `waiting_for_disk`."""
 
     disk: str
-    """What lies on it: "experiments" or "data"."""
+    """The folder on that disk: "experiments" or "data"."""
     free_bytes: int
     needed_bytes: int
     reason: str | None = None
-    """Of a write that was refused."""
+    """The error of a write that the disk refused; None when too little space is free."""
 
 
 class Phase(_Message):
@@ -104,7 +104,7 @@ class Phase(_Message):
     type: Literal["phase"] = "phase"
     name: str
     disk: DiskWait | None = None
-    """What the disk lacks. Set in the phase `waiting_for_disk`; the trainer then repeats it every few seconds."""
+    """Set in the phase `waiting_for_disk`, whose message the trainer repeats every few seconds with new figures."""
 
 
 class Progress(_Message):

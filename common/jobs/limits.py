@@ -1,4 +1,4 @@
-"""How many jobs of a type may hold a slot at once, and how many of them do; how many jobs may wait.
+"""Limits on jobs: how many of a type may hold a slot at once, how many do, and how many jobs may wait.
 
 The other limit is the worker itself: a worker is one slot (one process per GPU), and a slot runs one job.
 """
@@ -21,10 +21,10 @@ from common.words import plural
 
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
-"""When a submission that found no room to wait is worth a repetition: a job begins or ends every few minutes."""
+"""Retry-After in seconds of a refused submission. A job begins or ends every few minutes."""
 NEAR = 256
-"""Submissions are counted one after the other when so few places are left. Farther from the limit there cannot be
-enough of them at once to reach it: each holds a connection of a server that has about 200."""
+"""Number of free places at and below which submissions are serialised. With more free places, concurrent submissions
+cannot reach the limit: each holds a database connection, and the server allows about 200."""
 
 
 def type_limit(settings: Settings, job_type: str) -> int | None:
@@ -56,11 +56,11 @@ def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> di
 
 
 def require_room_to_wait(session: Session, settings: Settings) -> None:
-    """RateLimitedError `too_many_waiting` when as many jobs wait as may; otherwise one more may be inserted.
+    """Raise RateLimitedError `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs already wait.
 
-    Every pending job counts: those of `notBefore`, and those that went back to the queue, which are never refused
-    themselves. Near the limit the caller is alone until its transaction ends, so that no two take the last place. One
-    token exists so far, the administrator's, and all jobs are its.
+    Every pending job counts, including jobs with `notBefore` and jobs that went back to the queue; the latter are never
+    refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot take the
+    last place. There is only one token, the administrator's, so the limit per token counts all jobs.
     """
     limit = settings.max_waiting_jobs
     if limit - _waiting(session) > NEAR:
@@ -69,8 +69,8 @@ def require_room_to_wait(session: Session, settings: Settings) -> None:
     waiting = _waiting(session)
     if waiting >= limit:
         raise RateLimitedError(
-            f"{plural(waiting, 'job')} of this token wait already, and {limit} may (TIDAL_MAX_WAITING_JOBS); submit "
-            "more when some of them have begun, or cancel some",
+            f"{plural(waiting, 'job')} of this token already wait, the limit is {limit} (TIDAL_MAX_WAITING_JOBS); "
+            "submit again when some of them have started, or cancel some",
             retry_after=RETRY_SECONDS,
             code=TOO_MANY_WAITING,
         )

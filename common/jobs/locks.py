@@ -44,7 +44,7 @@ def lock_idempotency_key(session: Session, key: str) -> None:
 
 
 def lock_waiting(session: Session) -> None:
-    """Serialise submissions where few places are left in the queue."""
+    """Serialise submissions while the number of waiting jobs is near its limit."""
     wait_lock(session, _WAITING)
 
 

@@ -113,8 +113,8 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     """Make the job (pending, with its experiment, event, job-update and doorbell), or return the one made before.
 
     Raises InvalidInputError (key reused with another body, parent without checkpoint), NotFoundError (no such parent),
-    ConflictError (`wait=False` and the type is at its limit, or the parent still lives), RateLimitedError (as many jobs
-    wait as may). The caller commits.
+    ConflictError (`wait=False` and the type is at its limit, or the parent is still active), RateLimitedError (the
+    limit of waiting jobs is reached). The caller commits.
     """
     if new.idempotency_key is not None:
         known = submitted_before(session, new.idempotency_key, new.digest())

@@ -34,9 +34,10 @@ ADVICE = {
 
 
 def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = "") -> str:
-    """`now` is the database's; empty when the status says everything.
+    """Return what happens next to the job, in sentences; empty when the status alone is enough.
 
-    `shortage` says what a disk lacks, in words without a full stop, for a job that waits for it.
+    `now` is the time of the database. `shortage` describes the lack of disk space for a job in the phase
+    `waiting_for_disk`, without a full stop.
     """
     status = S(job.status)
     if status in ACTIVE:
@@ -96,8 +97,8 @@ def _disk(job: Job, shortage: str) -> str:
         return ""
     lacks = f": {shortage}" if shortage else ""
     return (
-        f"It waits for room on a disk{lacks}. Free some; it goes on by itself within seconds and repeats no step. "
-        "Pause and stop work meanwhile."
+        f"It waits for room on a disk{lacks}. Free some space; the job then goes on by itself within seconds and "
+        "repeats no step. Pause and stop work while it waits."
     )
 
 

@@ -93,6 +93,7 @@ class MetricsWriter:
         """The streams lack something that is in the archive."""
         self._disk_failed = False
         self._refusal: str | None = None
+        """Why the disk was too full for the newest points; None after a successful write."""
         self._added = 0
         self._taken = 0
         self._written = 0
@@ -127,7 +128,7 @@ class MetricsWriter:
 
     @property
     def refusal(self) -> str | None:
-        """Why the disk had no room for the newest points, which wait in memory and are tried again; None: it had."""
+        """Why the disk was too full for the newest points, which stay in memory for the next try; otherwise None."""
         return self._refusal
 
     @property

@@ -80,7 +80,10 @@ class ControllerState:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """What the next checkpoint takes, by the newest one; by the policy and Adam's two moments before the first."""
+        """Return the expected size of the next checkpoint in bytes.
+
+        It is the size of the newest one; before the first, the size of the policy and Adam's two moments.
+        """
         newest = self.writer.newest
         return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.policy.state_dict())
 
@@ -128,7 +131,7 @@ class ControllerState:
                 self.writer.submit(self._capture(score, copied=True))
 
     def save(self) -> CheckpointInfo:
-        """The marked state, on disk when this returns. Raises StorageError when the disk refuses."""
+        """Write the marked state to disk and return the checkpoint. Raises StorageError when the disk refuses."""
         with self._lock:
             return self.writer.write(self._key(), self._capture)
 

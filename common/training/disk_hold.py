@@ -1,10 +1,10 @@
-"""What a training does while a disk has less room than its reserve: it stands still in the phase `waiting_for_disk`.
+"""How a training waits, in the phase `waiting_for_disk`, while a disk has less free space than its reserve.
 
-`hold_at_boundary` is for trainings, between two steps: the state is saved where it fits into the reserve, so that a
-worker that dies meanwhile, a pause and a stop lose nothing; then it waits until there is room again, or somebody wants
-something else. A checkpoint that found no room in spite of the reserve is written before the next step.
-`wait_for_disk` is for work without such a state, `write_when_there_is_room` for files that are written once.
-Leaves out: looking at disks (`common.disk`), saying so (the hooks), torch.
+`hold_at_boundary` is for trainings, between two steps. It saves the state if it fits into the reserve, so that a pause,
+a stop or a crash of the worker loses no step. Then it waits until there is space again or a stop request comes. A
+checkpoint that failed on a full disk in spite of the reserve is written before the next step. `wait_for_disk` is for
+work without such a state, `write_when_there_is_room` for files that are written once. Leaves out: measuring free space
+(`common.disk`), reporting the wait (the hooks), torch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 LISTEN_SECONDS = 0.1
-"""Between two looks at the wish."""
+"""Seconds between two checks for a stop request."""
 BEAT_SECONDS = 2.0
-"""Between two signs of life with the newest figures; far below every limit on silence."""
+"""Seconds between two reports of the newest figures. Each report proves that the child is alive, so this is far below
+every limit on silence."""
 RETRY_SECONDS = 5.0
-"""Between two tries of a write that was refused although there is room (a quota, no inodes)."""
-EVERY_WISH = frozenset(StopRequest)
-LEAVING = EVERY_WISH - {StopRequest.COMPLETE}
+"""Seconds between two tries of a write that the disk refuses although space is free (a quota, no inodes)."""
+EVERY_REQUEST = frozenset(StopRequest)
+LEAVING = EVERY_REQUEST - {StopRequest.COMPLETE}
+"""The stop requests that end a job without its final files."""
 
 
 class StoppedWaiting(Exception):
-    """Somebody wants out before there was room for a file."""
+    """A stop request came before the disk had space for a file."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -50,56 +52,57 @@ class _Writer(Protocol):
 
 
 class Savable(Protocol):
-    """The part of a training's state that is needed here."""
+    """A training's state that can be written as a checkpoint."""
 
     @property
     def writer(self) -> _Writer:
-        """Writes its checkpoints."""
+        """The writer of its checkpoints."""
         ...
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About what the next checkpoint takes."""
+        """Expected size of the next checkpoint in bytes."""
         ...
 
     def save(self) -> SavedCheckpoint:
-        """The last finished step, on disk when this returns. DiskFullError."""
+        """Write the last finished step to disk. Raises DiskFullError when the disk is full."""
         ...
 
 
 def wait_for_disk(
-    hooks: TrainingHooks, *, obeyed: Collection[StopRequest] = EVERY_WISH, data: bool = False
+    hooks: TrainingHooks, *, obeyed: Collection[StopRequest] = EVERY_REQUEST, data: bool = False
 ) -> StopRequest | None:
-    """Return when there is room, at once as a rule, or when a wish in `obeyed` is there: that wish.
+    """Return None as soon as there is disk space, usually at once, or a stop request that is in `obeyed`.
 
-    `data`: on the disk of the data folder, too.
+    Checks the disk of the experiments, with `data` also the disk of the data folder.
     """
     shortage = hooks.disk_shortage(data=data)
     if shortage is None:
         return None
     with _holding(hooks, shortage, obeyed) as hold:
-        while not hold.wish and (shortage := hooks.disk_shortage(data=data)):
+        while not hold.request and (shortage := hooks.disk_shortage(data=data)):
             hold.wait(shortage)
-        return hold.wish
+        return hold.request
 
 
 def write_when_there_is_room(
     hooks: TrainingHooks, write: Callable[[], T], *, obeyed: Collection[StopRequest] = LEAVING, data: bool = False
 ) -> T:
-    """The result of `write`, which is called when there is room, and again when it met a full disk all the same.
+    """Return the result of `write`, called once there is disk space, and again after each DiskFullError.
 
-    Who was asked to complete takes the room of the reserve. Raises StoppedWaiting for a wish in `obeyed` meanwhile.
+    After a request to complete, `write` may use the reserve and is called at once. Raises StoppedWaiting on a stop
+    request in `obeyed` during the wait.
     """
     if hooks.requested_stop() is not StopRequest.COMPLETE:
-        _go_on(wait_for_disk(hooks, obeyed=obeyed, data=data))
+        _raise_if_stopped(wait_for_disk(hooks, obeyed=obeyed, data=data))
     try:
         return write()
     except DiskFullError as error:
-        log.error("a file found no room; it is written again when there is some", reason=error.message)
+        log.error("the disk is too full for a file; it is written when there is space", reason=error.message)
         refused = hooks.disk_refused(error.message, data=data)
     with _holding(hooks, refused, obeyed) as hold:
         while True:
-            _go_on(_wait_for_room(hooks, hold, refused, data=data))
+            _raise_if_stopped(_wait_for_room(hooks, hold, refused, data=data))
             try:
                 return write()
             except DiskFullError as error:
@@ -107,23 +110,24 @@ def write_when_there_is_room(
 
 
 def wait_for_room(hooks: TrainingHooks, reason: str) -> StopRequest | None:
-    """Return when there is room after a write was refused for `reason`, not at once, or when there is a wish."""
+    """Wait after a write failed with `reason`. Return None once a retry makes sense, or a stop request."""
     refused = hooks.disk_refused(reason)
-    with _holding(hooks, refused, EVERY_WISH) as hold:
+    with _holding(hooks, refused, EVERY_REQUEST) as hold:
         return _wait_for_room(hooks, hold, refused)
 
 
 def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
-    """Stand still while there is too little room, with the last finished step saved if that fits; seconds it took.
+    """Wait while the disk has too little space; return the seconds that took.
 
-    Returns as soon as there is any wish; the caller looks at it as ever. Costs a look at the disk each second.
+    Saves the last finished step first if it fits. Returns early on any stop request, which the caller handles as usual.
+    Checks the disk at most once a second.
     """
     shortage = _shortage(hooks, state)
     if shortage is None:
         return 0.0
-    # Said first: a large checkpoint may take longer than a step is allowed to.
+    # Reported before the save: a large checkpoint may take longer than the time limit of a step.
     hooks.waiting_for_disk(shortage)
-    state.writer.settle()  # what it was writing takes room, and what it removes afterwards frees some
+    state.writer.settle()  # a write under way takes space, and the pruning after it frees some
     shortage = _shortage(hooks, state)
     if shortage is None:
         hooks.waiting_for_disk(None)
@@ -136,24 +140,27 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
         saved = _save_where_it_fits(state, shortage)
         return {"saved": saved}
 
-    with _holding(hooks, shortage, EVERY_WISH, first=save_first) as hold:
+    with _holding(hooks, shortage, EVERY_REQUEST, first=save_first) as hold:
         tried_at = time.monotonic()
-        while not hold.wish and (lacking := _shortage(hooks, state)):
+        while not hold.request and (lacking := _shortage(hooks, state)):
             hold.wait(lacking)
             unsaved = not saved or state.writer.refusal is not None
-            if unsaved and not hold.wish and time.monotonic() - tried_at >= RETRY_SECONDS:
+            if unsaved and not hold.request and time.monotonic() - tried_at >= RETRY_SECONDS:
                 saved = _save_where_it_fits(state, lacking)
                 tried_at = time.monotonic()
     return time.monotonic() - begun
 
 
 def _wait_for_room(hooks: TrainingHooks, hold: _Hold, refused: Shortage, *, data: bool = False) -> StopRequest | None:
-    """Until the next try makes sense: where there seems to be room it is refused for another reason, for a while."""
+    """Wait until the next try makes sense. Return the stop request that ended the wait, or None.
+
+    If the disk refuses writes although space is free, the next try makes sense after RETRY_SECONDS.
+    """
     shortage: Shortage | None = refused
     while shortage is not None:
         hold.wait(shortage, seconds=RETRY_SECONDS if shortage.reason else BEAT_SECONDS)
-        if hold.wish is not None:
-            return hold.wish
+        if hold.request is not None:
+            return hold.request
         shortage = hooks.disk_shortage(data=data)
     return None
 
@@ -168,7 +175,7 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
 
 
 def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
-    """Save into the reserve, where a quarter of that is left, so that nobody has to later; whether it is saved."""
+    """Save into the reserve if the checkpoint leaves a quarter of it free. Return whether the state is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
         state.writer.make_room()
@@ -176,9 +183,9 @@ def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
 
 
 def _fits(state: Savable, shortage: Shortage) -> bool:
-    """Whether a checkpoint leaves a quarter of the reserve to logs, metrics and the others on this disk.
+    """Return whether a checkpoint leaves a quarter of the reserve to logs, metrics and other users of this disk.
 
-    Where a write was refused although there seems to be room only another try shows it.
+    Return True when a write was refused although space is free: only another try shows whether it succeeds.
     """
     return shortage.reason is not None or shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
 
@@ -186,37 +193,37 @@ def _fits(state: Savable, shortage: Shortage) -> bool:
 def _save(state: Savable) -> bool:
     try:
         info = state.save()
-    except StorageError as error:  # whatever the disk says now: it is not the moment to fail
-        log.error("the last step is kept in memory until there is room for it", reason=error.message)
+    except StorageError as error:  # any error of the disk: the training waits and retries instead of failing
+        log.error("the last step stays in memory until the disk has space for it", reason=error.message)
         return False
     log.info("the last step is saved", checkpoint=info.name)
     return True
 
 
-def _go_on(wish: StopRequest | None) -> None:
-    if wish is not None:
-        raise StoppedWaiting(wish)
+def _raise_if_stopped(request: StopRequest | None) -> None:
+    if request is not None:
+        raise StoppedWaiting(request)
 
 
 class _Hold:
-    """One wait."""
+    """A wait for disk space, from `_holding`."""
 
     def __init__(self, hooks: TrainingHooks, obeyed: Collection[StopRequest]) -> None:
         self._hooks, self._obeyed = hooks, obeyed
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
     @property
-    def wish(self) -> StopRequest | None:
-        """What somebody wants, where it is obeyed."""
-        wish = self._hooks.requested_stop()
-        return wish if wish in self._obeyed else None
+    def request(self) -> StopRequest | None:
+        """The stop request, if this wait obeys it."""
+        request = self._hooks.requested_stop()
+        return request if request in self._obeyed else None
 
     def wait(self, shortage: Shortage, *, seconds: float = BEAT_SECONDS) -> None:
-        """Let `seconds` pass, or less when there is a wish; say now and then what is missing: it is a sign of life."""
+        """Wait for `seconds`, less on a stop request; report `shortage` every BEAT_SECONDS as a sign of life."""
         until = time.monotonic() + seconds
-        while (now := time.monotonic()) < until and self.wish is None:
-            if now - self._told_at >= BEAT_SECONDS:
-                self._told_at = now
+        while (now := time.monotonic()) < until and self.request is None:
+            if now - self._reported_at >= BEAT_SECONDS:
+                self._reported_at = now
                 self._hooks.waiting_for_disk(shortage)
             time.sleep(min(LISTEN_SECONDS, until - now))
         self._hooks.wait_while_suspended()
@@ -230,9 +237,10 @@ def _holding(
     *,
     first: Callable[[], dict[str, Any]] = dict,
 ) -> Iterator[_Hold]:
-    """Say that a wait begins, and, whatever ends it, that it is over.
+    """Report the start of a wait and, whatever ends it, its end.
 
-    The event comes after `first`, which returns details for it: whoever reads that the step is saved may rely on it.
+    Calls `first` before the event `waiting_for_disk` and adds its result to the event, so a step that the event reports
+    as saved is on disk.
     """
     begun = time.monotonic()
     hold = _Hold(hooks, obeyed)
@@ -242,6 +250,6 @@ def _holding(
         yield hold
     finally:
         hooks.waiting_for_disk(None)
-        wish = hold.wish
-        left_for = {} if wish is None else {"left_for": wish.value}
+        request = hold.request
+        left_for = {} if request is None else {"left_for": request.value}
         hooks.event("disk_wait_ended", seconds=round(time.monotonic() - begun, 1), **left_for)

@@ -1,6 +1,6 @@
-"""The part of `TrainingHooks` that speaks of disks: free space, and an archive of metrics that finds no room.
+"""The disk methods of `TrainingHooks`: free space, and whether the archive of metrics can be written.
 
-Leaves out: what a training does about it (`common.training.disk_hold`).
+Leaves out: how a training waits for space (`common.training.disk_hold`).
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from common.errors import DiskFullError, StorageError
 from common.metrics import MetricsWriter
 
 EXPERIMENTS, DATA = "experiments", "data"
+"""Keys of the two folders in `DiskReserve`."""
 
 
 class DiskHooks:
-    """Base of hooks with an archive of metrics, which `writer` writes; `reserve` knows the two folders."""
+    """Base of hooks that write an archive of metrics with `writer`; `reserve` checks the disks of the two folders."""
 
     def __init__(self, reserve: DiskReserve | None, writer: MetricsWriter) -> None:
         self._reserve = reserve or DiskReserve({}, 0)
         self._writer = writer
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """As `TrainingHooks.disk_shortage`. Points of the archive that find no room are a shortage, too."""
+        """See `TrainingHooks.disk_shortage`. A disk too full for the archive of metrics is a shortage."""
         disks = (EXPERIMENTS, DATA) if data else (EXPERIMENTS,)
         found = self._reserve.shortage(*disks, next_write_bytes=next_write_bytes)
         refusal = self._writer.refusal
@@ -29,13 +30,13 @@ class DiskHooks:
         return self.disk_refused(refusal, next_write_bytes=next_write_bytes)
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """As `TrainingHooks.disk_refused`, with what is free now."""
+        """See `TrainingHooks.disk_refused`. The shortage holds the free space of this moment."""
         return self._reserve.refused(DATA if data else EXPERIMENTS, reason, next_write_bytes=next_write_bytes)
 
     def flush_metrics(self) -> None:
-        """Write the metrics so far to the disk.
+        """Write all metrics so far to disk.
 
-        Raises DiskFullError for want of room, StorageError for another reason; the metrics then wait in memory.
+        Raises DiskFullError when the disk is full, StorageError for any other error; the metrics then stay in memory.
         """
         if not self._writer.flush():
             kind = StorageError if self._writer.refusal is None else DiskFullError

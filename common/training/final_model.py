@@ -36,9 +36,9 @@ def write_final_model(
 ) -> bool:
     """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and the results, the last one last.
 
-    False, with nothing written, when `keep_going` said no during the validation. Without room it waits, and raises
-    StoppedWaiting when somebody wants to leave meanwhile. Raises StorageError, and DivergedError, with nothing written,
-    when validation loss or weights are not finite.
+    Return False, with nothing written, when `keep_going` returned False during the validation. Waits while the disk is
+    full. Raises StoppedWaiting on a stop request during that wait, StorageError for any other error of the disk, and
+    DivergedError, with nothing written, when validation loss or weights are not finite.
     """
     phase = LongPhase(hooks, "evaluation")
 

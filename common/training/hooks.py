@@ -77,8 +77,9 @@ class SavedCheckpoint(Protocol):
 class TrainingHooks(Protocol):
     """The surroundings of a training. No method may raise for reasons of transport.
 
-    Only `before_checkpoint` and `wait_while_suspended` may block, and looking at a disk as long as that takes. The
-    three that speak of checkpoints on disk and `event` are also called from the thread that writes checkpoints.
+    Only `before_checkpoint` and `wait_while_suspended` may block, and the methods that check a disk, for as long as the
+    check takes. The three methods that report checkpoints on disk and `event` are also called from the thread that
+    writes checkpoints.
     """
 
     def phase(self, name: str) -> None:
@@ -122,18 +123,19 @@ class TrainingHooks(Protocol):
         """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged"."""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """What the disk of the experiments lacks of its reserve, or of room for a write so large; None: nothing.
+        """Return the shortage when less is free than the reserve, or than `next_write_bytes` need; None otherwise.
 
-        `data`: the disk of the data folder, too. What was enough is looked at again after a second.
+        Checks the disk of the experiments, with `data` also the disk of the data folder. A result of None is cached for
+        one second.
         """
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """The shortage that a write shows which found no room, whatever is said to be free."""
+        """Return the shortage for a write that failed with `reason` on a full disk, whatever space the disk reports."""
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """The training stands still for want of room, in the phase `waiting_for_disk`; told again every few seconds.
+        """Report that the training waits for disk space, in the phase `waiting_for_disk`; repeated every few seconds.
 
-        None: that is over, and the phase before goes on.
+        None reports that the wait is over and the phase before it continues.
         """
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
@@ -187,7 +189,7 @@ class NullHooks:
         return None
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """Nothing is known of the disk."""
+        """A shortage with 0 bytes free."""
         return Shortage("data" if data else "experiments", 0, next_write_bytes, reason=reason)
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:

@@ -1,8 +1,8 @@
-"""What a training that has to leave does when the disk takes no checkpoint any more.
+"""How a training ends when the disk refuses its last checkpoint.
 
-A pause without any checkpoint would lose the work and is an error; where only the room is missing, the job goes back to
-the queue, and begins again when there is some. A stop ends the job, a drain gives it to another worker, at the natural
-end the final files may still fit: these are obeyed, with the event `checkpoint_failed`.
+A pause without any checkpoint would lose the work and is an error. If the reason is a full disk, the job instead goes
+back to the queue and starts again when there is space. Stop and drain are obeyed, and a training that ends by itself
+still tries to write its final files; each of these reports the event `checkpoint_failed`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,31 @@ from common.training.hooks import SavedCheckpoint, StopRequest, TrainingHooks
 
 
 class Leaver(Savable, Protocol):
-    """The part of a training's state that is needed here."""
+    """A training's state that can write its last checkpoint."""
 
     def leave(self) -> SavedCheckpoint:
-        """The last checkpoint, or an older one where the disk refuses. StorageError without any."""
+        """Write and return the last checkpoint, or return an older one when the disk refuses the write.
+
+        Raises StorageError when there is no checkpoint at all.
+        """
         ...
 
 
 def save_at_the_end(state: Savable, hooks: TrainingHooks) -> None:
-    """Training has ended: its state on disk, as soon as there is room. StoppedWaiting, StorageError."""
+    """Save the state of a training that has ended, as soon as the disk has space.
+
+    Raises StoppedWaiting on a stop request during the wait, StorageError for any other error of the disk.
+    """
     hold_at_boundary(hooks, state)
     write_when_there_is_room(hooks, state.save)
 
 
 def leave(state: Leaver, hooks: TrainingHooks, request: StopRequest | None) -> StopRequest | None:
-    """Write the last checkpoint; where nobody wants to leave, when there is room. The wish that counts in the end."""
+    """Write the last checkpoint and return the stop request that finally applies.
+
+    Waits for disk space only if `request` does not end the training early; a stop request during that wait replaces
+    `request`.
+    """
     if request in (None, StopRequest.COMPLETE):
         try:
             save_at_the_end(state, hooks)

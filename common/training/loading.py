@@ -79,7 +79,7 @@ def load_corpus(
         try:
             return open_it()
         except DiskFullError:
-            # What was written of the cache is gone; it is made anew when there is room.
+            # The partial cache has been removed. It is built again when there is space.
             return write_when_there_is_room(hooks, open_it, obeyed=leaving, data=True)
 
     def room() -> None:
@@ -100,7 +100,7 @@ def load_corpus(
             progress(*work.tokenised)
     try:
         corpus = work.result()
-    except StoppedWaiting as stop:  # the work heard of the wish first
+    except StoppedWaiting as stop:  # the thread saw the stop request before this loop did
         raise StoppedWhileLoading(stop.request) from None
     hooks.event("corpus", description=corpus.description, train_tokens=len(corpus.train), digest=corpus.digest)
     return corpus
@@ -137,7 +137,7 @@ class _Work(Generic[T]):
         """For the function: it got on. "fetch" announces a call that will be silent."""
         if self.abandoned.is_set():
             raise _Abandoned
-        if step == "tokenise":  # which writes; a cache that is there may lie on a disk without any room
+        if step == "tokenise":  # only this step writes; an existing cache may be read from a full disk
             self._room()
             if self.abandoned.is_set():
                 raise _Abandoned

@@ -79,9 +79,11 @@ class LocalHooks(DiskHooks):
         if self._request is not None:
             raise KeyboardInterrupt
         self._request = request
-        # The signal may have come in the middle of a print, which cannot be begun again inside itself.
+        # The signal may interrupt a print, and printing is not reentrant: a nested call raises RuntimeError.
         with contextlib.suppress(RuntimeError):
-            self.console.print("stopping at the next step, with a checkpoint; once more to end at once", style="yellow")
+            self.console.print(
+                "stopping at the next step, with a checkpoint; repeat the signal to end at once", style="yellow"
+            )
 
     def phase(self, name: str) -> None:
         """Shown beside the bar."""
@@ -112,16 +114,17 @@ class LocalHooks(DiskHooks):
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """A line when it begins, and one when it is over; the figures beside the bar."""
+        """Print a line when the wait begins and one when it ends; show the figures beside the bar."""
         if shortage is None:
             self._waiting = False
-            self.console.print("there is room again, or a wish to stop: going on", style="yellow")
+            self.console.print("the wait for room is over", style="yellow")
             self._progress.update(self._bar, description=self._phase)
             return
         if not self._waiting:
             self._waiting = True
             self.console.print(
-                f"waiting for room: {shortage}. Free some; it goes on by itself. Ctrl-C stops with a checkpoint.",
+                f"waiting for room: {shortage}. Free some space; training goes on by itself. "
+                "Ctrl-C stops it with a checkpoint.",
                 style="yellow",
                 highlight=False,
             )
@@ -154,7 +157,7 @@ class LocalHooks(DiskHooks):
         self.console.print(f"{kind}: {name}", highlight=False)
 
     def event(self, name: str, **details: Any) -> None:
-        """Printed, but for a wait for room, which has lines of its own."""
+        """Print the event, except those of a wait for disk space, for which `waiting_for_disk` prints lines."""
         if name in ("waiting_for_disk", "disk_wait_ended"):
             return
         text = ", ".join(f"{key} {value}" for key, value in details.items())

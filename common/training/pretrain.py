@@ -295,7 +295,7 @@ _METRIC_OF = {
 
 
 def _finish(run: Run, directory: Path) -> bool:
-    """Evaluation and final model; False when somebody wants to leave before they are there."""
+    """Evaluate and write the final model. Return False when a stop request comes before both are done."""
     try:
         _save_finished(run)
         return write_final_model(
@@ -307,7 +307,7 @@ def _finish(run: Run, directory: Path) -> bool:
 
 
 def _save_finished(run: Run) -> None:
-    """Note on disk that only evaluation and final model are left; a disk that refuses may still take the model."""
+    """Save that only evaluation and final model are left. A failed write is reported only: the model may still fit."""
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")
     try:

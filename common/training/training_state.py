@@ -90,7 +90,10 @@ class TrainingState:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """What the next checkpoint takes, by the newest one; by the weights and Adam's two moments before the first."""
+        """Return the expected size of the next checkpoint in bytes.
+
+        It is the size of the newest one; before the first, the size of the weights and Adam's two moments.
+        """
         newest = self.writer.newest
         return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.model.state_dict())
 

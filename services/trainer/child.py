@@ -70,9 +70,9 @@ def _execute(channel: Channel, start: Start) -> int:
     listener.start()
     signal.signal(signal.SIGTERM, lambda *_: hooks.request(StopRequest.DRAIN))
     try:
-        wish = wait_for_disk(hooks, obeyed=_obeyed_at_the_start(start, directory))
-        if wish is not None:
-            return _report_outcome(channel, hooks, outcome_of(wish))
+        request = wait_for_disk(hooks, obeyed=_obeyed_at_the_start(start, directory))
+        if request is not None:
+            return _report_outcome(channel, hooks, outcome_of(request))
         # Imported here: torch takes seconds, and the supervisor may go away meanwhile.
         from services.trainer.handlers import HANDLERS, Paths
 
@@ -81,7 +81,7 @@ def _execute(channel: Channel, start: Start) -> int:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
         outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
-        # Nothing that could wait has met this. The job is given back, and its next attempt waits before it begins.
+        # Raised where the work cannot wait. The job goes back to the queue; its next attempt waits before it begins.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
         wait_for_room(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)
@@ -91,7 +91,7 @@ def _execute(channel: Channel, start: Start) -> int:
 
 
 def _obeyed_at_the_start(start: Start, directory: Path) -> set[StopRequest]:
-    """A pause only where there is a checkpoint to go on from: without one a job cannot be paused."""
+    """Return the stop requests to obey before the job begins; a pause only if there is a checkpoint to resume from."""
     begun = start.job.payload.get("initial_checkpoint") or any((directory / "checkpoints").glob("*/manifest.json"))
     return {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if begun else set())
 

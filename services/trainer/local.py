@@ -75,9 +75,9 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
     if start is None and options.checkpoint:
         start = _existing(options.checkpoint)
     with _hooks(options, console) as hooks:
-        wish = wait_for_disk(hooks)
-        if wish is not None:
-            return outcome_of(wish)
+        request = wait_for_disk(hooks)
+        if request is not None:
+            return outcome_of(request)
         from common.data import seen_from_here
         from services.trainer import experiments, language_model
 
@@ -102,9 +102,9 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
     _refuse_to_mix(options)
     start = _start(options)
     with _hooks(options, console) as hooks:
-        wish = wait_for_disk(hooks)
-        if wish is not None:
-            return outcome_of(wish)
+        request = wait_for_disk(hooks)
+        if request is not None:
+            return outcome_of(request)
         from common.data import seen_from_here
         from services.trainer import controller, experiments
 

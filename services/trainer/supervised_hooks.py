@@ -66,7 +66,7 @@ class SupervisedHooks(DiskHooks):
         self._channel = channel
         self._attempt = attempt
         self._phase = "starting"
-        """The newest one that is not a wait for the disk."""
+        """The newest phase other than `waiting_for_disk`."""
         self._urgent_seconds = urgent_seconds
         self._end_process = end_process
         self._request: StopRequest | None = None
@@ -130,7 +130,7 @@ class SupervisedHooks(DiskHooks):
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Tell the supervisor, for which this is a sign of life, and at both ends the log."""
+        """Report the wait to the supervisor, which takes it as a sign of life. None reports the phase before it."""
         if shortage is None:
             self._send(Phase(name=self._phase))
             return
@@ -221,7 +221,7 @@ class SupervisedHooks(DiskHooks):
             if info is None:
                 return
         except TidalError as error:
-            if not _is_left_all_the_same(error, request):
+            if not _ends_without_failing(error, request):
                 self._send(Failed(code=error.code, message=error.message))
                 self._end_process(EXIT_FAILED)
                 return
@@ -238,12 +238,15 @@ class SupervisedHooks(DiskHooks):
             request = self._request  # it may have become more severe meanwhile; who left has not completed
         log.info("left in the middle of a step", request=request.value)
         self.leave()
-        # A pause that found no room for any checkpoint goes back to the queue: the row of a paused job names one.
+        # The row of a paused job names a checkpoint, so a pause without one ends as a drain, back to the queue.
         paused_without = request is StopRequest.PAUSE and info is None
         self._send(Finished(outcome=(Outcome.DRAINED if paused_without else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)
 
 
-def _is_left_all_the_same(error: TidalError, request: StopRequest) -> bool:
-    """Whether a training that has no checkpoint at all ends without blame: a full disk is nobody's fault."""
+def _ends_without_failing(error: TidalError, request: StopRequest) -> bool:
+    """Return whether the attempt ends without failing although no checkpoint could be written.
+
+    A full disk never fails the job; any other error of the disk fails only a pause.
+    """
     return isinstance(error, DiskFullError) or (isinstance(error, StorageError) and request is not StopRequest.PAUSE)

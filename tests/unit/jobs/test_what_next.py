@@ -138,7 +138,7 @@ def test_a_job_that_waits_for_its_disk_says_so_with_figures() -> None:
     job.progress_phase = "waiting_for_disk"
     lacks = "12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
     text = what_next(job, NOW, SETTINGS, shortage=lacks)
-    assert text.startswith(f"It waits for room on a disk: {lacks}. Free some; it goes on by itself")
-    assert what_next(job, NOW, SETTINGS).startswith("It waits for room on a disk. Free some")
+    assert text.startswith(f"It waits for room on a disk: {lacks}. Free some space; the job then goes on by itself")
+    assert what_next(job, NOW, SETTINGS).startswith("It waits for room on a disk. Free some space")
     job.desired_state, job.desired_at, job.cancel_requested = "pause", NOW, False
     assert "Asked to pause" in what_next(job, NOW, SETTINGS, shortage=lacks)
