@@ -1,4 +1,4 @@
-"""Uploaded text is in a backup, comes back whole, and replaces nothing; links are left out and named."""
+"""A backup contains the datasets, a restore replaces none without --force, and links are left out and reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_dataset_comes_back_with_its_tokens_counted(settings: Settings, elsewh
         progress=done.append,
     )
     assert saved.datasets == 2 and saved.skipped == ()
-    assert sum(done) == expected[0], "the bar covers datasets"
+    assert sum(done) == expected[0], "the progress includes the datasets"
     restored = restore(tmp_path / "saved.tar", elsewhere)
     assert restored.datasets == 2 and restored.damaged == ()
     store = DatasetStore(elsewhere.data_dir)
@@ -99,7 +99,7 @@ def test_without_datasets_none_is_saved_and_such_a_backup_restores(
     upload(settings, "tales")
     saved = save(settings, tmp_path / "saved.tar", datasets=False)
     assert saved.datasets == 0
-    # What every version before this one wrote.
+    # Earlier versions wrote backups without datasets.
     assert {name.split("/")[0] for name in read_manifest(tmp_path / "saved.tar").members} == {"tables"}
     mine = upload(elsewhere, "mine")
     restored = restore(tmp_path / "saved.tar", elsewhere)
@@ -134,7 +134,7 @@ def test_the_same_text_stays_and_another_is_put_aside_by_force_only(
     assert text_of(elsewhere, "own") == b"Not in the backup."
     assert restored.datasets_aside is not None
     assert (restored.datasets_aside / "other" / "text.txt").read_bytes() == b"Newer text."
-    assert not cache.exists(), "its tokens were of the other text"
+    assert not cache.exists(), "the token cache belonged to the replaced text"
 
 
 def test_a_dataset_deleted_or_uploaded_meanwhile_is_saved_whole_or_not_at_all(
@@ -213,7 +213,7 @@ def test_links_are_left_out_and_named(settings: Settings, elsewhere: Settings, t
 
 
 def tidal(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as in a container of the compose file."""
+    """Run a `tidal` command in its own process, as a container of the compose file does."""
     environment = {
         **os.environ,
         "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),
