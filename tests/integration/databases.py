@@ -39,7 +39,7 @@ SELECT md5(concat(
     (SELECT string_agg(version_num, ',') FROM alembic_version)
 ))
 """
-"""Hashes everything besides rows that a test could alter. Object ids are included: a copy keeps those of the template."""
+"""Hashes everything besides rows that a test could alter. Object ids count: a copy keeps those of its template."""
 
 _EMPTY = """
 DO $$
