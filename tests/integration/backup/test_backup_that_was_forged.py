@@ -14,10 +14,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.backup import create_backup, restore_backup
 from common.config import Settings
-from common.datasets import DatasetStore, Intake
 from common.errors import StorageError
+from tests.integration.backup.backups import restore, save, upload
 
 GIB = 2**30
 NAME = "experiments/one/model.pth"
@@ -28,27 +27,10 @@ def backup(settings: Settings, sessions: sessionmaker[Session], engine: Engine, 
     """Return a valid backup with one experiment and one dataset."""
     (settings.experiments_dir / "one").mkdir(parents=True)
     (settings.experiments_dir / "one" / "model.pth").write_text("weights")
-    with Intake(DatasetStore(settings.data_dir), "tales", "txt", limit_bytes=2**20) as intake:
-        intake.write(b"The tide came in.")
-        intake.publish()
-    create_backup(
-        tmp_path / "saved.tar",
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-    )
+    upload(settings, "tales", b"The tide came in.")
+    save(settings, tmp_path / "saved.tar")
     engine.dispose()
     return tmp_path / "saved.tar"
-
-
-def restore(path: Path, settings: Settings) -> None:
-    restore_backup(
-        path,
-        database_url=settings.database_url,
-        redis_url=settings.redis_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-    )
 
 
 Forge = Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]]

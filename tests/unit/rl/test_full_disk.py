@@ -19,7 +19,7 @@ FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
 
 class FullDisk(Listener):
-    """Hooks whose disk is full for `looks` checks after the first iteration; `request` follows the fourth report of the wait."""
+    """Hooks whose disk is full for `looks` checks after the first iteration; `request` follows four wait reports."""
 
     def __init__(self, looks: int, request: StopRequest | None = None) -> None:
         super().__init__()

@@ -247,7 +247,7 @@ def test_a_hub_data_set_is_fetched_once_with_its_own_validation_part(
     assert asked == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces the memory limit")
 def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
@@ -255,7 +255,7 @@ def test_a_hub_data_set_that_decodes_to_too_much_is_refused(tmp_path: Path, monk
 
     def load(name: str, split: str) -> Any:
         for size in asked:
-            bytearray(size)  # counts as address space, although no page is touched
+            bytearray(size)  # counts toward the limit although no page is touched
         return datasets.Dataset.from_dict({"text": STORIES})
 
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
