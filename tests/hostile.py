@@ -1,6 +1,7 @@
-"""Small files that stand for huge ones, each in its own way, written here byte by byte or by pyarrow.
+"""Decompression bombs for tests of uploads: small files that expand to a lot of data or claim to.
 
-For tests of what an upload may take. `parquet_bombs` gives them by name; `packed` streams gzip of any length.
+`parquet_bombs` returns parquet files by name, written with pyarrow or byte by byte; `packed` streams gzip of any
+length.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LONG = "a" * MIB
 
 
 def parquet_bombs() -> dict[str, tuple[bytes, str]]:
-    """Name to file and the words of its refusal; none where the bomb is in a column that nobody reads."""
+    """Return each file by name with a part of its error text; the text is empty where the file has to be accepted."""
     return {
         "run-length": (_repeated(1500), "MiB of text"),
         "run-length-million": (_repeated(1_000_000), "MiB of text"),
@@ -38,7 +39,7 @@ def parquet_bombs() -> dict[str, tuple[bytes, str]]:
 
 
 def packed(*parts: tuple[bytes, int]) -> Iterator[bytes]:
-    """Gzip of each text, repeated so often, one after the other."""
+    """Yield the gzip of each text repeated the given number of times, in blocks."""
     packer = zlib.compressobj(9, wbits=31)
     for text, times in parts:
         block = text * max(1, min(times, MIB // len(text)))
@@ -54,13 +55,13 @@ def _table(columns: dict[str, Any], **options: Any) -> bytes:
 
 
 def _repeated(rows: int) -> bytes:
-    """One text in the dictionary, and a run of references to it."""
+    """Return a table whose dictionary holds one text of 1 MiB, which each of `rows` rows refers to."""
     references = pa.array([0], pa.int32()).take(pa.array([0] * rows))
     return _table({"text": pa.DictionaryArray.from_arrays(references, pa.array([LONG]))})
 
 
 def _deltas(rows: int) -> bytes:
-    """Each text is the one before it."""
+    """Return a table in which each text of 1 MiB is stored as equal to the previous one."""
     sink = io.BytesIO()
     with pq.ParquetWriter(
         sink, pa.schema([("text", pa.string())]), compression="zstd", use_dictionary=False,
@@ -72,18 +73,19 @@ def _deltas(rows: int) -> bytes:
 
 
 def _one_page(compression: str) -> bytes:
-    """One page, unpacked 300 MiB."""
+    """Return a table with a single page of 300 MiB uncompressed text."""
     return _table({"text": [LONG] * 300}, compression=compression, use_dictionary=False, data_page_size=2**30)
 
 
 def _nested() -> bytes:
-    """A column of lists whose name begins like that of the text; one row of it has forty million numbers."""
+    """Return a harmless table: the row with 40 million numbers is in `text.of`, which is not the text column."""
     numbers = pa.array([0], pa.int8()).take(pa.array(memoryview(bytes(40_000_000)), pa.int8()))
     lists = pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), numbers)
     return _table({"text": ["a"], "text.of": lists}, row_group_size=1, data_page_size=2**30)
 
 
-# The rest in Thrift's compact protocol: (id, value) pairs, where int is i32 or i64 as its size needs, list a list.
+# The rest writes parquet footers by hand in Thrift's compact protocol. A struct is a list of (field id, value) pairs;
+# an int is written as i32, an _I64 as i64, bytes as a string and any other list as a list.
 
 
 def _varint(value: int) -> bytes:
@@ -95,7 +97,7 @@ def _varint(value: int) -> bytes:
 
 
 class _I64(int):
-    """An integer whose field is 64 bits wide."""
+    """An integer that is written into a 64-bit field."""
 
 
 Fields = list[tuple[int, Any]]
@@ -143,7 +145,7 @@ SCHEMA: list[Fields] = [
 
 
 def _raw(*, page_bytes: int = 5, rows: int = 1) -> bytes:
-    """One plain page of one text, with figures that need not be true."""
+    """Return a file with one page and one text, whose headers claim `page_bytes` and `rows`."""
     content = b"\x01\x00\x00\x00a"
     packer = zlib.compressobj(9, wbits=31)
     stored = packer.compress(content) + packer.flush()
@@ -158,15 +160,15 @@ def _raw(*, page_bytes: int = 5, rows: int = 1) -> bytes:
 
 
 def _many_columns(count: int) -> bytes:
-    """A table without rows."""
+    """Return a table with `count` columns and no rows."""
     columns: list[Fields] = [[(1, 1), (3, 0), (4, b"c%d" % number)] for number in range(count)]
     schema: list[Fields] = [[(4, b"schema"), (5, count)], *columns]
     return _file(b"", _struct([(1, 1), (2, schema), (3, _I64(0)), (4, [])]))
 
 
 def _footer_of_columns(count: int) -> bytes:
-    """A row group of so many columns, each four bytes here and hundreds in memory."""
-    column = b"\x26\x08\x00"  # file_offset 4, and nothing else
+    """Return row groups with `count` column chunks in all; each takes 3 bytes here and hundreds of bytes in memory."""
+    column = b"\x26\x08\x00"  # only file_offset = 4
     groups = count // 100_000
     one = b"\x19\xfc" + _varint(100_000) + column * 100_000 + b"\x16\x02\x16\x02\x00"
     listed = b"\x19\xfc" + _varint(groups) + one * groups

@@ -1,7 +1,7 @@
-"""A disk for the experiments of one test that can be filled: a small file system where one can be mounted (root).
+"""A disk that a test can fill: a file system of 300 MB, which only root may mount.
 
-Elsewhere the reserve is set to what is free on the machine but for a little, and a file takes more than that: trainings
-wait all the same, and no write is refused.
+Without root the folder stays on the disk of the machine. Then the reserve is set slightly below the free space and a
+file takes more than the difference, so trainings wait for the disk although no write is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESERVE_MB = 64
 
 
 class SmallDisk:
-    """`folder` holds the experiments; `reserve_mb` is what the processes are to be given."""
+    """A folder on that disk; the test passes `reserve_mb` to its processes as TIDAL_DISK_RESERVE_MB."""
 
     def __init__(self, folder: Path, *, mounted: bool) -> None:
         self.folder, self.mounted = folder, mounted
@@ -27,7 +27,7 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self, *, leave_mb: int) -> None:
-        """Take what is free but for `leave_mb`: of the small disk, or else of its reserve."""
+        """Fill the mounted disk up to `leave_mb`; without a mounted disk, take more than the reserve leaves."""
         size = free_bytes(self.folder) - leave_mb * MIB if self.mounted else 4 * SIZE_MB * MIB
         with self._ballast.open("wb", buffering=0) as file:
             if leave_mb or not self.mounted:
@@ -36,13 +36,13 @@ class SmallDisk:
                 _fill_up(file.fileno())
 
     def empty(self) -> None:
-        """Free it again."""
+        """Free the space again."""
         self._ballast.unlink(missing_ok=True)
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[SmallDisk]:
-    """A file system of 300 MB at `folder`, which is made."""
+    """Create `folder` and mount a file system of 300 MB there if this process may."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
@@ -56,7 +56,7 @@ def small_disk(folder: Path) -> Iterator[SmallDisk]:
 
 
 def _fill_up(descriptor: int) -> None:
-    """To the last byte."""
+    """Write until not one block of 4 KiB fits."""
     for size in (MIB, 2**12):
         block = bytes(size)
         try:

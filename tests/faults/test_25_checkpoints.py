@@ -1,6 +1,6 @@
 """Fault 25: kill -9 in the middle of a checkpoint, and the newest checkpoint damaged.
 
-With the real trainer and a tiny configuration. A disk that fills up is in `test_25_full_disk`.
+The tests use the real trainer with a tiny configuration. `test_25_full_disk` covers a disk that fills up.
 """
 
 from __future__ import annotations

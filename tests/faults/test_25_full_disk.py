@@ -1,7 +1,7 @@
-"""Fault 25: the disk of the experiments fills up during a run. The training waits, and nothing is lost or done twice.
+"""Fault 25: the disk of the experiments fills up during a run. The training waits, and no step is lost or repeated.
 
-Real PostgreSQL, Valkey, worker, trainer. Whatever happens while it waits, a run that the disk kept waiting comes to the
-very weights and losses of one that it did not.
+PostgreSQL, Valkey, worker and trainer are real. A job that waited for its disk ends with exactly the losses and weights
+of a job that never waited, even when the job is paused or its worker is killed during the wait.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ REAL_TRAINER = f"{sys.executable} -m services.trainer"
 CONFIG: dict[str, Any] = {**long_job(STEPS), "checkpoint": {"every_steps": 100, "keep_last": 2}}
 NO_PROGRESS_SECONDS, PHASE_SECONDS = 2.0, 15.0
 LONGER_SECONDS = PHASE_SECONDS + 3
-"""A wait that a trainer which says nothing would not survive."""
+"""Longer than PHASE_SECONDS: the worker kills a trainer that sends nothing for that long."""
 PATIENCE = 90.0
-"""Imports of torch on a busy machine; no promise."""
+"""Seconds for a trainer to import torch on a busy machine; a limit of these tests only."""
 SAME = (names.LOSS, names.LEARNING_RATE, names.GRADIENT_NORM)
 
 
@@ -45,7 +45,7 @@ def disk(settings: Settings) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def waiting(disk: SmallDisk, fleet: FaultFleet) -> Iterator[str]:
-    """A job whose trainer stands still, some dozen steps from its beginning."""
+    """Return a job whose trainer waits for its disk after about forty steps."""
     job_id = fleet.submit(payload={"config": CONFIG})
     start(fleet, disk)
     wait_until_it_waits(fleet, disk, job_id)
@@ -71,7 +71,7 @@ def wait_until_it_waits(fleet: FaultFleet, disk: SmallDisk, job_id: str, *, leav
 
 
 def refuse(disk: SmallDisk, trainer: int) -> None:
-    """Let no checkpoint be written: not a byte is free, or where no disk can be mounted no file may be large."""
+    """Make every checkpoint write fail: fill the mounted disk, or else limit the file size of the trainer to 1 MiB."""
     if disk.mounted:
         disk.fill(leave_mb=0)
     else:
@@ -80,12 +80,12 @@ def refuse(disk: SmallDisk, trainer: int) -> None:
 
 def stands_still(fleet: FaultFleet, job_id: str) -> bool:
     job = fleet.job(job_id)
-    told = [event.attempt for event in fleet.events(job_id) if event.event == WAITING_FOR_DISK]
-    return job.progress_phase == WAITING_FOR_DISK and told[-1:] == [job.attempt]
+    reported = [event.attempt for event in fleet.events(job_id) if event.event == WAITING_FOR_DISK]
+    return job.progress_phase == WAITING_FOR_DISK and reported[-1:] == [job.attempt]
 
 
 def points(fleet: FaultFleet, job_id: str) -> list[dict[str, Any]]:
-    """Every point of the archive, those of all attempts, in order."""
+    """Return the points with a loss from all attempts, in the order in which they were written."""
     lines: list[dict[str, Any]] = []
     for segment in sorted(
         (fleet.experiment(job_id) / "metrics").glob("metrics-*.jsonl"),
@@ -96,11 +96,11 @@ def points(fleet: FaultFleet, job_id: str) -> list[dict[str, Any]]:
 
 
 def assert_undisturbed(fleet: FaultFleet, job_id: str, reference: str) -> None:
-    """No step lost, none taken twice, and the numbers of the job that nothing happened to."""
+    """Assert that every step was taken once, with the metrics and final weights of the job `reference`."""
     ours, theirs = points(fleet, job_id), points(fleet, reference)
     assert [point["step"] for point in ours] == list(range(1, STEPS + 1))
-    for mine, its in zip(ours, theirs, strict=True):
-        assert [mine["values"][name] for name in SAME] == [its["values"][name] for name in SAME]
+    for our, their in zip(ours, theirs, strict=True):
+        assert [our["values"][name] for name in SAME] == [their["values"][name] for name in SAME]
     models = [next(fleet.experiment(one).glob("*.safetensors")) for one in (job_id, reference)]
     weights, expected = (load_file(model) for model in models)
     assert weights.keys() == expected.keys()
@@ -116,24 +116,26 @@ def finished(fleet: FaultFleet, job_id: str) -> Job:
 
 
 def undisturbed(fleet: FaultFleet) -> str:
-    """The same job, with nothing in its way."""
+    """Run the same job on a disk with room and return its id."""
     reference = fleet.submit(payload={"config": CONFIG})
     finished(fleet, reference)
     return reference
 
 
-def test_fault_25_a_full_disk_holds_the_training_and_it_goes_on_by_itself(
+def test_fault_25_a_training_waits_for_a_full_disk_and_goes_on_by_itself(
     waiting: str, disk: SmallDisk, fleet: FaultFleet
 ) -> None:
-    [told] = details(fleet, waiting, WAITING_FOR_DISK)
-    assert told["disk"] == "experiments" and told["free_bytes"] < told["needed_bytes"]
+    [reported] = details(fleet, waiting, WAITING_FOR_DISK)
+    assert reported["disk"] == "experiments" and reported["free_bytes"] < reported["needed_bytes"]
     step, lease = fleet.job(waiting).progress_step, fleet.job(waiting).lease_expires_at
     with pytest.raises(AssertionError, match="not seen"):
         fleet.wait_for(lambda: not stands_still(fleet, waiting), "the end of the wait", LONGER_SECONDS)
     held = fleet.job(waiting)
     assert held.progress_step == step and held.status == "running" and held.attempt == 1
-    assert lease is not None and held.lease_expires_at is not None and held.lease_expires_at > lease, "it is renewed"
-    assert held.checkpoint_step == step, "the last step is saved, in the reserve"
+    assert lease is not None and held.lease_expires_at is not None and held.lease_expires_at > lease, (
+        "the lease is renewed"
+    )
+    assert held.checkpoint_step == step, "the last step is saved, using space of the reserve"
     disk.empty()
     fleet.wait_for(lambda: "disk_wait_ended" in fleet.event_names(waiting), "the end of the wait", 20, waiting)
     finished(fleet, waiting)
@@ -149,7 +151,7 @@ def test_fault_25_a_pause_while_it_waits_loses_nothing(waiting: str, disk: Small
     assert paused.checkpoint_step == step == points(fleet, waiting)[-1]["step"]
     fleet.signal(waiting, "resume")
     fleet.wait_for(lambda: stands_still(fleet, waiting), "the wait of the next attempt", PATIENCE, waiting)
-    assert fleet.job(waiting).status in ("provisioning", "starting"), "it waits before it builds anything"
+    assert fleet.job(waiting).status in ("provisioning", "starting"), "the new attempt waits before it loads anything"
     disk.empty()
     finished(fleet, waiting)
     assert_undisturbed(fleet, waiting, undisturbed(fleet))
@@ -164,7 +166,7 @@ def test_fault_25_a_stop_while_it_waits_loses_nothing(waiting: str, disk: SmallD
     assert details(fleet, waiting, "disk_wait_ended")[0]["left_for"] == "stop"
 
 
-def test_fault_25_a_complete_while_it_waits_takes_the_room_of_the_reserve(
+def test_fault_25_a_complete_while_it_waits_writes_the_model_into_the_reserve(
     waiting: str, disk: SmallDisk, fleet: FaultFleet
 ) -> None:
     step = fleet.job(waiting).progress_step
@@ -182,21 +184,23 @@ def test_fault_25_a_worker_killed_while_it_waits_costs_no_step(
     fleet.wait_for(lambda: not trainers_of(worker), "the end of the trainer", 10)
     start(fleet, disk, "second")
     fleet.wait_for(lambda: fleet.job(waiting).attempt == 2, "the second attempt", PATIENCE, waiting)
-    fleet.wait_for(lambda: stands_still(fleet, waiting), "its wait", PATIENCE, waiting)
+    fleet.wait_for(lambda: stands_still(fleet, waiting), "the wait of the second attempt", PATIENCE, waiting)
     disk.empty()
     finished(fleet, waiting)
     assert_undisturbed(fleet, waiting, undisturbed(fleet))
 
 
-def test_fault_25_a_write_that_is_refused_is_done_again(disk: SmallDisk, fleet: FaultFleet) -> None:
-    """Without a reserve the disk is found full by the write itself; by a limit on files where none can be mounted."""
+def test_fault_25_a_refused_write_is_repeated(disk: SmallDisk, fleet: FaultFleet) -> None:
+    """Without a reserve, the trainer notices the full disk only when a write fails."""
     job_id = fleet.submit(payload={"config": {**CONFIG, "checkpoint": {"every_steps": 20, "keep_last": 2}}})
     start(fleet, disk, reserve_mb=0)
     fleet.wait_for(lambda: (fleet.job(job_id).progress_step or 0) > 40, "forty steps", PATIENCE, job_id)
     [trainer] = trainers_of(fleet.processes["first"].pid)
     refuse(disk, trainer.pid)
     fleet.wait_for(lambda: stands_still(fleet, job_id), "the wait", 60, job_id)
-    assert not list((fleet.experiment(job_id) / "checkpoints").glob(".tmp-*")), "what was begun is removed at once"
+    assert not list((fleet.experiment(job_id) / "checkpoints").glob(".tmp-*")), (
+        "the partial checkpoint is removed at once"
+    )
     failed = details(fleet, job_id, "checkpoint_failed")
     assert all("cannot be written" in one["reason"] and "free some space" in one["reason"] for one in failed)
     disk.empty()
@@ -217,7 +221,7 @@ def test_fault_25_a_stop_where_nothing_fits_ends_with_the_newest_checkpoint(disk
     stopped = fleet.wait_status(job_id, "cancelled", 20)
     left = details(fleet, job_id, "checkpoint_failed")[-1]
     assert stopped.checkpoint_step == left["left_with_step"]
-    assert stopped.progress_step == left["left_with_step"] + left["steps_lost"], "it says what that costs"
+    assert stopped.progress_step == left["left_with_step"] + left["steps_lost"], "the event counts the lost steps"
     disk.empty()
     again = fleet.submit(payload={"config": CONFIG}, parent_id=job_id)
     finished(fleet, again)

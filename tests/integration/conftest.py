@@ -1,7 +1,7 @@
 """Real servers for the integration tests: one PostgreSQL and one Valkey per session, a fresh database for each test.
 
-`settings` points to both, with folders of the test's own. A database is as the migrations made it (`databases`), Valkey
-is emptied before each test that uses it.
+`settings` points to both, with folders of the test's own. `databases` provides empty, migrated databases; Valkey is
+emptied before each test that uses it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def database_template(postgres: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def databases(postgres: PostgresServer, database_template: str) -> Databases:
-    """Migrated databases."""
+    """Return the pool of empty, migrated databases."""
     return Databases(postgres, database_template)
 
 

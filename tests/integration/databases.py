@@ -1,8 +1,8 @@
-"""Databases for tests: each is as the migrations made it when a test gets it.
+"""A pool of databases for tests: each test gets one without rows and with the schema of the migrations.
 
-Copying the template costs 0.15 s and dropping a database a checkpoint, so one that a test has left clean is emptied and
-given to the next test instead. Clean means: nobody is connected any more, and the schema, the settings and the
-revision are those of the template. Any other is dropped.
+Copying the template takes 0.15 s, and dropping a database forces a checkpoint of PostgreSQL. Therefore the next test
+gets the emptied database of an earlier test if nobody is connected to it any more and its schema, settings and
+revision are those of the template. Otherwise the database is dropped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SELECT md5(concat(
     (SELECT string_agg(version_num, ',') FROM alembic_version)
 ))
 """
-"""One hash of everything a test could have altered besides rows; a copy has the object ids of its template."""
+"""Hashes everything besides rows that a test could alter. Object ids count: a copy keeps those of its template."""
 
 _EMPTY = """
 DO $$
@@ -68,7 +68,7 @@ END $$
 
 
 class Databases:
-    """The databases of one server that were copied from one template."""
+    """The copies of one template on one server."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server
@@ -77,7 +77,7 @@ class Databases:
         self._shape = ""
 
     def take(self) -> str:
-        """The name of an empty database."""
+        """Return the name of an empty, migrated database."""
         if self._free:
             return self._free.pop()
         name = create(self._server, self._template)
@@ -85,7 +85,7 @@ class Databases:
         return name
 
     def give_back(self, name: str) -> None:
-        """Empty it for the next test, or drop it where that would not make it new."""
+        """Empty the database for the next test, or drop it if emptying would not restore the state of the template."""
         if self._emptied(name):
             self._free.append(name)
         else:
@@ -112,7 +112,7 @@ class Databases:
 
 
 def connect(server: PostgresServer, database: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection that commits each statement."""
+    """Return a connection that commits each statement."""
     url = make_url(server.url)
     return psycopg.connect(
         host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, autocommit=True
@@ -120,7 +120,7 @@ def connect(server: PostgresServer, database: str) -> psycopg.Connection[tuple[o
 
 
 def create(server: PostgresServer, template: str) -> str:
-    """The name of a new copy of `template`."""
+    """Copy `template` and return the name of the new database."""
     name = f"test_{next(_numbers)}"
     with connect(server, "postgres") as connection:
         connection.execute(
@@ -130,11 +130,11 @@ def create(server: PostgresServer, template: str) -> str:
 
 
 def drop(server: PostgresServer, name: str) -> None:
-    """Drop it whoever is still connected."""
+    """Drop the database and close its connections."""
     with connect(server, "postgres") as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def sibling(server: PostgresServer, database: str) -> str:
-    """The server's URL with another database."""
+    """Return the URL of another database on the server."""
     return make_url(server.url).set(database=database).render_as_string(hide_password=False)

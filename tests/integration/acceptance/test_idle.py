@@ -131,7 +131,7 @@ def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_clien
     stack.wait_for("the generator's heartbeat", lambda: bool(redis_client.keys(keys.heartbeat("*"))), 15)
     assert sum(job in text for text in heard) >= 1
     queues = {redis_client.hget(key, "queue") for key in redis_client.keys(keys.heartbeat("*"))}
-    assert queues == {"generate"}, "the only worker of this stack is on the board again"
+    assert queues == {"generate"}, "the only worker of this stack sends heartbeats again"
 
 
 def _second_api(stack: Stack) -> int:

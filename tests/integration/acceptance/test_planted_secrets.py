@@ -1,9 +1,9 @@
-"""Secrets with marks in them, planted in a whole local stack at work: none turns up where it does not belong.
+"""Secrets with recognisable marks, planted in a running local stack, appear only where they belong.
 
-The stack of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Jobs run, fail and are killed, texts are
-generated, requests and logins are refused. Then everything that others may see is searched: log files, rows, replies,
-metrics, Flower's pages, command lines and environments of all processes, rights of files. Leaves out Redis, whose
-streams hold prompts on their way to the engine, and the rows of analyses that somebody asked to keep.
+The stack is that of `tidal up` with its own PostgreSQL and Valkey, at log level debug. Jobs run, fail and are killed,
+texts are generated, requests and logins are rejected. Then the test searches everything that others may see: log files,
+rows, replies, metrics, Flower's pages, command lines and environments of all processes; and it checks file permissions.
+Leaves out Redis, whose streams carry prompts to the engine, and the rows of analyses that a user asked to keep.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
 PROMPT = "mark-prompt-77"
 MARKS = {TOKEN, FLOWER, DATABASE, REDIS, CLOUD, HUB, PROMPT}
 MAY_KNOW = {
-    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # what its user gave it
+    "supervisor": MARKS - {DATABASE, REDIS, PROMPT},  # the environment that its user set
     "api": {TOKEN, DATABASE, REDIS},
     "worker": {DATABASE, REDIS, HUB},
     "health": {DATABASE, REDIS},
@@ -48,14 +48,14 @@ MAY_KNOW = {
     "postgres": set[str](),
     "valkey": set[str](),
 }
-"""Which process has which mark in its environment, and no other."""
+"""The marks that the environment of each process may contain."""
 SECONDS = 150.0
 pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass
 class Running:
-    """A stack at work, and what it has replied."""
+    """A running stack and the replies it has sent."""
 
     instance: LocalInstance
     http: httpx.Client
@@ -89,7 +89,7 @@ def wait(what: str, check: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Of an earlier version: open to everybody, and servers whose passwords are known here."""
+    """Return a folder as an earlier version left it, readable by everybody; the test chooses the server passwords."""
     path = tmp_path / "stack"
     (path / "logs").mkdir(parents=True)
     for name, password in (("postgres", DATABASE), ("valkey", REDIS)):
@@ -154,32 +154,32 @@ def test_no_secret_is_found_where_it_does_not_belong(running: Running, folder: P
     trainer = _work(running)
     processes = _processes(running, trainer)
     assert processes.keys() == MAY_KNOW.keys()
-    for name, its in processes.items():
-        for process in its:
+    for name, pids in processes.items():
+        for process in pids:
             found = _marks(_proc(process, "environ"))
             if name in ("supervisor", "postgres", "valkey", "trainer"):
                 assert found <= MAY_KNOW[name], (name, found)
             else:
                 assert found == MAY_KNOW[name], (name, found)
-    ours = {process for its in processes.values() for process in its}
+    ours = {process for pids in processes.values() for process in pids}
     for pid in psutil.pids():
         assert not _marks(_proc(pid, "cmdline")), _proc(pid, "cmdline")
         assert pid in ours or pid == os.getpid() or not _marks(_proc(pid, "environ")), _proc(pid, "cmdline")
     running.until(_stopped(running), "cancelled")
 
     searched = {"replies": "\n".join(running.replies), **_rows(running), **_pages(running), **_logs(folder)}
-    print({name: len(text) for name, text in searched.items()})  # noqa: T201 (with -s: what was searched)
+    print({name: len(text) for name, text in searched.items()})  # noqa: T201 (with -s: the size of each searched text)
     assert {name: _marks(text) for name, text in searched.items() if _marks(text)} == {}
     assert "a token was rejected" in searched["log stack/logs/api.log"]
     assert "a login was rejected" in searched["log stack/logs/flower.log"]
-    assert str(folder) not in searched["replies"], "nor does a reply say where things lie"
+    assert str(folder) not in searched["replies"], "no reply contains a path of the server"
     assert _open_to_others(folder) == []
 
 
 def _work(running: Running) -> int:
-    """Use everything, and go wrong in many ways; the pid of the trainer that runs now."""
+    """Use every part of the stack with good and bad requests; return the pid of the trainer that runs at the end."""
     text = {"checkpoint": MODEL, "prompt": PROMPT, "maxTokens": 4}
-    # The stack is ready before its generator is, which loads torch meanwhile.
+    # The stack reports ready while the generator is still loading torch.
     wait("a generator", lambda: running.http.post("/api/generate", json=text).status_code == 200)
     running.send("POST", "/api/generate", 200, json=text)
     streamed = running.http.post("/api/generate", json={**text, "stream": True})
@@ -230,7 +230,7 @@ def _trainer(running: Running) -> int:
 
 
 def _processes(running: Running, trainer: int) -> dict[str, list[int]]:
-    """Every process of the stack by name, with all its children."""
+    """Return the pids of each process of the stack and of its children, by name."""
     instance = read_instance(Path(running.instance.folder))
     assert instance is not None
     found = {"supervisor": [instance.pid], "trainer": [trainer]}
@@ -248,7 +248,7 @@ def _processes(running: Running, trainer: int) -> dict[str, list[int]]:
 def _proc(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:  # ended, or another user's
+    except OSError:  # the process has ended or belongs to another user
         return ""
 
 
@@ -257,7 +257,7 @@ def _marks(text: str) -> set[str]:
 
 
 def _rows(running: Running) -> dict[str, str]:
-    """Every row of every table."""
+    """Return all rows of each table as text."""
     url = make_url(running.instance.database_url)
     assert url.password == DATABASE
     rows = {}
@@ -273,7 +273,7 @@ def _rows(running: Running) -> dict[str, str]:
 
 
 def _pages(running: Running) -> dict[str, str]:
-    """Metrics of both, and every page of Flower."""
+    """Return the metrics of the api and every page of Flower, its metrics included."""
     pages = {"metrics of the api": running.http.get("/metrics").raise_for_status().text}
     workers = running.flower.get("/api/workers?refresh=1").raise_for_status().json()
     tasks = running.flower.get("/api/tasks").raise_for_status().json()
@@ -286,7 +286,7 @@ def _pages(running: Running) -> dict[str, str]:
 
 
 def _logs(folder: Path) -> dict[str, str]:
-    """What the stack, its servers and its trainers have written about what they do."""
+    """Return the log files and metric archives of the stack, its servers and its trainers."""
     files = [path for pattern in ("*.log", "*.log.*", "*.jsonl") for path in folder.parent.rglob(pattern)]
     found = {f"log {path.relative_to(folder.parent)}": path.read_text(errors="replace") for path in files}
     assert sum(name.endswith("/server.log") for name in found) == 2 and len(found) > 12, found.keys()
@@ -294,7 +294,7 @@ def _logs(folder: Path) -> dict[str, str]:
 
 
 def _open_to_others(folder: Path) -> list[str]:
-    """Folders and files that another user could read; what lies in a closed folder is out of their reach."""
+    """Return what another user could read; nothing below a folder that is closed to others counts."""
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return [str(folder)]
     kept = Path(MODEL).parts[0]

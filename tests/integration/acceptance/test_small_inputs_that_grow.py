@@ -1,7 +1,7 @@
-"""Inputs of a few bytes that stand for gigabytes, sent to a real api: refused in words, in 400 MB of its memory.
+"""Small inputs that expand to gigabytes are refused with a clear error, and the api stays below 400 MB of memory.
 
-The trainer's reader is held to the same in a process of its own. Memory is the peak that the kernel has noted;
-`--log-cli-level=INFO` shows it for each input.
+The api is a real process. The reader that trainers use has the same limit and runs in its own process here. Memory is
+the peak that the kernel reports (VmHWM); `--log-cli-level=INFO` shows the peak for each input.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ def upload(stack: Stack, name: str, data: bytes | Iterator[bytes]) -> httpx.Resp
     return stack.http.post("/api/datasets", params={"name": name}, content=data)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's note of the peak is Linux's")
-def test_uploads_are_refused_in_words_and_in_bounded_memory(stack: Stack, bombs: dict[str, tuple[bytes, str]]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory")
+def test_uploads_are_refused_with_an_error_and_in_bounded_memory(
+    stack: Stack, bombs: dict[str, tuple[bytes, str]]
+) -> None:
     uploads: list[tuple[str, bytes | Iterator[bytes], str]] = [
         (f"{name}.parquet", data, words) for name, (data, words) in bombs.items()
     ]
@@ -113,8 +115,8 @@ def bodies() -> Iterator[tuple[str, str, bytes]]:
     yield "aliases", "/api/reports", json.dumps({"title": "t", "markdown": chart}).encode()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's note of the peak is Linux's")
-def test_bodies_are_refused_in_words_and_in_bounded_memory(stack: Stack) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory")
+def test_bodies_are_refused_with_an_error_and_in_bounded_memory(stack: Stack) -> None:
     for what, path, body in bodies():
         reply = stack.http.post(path, content=body, headers={"Content-Type": "application/json"})
         found = f"{what} to {path}: {reply.status_code} {reply.text[:200]}; peak {peak(stack) // MIB} MiB"
@@ -136,23 +138,25 @@ try:
         pass
 except DataError as error:
     print(error.message)
-noted = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(max(int(noted.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(max(int(peak.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's note of the peak is Linux's")
-def test_a_trainer_that_reads_them_takes_no_more(bombs: dict[str, tuple[bytes, str]], tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory")
+def test_a_trainer_that_reads_them_stays_below_the_same_limit(
+    bombs: dict[str, tuple[bytes, str]], tmp_path: Path
+) -> None:
     files = {f"{name}.parquet": (data, words) for name, (data, words) in bombs.items()}
     for name, (parts, words) in LINES.items():
-        if name != "text.txt":  # a trainer has no limit of uploads; what 400 MiB of text take is one block
+        if name != "text.txt":  # a trainer has no size limit: it would read these 400 MiB block by block
             files[f"{name}.gz"] = (b"".join(packed(*parts)), words)
     for name, (data, words) in files.items():
         (path := tmp_path / name).write_bytes(data)
         done = subprocess.run(
             [sys.executable, "-c", READ, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
         )
-        *said, memory = done.stdout.splitlines()
-        log.info("%s: peak %d MiB: %s", name, int(memory) // MIB, said)
-        assert words in "\n".join(said), done.stdout
+        *printed, memory = done.stdout.splitlines()
+        log.info("%s: peak %d MiB: %s", name, int(memory) // MIB, printed)
+        assert words in "\n".join(printed), done.stdout
         assert int(memory) <= MOST_MEMORY, (name, int(memory) // MIB)

@@ -26,7 +26,7 @@ from services.api.server import make_server
 
 TOKEN = "administrator-token"
 TLS = httpx.create_ssl_context()
-"""Nothing here speaks TLS, but each client and transport would read the certificates of the machine anew."""
+"""All clients share this context, because httpx otherwise loads the certificates of the machine for each of them."""
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 TINY_CONFIG = {"model": {"d_model": 16, "num_layers": 1, "num_heads": 2}, "data": {"source": "builtin:stories"}}
@@ -84,7 +84,7 @@ _documents: list[dict[str, Any]] = []
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; made once, because it costs half a second and is the same for every test."""
+    """Return the OpenAPI document; it is built once, because that takes half a second and every test gets the same."""
     if not _documents:
         _documents.append(app.openapi())
     return _documents[0]

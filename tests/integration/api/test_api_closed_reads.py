@@ -1,6 +1,7 @@
-"""With closed reads nobody without the token learns anything: every operation of the reference is asked.
+"""With TIDAL_REQUIRE_AUTH_FOR_READS a client without the token learns nothing from any operation.
 
-The operations come from the OpenAPI document, so a new one is asked by itself; what is open is listed here.
+The test sends a request to every operation of the OpenAPI document, so new operations are covered. OPEN lists the
+operations that need no token.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ WRONG = {"Authorization": "Bearer a-guess-of-somebody"}
 
 
 def requests(things: Things) -> list[tuple[str, str, str, Valid]]:
-    """Label, method, path and the rest of a request that succeeds with the token, for every operation."""
+    """Return for every operation a request that succeeds with the token: label, method, path and the other parts."""
     found = []
     for path, operations in things.api.admin.get("/openapi.json").json()["paths"].items():
         for method in operations:
             label = f"{method.upper()} {path}"
             valid = things.valid(label)
             values = {**things.path_values(), **valid.path}
-            asked = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)  # type: ignore[misc]
-            found.append((label, method.upper(), asked, valid))
+            filled = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)  # type: ignore[misc]
+            found.append((label, method.upper(), filled, valid))
     return found
 
 
@@ -48,7 +49,7 @@ def send(http: httpx.Client, method: str, path: str, valid: Valid, headers: dict
 
 
 def names(things: Things) -> set[str]:
-    """What must not be in a reply: ids and names of things, of files, and paths."""
+    """Return what no reply may contain: ids and names of jobs and experiments, file names and the server's folder."""
     return {*things.kept, *FILES, "Slow cosine", "Helmsman", str(things.api.settings.experiments_dir.parent)}
 
 
@@ -56,18 +57,18 @@ def names(things: Things) -> set[str]:
 def test_nothing_is_read_written_or_generated_without_the_token(
     serve: RunApi, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "FREE", 10_000)  # the delays are another test's
+    monkeypatch.setattr(rejections, "FREE", 10_000)  # keep replies fast; test_api_who_asks covers the delays
     with serve(require_auth_for_reads=True, rate_limit_capacity=1_000_000) as api:
         things = Things(api)
-        asked = requests(things)
+        found = requests(things)
         before = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))
-        assert len(asked) > 50
+        assert len(found) > 50
         secret = names(things)
-        for label, method, path, valid in asked:
+        for label, method, path, valid in found:
             reply = send(api.http, method, path, valid, headers)
             assert reply.status_code == (200 if label in OPEN else 401), (label, reply.text[:300])
             assert not [name for name in secret if name in reply.text], label
-        # What exists and what does not is answered alike, also in the errors of the framework.
+        # The reply must not depend on whether something exists, not even in errors of the web framework.
         for method, path, body in (
             ("POST", "/api/generate", {"checkpoint": "no-such/final", "prompt": "Tom"}),
             ("POST", "/v1/completions", {"model": f"{things.lm}/nothing", "prompt": "Tom"}),
@@ -83,7 +84,7 @@ def test_nothing_is_read_written_or_generated_without_the_token(
             assert not [name for name in secret if name in reply.text], path
         for path in PAGES:
             reply = api.http.get(path, headers=headers)
-            # Fields and files of the examples in the reference have the names of ordinary files.
+            # The API reference contains ordinary file names in its examples, so FILES are not searched for.
             shown = [name for name in secret - FILES if name in reply.text]
             assert reply.status_code in (200, 307, 404) and not shown, path
         after = api.admin.get("/api/jobs").json(), sorted(api.settings.experiments_dir.rglob("*"))

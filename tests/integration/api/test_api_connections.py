@@ -1,4 +1,4 @@
-"""Connections of clients that send slowly, not at all, or too many at once; real sockets, real idle time."""
+"""Clients that send slowly, send nothing or open too many connections; the tests use real sockets and real time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def connected(url: str, first: bytes = b"") -> Iterator[socket.socket]:
 
 
 def rest_of(client: socket.socket) -> bytes:
-    """Everything until the server closes."""
+    """Return everything that arrives until the server closes the connection."""
     received = b""
     try:
         while data := client.recv(65536):
@@ -50,7 +50,7 @@ def half_body(path: str, length: int = 1000, content_type: str = "application/js
 
 
 def one_reply(client: socket.socket) -> bytes:
-    """A reply with its length, on a connection that stays open."""
+    """Read one reply with a content length; the connection stays open."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += client.recv(65536)
@@ -63,7 +63,7 @@ def one_reply(client: socket.socket) -> bytes:
     return received
 
 
-def test_a_connection_without_a_byte_is_closed_without_a_word(serve: RunApi) -> None:
+def test_a_connection_that_sends_nothing_is_closed_without_a_reply(serve: RunApi) -> None:
     with serve(request_header_seconds=0.5) as api, connected(api.url) as client:
         started = time.monotonic()
         assert rest_of(client) == b""
@@ -71,7 +71,7 @@ def test_a_connection_without_a_byte_is_closed_without_a_word(serve: RunApi) -> 
 
 
 def trickle(client: socket.socket, byte: bytes, *, every: float) -> bytes:
-    """Send a byte each so many seconds, for at most 10 s; what is answered first."""
+    """Send a byte every `every` seconds until the server replies, for at most 10 s; return the start of the reply."""
     started = time.monotonic()
     client.settimeout(every)
     while time.monotonic() - started < 10:
@@ -146,7 +146,7 @@ def test_a_body_above_the_rate_takes_as_long_as_it_takes_and_may_pause(serve: Ru
         assert reply.status_code == 201, reply.text
 
 
-def test_a_body_that_nobody_asked_for_yet_is_waited_for(serve: RunApi) -> None:
+def test_a_client_that_expects_100_continue_sends_its_body_after_it(serve: RunApi) -> None:
     body = b'{"type": "nothing"}'
     head = half_body("/api/jobs", len(body))[:-1].replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
     with serve() as api, connected(api.url, head) as client:
@@ -156,7 +156,7 @@ def test_a_body_that_nobody_asked_for_yet_is_waited_for(serve: RunApi) -> None:
 
 
 def test_a_body_refused_early_does_not_hold_its_connection(serve: RunApi) -> None:
-    """The reply is out, the body never comes: not a resting connection, whatever the client drips."""
+    """A client that gets a 404 before it has sent its body must not keep the connection open by never sending it."""
     with (
         serve(request_body_seconds=0.5) as api,
         connected(api.url, half_body("/nowhere", 10_000)) as client,
@@ -179,10 +179,10 @@ def test_old_clients_and_requests_in_a_row_are_served_as_ever(serve: RunApi) -> 
 
 def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> None:
     with serve(max_connections=24) as api, ExitStack() as stack:
-        api.http.close()  # the fixture's own connections would be counted
+        api.http.close()  # otherwise the connections of the fixture count, too
         first = [stack.enter_context(connected(api.url, HALF_HEADER)) for _ in range(20)]
         time.sleep(0.3)
-        first[0].sendall(b"x")  # heard of last
+        first[0].sendall(b"x")  # this connection is now the most recently active one
         time.sleep(0.3)
         for _ in range(SPARE - 5):
             stack.enter_context(connected(api.url))
@@ -191,7 +191,7 @@ def test_at_the_cap_the_connection_idle_longest_makes_room(serve: RunApi) -> Non
         assert b"200 OK" in one_reply(first[0])
 
 
-def test_at_the_cap_health_checks_pass_and_others_are_told_when_to_come_again(serve: RunApi) -> None:
+def test_at_the_cap_health_checks_pass_and_others_get_503_with_retry_after(serve: RunApi) -> None:
     with serve(max_connections=16) as api, ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connected(api.url, half_body("/api/jobs")))

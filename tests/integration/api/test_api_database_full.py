@@ -1,4 +1,4 @@
-"""PostgreSQL whose disk is full: what was accepted stays, what cannot be kept is refused in words, and it goes on."""
+"""PostgreSQL on a full disk: accepted jobs stay, new jobs get a clear 503, and submission works again with room."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.integration.api.conftest import TINY_CONFIG, Api, running
 
 TABLES = ("jobs", "experiments", "job_events", "outbox")
 MOST = 4000
-"""Submissions until the disk has to be full."""
+"""Number of submissions after which the disk must be full."""
 
 
 @pytest.fixture
 def disk(engine: Engine) -> Iterator[SmallDisk]:
-    """The tables of the queue on a small disk."""
-    folder = Path(f"/tmp/tidal-tables-{os.getpid()}")  # PostgreSQL runs as another user, who may not enter tmp_path
+    """Move the tables of the queue to a small disk."""
+    folder = Path(f"/tmp/tidal-tables-{os.getpid()}")  # outside tmp_path, which the user of PostgreSQL may not enter
     with small_disk(folder) as found:
         if not found.mounted:
             pytest.skip("needs a file system of its own, which only root may mount")

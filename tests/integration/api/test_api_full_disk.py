@@ -1,4 +1,4 @@
-"""A disk below its reserve is told by everything an operator looks at, and no reason to send requests elsewhere."""
+"""A disk below its reserve shows in /readyz, /metrics and jobs, while the api stays ready for requests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.test_api_figures import samples
 
 ENDLESS_MB = 10**9
+"""A reserve that no disk has, in MiB."""
 
 
-def test_the_api_is_ready_and_says_that_the_disk_is_not(serve: RunApi) -> None:
+def test_the_api_is_ready_and_reports_that_the_disk_is_not(serve: RunApi) -> None:
     with serve(disk_reserve_mb=ENDLESS_MB) as api:
         reply = api.http.get("/readyz")
         assert reply.status_code == 200 and reply.json()["ready"] is True
@@ -30,7 +31,7 @@ def test_a_disk_with_room_is_ok(api: Api) -> None:
     assert api.http.get("/readyz").json()["parts"]["disk"] == {"ok": True, "detail": "ok", "required": False}
 
 
-def test_a_job_that_waits_says_what_is_free_and_what_is_needed(api: Api) -> None:
+def test_a_waiting_job_reports_the_free_and_the_needed_space(api: Api) -> None:
     job_id = api.submit()["id"]
     lacks = Shortage("experiments", 12 * MIB, 2**60)
     with api.context.sessions.begin() as session:

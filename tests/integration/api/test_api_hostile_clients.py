@@ -1,6 +1,6 @@
-"""The api as a process with few descriptors, beside hundreds of connections that hold on to it: nobody else notices.
+"""An api process with few file descriptors serves other clients while hundreds of connections are held open.
 
-`bench.hostile_clients` measures the same at full size.
+`bench.hostile_clients` measures the same with many more connections.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST_BYTES = {
 
 @contextmanager
 def limited_api(settings: Settings, log: Path, **environment: str) -> Iterator[str]:
-    """Its address; `log` gets what it writes."""
+    """Run the api with at most DESCRIPTORS file descriptors and yield its URL; standard error goes to `log`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")}
     ours = {
         "PYTHONPATH": str(PROJECT_ROOT),
@@ -71,7 +71,7 @@ def alive(url: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", FIRST_BYTES)
-def test_connections_that_hold_on_silence_nobody(settings: Settings, tmp_path: Path, kind: str) -> None:
+def test_held_connections_do_not_affect_other_clients(settings: Settings, tmp_path: Path, kind: str) -> None:
     settings.experiments_dir.mkdir(exist_ok=True)
     log = tmp_path / "api.log"
     times = {"TIDAL_REQUEST_HEADER_SECONDS": "1", "TIDAL_REQUEST_BODY_SECONDS": "2", "TIDAL_KEEP_ALIVE_SECONDS": "2"}
@@ -97,8 +97,10 @@ def test_connections_that_hold_on_silence_nobody(settings: Settings, tmp_path: P
         assert len(log.read_text().splitlines()) <= 100
 
 
-def test_no_descriptor_left_is_one_line_and_over_when_there_are_some(settings: Settings, tmp_path: Path) -> None:
-    """The cap leaves descriptors free; here something else in the process takes them all."""
+def test_running_out_of_descriptors_is_logged_briefly_and_ends_with_the_shortage(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The connection limit leaves descriptors free, so the test lowers the descriptor limit of the running process."""
     settings.experiments_dir.mkdir(exist_ok=True)
     log = tmp_path / "api.log"
     with limited_api(settings, log) as url, ExitStack() as stack:
@@ -119,10 +121,10 @@ def test_no_descriptor_left_is_one_line_and_over_when_there_are_some(settings: S
 
 
 def _listener(url: str) -> int:
-    """The process that listens at `url`."""
+    """Return the pid of the process that listens at `url`."""
     port = httpx.URL(url).port
     return next(
         child.pid
         for child in psutil.Process().children()
-        if any(its.status == psutil.CONN_LISTEN and its.laddr.port == port for its in child.net_connections())
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in child.net_connections())
     )

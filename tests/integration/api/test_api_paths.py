@@ -1,4 +1,4 @@
-"""Whatever goes wrong, no reply says where on its machine the server keeps its things."""
+"""No error reply contains a path of the server's file system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATHS = ("/tmp/", str(PROJECT_ROOT), str(Path.home()), str(Path.cwd()))
 
 
 def refused(reply: httpx.Response, tmp_path: Path) -> str:
-    """The text of an error, which names no path."""
+    """Assert that the reply is an error without a server path, and return its text."""
     assert reply.status_code >= 400, reply.text
     for path in (str(tmp_path), *PATHS):
         assert path not in reply.text, reply.text
@@ -32,7 +32,7 @@ def refused(reply: httpx.Response, tmp_path: Path) -> str:
 
 @pytest.fixture
 def broken(api: Api) -> dict[str, str]:
-    """References of checkpoints that cannot be loaded, by what is wrong with them."""
+    """Return the references of checkpoints that cannot be loaded, by file name."""
     folder = api.experiment_folder("exp-1")
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=64))
@@ -57,7 +57,7 @@ def broken(api: Api) -> dict[str, str]:
 def test_checkpoints_that_cannot_be_loaded_are_named_by_their_reference(
     api: Api, broken: dict[str, str], redis_url: str, tmp_path: Path
 ) -> None:
-    """As a whole, as a stream and as OpenAI's: the engine's own words reach all of them."""
+    """The error text of the engine reaches whole replies, streams and the OpenAI endpoints."""
     generator = Generator(redis_url, api.settings.experiments_dir)
     try:
         for name, reference in broken.items():
@@ -100,7 +100,7 @@ def test_files_that_are_missing_damaged_or_outside_are_named_by_what_they_are(ap
     refused(api.admin.post("/api/datasets?name=a.txt", content=b"\xff\xfe\x00"), tmp_path)
 
 
-def test_a_disk_that_is_full_or_closed_is_said_without_its_place(
+def test_an_error_of_the_disk_is_reported_without_its_path(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: ArtifactStore, *_: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_disk_that_is_full_or_closed_is_said_without_its_place(
     def upload() -> str:
         return refused(api.admin.post("/api/datasets?name=tales.txt", content=b"a\n<|endoftext|>\nb\n"), tmp_path)
 
-    # The folder of the uploads is a file: what a system says of it carries its path.
+    # A file stands where the folder of the uploads should be; the error of the operating system contains its path.
     api.settings.data_dir.mkdir(exist_ok=True)
     (api.settings.data_dir / "datasets").write_text("in the way")
     assert "in the way" not in upload()

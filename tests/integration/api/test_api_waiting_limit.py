@@ -1,4 +1,4 @@
-"""A queue that is full answers 429 `too_many_waiting`, says what to do, and takes nothing."""
+"""A submission to a full queue gets 429 `too_many_waiting` with the setting to change, and no job is stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.integration.api.conftest import RunApi
 BODY = {"type": "lm-training", "config": {"data": {"source": "builtin:stories"}}}
 
 
-def test_the_job_that_is_one_too_many_is_refused_in_words(serve: RunApi) -> None:
+def test_a_job_beyond_the_limit_is_refused_with_the_setting_to_change(serve: RunApi) -> None:
     with serve(max_waiting_jobs=2) as api:
         for number in range(2):
             kept = api.admin.post("/api/jobs", json=BODY, headers={"Idempotency-Key": f"key-{number}"})

@@ -1,4 +1,4 @@
-"""What a client sends does not come back many times larger, nor stay in memory: errors, metrics."""
+"""Large or invented input makes neither error replies nor metrics grow."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_invented_methods_are_one_label(api: Api) -> None:
             assert api.http.request(f"INVENTED{number}", "/api/jobs").status_code == 405
         return len(api.http.get("/metrics").text)
 
-    invent(range(1))  # the first scrape is in the second
+    invent(range(1))  # the first scrape adds itself to the metrics of the second one
     small = invent(range(1, 2))
     assert invent(range(2, 200)) - small < 1_000
     text = api.http.get("/metrics").text

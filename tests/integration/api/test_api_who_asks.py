@@ -1,4 +1,4 @@
-"""Under which names the api answers, and what becomes of wrong tokens."""
+"""The host names for which the api answers, and the treatment of wrong tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_addresses_localhost_and_the_machines_own_name_are_answered(api: Api, ho
 
 @pytest.mark.parametrize("host", UNKNOWN)
 def test_a_page_that_rebinds_its_name_reads_nothing(api: Api, host: str) -> None:
-    """Also with the token, and whatever is asked, the dashboard and the reference included."""
+    """DNS rebinding fails on every path, the dashboard and the API reference included, and also with the token."""
     for path in ("/api/jobs", "/", "/docs", "/openapi.json", "/metrics", "/api/session", "/nothing"):
         reply = api.admin.get(path, headers={"Host": host})
         assert reply.status_code == 421, path
@@ -75,7 +75,7 @@ def test_below_a_sub_path_health_is_exempt_as_well(serve: RunApi) -> None:
         assert api.http.get("/tidal/api/jobs", headers={"Host": "lb.internal"}).status_code == 421
 
 
-def test_a_request_without_the_header_is_no_browsers_and_is_answered(api: Api) -> None:
+def test_a_request_without_a_host_header_is_not_from_a_browser_and_is_answered(api: Api) -> None:
     url = httpx.URL(api.url)
     with socket.create_connection((url.host, url.port or 0), timeout=10) as raw:
         raw.sendall(b"GET /api/jobs HTTP/1.0\r\n\r\n")
@@ -93,8 +93,8 @@ def test_wrong_tokens_are_logged_without_themselves_and_slowed_down(api: Api, ca
             wrong()
         assert wrong() >= 0.25
         assert wrong() >= 0.5, "the delay doubles"
-        assert api.http.post("/api/jobs/x/cancel", headers=BEARER).status_code == 404, "a right one passes"
-        # Signing in is open and says nothing of a wrong token, but it counts.
+        assert api.http.post("/api/jobs/x/cancel", headers=BEARER).status_code == 404, "the right token is not delayed"
+        # GET /api/session is open and does not report a wrong token, but the wrong token is counted.
         assert api.http.get("/api/session", headers=WRONG).json()["name"] is None
         assert api.http.get("/api/jobs", headers=WRONG).status_code == 200, "an open endpoint ignores it"
     lines = [record.getMessage() for record in caplog.records if "a token was rejected" in record.getMessage()]
@@ -118,7 +118,7 @@ def test_a_flood_of_guesses_is_refused_and_the_holder_of_the_token_works_on(
     guesses = [threading.Thread(target=guess) for _ in range(20)]
     for thread in guesses:
         thread.start()
-    while len(replies) < 20 - rejections.MOST_WAITING:  # these are refused at once
+    while len(replies) < 20 - rejections.MOST_WAITING:  # these replies are not delayed
         time.sleep(0.01)
     assert api.http.post("/api/jobs/x/cancel", headers=BEARER).status_code == 404
     with openai.OpenAI(base_url=f"{api.url}/v1", api_key=BEARER["Authorization"][7:], max_retries=0) as client:

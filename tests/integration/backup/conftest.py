@@ -1,4 +1,4 @@
-"""A second place to restore to, for the tests of backups."""
+"""Settings of a second installation to restore to, for the tests of backups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.config import Settings
 
 @pytest.fixture
 def elsewhere(empty_database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """A place where Tidal was never run; Redis is shared, a restore empties it."""
+    """Return settings with an empty database and no folders; Redis is shared, because a restore empties it."""
     return Settings(
         _env_file=None,
         database_url=empty_database_url,

@@ -12,32 +12,16 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.backup import Saved, create_backup, read_manifest, restore_backup
+from common.backup import read_manifest
 from common.config import Settings
 from common.db import Analysis, Experiment, Job, JobEvent, downgrade, make_engine, schema_status, session_factory
 from common.errors import ConflictError, InvalidInputError, StorageError
 from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
+from tests.integration.backup.backups import restore, save
 from tests.integration.worker.fleet import Fleet
 
 ENDLESS = {"steps": 1_000_000, "every": 5, "step_seconds": 0.02}
-
-
-def save(settings: Settings, target: Path) -> Saved:
-    return create_backup(
-        target, database_url=settings.database_url, experiments_dir=settings.experiments_dir, data_dir=settings.data_dir
-    )
-
-
-def restore(backup: Path, settings: Settings, **options: bool) -> dict[str, int]:
-    return restore_backup(
-        backup,
-        database_url=settings.database_url,
-        redis_url=settings.redis_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        **options,
-    ).jobs
 
 
 def submitted(sessions: sessionmaker[Session]) -> str:
@@ -86,7 +70,7 @@ def test_jobs_of_every_kind_go_on_after_a_restore(
     assert saved.jobs == 4
     assert saved.experiments == 3  # the waiting one has no file yet
 
-    assert restore(backup, elsewhere) == {"completed": 1, "paused": 1, "pending": 1, "running": 1}
+    assert restore(backup, elsewhere).jobs == {"completed": 1, "paused": 1, "pending": 1, "running": 1}
     engine = make_engine(elsewhere.database_url)
     fresh = session_factory(engine)
     try:
@@ -169,13 +153,7 @@ def test_what_is_pruned_or_written_meanwhile_leaves_no_half_checkpoint(
             shutil.rmtree(folder / "step-000000001")
 
     target = tmp_path / "saved.tar"
-    create_backup(
-        target,
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        progress=trainer_goes_on,
-    )
+    save(settings, target, progress=trainer_goes_on)
     names = [name for name in read_manifest(target).members if name.startswith("experiments/")]
     files = ("training_state.pt", "weights.safetensors", "manifest.json")
     assert sorted(names) == sorted(
@@ -229,15 +207,7 @@ def test_what_is_started_while_a_backup_is_unpacked_keeps_its_database(
     newer = submitted(sessions)
     engine.dispose()
     with sessions() as session, pytest.raises(ConflictError, match=r"in use by tidal \(1\)"):
-        restore_backup(
-            backup,
-            database_url=settings.database_url,
-            redis_url=settings.redis_url,
-            experiments_dir=settings.experiments_dir,
-            data_dir=settings.data_dir,
-            force=True,
-            progress=lambda size: session.execute(text("SELECT 1")),
-        )
+        restore(backup, settings, force=True, progress=lambda size: session.execute(text("SELECT 1")))
     with sessions() as session:
         assert session.get(Job, newer) is not None
     assert not list(settings.experiments_dir.glob(".*"))

@@ -1,4 +1,4 @@
-"""Uploaded text is in a backup, comes back whole, and replaces nothing; links are left out and named."""
+"""A backup contains the datasets, a restore replaces none without --force, and links are left out and reported."""
 
 from __future__ import annotations
 
@@ -13,39 +13,11 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.backup import Restored, Saved, create_backup, read_manifest, restore_backup
+from common.backup import read_manifest
 from common.config import Settings
-from common.datasets import DatasetStore, Intake, Manifest, TokenRecord
+from common.datasets import DatasetStore, TokenRecord
 from common.errors import ConflictError
-
-TEXT = b"The tide came in.<|endoftext|>The tide went out."
-
-
-def save(settings: Settings, target: Path, **options: bool) -> Saved:
-    return create_backup(
-        target,
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        **options,
-    )
-
-
-def restore(backup: Path, settings: Settings, **options: bool) -> Restored:
-    return restore_backup(
-        backup,
-        database_url=settings.database_url,
-        redis_url=settings.redis_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        **options,
-    )
-
-
-def upload(settings: Settings, name: str, text: bytes = TEXT) -> Manifest:
-    with Intake(DatasetStore(settings.data_dir), name, "txt", limit_bytes=2**20) as intake:
-        intake.write(text)
-        return intake.publish()[0]
+from tests.integration.backup.backups import TEXT, restore, save, upload
 
 
 def text_of(settings: Settings, name: str) -> bytes:
@@ -74,16 +46,9 @@ def test_a_dataset_comes_back_with_its_tokens_counted(settings: Settings, elsewh
     (settings.data_dir / "corpus.txt").write_text("no dataset")
     done: list[int] = []
     expected: list[int] = []
-    saved = create_backup(
-        tmp_path / "saved.tar",
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        total=expected.append,
-        progress=done.append,
-    )
+    saved = save(settings, tmp_path / "saved.tar", total=expected.append, progress=done.append)
     assert saved.datasets == 2 and saved.skipped == ()
-    assert sum(done) == expected[0], "the bar covers datasets"
+    assert sum(done) == expected[0], "the progress includes the datasets"
     restored = restore(tmp_path / "saved.tar", elsewhere)
     assert restored.datasets == 2 and restored.damaged == ()
     store = DatasetStore(elsewhere.data_dir)
@@ -99,7 +64,7 @@ def test_without_datasets_none_is_saved_and_such_a_backup_restores(
     upload(settings, "tales")
     saved = save(settings, tmp_path / "saved.tar", datasets=False)
     assert saved.datasets == 0
-    # What every version before this one wrote.
+    # Earlier versions wrote backups without datasets.
     assert {name.split("/")[0] for name in read_manifest(tmp_path / "saved.tar").members} == {"tables"}
     mine = upload(elsewhere, "mine")
     restored = restore(tmp_path / "saved.tar", elsewhere)
@@ -134,7 +99,7 @@ def test_the_same_text_stays_and_another_is_put_aside_by_force_only(
     assert text_of(elsewhere, "own") == b"Not in the backup."
     assert restored.datasets_aside is not None
     assert (restored.datasets_aside / "other" / "text.txt").read_bytes() == b"Newer text."
-    assert not cache.exists(), "its tokens were of the other text"
+    assert not cache.exists(), "the token cache belonged to the replaced text"
 
 
 def test_a_dataset_deleted_or_uploaded_meanwhile_is_saved_whole_or_not_at_all(
@@ -153,13 +118,7 @@ def test_a_dataset_deleted_or_uploaded_meanwhile_is_saved_whole_or_not_at_all(
             upload(settings, "b", b"newer")
             upload(settings, "d", b"new")
 
-    create_backup(
-        tmp_path / "saved.tar",
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        progress=changes,
-    )
+    save(settings, tmp_path / "saved.tar", progress=changes)
     restored = restore(tmp_path / "saved.tar", elsewhere)
     assert restored.damaged == ()
     found = {name: text_of(elsewhere, name) for name in DatasetStore(elsewhere.data_dir).names()}
@@ -213,7 +172,7 @@ def test_links_are_left_out_and_named(settings: Settings, elsewhere: Settings, t
 
 
 def tidal(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as in a container of the compose file."""
+    """Run a `tidal` command in its own process, as a container of the compose file does."""
     environment = {
         **os.environ,
         "TIDAL_DATABASE_URL": settings.database_url.get_secret_value(),

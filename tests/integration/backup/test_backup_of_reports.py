@@ -8,23 +8,12 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session, sessionmaker, undefer
 
-from common.backup import create_backup, restore_backup
 from common.config import Settings
 from common.db import Report
 from common.errors import ConflictError
+from tests.integration.backup.backups import restore, save
 
 TEXT = "é \\N \\\\ \t\n```chart\n{experiments: [a], metrics: [m]}\n```\n"
-
-
-def restore(backup: Path, settings: Settings, *, force: bool = False) -> None:
-    restore_backup(
-        backup,
-        database_url=settings.database_url,
-        redis_url=settings.redis_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        force=force,
-    )
 
 
 def test_a_report_comes_back_as_it_was_and_is_not_lost_unasked(
@@ -38,9 +27,7 @@ def test_a_report_comes_back_as_it_was_and_is_not_lost_unasked(
         session.add(Report(id="rep_1", title="Tide", markdown=TEXT, experiment_ids=["a", "b,{}"], version=7))
     before = stored()
     backup = tmp_path / "saved.tar"
-    create_backup(
-        backup, database_url=settings.database_url, experiments_dir=settings.experiments_dir, data_dir=settings.data_dir
-    )
+    save(settings, backup)
     with sessions.begin() as session:
         session.get_one(Report, "rep_1").title = "Newer"
     engine.dispose()

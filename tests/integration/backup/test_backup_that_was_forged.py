@@ -1,4 +1,4 @@
-"""A tar that somebody else wrote: a restore writes what the manifest says, where a backup has its files, or nothing."""
+"""A restore of a forged backup writes only files that the manifest lists, at places that a backup uses, or nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.backup import create_backup, restore_backup
 from common.config import Settings
-from common.datasets import DatasetStore, Intake
 from common.errors import StorageError
+from tests.integration.backup.backups import restore, save, upload
 
 GIB = 2**30
 NAME = "experiments/one/model.pth"
@@ -25,37 +24,20 @@ NAME = "experiments/one/model.pth"
 
 @pytest.fixture
 def backup(settings: Settings, sessions: sessionmaker[Session], engine: Engine, tmp_path: Path) -> Path:
-    """A sound one, with an experiment and a dataset."""
+    """Return a valid backup with one experiment and one dataset."""
     (settings.experiments_dir / "one").mkdir(parents=True)
     (settings.experiments_dir / "one" / "model.pth").write_text("weights")
-    with Intake(DatasetStore(settings.data_dir), "tales", "txt", limit_bytes=2**20) as intake:
-        intake.write(b"The tide came in.")
-        intake.publish()
-    create_backup(
-        tmp_path / "saved.tar",
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-    )
+    upload(settings, "tales", b"The tide came in.")
+    save(settings, tmp_path / "saved.tar")
     engine.dispose()
     return tmp_path / "saved.tar"
-
-
-def restore(path: Path, settings: Settings) -> None:
-    restore_backup(
-        path,
-        database_url=settings.database_url,
-        redis_url=settings.redis_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-    )
 
 
 Forge = Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]]
 
 
 def forged(backup: Path, target: Path, member: Forge, manifest: Callable[[dict[str, Any]], None]) -> Path:
-    """A copy with the file NAME and the manifest changed."""
+    """Write a copy to `target` whose member NAME and manifest are changed by the two functions."""
     with tarfile.open(backup) as sound, tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         for info in sound:
             source = sound.extractfile(info)
@@ -68,7 +50,7 @@ def forged(backup: Path, target: Path, member: Forge, manifest: Callable[[dict[s
                 manifest(values)
                 content = json.dumps(values).encode()
                 info.size = len(content)
-            # Written by hand, because the header of a sparse file names more bytes than follow it.
+            # tarfile would copy as many bytes as the header names, but a sparse file has fewer bytes in the archive.
             tar.fileobj.write(info.tobuf(tarfile.PAX_FORMAT))  # type: ignore[union-attr]
             tar.fileobj.write(content + b"\0" * (-len(content) % 512))  # type: ignore[union-attr]
             tar.offset = tar.fileobj.tell()  # type: ignore[union-attr]
@@ -81,7 +63,7 @@ def nothing_written(settings: Settings) -> bool:
 
 
 def sparse(size: int) -> Forge:
-    """GNU's sparse format 1.0: a map in front of the content, the true size in the header."""
+    """Return a change to GNU's sparse format 1.0: a map precedes the content, the header names the unpacked size."""
 
     def change(info: tarfile.TarInfo, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
         regions = f"2\n0\n{len(content)}\n{size}\n0\n".encode()
@@ -121,7 +103,7 @@ def test_a_sparse_file_is_refused_before_a_byte_of_it_is_written(
         path = forged(backup, tmp_path / f"{size}.tar", sparse(3 * GIB), entry(size))
         assert path.stat().st_size < backup.stat().st_size + 20_000
         with tarfile.open(path) as tar:
-            assert tar.getmember(NAME).size == 3 * GIB, "the forgery works: this is what an unpacker would write"
+            assert tar.getmember(NAME).size == 3 * GIB, "the forgery works: an unpacker would write this many bytes"
         with pytest.raises(StorageError, match=f"{NAME} is not a regular file"):
             restore(path, elsewhere)
         assert nothing_written(elsewhere)
@@ -146,7 +128,7 @@ def test_a_size_that_is_not_that_of_the_manifest_is_refused(backup: Path, elsewh
     assert nothing_written(elsewhere)
 
 
-def test_more_than_the_disk_holds_is_refused_first(backup: Path, elsewhere: Settings, tmp_path: Path) -> None:
+def test_more_than_the_disk_holds_is_refused_before_writing(backup: Path, elsewhere: Settings, tmp_path: Path) -> None:
     path = forged(backup, tmp_path / "forged.tar", unchanged, entry(2**60))
     with pytest.raises(StorageError, match=r"cannot be written .* free"):
         restore(path, elsewhere)
@@ -179,7 +161,7 @@ def test_rows_are_read_from_the_backup_only(backup: Path, elsewhere: Settings, t
         restore(forged(backup, tmp_path / "forged.tar", unchanged, change), elsewhere)
 
 
-def test_a_header_that_is_no_number_is_an_error_in_words(elsewhere: Settings, tmp_path: Path) -> None:
+def test_a_header_that_is_no_number_is_a_clear_error(elsewhere: Settings, tmp_path: Path) -> None:
     (tmp_path / "first").write_text("a")
     with tarfile.open(tmp_path / "odd.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         tar.add(tmp_path / "first", "first")

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.backup import create_backup, read_manifest
+from common.backup import read_manifest
 from common.config import Settings
 from common.errors import StorageError
+from tests.integration.backup.backups import save
 
 
 def experiment(settings: Settings, name: str) -> Path:
@@ -35,13 +36,7 @@ def test_an_experiment_deleted_during_a_backup_is_left_out(
                 shutil.rmtree(folder)
 
     target = tmp_path / "saved.tar"
-    create_backup(
-        target,
-        database_url=settings.database_url,
-        experiments_dir=settings.experiments_dir,
-        data_dir=settings.data_dir,
-        progress=deletes,
-    )
+    save(settings, target, progress=deletes)
     files = [name for name in read_manifest(target).members if name.startswith("experiments/")]
     assert files == ["experiments/one/model.pth"]  # read before
 
@@ -61,10 +56,5 @@ def test_what_cannot_be_read_is_named(
     monkeypatch.setattr("common.backup.files.os.scandir", refuses)
     target = tmp_path / "saved.tar"
     with pytest.raises(StorageError, match="one/logs: cannot be read \\(Permission denied\\)"):
-        create_backup(
-            target,
-            database_url=settings.database_url,
-            experiments_dir=settings.experiments_dir,
-            data_dir=settings.data_dir,
-        )
+        save(settings, target)
     assert not target.exists()

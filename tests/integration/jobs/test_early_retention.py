@@ -1,4 +1,4 @@
-"""When a disk is nearly full health deletes at once what it may delete, and nothing else."""
+"""When a disk is nearly full, the health process runs its retention at once, and deletes nothing more than usual."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.test_retention import ALL, ended, names
 
 ENDLESS_MB = 10**9
+"""A reserve that no disk has, in MiB."""
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def settings_of_health(desk: Desk, tmp_path: Path) -> Settings:
 
 
 def unfinished(settings: Settings, *, age: float) -> Path:
-    """A checkpoint that was begun so many seconds ago."""
+    """Return the folder of an unfinished checkpoint that was begun `age` seconds ago."""
     folder = settings.experiments_dir / "exp" / "checkpoints" / ".tmp-0123"
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"half")
@@ -60,10 +61,10 @@ def abandoned_cache(settings: Settings, name: str) -> Path:
     return folder
 
 
-def wait_gone(path: Path) -> None:
+def wait_deleted(path: Path) -> None:
     deadline = time.monotonic() + 20
     while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still there"
+        assert time.monotonic() < deadline, f"{path} still exists"
         time.sleep(0.01)
 
 
@@ -76,11 +77,11 @@ def test_a_disk_that_is_nearly_full_is_tidied_without_waiting_for_the_hour(
     young = settings.experiments_dir / "other" / "checkpoints" / ".tmp-4567"
     young.mkdir(parents=True)
     with capture_logs() as log, tidying(engine, settings):
-        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
-        wait_gone(abandoned_cache(settings, "stories"))
-        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
-    assert young.is_dir(), "it may be being written"
-    assert names(folder) == ALL, "retention is off: however full the disk is, nothing of it goes"
+        wait_deleted(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+        wait_deleted(abandoned_cache(settings, "stories"))
+        wait_deleted(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+    assert young.is_dir(), "a trainer may still be writing this checkpoint"
+    assert names(folder) == ALL, "without retention a full disk deletes no files of a job"
     assert sum("nearly full" in line["event"] for line in log) == 1
     assert all(line["early"] for line in log if line["event"] == "tidied up")
 
@@ -91,10 +92,10 @@ def test_with_retention_the_old_goes_at_once(
     monkeypatch.setattr(module, "EARLY_SECONDS", 0.05)
     settings = settings_of_health.model_copy(update={"retention_days": 30.0})
     with tidying(engine, settings):
-        wait_gone(unfinished(settings, age=LEFTOVER_SECONDS + 60))
+        wait_deleted(unfinished(settings, age=LEFTOVER_SECONDS + 60))
         _, old = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=31)
         _, recent = ended(desk, ArtifactStore(settings.experiments_dir), JobStatus.COMPLETED, days=29)
-        wait_gone(old / "logs")
+        wait_deleted(old / "logs")
     assert names(recent) == ALL
 
 
@@ -102,7 +103,7 @@ def test_with_room_the_next_round_is_an_hour_away(engine: Engine, settings_of_he
     settings = settings_of_health.model_copy(update={"disk_reserve_mb": 0})
     first = unfinished(settings, age=LEFTOVER_SECONDS + 60)
     with tidying(engine, settings):
-        wait_gone(first)
+        wait_deleted(first)
         later = unfinished(settings, age=LEFTOVER_SECONDS + 60)
         time.sleep(0.3)
         assert later.is_dir()

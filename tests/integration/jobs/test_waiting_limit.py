@@ -1,4 +1,4 @@
-"""As many jobs wait as may, whoever submits at the same moment; what exists already is never refused."""
+"""No more jobs wait than the limit allows, even with concurrent submissions; existing jobs are never refused."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_jo
 def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
     with desk.sessions.begin() as slow:
         lock_waiting(slow)
-        desk.do(submit, new(), few(desk, NEAR + 10))  # a lock timeout ends it where it waits
-        assert waiting(desk) == 1, "it is committed while the other one still holds the lock"
+        desk.do(submit, new(), few(desk, NEAR + 10))  # would end with a lock timeout if it had to wait
+        assert waiting(desk) == 1, "the job is committed while another session holds the lock"

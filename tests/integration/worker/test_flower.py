@@ -1,4 +1,4 @@
-"""Flower over a real broker: up, closed without a login, open with it, and no way around that."""
+"""Flower with a real broker answers only with the login, and only for known host names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = ("/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers", "/api
 
 @pytest.fixture
 def client(fleet: Fleet) -> Iterator[httpx.Client]:
-    """Of a Flower that answers, without a login. One name and one proxy are allowed."""
+    """Return a client without a login for a running Flower that allows one host name and trusts one proxy."""
     port = free_port()
     fleet.start(
         "flower",
@@ -54,11 +54,11 @@ def test_flower_answers_only_with_the_login(client: httpx.Client) -> None:
     assert client.get("/login").status_code == 401
     sent = client.post("/api/task/send-task/tidal.training.doorbell", auth=LOGIN, json={"args": ["training"]})
     assert sent.status_code in (403, 404)
-    # The table of tasks is filled by requests of the page itself.
+    # The page of the tasks loads its table with this request.
     assert client.get("/tasks/datatable?draw=1&start=0&length=5&order[0][column]=0", auth=LOGIN).status_code == 200
 
 
-def test_its_cookie_is_closed_to_scripts_and_other_sites(client: httpx.Client) -> None:
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(client: httpx.Client) -> None:
     plain = client.get("/workers", auth=LOGIN).headers["set-cookie"]
     assert "_xsrf=" in plain and "HttpOnly" in plain and "SameSite=Strict" in plain and "Secure" not in plain
     client.cookies.clear()
@@ -66,7 +66,7 @@ def test_its_cookie_is_closed_to_scripts_and_other_sites(client: httpx.Client) -
     assert "Secure" in by_proxy
 
 
-def test_it_answers_to_known_names_only(client: httpx.Client) -> None:
+def test_flower_answers_for_known_host_names_only(client: httpx.Client) -> None:
     for host, status in (("flower.example", 200), ("localhost:5555", 200), ("[::1]:1", 200), ("evil.example", 421)):
         for page in ("/workers", "/static/css/flower.css"):
             assert client.get(page, auth=LOGIN, headers={"Host": host}).status_code == status, (host, page)
@@ -88,5 +88,7 @@ def test_wrong_logins_are_logged_and_slowed_down_and_the_right_one_passes(client
     right = client.get("/api/tasks", auth=LOGIN, headers={"X-Forwarded-For": "203.0.113.7"})
     assert right.status_code == 200
     text = fleet.log("flower").read_text()
-    assert text.count("a login was rejected") == 10, "the eleventh and twelfth are counted, not written"
+    assert text.count("a login was rejected") == 10, (
+        "the eleventh and the twelfth rejection are counted without a log line"
+    )
     assert "203.0.113.7" in text and "guess-123" not in text

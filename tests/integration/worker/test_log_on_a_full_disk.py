@@ -1,4 +1,4 @@
-"""A log whose disk is full waits in memory and is whole once there is room; a trainer starts all the same."""
+"""On a full disk the log of a trainer waits in memory and is written completely once there is room."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_was_printed_on_a_full_disk_is_in_the_log_when_there_is_room(disk: 
     write(capture, LINES)
     assert not path.exists() or path.stat().st_size < sum(map(len, LINES))
     disk.empty()
-    wait_until_in(path, LINES[-1])  # though nothing more is printed
+    wait_until_in(path, LINES[-1])  # although the trainer prints nothing more
     write(capture, LINES)
     capture.close()
     assert path.read_text() == "".join(LINES + LINES)

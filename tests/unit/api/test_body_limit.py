@@ -1,4 +1,4 @@
-"""Whoever holds large bodies in memory keeps no small one out."""
+"""Small request bodies are read even while large ones fill the memory for bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) -> None:
-    """A request whose body comes in blocks of these sizes, and ends when `end` is set."""
+    """Send a request whose body arrives in blocks of these sizes and ends when `end` is set."""
     messages: list[Message] = [{"type": "http.request", "body": bytes(size), "more_body": True} for size in blocks]
 
     async def receive() -> Message:
@@ -31,7 +31,7 @@ async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) 
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(_: Message) -> None:
-        raise AssertionError("nothing is answered here")
+        raise AssertionError("BodyLimit sends no reply itself")
 
     await limit(SCOPE, receive, send)
 
@@ -48,7 +48,7 @@ def test_small_bodies_pass_while_large_ones_fill_the_memory() -> None:
             await ask(limit, SMALL_BYTES, MIB // 2)
         assert refused.value.status_code == 503
         end.set()
-        assert any(await asyncio.gather(*held, return_exceptions=True)), "some were refused"
+        assert any(await asyncio.gather(*held, return_exceptions=True)), "some of the large bodies were refused"
         assert limit.held == 0
         await ask(limit, MIB)
 

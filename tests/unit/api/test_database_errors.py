@@ -1,4 +1,4 @@
-"""What a database says in its own words becomes an answer that a client can act on."""
+"""Errors of the database become replies that a client can act on."""
 
 from __future__ import annotations
 

@@ -58,9 +58,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "make install" in finding.fix
 
 
-def test_what_others_can_read_is_a_warning_with_the_way_to_close_it(
-    own_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_others_can_read_are_a_warning_with_a_fix(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_folder)
     assert doctor.private().state == "ok"
     (own_folder / ".env").write_text("")

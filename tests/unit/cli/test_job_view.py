@@ -94,15 +94,15 @@ def test_a_rewind_moves_back() -> None:
     assert view.step == 60
 
 
-def test_a_wait_for_the_disk_is_said_with_its_figures_and_so_is_its_end() -> None:
+def test_a_wait_for_the_disk_and_its_end_are_shown_with_the_free_and_needed_space() -> None:
     view = JobView(job())
     lacks = {"disk": "experiments", "freeBytes": 12 * 2**20, "neededBytes": 2**30}
     waits = {"phase": "waiting_for_disk", "step": 7, "disk": lacks}
-    said = "waiting for room: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
-    assert view.apply(Event("status", waits)) == [f"{said}; free some, it goes on by itself"]
-    assert view.apply(Event("status", waits)) == [] and view.phase == said
+    shown = "waiting for room: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
+    assert view.apply(Event("status", waits)) == [f"{shown}; free some, it goes on by itself"]
+    assert view.apply(Event("status", waits)) == [] and view.phase == shown
     view.take(job(progress={"phase": "waiting_for_disk", "step": 7}))
-    assert view.phase == said, "the row says less than the event"
+    assert view.phase == shown, "the job has less detail than the event and does not replace it"
     assert view.apply(Event("status", {**waits, "disk": {**lacks, "freeBytes": 0}})) == []
     assert view.phase.startswith("waiting for room: 0 MiB")
     assert view.apply(Event("status", {"phase": "training"})) == ["there is room on the disk again; it goes on"]

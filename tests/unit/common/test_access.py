@@ -12,7 +12,7 @@ from common.access.hosts import host_name
 
 
 class Clock:
-    """Time that stands until it is moved."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -49,24 +49,24 @@ def test_the_names_of_this_machine_are_known(monkeypatch: pytest.MonkeyPatch) ->
     hosts = KnownHosts()
     for name in ("gpubox", "gpubox.lab.example", "gpubox.local", "gpubox.lab.example.", "GPUBOX:4400"):
         assert hosts.knows(name), name
-    assert not hosts.knows("evil.example") and asked == [], "the name server is asked about no stranger"
+    assert not hosts.knows("evil.example") and asked == [], "a foreign host name causes no DNS lookup"
     assert hosts.knows("gpubox.other.example")
     assert not hosts.knows("gpubox.evil.example") and len(asked) == 1
 
 
-def test_the_name_a_server_was_told_to_listen_on_is_its_own() -> None:
+def test_the_name_on_which_the_server_listens_is_known() -> None:
     assert KnownHosts(listens_on="Tidal.internal").knows("tidal.internal:4400")
     assert not KnownHosts(listens_on="0.0.0.0").knows("tidal.internal")
 
 
-def test_no_header_and_an_empty_one_are_no_browsers() -> None:
+def test_requests_without_a_host_header_are_not_from_a_browser_and_pass() -> None:
     assert KnownHosts().knows(None) and KnownHosts().knows("")
 
 
 @pytest.mark.parametrize(
     "text", ["http://a.example", "a.example:80", "*", "a.*.example", "a b", "a/b", "-a", "*.", "a..b"]
 )
-def test_what_is_no_name_is_refused_with_words(text: str) -> None:
+def test_an_invalid_host_name_is_a_clear_error(text: str) -> None:
     with pytest.raises(ValueError, match="is not a host name; write names such as"):
         parse_hosts(text)
 
@@ -79,18 +79,20 @@ def test_forwarded_addresses_count_from_trusted_peers_only() -> None:
     proxies = TrustedProxies("10.0.0.1, 192.168.0.0/16,::1")
     assert proxies.client("203.0.113.9", "198.51.100.1") == "203.0.113.9"
     assert proxies.client("10.0.0.1", "198.51.100.1") == "198.51.100.1"
-    assert proxies.client("10.0.0.1", "1.1.1.1, 198.51.100.1, 192.168.3.4") == "198.51.100.1", "the last but ours"
+    assert proxies.client("10.0.0.1", "1.1.1.1, 198.51.100.1, 192.168.3.4") == "198.51.100.1", (
+        "the last address that is not a trusted proxy"
+    )
     assert proxies.client("::1", "") == "::1"
     assert TrustedProxies("*").client("203.0.113.9", "198.51.100.1, 2.2.2.2") == "198.51.100.1"
     assert TrustedProxies("").client("127.0.0.1", "198.51.100.1") == "127.0.0.1"
 
 
-def test_delays_begin_after_ten_double_end_and_are_forgotten_after_a_minute() -> None:
+def test_delays_start_after_ten_rejections_double_up_to_a_limit_and_end_after_a_minute() -> None:
     clock = Clock()
     rejections = Rejections(clock)
     delays = [rejections.count("203.0.113.7").delay_seconds for _ in range(17)]
     assert delays == [0.0] * 10 + [0.25, 0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
-    assert rejections.count("203.0.113.8").delay_seconds == 0.0, "another address"
+    assert rejections.count("203.0.113.8").delay_seconds == 0.0, "each address has its own count"
     clock.now += 59.9
     last = rejections.count("203.0.113.7")
     assert (last.delay_seconds, last.retry_after) == (4.0, 1.0)
@@ -98,7 +100,7 @@ def test_delays_begin_after_ten_double_end_and_are_forgotten_after_a_minute() ->
     assert rejections.count("203.0.113.7").delay_seconds == 0.0
 
 
-def test_only_some_replies_wait_at_once_and_the_rest_is_refused() -> None:
+def test_only_a_limited_number_of_replies_is_delayed_and_the_rest_is_refused() -> None:
     rejections = Rejections(Clock())
     for _ in range(module.FREE):
         rejections.count("203.0.113.7")
@@ -113,13 +115,13 @@ def test_only_some_replies_wait_at_once_and_the_rest_is_refused() -> None:
     assert rejections.count("203.0.113.7").delay_seconds == 4.0
 
 
-def test_few_lines_are_written_however_many_are_rejected() -> None:
+def test_few_lines_are_logged_for_many_rejections() -> None:
     rejections = Rejections(Clock())
     lines = [rejection.count for _ in range(1000) if (rejection := rejections.count("::1")).worth_a_line]
     assert lines == [*range(1, 11), 16, 32, 64, 128, 256, 512]
 
 
-def test_memory_is_bounded_and_a_neighbourhood_counts_as_one() -> None:
+def test_memory_is_bounded_and_an_ipv6_network_counts_as_one_address() -> None:
     rejections = Rejections(Clock())
     for number in range(module.MOST_ADDRESSES + 500):
         rejections.count(f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")

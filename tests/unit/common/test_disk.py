@@ -1,4 +1,4 @@
-"""What a disk lacks is found before it is full, and said in words."""
+"""A shortage of disk space is found before the disk is full and described for the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.errors import DiskFullError, StorageError
 from common.files import storage_errors
 
 
-def test_free_space_is_asked_where_the_folder_will_be(tmp_path: Path) -> None:
+def test_free_space_of_a_missing_folder_is_that_of_its_disk(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not" / "there" / "yet") == pytest.approx(free_bytes(tmp_path), rel=0.05)
 
 
@@ -25,7 +25,9 @@ def test_a_disk_lacks_what_its_reserve_or_the_next_write_needs(tmp_path: Path) -
     found = scarce.shortage("data")
     assert found is not None and (found.disk, found.needed_bytes) == ("data", 2**60)
     large = enough.shortage("experiments", next_write_bytes=2**60)
-    assert large is not None and large.needed_bytes == 2**60 + MIB // 4, "and a quarter of the reserve is left"
+    assert large is not None and large.needed_bytes == 2**60 + MIB // 4, (
+        "the next write must leave a quarter of the reserve"
+    )
 
 
 def test_without_a_reserve_only_a_refused_write_counts(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_without_a_reserve_only_a_refused_write_counts(tmp_path: Path) -> None:
     assert none.refused("experiments", "Disk quota exceeded").reason == "Disk quota exceeded"
 
 
-def test_enough_is_not_asked_again_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_with_room_is_not_asked_again_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve = DiskReserve({"experiments": tmp_path}, MIB)
     assert reserve.shortage("experiments") is None
     monkeypatch.setattr(disk, "free_bytes", lambda _: 0)
@@ -43,7 +45,7 @@ def test_enough_is_not_asked_again_at_every_step(tmp_path: Path, monkeypatch: py
     assert reserve.shortage("experiments") is not None
 
 
-def test_a_disk_that_does_not_answer_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_does_not_answer_causes_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def dead(_: Path) -> int:
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
@@ -51,7 +53,7 @@ def test_a_disk_that_does_not_answer_holds_nobody(tmp_path: Path, monkeypatch: p
     assert DiskReserve({"experiments": tmp_path}, MIB).shortage("experiments") is None
 
 
-def test_a_shortage_is_told_in_words() -> None:
+def test_a_shortage_names_the_disk_and_the_figures() -> None:
     assert str(Shortage("experiments", 12 * MIB, 1024 * MIB)) == (
         "12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
     )
@@ -60,7 +62,7 @@ def test_a_shortage_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_want_of_room_is_told_from_every_other_failure(number: int, tmp_path: Path) -> None:
+def test_a_full_disk_is_distinguished_from_every_other_failure(number: int, tmp_path: Path) -> None:
     hidden = OSError(errno.EIO, f"I/O error: {os.strerror(number)} (os error {number})")
     for error in (OSError(number, os.strerror(number)), hidden):
         assert is_full(error)

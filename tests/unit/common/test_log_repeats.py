@@ -1,4 +1,4 @@
-"""A line that repeats is counted, one that says something new is written, and no line does more than be read."""
+"""Repeated log lines are counted, new ones are written, and no line can control a terminal or forge another line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IN_A_PROCESS = [sys.executable, "-c"]
 
 
 class Log:
-    """A handler with the filter, and a clock that stands still."""
+    """A handler with the filter and a clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -61,7 +61,7 @@ def test_lines_of_information_that_differ_are_all_written(log: Log) -> None:
     assert len(log.lines) == 5000
 
 
-def test_warnings_that_differ_in_what_a_client_chose_are_counted_by_event(log: Log) -> None:
+def test_warnings_with_different_values_from_clients_are_counted_by_event(log: Log) -> None:
     for number in range(5000):
         log.write("request failed", path=f"/{number}")
     assert len(log.lines) == 50
@@ -72,11 +72,11 @@ def test_warnings_that_differ_in_what_a_client_chose_are_counted_by_event(log: L
 def test_warnings_that_are_all_different_are_counted_by_logger(log: Log) -> None:
     for number in range(5000):
         log.write(f"event {number}")
-    log.write("of another", logger="b")
-    assert len(log.lines) == 501 + 0 and log.lines[-1] == "of another"
+    log.write("from another logger", logger="b")
+    assert len(log.lines) == 501 and log.lines[-1] == "from another logger"
 
 
-def test_exceptions_are_known_by_type_and_place(log: Log) -> None:
+def test_exceptions_are_counted_by_type_and_line(log: Log) -> None:
     for number in range(100):
         try:
             raise ValueError(number)
@@ -89,9 +89,7 @@ def test_exceptions_are_known_by_type_and_place(log: Log) -> None:
     assert len(log.lines) == 11
 
 
-def test_memory_is_bounded_and_counts_of_what_is_forgotten_are_written(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_bounded_and_counts_of_dropped_keys_are_written(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_repeats, "MOST_KEYS", 20)
     for _ in range(15):
         log.write("once", logging.INFO)
@@ -100,7 +98,7 @@ def test_memory_is_bounded_and_counts_of_what_is_forgotten_are_written(
     assert any(line.startswith("once … repeated 5 times") for line in log.lines)
 
 
-def test_the_count_comes_by_itself_and_at_the_end_of_a_process() -> None:
+def test_the_count_is_written_by_a_timer_and_at_the_end_of_a_process() -> None:
     program = """
 import time
 from common import log_repeats
@@ -118,7 +116,7 @@ for _ in range(30): get_logger("a").warning("second")
     assert first < next(number for number, line in enumerate(lines) if "second" in line) < second
 
 
-def test_a_forked_process_counts_for_itself() -> None:
+def test_a_forked_process_has_its_own_counts() -> None:
     program = """
 import os
 from common.logging import configure, get_logger
@@ -134,7 +132,7 @@ os.wait()
 
 
 @pytest.mark.parametrize("json_lines", [False, True])
-def test_text_of_others_is_one_line_and_cannot_steer_a_terminal(json_lines: bool) -> None:
+def test_foreign_text_stays_on_one_line_and_cannot_control_a_terminal(json_lines: bool) -> None:
     program = f"""
 import logging
 from common.logging import configure, get_logger
@@ -158,7 +156,7 @@ except ValueError:
     assert len(text) < 40_000
 
 
-def test_what_is_printable_stays_as_it_is() -> None:
+def test_only_unprintable_characters_are_escaped() -> None:
     assert escaped("Grüße, 世界 – ok") == "Grüße, 世界 – ok"
     assert escaped("a\tb\nc\x1b\u202e") == "a\\tb\\nc\\x1b\\u202e"
     assert escaped("abcdef", 4) == "abcd… (2 more characters)"
@@ -171,12 +169,12 @@ from common.logging import configure, get_logger
 configure("test")
 log = get_logger("a")
 
-class Says:
+class LogsInStr:
     def __str__(self):
         logging.getLogger("b").warning("within")
         return "value"
 
-class Ends:
+class LogsWhenCollected:
     def __init__(self):
         self.me = self
     def __del__(self):
@@ -186,19 +184,19 @@ signal.signal(signal.SIGALRM, lambda *_: log.info("signal"))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 gc.set_threshold(50)
 for number in range(5000):
-    Ends()
-    log.warning("without", number=number, says=Says())
+    LogsWhenCollected()
+    log.warning("without", number=number, value=LogsInStr())
 signal.setitimer(signal.ITIMER_REAL, 0)
 print("done")
 """
 
 
-def test_what_logs_while_a_line_is_counted_stops_nobody() -> None:
+def test_logging_from_within_the_filter_does_not_deadlock() -> None:
     done = subprocess.run([*IN_A_PROCESS, NESTED], capture_output=True, text=True, timeout=60)
     assert done.stdout == "done\n", done.stderr[-2000:]
 
 
-def test_a_line_that_cannot_be_read_raises_nothing() -> None:
+def test_a_record_that_cannot_be_formatted_raises_nothing() -> None:
     class Bad:
         def __str__(self) -> str:
             raise ValueError("no text")
@@ -212,9 +210,7 @@ def test_a_line_that_cannot_be_read_raises_nothing() -> None:
         )
 
 
-def test_without_a_thread_for_the_count_lines_are_left_out_all_the_same(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_lines_are_left_out_even_if_the_timer_cannot_start(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_: object) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -1,4 +1,4 @@
-"""A slip in a setting of the log stops nothing. In processes of their own: logging is configured once."""
+"""An invalid log level stops no process. Each case runs in a new process, because logging is configured only once."""
 
 from __future__ import annotations
 

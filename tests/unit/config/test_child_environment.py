@@ -1,4 +1,4 @@
-"""What a process gets of an environment, and who may read what it writes."""
+"""The environment that each process gets, and the permissions of the files that a process writes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_process_gets_what_it_needs_and_only_named_secrets() -> None:
     assert server_environment(ENVIRON).keys() == {"PATH", "LANG", "LC_TIME"}
 
 
-def test_children_that_compute_get_the_hub_but_no_secret_of_ours() -> None:
+def test_the_trainer_gets_the_hub_token_and_no_other_secret() -> None:
     trainer, engine = child_environment(ENVIRON), child_environment(ENVIRON, hub=False)
     assert trainer["HF_TOKEN"] == "hub-token" and "HF_TOKEN" not in engine
     assert trainer["OMP_WAIT_POLICY"] == engine["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -73,7 +73,7 @@ def test_children_that_compute_get_the_hub_but_no_secret_of_ours() -> None:
         assert not {"secret", "cloud", "forge", "password"} & set(given.values()) and not given.keys() & DATABASE
 
 
-def test_further_names_are_passed_on_where_they_are_named_but_never_a_secret() -> None:
+def test_named_variables_are_passed_on_except_secrets_of_tidal() -> None:
     environ = {**ENVIRON, "TIDAL_PASS_ENVIRONMENT": "AWS_SECRET_ACCESS_KEY, TIDAL_AUTH_TOKEN"}
     given = own_environment(environ)
     assert given["AWS_SECRET_ACCESS_KEY"] == "cloud" and "TIDAL_AUTH_TOKEN" not in given
@@ -87,7 +87,9 @@ def umask() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("setting", "file", "folder"), [("077", 0o600, 0o700), ("0027", 0o640, 0o750)])
-def test_files_are_private_as_set(umask: None, tmp_path: Path, setting: str, file: int, folder: int) -> None:
+def test_the_umask_setting_applies_to_files_and_folders(
+    umask: None, tmp_path: Path, setting: str, file: int, folder: int
+) -> None:
     apply_umask(Settings(_env_file=None, umask=setting))
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
@@ -95,20 +97,20 @@ def test_files_are_private_as_set(umask: None, tmp_path: Path, setting: str, fil
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == folder
 
 
-def test_a_wrong_setting_means_private(umask: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_umask_means_private_files(umask: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDAL_UMASK", "rwx")
     apply_umask()
     (tmp_path / "file").write_text("")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
-def test_folders_of_ours_are_closed_and_shared_ones_stay(umask: None, tmp_path: Path) -> None:
+def test_own_folders_are_closed_and_shared_ones_and_the_home_stay(umask: None, tmp_path: Path) -> None:
     ours, shared, home = (tmp_path / name for name in ("ours", "shared", "home"))
     for folder in (ours, shared, home):
         folder.mkdir(mode=0o755)
     shared.chmod(0o1777)
     assert close_folder(ours, 0o077)
-    assert not close_folder(ours, 0o077), "it is closed already"
+    assert not close_folder(ours, 0o077), "the folder is closed already"
     assert stat.S_IMODE(ours.stat().st_mode) == 0o700
     assert not close_folder(shared, 0o077) and stat.S_IMODE(shared.stat().st_mode) == 0o1777
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""No path of this machine is left in a text, and nothing else is changed."""
+"""`ServerPaths` removes the paths of this machine from a text and changes nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_known_folders_have_names(paths: ServerPaths, tmp_path: Path) -> None:
         assert paths.hidden(given) == shown
 
 
-def test_of_a_fault_of_the_server_any_path_is_hidden_and_no_address(paths: ServerPaths) -> None:
+def test_in_server_errors_every_path_is_hidden_and_no_url(paths: ServerPaths) -> None:
     text = "[Errno 13] '/mnt/big/a/b.txt'; /opt/x/y: see http://host/a/b and GET /metrics (1/2)"
     assert paths.hidden(text, strangers=True) == "[Errno 13] '…/b.txt'; …/y: see http://host/a/b and GET /metrics (1/2)"
     error = StorageError("/mnt/big/a: full", errors=[{"location": "x", "message": "/mnt/big/a", "free": 3}])
@@ -47,4 +47,4 @@ def test_of_a_fault_of_the_server_any_path_is_hidden_and_no_address(paths: Serve
     assert error.message == "…/a: full"
     assert error.errors == [{"location": "x", "message": "…/a", "free": 3}]
     kept = paths.hide_in(NotFoundError("data.source /mnt/their/own.txt: no such file"))
-    assert kept.message == "data.source /mnt/their/own.txt: no such file", "what a client wrote is its own"
+    assert kept.message == "data.source /mnt/their/own.txt: no such file", "a path that the client sent stays"

@@ -69,7 +69,7 @@ def test_a_full_disk_loses_lines_and_says_how_many_afterwards(tmp_path: Path) ->
 
 def test_a_flood_of_raw_lines_does_not_push_older_ones_out(tmp_path: Path) -> None:
     sink = LogSink(tmp_path)
-    sink.write("api", "the line that explains it")
+    sink.write("api", "the cause of the flood")
     for number in range(35_000):
         sink.write("api", "Traceback (most recent call last):")
         sink.write("api", f"OSError: [Errno 24] Too many open files, connection {number}")
@@ -78,7 +78,7 @@ def test_a_flood_of_raw_lines_does_not_push_older_ones_out(tmp_path: Path) -> No
     sink.close()
     kept = (tmp_path / "api.log").read_text()
     assert not (tmp_path / "api.log.1").exists() and len(kept) < 50_000
-    assert "the line that explains it" in kept and "something else" in kept
+    assert "the cause of the flood" in kept and "something else" in kept
     counted = re.findall(r"\[([\d,]+) lines like earlier ones were left out\]", kept)
     written = kept.count("Traceback") + kept.count("OSError")
     assert sum(int(count.replace(",", "")) for count in counted) + written == 70_000
@@ -93,7 +93,7 @@ def test_lines_of_our_log_are_all_kept(tmp_path: Path) -> None:
     assert len((tmp_path / "worker.log").read_text().splitlines()) == 1000
 
 
-def test_the_count_is_written_while_nothing_else_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_count_is_written_even_if_no_other_line_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_sink, "COUNT_SECONDS", 0.0)
     sink = LogSink(tmp_path)
     for _ in range(101):
@@ -103,7 +103,7 @@ def test_the_count_is_written_while_nothing_else_comes(tmp_path: Path, monkeypat
     sink.close()
 
 
-def test_no_line_steers_a_terminal(tmp_path: Path) -> None:
+def test_no_line_controls_a_terminal(tmp_path: Path) -> None:
     screen = io.StringIO()
     sink = LogSink(tmp_path, Console(file=screen, width=200, color_system=None))
     sink.write("api", "\x1b[2Jcleared\x1b]0;title\x07 \x9b1m \u2028 end")

@@ -105,7 +105,9 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other(
     secrets = {"token": "the-token", "login": "the-password", "cloud": "cloud", "hub": "hub-token", "given": "given"}
     secrets |= {"database": "database-password", "redis": "redis-password"}
     found = {
-        spec.name: {name for name, secret in secrets.items() if any(secret in its for its in spec.environment.values())}
+        spec.name: {
+            name for name, secret in secrets.items() if any(secret in value for value in spec.environment.values())
+        }
         for spec in stack.processes(settings, addresses, kept, SERVERS, environment)
     }
     assert found == {

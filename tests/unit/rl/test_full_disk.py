@@ -1,4 +1,4 @@
-"""A controller training waits for its disk between two iterations, and comes to the numbers of one that did not."""
+"""An RL training waits for its disk between iterations and ends with the numbers of a training that never waited."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.unit.rl.toys import toy_config
 FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
 
-class Short(Listener):
-    """A disk that has no room once an iteration is done, for so many looks; a wish after so many signs of life."""
+class FullDisk(Listener):
+    """Hooks whose disk is full for `looks` checks after the first iteration; `request` follows four wait reports."""
 
-    def __init__(self, looks: int, wish: StopRequest | None = None) -> None:
+    def __init__(self, looks: int, request: StopRequest | None = None) -> None:
         super().__init__()
-        self.looks, self.wish, self.waits = looks, wish, 0
+        self.looks, self.request, self.waits = looks, request, 0
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
         if not self.points or self.looks == 0:
@@ -35,7 +35,7 @@ class Short(Listener):
         self.waits += shortage is not None
 
     def requested_stop(self) -> StopRequest | None:
-        return self.wish if self.waits > 3 else None
+        return self.request if self.waits > 3 else None
 
 
 @pytest.fixture(autouse=True)
@@ -45,21 +45,21 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_hold._Hold.wait, "__kwdefaults__", {"seconds": 0.01})
 
 
-def test_it_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:
+def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:
     _, calm = _train(tmp_path / "calm")
-    outcome, waited = _train(tmp_path / "waited", hooks=Short(8))
+    outcome, waited = _train(tmp_path / "waited", hooks=FullDisk(8))
     assert outcome is Outcome.COMPLETED and waited.waits > 3  # type: ignore[attr-defined]
     assert _comparable(waited) == _comparable(calm)
     one, other = (load_policy(tmp_path / name / FINAL_POLICY).state_dict() for name in ("calm", "waited"))
     assert all(one[name].equal(other[name]) for name in one)
-    [told] = [details for name, details in waited.events if name == "waiting_for_disk"]
-    assert told["saved"] is True
+    [reported] = [details for name, details in waited.events if name == "waiting_for_disk"]
+    assert reported["saved"] is True
 
 
-@pytest.mark.parametrize("wish", [StopRequest.PAUSE, StopRequest.STOP])
-def test_it_leaves_with_its_last_iteration(wish: StopRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("request_", [StopRequest.PAUSE, StopRequest.STOP])
+def test_a_stop_request_during_the_wait_keeps_the_last_iteration(request_: StopRequest, tmp_path: Path) -> None:
     config = toy_config()
-    outcome, hooks = _train(tmp_path, config, Short(1000, wish))
-    assert outcome.value == {"pause": "paused", "stop": "stopped"}[wish.value]
+    outcome, hooks = _train(tmp_path, config, FullDisk(1000, request_))
+    assert outcome.value == {"pause": "paused", "stop": "stopped"}[request_.value]
     newest = CheckpointManager(tmp_path / "checkpoints", keep_last=3, prefix="iter").latest()
     assert newest is not None and newest.step == len(hooks.points) == 1

@@ -1,4 +1,4 @@
-"""The images install what was tested, and compose runs them hardened. `make compose-check` looks at real containers."""
+"""The images install the tested versions, and compose runs them hardened. `make compose-check` looks at containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PINNED = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILI
 
 
 def pins(path: str) -> dict[str, str]:
-    """Version by canonical name."""
+    """Return the pinned version of each package by its canonical name."""
     return {canonicalize_name(name): version for name, version in PINNED.findall((ROOT / path).read_text())}
 
 
@@ -53,7 +53,7 @@ def test_a_container_gets_no_more_than_it_needs(name: str) -> None:
     assert all(port.startswith("${TIDAL_BIND:-127.0.0.1}:") for port in service.get("ports", ()))
 
 
-def test_only_who_needs_the_database_reaches_it() -> None:
+def test_only_services_that_need_the_database_reach_it() -> None:
     networks = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["networks"]
     assert networks["database"] == networks["broker"] == {"internal": True}
     members = {name for name, service in SERVICES.items() if "database" in service["networks"]}
@@ -61,7 +61,7 @@ def test_only_who_needs_the_database_reaches_it() -> None:
 
 
 def fake_docker(folder: Path, text: str) -> dict[str, str]:
-    """An environment whose `docker` prints `text`: the images' registry is outside this machine."""
+    """Return an environment whose `docker` runs the shell command `text`, because tests reach no registry."""
     folder.mkdir(exist_ok=True)
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{text}\n")
@@ -70,7 +70,7 @@ def fake_docker(folder: Path, text: str) -> dict[str, str]:
 
 
 def pin(tmp_path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a copy of the script on a project folder of its own."""
+    """Run a copy of the script in the project folder `tmp_path`."""
     (tmp_path / "scripts").mkdir(exist_ok=True)
     script = tmp_path / "scripts" / "pin_images.py"
     script.write_text((ROOT / "scripts" / "pin_images.py").read_text())

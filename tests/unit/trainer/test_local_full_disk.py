@@ -1,4 +1,4 @@
-"""`tidal train` waits for room on its disk, says so, and obeys Ctrl-C meanwhile."""
+"""`tidal train` waits for room on its disk, reports the wait, and stops on Ctrl-C during it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from common.config import PROJECT_ROOT
 
 
-def test_a_training_without_services_says_what_it_waits_for_and_ends_on_ctrl_c(tmp_path: Path) -> None:
+def test_a_training_without_services_reports_its_wait_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services.trainer", "--local", "lm", "--out", str(tmp_path / "out")]
     with subprocess.Popen(
         [*command, "--data", "builtin:stories", "--data-dir", str(tmp_path / "data")],
@@ -30,4 +30,4 @@ def test_a_training_without_services_says_what_it_waits_for_and_ends_on_ctrl_c(t
             assert process.wait(30) == 3, rest
         finally:
             process.kill()
-    assert not (tmp_path / "out" / "metadata.json").exists(), "nothing was built before there was room"
+    assert not (tmp_path / "out" / "metadata.json").exists(), "the training prepares nothing before there is room"

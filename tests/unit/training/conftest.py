@@ -82,7 +82,7 @@ def make_config(text_file: Path) -> Callable[..., LMConfig]:
 
 @dataclass
 class Recorder(NullHooks):
-    """Hooks that keep everything, and wish for `request` from the `after`-th call of report_progress on."""
+    """Hooks that record everything and request `request` from the `after`-th call of report_progress on."""
 
     request: StopRequest | None = None
     after: int = 1
@@ -103,9 +103,9 @@ class Recorder(NullHooks):
     save: Callable[[], SavedCheckpoint | None] | None = None
     on_progress: Callable[[int], None] = lambda _: None
     lacks: Callable[[], Shortage | None] = lambda: None
-    """What the disk lacks."""
+    """Returns the shortage that `disk_shortage` reports."""
     waits: list[Shortage | None] = field(default_factory=list)
-    """What was told of waiting for it."""
+    """The arguments of all calls of `waiting_for_disk`."""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
         return self.lacks()

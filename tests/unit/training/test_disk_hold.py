@@ -1,4 +1,4 @@
-"""Whatever a job is doing, it waits for a disk without room, obeys meanwhile, and loses nothing."""
+"""A job waits for room on its disk in every phase, obeys stop requests during the wait, and loses nothing."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def full_for(looks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
-    """A disk that has room at the first `after` looks, then none at `looks` of them, then room again."""
+    """Return the shortage of a disk that has room for `after` checks, is full for `looks` checks and then has room."""
     answers: Iterator[Shortage | None] = iter([None] * after + [shortage] * looks)
     return lambda: next(answers, None)
 
 
-def told(hooks: Any, name: str) -> list[dict[str, Any]]:
+def reported(hooks: Any, name: str) -> list[dict[str, Any]]:
     return [details for event, details in hooks.events if event == name]
 
 
@@ -54,7 +54,7 @@ def test_a_training_that_waited_comes_to_the_same_numbers(
         assert pretrain(make_config(), tmp_path / name, hooks, data_dir=data_dir) is Outcome.COMPLETED
     for series in ("Losses/Total", "Losses/Validation", "Gradient Norm", "Learning Rate"):
         assert kept_waiting.series(series) == calm.series(series)
-    [begun], [ended] = told(kept_waiting, "waiting_for_disk"), told(kept_waiting, "disk_wait_ended")
+    [begun], [ended] = reported(kept_waiting, "waiting_for_disk"), reported(kept_waiting, "disk_wait_ended")
     lacks = {"disk": "experiments", "free_bytes": 700 * MIB, "needed_bytes": 1024 * MIB}
     assert begun == {**lacks, "saved": True}
     assert "left_for" not in ended
@@ -63,24 +63,24 @@ def test_a_training_that_waited_comes_to_the_same_numbers(
     assert all(model[name].equal(tensor) for name, tensor in calm_model.items())
 
 
-@pytest.mark.parametrize("wish", [StopRequest.PAUSE, StopRequest.STOP, StopRequest.DRAIN])
+@pytest.mark.parametrize("request_", [StopRequest.PAUSE, StopRequest.STOP, StopRequest.DRAIN])
 @pytest.mark.parametrize("shortage", [FULL, EMPTY])
-def test_a_wish_to_leave_is_obeyed_with_the_last_step_saved(
-    wish: StopRequest, shortage: Shortage, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+def test_a_stop_request_is_obeyed_with_the_last_step_saved(
+    request_: StopRequest, shortage: Shortage, make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
-    hooks: Any = recorder(wish, lacks=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
-    hooks.requested_stop = lambda: wish if len(hooks.waits) > 4 else None
+    hooks: Any = recorder(request_, lacks=lambda: shortage if hooks.series("Losses/Total").get(3) else None)
+    hooks.requested_stop = lambda: request_ if len(hooks.waits) > 4 else None
     outcome = pretrain(make_config(training={"max_steps": 500, "epochs": 500}), tmp_path, hooks, data_dir=data_dir)
-    assert outcome.value == {"pause": "paused", "stop": "stopped", "drain": "drained"}[wish.value]
+    assert outcome.value == {"pause": "paused", "stop": "stopped", "drain": "drained"}[request_.value]
     newest = CheckpointManager(tmp_path / "checkpoints", keep_last=3).latest()
     assert newest is not None and newest.step == max(hooks.series("Losses/Total"))
     assert [info.step for info in hooks.checkpoints].count(newest.step) == 1, (
-        "saved when the wait begins, or at the end"
+        "the step is saved once: when the wait begins or when the job ends"
     )
-    assert told(hooks, "disk_wait_ended")[-1]["left_for"] == wish.value
+    assert reported(hooks, "disk_wait_ended")[-1]["left_for"] == request_.value
 
 
-def test_complete_takes_the_room_of_the_reserve(
+def test_complete_writes_the_model_into_the_reserve(
     make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
 ) -> None:
     hooks: Any = recorder(lacks=lambda: FULL if hooks.series("Losses/Total").get(3) else None)
@@ -107,13 +107,15 @@ def test_a_checkpoint_that_found_no_room_is_written_before_the_next_step(
     config = make_config(checkpoint={"every_steps": 2, "every_seconds": 3600.0})
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED
     assert list(hooks.series("Losses/Total")) == [1, 2, 3, 4, 5, 6]
-    [failed] = told(hooks, "checkpoint_failed")
+    [failed] = reported(hooks, "checkpoint_failed")
     assert failed["reason"] == "no room"
     assert len(set(seen[1:5])) == 1, "no step was taken between the refusals"
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
-    assert len(told(hooks, "waiting_for_disk")) == 1
+    assert len(reported(hooks, "waiting_for_disk")) == 1
     best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
-    assert best["value"] == min(hooks.series("Losses/Validation")[step] for step in (2, 4, 6)), "it is not forgotten"
+    assert best["value"] == min(hooks.series("Losses/Validation")[step] for step in (2, 4, 6)), (
+        "the best value survives the refused checkpoints"
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -131,10 +133,10 @@ def test_a_file_that_finds_no_room_is_written_again(number: int, recorder: Recor
     write_when_there_is_room(hooks, lambda: write_atomic(tmp_path / "file", write))
     assert (tmp_path / "file").read_text() == "whole" and len(tries) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    assert os.strerror(number) in told(hooks, "waiting_for_disk")[0]["reason"]
+    assert os.strerror(number) in reported(hooks, "waiting_for_disk")[0]["reason"]
 
 
-def test_a_file_that_waits_is_given_up_for_a_wish(recorder: Recorders) -> None:
+def test_a_stop_request_ends_the_wait_of_a_file(recorder: Recorders) -> None:
     hooks = recorder(lacks=lambda: FULL)
     hooks.requested_stop = lambda: StopRequest.PAUSE if len(hooks.waits) > 2 else None
     with pytest.raises(StoppedWaiting) as left:
@@ -142,7 +144,7 @@ def test_a_file_that_waits_is_given_up_for_a_wish(recorder: Recorders) -> None:
     assert left.value.request is StopRequest.PAUSE
 
 
-def test_a_wish_that_cannot_be_obeyed_yet_does_not_end_the_wait(recorder: Recorders) -> None:
+def test_a_stop_request_that_cannot_be_obeyed_yet_does_not_end_the_wait(recorder: Recorders) -> None:
     hooks = recorder(lacks=full_for(5))
     hooks.requested_stop = lambda: StopRequest.PAUSE
     assert wait_for_disk(hooks, obeyed={StopRequest.STOP}) is None
@@ -155,14 +157,14 @@ def test_a_corpus_waits_while_it_is_tokenised_and_not_when_its_tokens_are_there(
     config = DataConfig(source="builtin:stories", max_documents=1100)
     first = recorder(lacks=full_for(4))
     built = load_corpus(config, tmp_path, first)
-    assert len(told(first, "waiting_for_disk")) == 1 and first.waits[-1] is None
+    assert len(reported(first, "waiting_for_disk")) == 1 and first.waits[-1] is None
     there = recorder(lacks=lambda: FULL)
     assert load_corpus(config, tmp_path, there).digest == built.digest
     assert there.waits == []
 
 
 @pytest.mark.parametrize("request_", [StopRequest.STOP, StopRequest.DRAIN])
-def test_a_corpus_that_waits_for_room_is_left_the_same_way_whoever_hears_the_wish_first(
+def test_a_stop_request_ends_the_loading_of_a_corpus_whichever_thread_reads_it_first(
     request_: StopRequest, recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(*_: object, **__: object) -> None:
@@ -171,7 +173,7 @@ def test_a_corpus_that_waits_for_room_is_left_the_same_way_whoever_hears_the_wis
     monkeypatch.setattr(loading, "open_corpus", opened)
     hooks = recorder(lacks=lambda: FULL)
     main = threading.current_thread()
-    # The thread that waits for room hears of it, the one that listens does not yet.
+    # The thread that waits for room reads the stop request before the main thread does.
     hooks.requested_stop = lambda: request_ if threading.current_thread() is not main else None
     with pytest.raises(StoppedWhileLoading) as left:
         load_corpus(DataConfig(source="builtin:stories", max_documents=1100), tmp_path, hooks)

@@ -11,18 +11,18 @@ from common.config import Settings
 from common.errors import ConfigError
 
 
-def test_no_password_no_flower() -> None:
+def test_flower_does_not_start_without_a_password() -> None:
     from services.worker.flower import flower_environment
 
     with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD"):
         flower_environment(Settings(_env_file=None))
     with pytest.raises(ConfigError, match="comma"):
         flower_environment(Settings(_env_file=None, flower_password="p,w"))
-    told = flower_environment(Settings(_env_file=None, flower_password="pw", flower_port=7))
-    assert told["FLOWER_PORT"] == "7"
-    assert told["FLOWER_BASIC_AUTH"] == "tidal:pw"
-    assert told["FLOWER_READ_ONLY"] == "true"
-    assert told["FLOWER_ADDRESS"] == "127.0.0.1"
+    environment = flower_environment(Settings(_env_file=None, flower_password="pw", flower_port=7))
+    assert environment["FLOWER_PORT"] == "7"
+    assert environment["FLOWER_BASIC_AUTH"] == "tidal:pw"
+    assert environment["FLOWER_READ_ONLY"] == "true"
+    assert environment["FLOWER_ADDRESS"] == "127.0.0.1"
 
 
 def test_nothing_that_publishes_or_controls_is_left() -> None:

@@ -1,4 +1,4 @@
-"""The guard before a handler that fails: no traceback in the reply."""
+"""The guard of Flower logs the error of a failing handler and keeps the traceback out of the reply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.worker.flower_guard import Access, guard
 
 
 class Failing(BaseHandler):
-    """Fails while it answers."""
+    """A handler that always raises."""
 
     def get(self) -> None:
         raise RuntimeError("of /srv/secret/place")

@@ -1,4 +1,4 @@
-"""What torch hides when a write fails: only a disk that refuses writes is called full, and waited for."""
+"""torch hides the errno of a failed write; `write_object` reports ENOSPC only when the disk refused the write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("CUDA error: an illegal memory access was encountered", errno.EIO),
     ],
 )
-def test_a_refused_write_is_told_from_another_failure(
+def test_a_refused_write_is_distinguished_from_other_failures(
     text: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, text)
@@ -36,7 +36,7 @@ def test_a_refused_write_is_told_from_another_failure(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_gone_is_not_a_full_disk(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
-        write_object(tmp_path / "gone" / "state.pt", {"a": 1})
+        write_object(tmp_path / "missing" / "state.pt", {"a": 1})
     assert caught.value.errno == errno.ENOENT
