@@ -18,13 +18,11 @@ from common.config import Settings
 from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, refusal_of_name, split_name
 from common.datasets.manifest import Format
 from common.disk import MIB
-from common.errors import DataError, InvalidInputError, StorageError, TidalError, TooLargeError
+from common.errors import DataError, InvalidInputError, StorageError, TooLargeError
 from common.files import require_space, storage_errors
 
 BLOCK_BYTES = 1024 * 1024
 """What is written at once."""
-SILENCE_SECONDS = 60.0
-"""A client that sends nothing for so long is given up."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,6 @@ class Wanted:
     name: str
     format: Format
     text_field: str
-
-
-class ClientSilent(TidalError):
-    """The body does not go on."""
-
-    code = "request_timeout"
-    status = 408
 
 
 def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
@@ -73,7 +64,9 @@ async def receive(
 
     `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
     at the same time, because each needs memory. Raises DataError (with the place in the body), TooLargeError,
-    ConflictError, StorageError or ClientSilent. No unfinished files remain, whatever the outcome.
+    ConflictError or StorageError, and passes on what `blocks` raises when the client disconnects. How long a client may
+    be silent is limited for every body where connections are (`services.api.http_connection`). No unfinished files
+    remain, whatever the outcome.
     """
     limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
@@ -97,14 +90,7 @@ async def receive(
 async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in blocks of about a MiB: one thread switch each instead of one per packet."""
     gathered = bytearray()
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                block = await anext(blocks, None)
-        except TimeoutError:
-            raise ClientSilent(f"nothing came for {SILENCE_SECONDS:g} s; upload it again") from None
-        if block is None:
-            break
+    async for block in blocks:
         gathered += block
         if len(gathered) >= BLOCK_BYTES:
             yield bytes(gathered)

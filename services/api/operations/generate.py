@@ -98,7 +98,7 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                 waited.lap()
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 left = limit - waited.seconds
-                if left <= 0 and not started and not await context.redis.delete(keys.generate_request(request.id)):
+                if left <= 0 and not started and not await _withdraw(context, request):
                     started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
                     continue
                 if left <= 0:
@@ -145,11 +145,23 @@ async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mail
     generations = context.generations
     try:
         await within(generations.redis_seconds, _enqueue(context, request))
-    except (TimeoutError, OSError, RedisError) as error:
+    except (TimeoutError, OSError, RedisError, KombuError) as error:  # Kombu's own when Celery's connection was cut
         raise UnavailableError(
             f"Redis did not take the request: {error or 'no answer'}; try again", code="redis_unavailable"
         ) from error
     mailbox.handed_over = True
+
+
+async def _withdraw(context: Context, request: GenerationRequest) -> bool:
+    """Take the request out of Redis. Returns False when a generator has already taken it. Raises UnavailableError when
+    Redis does not answer."""
+    try:
+        return bool(await context.redis.delete(keys.generate_request(request.id)))
+    except (OSError, RedisError) as error:
+        raise UnavailableError(
+            f"Redis did not answer while the request waited: {error or 'no answer'}; try again",
+            code="redis_unavailable",
+        ) from error
 
 
 async def _enqueue(context: Context, request: GenerationRequest) -> None:
@@ -181,12 +193,9 @@ def _as_reply(data: str) -> bytes:
 
 def _ring(celery: Celery, request: GenerationRequest) -> None:
     told = {"texts": request.n}
-    try:
-        celery.send_task(
-            HANDOVER_TASK, args=[request.id], kwargs=told, queue=GENERATE_QUEUE, retry=False, ignore_result=True
-        )
-    except (KombuError, RedisError, OSError) as error:
-        raise UnavailableError(f"the request cannot be handed to the generator: {error}") from error
+    celery.send_task(
+        HANDOVER_TASK, args=[request.id], kwargs=told, queue=GENERATE_QUEUE, retry=False, ignore_result=True
+    )
 
 
 def _too_late(total: float | None, waited: float) -> UnavailableError:

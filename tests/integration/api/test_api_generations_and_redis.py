@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import redis
+from kombu.exceptions import OperationalError as KombuOperationalError
 
 from common.jobs.generation_events import beacon
 from common.jobs.generation_request import GenerationRequest
@@ -77,6 +78,20 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         while not engine.redis.exists(keys.generate_cancelled(request_id)):
             assert time.monotonic() < until, "the engine is told to stop once Redis is back"
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [KombuOperationalError("reset by peer"), redis.ConnectionError("reset by peer")])
+def test_redis_lost_while_it_takes_the_request_has_the_same_code(
+    api: Api, monkeypatch: pytest.MonkeyPatch, stream: bool, error: Exception
+) -> None:
+    """Whichever library notices first that the connection was cut."""
+
+    def lose(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api.context.celery, "send_task", lose)
+    assert outcome(ask(api, stream=stream)) == "redis_unavailable"
 
 
 def test_a_short_interruption_costs_nothing(serve: RunApi, engine: Engine, redis_url: str) -> None:
