@@ -32,7 +32,7 @@ from common.config import Settings
 from common.db import Job, make_engine, session_factory, upgrade
 from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, claim, complete, submit
-from common.metrics import keys
+from common.redis import keys
 from services.api.operations.jobs import list_jobs
 from services.api.outlook import Outlook
 from services.api.workers import WorkerBoard

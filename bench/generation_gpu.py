@@ -25,7 +25,7 @@ from bench.generation import PROMPT_TOKENS, SAMPLING, default_model, make_prompt
 from bench.report import Row, main
 from common.data import load_tokenizer
 from common.generation import Continuation, DecodingModel, DeviceEngine, GenerationSettings
-from common.generation.static_batch import StaticBatch
+from common.generation.cuda.batch import StaticBatch
 
 NEW = 200
 BATCHES = (1, 64, 512, 1024)

@@ -28,7 +28,8 @@ import numpy as np
 import redis
 
 from bench.report import Row, main
-from common.metrics import MetricsWriter, keys, read_table
+from common.metrics import MetricsWriter, read_table
+from common.redis import keys
 from services.local.servers import ValkeyServer
 
 PROMISED_MICROSECONDS = 50.0

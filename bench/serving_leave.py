@@ -16,8 +16,8 @@ from typing import Any
 import redis
 
 from bench.serving_clients import Server
-from common.jobs.generation_events import Said, read_entry
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import Said, read_entry
 
 LIMIT_SECONDS = 20.0
 """Waiting for one thing; no promise."""

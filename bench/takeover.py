@@ -24,7 +24,7 @@ from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
 from common.client.local_instance import read_instance
 from common.config import load_lm_config
-from common.metrics import keys
+from common.redis import keys
 
 PROMISED_SECONDS = 95.0
 START_LIMIT_SECONDS = 300.0

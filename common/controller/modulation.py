@@ -1,7 +1,7 @@
 """The modulation m in [0, 1] and the four decoding parameters it stands for.
 
 All four rise linearly with m: m = 0 is careful and repetitive, m = 1 is free. Used by rollouts, ablation and serving
-alike. Leaves out: applying the parameters to logits (`common.generation.sampling`) and choosing m
+alike. Leaves out: applying the parameters to logits (`common.generation.sampling.sample`) and choosing m
 (`common.generation.gating`).
 """
 

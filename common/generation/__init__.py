@@ -2,15 +2,15 @@
 
 from common.controller.modulation import decoding_parameters
 from common.generation.continuation import Continuation
+from common.generation.cpu.packed_linear import Precision
+from common.generation.cuda.engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.decoding_model import DecodingModel
-from common.generation.dense import Precision
-from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.engine import DecodingEngine
 from common.generation.gating import GatingMode
 from common.generation.generate import generate, generate_batch
-from common.generation.noise import fresh_seed
 from common.generation.result import EffectiveSettings, FinishReason, Generation, TokenStep
-from common.generation.sampling import (
+from common.generation.sampling.noise import fresh_seed
+from common.generation.sampling.sample import (
     Candidates,
     SampledTokens,
     Scores,

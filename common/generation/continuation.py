@@ -13,9 +13,9 @@ import tiktoken
 
 from common.errors import CheckpointError, InvalidInputError, TidalError
 from common.generation.gating import GatingMode
-from common.generation.noise import fresh_seed
 from common.generation.prompt_scores import PromptScore
 from common.generation.result import FinishReason, Generation, TokenStep
+from common.generation.sampling.noise import fresh_seed
 from common.generation.settings import GenerationSettings
 from common.generation.text import EncodedPrompt, StopScanner, TextStream, encode_prompt
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from common.generation.dense import Dense, Precision, pack
-from common.generation.huge_pages import keep_freed_memory
-from common.generation.one_row import OneRow
-from common.generation.packed_layer import Norm, PackedLayer, packed_norm
-from common.generation.rows_alone import attend_alone, attend_prompts_alone
+from common.generation.cpu.huge_pages import keep_freed_memory
+from common.generation.cpu.one_row import OneRow
+from common.generation.cpu.packed_layer import Norm, PackedLayer, packed_norm
+from common.generation.cpu.packed_linear import Dense, Precision, pack
+from common.generation.cpu.per_row_attention import attend_alone, attend_prompts_alone
 from common.generation.slot_cache import SlotCache
 from common.model import DynamicGate, TransformerLM
 

@@ -18,8 +18,8 @@ from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
+from common.generation.cuda.engine import new_engine
 from common.generation.decoding_model import DecodingModel
-from common.generation.device_engine import new_engine
 from common.generation.gating import NEUTRAL_MODULATION, GatingMode
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings

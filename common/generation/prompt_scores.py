@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.generation.sampling import largest_in_order
+from common.generation.sampling.sample import largest_in_order
 
 POSITIONS_AT_ONCE = 64
 """Rows of V numbers that are held together."""

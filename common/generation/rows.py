@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from common.controller import DecodingParameterRows, GatingPolicy, PackedActor, TokenHistory, build_observations
-from common.generation.draw import Filter, Known
 from common.generation.gating import GatingMode
-from common.generation.noise import row_noise
+from common.generation.sampling.batch import Filter, Known
+from common.generation.sampling.noise import row_noise
 from common.generation.settings import GenerationSettings
 
 SPANS = 4

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.generation.huge_pages import untouched_zeros
+from common.generation.cpu.huge_pages import untouched_zeros
 
 
 class Step(NamedTuple):

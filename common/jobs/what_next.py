@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job
-from common.jobs.child_protocol import WAITING_FOR_DISK
 from common.jobs.retry import Fault, judge_job
 from common.jobs.status import ACTIVE, DesiredState, JobStatus
 from common.words import plural, span

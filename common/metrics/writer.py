@@ -26,10 +26,10 @@ import redis
 
 from common.disk import is_full
 from common.logging import get_logger
-from common.metrics import keys
 from common.metrics.index import MetricIndex
 from common.metrics.segments import Segments
-from common.metrics.shipper import Entry, StreamShipper, connect
+from common.redis import keys
+from common.redis.shipper import Entry, StreamShipper, connect
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from common.config import RLConfig
 from common.controller import TokenHistory, build_observations, decoding_parameter_rows
 from common.errors import ConfigError
-from common.generation.sampling import sample_scored, score_sequences
+from common.generation.sampling.sample import sample_scored, score_sequences
 from common.model import TransformerLM
 from common.rl.rewards import WINDOW, reward_components
 from common.rl.statistics import NgramStatistics

@@ -24,8 +24,7 @@ from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
 from common.jobs.celery_settings import make_app
-from common.jobs.publisher import RedisPublisher
-from services.api import sse
+from common.redis.publisher import RedisPublisher
 from services.api.connections import Limits, limits_of
 from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
@@ -33,9 +32,10 @@ from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.sizes import SizeBoard
-from services.api.stream_clients import StreamClients
-from services.api.stream_hub import BLOCK_MILLISECONDS, StreamHub
-from services.api.stream_snapshots import Snapshots
+from services.api.streaming import sse
+from services.api.streaming.clients import StreamClients
+from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
+from services.api.streaming.snapshots import Snapshots
 from services.api.workers import WorkerBoard
 
 DECODERS = 2

@@ -1,9 +1,9 @@
 """The generations that this process waits for: one Redis reader for all of them, a mailbox for each.
 
-Engines write to the stream of this process (`common.jobs.generation_events`); the reader runs while there are
+Engines write to the stream of this process (`common.redis.generation_events`); the reader runs while there are
 mailboxes. A generation whose answer can no longer come ends with an error within seconds:
 
-* its engine is gone (`common.jobs.presence`),
+* its engine is gone (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
 * Redis was emptied or restarted and has lost the request or a part of the answer. Lost entries show in their numbers;
   a lost request is neither in Redis nor marked as begun, and no engine says that it has it.
@@ -29,12 +29,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.errors import TidalError, UnavailableError
-from common.jobs.generation_events import ALIVE, ENGINE, NUMBER, error_data, new_reader, new_request_id, read_entry
-from common.jobs.presence import Absences
 from common.logging import get_logger
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import ALIVE, ENGINE, NUMBER, error_data, new_reader, new_request_id, read_entry
+from common.redis.presence import Absences
 from services.api.awake import AwakeTimer, within
-from services.api.redis_streams import Fields, read_after
+from services.api.streaming.redis_streams import Fields, read_after
 
 log = get_logger(__name__)
 

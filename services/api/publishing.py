@@ -11,7 +11,7 @@ import threading
 from sqlalchemy import Engine
 
 from common.jobs.outbox import publish_after_commit
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 
 CLOSE_SECONDS = 2.0
 

@@ -13,7 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from common.metrics import keys
+from common.redis import keys
 
 FRESH_SECONDS = 2.0
 AWAY_SECONDS = 5.0

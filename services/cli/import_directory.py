@@ -26,7 +26,7 @@ from common.config.yaml_text import read_mapping, write_yaml
 from common.db import Checkpoint, Experiment, make_engine, require_schema, session_factory
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from common.files import sha256_of
-from services.cli.database import database_url
+from services.cli.commands.database import database_url
 from services.cli.import_metrics import write_metrics, write_rl_metrics
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common.metrics.keys import EVENT_METRICS, EVENT_RL_METRICS
+from common.redis.keys import EVENT_METRICS, EVENT_RL_METRICS
 
 STEP_NAMES = ("step", "iteration", "total_steps", "timestep", "global_step")
 TIME_NAMES = ("timestamp", "time", "wall_time")

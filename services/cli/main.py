@@ -15,13 +15,12 @@ from pydantic import ValidationError
 
 from common.errors import TidalError
 from common.streams import accept_any_text, as_typed
-from services.cli import (
+from services.cli.commands import (
     analyze,
     backup,
     checkpoints,
     database,
     datasets,
-    demo,
     doctor,
     environment,
     export,
@@ -32,6 +31,7 @@ from services.cli import (
     reports,
     training,
 )
+from services.cli.demo import command as demo
 from services.cli.output import fail, out
 
 app = typer.Typer(

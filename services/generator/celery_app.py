@@ -18,8 +18,8 @@ from common.config import Settings, get_settings
 from common.jobs.celery_settings import make_app
 from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import configure
-from common.metrics.heartbeat import Heartbeat
-from common.metrics.live_feed import LiveFeed
+from common.redis.heartbeat import Heartbeat
+from common.redis.live_feed import LiveFeed
 from services.generator.engine_host import EngineHost
 
 app = make_app("tidal-generator", get_settings().redis_url)

@@ -4,8 +4,8 @@ A thread of its own, so that the engine decodes on while Redis answers; when Red
 `BACKLOG` batches wait, the engine does. The same call asks which clients have disconnected and which api processes
 have died, and once a second sends each reader a beacon. While Redis does not answer, an entry is sent again for
 `RESEND_SECONDS` and then dropped: by then the api has answered its clients with an error. Readers recognise repeated
-and lost entries by their numbers (`common.jobs.generation_events`). Leaves out: what the events mean
-(`common.jobs.generation_request`).
+and lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
+(`common.redis.generation_request`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from redis.exceptions import RedisError
 from redis.typing import EncodableT, FieldT
 
 from common.errors import TidalError
-from common.jobs.generation_events import (
+from common.logging import get_logger
+from common.redis import keys
+from common.redis.generation_events import (
     MAX_ENTRIES,
     Said,
     beacon,
@@ -34,9 +36,7 @@ from common.jobs.generation_events import (
     said,
     said_in_pieces,
 )
-from common.jobs.presence import Absences
-from common.logging import get_logger
-from common.metrics import keys
+from common.redis.presence import Absences
 from services.generator.presence import Presence
 
 log = get_logger(__name__)

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
-from common.jobs.generation_events import error_data
 from common.logging import get_logger
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import error_data
 from services.generator.emitter import Batch, Emitter, End
 from services.generator.intake import Intake, Loading
 from services.generator.running_request import RunningRequest

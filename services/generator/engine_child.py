@@ -21,10 +21,10 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from common.artifacts import ArtifactStore
+from common.child.lifeline import die_with_parent
 from common.config import Settings
 from common.data import load_tokenizer
 from common.errors import ConfigError
-from common.jobs.child_lifeline import die_with_parent
 from common.logging import configure, get_logger
 from services.generator.emitter import Emitter
 from services.generator.engine import Engine

@@ -16,12 +16,12 @@ import threading
 import redis
 from pydantic import SecretStr
 
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config import Settings
 from common.config.child_environment import child_environment
 from common.errors import UnavailableError
-from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.logging import get_logger
-from common.metrics import keys
+from common.redis import keys
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from services.generator.reply_stream import ReplyStream
 
@@ -41,7 +41,7 @@ ENGINE_SETTINGS = (
 )
 """What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
 ENGINE_ENVIRONMENT = {
-    # Huge pages for what torch allocates as well (`common.generation.huge_pages`); without effect before glibc 2.35.
+    # Huge pages for what torch allocates as well (`common.generation.cpu.huge_pages`); no effect before glibc 2.35.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     # Threads wait some 30 µs for the next of a token's 150 operations before they sleep: to be woken takes longer than
     # most of them (one text 5.0 -> 3.6 ms per token), to spin for long takes a busy machine's cores away.

@@ -2,8 +2,8 @@
 
 Worker to child: `{"type": "generate", "request_id": …}`; a close of the socket ends the child at once.
 Child to worker: `{"type": "ready"}` once, when it can take requests, and `{"type": "done", "request_id": …}` after
-each, whatever came of it. Requests and replies themselves go through Redis (`common.jobs.generation_request`). Leaves
-out torch, Redis, and starting the child: the worker sets TIDAL_CHILD_FD (`common.jobs.child_socket`) and runs
+each, whatever came of it. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves
+out torch, Redis, and starting the child: the worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs
 `python -m services.generator.engine_child`.
 """
 
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Literal, TypedDict
 
-from common.jobs.child_socket import ChildSocket
+from common.child.socket import ChildSocket
 
 ENGINE_MODULE = "services.generator.engine_child"
 """What `python -m` starts."""

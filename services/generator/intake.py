@@ -18,8 +18,8 @@ from redis import Redis
 from common.controller import GatingPolicy
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import DecodingModel
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from services.generator.model_cache import ModelCache
 
 WAIT_SECONDS = 0.02

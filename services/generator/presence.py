@@ -1,4 +1,4 @@
-"""Holds the engine's own subscription, so that others see that it lives (`common.jobs.presence`).
+"""Holds the engine's own subscription, so that others see that it lives (`common.redis.presence`).
 
 One thread and one connection; it subscribes again after every interruption. Leaves out: judging others (`emitter`).
 """
@@ -12,7 +12,7 @@ from redis.client import PubSub
 from redis.exceptions import RedisError
 
 from common.logging import get_logger
-from common.metrics import keys
+from common.redis import keys
 
 log = get_logger(__name__)
 

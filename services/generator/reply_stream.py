@@ -1,6 +1,6 @@
 """The last word on a request that no engine will finish: one `done` or `error` event.
 
-Tokens go through `emitter`. Leaves out: what the events mean (`common.jobs.generation_request`).
+Tokens go through `emitter`. Leaves out: what the events mean (`common.redis.generation_request`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 from redis import Redis
 
 from common.errors import TidalError
-from common.jobs.generation_events import MAX_ENTRIES, entry, error_data, said
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import MAX_ENTRIES, entry, error_data, said
 
 
 class ReplyStream:

@@ -15,9 +15,9 @@ from common.data import load_tokenizer
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.generation.text import EncodedPrompt, encode_prompt
-from common.jobs.generation_events import error_data
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import error_data
+from common.redis.generation_request import GenerationRequest
 from services.generator.wire import wire_prompt, wire_reply, wire_token
 
 _SEED_RANGE = 2**63

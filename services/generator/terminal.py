@@ -18,7 +18,7 @@ from common.checkpoint import load_model
 from common.controller import load_policy
 from common.errors import TidalError
 from common.generation import TokenStep, generate
-from common.jobs.generation_events import error_data
+from common.redis.generation_events import error_data
 from common.streams import accept_any_text
 from services.generator.wire import wire_reply, wire_token
 

@@ -1,4 +1,4 @@
-"""Generations as clients see them: camelCase, described in `common.jobs.generation_request`."""
+"""Generations as clients see them: camelCase, described in `common.redis.generation_request`."""
 
 from __future__ import annotations
 

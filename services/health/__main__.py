@@ -17,8 +17,8 @@ from common.config import Settings, get_settings
 from common.config.private_files import apply_umask
 from common.db import make_engine, wait_for_schema
 from common.errors import ConfigError, TidalError
-from common.jobs.publisher import RedisPublisher
 from common.logging import configure, get_logger
+from common.redis.publisher import RedisPublisher
 from services.health.outbox_relay import OutboxRelay
 from services.health.retention import Retention
 from services.health.sweeper import Sweeper

@@ -10,8 +10,8 @@ import sys
 import redis
 
 from common.config import Settings, get_settings
-from common.jobs.publisher import HEARTBEAT_KEY
 from common.jobs.sweep_age import FIELDS, sweep_trouble
+from common.redis.publisher import HEARTBEAT_KEY
 
 
 def trouble(settings: Settings) -> str:

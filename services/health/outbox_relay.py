@@ -1,7 +1,7 @@
 """The outbox relay: publishes rows a few milliseconds after their commit, woken by LISTEN / NOTIFY.
 
 It also looks by itself every second, so that a pooler that swallows notifications, or Redis coming back, costs one
-second and not a message. Leaves out: what is published where (`common.jobs.outbox`, `common.jobs.publisher`).
+second and not a message. Leaves out: what is published where (`common.jobs.outbox`, `common.redis.publisher`).
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.config import Settings
 from common.db import database_away
 from common.errors import UnavailableError
-from common.jobs.publisher import RedisPublisher
 from common.jobs.reaper import Contact, longest_gap
 from common.jobs.sweep import SweepReport, sweep
 from common.logging import get_logger
+from common.redis.publisher import RedisPublisher
 
 JUST_AFTER_SECONDS = 0.02
 """A lease is past when the database's clock is beyond its end."""

@@ -55,7 +55,7 @@ class ValkeyServer(Server):
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # Finds the connections of a host that lost its power (`common.jobs.presence`) within half a minute.
+            # Finds the connections of a host that lost its power (`common.redis.presence`) within half a minute.
             "tcp-keepalive": "15",
             "maxmemory": "1gb",
             "maxmemory-policy": "noeviction",

@@ -1,6 +1,6 @@
 """One attempt of a job as a child of a supervisor: receive, execute the handler, report how it ended.
 
-The socket says everything (`common.jobs.child_protocol`); its end of file means that the supervisor is gone, and the
+The socket says everything (`common.child.protocol`); its end of file means that the supervisor is gone, and the
 process exits at once, whatever it is doing. Leaves out: what the jobs do (`services.trainer.handlers`).
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 import structlog
 
 from common.artifacts import ArtifactStore
+from common.child.lifeline import Lifeline, die_with_parent
+from common.child.protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
+from common.child.socket import CHILD_FD_VARIABLE
 from common.disk import DiskReserve
 from common.errors import DiskFullError
-from common.jobs.child_lifeline import Lifeline, die_with_parent
-from common.jobs.child_protocol import EXIT_FAILED, EXIT_FINISHED, Channel, Failed, Finished, ProtocolError, Start, Stop
-from common.jobs.child_socket import CHILD_FD_VARIABLE
 from common.logging import configure, get_logger
 from common.metrics import MetricsWriter
 from common.training.disk_hold import wait_for_disk, wait_for_room

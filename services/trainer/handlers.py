@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.artifacts import ArtifactStore
+from common.child.protocol import ChildJob
 from common.config import DataConfig
-from common.jobs.child_protocol import ChildJob
 from common.jobs.payloads import (
     Ablation,
     Analysis,

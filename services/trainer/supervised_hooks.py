@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from common.disk import DiskReserve, Shortage
-from common.errors import DiskFullError, StorageError, TidalError
-from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import (
+from common.child.lifeline import Lifeline
+from common.child.protocol import (
     EXIT_FAILED,
     EXIT_FINISHED,
     WAITING_FOR_DISK,
@@ -33,6 +31,8 @@ from common.jobs.child_protocol import (
     Running,
     Withdrawn,
 )
+from common.disk import DiskReserve, Shortage
+from common.errors import DiskFullError, StorageError, TidalError
 from common.logging import get_logger
 from common.metrics import MetricsWriter
 from common.training.disks import DiskHooks

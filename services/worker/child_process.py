@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.child.protocol import Channel, Message, Start
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config.child_environment import child_environment
-from common.jobs.child_protocol import Channel, Message, Start
-from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from services.worker.log_capture import LogCapture
 from services.worker.wakeup import Wakeup
 

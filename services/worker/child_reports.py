@@ -15,10 +15,7 @@ from pathlib import Path
 from pydantic.alias_generators import to_camel
 
 from common.artifacts import ArtifactStore
-from common.errors import TidalError
-from common.files import sha256_of
-from common.jobs import queue as rows
-from common.jobs.child_protocol import (
+from common.child.protocol import (
     WAITING_FOR_DISK,
     Artifact,
     Checkpoint,
@@ -33,11 +30,14 @@ from common.jobs.child_protocol import (
     Running,
     Withdrawn,
 )
+from common.errors import TidalError
+from common.files import sha256_of
+from common.jobs import queue as rows
 from common.jobs.registry import CHECKPOINT_FOLDER
 from common.jobs.status import JobStatus
 from common.logging import get_logger
-from common.metrics import keys
-from common.metrics.live_feed import LiveFeed
+from common.redis import keys
+from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress_meter import ProgressMeter
 from services.worker.progress_watch import ProgressWatch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from common.child.protocol import ChildJob
 from common.db import Job
-from common.jobs.child_protocol import ChildJob
-from common.metrics import keys
+from common.redis import keys
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.jobs.child_protocol import EXIT_FINISHED, Failed, Finished
+from common.child.protocol import EXIT_FINISHED, Failed, Finished
 from common.jobs.retry import Fault
 
 MAX_MESSAGE = 2000

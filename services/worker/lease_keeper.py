@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.child.clock import lease_clock
 from common.config import Settings
 from common.db import database_away
 from common.errors import LeaseLostError
 from common.jobs.lease import Wish, read_wish, renew
-from common.jobs.lease_clock import lease_clock
 from common.logging import get_logger
 
 log = get_logger(__name__)

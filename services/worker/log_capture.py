@@ -20,8 +20,8 @@ from pathlib import Path
 
 from common.disk import is_full
 from common.logging import get_logger
-from common.metrics import keys
-from common.metrics.shipper import Entry, StreamShipper, connect
+from common.redis import keys
+from common.redis.shipper import Entry, StreamShipper, connect
 
 log = get_logger(__name__)
 

@@ -17,16 +17,16 @@ from functools import partial
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
+from common.child.clock import lease_clock
+from common.child.protocol import Ping, ProtocolError, Start, Stop, Suspend
 from common.config import Settings
 from common.config.server_paths import ServerPaths
 from common.disk import MIB
 from common.errors import LeaseLostError
-from common.jobs.child_protocol import Ping, ProtocolError, Start, Stop, Suspend
-from common.jobs.lease_clock import lease_clock
 from common.jobs.retry import Fault
 from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
-from common.metrics.live_feed import LiveFeed
+from common.redis.live_feed import LiveFeed
 from services.worker.child_process import ChildProcess, trainer_command
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob

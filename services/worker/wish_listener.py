@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import redis
 
-from common.metrics import keys
-from common.metrics.shipper import connect
+from common.redis import keys
+from common.redis.shipper import connect
 
 RETRY_SECONDS = 1.0
 

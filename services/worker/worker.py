@@ -13,16 +13,16 @@ import threading
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from common.child.clock import lease_clock
 from common.config import Settings
 from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed
-from common.jobs.lease_clock import lease_clock
 from common.jobs.outbox import ring
 from common.jobs.queue import claim
 from common.jobs.status import JobStatus
 from common.logging import get_logger
-from common.metrics.heartbeat import Heartbeat
-from common.metrics.live_feed import LiveFeed
+from common.redis.heartbeat import Heartbeat
+from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.supervisor import Supervisor
 from services.worker.wish_listener import WishListener

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from playwright.sync_api import Browser, Page
 
-from common.metrics.keys import EPOCH, experiment_stream
+from common.redis.keys import EPOCH, experiment_stream
 from services.local.servers import ValkeyServer
 from tests.browser.conftest import LONG_NAME, Site
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.db import Job
 from common.errors import ConflictError, UnavailableError
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.proxy import TcpProxy

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import redis
 
-from common.jobs.child_socket import PARENT_PID_VARIABLE
-from common.metrics import keys
+from common.child.socket import PARENT_PID_VARIABLE
+from common.redis import keys
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG

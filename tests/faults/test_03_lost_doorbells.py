@@ -8,7 +8,7 @@ import time
 
 import redis
 
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.timers import STARTUP_SECONDS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 from tests.faults.fault_fleet import FaultFleet
 
 

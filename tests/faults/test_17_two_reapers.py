@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.jobs.publisher import HEARTBEAT_KEY
+from common.redis.publisher import HEARTBEAT_KEY
 from tests.faults.fault_fleet import FaultFleet
 from tests.integration.worker.fleet import LONG
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.jobs.publisher import HEARTBEAT_KEY
+from common.redis.publisher import HEARTBEAT_KEY
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.moments import finish, heartbeat_of, strike_while_stepping, takeover_seconds, wait_next_attempt
 from tests.faults.timers import Timers

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job
-from common.jobs.child_protocol import WAITING_FOR_DISK
 from common.metrics import names
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.moments import trainers_of

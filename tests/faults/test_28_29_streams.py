@@ -16,8 +16,8 @@ import psutil
 import pytest
 import redis
 
-from common.metrics.keys import experiment_stream
-from services.api.stream_topic import RING
+from common.redis.keys import experiment_stream
+from services.api.streaming.topic import RING
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.own_servers import metric, running_api
 from tests.faults.proxy import TcpProxy

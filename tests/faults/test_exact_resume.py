@@ -24,8 +24,8 @@ from torch import Tensor
 
 from common.artifacts import ArtifactStore
 from common.checkpoint import CheckpointManager
+from common.child.protocol import ChildJob
 from common.config import LMConfig, RLConfig
-from common.jobs.child_protocol import ChildJob
 from common.jobs.payloads import JobType
 from common.metrics import read_metrics
 from common.training.hooks import NullHooks, Outcome

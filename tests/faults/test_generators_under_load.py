@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from common.client.sse import parse_events
-from common.jobs.generation_events import ENGINE, read_entry
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import ENGINE, read_entry
 from tests.integration.acceptance.stack import TOKEN, Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 from tests.faults.fault_fleet import FaultFleet
 from tests.integration.worker.fleet import LONG
 

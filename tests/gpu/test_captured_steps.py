@@ -9,7 +9,7 @@ import tiktoken
 import torch
 
 from common.generation import Continuation, DecodingEngine, DecodingModel, DeviceEngine, GenerationSettings, new_engine
-from common.generation.static_batch import StaticBatch
+from common.generation.cuda.batch import StaticBatch
 from common.model import TransformerLM
 from tests.unit.common.generation.conftest import reacting_policy, tiny_model, tokenizer
 from tests.unit.common.generation.test_device_engine import batch_of, write

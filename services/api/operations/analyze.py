@@ -20,8 +20,8 @@ from common.analysis import Part, Sample, plan, report
 from common.artifacts import ArtifactStore
 from common.config import AnalysisConfig, build
 from common.errors import ConfigError, InvalidInputError
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from common.words import plural
 from services.api.context import Context
 from services.api.generations import Event

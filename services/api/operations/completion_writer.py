@@ -15,12 +15,12 @@ from typing import Any, Literal, cast
 from uuid import uuid4
 
 from common.errors import UnavailableError
-from common.metrics import keys
+from common.redis import keys
 from services.api.generations import Event
 from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
 
 Token = Mapping[str, Any]
-"""One token as `common.jobs.generation_request` describes it."""
+"""One token as `common.redis.generation_request` describes it."""
 
 
 @dataclass

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
 from common.errors import NotFoundError, TidalError
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from services.api.context import Context
 from services.api.generations import Event
 from services.api.operations import checkpoints

@@ -21,12 +21,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from common.child.protocol import WAITING_FOR_DISK
 from common.db import Job, Outbox
 from common.db.models.job import ACTIVE, STATUSES
 from common.disk import MIB
-from common.jobs.child_protocol import WAITING_FOR_DISK
-from common.jobs.publisher import HEARTBEAT_KEY
-from common.metrics import keys, names
+from common.metrics import names
+from common.redis import keys
+from common.redis.publisher import HEARTBEAT_KEY
 from services.api.context import Context
 
 REDIS_SECONDS = 2.0

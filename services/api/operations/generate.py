@@ -1,6 +1,6 @@
 """One generation: hand it over, follow its token stream, give up in time, cancel it when the client disconnects.
 
-The wire between api and generator is described in `common.jobs.generation_request`. The engine's events are camelCase
+The wire between api and generator is described in `common.redis.generation_request`. The engine's events are camelCase
 already, so tokens pass through without being taken apart.
 """
 
@@ -20,10 +20,10 @@ from starlette.concurrency import run_in_threadpool
 
 from common.errors import RateLimitedError, TidalError, UnavailableError
 from common.jobs.celery_settings import HANDOVER_TASK
-from common.jobs.generation_request import GenerationRequest
 from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from services.api.awake import AwakeTimer, within
 from services.api.context import Context
 from services.api.generations import Event, Mailbox

@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from common.config import Settings
 from common.db import schema_status
 from common.disk import MIB, DiskReserve
-from common.jobs.publisher import HEARTBEAT_KEY
 from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
+from common.redis.publisher import HEARTBEAT_KEY
 from services.api.context import Context
 from services.api.schemas.health import Part, Ready
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session, defer
 
+from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
-from common.jobs.child_protocol import WAITING_FOR_DISK
 from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
 from common.jobs.payloads import JobType, experiment_type
 from common.jobs.queue import NewJob

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from common.errors import TidalError
-from common.jobs.generation_request import GenerationRequest
+from common.redis.generation_request import GenerationRequest
 from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
 from services.api.operations import completions as operation
@@ -22,7 +22,7 @@ from services.api.operations.large import built
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
 from services.api.schemas.problems import problem_responses
-from services.api.stream_clients import LiveStream
+from services.api.streaming.clients import LiveStream
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from common.jobs.status import JobStatus
-from common.metrics.keys import experiment_stream
+from common.redis.keys import experiment_stream
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
 from services.api.operations import experiment_changes, experiments, metrics
@@ -27,7 +27,7 @@ from services.api.schemas.experiments import (
     TagList,
 )
 from services.api.schemas.problems import problem_responses
-from services.api.stream_ids import format_id
+from services.api.streaming.ids import format_id
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1

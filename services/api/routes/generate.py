@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from common.access import address_group
 from common.errors import TidalError
-from common.jobs.generation_events import error_data
-from common.metrics import keys
-from services.api import sse
+from common.redis import keys
+from common.redis.generation_events import error_data
 from services.api.auth import Caller, ContextDep, reader
 from services.api.context import Context
 from services.api.generations import Event
@@ -21,7 +20,8 @@ from services.api.operations import generate as operation
 from services.api.rate_limit import TooManyRequests
 from services.api.schemas.generate import GenerateReply, GenerateRequest
 from services.api.schemas.problems import problem_responses
-from services.api.stream_clients import LiveStream
+from services.api.streaming import sse
+from services.api.streaming.clients import LiveStream
 
 router = APIRouter(tags=["generation"])
 T = TypeVar("T")

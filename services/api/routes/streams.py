@@ -11,15 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from common.errors import InvalidInputError
-from common.metrics.keys import JOBS_STREAM, experiment_stream, job_stream
-from services.api import sse
+from common.redis.keys import JOBS_STREAM, experiment_stream, job_stream
 from services.api.auth import ContextDep, Reader
 from services.api.context import Context
 from services.api.operations import experiments, jobs
 from services.api.schemas.problems import problem_responses
-from services.api.stream_clients import LiveStream
-from services.api.stream_ids import StreamId
-from services.api.stream_snapshots import Make
+from services.api.streaming import sse
+from services.api.streaming.clients import LiveStream
+from services.api.streaming.ids import StreamId
+from services.api.streaming.snapshots import Make
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {

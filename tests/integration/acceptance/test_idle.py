@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from common.client.sse import parse_events
-from common.metrics import keys
+from common.redis import keys
 from tests.integration.acceptance.stack import TOKEN, Stack, free_port
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 

@@ -17,9 +17,9 @@ import torch
 
 from common.artifacts import ArtifactStore
 from common.checkpoint import save_model
+from common.child.protocol import ChildJob
 from common.controller import GatingPolicy
 from common.data import load_tokenizer
-from common.jobs.child_protocol import ChildJob
 from common.model import ModelConfig, TransformerLM
 from common.training.hooks import NullHooks
 from services.trainer.handlers import HANDLERS, Paths

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import redis
 
-from common.metrics.keys import experiment_stream
+from common.redis.keys import experiment_stream
 from tests.integration.api.conftest import BEARER, RunApi, events_of
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from common.config import Settings
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api, RunApi
 from tests.integration.api.openai_stand import MODEL, Generator
 from tests.integration.api.openai_stand import client as client

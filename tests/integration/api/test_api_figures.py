@@ -13,9 +13,10 @@ import redis
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from common.jobs.publisher import HEARTBEAT_KEY
-from common.metrics import MetricsWriter, keys
+from common.metrics import MetricsWriter
 from common.metrics import writer as writer_module
+from common.redis import keys
+from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.api.conftest import Api, RunApi
 
 RULES = Path(__file__).parents[3] / "docs" / "alerts.yml"

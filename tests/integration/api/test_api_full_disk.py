@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from common.child.protocol import WAITING_FOR_DISK
 from common.disk import MIB, Shortage
-from common.jobs.child_protocol import WAITING_FOR_DISK
 from common.jobs.queue import claim, record_event, record_progress, transition
 from common.jobs.status import JobStatus
 from tests.integration.api.conftest import Api, RunApi

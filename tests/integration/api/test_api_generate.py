@@ -12,9 +12,9 @@ import httpx
 import pytest
 import redis
 
-from common.jobs.generation_events import entry, said
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import entry, said
+from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import Api, Events, RunApi
 
 Answer = Callable[["Engine", GenerationRequest], None]

@@ -16,9 +16,9 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError as KombuOperationalError
 
-from common.jobs.generation_events import beacon
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import beacon
+from common.redis.generation_request import GenerationRequest
 from tests.faults.proxy import TcpProxy
 from tests.integration.api.conftest import Api, Events, RunApi
 from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of

@@ -10,8 +10,8 @@ import httpx
 import pytest
 import redis
 
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from services.api.generations import LOOK_SECONDS
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of

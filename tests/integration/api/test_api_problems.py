@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from common.config import Settings
 from common.db import upgrade
-from common.jobs.publisher import HEARTBEAT_KEY
+from common.redis.publisher import HEARTBEAT_KEY
 from services.health.healthcheck import trouble as health_trouble
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
 

@@ -10,7 +10,7 @@ import redis
 
 from common.jobs.queue import claim, record_progress, transition
 from common.jobs.status import JobStatus
-from common.metrics import keys
+from common.redis import keys
 from tests.integration.api.conftest import Api, RunApi
 
 

@@ -13,8 +13,9 @@ import httpx
 import pytest
 import redis
 
-from common.metrics.keys import EPOCH, JOBS_STREAM, experiment_stream
-from services.api import stream_hub, stream_topic
+from common.redis.keys import EPOCH, JOBS_STREAM, experiment_stream
+from services.api.streaming import hub as stream_hub
+from services.api.streaming import topic as stream_topic
 from tests.integration.api.conftest import Api, RunApi, events_of
 
 
@@ -242,7 +243,7 @@ def shows(api: Api, line: str) -> bool:
 
 
 def test_a_comment_keeps_a_quiet_stream_open(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.stream_clients.KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("services.api.streaming.clients.KEEP_ALIVE_SECONDS", 0.05)
     with api.http.stream("GET", "/api/jobs/stream") as reply:
         assert next(line for line in reply.iter_lines() if line.startswith(":")) == ": keep-alive"
 

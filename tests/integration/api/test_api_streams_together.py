@@ -6,7 +6,7 @@ from itertools import takewhile
 
 import redis
 
-from common.metrics.keys import experiment_stream
+from common.redis.keys import experiment_stream
 from tests.integration.api.conftest import Api, events_of
 from tests.integration.api.test_api_streams import add, key, path, shows
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.jobs.generation_request import GenerationRequest
+from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api
 from tests.integration.api.test_api_generate import Engine, make_checkpoint
 

@@ -8,8 +8,8 @@ import threading
 
 import redis
 
-from common.jobs.child_lifeline import die_with_parent
-from common.metrics import keys
+from common.child.lifeline import die_with_parent
+from common.redis import keys
 from services.generator.engine_protocol import EngineChannel
 from services.generator.reply_stream import ReplyStream
 

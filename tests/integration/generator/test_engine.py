@@ -17,14 +17,14 @@ import redis
 import torch
 
 from common.checkpoint import load_model, save_model
+from common.child.socket import CHILD_FD_VARIABLE
 from common.controller import GatingPolicy, load_policy
 from common.data import load_tokenizer
 from common.generation import generate
-from common.jobs.child_socket import CHILD_FD_VARIABLE
-from common.jobs.generation_events import read_entry
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
+from common.redis import keys
+from common.redis.generation_events import read_entry
+from common.redis.generation_request import GenerationRequest
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from tests.integration.generator.serving import Serving
 

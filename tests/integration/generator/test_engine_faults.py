@@ -14,8 +14,8 @@ import pytest
 import redis
 import torch
 
-from common.jobs.generation_request import GenerationRequest
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_request import GenerationRequest
 from services.generator.model_cache import ModelCache
 from services.local.servers import ValkeyServer
 from tests.integration.generator.serving import Serving
@@ -24,7 +24,7 @@ from tests.integration.generator.test_engine import events
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import os, subprocess, sys, time
-from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 channel, inherited = EngineChannel.pair()
 child = subprocess.Popen(

@@ -18,8 +18,8 @@ import redis
 
 from common.config import Settings
 from common.config.child_environment import SECRETS
-from common.jobs.generation_events import read_entry
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import read_entry
 from services.generator.engine_child import engine_settings
 from services.generator.engine_host import EngineHost
 

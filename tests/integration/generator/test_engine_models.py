@@ -15,8 +15,8 @@ import torch
 
 from common.checkpoint import load_model, save_model
 from common.generation import BatchEngine, DecodingModel, new_engine
-from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
+from common.redis import keys
 from services.generator import engine as engine_module
 from services.generator import model_cache
 from tests.integration.generator.serving import Serving

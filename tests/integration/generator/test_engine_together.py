@@ -15,8 +15,8 @@ import torch
 
 from common.checkpoint import load_model, save_model
 from common.generation import generate
-from common.metrics import keys
 from common.model import ModelConfig, TransformerLM
+from common.redis import keys
 from services.generator.emitter import Batch, End
 from services.generator.engine import PREFILL_TEXTS
 from services.generator.running_request import LARGE_TOKENS, RunningRequest

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import event, text
 
 from common.artifacts import ArtifactStore
+from common.child.protocol import Artifact
 from common.db import downgrade, make_engine, upgrade
 from common.errors import LeaseLostError
-from common.jobs.child_protocol import Artifact
 from common.jobs.queue import release, save_analysis
 from common.jobs.status import JobStatus
-from common.metrics.live_feed import LiveFeed
+from common.redis.live_feed import LiveFeed
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress_watch import ProgressWatch

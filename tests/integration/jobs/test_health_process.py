@@ -15,9 +15,9 @@ import redis
 from sqlalchemy import text
 
 from common.config import PROJECT_ROOT
-from common.jobs.publisher import HEARTBEAT_KEY
 from common.jobs.status import JobStatus
-from common.metrics import keys
+from common.redis import keys
+from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.jobs.desk import Desk
 
 S = JobStatus

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import redis
 
-from common.metrics import MetricsWriter, keys, read_metrics
+from common.metrics import MetricsWriter, read_metrics
+from common.redis import keys
 from services.local.servers import ValkeyServer
 
 

@@ -27,8 +27,8 @@ import time
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from common.jobs.child_lifeline import Lifeline, die_with_parent
-from common.jobs.child_protocol import (
+from common.child.lifeline import Lifeline, die_with_parent
+from common.child.protocol import (
     Artifact,
     Channel,
     Checkpoint,

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.jobs.child_protocol import ChildJob, Start
+from common.child.protocol import ChildJob, Start
 from services.worker.child_process import OOM_SCORE_ADJUSTMENT, ChildProcess
 from services.worker.log_capture import LogCapture
 from services.worker.wakeup import Wakeup

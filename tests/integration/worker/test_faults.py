@@ -13,7 +13,7 @@ from sqlalchemy.orm import undefer
 
 from common.db import Analysis
 from common.jobs.payloads import JobType
-from common.jobs.publisher import RedisPublisher
+from common.redis.publisher import RedisPublisher
 from tests.integration.worker.fleet import LONG, Fleet
 
 

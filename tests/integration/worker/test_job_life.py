@@ -6,7 +6,7 @@ import json
 
 import redis
 
-from common.metrics import keys
+from common.redis import keys
 from tests.integration.worker.fleet import LONG, Fleet
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.child.clock import lease_clock
 from common.config import Settings
 from common.db import make_engine, session_factory
-from common.jobs.lease_clock import lease_clock
 from services.worker import lease_keeper
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.row_writer import RowWriter

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from common.artifacts import ArtifactStore
 from common.errors import NotFoundError
-from common.jobs.generation_request import GenerationRequest
+from common.redis.generation_request import GenerationRequest
 from services.api.operations.completions import fingerprint
 from services.api.schemas.completions import CompletionRequest
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api import stream_topic
-from services.api.stream_ids import format_id, parse_id
-from services.api.stream_topic import Entry, Position, Topic
+from services.api.streaming import topic as stream_topic
+from services.api.streaming.ids import format_id, parse_id
+from services.api.streaming.topic import Entry, Position, Topic
 
 WORD = st.integers(0, 2**64 - 1)
 

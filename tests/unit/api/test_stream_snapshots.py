@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.api.stream_snapshots import Snapshots
-from services.api.stream_topic import Entry, Position, Topic
+from services.api.streaming.snapshots import Snapshots
+from services.api.streaming.topic import Entry, Position, Topic
 
 
 class World:

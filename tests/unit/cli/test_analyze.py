@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from common.client import Client
 from common.errors import InvalidInputError, NotFoundError
-from services.cli import analyze
+from services.cli.commands import analyze
 from services.cli.main import app
 
 EXPERIMENTS = [

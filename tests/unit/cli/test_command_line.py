@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from common.config import Settings
 from common.jobs.experiments import NO_COMMIT
 from services.cli import main as command_line
-from services.cli.environment import environment_text
+from services.cli.commands.environment import environment_text
 
 ROOT = Path(__file__).resolve().parents[3]
 API_ONLY = {"TIDAL_ALLOWED_HOSTS", "TIDAL_ALLOWED_ORIGINS", "TIDAL_TRUSTED_PROXIES", "TIDAL_ROOT_PATH"}

@@ -17,9 +17,9 @@ from common.client import Client
 from common.config.decoding_limits import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
 from common.errors import InvalidInputError, NotFoundError
 from services.api.schemas.generate import GenerateRequest
-from services.cli import generate, jobs, steer
+from services.cli.commands import generate, jobs, steer
 from services.cli.main import app
-from services.cli.queue_view import until
+from services.cli.views.queue import until
 
 JOB = {
     "id": "job_1",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.cli.demo_corpus import local_corpus
+from services.cli.demo.corpus import local_corpus
 
 
 def test_a_changed_file_gets_another_name_and_an_unchanged_one_the_same(tmp_path: Path) -> None:

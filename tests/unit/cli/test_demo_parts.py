@@ -11,7 +11,8 @@ from rich.console import Console, RenderableType
 from common.client import Generation, Metrics
 from common.errors import InvalidInputError, NotFoundError
 from common.metrics.names import LOSS, VALIDATION_LOSS
-from services.cli import demo_corpus, demo_report
+from services.cli.demo import corpus as demo_corpus
+from services.cli.demo import report as demo_report
 
 
 def rendered(item: RenderableType) -> str:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config import get_settings
-from services.cli import doctor
+from services.cli.commands import doctor
 from services.cli.main import app
 
 

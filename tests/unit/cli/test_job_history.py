@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.client import JobEvent
-from services.cli.job_history import attempts, told
+from services.cli.views.job_history import attempts, told
 
 
 def events(*rows: tuple[int, str, str | None, dict[str, Any]]) -> list[JobEvent]:

@@ -8,7 +8,7 @@ import pytest
 
 from common.client import Event, Job
 from common.metrics.names import LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
-from services.cli.job_view import JobView
+from services.cli.views.job import JobView
 
 
 def job(**changes: Any) -> Job:

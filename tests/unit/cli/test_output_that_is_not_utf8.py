@@ -90,7 +90,7 @@ def test_a_table_is_printed_whole(url: str) -> None:
 def test_tokens_logs_and_entry_points_print_every_text(encoding: str) -> None:
     tokens = (
         "from common.streams import accept_any_text; accept_any_text()\n"
-        "from services.cli.token_view import Color, TokenView\n"
+        "from services.cli.views.tokens import Color, TokenView\n"
         f"view = TokenView(Color.ALWAYS, 'p', 'fixed')\nfor text in {list(NAME)!a} + ['\\ud800', 'end']:\n"
         "    view.token({'text': text, 'modulation': 0.5})\n"
     )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from common.client import Client
 from common.errors import ConflictError, InvalidInputError, NotFoundError
-from services.cli import reports
+from services.cli.commands import reports
 from services.cli.main import app
 
 REPORT = {

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from common.client import Client
 from common.errors import InvalidInputError
-from services.cli import steer
+from services.cli.commands import steer
 from services.cli.main import app
 
 

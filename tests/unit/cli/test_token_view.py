@@ -7,7 +7,7 @@ import re
 import pytest
 
 from common.client import Generation
-from services.cli.token_view import Color, TokenView, console, effective, legend
+from services.cli.views.tokens import Color, TokenView, console, effective, legend
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from common.jobs.child_socket import CHILD_FD_VARIABLE
+from common.child.socket import CHILD_FD_VARIABLE
 from services.generator.engine_protocol import MAX_LINE_BYTES, EngineChannel
 
 

@@ -10,8 +10,8 @@ import torch
 from common.config.decoding_limits import MAX_PROMPT_TOKENS
 from common.errors import InvalidInputError
 from common.generation import DecodingModel
-from common.jobs.generation_request import GenerationRequest
 from common.model import ModelConfig, TransformerLM
+from common.redis.generation_request import GenerationRequest
 from services.generator.running_request import RunningRequest
 
 MODEL = DecodingModel(TransformerLM(ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=8)))

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 
-from common.jobs.generation_events import by_stream, entry, new_reader, new_request_id, read_entry, said, said_in_pieces
-from common.metrics import keys
+from common.redis import keys
+from common.redis.generation_events import (
+    by_stream,
+    entry,
+    new_reader,
+    new_request_id,
+    read_entry,
+    said,
+    said_in_pieces,
+)
 
 
 def test_any_text_comes_out_of_an_entry_as_it_went_in() -> None:

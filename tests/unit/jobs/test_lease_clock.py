@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from common.jobs import child_lifeline
-from common.jobs.child_lifeline import Lifeline
-from common.jobs.lease_clock import lease_clock
+from common.child import lifeline as child_lifeline
+from common.child.clock import lease_clock
+from common.child.lifeline import Lifeline
 
 
 def test_the_lease_clock_never_lags_behind_the_clock_that_stops_in_sleep() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from common.artifacts import ArtifactStore
+from common.child.protocol import Channel, ChildJob, Message, Start
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config import LMConfig
 from common.config.loader import merge
-from common.jobs.child_protocol import Channel, ChildJob, Message, Start
-from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.training.hooks import NullHooks
 from services.trainer.handlers import HANDLERS, Paths
 

@@ -11,10 +11,10 @@ import pytest
 
 from common.artifacts import ArtifactStore
 from common.checkpoint import load_model
+from common.child.protocol import ChildJob
 from common.config import LMConfig
 from common.errors import InvalidInputError
 from common.generation import DecodingModel, Generation, GenerationSettings, generate
-from common.jobs.child_protocol import ChildJob
 from common.training.hooks import NullHooks, Outcome, StopRequest
 from services.trainer import trajectories
 from services.trainer.handlers import HANDLERS, Paths

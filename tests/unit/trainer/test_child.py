@@ -12,8 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from common.config import LMConfig, RLConfig
-from common.jobs.child_protocol import (
+from common.child.protocol import (
     Artifact,
     Checkpoint,
     Event,
@@ -25,7 +24,8 @@ from common.jobs.child_protocol import (
     Start,
     Stop,
 )
-from common.jobs.child_socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.config import LMConfig, RLConfig
 from common.metrics import read_metrics
 
 pytestmark = pytest.mark.timeout(300)
@@ -197,7 +197,7 @@ child.wait()
 def test_the_child_dies_with_its_parent_although_the_socket_stays_open(
     start_child: StartChild, make_config: Config, tmp_path: Path
 ) -> None:
-    from common.jobs.child_protocol import Channel, ChildJob
+    from common.child.protocol import Channel, ChildJob
 
     channel, theirs = Channel.pair()
     code = PARENT.format(fd=theirs.fileno(), fd_name=CHILD_FD_VARIABLE, pid_name=PARENT_PID_VARIABLE)

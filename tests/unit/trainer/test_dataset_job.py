@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from common.artifacts import ArtifactStore
+from common.child.protocol import ChildJob
 from common.data import load_tokenizer
 from common.datasets import DatasetStore, Intake, Manifest
 from common.errors import DataError
-from common.jobs.child_protocol import ChildJob
 from common.training.hooks import NullHooks, Outcome, StopRequest
 from services.trainer.handlers import HANDLERS, Paths
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.errors import StorageError
-from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import (
+from common.child.clock import lease_clock
+from common.child.lifeline import Lifeline
+from common.child.protocol import (
     Channel,
     Checkpoint,
     Event,
@@ -26,7 +26,7 @@ from common.jobs.child_protocol import (
     Suspend,
     Withdrawn,
 )
-from common.jobs.lease_clock import lease_clock
+from common.errors import StorageError
 from common.metrics import MetricsWriter, read_metrics
 from common.training.hooks import StopRequest
 from services.trainer.supervised_hooks import SupervisedHooks

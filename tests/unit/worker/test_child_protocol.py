@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from common.jobs.child_lifeline import Lifeline
-from common.jobs.child_protocol import (
+from common.child.clock import lease_clock
+from common.child.lifeline import Lifeline
+from common.child.protocol import (
     Channel,
     ChildJob,
     Ping,
@@ -23,8 +24,7 @@ from common.jobs.child_protocol import (
     decode,
     encode,
 )
-from common.jobs.child_socket import PARENT_PID_VARIABLE
-from common.jobs.lease_clock import lease_clock
+from common.child.socket import PARENT_PID_VARIABLE
 
 
 def start_message() -> Start:
@@ -104,7 +104,7 @@ def test_a_child_that_was_slow_to_begin_counts_from_the_last_renewal_not_from_it
 
 
 def test_a_process_whose_parent_is_already_another_one_leaves_at_once() -> None:
-    code = "from common.jobs.child_lifeline import die_with_parent; die_with_parent(); print('alive')"
+    code = "from common.child.lifeline import die_with_parent; die_with_parent(); print('alive')"
     for parent, expected in ((os.getpid(), b"alive\n"), (1, b"")):
         environ = {**os.environ, PARENT_PID_VARIABLE: str(parent)}
         result = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, timeout=60)
@@ -114,7 +114,7 @@ def test_a_process_whose_parent_is_already_another_one_leaves_at_once() -> None:
 def test_the_child_finds_its_end_in_the_environment() -> None:
     ours, theirs = Channel.pair()
     code = (
-        "from common.jobs.child_protocol import Channel, Running\n"
+        "from common.child.protocol import Channel, Running\n"
         "channel = Channel.from_environment()\n"
         "assert channel.receive(30).type == 'start'\n"
         "channel.send(Running())\n"

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from common.jobs.child_protocol import Failed, Finished
+from common.child.protocol import Failed, Finished
 from common.jobs.retry import INFRASTRUCTURE, USER, Fault
 from services.worker.exit_status import Ending, KillReason, classify
 

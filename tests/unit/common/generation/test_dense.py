@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from common.generation.dense import Precision, pack
+from common.generation.cpu.packed_linear import Precision, pack
 
 torch.set_num_threads(1)
 

@@ -13,20 +13,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import CheckpointError
-from common.generation import (
-    Continuation,
-    DecodingEngine,
-    DecodingModel,
-    FinishReason,
-    GenerationSettings,
-    cuda_graph,
-    dense,
-)
-from common.generation.cuda_graph import warm_up
-from common.generation.device_engine import BatchEngine, DeviceEngine, new_engine
-from common.generation.static_batch import StaticBatch
-from common.generation.static_state import StaticState
-from common.generation.static_step import static_step
+from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings
+from common.generation.cpu import packed_linear as dense
+from common.generation.cuda import graph as cuda_graph
+from common.generation.cuda.batch import StaticBatch
+from common.generation.cuda.engine import BatchEngine, DeviceEngine, new_engine
+from common.generation.cuda.graph import warm_up
+from common.generation.cuda.state import StaticState
+from common.generation.cuda.step import static_step
 from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, reacting_policy, tiny_model
 
 torch.set_num_threads(1)

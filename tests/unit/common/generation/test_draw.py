@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.controller import DecodingParameterRows
-from common.generation.draw import ROWS_AT_ONCE, Filter, Known, draw
-from common.generation.sampling import FOLDS, largest, largest_in_order
+from common.generation.sampling.batch import ROWS_AT_ONCE, Filter, Known, draw
+from common.generation.sampling.sample import FOLDS, largest, largest_in_order
 
 torch.set_num_threads(1)
 

@@ -9,8 +9,8 @@ from common.controller import GatingPolicy, build_observation, decoding_paramete
 from common.errors import InvalidInputError
 from common.generation import GatingMode, GenerationSettings
 from common.generation.gating import parse_mode
-from common.generation.noise import row_noise
 from common.generation.rows import LONG, Rows
+from common.generation.sampling.noise import row_noise
 
 torch.set_num_threads(1)
 VOCABULARY = 8

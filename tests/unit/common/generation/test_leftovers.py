@@ -12,7 +12,7 @@ import torch
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
 from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, generate_batch
-from common.generation.device_engine import BatchEngine, DeviceEngine
+from common.generation.cuda.engine import BatchEngine, DeviceEngine
 from tests.unit.common.generation.conftest import VOCABULARY, tiny_model
 
 torch.set_num_threads(1)

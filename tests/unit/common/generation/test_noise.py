@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from common.generation.noise import row_noise
+from common.generation.sampling.noise import row_noise
 from tests.unit.common.generation.test_generate import slow_noise
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidInputError
 from common.generation import DecodingModel, GenerationSettings, generate_batch
-from common.generation.offsets import Offsets
+from common.generation.sampling.logit_adjustments import Offsets
 from tests.unit.common.generation.conftest import tiny_model
 
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from common.generation import (
     score,
     scored_logits,
 )
-from common.generation.sampling import score_sequences
+from common.generation.sampling.sample import score_sequences
 
 PARITY = Path(__file__).parents[3] / "data/parity"
 REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))

@@ -1,0 +1,279 @@
+"""What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
+
+Supervisor to child: `start` (first line, once), `stop`, `suspend`, `ping` (the lease was renewed).
+Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `withdrawn`, `artifact`, `event`, and last
+`finished` or `failed`.
+End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
+child is. Standard output and error of the child are log text only.
+
+Leaves out: torch, the database, Redis, and what either side does with a message. Both ends use `Channel`:
+
+    channel = Channel.from_environment()            # in the child
+    start = channel.receive()                       # Start; EOFError when the supervisor died
+    channel.send(Running())
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from common.child.socket import ChildSocket
+
+EXIT_FINISHED = 0
+EXIT_FAILED = 1
+"""Exit codes after `finished` and `failed`; anything else is a crash."""
+WAITING_FOR_DISK = "waiting_for_disk"
+"""Name of the phase in which the child waits because a disk has too little free space."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class ProtocolError(ValueError):
+    """A line that is no message of this protocol."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class ChildJob(_Message):
+    """The job row as far as the trainer needs it."""
+
+    job_id: str
+    attempt: int
+    job_type: str
+    experiment_id: str
+    payload: dict[str, Any]
+
+
+class Start(_Message):
+    """First line to the child."""
+
+    type: Literal["start"] = "start"
+    job: ChildJob
+    experiments_dir: str
+    data_dir: str
+    redis_url: str | None = None
+    stream_max_length: int = 20_000
+    pause_after_seconds: float = 40.0
+    """The child stands still when the newest renewal it knows of is older than this."""
+    disk_reserve_bytes: int = 0
+    """The child waits while its disks have less free space than this, in bytes; 0 disables the check."""
+    renewed_at: float | None = None
+    """`lease_clock()` of the newest renewal before this message; None: the child counts from its own start."""
+
+
+class Stop(_Message):
+    """A wish: finish the micro-batch, save, leave with the matching outcome."""
+
+    type: Literal["stop"] = "stop"
+    request: Literal["pause", "complete", "stop", "drain"]
+
+
+class Suspend(_Message):
+    """Stand still at the next micro-batch, until a `ping`: the lease cannot be renewed."""
+
+    type: Literal["suspend"] = "suspend"
+
+
+class Ping(_Message):
+    """The lease was renewed. `renewed_at`: `lease_clock()` read before the renewal was sent."""
+
+    type: Literal["ping"] = "ping"
+    renewed_at: float
+
+
+class DiskWait(_Message):
+    """A disk with too little free space, for which the child waits in the phase `waiting_for_disk`."""
+
+    disk: str
+    """The folder on that disk: "experiments" or "data"."""
+    free_bytes: int
+    needed_bytes: int
+    reason: str | None = None
+    """The error of a write that the disk refused; None when too little space is free."""
+
+
+class Phase(_Message):
+    """The child entered a named phase: loading data, compile, training, evaluation, checkpoint, ablation."""
+
+    type: Literal["phase"] = "phase"
+    name: str
+    disk: DiskWait | None = None
+    """Set in the phase `waiting_for_disk`, whose message the trainer repeats every few seconds with new figures."""
+
+
+class Progress(_Message):
+    """Finished optimiser updates (RL: transitions) of all; sent per micro-batch, at most five a second."""
+
+    type: Literal["progress"] = "progress"
+    step: int
+    total_steps: int
+    time_share: float = 0.0
+    """Share of a time limit that is used up; 0 without one."""
+
+
+class Running(_Message):
+    """The first real step began."""
+
+    type: Literal["running"] = "running"
+
+
+class Checkpoint(_Message):
+    """A checkpoint whose manifest is on disk, `name` relative to the experiment's folder."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    name: str
+    step: int
+    sha256: str
+    size_bytes: int
+
+
+class Kept(_Message):
+    """All checkpoints on disk, names relative to the experiment's folder; older ones were removed."""
+
+    type: Literal["kept"] = "kept"
+    names: list[str]
+
+
+class Withdrawn(_Message):
+    """Training diverged: the checkpoints `names` can no longer be resumed from. Names as in `Kept`."""
+
+    type: Literal["withdrawn"] = "withdrawn"
+    names: list[str]
+    newest: str | None = None
+    """Where training can go on; None: from no checkpoint of this experiment."""
+    newest_step: int | None = None
+
+
+class Artifact(_Message):
+    """A final file, `name` relative to the experiment's folder."""
+
+    type: Literal["artifact"] = "artifact"
+    name: str
+    kind: str
+
+
+class Event(_Message):
+    """Something for the job's history: resume_inexact, checkpoint_skipped, corpus, …"""
+
+    type: Literal["event"] = "event"
+    name: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Finished(_Message):
+    """The handler returned."""
+
+    type: Literal["finished"] = "finished"
+    outcome: Literal["completed", "paused", "stopped", "drained"]
+
+
+class Failed(_Message):
+    """The handler raised. `kind` decides the retry budget."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    message: str
+    kind: Literal["user", "cuda_oom", "diverged"] = "user"
+
+
+Message = Annotated[
+    Start
+    | Stop
+    | Suspend
+    | Ping
+    | Phase
+    | Progress
+    | Running
+    | Checkpoint
+    | Kept
+    | Withdrawn
+    | Artifact
+    | Event
+    | Finished
+    | Failed,
+    Field(discriminator="type"),
+]
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def decode(line: bytes | str) -> Message:
+    """The message in one line; ProtocolError names what is wrong with it."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError as error:
+        raise ProtocolError(
+            f"not a message of the child protocol: {line[:200]!r} ({error.error_count()} errors)"
+        ) from None
+
+
+class Channel(ChildSocket):
+    """One end of the socketpair. `send` may be called from any thread, `receive` from one thread only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        """Descriptor, for selectors."""
+        return self._socket.fileno()
+
+    def send(self, message: Message, *, droppable: bool = False) -> bool:
+        """Write one line. A droppable one is left out (False) when the peer reads too slowly to take it at once.
+
+        Raises OSError (BrokenPipeError) when the peer is gone.
+        """
+        line = encode(message)
+        with self._send_lock:
+            if droppable and not self._writable():
+                return False
+            self._socket.sendall(line)
+        return True
+
+    def receive(self, timeout: float | None = None, *, wakeup: int | None = None) -> Message | None:
+        """The next message; None after `timeout` seconds without one, or as soon as descriptor `wakeup` is readable.
+
+        Raises EOFError when the peer closed its end, ProtocolError for a line that is no message.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (end := self._buffer.find(b"\n")) < 0:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._readable(wait, wakeup):
+                return None
+            try:
+                chunk = self._socket.recv(65536)
+            except ConnectionError:
+                chunk = b""
+            if not chunk:
+                raise EOFError("the other end of the child channel is closed")
+            self._buffer += chunk
+            if len(self._buffer) > MAX_LINE_BYTES:
+                self._buffer.clear()
+                raise ProtocolError(f"a line is longer than {MAX_LINE_BYTES} bytes")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return decode(line)
+
+    def _writable(self) -> bool:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        return bool(poller.poll(0))
+
+    def _readable(self, timeout: float | None, wakeup: int | None) -> bool:
+        """Whether there is something to read (end of file counts); a wake-up alone is not."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        if wakeup is not None:
+            poller.register(wakeup, select.POLLIN)
+        ready = poller.poll(None if timeout is None else timeout * 1000)
+        return any(descriptor == self._socket.fileno() for descriptor, _ in ready)

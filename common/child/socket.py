@@ -1,0 +1,45 @@
+"""The socketpair between a process and the child it starts: both ends, and how the child finds its own.
+
+Leaves out what is said over it (`common.child.protocol`, `services.generator.engine_protocol`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Self
+
+CHILD_FD_VARIABLE = "TIDAL_CHILD_FD"
+"""Environment variable with the number of the inherited socket."""
+PARENT_PID_VARIABLE = "TIDAL_PARENT_PID"
+"""Environment variable with the process id the child must find as its parent."""
+
+
+class ChildSocket:
+    """One end of the socketpair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._send_lock = threading.Lock()
+
+    @classmethod
+    def pair(cls) -> tuple[Self, socket.socket]:
+        """The parent's end, and the socket whose descriptor the child inherits."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The child's end, from TIDAL_CHILD_FD; KeyError when the process was not started by such a parent."""
+        sock = socket.socket(fileno=int(environ[CHILD_FD_VARIABLE]))
+        sock.set_inheritable(False)
+        return cls(sock)
+
+    def close(self) -> None:
+        """Shut the socket down; the peer reads end of file."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

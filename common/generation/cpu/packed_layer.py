@@ -1,0 +1,53 @@
+"""The weights of one transformer block, packed for decoding (`dense`).
+
+Queries, keys and values come from one matrix, whose columns are reordered so that the two halves of a rotary pair lie
+side by side. Leaves out: the forward pass (`decoding_model`, `one_row`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.generation.cpu.packed_linear import Dense, Precision, pack
+
+Norm = tuple[list[int], Tensor | None, Tensor | None, float]
+"""What `layer_norm` takes after x."""
+
+
+class PackedLayer:
+    """The packed weights of one block."""
+
+    def __init__(self, block: nn.Module, num_heads: int, precision: Precision) -> None:
+        def layer(name: str) -> tuple[Tensor, Tensor]:
+            return block.get_parameter(f"{name}.weight"), block.get_parameter(f"{name}.bias")
+
+        (wq, bq), (wk, bk), (wv, bv) = layer("q_proj"), layer("k_proj"), layer("v_proj")
+        wq, bq, wk, bk = (_pairs_together(tensor, num_heads) for tensor in (wq, bq, wk, bk))
+        self.qkv: Dense = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
+        self.out: Dense = pack(*layer("out_proj"), precision)
+        self.up: Dense = pack(*layer("ffn.0"), precision)
+        self.down: Dense = pack(*layer("ffn.3"), precision)
+        self.norm1 = packed_norm(block.get_submodule("ln1"))
+        self.norm2 = packed_norm(block.get_submodule("ln2"))
+
+    @property
+    def matrices(self) -> list[Dense]:
+        """In the order in which they multiply."""
+        return [self.qkv, self.out, self.up, self.down]
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights take."""
+        return sum(matrix.nbytes for matrix in self.matrices)
+
+
+def packed_norm(module: nn.Module) -> Norm:
+    """Its arguments."""
+    assert isinstance(module, nn.LayerNorm)
+    return list(module.normalized_shape), module.weight.detach(), module.bias.detach(), module.eps
+
+
+def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
+    """Rows (H·K, …) of every head from [a…, b…] to [a0, b0, a1, b1, …]."""
+    return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)

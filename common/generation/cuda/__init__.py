@@ -1,0 +1,1 @@
+"""Decoding on an accelerator: steps that are recorded once and launched ahead of the host."""

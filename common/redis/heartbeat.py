@@ -1,0 +1,108 @@
+"""A worker's sign of life for the display: host, device, memory, what it does. The lease decides, this only shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import psutil
+import redis
+
+from common.redis import keys
+from common.redis.live_feed import LiveFeed
+from common.redis.shipper import connect
+
+MISSED = 3
+"""Beats that may be missed before the worker vanishes from the display."""
+
+
+class Heartbeat:
+    """Beats every `seconds`, and whenever `beat` is called; `describe` adds fields.
+
+    `children` names the processes whose memory counts as the worker's.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        feed: LiveFeed,
+        describe: Callable[[], Mapping[str, str]],
+        *,
+        seconds: float,
+        children: Callable[[], Iterable[int]],
+    ) -> None:
+        self._worker, self._feed, self._describe, self._seconds = worker, feed, describe, seconds
+        self._children = children
+        self._device = device_name()
+        self._started_at = time.time()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Say now what the worker does. Never blocks."""
+        now = time.time()
+        memory = psutil.virtual_memory()
+        fields = {
+            "worker": self._worker,
+            "host": platform.node(),
+            "pid": str(os.getpid()),
+            "device": self._device,
+            "at": f"{now:.3f}",
+            "startedAt": f"{self._started_at:.3f}",
+            "memoryBytes": str(self._memory()),
+            "hostMemoryBytes": str(memory.total),
+            "hostMemoryAvailableBytes": str(memory.available),
+            "load": f"{os.getloadavg()[0]:.2f}",
+            **self._describe(),
+        }
+        self._feed.heartbeat(self._worker, fields, now=now, seconds_to_live=MISSED * self._seconds)
+
+    def close(self) -> None:
+        """Beat no more and leave the display."""
+        self._stop.set()
+        self._thread.join()
+        self._feed.farewell(self._worker)
+
+    def _run(self) -> None:
+        self.beat()
+        while not self._stop.wait(self._seconds):
+            self.beat()
+
+    def _memory(self) -> int:
+        """Resident bytes of the worker and its children, without a look at every process of the machine."""
+        total = 0
+        for pid in (os.getpid(), *self._children()):
+            with contextlib.suppress(psutil.Error):
+                total += psutil.Process(pid).memory_info().rss
+        return total
+
+
+def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
+    """Whether a worker of `queue` on this host has beaten lately; False also when Redis does not answer."""
+    client = connect(redis_url)
+    try:
+        for name in client.zrange(keys.WORKERS, 0, -1):
+            beat = client.hmget(keys.heartbeat(str(name)), ["host", "queue"])
+            if beat == [host or platform.node(), queue]:
+                return True
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+    return False
+
+
+def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
+    """Model of the first NVIDIA GPU that the driver names, else "cpu". Without torch."""
+    for information in sorted(proc.glob("*/information")):
+        for line in information.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "Model":
+                return value.strip()
+    return "cpu"

@@ -1,0 +1,116 @@
+"""Publishing to Redis: doorbells as Celery messages, job-updates into the streams, wishes on their channel.
+
+Celery is used as a producer only (no worker, no result backend). Every call has a timeout of a few seconds and
+raises UnavailableError when Redis does not answer, ValueError for a message that Redis will never take. One publisher
+per thread: it owns its connections.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import redis
+from kombu.exceptions import KombuError, OperationalError, SerializationError
+from pydantic import SecretStr
+
+from common.errors import UnavailableError
+from common.jobs.celery_settings import DOORBELL_TASK, make_app
+from common.redis import keys
+
+HEARTBEAT_KEY: Final = "tidal:health"
+"""Hash of the health process, with a time to live: pid, host, sweptAt, published, …"""
+REPEAT_SECONDS: Final = 24 * 3600
+"""How long a published row's id is remembered, so that a relay that repeats it adds nothing."""
+
+_UPDATE = """
+if redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) == false then return 0 end
+for i = 2, #KEYS do
+    redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'event', ARGV[3], 'data', ARGV[4])
+    if i > 2 and ARGV[5] ~= '0' then redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+end
+return 1
+"""
+
+
+class RedisPublisher:
+    """The `common.jobs.outbox.Publisher` of production."""
+
+    def __init__(self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = 5.0) -> None:
+        """Connects on first use. `timeout` in seconds bounds every connect and every answer."""
+        url = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
+        self._stream_max_length = stream_max_length
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, health_check_interval=25, decode_responses=True
+        )
+        self._update = self._redis.register_script(_UPDATE)
+        self._celery = make_app("tidal-producer", url)
+        self._celery.conf.broker_transport_options = {
+            **self._celery.conf.broker_transport_options,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "max_retries": 0,
+        }
+
+    def ring(self, queue: str) -> None:
+        """One doorbell for `queue`."""
+        with _redis_errors():
+            self._celery.send_task(DOORBELL_TASK, args=[queue], queue=queue, retry=False, ignore_result=True)
+
+    def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
+        """Append `document` to the streams of all jobs, of the job and of its experiment; once per `outbox_id`.
+
+        The last two expire an hour after the end of the job.
+        """
+        streams = [
+            keys.JOBS_STREAM,
+            keys.job_stream(document["id"]),
+            keys.experiment_stream(document["experimentId"]),
+        ]
+        ttl = keys.STREAM_TTL_AFTER_END_SECONDS if final else 0
+        arguments: list[str | int] = [
+            REPEAT_SECONDS,
+            self._stream_max_length,
+            keys.EVENT_JOB_UPDATE,
+            json.dumps(document),
+            ttl,
+        ]
+        with _redis_errors():
+            self._update(keys=[f"tidal:outbox:{outbox_id}", *streams], args=[str(value) for value in arguments])
+
+    def wish(self, job_id: str) -> None:
+        """Push a changed wish."""
+        with _redis_errors():
+            self._redis.publish(keys.WISHES_CHANNEL, job_id)
+
+    def waiting(self, queue: str) -> int:
+        """Doorbells nobody has taken; Celery keeps a queue as the Redis list of its name."""
+        with _redis_errors():
+            return self._redis.llen(queue)
+
+    def beat(self, values: dict[str, str], *, ttl_seconds: float) -> None:
+        """Write the heartbeat of the health process."""
+        with _redis_errors():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(HEARTBEAT_KEY, mapping=dict(values.items()))
+            pipe.pexpire(HEARTBEAT_KEY, round(ttl_seconds * 1000))
+            pipe.execute()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._celery.close()
+        self._redis.close()
+
+
+@contextmanager
+def _redis_errors() -> Iterator[None]:
+    try:
+        yield
+    except (redis.DataError, SerializationError) as error:
+        raise ValueError(f"the message has no form for Redis: {error}") from error
+    except (redis.RedisError, KombuError, OperationalError, OSError) as error:
+        if isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error):
+            raise ValueError(f"the key of the message is taken by something else: {error}") from error
+        raise UnavailableError(f"Redis does not answer: {error}") from error

@@ -1,0 +1,1 @@
+"""Live streams: Redis streams to server-sent events, with one reader per stream and process."""

@@ -1,0 +1,263 @@
+"""One Redis reader per stream and process, shared by all its clients, with replay that has no gap and no duplicate.
+
+A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is nothing but a
+cursor (a stream id): while the ring still holds what follows its cursor it is fed from there, otherwise it pages
+through Redis until it has caught up. So a slow client costs one batch of memory, and joining live to replay needs no
+hand-over.
+
+A cursor that cannot be continued (entries after it were trimmed, it lies beyond the last id, or Redis was emptied
+since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. Emptying is
+told by `tidal:epoch`, whose value begins with the Redis time at which it was written: an older cursor is from before.
+
+Leaves out: the wire format and the snapshots (`sse.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from common.logging import get_logger
+from common.redis.keys import EPOCH
+from services.api.http_metrics import HttpMetrics
+from services.api.streaming.ids import ORIGIN, StreamId, format_id, parse_id
+from services.api.streaming.redis_streams import page_after, read_after
+from services.api.streaming.topic import BATCH_BYTES, Entry, Position, Topic
+
+log = get_logger(__name__)
+
+BLOCK_MILLISECONDS = 2000
+"""Longest wait of one XREAD; the reader's socket timeout lies above it."""
+PAGE = 500
+"""Most entries per read."""
+FIRST_PAGE = 16
+"""Entries of a client's first read, before the size of an entry is known."""
+PAGES_AT_ONCE = 8
+"""Clients that read from Redis at the same time; the others wait."""
+EPOCH_CHECK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+_ENSURE_EPOCH = """
+local epoch = redis.call('GET', KEYS[1])
+if epoch then return epoch end
+local clock = redis.call('TIME')
+epoch = string.format('%d%03d-%s', clock[1], math.floor(clock[2] / 1000), ARGV[1])
+redis.call('SET', KEYS[1], epoch)
+return epoch
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The cursor could not be continued; go on after `position`, once a snapshot made from now on was sent."""
+
+    position: StreamId
+    reason: str
+
+
+Encoder = Callable[[str, str, str], bytes]
+"""(id, event, data) to bytes."""
+
+
+class StreamHub:
+    """All topics of this process."""
+
+    def __init__(
+        self, redis: Redis, blocking_redis: Redis, encode: Encoder, metrics: HttpMetrics, *, linger_seconds: float
+    ) -> None:
+        """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer. A stream is
+        read `linger_seconds` longer than it is followed: clients that all reconnect at once find the ring as it was."""
+        self._linger_seconds = linger_seconds
+        self._redis = redis
+        self._blocking = blocking_redis
+        self._encode = encode
+        self._metrics = metrics
+        self._topics: dict[str, Topic] = {}
+        self._paging = asyncio.Semaphore(PAGES_AT_ONCE)
+        self._ensure_epoch = redis.register_script(_ENSURE_EPOCH)
+        self.closing = asyncio.Event()
+
+    async def close(self) -> None:
+        """End every stream and its reader; new ones end at once."""
+        self.closing.set()
+        readers = [topic.reader for topic in self._topics.values() if topic.reader is not None]
+        for topic in self._topics.values():
+            topic.wake()
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+    async def ensure_epoch(self) -> str:
+        """The present life of the Redis data; begun here when Redis is empty. RedisError."""
+        return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
+
+    async def position(self, key: str) -> Position:
+        """Where the stream ends now. Read it before making a snapshot. RedisError."""
+        epoch = await self.ensure_epoch()
+        return Position(_last_id(await self._info(key)), epoch)
+
+    def epoch_of(self, key: str, cursor: StreamId) -> str | None:
+        """The epoch of a cursor that is the place of an entry in memory, so that it need not be judged; else None."""
+        topic = self._topics.get(key)
+        return topic.epoch if topic is not None and topic.holds(cursor) else None
+
+    def wake(self) -> None:
+        """Let every client look for news, and be handed an empty batch when there are none."""
+        for topic in self._topics.values():
+            topic.wake()
+
+    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[Entry] | Reset]:
+        """Everything after `cursor`, in order and once, in batches, until the hub closes. An empty batch: `wake`.
+
+        `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
+        """
+        count = FIRST_PAGE
+        waited = False
+        async with self._joined(key) as topic:
+            while not self.closing.is_set():
+                news = topic.news()
+                batch = topic.after(cursor) if topic.epoch == epoch else None
+                if batch is None and topic.base is not None:
+                    try:
+                        async with self._paging:
+                            reset, epoch = await self._judge(key, cursor, epoch)
+                            batch = [] if reset is not None else await self._page(key, cursor, count)
+                        if reset is not None:
+                            self._metrics.sse_resets.inc()
+                            cursor = reset.position
+                            yield reset
+                            continue
+                        count = _next_count(batch, count)
+                        if not batch:
+                            # Nothing yet, expired or trimmed meanwhile, or the reader has yet to see the new epoch.
+                            await self._pause(news)
+                            continue
+                    except RedisError as error:
+                        log.warning("replay failed, trying again", stream=key, error=str(error))
+                        epoch = ""
+                        await self._pause(self.closing)
+                        continue
+                if batch:
+                    cursor = batch[-1].id
+                    waited = False
+                    yield batch
+                else:
+                    if waited:
+                        yield []
+                    waited = True
+                    await news.wait()
+
+    @asynccontextmanager
+    async def _joined(self, key: str) -> AsyncIterator[Topic]:
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(key)
+            topic.reader = asyncio.create_task(self._read(topic), name=f"reader {key}")
+            self._metrics.sse_readers.set(len(self._topics))
+        topic.clients += 1
+        try:
+            yield topic
+        finally:
+            topic.clients -= 1
+            if topic.clients == 0:
+                if topic.leaving is not None:
+                    topic.leaving.cancel()
+                topic.leaving = asyncio.get_running_loop().call_later(self._linger_seconds, self._leave, topic)
+
+    def _leave(self, topic: Topic) -> None:
+        """Stop reading a stream that nobody follows any more."""
+        if topic.clients == 0 and self._topics.get(topic.key) is topic:
+            del self._topics[topic.key]
+            self._metrics.sse_readers.set(len(self._topics))
+            if topic.reader is not None:
+                topic.reader.cancel()
+
+    async def _read(self, topic: Topic) -> None:
+        """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
+        last: StreamId = ORIGIN
+        checked_at = 0.0
+        # Not for ever: asyncio.wait_for of Python 3.11 (in redis-py) now and then swallows a cancellation.
+        while self._topics.get(topic.key) is topic and not self.closing.is_set():
+            try:
+                if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
+                    if await self.ensure_epoch() != topic.epoch:
+                        if topic.epoch:
+                            log.warning("Redis was emptied, streams start anew", stream=topic.key)
+                        position = await self.position(topic.key)
+                        last = position.id
+                        topic.restart(position)
+                    checked_at = time.monotonic()
+                found = await read_after(
+                    self._blocking, topic.key, format_id(last), count=PAGE, block=BLOCK_MILLISECONDS
+                )
+                entries = [self._entry(*raw) for raw in found]
+                if entries:
+                    last = entries[-1].id
+                    topic.publish(entries)
+            except RedisError as error:
+                log.warning("stream reader lost Redis, trying again", stream=topic.key, error=str(error))
+                checked_at = 0.0
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _judge(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
+        """Whether the cursor must be reset, or None when everything after it is still there; and the epoch.
+
+        `known` is the epoch in which the cursor is known to be good, or empty.
+        """
+        epoch = await self.ensure_epoch()
+        info = await self._info(key)
+        last = _last_id(info)
+        if cursor > last:
+            return Reset(last, "the cursor lies beyond the end of the stream"), epoch
+        if info is None:
+            return None, epoch
+        first_entry = info["first-entry"]
+        first = parse_id(first_entry[0]) if first_entry else None
+        trimmed = int(info["entries-added"]) > int(info["length"])
+        if trimmed and (first is None or cursor < first) and cursor != last:
+            return Reset(last, "the entries after the cursor are no longer kept"), epoch
+        began, _, _ = epoch.partition("-")
+        if epoch != known and cursor != ORIGIN and began.isdecimal() and cursor[0] < int(began):
+            return Reset(last, "the stream was emptied since"), epoch
+        return None, epoch
+
+    async def _page(self, key: str, cursor: StreamId, count: int) -> list[Entry]:
+        found = await page_after(self._redis, key, format_id(cursor), count=min(count, PAGE))
+        return [self._entry(*raw) for raw in found]
+
+    async def _info(self, key: str) -> dict[str, Any] | None:
+        try:
+            info: dict[str, Any] = await self._redis.xinfo_stream(key)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return None
+            raise
+        return info
+
+    async def _pause(self, unless: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await unless.wait()
+
+    def _entry(self, raw_id: str, fields: dict[str, str]) -> Entry:
+        event, data = fields.get("event", "message"), fields.get("data", "null")
+        return Entry(parse_id(raw_id), self._encode(raw_id, event, data))
+
+
+def _last_id(info: dict[str, Any] | None) -> StreamId:
+    return ORIGIN if info is None else parse_id(info["last-generated-id"])
+
+
+def _next_count(page: list[Entry], count: int) -> int:
+    """Entries to read next, so that a page holds about BATCH_BYTES whatever the size of an entry."""
+    size = sum(len(entry.encoded) for entry in page)
+    return max(1, BATCH_BYTES * len(page) // size) if size else count

@@ -1,0 +1,303 @@
+"""`tidal analyze …`: what a controller does with the modulation, computed at once, as a job, or found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from common.client import AnalysisResult, Client
+from common.errors import InvalidInputError, NotFoundError
+from common.words import plural
+from services.cli.commands.generate import newest
+from services.cli.connection import Token, Url, connect
+from services.cli.output import age, err, out, print_json, table
+from services.cli.views.analysis import parts
+
+app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)
+
+PROMPTS = ["Once upon a time", "The little cat", "Mom said to", "One day, a boy"]
+
+
+class Gating(StrEnum):
+    """Who chooses the modulation."""
+
+    LEARNED = "learned"
+    RANDOM = "random"
+    FIXED = "fixed"
+
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        help="EXPERIMENT/FILE or EXPERIMENT/final. Default: the controller's, or the newest.",
+    ),
+]
+Policy = Annotated[
+    str | None, typer.Option("--policy", "-p", help="The controller, EXPERIMENT/final. Default: the newest.")
+]
+GatingMode = Annotated[Gating, typer.Option("--gating", "-g", help="Who chooses the modulation.")]
+Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
+Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Most tokens per text.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="One seed gives one analysis.")]
+Extremes = Annotated[bool, typer.Option("--extremes", help="A sweep over the same prompts as well.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts-file", help="More prompts, one per line.", dir_okay=False)]
+Save = Annotated[bool, typer.Option("--save", help="Keep it with the experiment of the controller, or of the model.")]
+Name = Annotated[str | None, typer.Option("--name", help="A name to find it by; with --save or --job.")]
+AsJob = Annotated[bool, typer.Option("--job", help="Submit it as a job, which also keeps the result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+@app.command()
+def single(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from.")] = PROMPTS[0],
+    checkpoint: Checkpoint = None,
+    policy: Policy = None,
+    gating: GatingMode = Gating.LEARNED,
+    modulation: Modulation = None,
+    samples: Samples = 1,
+    max_tokens: MaxTokens = 100,
+    seed: Seed = 0,
+    extremes: Extremes = False,
+    save: Save = False,
+    name: Name = None,
+    job: AsJob = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Follow the modulation along the texts of one prompt: four windows, phase changes, tokens at both ends."""
+    fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
+    fields |= {"max_tokens": max_tokens, "seed": seed}
+    with connect(url, token) as client:
+        wanted = _wanted(client, "single", [prompt], checkpoint, policy, gating, fields)
+        _run(client, wanted, _Wishes(save, name, job, as_json))
+
+
+@app.command()
+def batch(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(help="The texts to go on from. Default: four openings.")
+    ] = None,
+    prompts_file: PromptsFile = None,
+    checkpoint: Checkpoint = None,
+    policy: Policy = None,
+    gating: GatingMode = Gating.LEARNED,
+    modulation: Modulation = None,
+    samples: Samples = 1,
+    max_tokens: MaxTokens = 50,
+    seed: Seed = 0,
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", "-b", help="95 % intervals from 1,000 resamples.")] = False,
+    extremes: Extremes = False,
+    save: Save = False,
+    name: Name = None,
+    job: AsJob = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Compare prompts: how much the modulation varies between and within them."""
+    fields = {"samples_per_prompt": samples, "modulation": modulation, "include_extreme_values": extremes or None}
+    fields |= {"max_tokens": max_tokens, "seed": seed, "bootstrap": bootstrap or None}
+    with connect(url, token) as client:
+        wanted = _wanted(client, "batch", _prompts(prompts, prompts_file), checkpoint, policy, gating, fields)
+        _run(client, wanted, _Wishes(save, name, job, as_json))
+
+
+@app.command()
+def sweep(
+    prompts: Annotated[list[str] | None, typer.Argument(help="The texts to go on from.")] = None,
+    prompts_file: PromptsFile = None,
+    checkpoint: Checkpoint = None,
+    max_tokens: MaxTokens = 50,
+    seed: Seed = 0,
+    save: Save = False,
+    name: Name = None,
+    job: AsJob = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Compare the texts at modulation 0, 0.5 and 1: words, different words, characters. Needs no controller."""
+    given = _prompts(prompts or ([] if prompts_file else PROMPTS[:1]), prompts_file)
+    fields: dict[str, Any] = {"max_tokens": max_tokens, "seed": seed}
+    with connect(url, token) as client:
+        wanted = _Wanted("sweep", given, checkpoint or newest(client, "lm"), None, fields)
+        _run(client, wanted, _Wishes(save, name, job, as_json))
+
+
+@app.command("list")
+def list_analyses(
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show the analyses kept with an experiment, and those that jobs made of its checkpoints."""
+    with connect(url, token) as client:
+        found = client.analyses(experiment, limit=limit)
+    if as_json:
+        print_json([its.model_dump(mode="json", by_alias=True, exclude={"result"}) for its in found])
+        return
+    if not found:
+        err.print("No analyses. Make one with `tidal analyze batch --save`.")
+        return
+    rows = table("analysis", "kind", "prompts>", "name", "made by", "made")
+    for its in found:
+        prompts = its.request.get("prompts")
+        count = str(len(prompts)) if isinstance(prompts, list) else ""
+        rows.add_row(its.id, its.kind, count, its.name or "", its.job_id or "", age(its.created_at))
+    out.print(rows)
+
+
+@app.command()
+def show(
+    analysis: Annotated[str, typer.Argument(help="Id of the analysis.")],
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show a saved analysis."""
+    with connect(url, token) as client:
+        found = client.analysis(analysis)
+    if as_json:
+        print_json(found.model_dump(mode="json", by_alias=True))
+    elif found.result is not None:
+        _print(found.result)
+
+
+@app.command()
+def delete(
+    analysis: Annotated[str, typer.Argument(help="Id of the analysis.")], url: Url = None, token: Token = None
+) -> None:
+    """Delete a saved analysis."""
+    with connect(url, token) as client:
+        client.delete_analysis(analysis)
+    err.print(f"Deleted {analysis}.")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    kind: str
+    prompts: list[str]
+    checkpoint: str
+    policy: str | None
+    fields: dict[str, Any]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Without what was left to the server."""
+        return {name: value for name, value in self.fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    save: bool
+    name: str | None
+    job: bool
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.name is not None and not (self.save or self.job):
+            raise InvalidInputError("--name names what is kept; add --save or --job")
+
+
+def _wanted(
+    client: Client,
+    kind: str,
+    prompts: list[str],
+    checkpoint: str | None,
+    policy: str | None,
+    gating: Gating,
+    fields: dict[str, Any],
+) -> _Wanted:
+    """With the newest controller and its model where none were named."""
+    if gating is Gating.LEARNED:
+        try:
+            policy = policy or newest(client, "rl")
+        except NotFoundError as error:
+            raise NotFoundError(f"{error.message}, or see another choice with --gating random") from None
+        source = None if checkpoint else client.experiment(_experiment(policy)).source_experiment_id
+        checkpoint = checkpoint or (f"{source}/final" if source else None)
+    elif policy is not None:
+        raise InvalidInputError(f"--policy is used with --gating learned only, not {gating}")
+    return _Wanted(kind, prompts, checkpoint or newest(client, "lm"), policy, {**fields, "gating_mode": gating.value})
+
+
+def _run(client: Client, wanted: _Wanted, wishes: _Wishes) -> None:
+    if wishes.job:
+        config = {"kind": wanted.kind, "prompts": wanted.prompts, **wanted.given}
+        names = {"checkpoint": wanted.checkpoint, "rl_checkpoint": wanted.policy, "name": wishes.name}
+        job = client.submit_job("analysis", config=config, **names)
+        if wishes.as_json:
+            print_json(job.model_dump(mode="json", by_alias=True))
+            return
+        out.print(f"Submitted {job.id}.")
+        err.print(
+            f"Follow it with: tidal jobs watch {job.id}\nThen: tidal analyze list {job.experiment_id}", soft_wrap=True
+        )
+        return
+    with _bar() as on_progress:
+        result = client.analyze(
+            wanted.checkpoint,
+            wanted.prompts,
+            on_progress=on_progress,
+            kind=wanted.kind,
+            rl_checkpoint=wanted.policy,
+            **wanted.given,
+        )
+    if wishes.as_json:
+        print_json(result.model_dump(mode="json", by_alias=True))
+    else:
+        _print(result)
+    if wishes.save:
+        saved = client.save_analysis(_experiment(wanted.policy or wanted.checkpoint), result, name=wishes.name)
+        err.print(f"Saved as {saved.id}: tidal analyze show {saved.id}", soft_wrap=True)
+
+
+def _print(result: AnalysisResult) -> None:
+    for part in parts(result):
+        out.print(part)
+    rate = 1000 * result.tokens_generated / result.elapsed_ms if result.elapsed_ms else 0.0
+    by = result.request.get("rlCheckpoint") or result.request.get("gatingMode") or ""
+    who = "" if result.kind == "sweep" else f" · {by}"
+    model = result.request.get("checkpoint") or ""
+    err.print(
+        f"{plural(result.tokens_generated, 'token')} · {rate:.0f} tokens/s · {model}{who}", style="dim", soft_wrap=True
+    )
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TextColumn("tokens"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as shown:
+        task = shown.add_task("", total=None)
+        yield lambda tokens, most: shown.update(task, completed=tokens, total=most)
+
+
+def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
+    """Those of the command line and the lines of the file; blank lines are left out."""
+    lines = []
+    if file is not None:
+        try:
+            with file.open(encoding="utf-8-sig") as opened:
+                lines = [line.rstrip() for line in opened if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"--prompts-file {file}: cannot be read ({error})") from None
+        if not lines:
+            raise InvalidInputError(f"--prompts-file {file}: it has no line with a prompt")
+    return [*(given or []), *lines] or PROMPTS
+
+
+def _experiment(reference: str) -> str:
+    return reference.removeprefix("experiments/").split("/", 1)[0]

@@ -1,0 +1,216 @@
+"""`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with.
+
+From the API, or without any service from a file on this machine. Both give the same events, printed by `token_view`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from common.client import Client, Event, Generation
+from common.config.decoding_limits import (
+    LEAST_REPETITION_PENALTY,
+    MOST_REPETITION_PENALTY,
+    MOST_TEMPERATURE,
+    check_temperature,
+)
+from common.errors import InvalidInputError, NotFoundError, UnavailableError
+from common.words import plural
+from services.cli import local_generation
+from services.cli.checkpoint_source import checkpoint_path, is_path
+from services.cli.connection import Token, Url, connect
+from services.cli.output import err, print_json
+from services.cli.views.tokens import Color, TokenView
+
+INTERRUPTED = 130
+EXAMPLES = """
+[bold]Examples[/bold]
+
+tidal generate "Once upon a time"
+
+tidal generate "The cat" --gating fixed --modulation 0.8 --seed 7
+
+tidal generate "The cat" --gating learned --stop "The end" --max-tokens 300
+
+tidal generate -c out/lm "Once upon a time"       (no service; a folder of tidal train lm)
+
+echo "One day" | tidal generate - --json
+"""
+
+
+class GatingMode(StrEnum):
+    """Where the modulation comes from."""
+
+    NONE = "none"
+    FIXED = "fixed"
+    RANDOM = "random"
+    LEARNED = "learned"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who generates: a reference for the API, or a file for a child process."""
+
+    name: str
+    events: Generator[Event]
+
+
+def command(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.")] = "Once upon a time",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            "-c",
+            help="EXPERIMENT/FILE or EXPERIMENT/final; a file or folder that exists here is used without the API. "
+            "Default: the newest model.",
+        ),
+    ] = None,
+    mode: Annotated[
+        GatingMode, typer.Option("--gating", "-g", help="Where the modulation comes from.")
+    ] = GatingMode.NONE,
+    modulation: Annotated[
+        float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed: 0 careful, 1 daring.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", min=0, max=MOST_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
+        ),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            "--repetition-penalty",
+            min=LEAST_REPETITION_PENALTY,
+            max=MOST_REPETITION_PENALTY,
+            help="For gating none; 1 for no penalty.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End before this text; up to four times.")] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Without the API: load the checkpoint in a process of this command.")
+    ] = False,
+    color: Annotated[
+        Color, typer.Option("--color", help="Colour tokens by modulation. auto: on a terminal without NO_COLOR.")
+    ] = Color.AUTO,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the text when it is complete.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Generate text with a trained model.
+
+    Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
+    """
+    if stop and (len(stop) > 4 or "" in stop):
+        raise InvalidInputError("--stop takes up to four texts, none of them empty")
+    if policy is not None and mode is not GatingMode.LEARNED:
+        raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
+    if top_p == 0:
+        raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
+    if temperature is not None:
+        try:
+            check_temperature(temperature)
+        except ValueError as error:
+            raise InvalidInputError(f"--{error}") from None
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    fields: dict[str, Any] = {
+        "gating_mode": mode.value,
+        "modulation": modulation,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": stop or None,
+    }
+    learned = mode is GatingMode.LEARNED
+    here = local or (checkpoint is not None and is_path(checkpoint))
+    with ExitStack() as stack:
+        waiting = err.status("loading the model" if here else "waiting for the first token")
+        view = TokenView(color, prompt, mode.value, on_first=waiting.stop)
+        try:
+            stack.enter_context(waiting)
+            if here:
+                source = on_this_machine(checkpoint, policy, learned, prompt, fields)
+            else:
+                client = stack.enter_context(connect(url, token))
+                source = from_the_api(client, checkpoint, policy, learned, prompt, fields)
+            reply = follow(source, view, quiet=as_json or no_stream)
+            waiting.stop()
+            if as_json:
+                print_json(reply.model_dump(mode="json", by_alias=True))
+                return
+            view.whole(reply)
+        except KeyboardInterrupt:
+            waiting.stop()
+            view.end()
+            err.print(f"stopped after {plural(view.count, 'token')}", style="yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            view.end()
+        view.summary(reply, source.name)
+
+
+command.__doc__ = (command.__doc__ or "") + EXAMPLES
+
+
+def on_this_machine(
+    checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
+) -> Source:
+    """Generation by a child process. NotFoundError when a file is not there."""
+    model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest(policy=False)
+    controller = None
+    if learned:
+        controller = checkpoint_path(policy) if policy else local_generation.newest(policy=True)
+    return Source(f"{checkpoint or model}, local", local_generation.events(model, controller, prompt, fields))
+
+
+def from_the_api(
+    client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
+) -> Source:
+    """Generation by the service. NotFoundError when it has nothing finished yet and nothing is named."""
+    model = checkpoint or newest(client, "lm")
+    if learned:
+        fields = {**fields, "rl_checkpoint": policy or newest(client, "rl")}
+    return Source(model, client.generate_stream(model, prompt, **fields))
+
+
+def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
+    """Let `view` print the tokens, unless `quiet`; the whole reply. UnavailableError when the stream breaks off."""
+    with closing(source.events) as events:
+        for event in events:
+            if event.name == "token" and not quiet:
+                view.token(event.data)
+            elif event.name == "done":
+                return Generation.model_validate(event.data)
+    raise UnavailableError("the stream broke off before the text was complete; try again")
+
+
+def newest(client: Client, kind: str) -> str:
+    """Reference of the newest finished experiment of `kind` (lm or rl)."""
+    trained = client.experiments(kind=kind, status="completed", limit=1)
+    imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == "imported"]
+    finished = sorted([*trained, *imported], key=lambda experiment: experiment.created_at)
+    if finished:
+        return f"{finished[-1].id}/final"
+    what, submit = ("model", "lm-training") if kind == "lm" else ("controller", "rl-training")
+    raise NotFoundError(f"there is no finished {what} yet; train one with `tidal jobs submit {submit}` or `tidal demo`")

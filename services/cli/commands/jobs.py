@@ -1,0 +1,283 @@
+"""`tidal jobs …`: submit, look at, follow and steer jobs through the api."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from common.client import Client, Job
+from common.errors import InvalidInputError
+from common.jobs.payloads import JobType
+from common.jobs.status import Signal
+from services.cli.commands import steer
+from services.cli.configuration import read_overrides
+from services.cli.connection import Token, Url, connect
+from services.cli.output import age, duration, err, moment, out, print_json, status_text, table
+from services.cli.views.job_history import attempts, told
+from services.cli.views.queue import print_queue, until
+from services.cli.views.watch import watch as follow
+
+app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
+
+FOLLOW_SECONDS = 1.0
+
+JobId = Annotated[str, typer.Argument(help="Id of the job, or `last` for the newest one.", metavar="JOB")]
+Json = Annotated[bool, typer.Option("--json", help="Print what the API answers, as JSON.")]
+
+
+@app.command()
+def submit(
+    job_type: Annotated[JobType, typer.Argument(help="Kind of job.", metavar="TYPE")],
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help="YAML file of this machine, else of the server's configuration folder."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="One value over the file: training.max_steps=200.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="builtin:stories, a dataset, a file in the data folder, or owner/name on the hub."),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Language model: EXPERIMENT/FILE or EXPERIMENT/final.")
+    ] = None,
+    rl_checkpoint: Annotated[str | None, typer.Option("--rl-checkpoint", help="Controller, for ablation.")] = None,
+    resume_from: Annotated[
+        str | None,
+        typer.Option(
+            "--resume-from",
+            help="Ended job to go on from with its configuration, or one checkpoint: EXPERIMENT/checkpoints/NAME.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name to find it by.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
+    priority: Annotated[int | None, typer.Option("--priority", min=-100, max=100, help="Higher runs first.")] = None,
+    no_queue: Annotated[bool, typer.Option("--no-queue", help="Fail instead of waiting for a free slot.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, submit nothing.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it ends.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Submit a job.
+
+    For lm-training the configuration is that of the language model, for rl-training and ablation that of the
+    controller. Example: tidal jobs submit lm-training --data builtin:stories -s training.max_steps=200 --watch
+    """
+    # What lies here is sent along; any other name is the server's to find, such as demo/lm.yaml.
+    here = Path(config) if config is not None and Path(config).is_file() else None
+    if config is not None and here is None and config.startswith(("/", "./", "../", "~")):
+        raise InvalidInputError(f"--config {config}: there is no such file here")
+    config_path = config if here is None else None
+    values = read_overrides(here, settings or [])
+    fields: dict[str, Any] = {
+        "config_path" if job_type in (JobType.LM_TRAINING, JobType.EVALUATION) else "rl_config_path": config_path,
+        "checkpoint": checkpoint,
+        "rl_checkpoint": rl_checkpoint,
+        "resume_from": resume_from,
+        "name": name,
+        "tags": tags or None,
+        "priority": priority,
+        "queue": False if no_queue else None,
+    }
+    if data is not None and job_type is JobType.LM_TRAINING:
+        values = {**values, "data": {**values.get("data", {}), "source": data}}
+    elif data is not None:
+        fields["data"] = {"source": data}
+    with connect(url, token) as client:
+        if dry_run:
+            print_json(client.predict_job(job_type, config=values or None, **fields))
+            return
+        job = client.submit_job(job_type, config=values, **fields)
+        if as_json:
+            print_json(job.model_dump(mode="json", by_alias=True))
+        else:
+            place = f", place {job.queue_position} in the queue" if job.queue_position else ""
+            out.print(f"Submitted {job.id}{place}.")
+            out.print(f"Experiment {job.experiment_id}", soft_wrap=True)
+        if watch:
+            _watch(client, job)
+        elif not as_json:
+            err.print(f"Follow it with: tidal jobs watch {job.id}")
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option("--status", help="Only this status.")] = None,
+    job_type: Annotated[JobType | None, typer.Option("--type", help="Only this type.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only with this tag.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show the newest jobs."""
+    with connect(url, token) as client:
+        jobs = client.jobs(status=status, job_type=job_type, tag=tag, limit=limit)
+    if as_json:
+        print_json([job.model_dump(mode="json", by_alias=True) for job in jobs])
+        return
+    if not jobs:
+        err.print("No jobs. Submit one with `tidal jobs submit`.")
+        return
+    rows = table("job", "type", "status", "progress>", "name", "submitted")
+    for job in jobs:
+        rows.add_row(job.id, job.type, status_text(job.status), _progress(job), job.name or "", age(job.created_at))
+    out.print(rows)
+
+
+@app.command()
+def queue(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=100, help="At most so many per type.")] = 20,
+    as_json: Json = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Show who waits for what: limits, workers, places and predicted starts."""
+    with connect(url, token) as client:
+        queues = client.queues(limit=limit)
+    if as_json:
+        print_json([found.model_dump(mode="json", by_alias=True) for found in queues])
+        return
+    for found in queues:
+        print_queue(found)
+
+
+@app.command()
+def show(job_id: JobId, as_json: Json = False, url: Url = None, token: Token = None) -> None:
+    """Show one job: where it stands, what comes next and when, its attempts and its history."""
+    with connect(url, token) as client:
+        job = _find(client, job_id)
+        if as_json:
+            print_json(job.model_dump(mode="json", by_alias=True))
+            return
+        events = client.job_events(job.id)
+    out.print(_facts(job))
+    if job.what_next:
+        out.print(f"{job.what_next}\n", soft_wrap=True)
+    if found := attempts(events):
+        runs = table("attempt>", "began", "lasted>", "worker", "from", "newest checkpoint", "ended")
+        for run in found:
+            lasted = duration(((run.ended or datetime.now(UTC)) - run.began).total_seconds())
+            runs.add_row(str(run.number), moment(run.began), lasted, run.worker, run.begin, run.checkpoint, run.ending)
+        out.print(runs)
+    history = table("time", "attempt>", "event", "by", "status", "")
+    for event, details in told(events):
+        moved = f"{event.from_status or ''} → {event.to_status}" if event.to_status else ""
+        history.add_row(
+            moment(event.at), str(event.attempt), event.event, event.actor, moved, Text(details, style="dim")
+        )
+    out.print(history)
+
+
+@app.command()
+def watch(job_id: JobId, url: Url = None, token: Token = None) -> None:
+    """Follow a job live: progress, loss, status. Ctrl-C ends the watching, not the job."""
+    with connect(url, token) as client:
+        _watch(client, _find(client, job_id))
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    search: Annotated[
+        str | None, typer.Option("--search", "-s", help="Only lines that contain this, whatever the case of letters.")
+    ] = None,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Print what the trainer of a job wrote."""
+    with connect(url, token) as client:
+        job = _find(client, job_id)
+        cursor: str | None = None
+        while True:
+            ended = client.job(job.id).ended
+            page = client.job_logs(job.id, cursor=cursor, search=search)
+            for line in page.lines:
+                out.out(line.text, highlight=False)
+            cursor = page.next_cursor or cursor
+            if page.complete and (ended or not follow_on):
+                return
+            if page.complete:
+                time.sleep(FOLLOW_SECONDS)
+
+
+@app.command()
+def signal(
+    job_id: JobId,
+    wish: Annotated[Signal, typer.Argument(help="What the job should do.", metavar="SIGNAL")],
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Send a signal: pause, resume, complete or stop; the same as the commands of these names."""
+    steer.steer(wish.value, [job_id], every=False, yes=False, wait=False, url=url, token=token)
+
+
+for command in (steer.pause, steer.resume, steer.complete, steer.stop, steer.cancel):
+    app.command()(command)
+
+
+def _watch(client: Client, job: Job) -> None:
+    try:
+        view = follow(client, job)
+    except KeyboardInterrupt:
+        err.print(f"\nNo longer watching; the job goes on. `tidal jobs watch {job.id}` comes back to it.")
+        raise typer.Exit(130) from None
+    ended = view.job
+    numbers = f" · {view.summary()}" if view.summary() else ""
+    out.print(status_text(ended.status).append(f" {ended.id}{numbers}", style=""))
+    if ended.status == "failed":
+        if ended.error is not None:
+            err.print(f"{ended.error.code}: {ended.error.message or ''}", soft_wrap=True)
+        err.print(f"Its log: tidal jobs logs {ended.id}")
+        raise typer.Exit(1)
+
+
+def _find(client: Client, job_id: str) -> Job:
+    if job_id == "last" and (newest := client.jobs(limit=1)):
+        job_id = newest[0].id
+    return client.job(job_id)
+
+
+def _facts(job: Job) -> Table:
+    finished, started = job.finished_at, job.started_at
+    facts: dict[str, str | Text | None] = {
+        "type": job.type,
+        "status": status_text(job.status),
+        "asked to": ("cancel" if job.cancel_requested else job.desired_state) if job.desired_state != "run" else None,
+        "name": job.name,
+        "experiment": job.experiment_id,
+        "progress": _progress(job),
+        "phase": job.progress.phase if not job.ended else None,
+        "queue place": str(job.queue_position) if job.queue_position else None,
+        "not before": moment(job.not_before) if job.not_before and job.status == "pending" else None,
+        "starts about": until(job.predicted_start) if job.predicted_start else None,
+        "attempt": str(job.attempt) if job.attempt else None,
+        "worker": job.worker,
+        "resumes": job.parent_id,
+        "checkpoint": job.checkpoint_ref,
+        "error": f"{job.error.code}: {job.error.message or ''}" if job.error else None,
+        "takes": ", ".join([*job.signals, "cancel"]) if not job.ended else None,
+        "took": duration((finished - started).total_seconds()) if finished and started else None,
+    }
+    grid = table("", "", title=job.id)
+    grid.show_header = False
+    for key, value in facts.items():
+        if value:
+            grid.add_row(Text(key, style="dim"), value if isinstance(value, Text) else Text(value))
+    return grid
+
+
+def _progress(job: Job) -> str:
+    step, total = job.progress.step, job.progress.total_steps
+    if not step:
+        return ""
+    return f"{step} / {total}" if total else str(step)

@@ -1,0 +1,99 @@
+"""What `tidal demo` prints of its results: losses, ablation, stories, times. Pure rendering."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from common.client import Generation, Metrics
+from common.metrics.names import LOSS, VALIDATION_LOSS
+from services.cli.output import duration, table
+from services.cli.views.tokens import coloured
+
+POLICY_NAMES = {
+    "learned": "learned controller",
+    "random": "random modulation",
+    "fixed": "fixed modulation",
+}
+POLICY_ORDER = ("learned", "fixed", "random")
+
+
+def losses(metrics: Metrics) -> tuple[float | None, float | None]:
+    """Loss before (validation at step 0, else the first training loss) and the last validation loss, nats."""
+    validation = metrics.series.get(VALIDATION_LOSS, [])
+    training = metrics.series.get(LOSS, [])
+    if len(validation) > 1 and validation[0].step == 0:
+        before: float | None = validation[0].value
+    else:
+        before = training[0].value if training else None
+    after = validation[-1].value if validation else training[-1].value if training else None
+    return before, after
+
+
+def loss_line(before: float | None, after: float | None) -> Text:
+    """`loss 10.83 before → 4.91 after (perplexity 136)`."""
+    if before is None or after is None:
+        return Text("no loss was recorded", style="yellow")
+    return Text.assemble(
+        "loss ",
+        (f"{before:.2f}", "yellow"),
+        " before → ",
+        (f"{after:.2f}", "bold green"),
+        " after",
+        (f"  (validation, perplexity {math.exp(min(after, 50.0)):,.0f})", "dim"),
+    )
+
+
+def ablation_table(result: Mapping[str, Any]) -> Table:
+    """One row per policy, then the paired differences, each with its 95 % interval."""
+    rows = table("policy", "reward/token>", "95 % interval>", "modulation>")
+    for column in rows.columns:
+        column.no_wrap = True
+    policies = result.get("policies", {})
+    for name in sorted(policies, key=lambda key: POLICY_ORDER.index(key) if key in POLICY_ORDER else 99):
+        row = policies[name]
+        rows.add_row(
+            POLICY_NAMES.get(name, name),
+            f"{row['total']['mean']:.4f}",
+            _interval(row["total"]),
+            f"{row['modulation']['mean']:.2f}",
+        )
+    paired = result.get("paired", {})
+    if paired:
+        rows.add_section()
+    for name, row in paired.items():
+        label = name.replace("_minus_", " − ")
+        rows.add_row(f"{label}, paired", f"{row['total']['mean']:+.4f}", _interval(row["total"]), "")
+    return rows
+
+
+def conclusions(result: Mapping[str, Any]) -> list[str]:
+    """The verdicts, one sentence each."""
+    return [str(row["verdict"]) for row in result.get("paired", {}).values() if row.get("verdict")]
+
+
+def story(title: str, prompt: str, reply: Generation) -> Padding:
+    """A story under its title; tokens in the colour of their modulation."""
+    used = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
+    note = f"  modulation {min(used):.2f} … {max(used):.2f}" if used else "  no modulation"
+    text = Text.assemble((title, "bold"), (note, "dim"), "\n", (prompt, "dim"), coloured(reply))
+    return Padding(text, (0, 4, 1, 2))
+
+
+def times_table(times: Mapping[str, float]) -> Table:
+    """Wall time of each phase and of all."""
+    rows = table("phase", "time>")
+    for name, seconds in times.items():
+        rows.add_row(name, duration(seconds))
+    rows.add_section()
+    rows.add_row(Text("in all", style="bold"), Text(duration(sum(times.values())), style="bold"))
+    return rows
+
+
+def _interval(row: Mapping[str, float]) -> str:
+    return f"{row['ci_low']:+.4f} … {row['ci_high']:+.4f}"

@@ -1,0 +1,161 @@
+"""The live view of one job: a progress bar with the loss on a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+from common.client import Client, Event, Job
+from common.errors import TidalError, UnavailableError
+from common.terminal import printable
+from services.cli.output import duration, err, status_text
+from services.cli.views.job import JobView
+
+LINE_SECONDS = 10.0
+"""Between lines where there is no terminal."""
+POLL_SECONDS = 3.0
+"""Between looks at the job itself, should its update be late."""
+PATIENCE_SECONDS = 60.0
+"""Without any contact before giving up."""
+
+
+class Display(Protocol):
+    """Where the state of a job is shown."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def remark(self, line: str) -> None:
+        """Something that happened."""
+
+    def refresh(self) -> None:
+        """The view may have changed."""
+
+
+def watch(client: Client, job: Job, *, label: str | None = None, console: Console = err) -> JobView:
+    """Follow `job` until it has ended or is paused; Ctrl-C ends the watching only (KeyboardInterrupt passes through).
+
+    UnavailableError when the api stays away.
+    """
+    view = JobView(job)
+    title = label or job.name or job.type
+    display: Display = _Bar(view, title, console) if console.is_terminal else _Lines(view, title, console)
+    events: queue.SimpleQueue[Event | TidalError] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(client, job.experiment_id, events), daemon=True, name="event reader")
+    reader.start()
+    poll_at, contact = 0.0, time.monotonic()
+    with display:
+        while True:
+            try:
+                event: Event | TidalError | None = events.get(timeout=0.25)
+            except queue.Empty:
+                event = None
+            remarks: list[str] = []
+            if isinstance(event, Event):
+                contact = time.monotonic()
+                remarks += view.apply(event)
+            if time.monotonic() >= poll_at:
+                try:
+                    remarks += view.take(client.job(job.id))
+                    contact = time.monotonic()
+                except UnavailableError:
+                    if time.monotonic() - contact > PATIENCE_SECONDS:
+                        raise
+                poll_at = time.monotonic() + POLL_SECONDS
+            for line in remarks:
+                display.remark(line)
+            display.refresh()
+            if view.job.ended or view.job.status == "paused":
+                return view
+
+
+def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[Event | TidalError]) -> None:
+    try:
+        for event in client.follow_experiment(experiment_id):
+            into.put(event)
+    except TidalError as error:
+        into.put(error)
+    except RuntimeError:  # the client was closed, nobody watches any more
+        return
+
+
+class _Bar:
+    """One bar that moves in place."""
+
+    def __init__(self, view: JobView, title: str, console: Console) -> None:
+        self._view = view
+        self._title = title
+        self._console = console
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[phase]}", style="dim", markup=False),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TextColumn("{task.fields[clock]}", style="dim", markup=False),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(printable(title), total=None, phase="", numbers="", clock="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.refresh()
+        self._progress.stop()
+
+    def remark(self, line: str) -> None:
+        status, _, rest = line.partition(" ")
+        word = status.rstrip(":")
+        self._progress.console.print(Text.assemble("  ", status_text(word), status[len(word) :], " ", rest))
+
+    def refresh(self) -> None:
+        view = self._view
+        elapsed = duration(time.monotonic() - self._started)
+        left = f" · about {duration(view.seconds_left)} left" if view.seconds_left else ""
+        self._progress.update(
+            self._task,
+            total=100.0 if view.fraction else None,
+            completed=100.0 * view.fraction,
+            phase=view.phase if view.phase not in ("", "training") else "",
+            numbers=view.summary(),
+            clock=elapsed + left,
+        )
+
+
+class _Lines:
+    """For logs and pipes: a line when something happens and every ten seconds."""
+
+    def __init__(self, view: JobView, title: str, console: Console) -> None:
+        self._view = view
+        self._title = title
+        self._console = console
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def remark(self, line: str) -> None:
+        self._console.print(f"{self._title}: {line}", soft_wrap=True)
+
+    def refresh(self) -> None:
+        if time.monotonic() < self._next or not self._view.step:
+            return
+        view = self._view
+        share = f"{view.fraction:4.0%}" if view.fraction else ""
+        parts = [share, f"step {view.step}", view.phase if view.phase != "training" else "", view.summary()]
+        self._console.print(f"{self._title}: {' · '.join(part for part in parts if part)}", soft_wrap=True)
+        self._next = time.monotonic() + LINE_SECONDS
