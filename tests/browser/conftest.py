@@ -20,10 +20,10 @@ from services.local.servers import PostgresServer, ValkeyServer
 from tests.browser.seed import add_experiment
 from tests.integration.acceptance.stack import TINY_LM, TOKEN, Stack
 from tests.integration.conftest import database_template, new_database, postgres, valkey
+from tests.paths import ROOT
 
 __all__ = ["database_template", "postgres", "valkey"]
 
-ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "artefacts" / "browser"
 PATIENCE_MS = 60_000
 """How long anything on a page may take: two busy cores run six processes and a browser."""

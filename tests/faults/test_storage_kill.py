@@ -15,8 +15,7 @@ import pytest
 from common.checkpoint import CheckpointManager
 from common.config import DataConfig
 from common.data import END_OF_TEXT, open_corpus
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
 
 SAVE_FOREVER = """
 import sys

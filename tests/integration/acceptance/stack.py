@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent.parent.parent
+from tests.paths import ROOT
+
 TOKEN = "acceptance-token"
 TIMERS = {
     "TIDAL_LEASE_SECONDS": "6",

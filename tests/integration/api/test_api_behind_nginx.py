@@ -22,9 +22,10 @@ import redis
 
 from common.redis.keys import experiment_stream
 from tests.integration.api.conftest import BEARER, RunApi, events_of
+from tests.paths import ROOT
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-GUIDE = Path(__file__).parents[3] / "docs" / "deploy.md"
+GUIDE = ROOT / "docs" / "deploy.md"
 AROUND = """
 daemon off; master_process off; pid nginx.pid; error_log error.log;
 events {{ worker_connections 256; }}

@@ -18,8 +18,9 @@ from common.metrics import writer as writer_module
 from common.redis import keys
 from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.api.conftest import Api, RunApi
+from tests.paths import ROOT
 
-RULES = Path(__file__).parents[3] / "docs" / "alerts.yml"
+RULES = ROOT / "docs" / "alerts.yml"
 WORDS = {"and", "on", "or", "unless", "by", "sum", "rate", "increase", "time", "job", "status", "state", "up"}
 """Of the query language, labels, and what Prometheus itself makes."""
 

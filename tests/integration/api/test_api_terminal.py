@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api
 from tests.integration.api.test_api_generate import Engine, make_checkpoint
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from common.redis.generation_events import read_entry
 from common.redis.generation_request import GenerationRequest
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from tests.integration.generator.serving import Serving
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 EXPERIMENT = "20260101-000000-demo"
 MODEL = f"{EXPERIMENT}/model.safetensors"
 POLICY = f"{EXPERIMENT}/rl_checkpoint_final.pth"

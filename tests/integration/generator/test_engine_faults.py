@@ -20,8 +20,8 @@ from services.generator.model_cache import ModelCache
 from services.local.servers import ValkeyServer
 from tests.integration.generator.serving import Serving
 from tests.integration.generator.test_engine import events
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 WORKER = """
 import os, subprocess, sys, time
 from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE

@@ -16,8 +16,8 @@ import pytest
 
 from common.client.local_instance import LocalInstance, read_instance
 from services.local.servers import PostgresServer, ValkeyServer
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SMALL_STACK = Path(__file__).with_name("small_stack.py")
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import psycopg
 
 from services.local.servers import PostgresServer, ValkeyServer
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
 
 
 def lend(folder: Path) -> subprocess.Popen[str]:

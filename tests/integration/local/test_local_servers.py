@@ -20,8 +20,7 @@ import redis
 from common.errors import ConflictError
 from services.local.server_files import SHARED_HOME, free_port, leftovers, write_state
 from services.local.servers import PostgresServer, Server, ValkeyServer
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
 from common.jobs.signals import cancel, request_signal
 from common.jobs.status import Signal
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 TIMERS = {
     "TIDAL_LEASE_SECONDS": "3",
     "TIDAL_LEASE_RENEW_SECONDS": "0.5",

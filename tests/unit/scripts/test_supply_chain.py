@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
+
 sys.path.insert(0, str(ROOT / "scripts"))
-import supply_chain  # noqa: E402
+import supply_chain
 
 VERSIONS = {"torch": "2.13.0", "uvicorn": "0.54.0"}
 

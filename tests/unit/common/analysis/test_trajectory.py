@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from hypothesis import strategies as st
 from common.analysis import TrajectoryToken, analyze_batch, analyze_sweep, analyze_trajectory, bootstrap_interval
 from common.analysis.stats import mean, summarise, variance, welch_t
 from common.errors import InvalidInputError
+from tests.paths import PARITY
 
-PARITY = Path(__file__).parents[3] / "data/parity"
 REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))
 EDGES = json.loads((PARITY / "edge_cases.json").read_text(encoding="utf-8"))
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from common.model import ModelConfig, TransformerLM
+from tests.paths import PARITY
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture
 def parity() -> Path:
-    return Path(__file__).resolve().parents[3] / "data" / "parity"
+    return PARITY
 
 
 @pytest.fixture

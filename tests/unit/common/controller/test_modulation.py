@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from common.config import ModulationConfig, Range
 from common.controller import decoding_parameter_rows, decoding_parameters
+from tests.paths import PARITY
 
-REFERENCE = json.loads((Path(__file__).parents[3] / "data/parity/reference.json").read_text(encoding="utf-8"))
+REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("row", REFERENCE["decoding_parameters"], ids=lambda row: f"m={row['modulation']}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from common.controller import TokenHistory, build_observation, build_observations, pad
+from tests.paths import PARITY
 
-PARITY = Path(__file__).parents[3] / "data/parity"
 REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))
 EDGES = json.loads((PARITY / "edge_cases.json").read_text(encoding="utf-8"))
 TENSORS = load_file(PARITY / "reference.safetensors")

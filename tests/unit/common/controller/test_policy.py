@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,8 +11,8 @@ from torch.distributions import Beta
 
 from common.config import PolicyConfig
 from common.controller import GatingPolicy, PackedActor, load_policy
+from tests.paths import PARITY
 
-PARITY = Path(__file__).parents[3] / "data/parity"
 TENSORS = load_file(PARITY / "reference.safetensors")
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-CASES = Path(__file__).parents[3] / "data/cases"
+from tests.paths import CASES
+
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 Expected = list[str] | str
 

@@ -17,6 +17,7 @@ from common.data import open_corpus
 from common.datasets import DatasetStore, Intake, Manifest
 from common.datasets.manifest import Format
 from common.errors import ConflictError, DataError, NotFoundError, StorageError, TooLargeError
+from tests.paths import ROOT
 
 TEXT = "<|endoftext|>".join(f"Story {n} of a sea that rose and fell." for n in range(40)).encode()
 
@@ -123,7 +124,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_leftovers_of_the_dead_are_swept_and_uploads_under_way_are_not(store: DatasetStore) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(store.data_dir)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[4],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
     )  # fmt: skip
     assert other.stdin is not None and other.stdout is not None
     assert other.stdout.readline() == b"ready\n"

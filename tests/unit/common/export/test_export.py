@@ -18,9 +18,9 @@ from common.config import PROJECT_ROOT, PolicyConfig, RLConfig
 from common.controller import GatingPolicy, load_policy
 from common.errors import CheckpointError, ConflictError, InvalidInputError, NotFoundError, StorageError
 from common.export import Form, checkpoint, export_checkpoint
+from tests.paths import PARITY
 from tests.unit.common.export.models import model_of
 
-PARITY = Path(__file__).resolve().parents[3] / "data" / "parity"
 GATE = [f"net.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
 BLOCK = [
     *(f"{name}_proj.{part}" for name in ("q", "k", "v", "out") for part in ("weight", "bias")),

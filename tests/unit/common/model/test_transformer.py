@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.model import ModelConfig, TransformerLM
+from tests.paths import PARITY
 
-PARITY = Path(__file__).resolve().parents[3] / "data" / "parity"
 TINY = ModelConfig(vocab_size=61, d_model=24, num_layers=2, num_heads=3, ffn_dim=40, context_length=20, dropout=0.3)
 
 torch.set_num_threads(1)

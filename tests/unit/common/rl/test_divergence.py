@@ -1,0 +1,192 @@
+"""A controller training whose numbers are no longer finite stops before anything of it is kept."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.checkpoint import CheckpointManager, load_policy_file
+from common.config import RLConfig
+from common.errors import CheckpointError, DivergedError
+from common.rl import train
+from common.rl.export import write_policy
+from common.rl.ppo import Batch, ppo_update
+from common.rl.schedules import diversity_homeostasis, dual_step, entropy_homeostasis
+from common.training.hooks import Outcome, SavedCheckpoint
+from tests.unit.common.rl.test_train import Listener, _train, _weights
+from tests.unit.common.rl.toys import toy_config
+from tests.unit.non_finite import non_finite_files
+
+torch.set_num_threads(1)
+
+
+class Withdrawals(Listener):
+    """Also keeps what is withdrawn."""
+
+    def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
+        self.withdrawn = list(names), None if newest is None else newest.name
+
+
+def config(**ppo: Any) -> RLConfig:
+    """Six iterations, a checkpoint after each."""
+    return toy_config(ppo={"total_steps": 144, **ppo}, checkpoint_every_iterations=1)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[str, Any]], None]) -> None:
+    """Change the arguments of the PPO update of one iteration, the first being 0."""
+    original, calls = train.ppo_update, iter(range(100))
+
+    def update(policy: Any, optimizer: Any, batch: Batch, **options: Any) -> dict[str, float]:
+        arguments = {"policy": policy, "batch": batch, **options}
+        if next(calls) == iteration:
+            how(arguments)
+        return original(arguments.pop("policy"), optimizer, arguments.pop("batch"), **arguments)
+
+    monkeypatch.setattr(train, "ppo_update", update)
+
+
+def explode(arguments: dict[str, Any]) -> None:
+    """So large an update that the second minibatch sees no finite policy any more."""
+    with torch.no_grad():
+        for parameter in arguments["policy"].parameters():
+            parameter.mul_(1e30)
+
+
+def infinite_gradient(arguments: dict[str, Any]) -> None:
+    """A finite loss whose gradient overflows."""
+    first = next(arguments["policy"].parameters())
+    first.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
+
+
+@pytest.mark.parametrize("how", [explode, infinite_gradient])
+def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
+    how: Callable[[dict[str, Any]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 3, how)
+    hooks = Withdrawals()
+    with pytest.raises(DivergedError, match=r"in iteration 4: .* Lower ppo\.learning_rate") as raised:
+        _train(tmp_path / "run", config(), hooks)
+    monkeypatch.undo()
+    assert non_finite_files(tmp_path / "run") == []
+    assert hooks.artifacts == [] and not list(tmp_path.glob("run/rl_*"))
+    found = re.search(r"resume from run/checkpoints/(\S+),", raised.value.message)
+    assert found is not None
+    # The first minibatch of iteration 4 was not finite, so the state it began from would lead there again.
+    assert found[1] == hooks.withdrawn[1] == "iter-000000002"
+    assert any(not math.isfinite(value) for value in hooks.points[-1][1].values()), "the archive shows where it ended"
+    outcome, after = _train(tmp_path / "run", config())
+    assert outcome is Outcome.COMPLETED
+    assert dict(after.events)["resumed"]["checkpoint"] == "iter-000000002"
+    _train(tmp_path / "whole", config())
+    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "run")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert non_finite_files(tmp_path / "run") == []
+
+
+def test_a_rate_that_ruins_the_policy_leaves_nothing_not_finite(tmp_path: Path) -> None:
+    _train(tmp_path, toy_config(ppo={"total_steps": 48}, checkpoint_every_iterations=1))
+    (tmp_path / "rl_checkpoint_final.pth").unlink()
+    for folder in tmp_path.glob("checkpoints/iter-000000002*"):
+        folder.rename(tmp_path / f".{folder.name}")
+    with pytest.raises(DivergedError, match=r"resume from .*iter-000000001"):
+        _train(tmp_path, config(learning_rate=1e30))
+    assert non_finite_files(tmp_path) == []
+    assert not (tmp_path / "rl_checkpoint_final.pth").exists()
+
+
+def test_the_emergency_exit_saves_nothing_in_the_middle_of_an_iteration_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent: list[Any] = []
+
+    class Lending(Withdrawals):
+        def offer_checkpoint(self, save: Any) -> None:
+            lent.append(save)
+
+    spoil(monkeypatch, 1, explode)
+    with pytest.raises(DivergedError):
+        _train(tmp_path, config(), Lending())
+    assert lent[0]() is None
+
+
+def test_an_ablation_of_a_reward_that_is_no_number_writes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from common.rl import ablation
+
+    original = ablation.play
+    monkeypatch.setattr(ablation, "play", lambda *args, **options: original(*args, **options) * math.nan)
+    with pytest.raises(DivergedError, match="the reward of the learned policy in the ablation is nan"):
+        _train(tmp_path, toy_config(checkpoint_every_iterations=100))
+    assert not (tmp_path / "ablation_results.json").exists()
+    assert non_finite_files(tmp_path) == []
+
+
+def test_no_policy_is_written_or_read_that_is_not_finite(tmp_path: Path) -> None:
+    _train(tmp_path)
+    path = tmp_path / "rl_checkpoint_final.pth"
+    stored = torch.load(path, weights_only=True)
+    next(iter(stored["agent_state_dict"].values()))[:] = math.nan
+    torch.save(stored, path)
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        load_policy_file(path)
+
+    class State:
+        policy = torch.nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)
+
+    torch.nn.init.constant_(State.policy.weight, math.inf)
+    with pytest.raises(DivergedError, match="the weights hold NaN or infinity"):
+        write_policy(State(), tmp_path / "other")  # type: ignore[arg-type]
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_loss_that_is_no_number_changes_no_weight() -> None:
+    from common.controller import GatingPolicy
+
+    policy = GatingPolicy()
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    rows = torch.full((4,), math.nan)
+    batch = Batch(torch.zeros(4, 64), torch.full((4, 1), 0.5), torch.zeros(4), rows, torch.zeros(4))
+    optimizer = torch.optim.Adam(policy.parameters())
+    options: dict[str, Any] = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_grad_norm": 0.5}
+    with pytest.raises(DivergedError, match="the PPO loss is nan"):
+        ppo_update(
+            policy, optimizer, batch, epochs=1, minibatch_size=4, generator=torch.Generator().manual_seed(0), **options
+        )
+    assert all(torch.equal(before[name], tensor) for name, tensor in policy.state_dict().items())
+
+
+def test_controllers_of_coefficients_refuse_what_is_no_number() -> None:
+    with pytest.raises(DivergedError):
+        dual_step(0.5, math.nan)
+    with pytest.raises(DivergedError):
+        dual_step(math.inf, 0.5)
+    with pytest.raises(DivergedError):
+        entropy_homeostasis(0.1, math.nan)
+    with pytest.raises(DivergedError):
+        diversity_homeostasis(math.nan, 0.5)
+
+
+def test_time_is_reported_as_the_share_of_its_limit(tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    class Timed(Listener):
+        def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
+            super().report_progress(step, total_steps, time_share)
+            shares.append(time_share)
+
+    _train(tmp_path, toy_config(max_seconds=0.3, ppo={"total_steps": 10**9}), Timed())
+    assert shares == sorted(shares) and shares[-1] > 0.9
+
+
+def test_no_checkpoint_of_a_controller_holds_nan(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path, keep_last=1, prefix="iter")
+    with pytest.raises(DivergedError):
+        manager.save(1, {"a": torch.tensor(math.inf)}, {"optimizer": {}}, meta={"kind": "rl"})

@@ -1,0 +1,65 @@
+"""An RL training waits for its disk between iterations and ends with the numbers of a training that never waited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.checkpoint import CheckpointManager
+from common.controller import load_policy
+from common.disk import MIB, Shortage
+from common.rl.export import FINAL_POLICY
+from common.training import disk_hold
+from common.training.hooks import Outcome, StopRequest
+from tests.unit.common.rl.test_train import Listener, _comparable, _train
+from tests.unit.common.rl.toys import toy_config
+
+FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
+
+
+class FullDisk(Listener):
+    """Hooks whose disk is full for `looks` checks after the first iteration; `request` follows four wait reports."""
+
+    def __init__(self, looks: int, request: StopRequest | None = None) -> None:
+        super().__init__()
+        self.looks, self.request, self.waits = looks, request, 0
+
+    def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
+        if not self.points or self.looks == 0:
+            return None
+        self.looks -= 1
+        return FULL
+
+    def waiting_for_disk(self, shortage: Shortage | None) -> None:
+        self.waits += shortage is not None
+
+    def requested_stop(self) -> StopRequest | None:
+        return self.request if self.waits > 3 else None
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LISTEN_SECONDS", "BEAT_SECONDS"):
+        monkeypatch.setattr(disk_hold, name, 0.005)
+    monkeypatch.setattr(disk_hold._Hold.wait, "__kwdefaults__", {"seconds": 0.01})
+
+
+def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:
+    _, calm = _train(tmp_path / "calm")
+    outcome, waited = _train(tmp_path / "waited", hooks=FullDisk(8))
+    assert outcome is Outcome.COMPLETED and waited.waits > 3  # type: ignore[attr-defined]
+    assert _comparable(waited) == _comparable(calm)
+    one, other = (load_policy(tmp_path / name / FINAL_POLICY).state_dict() for name in ("calm", "waited"))
+    assert all(one[name].equal(other[name]) for name in one)
+    [reported] = [details for name, details in waited.events if name == "waiting_for_disk"]
+    assert reported["saved"] is True
+
+
+@pytest.mark.parametrize("request_", [StopRequest.PAUSE, StopRequest.STOP])
+def test_a_stop_request_during_the_wait_keeps_the_last_iteration(request_: StopRequest, tmp_path: Path) -> None:
+    config = toy_config()
+    outcome, hooks = _train(tmp_path, config, FullDisk(1000, request_))
+    assert outcome.value == {"pause": "paused", "stop": "stopped"}[request_.value]
+    newest = CheckpointManager(tmp_path / "checkpoints", keep_last=3, prefix="iter").latest()
+    assert newest is not None and newest.step == len(hooks.points) == 1

@@ -1,0 +1,109 @@
+"""Controllers and schedules equal the original where it was right, and hand-worked numbers where it was not."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from common.config import RewardConfig
+from common.rl import schedules
+from common.rl.rewards import COMPONENTS, reward_weights
+from tests.paths import PARITY
+
+torch.set_num_threads(1)
+
+
+def _series(file: str, name: str) -> list[dict[str, float]]:
+    content: dict[str, Any] = json.loads((PARITY / f"{file}.json").read_text())
+    series: list[dict[str, float]] = content[name]
+    return series
+
+
+@pytest.mark.parametrize("file", ["reference", "edge_cases"])
+def test_entropy_homeostasis_equals_the_original(file: str) -> None:
+    coefficient = 0.01
+    for step in _series(file, "entropy_homeostasis"):
+        coefficient = schedules.entropy_homeostasis(coefficient, step["entropy"])
+        assert coefficient == pytest.approx(step["coef"], abs=1e-12)
+
+
+@pytest.mark.parametrize("file", ["reference", "edge_cases"])
+def test_diversity_homeostasis_equals_the_original(file: str) -> None:
+    weight = 0.15
+    for step in _series(file, "diversity_homeostasis"):
+        weight = schedules.diversity_homeostasis(weight, step["diversity"])
+        assert weight == pytest.approx(step["weight"], abs=1e-12)
+
+
+def test_rates_for_a_large_rollout_are_those_of_so_many_small_ones() -> None:
+    small = 0.01
+    for _ in range(32):
+        small = schedules.entropy_homeostasis(small, -0.8)
+    assert schedules.entropy_homeostasis(0.01, -0.8, times=32) == small
+
+
+def test_linear_schedules_meet_their_ends() -> None:
+    assert [schedules.linear(0.01, 0.03, p) for p in (0, 0.5, 1, 2)] == pytest.approx([0.01, 0.02, 0.03, 0.03])
+    assert [schedules.learning_rate(3e-4, p) for p in (0, 0.5, 1)] == pytest.approx([3e-4, 1.65e-4, 3e-5])
+
+
+def test_constrained_weights_leave_out_what_the_constraint_covers() -> None:
+    weights = dict(zip(COMPONENTS, schedules.constrained_weights(reward_weights(RewardConfig())), strict=True))
+    assert weights == pytest.approx(
+        {"perplexity": 0.35 / 0.65, "diversity": 0, "sampling": 0.15 / 0.65, "repetition": 0, "coherence": 0.15 / 0.65}
+    )
+
+
+def test_the_multiplier_rises_while_violated_and_falls_to_zero_while_slack() -> None:
+    assert schedules.dual_step(1.0, 0.35) == pytest.approx(1.0 + 0.05 * 0.2)
+    assert schedules.dual_step(1.0, 0.75) == pytest.approx(1.0 - 0.05 * 0.2)
+    multiplier = 1.0
+    for _ in range(200):
+        multiplier = schedules.dual_step(multiplier, 0.75)
+    assert multiplier == 0
+
+
+def test_the_dual_step_finds_the_multiplier_of_a_known_problem() -> None:
+    # Two arms, share x of arm A. max 1.0·x s.t. diversity 0.9 − 0.7·x ≥ 0.55, so x = 0.5. With the regulariser
+    # 0.5·x² the best reply to λ is x = 1 − 0.7·λ and λ* = 0.5 / 0.7.
+    multiplier = 1.0
+    for _ in range(3000):
+        x = min(max(1 - 0.7 * multiplier, 0), 1)
+        multiplier = schedules.dual_step(multiplier, 0.9 - 0.7 * x)
+    assert multiplier == pytest.approx(0.5 / 0.7, rel=0.01)
+
+
+def test_the_combined_advantage_weighs_centred_costs() -> None:
+    reward = torch.tensor([1.0, -1.0, 0.0])
+    cost = torch.tensor([5.0, 6.0, 7.0])
+    found = schedules.lagrangian_advantage(reward, cost, 0.5)
+    torch.testing.assert_close(found, torch.tensor([(1 + 0.5) / 1.5, -1 / 1.5, -0.5 / 1.5]))
+    torch.testing.assert_close(schedules.lagrangian_advantage(reward, cost, 0.0), reward)
+
+
+def test_the_stored_form_of_the_multiplier_round_trips() -> None:
+    for value in (1e-3, 0.693, 1.0, 40.0):
+        assert schedules.multiplier_from_raw(schedules.multiplier_to_raw(value)) == pytest.approx(value, rel=1e-9)
+    assert schedules.multiplier_from_raw(0.0) == pytest.approx(math.log(2))
+    assert schedules.multiplier_from_raw(-800.0) == 0
+    with pytest.raises(ValueError, match="above 0"):
+        schedules.multiplier_to_raw(0.0)
+
+
+def test_hinge_cost_is_zero_where_the_constraint_holds() -> None:
+    found = schedules.hinge_cost(torch.tensor([0.2, 0.55, 0.9]))
+    torch.testing.assert_close(found, torch.tensor([0.35, 0.0, 0.0]))
+
+
+def test_gate_loss_rewards_entropy() -> None:
+    flat = torch.zeros(3, 8, requires_grad=True)
+    loss = schedules.gate_loss(flat)
+    assert loss.item() == pytest.approx(-0.1 * math.log(8))
+    peaked = torch.tensor([[3.0, 0.0, 0.0]], requires_grad=True)
+    torch.autograd.backward(schedules.gate_loss(peaked))
+    assert peaked.grad is not None
+    assert peaked.grad[0, 0] > 0, "descent lowers the highest logit"

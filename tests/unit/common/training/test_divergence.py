@@ -1,0 +1,223 @@
+"""A training whose numbers are no longer finite stops before anything of it is kept, and says where to go on."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.artifacts.best import read_best
+from common.checkpoint import CheckpointManager, load_model
+from common.checkpoint.manager import read_info
+from common.config import LMConfig, load_lm_config
+from common.errors import DivergedError
+from common.model import TransformerLM
+from common.training import pretrain as loop
+from common.training.hooks import Outcome, StopRequest
+from common.training.pretrain import pretrain
+from tests.paths import CASES
+from tests.unit.non_finite import non_finite_files
+
+Config = Callable[..., LMConfig]
+Recorders = Callable[..., Any]
+
+
+def sections(**training: Any) -> dict[str, Any]:
+    """Twelve steps, a checkpoint every two, a log line at none of them."""
+    return {
+        "training": {"max_steps": 12, "log_every_steps": 50, "patience": 100, **training},
+        "evaluation": {"every_steps": 4},
+        "checkpoint": {"every_steps": 2, "keep_last": 2},
+    }
+
+
+def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """An infinite gradient under a finite loss, in the update after `at` finished ones."""
+    original = loop.clip_gradients
+
+    def clip(model: TransformerLM, *others: Any) -> Tensor:
+        if clip.calls == at:  # type: ignore[attr-defined]
+            next(model.parameters()).grad[0, 0] = math.inf  # type: ignore[index]
+        clip.calls += 1  # type: ignore[attr-defined]
+        return original(model, *others)
+
+    clip.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(loop, "clip_gradients", clip)
+
+
+def spoil_validation(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A logit that overflows in validation only, for want of a natural one: the loss of step `at` is no number."""
+    original = loop.validation_loss
+
+    def validate(model: TransformerLM, *others: Any, **options: Any) -> float | None:
+        if validate.calls == at:  # type: ignore[attr-defined]
+            sound = model.output_projection.bias.detach().clone()
+            with torch.no_grad():
+                model.output_projection.bias.fill_(math.inf)
+            try:
+                return original(model, *others, **options)
+            finally:
+                with torch.no_grad():
+                    model.output_projection.bias.copy_(sound)
+        validate.calls += 4  # type: ignore[attr-defined]
+        return original(model, *others, **options)
+
+    validate.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(loop, "validation_loss", validate)
+
+
+def advised(error: DivergedError, experiment: Path) -> Path:
+    """The checkpoint folder that the message names."""
+    found = re.search(rf"resume from {experiment.name}/(\S+),", error.message)
+    assert found is not None, error.message
+    return experiment / found[1]
+
+
+def assert_goes_on(
+    checkpoint: Path, config: LMConfig, out: Path, recorder: Recorders, data_dir: Path, *, last: int = 12
+) -> None:
+    """The advised checkpoint is a start for another training, which comes to its end with finite files."""
+    hooks = recorder()
+    outcome = pretrain(config, out, hooks, data_dir=data_dir, initial_checkpoint=checkpoint)
+    assert outcome is Outcome.COMPLETED
+    assert hooks.named("resumed")[0]["step"] == read_info(checkpoint).step
+    assert hooks.progress[-1][0] == last
+    assert non_finite_files(out) == []
+
+
+def test_a_loss_that_explodes_between_log_lines_stops_the_training(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    sound = make_config(**sections(max_steps=6))
+    assert pretrain(sound, tmp_path / "run", recorder(StopRequest.PAUSE, after=22), data_dir=data_dir) is Outcome.PAUSED
+    before = read_best(tmp_path / "run/checkpoints")
+    hooks = recorder()
+    with pytest.raises(DivergedError, match=r"Lower training\.learning_rate") as raised:
+        exploding = make_config(**sections(learning_rate=1e30, min_learning_rate=1e30, warmup_steps=0))
+        pretrain(exploding, tmp_path / "run", hooks, data_dir=data_dir)
+    assert raised.value.code == "training_diverged"
+    assert "the loss is nan" in raised.value.message
+    assert non_finite_files(tmp_path / "run") == []
+    assert read_best(tmp_path / "run/checkpoints") == before is not None
+    checkpoint = advised(raised.value, tmp_path / "run")
+    assert hooks.withdrawn[-1][1] == checkpoint.name
+    assert math.isnan(next(iter(hooks.series("Losses/Total").values()))), "the archive shows where it ended"
+    assert not hooks.artifacts
+    assert_goes_on(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
+
+
+def test_the_case_of_the_learning_rate_of_1e30_leaves_nothing_and_says_so(
+    recorder: Recorders, data_dir: Path, tmp_path: Path, text_file: Path
+) -> None:
+    overrides = {"data": {"source": str(text_file)}, "training": {"device": "cpu", "threads": 1}}
+    config = load_lm_config(CASES / "nan.yaml", overrides)
+    hooks = recorder()
+    with pytest.raises(DivergedError, match="begin again, because there is no checkpoint before it"):
+        pretrain(config, tmp_path, hooks, data_dir=data_dir)
+    assert non_finite_files(tmp_path) == []
+    assert CheckpointManager(tmp_path / "checkpoints", keep_last=1).list() == []
+    assert hooks.withdrawn[-1][1] is None
+
+
+@pytest.mark.parametrize("at", [6, 7])
+def test_an_infinite_gradient_stops_the_training_before_the_update(
+    at: int,
+    make_config: Config,
+    recorder: Recorders,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spoil_gradient(monkeypatch, at)
+    hooks = recorder()
+    with pytest.raises(DivergedError, match=rf"at update {at + 1}: the gradient norm is inf") as raised:
+        pretrain(make_config(**sections()), tmp_path / "run", hooks, data_dir=data_dir)
+    monkeypatch.undo()
+    assert non_finite_files(tmp_path / "run") == []
+    assert hooks.progress[-1][0] == at, "the update was not counted"
+    checkpoint = advised(raised.value, tmp_path / "run")
+    assert read_info(checkpoint).step == (4 if at == 6 else 6), "the state that diverged is no start"
+    assert_goes_on(checkpoint, make_config(**sections()), tmp_path / "next", recorder, data_dir)
+
+
+def test_the_same_folder_goes_on_by_itself_with_a_lower_rate_and_equals_a_run_that_never_diverged(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_gradient(monkeypatch, 7)
+    config = make_config(**sections())
+    with pytest.raises(DivergedError):
+        pretrain(config, tmp_path / "run", recorder(), data_dir=data_dir)
+    monkeypatch.undo()
+    for name in ("run", "whole"):
+        assert pretrain(config, tmp_path / name, recorder(), data_dir=data_dir) is Outcome.COMPLETED
+    weights = [load_model(tmp_path / name / "tiny_v1.0.0.safetensors").state_dict() for name in ("run", "whole")]
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
+
+
+@pytest.mark.parametrize("keep_last", [1, 3])
+@pytest.mark.parametrize("at", [8, 12])
+def test_a_validation_that_is_no_number_stops_the_training(
+    at: int,
+    keep_last: int,
+    make_config: Config,
+    recorder: Recorders,
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = sections()
+    given["checkpoint"]["keep_last"] = keep_last
+    if at == 12:  # the last one, of the model that would be the result
+
+        def nan(*_: object, **__: object) -> float:
+            return loop.require_finite("the validation loss", math.nan)
+
+        monkeypatch.setattr("common.training.final_model.validation_loss", nan)
+    else:
+        spoil_validation(monkeypatch, at)
+    hooks = recorder()
+    message = rf"at the validation after update {at}: the validation loss is nan"
+    with pytest.raises(DivergedError, match=message) as raised:
+        pretrain(make_config(**given), tmp_path / "run", hooks, data_dir=data_dir)
+    monkeypatch.undo()
+    assert non_finite_files(tmp_path / "run") == []
+    assert hooks.artifacts == [] and not list(tmp_path.glob("run/*.pth"))
+    checkpoint = advised(raised.value, tmp_path / "run")
+    assert 4 <= read_info(checkpoint).step < at
+    best = read_best(tmp_path / "run/checkpoints")
+    assert best is not None and best.step < at
+    assert_goes_on(checkpoint, make_config(**given), tmp_path / "next", recorder, data_dir)
+
+
+def test_one_host_read_per_update_checks_loss_and_gradient(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[tuple[int, ...]] = []
+    original = torch.Tensor.tolist
+
+    def tolist(self: Tensor) -> Any:
+        reads.append(tuple(self.shape))
+        return original(self)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
+    config = make_config(training={"max_steps": 3, "modulation_fraction": 0.0}, evaluation={"every_steps": 100})
+    pretrain(config, tmp_path, recorder(StopRequest.STOP, after=13), data_dir=data_dir)
+    assert reads.count((2,)) == 3, "three updates of three micro-batches each"
+
+
+def test_the_share_of_time_is_reported_under_a_time_limit(
+    make_config: Config, recorder: Recorders, data_dir: Path, tmp_path: Path
+) -> None:
+    hooks = recorder()
+    config = make_config(training={"max_steps": None, "epochs": 100_000, "max_seconds": 0.5})
+    pretrain(config, tmp_path, hooks, data_dir=data_dir)
+    assert hooks.time_shares == sorted(hooks.time_shares)
+    assert hooks.time_shares[-1] == 1.0
+    step, total = hooks.progress[-1]
+    assert step / total < 0.5, "the steps alone would say that most of it is left"

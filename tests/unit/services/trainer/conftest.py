@@ -1,0 +1,132 @@
+"""A real child process over a real socketpair, on a configuration that trains in a second."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.artifacts import ArtifactStore
+from common.child.protocol import Channel, ChildJob, Message, Start
+from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.config import LMConfig
+from common.config.loader import merge
+from common.training.hooks import NullHooks
+from services.trainer.handlers import HANDLERS, Paths
+from tests.paths import ROOT
+
+NO_PAUSE = 3600.0
+"""These supervisors renew no lease; the child must not wait for one on a slow machine."""
+SECONDS = 200.0
+"""Most that a test waits for one message."""
+
+
+@dataclass
+class Child:
+    """A trainer started by this process as its supervisor."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+
+    def next(self) -> Message:
+        """The next message; EOFError when the child is gone."""
+        message = self.channel.receive(SECONDS)
+        assert message is not None, f"no message within {SECONDS} s"
+        return message
+
+    def until(self, kind: type[Message]) -> list[Message]:
+        """All messages up to and with the first of a kind."""
+        seen = [self.next()]
+        while not isinstance(seen[-1], kind):
+            seen.append(self.next())
+        return seen
+
+
+@pytest.fixture
+def start_child(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """`start_child(payload, job_type=…, attempt=…)`: experiments and data lie below `tmp_path`."""
+    children: list[Child] = []
+
+    def start(
+        payload: Mapping[str, Any], *, job_type: str = "lm-training", attempt: int = 1, experiment_id: str = "tiny"
+    ) -> Child:
+        channel, theirs = Channel.pair()
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            CHILD_FD_VARIABLE: str(theirs.fileno()),
+            PARENT_PID_VARIABLE: str(os.getpid()),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.trainer"],
+            cwd=tmp_path,
+            env=environ,
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+        child = Child(process, channel)
+        children.append(child)
+        job = ChildJob(
+            job_id="job_1", attempt=attempt, job_type=job_type, experiment_id=experiment_id, payload=dict(payload)
+        )
+        channel.send(
+            Start(
+                job=job,
+                experiments_dir=str(tmp_path / "experiments"),
+                data_dir=str(tmp_path / "data"),
+                pause_after_seconds=NO_PAUSE,
+            )
+        )
+        return child
+
+    yield start
+    for child in children:
+        child.process.kill()
+        child.process.wait()
+        child.channel.close()
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., LMConfig]:
+    """`make_config(training={…}, …)`: the tiny configuration with sections overridden; its corpus is written."""
+    chooser = random.Random(7)
+    words = ["the", "a", "cat", "dog", "Lily", "Tom", "ran", "saw", "found", "little", "big", "red", "ball", "tree"]
+    documents = [" ".join(chooser.choices(words, k=chooser.randint(12, 24))) + "." for _ in range(60)]
+    text = tmp_path / "data/words.txt"
+    text.parent.mkdir()
+    text.write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
+    base = {
+        "model": {"name": "tiny", "d_model": 8, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "context_length": 16},
+        "data": {"source": "words.txt", "validation_fraction": 0.2},
+        "training": {"max_steps": 6, "effective_batch_size": 4, "micro_batch_size": 2, "device": "cpu", "threads": 1},
+        "evaluation": {"batch_size": 4, "max_batches": 2, "prompts": ["the cat"], "sample_tokens": 3},
+    }
+
+    def make(**sections: Mapping[str, Any]) -> LMConfig:
+        return LMConfig.model_validate(merge(base, sections))
+
+    return make
+
+
+@pytest.fixture
+def finished_model(make_config: Callable[..., LMConfig], tmp_path: Path) -> LMConfig:
+    """The configuration of the completed experiment `tiny`, trained in this process."""
+    config = make_config()
+    job = ChildJob(
+        job_id="job_0",
+        attempt=1,
+        job_type="lm-training",
+        experiment_id="tiny",
+        payload={"config": config.model_dump(mode="json")},
+    )
+    HANDLERS["lm-training"](job, Paths(ArtifactStore(tmp_path / "experiments"), tmp_path / "data"), NullHooks())
+    return config

@@ -1,0 +1,85 @@
+"""`--local` trains on the terminal, without a service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.config import LMConfig, dump_yaml
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+Config = Callable[..., LMConfig]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "services.trainer", "--local", *arguments]
+
+
+def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(command(*arguments), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=250)
+
+
+def test_a_training_shows_its_losses_and_leaves_the_model(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "validation loss 10.8" in found.stdout
+    assert "completed: runs/first" in found.stdout
+    assert (tmp_path / "runs/first/tiny_v1.0.0.safetensors").is_file()
+    assert list((tmp_path / "runs/first/metrics").glob("metrics-1-*.jsonl"))
+
+
+def test_ctrl_c_pauses_and_the_same_command_goes_on(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config(training={"max_steps": None, "epochs": 100_000})))
+    arguments = ("lm", "--config", "lm.yaml", "--out", "runs/first")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    with subprocess.Popen(command(*arguments), cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "loss" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 3, rest
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config(training={"max_steps": 10_000_000, "max_seconds": 0.001})))
+    found = run(tmp_path, *arguments)
+    assert found.returncode == 0, found.stdout
+    assert "resumed" in found.stdout
+
+
+def test_a_corpus_may_lie_where_the_command_is_given(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "data/words.txt").rename(tmp_path / "mine.txt")
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", "mine.txt")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "lm.yaml").write_text(dump_yaml(make_config()))
+    file = ROOT / "tests/data/cases/surrogate.jsonl"
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", str(file))
+    assert found.returncode == 1
+    said = " ".join(found.stdout.split())
+    assert f"lm training failed: {file}: line 61: 'text' holds half a surrogate pair" in said
+    assert "Traceback" not in found.stdout + found.stderr
+
+
+def test_a_misspelt_key_names_the_right_one(tmp_path: Path) -> None:
+    (tmp_path / "lm.yaml").write_text("training:\n  learnin_rate: 0.1\n")
+    found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "x")
+    assert found.returncode == 1
+    assert "did you mean 'learning_rate'?" in found.stdout.replace("\n", " ")
+
+
+def test_a_controller_without_a_language_model_is_refused(tmp_path: Path) -> None:
+    found = run(tmp_path, "rl", "--out", "x")
+    assert found.returncode == 1
+    assert "--checkpoint" in found.stdout
