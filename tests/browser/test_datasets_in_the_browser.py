@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.browser.accessibility import AXE
 from tests.browser.conftest import Site
-from tests.browser.test_looking import AXE
-from tests.browser.test_pictures import NEXT_FRAME, THEMES
+from tests.browser.pictures import NEXT_FRAME, THEMES
 from tests.integration.acceptance.stack import TINY_LM
 
 Visit = Callable[..., Page]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ROOT, Site
+from tests.browser.accessibility import AXE
+from tests.browser.conftest import Site
 
 Visit = Callable[..., Page]
-AXE = ROOT / "tests" / "data" / "axe" / "axe.min.js"
 
 
 def test_two_runs_are_compared_on_shared_axes(site: Site, visit: Visit) -> None:

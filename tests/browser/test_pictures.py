@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from playwright.sync_api import Page
 
 from tests.browser.conftest import LONG_NAME, Site
-
-WIDTHS = (390, 1280, 2560)
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-NEXT_FRAME = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+from tests.browser.pictures import NEXT_FRAME, THEMES, WIDTHS
 
 
 def addresses(site: Site) -> dict[str, str]:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.accessibility import AXE
+from tests.browser.charts import newest_point, wait_for_more
 from tests.browser.conftest import Site
-from tests.browser.test_jobs_in_the_browser import long_job, newest_point, wait_for_more
-from tests.browser.test_looking import AXE
-from tests.browser.test_pictures import NEXT_FRAME, THEMES, WIDTHS
+from tests.browser.pictures import NEXT_FRAME, THEMES, WIDTHS
+from tests.integration.acceptance.stack import long_job
 
 Visit = Callable[..., Page]
 

@@ -18,7 +18,7 @@ from tests.faults.history import read_history
 from tests.faults.soak import Plan, soak
 from tests.faults.timers import SHORT
 from tests.integration.jobs.desk import Desk
-from tests.integration.jobs.test_random_histories import Histories
+from tests.integration.jobs.random_histories import Histories
 
 LIMIT = 2
 

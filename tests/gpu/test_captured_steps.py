@@ -12,7 +12,7 @@ from common.generation import Continuation, DecodingEngine, DecodingModel, Devic
 from common.generation.cuda.batch import StaticBatch
 from common.model import TransformerLM
 from tests.unit.common.generation.conftest import reacting_policy, tiny_model, tokenizer
-from tests.unit.common.generation.cuda.test_engine import batch_of, write
+from tests.unit.common.generation.cuda.batches import batch_of, write
 
 __all__ = ["tokenizer"]
 """A fixture."""

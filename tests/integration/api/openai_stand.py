@@ -19,7 +19,7 @@ from common.generation import generate
 from common.model import ModelConfig, TransformerLM
 from services.generator.emitter import Batch
 from tests.integration.api.conftest import TOKEN, Api
-from tests.integration.api.test_api_generate import _body
+from tests.integration.api.engine_stand_in import celery_body
 from tests.integration.generator.serving import Serving
 
 torch.set_num_threads(1)
@@ -57,7 +57,7 @@ class Generator:
         while not self._stop.is_set():
             message = self._redis.brpop(["generate"], timeout=0.2)
             if message:
-                [request_id] = json.loads(_body(message[1].decode()))[0]
+                [request_id] = json.loads(celery_body(message[1].decode()))[0]
                 self._serving.handle(request_id)
 
 

@@ -14,12 +14,12 @@ from common.config import Settings
 from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api, RunApi
+from tests.integration.api.engine_stand_in import Engine, make_checkpoint
+from tests.integration.api.engine_stand_in import engine as engine
 from tests.integration.api.openai_stand import MODEL, Generator
 from tests.integration.api.openai_stand import client as client
 from tests.integration.api.openai_stand import generator as generator
 from tests.integration.api.openai_stand import model as model
-from tests.integration.api.test_api_generate import Engine, make_checkpoint
-from tests.integration.api.test_api_generate import engine as engine
 
 LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "ratelimit-policy")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.api.conftest import TINY_CONFIG, Api
-from tests.integration.api.test_api_datasets import TEXT, created, folders, upload
+from tests.integration.api.uploads import TEXT, created, folders, upload
 from tests.unit.common.datasets.corpus_files import CASES, FILES
 
 

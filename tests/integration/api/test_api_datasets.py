@@ -10,9 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,23 +21,7 @@ from common.jobs.queue import claim, fail, transition
 from common.jobs.retry import Fault
 from common.jobs.status import JobStatus
 from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
-
-TEXT = "<|endoftext|>".join(f"The {n}th tale of the tide." for n in range(100)).encode()
-
-
-def upload(api: Api, data: bytes | Iterator[bytes] = TEXT, name: str = "tales.txt", **query: str) -> httpx.Response:
-    return api.admin.post("/api/datasets", params={"name": name, **query}, content=data)
-
-
-def created(api: Api, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    reply = upload(api, *args, **kwargs)
-    assert reply.status_code == 201, reply.text
-    return dict(reply.json())
-
-
-def folders(api: Api) -> list[str]:
-    root = api.settings.data_dir / "datasets"
-    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
+from tests.integration.api.uploads import TEXT, created, folders, upload
 
 
 def tokenised(api: Api, name: str = "tales") -> None:

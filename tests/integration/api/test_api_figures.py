@@ -11,27 +11,18 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from common.metrics import MetricsWriter
 from common.metrics import writer as writer_module
 from common.redis import keys
 from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.api.conftest import Api, RunApi
+from tests.integration.api.figures import samples
 from tests.paths import ROOT
 
 RULES = ROOT / "docs" / "alerts.yml"
 WORDS = {"and", "on", "or", "unless", "by", "sum", "rate", "increase", "time", "job", "status", "state", "up"}
 """Of the query language, labels, and what Prometheus itself makes."""
-
-
-def samples(api: Api) -> dict[str, dict[tuple[str, ...], float]]:
-    """Sample name to label values to value."""
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(api.http.get("/metrics").text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
 
 
 def rules() -> list[dict[str, Any]]:

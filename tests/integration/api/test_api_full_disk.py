@@ -7,7 +7,7 @@ from common.disk import MIB, Shortage
 from common.jobs.queue import claim, record_event, record_progress, transition
 from common.jobs.status import JobStatus
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.test_api_figures import samples
+from tests.integration.api.figures import samples
 
 ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""

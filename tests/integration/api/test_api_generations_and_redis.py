@@ -21,8 +21,8 @@ from common.redis.generation_events import beacon
 from common.redis.generation_request import GenerationRequest
 from tests.faults.proxy import TcpProxy
 from tests.integration.api.conftest import Api, Events, RunApi
-from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of
-from tests.integration.api.test_api_generate import engine as engine
+from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply_of
+from tests.integration.api.engine_stand_in import engine as engine
 
 ANSWER_SECONDS = 5.0
 """Promised: complete or 503 within so long of losing Redis."""

@@ -14,9 +14,9 @@ from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from services.api.generations import LOOK_SECONDS
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.test_api_generate import Engine, make_checkpoint, reply_of
-from tests.integration.api.test_api_generate import checkpoint as checkpoint
-from tests.integration.api.test_api_generate import engine as engine
+from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply_of
+from tests.integration.api.engine_stand_in import checkpoint as checkpoint
+from tests.integration.api.engine_stand_in import engine as engine
 
 
 def until_asked(engine: Engine, count: int) -> None:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from tests.integration.api.conftest import Api, RunApi
-from tests.integration.api.test_api_generate import Engine, make_checkpoint
-from tests.integration.api.test_api_generate import checkpoint as checkpoint
-from tests.integration.api.test_api_generate import engine as engine
+from tests.integration.api.engine_stand_in import Engine, make_checkpoint
+from tests.integration.api.engine_stand_in import checkpoint as checkpoint
+from tests.integration.api.engine_stand_in import engine as engine
 
 
 def test_callers_without_a_token_have_five_and_then_wait(api: Api, engine: Engine, checkpoint: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.api.analyses import RESULT
 from tests.integration.api.conftest import BEARER, Api, RunApi
-from tests.integration.api.test_api_analyses import RESULT
 
 
 def chart(**fields: Any) -> str:

@@ -17,10 +17,9 @@ from common.redis.keys import EPOCH, JOBS_STREAM, experiment_stream
 from services.api.streaming import hub as stream_hub
 from services.api.streaming import topic as stream_topic
 from tests.integration.api.conftest import Api, RunApi, events_of
-
-
-def add(client: redis.Redis, key: str, number: int, event: str = "metrics") -> str:
-    return str(client.xadd(key, {"event": event, "data": json.dumps({"n": number})}))
+from tests.integration.api.streams import add, shows
+from tests.integration.api.streams import key as key
+from tests.integration.api.streams import path as path
 
 
 def numbers(client: httpx.Client, path: str, since: str | None, until: int) -> list[int]:
@@ -33,19 +32,6 @@ def numbers(client: httpx.Client, path: str, since: str | None, until: int) -> l
                 if found[-1] == until:
                     return found
     raise AssertionError("the stream ended")
-
-
-@pytest.fixture
-def path(api: Api, redis_client: redis.Redis) -> str:
-    """The stream of a new experiment, once its first entry (the job was submitted) has arrived."""
-    experiment = api.submit()["experimentId"]
-    assert redis_client.xread({experiment_stream(experiment): "0"}, block=5000)
-    return f"/api/experiments/{experiment}/stream"
-
-
-@pytest.fixture
-def key(path: str) -> str:
-    return experiment_stream(path.split("/")[3])
 
 
 def test_a_stream_has_the_headers_that_keep_proxies_from_holding_it(api: Api) -> None:
@@ -235,11 +221,6 @@ def test_clients_that_all_come_back_at_once_find_the_reader_as_it_was(
     assert "tidal_sse_readers 1.0" in api.http.get("/metrics").text
     add(redis_client, key, 2)
     assert numbers(api.http, path, cursor, 2) == [2]
-
-
-def shows(api: Api, line: str) -> bool:
-    """Whether the metrics come to say so: the server notices a closed connection on its own."""
-    return any(line in api.http.get("/metrics").text for _ in range(500))
 
 
 def test_a_comment_keeps_a_quiet_stream_open(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

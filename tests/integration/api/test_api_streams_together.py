@@ -8,7 +8,7 @@ import redis
 
 from common.redis.keys import experiment_stream
 from tests.integration.api.conftest import Api, events_of
-from tests.integration.api.test_api_streams import add, key, path, shows
+from tests.integration.api.streams import add, key, path, shows
 
 __all__ = ["key", "path"]
 

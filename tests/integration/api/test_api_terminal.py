@@ -13,7 +13,7 @@ import pytest
 
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api
-from tests.integration.api.test_api_generate import Engine, make_checkpoint
+from tests.integration.api.engine_stand_in import Engine, make_checkpoint
 from tests.paths import ROOT
 
 

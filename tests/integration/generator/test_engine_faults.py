@@ -18,8 +18,8 @@ from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from services.generator.model_cache import ModelCache
 from services.local.servers import ValkeyServer
+from tests.integration.generator.engine_requests import events
 from tests.integration.generator.serving import Serving
-from tests.integration.generator.test_engine import events
 from tests.paths import ROOT
 
 WORKER = """

@@ -19,9 +19,9 @@ from common.model import ModelConfig, TransformerLM
 from common.redis import keys
 from services.generator import engine as engine_module
 from services.generator import model_cache
+from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, events, request
+from tests.integration.generator.engine_requests import experiments as experiments
 from tests.integration.generator.serving import Serving
-from tests.integration.generator.test_engine import EXPERIMENT, MODEL, events, request
-from tests.integration.generator.test_engine import experiments as experiments
 
 OTHER = f"{EXPERIMENT}/second.safetensors"
 WIDTH = 16

@@ -20,9 +20,9 @@ from common.redis import keys
 from services.generator.emitter import Batch, End
 from services.generator.engine import PREFILL_TEXTS
 from services.generator.running_request import LARGE_TOKENS, RunningRequest
+from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, events, request
+from tests.integration.generator.engine_requests import experiments as experiments
 from tests.integration.generator.serving import Serving
-from tests.integration.generator.test_engine import EXPERIMENT, MODEL, events, request
-from tests.integration.generator.test_engine import experiments as experiments
 
 OTHER = f"{EXPERIMENT}/other.safetensors"
 

@@ -20,7 +20,7 @@ from common.jobs.status import JobStatus
 from services.health import retention as module
 from services.health.retention import LEFTOVER_SECONDS, Retention
 from tests.integration.jobs.desk import Desk
-from tests.integration.jobs.test_retention import ALL, ended, names
+from tests.integration.jobs.ended_jobs import ALL, ended, names
 
 ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""

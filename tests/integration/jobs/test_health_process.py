@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,19 +18,9 @@ from common.jobs.status import JobStatus
 from common.redis import keys
 from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.health_process import environment
 
 S = JobStatus
-
-
-def environment(database_url: str, redis_url: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "TIDAL_DATABASE_URL": database_url,
-        "TIDAL_REDIS_URL": redis_url,
-        "TIDAL_REAPER_SECONDS": "0.2",
-        "TIDAL_REAPER_CONTACT_SECONDS": "0.5",
-        "TIDAL_QUARANTINE_SECONDS": "0.5",
-    }
 
 
 @pytest.fixture

@@ -18,53 +18,11 @@ from common.errors import StorageError
 from common.jobs.retention import expired, retain
 from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
-from tests.integration.jobs.test_health_process import environment
+from tests.integration.jobs.ended_jobs import ALL, ended, furnish, names
+from tests.integration.jobs.ended_jobs import store as store
+from tests.integration.jobs.health_process import environment
 
 S = JobStatus
-
-
-@pytest.fixture
-def store(desk: Desk) -> ArtifactStore:
-    return ArtifactStore(desk.settings.experiments_dir)
-
-
-def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
-    """Files as a training leaves them: 300 bytes of them are logs and metrics."""
-    folder = store.experiment(desk.job(job_id).experiment_id)
-    for name in (
-        "logs/1.log",
-        "metrics/metrics-1-0.jsonl",
-        "metrics/metrics.index",
-        "config.yaml",
-        "model.safetensors",
-    ):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * 100)
-    checkpoint = folder / "checkpoints" / "step-000000010"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "manifest.json").write_text("{}")
-    return folder
-
-
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
-    """A job that came to this end so many days ago, with its files."""
-    job_id = desk.bring(status)
-    age(desk, job_id, days)
-    return job_id, furnish(desk, store, job_id)
-
-
-def age(desk: Desk, job_id: str, days: float) -> None:
-    desk.sql(
-        "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
-    )
-
-
-ALL = {"logs", "metrics", "config.yaml", "model.safetensors", "checkpoints"}
 
 
 def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(

@@ -24,21 +24,10 @@ from common.generation import (
 )
 from common.model import ModelConfig, TransformerLM
 from tests.unit.common.generation.conftest import END_OF_TEXT, reacting_policy, tiny_model
+from tests.unit.common.generation.slow_noise import slow_noise
 
 torch.set_num_threads(1)
 MODES = ["none", "fixed", "random", "learned"]
-
-
-def slow_noise(seed: int, step: int, stream: int) -> float:
-    """SplitMix64 with whole numbers of Python."""
-
-    def mix(state: int) -> int:
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
-        return state ^ (state >> 31)
-
-    golden = 0x9E3779B97F4A7C15
-    return float(mix((mix(seed * golden % 2**64) + (2 * step + stream + 1) * golden) % 2**64) >> 40) / 2**24
 
 
 def slow_generation(

@@ -19,8 +19,8 @@ from common.rl.export import write_policy
 from common.rl.ppo import Batch, ppo_update
 from common.rl.schedules import diversity_homeostasis, dual_step, entropy_homeostasis
 from common.training.hooks import Outcome, SavedCheckpoint
-from tests.unit.common.rl.test_train import Listener, _train, _weights
 from tests.unit.common.rl.toys import toy_config
+from tests.unit.common.rl.trainings import Listener, run_training, weights_of
 from tests.unit.non_finite import non_finite_files
 
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
     spoil(monkeypatch, 3, how)
     hooks = Withdrawals()
     with pytest.raises(DivergedError, match=r"in iteration 4: .* Lower ppo\.learning_rate") as raised:
-        _train(tmp_path / "run", config(), hooks)
+        run_training(tmp_path / "run", config(), hooks)
     monkeypatch.undo()
     assert non_finite_files(tmp_path / "run") == []
     assert hooks.artifacts == [] and not list(tmp_path.glob("run/rl_*"))
@@ -80,22 +80,22 @@ def test_it_stops_before_the_update_and_the_advised_checkpoint_goes_on(
     # The first minibatch of iteration 4 was not finite, so the state it began from would lead there again.
     assert found[1] == hooks.withdrawn[1] == "iter-000000002"
     assert any(not math.isfinite(value) for value in hooks.points[-1][1].values()), "the archive shows where it ended"
-    outcome, after = _train(tmp_path / "run", config())
+    outcome, after = run_training(tmp_path / "run", config())
     assert outcome is Outcome.COMPLETED
     assert dict(after.events)["resumed"]["checkpoint"] == "iter-000000002"
-    _train(tmp_path / "whole", config())
-    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "run")
+    run_training(tmp_path / "whole", config())
+    whole, parts = weights_of(tmp_path / "whole"), weights_of(tmp_path / "run")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert non_finite_files(tmp_path / "run") == []
 
 
 def test_a_rate_that_ruins_the_policy_leaves_nothing_not_finite(tmp_path: Path) -> None:
-    _train(tmp_path, toy_config(ppo={"total_steps": 48}, checkpoint_every_iterations=1))
+    run_training(tmp_path, toy_config(ppo={"total_steps": 48}, checkpoint_every_iterations=1))
     (tmp_path / "rl_checkpoint_final.pth").unlink()
     for folder in tmp_path.glob("checkpoints/iter-000000002*"):
         folder.rename(tmp_path / f".{folder.name}")
     with pytest.raises(DivergedError, match=r"resume from .*iter-000000001"):
-        _train(tmp_path, config(learning_rate=1e30))
+        run_training(tmp_path, config(learning_rate=1e30))
     assert non_finite_files(tmp_path) == []
     assert not (tmp_path / "rl_checkpoint_final.pth").exists()
 
@@ -111,7 +111,7 @@ def test_the_emergency_exit_saves_nothing_in_the_middle_of_an_iteration_that_fai
 
     spoil(monkeypatch, 1, explode)
     with pytest.raises(DivergedError):
-        _train(tmp_path, config(), Lending())
+        run_training(tmp_path, config(), Lending())
     assert lent[0]() is None
 
 
@@ -123,13 +123,13 @@ def test_an_ablation_of_a_reward_that_is_no_number_writes_no_file(
     original = ablation.play
     monkeypatch.setattr(ablation, "play", lambda *args, **options: original(*args, **options) * math.nan)
     with pytest.raises(DivergedError, match="the reward of the learned policy in the ablation is nan"):
-        _train(tmp_path, toy_config(checkpoint_every_iterations=100))
+        run_training(tmp_path, toy_config(checkpoint_every_iterations=100))
     assert not (tmp_path / "ablation_results.json").exists()
     assert non_finite_files(tmp_path) == []
 
 
 def test_no_policy_is_written_or_read_that_is_not_finite(tmp_path: Path) -> None:
-    _train(tmp_path)
+    run_training(tmp_path)
     path = tmp_path / "rl_checkpoint_final.pth"
     stored = torch.load(path, weights_only=True)
     next(iter(stored["agent_state_dict"].values()))[:] = math.nan
@@ -182,7 +182,7 @@ def test_time_is_reported_as_the_share_of_its_limit(tmp_path: Path) -> None:
             super().report_progress(step, total_steps, time_share)
             shares.append(time_share)
 
-    _train(tmp_path, toy_config(max_seconds=0.3, ppo={"total_steps": 10**9}), Timed())
+    run_training(tmp_path, toy_config(max_seconds=0.3, ppo={"total_steps": 10**9}), Timed())
     assert shares == sorted(shares) and shares[-1] > 0.9
 
 

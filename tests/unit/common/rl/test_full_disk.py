@@ -12,8 +12,8 @@ from common.disk import MIB, Shortage
 from common.rl.export import FINAL_POLICY
 from common.training import disk_hold
 from common.training.hooks import Outcome, StopRequest
-from tests.unit.common.rl.test_train import Listener, _comparable, _train
 from tests.unit.common.rl.toys import toy_config
+from tests.unit.common.rl.trainings import Listener, comparable, run_training
 
 FULL = Shortage("experiments", 700 * MIB, 1024 * MIB, 1024 * MIB)
 
@@ -46,10 +46,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:
-    _, calm = _train(tmp_path / "calm")
-    outcome, waited = _train(tmp_path / "waited", hooks=FullDisk(8))
+    _, calm = run_training(tmp_path / "calm")
+    outcome, waited = run_training(tmp_path / "waited", hooks=FullDisk(8))
     assert outcome is Outcome.COMPLETED and waited.waits > 3  # type: ignore[attr-defined]
-    assert _comparable(waited) == _comparable(calm)
+    assert comparable(waited) == comparable(calm)
     one, other = (load_policy(tmp_path / name / FINAL_POLICY).state_dict() for name in ("calm", "waited"))
     assert all(one[name].equal(other[name]) for name in one)
     [reported] = [details for name, details in waited.events if name == "waiting_for_disk"]
@@ -59,7 +59,7 @@ def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: P
 @pytest.mark.parametrize("request_", [StopRequest.PAUSE, StopRequest.STOP])
 def test_a_stop_request_during_the_wait_keeps_the_last_iteration(request_: StopRequest, tmp_path: Path) -> None:
     config = toy_config()
-    outcome, hooks = _train(tmp_path, config, FullDisk(1000, request_))
+    outcome, hooks = run_training(tmp_path, config, FullDisk(1000, request_))
     assert outcome.value == {"pause": "paused", "stop": "stopped"}[request_.value]
     newest = CheckpointManager(tmp_path / "checkpoints", keep_last=3, prefix="iter").latest()
     assert newest is not None and newest.step == len(hooks.points) == 1

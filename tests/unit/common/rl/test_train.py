@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from common.config import RLConfig
-from common.controller import load_policy
 from common.errors import TidalError
 from common.rl import COMPONENTS, export, train_policy
 from common.rl.export import FINAL_POLICY
-from common.training.hooks import NullHooks, Outcome, SavedCheckpoint, StopRequest
+from common.training.hooks import Outcome, StopRequest
 from tests.unit.common.rl.toys import END, toy_config, toy_corpus, toy_model
+from tests.unit.common.rl.trainings import Listener, comparable, run_training, weights_of
 
 torch.set_num_threads(1)
 
@@ -40,57 +37,8 @@ LOGGED = {
 }
 
 
-class Listener(NullHooks):
-    """Keeps what it is told; wishes for `request` once `asked` progress reports have come."""
-
-    def __init__(self, request: StopRequest | None = None, asked: int = 0) -> None:
-        self.request, self.asked = request, asked
-        self.points: list[tuple[int, dict[str, float]]] = []
-        self.progress: list[tuple[int, int]] = []
-        self.checkpoints: list[SavedCheckpoint] = []
-        self.artifacts: list[str] = []
-        self.events: list[tuple[str, dict[str, Any]]] = []
-        self.phases: list[str] = []
-
-    def phase(self, name: str) -> None:
-        self.phases.append(name)
-
-    def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        assert kind == "rl-metrics"
-        self.points.append((step, dict(values)))
-
-    def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        self.progress.append((step, total_steps))
-
-    def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        self.checkpoints.append(info)
-
-    def artifact_saved(self, name: str, kind: str) -> None:
-        self.artifacts.append(name)
-
-    def event(self, name: str, **details: Any) -> None:
-        self.events.append((name, details))
-
-    def requested_stop(self) -> StopRequest | None:
-        return self.request if len(self.progress) >= self.asked else None
-
-
-def _train(directory: Path, config: RLConfig | None = None, hooks: Listener | None = None) -> tuple[Outcome, Listener]:
-    hooks = hooks or Listener()
-    outcome = train_policy(config or toy_config(), toy_model(), toy_corpus(), directory, hooks, end_token=END)
-    return outcome, hooks
-
-
-def _weights(directory: Path) -> dict[str, Tensor]:
-    return load_policy(directory / FINAL_POLICY).state_dict()
-
-
-def _comparable(hooks: Listener) -> list[tuple[int, dict[str, float]]]:
-    return [(step, {k: v for k, v in values.items() if k != "steps_per_second"}) for step, values in hooks.points]
-
-
 def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path: Path) -> None:
-    outcome, hooks = _train(tmp_path)
+    outcome, hooks = run_training(tmp_path)
     assert outcome is Outcome.COMPLETED
     assert [step for step, _ in hooks.points] == [24, 48, 72, 96]
     assert set(hooks.points[-1][1]) >= LOGGED
@@ -110,7 +58,7 @@ def test_a_run_reports_everything_and_leaves_policy_points_and_ablation(tmp_path
 
 
 def test_entropy_coefficient_and_learning_rate_follow_their_lines(tmp_path: Path) -> None:
-    _, hooks = _train(tmp_path)
+    _, hooks = run_training(tmp_path)
     coefficients = [values["entropy_coef"] for _, values in hooks.points]
     rates = [values["learning_rate"] for _, values in hooks.points]
     assert coefficients == pytest.approx([0.01, 0.015, 0.02, 0.025])
@@ -118,12 +66,12 @@ def test_entropy_coefficient_and_learning_rate_follow_their_lines(tmp_path: Path
 
 
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path, uninterrupted: Path) -> None:
-    _, first = _train(tmp_path / "first")
-    _, second = _train(tmp_path / "second")
-    _, third = _train(tmp_path / "third", toy_config(seed=7))
-    assert _comparable(first) == _comparable(second)
-    assert _comparable(first) != _comparable(third)
-    a, b = _weights(uninterrupted), _weights(tmp_path / "second")
+    _, first = run_training(tmp_path / "first")
+    _, second = run_training(tmp_path / "second")
+    _, third = run_training(tmp_path / "third", toy_config(seed=7))
+    assert comparable(first) == comparable(second)
+    assert comparable(first) != comparable(third)
+    a, b = weights_of(uninterrupted), weights_of(tmp_path / "second")
     assert all(torch.equal(a[name], b[name]) for name in a)
     results = [(run / "ablation_results.json").read_text() for run in (uninterrupted, tmp_path / "second")]
     assert results[0] == results[1]
@@ -133,7 +81,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(tmp_path: Path,
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without a stop, to compare with."""
     directory = tmp_path_factory.mktemp("whole")
-    _train(directory)
+    run_training(directory)
     return directory
 
 
@@ -144,14 +92,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_stopped_run_goes_on_bit_for_bit(
     tmp_path: Path, uninterrupted: Path, asked: int, request_: StopRequest
 ) -> None:
-    outcome, before = _train(tmp_path / "parts", hooks=Listener(request_, asked))
+    outcome, before = run_training(tmp_path / "parts", hooks=Listener(request_, asked))
     assert outcome.value == {"pause": "paused", "stop": "stopped", "drain": "drained"}[request_.value]
     assert not (tmp_path / "parts" / FINAL_POLICY).exists()
-    outcome, after = _train(tmp_path / "parts")
+    outcome, after = run_training(tmp_path / "parts")
     assert outcome is Outcome.COMPLETED
     assert ("resumed" in [name for name, _ in after.events]) and "resume_inexact" not in [n for n, _ in after.events]
     assert [step for step, _ in before.points + after.points] == [24, 48, 72, 96]
-    whole, parts = _weights(uninterrupted), _weights(tmp_path / "parts")
+    whole, parts = weights_of(uninterrupted), weights_of(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     texts = [(run / "ablation_results.json").read_text() for run in (uninterrupted, tmp_path / "parts")]
     assert texts[0] == texts[1]
@@ -182,14 +130,14 @@ def test_every_file_is_written_after_asking_whether_the_job_is_still_ours(
     for name in exports:
         noted(export, name)
     hooks = Asked()
-    assert _train(tmp_path, hooks=hooks)[0] is Outcome.COMPLETED
+    assert run_training(tmp_path, hooks=hooks)[0] is Outcome.COMPLETED
     before = [(seen[i - 1], name) for i, name in enumerate(seen) if name in exports]
     assert before == [("asked", name) for name in exports]
     assert seen.count("checkpoint") == len(hooks.checkpoints) > 0
 
 
 def test_complete_ends_early_with_policy_and_ablation(tmp_path: Path) -> None:
-    outcome, hooks = _train(tmp_path, hooks=Listener(StopRequest.COMPLETE, 12))
+    outcome, hooks = run_training(tmp_path, hooks=Listener(StopRequest.COMPLETE, 12))
     assert outcome is Outcome.COMPLETED
     assert [step for step, _ in hooks.points] == [24]
     assert (tmp_path / FINAL_POLICY).exists()
@@ -201,10 +149,10 @@ def test_a_stop_in_the_ablation_is_obeyed_and_training_is_not_repeated(tmp_path:
         def requested_stop(self) -> StopRequest | None:
             return StopRequest.PAUSE if "ablation" in self.phases else None
 
-    outcome, _ = _train(tmp_path, hooks=DuringAblation())
+    outcome, _ = run_training(tmp_path, hooks=DuringAblation())
     assert outcome is Outcome.PAUSED
     assert not (tmp_path / "ablation_results.json").exists()
-    outcome, hooks = _train(tmp_path)
+    outcome, hooks = run_training(tmp_path)
     assert outcome is Outcome.COMPLETED
     assert hooks.points == []
     assert (tmp_path / "ablation_results.json").exists()
@@ -225,14 +173,14 @@ def test_a_checkpoint_may_be_taken_in_the_middle_of_a_rollout(tmp_path: Path, un
                 raise Killed
 
     with pytest.raises(Killed):
-        _train(tmp_path / "parts", hooks=Interrupting())
-    _train(tmp_path / "parts")
-    whole, parts = _weights(uninterrupted), _weights(tmp_path / "parts")
+        run_training(tmp_path / "parts", hooks=Interrupting())
+    run_training(tmp_path / "parts")
+    whole, parts = weights_of(uninterrupted), weights_of(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_another_corpus_makes_the_resume_inexact_and_says_so(tmp_path: Path) -> None:
-    _train(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
+    run_training(tmp_path, hooks=Listener(StopRequest.PAUSE, 12))
     hooks = Listener()
     train_policy(toy_config(), toy_model(), toy_corpus(seed=5), tmp_path, hooks, end_token=END)
     details = dict(hooks.events)["resume_inexact"]
@@ -240,7 +188,7 @@ def test_another_corpus_makes_the_resume_inexact_and_says_so(tmp_path: Path) -> 
 
 
 def test_time_limits_end_training_as_complete(tmp_path: Path) -> None:
-    outcome, hooks = _train(tmp_path, toy_config(max_seconds=1e-6, ppo={"total_steps": 10**9}))
+    outcome, hooks = run_training(tmp_path, toy_config(max_seconds=1e-6, ppo={"total_steps": 10**9}))
     assert outcome is Outcome.COMPLETED
     assert len(hooks.points) == 1, "one iteration, so that the policy has learned something"
 
@@ -269,7 +217,7 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
         },
         checkpoint_every_iterations=1000,
     )
-    _, hooks = _train(tmp_path, config)
+    _, hooks = run_training(tmp_path, config)
     first, last = hooks.points[0][1], hooks.points[-1][1]
     assert (last["modulation_mean"] - first["modulation_mean"]) * direction > 0.15
     assert last["step_reward"] > first["step_reward"]
@@ -281,5 +229,5 @@ def test_it_learns_to_steer_where_the_reward_points(tmp_path: Path, target: floa
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TidalError, match=r"Lower ppo\.learning_rate") as caught:
-        _train(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
+        run_training(tmp_path, toy_config(ppo={"learning_rate": 1e30}))
     assert caught.value.code == "training_diverged"

@@ -22,19 +22,11 @@ from common.training import pretrain as loop
 from common.training.hooks import Outcome, StopRequest
 from common.training.pretrain import pretrain
 from tests.paths import CASES
+from tests.unit.common.training.diverging import sections
 from tests.unit.non_finite import non_finite_files
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]
-
-
-def sections(**training: Any) -> dict[str, Any]:
-    """Twelve steps, a checkpoint every two, a log line at none of them."""
-    return {
-        "training": {"max_steps": 12, "log_every_steps": 50, "patience": 100, **training},
-        "evaluation": {"every_steps": 4},
-        "checkpoint": {"every_steps": 2, "keep_last": 2},
-    }
 
 
 def spoil_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:

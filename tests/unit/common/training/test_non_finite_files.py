@@ -18,7 +18,7 @@ from common.model import TransformerLM
 from common.training.hooks import Outcome, StopRequest
 from common.training.optimizer import LEAST_SCALE, clip_gradients, skip_step
 from common.training.pretrain import pretrain
-from tests.unit.common.training.test_divergence import sections
+from tests.unit.common.training.diverging import sections
 
 Config = Callable[..., LMConfig]
 Recorders = Callable[..., Any]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,70 +15,18 @@ from common.generation import Continuation, DecodingEngine, DecodingModel, Finis
 from common.generation.cpu import packed_linear as dense
 from common.generation.cuda import graph as cuda_graph
 from common.generation.cuda.batch import StaticBatch
-from common.generation.cuda.engine import BatchEngine, DeviceEngine, new_engine
+from common.generation.cuda.engine import DeviceEngine, new_engine
 from common.generation.cuda.graph import warm_up
 from common.generation.cuda.state import StaticState
 from common.generation.cuda.step import static_step
-from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, reacting_policy, tiny_model
+from tests.unit.common.generation.conftest import END_OF_TEXT, VOCABULARY, tiny_model
+from tests.unit.common.generation.cuda.batches import KINDS, batch_of, write
 
 torch.set_num_threads(1)
 
-ACTOR, OTHER = reacting_policy(), reacting_policy()
-KINDS = [
-    GenerationSettings(max_tokens=20),
-    GenerationSettings(max_tokens=7, top_k=None, temperature=1.4),
-    GenerationSettings(max_tokens=30, top_k=None, top_p=0.6),
-    GenerationSettings(max_tokens=12, top_k=3, repetition_penalty=1.9, top_log_probs=3),
-    GenerationSettings(max_tokens=25, gating_mode="fixed", modulation=0.1),
-    GenerationSettings(max_tokens=15, gating_mode="random"),
-    GenerationSettings(max_tokens=40, gating_mode="learned", policy=ACTOR),
-    GenerationSettings(max_tokens=10, gating_mode="learned", policy=OTHER, sample_actions=True),
-    GenerationSettings(max_tokens=40, stop=("\x07", "ab")),
-    GenerationSettings(max_tokens=30, presence_penalty=1.0, frequency_penalty=0.5, logit_bias=((7, 3.0), (9, -5.0))),
-    GenerationSettings(max_tokens=9, top_k=5, score_prompt=True, top_log_probs=2),
-    GenerationSettings(max_tokens=0),
-]
 HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
 FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
 """What copies numbers of the host into a step, which cannot be captured. (`scalar_tensor` is made on the device.)"""
-
-
-def write(
-    engine: BatchEngine,
-    tokenizer: tiktoken.Encoding,
-    seed: int,
-    joins: int,
-    kinds: Sequence[GenerationSettings] = KINDS,
-) -> list[Continuation]:
-    """Texts of every kind that join at chosen steps; some are cancelled by what they have written."""
-    chance, model = random.Random(seed), engine.model
-    wanted = []
-    for number in range(26):
-        prompt = [chance.randrange(256) for _ in range(chance.randrange(0, 40))]
-        its = Continuation(
-            prompt,
-            kinds[number % len(kinds)],
-            vocab_size=VOCABULARY,
-            gates_trained=model.gates_trained,
-            tokenizer=tokenizer,
-            seed=number,
-        )
-        wanted.append((its, chance.randrange(joins)))
-    doomed = {number: chance.randrange(1, 8) for number in (3, 9, 16)}
-
-    def listen(its: Continuation, _: object) -> None:
-        for number, tokens in doomed.items():
-            if wanted[number][0] is its and len(its.result.token_ids) == tokens:
-                its.end(FinishReason.CANCELLED)
-
-    left: list[Continuation] = []
-    for step in range(joins):
-        engine.join([its for its, at in wanted if at == step])
-        left += engine.step(listen)
-    while engine.active:
-        left += engine.step(listen)
-    assert sorted(map(id, left)) == sorted(id(its) for its, _ in wanted)
-    return [its for its, _ in wanted]
 
 
 @pytest.mark.parametrize(("gates_trained", "seed", "ahead"), [(False, 1, 1), (True, 2, 4), (False, 3, 7)])
@@ -127,14 +73,6 @@ class Watch(TorchDispatchMode):
         if name in ("index", "index_put", "index_put_"):
             assert not any(index is not None and index.dtype is torch.bool for index in args[1]), "an index of booleans"
         return func(*args, **(kwargs or {}))
-
-
-def batch_of(model: DecodingModel, settings: list[GenerationSettings], *, graphs: bool = True) -> StaticBatch:
-    batch = StaticBatch(model, slots=len(settings), graphs=graphs)
-    batch.want_offsets()
-    prompts = [[number + 1, 5, 6] for number in range(len(settings))]
-    batch.join(list(range(len(settings))), settings, list(range(len(settings))), prompts, prompts)
-    return batch
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from common.generation.sampling.noise import row_noise
-from tests.unit.common.generation.test_generate import slow_noise
+from tests.unit.common.generation.slow_noise import slow_noise
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,55 @@
+"""Jobs that ended some time ago, and the files they leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from common.artifacts import ArtifactStore
+from common.jobs.status import JobStatus
+from tests.integration.jobs.desk import Desk
+
+
+@pytest.fixture
+def store(desk: Desk) -> ArtifactStore:
+    return ArtifactStore(desk.settings.experiments_dir)
+
+
+def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
+    """Files as a training leaves them: 300 bytes of them are logs and metrics."""
+    folder = store.experiment(desk.job(job_id).experiment_id)
+    for name in (
+        "logs/1.log",
+        "metrics/metrics-1-0.jsonl",
+        "metrics/metrics.index",
+        "config.yaml",
+        "model.safetensors",
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 100)
+    checkpoint = folder / "checkpoints" / "step-000000010"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
+    """A job that came to this end so many days ago, with its files."""
+    job_id = desk.bring(status)
+    age(desk, job_id, days)
+    return job_id, furnish(desk, store, job_id)
+
+
+def age(desk: Desk, job_id: str, days: float) -> None:
+    desk.sql(
+        "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
+    )
+
+
+ALL = {"logs", "metrics", "config.yaml", "model.safetensors", "checkpoints"}

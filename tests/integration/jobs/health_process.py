@@ -1,0 +1,16 @@
+"""The health service as a process."""
+
+from __future__ import annotations
+
+import os
+
+
+def environment(database_url: str, redis_url: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "TIDAL_DATABASE_URL": database_url,
+        "TIDAL_REDIS_URL": redis_url,
+        "TIDAL_REAPER_SECONDS": "0.2",
+        "TIDAL_REAPER_CONTACT_SECONDS": "0.5",
+        "TIDAL_QUARANTINE_SECONDS": "0.5",
+    }

@@ -1,0 +1,15 @@
+"""The noise of a batch, computed number by number."""
+
+from __future__ import annotations
+
+
+def slow_noise(seed: int, step: int, stream: int) -> float:
+    """SplitMix64 with whole numbers of Python."""
+
+    def mix(state: int) -> int:
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) % 2**64
+        return state ^ (state >> 31)
+
+    golden = 0x9E3779B97F4A7C15
+    return float(mix((mix(seed * golden % 2**64) + (2 * step + stream + 1) * golden) % 2**64) >> 40) / 2**24
