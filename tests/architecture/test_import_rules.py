@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -39,3 +40,13 @@ def test_every_module_says_what_it_does(folder: str) -> None:
         if (text := path.read_text().strip()) and not text.startswith(('"""', 'r"""'))
     ]
     assert not silent, f"add a module docstring to {silent}"
+
+
+def test_no_test_module_imports_from_another() -> None:
+    imports = {
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) tests\.([a-z_0-9]+\.)*test_", line)
+    }
+    assert not imports, f"move what they share into a module of its own: {imports}"

@@ -1,21 +1,34 @@
-"""Tests that need a CUDA device. Without one nothing here is collected, and the run says so."""
+"""Tests of what runs on an accelerator. Without a CUDA device `test_same_texts` uses the CPU, the rest is left out."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-AVAILABLE = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
-if AVAILABLE:  # otherwise torch is not loaded for nothing
+if TYPE_CHECKING:
     import torch
 
-    AVAILABLE = torch.cuda.is_available()
+AVAILABLE = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
+if AVAILABLE:  # otherwise torch is not loaded for nothing
+    from torch import cuda
 
-collect_ignore_glob = [] if AVAILABLE else ["test_*.py"]
+    AVAILABLE = cuda.is_available()
+NEED_CUDA = ["test_captured_steps.py", "test_memory_limit.py"]
+
+collect_ignore = [] if AVAILABLE else NEED_CUDA
+
+
+@pytest.fixture
+def device() -> torch.device:
+    """Return the CUDA device, or the CPU without one."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if AVAILABLE else torch.device("cpu")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """No test is left out silently."""
     if not AVAILABLE:
-        terminalreporter.write_line("tests/gpu: left out, this machine has no CUDA device")
+        terminalreporter.write_line(f"tests/gpu: {', '.join(NEED_CUDA)} left out, this machine has no CUDA device")

@@ -34,7 +34,14 @@ def test_loss_and_gradients_equal_those_of_the_logits(
             torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_no_gradient_is_needed_for_validation() -> None:
-    model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32))
+def test_validation_has_the_same_loss_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "_LOGITS_PER_CHUNK", 300 * 7)
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(vocab_size=300, d_model=16, num_layers=1, num_heads=2, ffn_dim=32)).eval()
+    input_ids, targets = torch.randint(300, (2, 3, 11)).unbind()
     with torch.no_grad():
-        assert summed_loss(model, torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)) > 0
+        found = summed_loss(model, input_ids, targets)
+        log_probs = model(input_ids, None).double().log_softmax(-1)
+    expected = -sum(log_probs[b, t, targets[b, t]] for b in range(3) for t in range(11))
+    assert not found.requires_grad
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)

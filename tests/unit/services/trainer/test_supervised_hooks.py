@@ -69,6 +69,27 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     channel.close()
 
 
+def wait_for_the_emergency_exit() -> None:
+    """Return when no thread that could leave in the middle of a step is left."""
+    for thread in threading.enumerate():
+        if thread.name == "urgent-stop":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def observe_waits(lifeline: Lifeline) -> threading.Event:
+    """Return an event that is set when a thread blocks until the lease is sure again."""
+    blocked = threading.Event()
+
+    class Observed(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            blocked.set()
+            return super().wait(timeout)
+
+    lifeline._changed = Observed()
+    return blocked
+
+
 def test_a_wish_that_the_loop_cannot_hear_is_obeyed_from_outside(bench: Bench) -> None:
     def save() -> Info:
         bench.hooks.checkpoint_saved(Info())
@@ -88,7 +109,8 @@ def test_complete_never_leaves_in_a_hurry(bench: Bench) -> None:
     called = threading.Event()
     bench.hooks.offer_checkpoint(lambda: called.set())
     bench.hooks.request(StopRequest.COMPLETE)
-    assert not called.wait(0.3)
+    wait_for_the_emergency_exit()
+    assert not called.is_set()
 
 
 def test_complete_after_a_pause_that_was_not_obeyed_yet_lets_the_training_complete(bench: Bench) -> None:
@@ -96,7 +118,8 @@ def test_complete_after_a_pause_that_was_not_obeyed_yet_lets_the_training_comple
     bench.hooks.offer_checkpoint(lambda: called.set())
     bench.hooks.request(StopRequest.PAUSE)
     bench.hooks.request(StopRequest.COMPLETE)
-    assert not called.wait(0.3)
+    wait_for_the_emergency_exit()
+    assert not called.is_set()
     bench.hooks.request(StopRequest.DRAIN)
     assert called.wait(10), "a later wish is obeyed from outside again"
     assert bench.exits == []
@@ -122,7 +145,8 @@ def test_a_training_on_its_way_out_is_left_alone(bench: Bench, answer: str | Non
 
     bench.hooks.offer_checkpoint(save if answer is None else None)
     bench.hooks.request(StopRequest.PAUSE)
-    assert called.wait(0.3) is (answer is None)
+    wait_for_the_emergency_exit()
+    assert called.is_set() is (answer is None)
     bench.hooks.leave()
     assert bench.exits == []
 
@@ -142,6 +166,7 @@ def test_a_drain_is_obeyed_although_the_disk_takes_no_checkpoint(bench: Bench) -
 
 def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(bench: Bench, tmp_path: Path) -> None:
     bench.hooks.lifeline.hear(Suspend())
+    blocked = observe_waits(bench.hooks.lifeline)
     bench.hooks.report_metrics("metrics", 4, {"Losses/Total": 1.0})
     passed = threading.Event()
 
@@ -151,7 +176,8 @@ def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(ben
 
     thread = threading.Thread(target=publish)
     thread.start()
-    assert not passed.wait(0.2)
+    assert blocked.wait(10)
+    assert not passed.is_set()
     assert [point.step for point in read_metrics(tmp_path, "metrics")] == [4]
     bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
@@ -217,6 +243,7 @@ def test_progress_is_limited_but_the_end_is_always_told(bench: Bench) -> None:
 
 def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
     bench.hooks.lifeline.hear(Suspend())
+    blocked = observe_waits(bench.hooks.lifeline)
     passed = threading.Event()
 
     def wait() -> None:
@@ -225,7 +252,8 @@ def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert not passed.wait(0.2)
+    assert blocked.wait(10)
+    assert not passed.is_set()
     bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()

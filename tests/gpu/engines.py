@@ -1,0 +1,45 @@
+"""Models on a device, and texts that an engine writes with several settings."""
+
+from __future__ import annotations
+
+import copy
+
+import tiktoken
+import torch
+
+from common.generation import Continuation, DecodingEngine, DecodingModel, DeviceEngine, GenerationSettings
+from common.model import TransformerLM
+
+SETTINGS = [
+    GenerationSettings(max_tokens=30),
+    GenerationSettings(max_tokens=30, top_k=None),
+    GenerationSettings(max_tokens=30, top_k=None, top_p=0.7),
+    GenerationSettings(max_tokens=30, gating_mode="random"),
+    GenerationSettings(max_tokens=30, gating_mode="fixed", modulation=0.2),
+    GenerationSettings(max_tokens=30, presence_penalty=0.7, logit_bias=((4, 2.0),)),
+]
+
+
+def on(device: torch.device, model: TransformerLM, precision: str = "float32") -> DecodingModel:
+    return DecodingModel(copy.deepcopy(model).to(device), precision=precision)
+
+
+def texts(
+    engine: DecodingEngine | DeviceEngine, tokenizer: tiktoken.Encoding, settings: list[GenerationSettings]
+) -> list[Continuation]:
+    model = engine.model
+    choices = [
+        Continuation(
+            [number + 1, 2, 3],
+            its,
+            vocab_size=model.config.vocab_size,
+            gates_trained=model.gates_trained,
+            tokenizer=tokenizer,
+            seed=number,
+        )
+        for number, its in enumerate(settings)
+    ]
+    engine.join(choices)
+    while engine.active:
+        engine.step()
+    return choices
