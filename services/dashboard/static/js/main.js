@@ -21,7 +21,11 @@ import { Reports } from "./pages/reports.js";
 
 /** [title, view, how many parts its address may have (one)] */
 const PAGES = {
-  experiments: ["Experiments", ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`), [1, 2]],
+  experiments: [
+    "Experiments",
+    ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`),
+    [1, 2],
+  ],
   jobs: ["Job", ({ parts }) => html`<${JobPage} id=${parts[1]} />`, [2]],
   new: ["New job", () => html`<${NewJob} />`],
   compare: ["Compare", () => html`<${Compare} />`],
@@ -29,7 +33,11 @@ const PAGES = {
   checkpoints: ["Checkpoints", () => html`<${CheckpointsPage} />`],
   datasets: ["Datasets", () => html`<${Datasets} />`],
   analysis: ["Analysis", ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`],
-  reports: ["Reports", ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`), [1, 2]],
+  reports: [
+    "Reports",
+    ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`),
+    [1, 2],
+  ],
   playground: ["Playground", () => html`<${Playground} />`],
 };
 
@@ -58,10 +66,11 @@ function Broken({ error }) {
   return html`<${Failed} error=${error} retry=${() => location.reload()} />`;
 }
 
-const NotFound = ({ path }) => html`<${Empty} title="There is no such page">
-  <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
-  <a class="button" href="#/">To the experiments</a>
-<//>`;
+const NotFound = ({ path }) =>
+  html`<${Empty} title="There is no such page">
+    <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
+    <a class="button" href="#/">To the experiments</a>
+  <//>`;
 
 function App() {
   const now = useStore(route);

@@ -156,9 +156,16 @@ export const CATALOG = [
 ];
 
 const CLAIMED = new Set(
-  CATALOG.flatMap((chart) => chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`)),
+  CATALOG.flatMap((chart) =>
+    chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`),
+  ),
 );
-const PLAIN = new Set(["metrics:Epoch/Progress", "metrics:Tokens/Seen", "metrics:Iterations/Second", "rl-metrics:episodes"]);
+const PLAIN = new Set([
+  "metrics:Epoch/Progress",
+  "metrics:Tokens/Seen",
+  "metrics:Iterations/Second",
+  "rl-metrics:episodes",
+]);
 
 /** The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is. */
 export function chartsFor(has, names) {
@@ -166,7 +173,12 @@ export function chartsFor(has, names) {
   const others = [LM, RL].flatMap((kind) =>
     names(kind)
       .filter((name) => !CLAIMED.has(`${kind}:${name}`) && !PLAIN.has(`${kind}:${name}`))
-      .map((name) => ({ id: `other-${kind}-${name}`, title: name, kind, lines: [{ name, label: name, colour: 8, main: true }] })),
+      .map((name) => ({
+        id: `other-${kind}-${name}`,
+        title: name,
+        kind,
+        lines: [{ name, label: name, colour: 8, main: true }],
+      })),
   );
   return [...known, ...others];
 }

@@ -5,7 +5,11 @@ import { Plot, same } from "./plot.js";
 import { lastAt } from "./series.js";
 import { saveCsv, savePng } from "./export.js";
 
-const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+const slug = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-|-$/g, "");
 
 /** Where the lines end: the newest step of all of them. */
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
@@ -22,14 +26,29 @@ const notFinite = ({ label, step }) => `${label} diverged: not finite from step 
 function description(title, lines, diverged) {
   const step = end(lines);
   const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
-  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged.map((one) => `${notFinite(one)} `).join("")}Arrow keys move along it.`;
+  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged
+    .map((one) => `${notFinite(one)} `)
+    .join("")}Arrow keys move along it.`;
 }
 
 /**
  * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `diverged`: [{label, step}] of
  * what was not finite from a step on. `file` begins the names of exported files.
  */
-export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, diverged = [], log: logarithmic = false }) {
+export function ChartCard({
+  title,
+  unit,
+  lines,
+  zoom,
+  sync,
+  range,
+  bands,
+  file,
+  height,
+  xLabel,
+  diverged = [],
+  log: logarithmic = false,
+}) {
   const [log, setLog] = useState(logarithmic);
   const [hidden, setHidden] = useState(() => new Set());
   const values = useRef(new Map());
@@ -52,7 +71,8 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
     if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current); // new points must not take the values from under the cursor
+    // New points must not take the values from under the cursor.
+    if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current);
   });
   const toggle = (label) =>
     setHidden((old) => {
@@ -65,9 +85,27 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
     <header>
       <h3>${title} ${unit && html`<span class="note">${unit}</span>`} <span class="note" ref=${at}></span></h3>
       <div class="chart-tools">
-        <button class="button quiet small" aria-pressed=${log} disabled=${!canLog} onClick=${() => setLog(!log)}>log</button>
-        <button class="button quiet small" aria-label=${`${title}: save as CSV`} onClick=${() => saveCsv(lines.filter((line) => !line.aid), name)}>CSV</button>
-        <button class="button quiet small" aria-label=${`${title}: save as PNG`} onClick=${() => savePng(plot.current, title, legend, name)}>PNG</button>
+        <button class="button quiet small" aria-pressed=${log} disabled=${!canLog} onClick=${() => setLog(!log)}>
+          log
+        </button>
+        <button
+          class="button quiet small"
+          aria-label=${`${title}: save as CSV`}
+          onClick=${() =>
+            saveCsv(
+              lines.filter((line) => !line.aid),
+              name,
+            )}
+        >
+          CSV
+        </button>
+        <button
+          class="button quiet small"
+          aria-label=${`${title}: save as PNG`}
+          onClick=${() => savePng(plot.current, title, legend, name)}
+        >
+          PNG
+        </button>
       </div>
     </header>
     <${Plot}
@@ -85,16 +123,22 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
     />
     <div class=${`legend ${apart ? "apart" : ""}`}>
       ${legend.map(
-        (line) => html`<button
-          key=${line.label}
-          aria-pressed=${!hidden.has(line.legend ?? line.label)}
-          title="Show or hide"
-          onClick=${() => toggle(line.legend ?? line.label)}
-        >
-          <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>
-          <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${read(line, newest)[0]}</b>
-          <small>${read(line, newest)[1]}</small>
-        </button>`,
+        (line) =>
+          html`<button
+            key=${line.label}
+            aria-pressed=${!hidden.has(line.legend ?? line.label)}
+            title="Show or hide"
+            onClick=${() => toggle(line.legend ?? line.label)}
+          >
+            <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i
+            ><span>${line.label}</span>
+            <b
+              ref=${(element) =>
+                element ? values.current.set(line.label, element) : values.current.delete(line.label)}
+              >${read(line, newest)[0]}</b
+            >
+            <small>${read(line, newest)[1]}</small>
+          </button>`,
       )}
     </div>
     ${diverged.map((one) => html`<p class="message bad" key=${one.label}>${notFinite(one)}</p>`)}

@@ -12,7 +12,8 @@ export function useFiner(runs, zoom, maxPoints) {
   const which = runs.map((run) => run.path).join();
   useEffect(() => {
     const aborter = new AbortController();
-    const timer = range && setTimeout(() => runs.forEach((run) => fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
+    const timer =
+      range && setTimeout(() => runs.forEach((run) => fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
     return () => {
       clearTimeout(timer);
       aborter.abort();

@@ -13,14 +13,26 @@ export function linesOf(chart, store, weight) {
     if (!found || !found.x.length) continue;
     const { x, y } = found;
     const smoothed = spec.smooth && weight > 0 && y.length > 4;
-    if (smoothed) lines.push({ label: `${spec.label} (raw)`, legend: spec.label, x, y, colour: spec.colour, faint: true, raw: true });
+    if (smoothed)
+      lines.push({
+        label: `${spec.label} (raw)`,
+        legend: spec.label,
+        x,
+        y,
+        colour: spec.colour,
+        faint: true,
+        raw: true,
+      });
     lines.push({ label: spec.label, x, y: smoothed ? smooth(y, weight) : y, colour: spec.colour, points: spec.points });
     const spread = spec.spread && store.get(chart.kind, spec.spread);
     if (spread && spread.x.length === x.length) {
       const at = lines.length - 1;
       const edge = (sign) => y.map((value, i) => value + sign * spread.y[i]);
       const aid = { legend: spec.label, x, colour: spec.colour, faint: true, raw: true };
-      lines.push({ ...aid, label: `${spec.label} + spread`, y: edge(1) }, { ...aid, label: `${spec.label} − spread`, y: edge(-1) });
+      lines.push(
+        { ...aid, label: `${spec.label} + spread`, y: edge(1) },
+        { ...aid, label: `${spec.label} − spread`, y: edge(-1) },
+      );
       bands.push([at + 1, at + 2, at]);
     }
   }

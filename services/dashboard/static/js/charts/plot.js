@@ -26,11 +26,14 @@ function aligned(lines, log) {
 }
 
 /** Whether two rows of steps are one, by their length, ends and middle. */
-export const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
+export const same = (a, b) =>
+  a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
 /** On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight. */
 function wholePowers(splits) {
-  const powers = splits.map((value) => (value > 0 && Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null));
+  const powers = splits.map((value) =>
+    value > 0 && Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null,
+  );
   return powers.some((value) => value !== null) ? powers : splits;
 }
 
@@ -60,8 +63,20 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
       y: { distr: log ? 3 : 1, range: range && !log ? range : undefined },
     },
     axes: [
-      { ...axis, size: 24, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: font, values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))) },
-      { ...axis, size: 58, grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid, values: (_, splits) => labels(splits) },
+      {
+        ...axis,
+        size: 24,
+        label: xLabel,
+        labelSize: xLabel ? 18 : 0,
+        labelFont: font,
+        values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))),
+      },
+      {
+        ...axis,
+        size: 58,
+        grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid,
+        values: (_, splits) => labels(splits),
+      },
     ],
     series: [
       {},
@@ -82,7 +97,9 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
       drag: { x: true, y: false, setScale: false },
       focus: { prox: 24 },
       points: { size: 6 },
-      sync: sync ? { key: sync, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } } : undefined,
+      sync: sync
+        ? { key: sync, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }
+        : undefined,
       bind: {
         dblclick: () => () => {
           zoom?.set(null);
@@ -118,8 +135,21 @@ export function Plot(props) {
   hooks.current.onCursor = onCursor;
   const { effective } = useStore(theme);
   const shape = JSON.stringify([
-    lines.map(({ label, x, colour: c, faint, points, dash, hidden }) => [label, c, faint, points, dash, hidden, x.length === 1, x.length < 200]),
-    height, log, props.range, props.xLabel, effective,
+    lines.map(({ label, x, colour: c, faint, points, dash, hidden }) => [
+      label,
+      c,
+      faint,
+      points,
+      dash,
+      hidden,
+      x.length === 1,
+      x.length < 200,
+    ]),
+    height,
+    log,
+    props.range,
+    props.xLabel,
+    effective,
   ]);
   const data = aligned(lines, log);
 
@@ -164,7 +194,15 @@ export function Plot(props) {
     const at = Math.min(xs.length - 1, Math.max(0, (made.cursor.idx ?? xs.length) + step * far));
     made.setCursor({ left: made.valToPos(xs[at], "x"), top: made.over.clientHeight / 2 });
   };
-  return html`<div class="plot" ref=${box} role="img" aria-label=${name} tabindex="0" onKeyDown=${onKey} style=${{ minHeight: `${height}px` }}></div>`;
+  return html`<div
+    class="plot"
+    ref=${box}
+    role="img"
+    aria-label=${name}
+    tabindex="0"
+    onKeyDown=${onKey}
+    style=${{ minHeight: `${height}px` }}
+  ></div>`;
 }
 
 /** A range may be open at an end: it goes no further than the points do. */

@@ -22,7 +22,8 @@ export class SeriesStore {
 
   /** Take over the reply of `/metrics` or `/rl-metrics`. */
   load(kind, reply) {
-    for (const map of [this.series, this.broken]) for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
+    for (const map of [this.series, this.broken])
+      for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
     for (const [name, step] of Object.entries(reply.diverged ?? {})) this.broken.set(`${kind}:${name}`, step);
     let most = 0;
     for (const [name, points] of Object.entries(reply.series)) {
@@ -89,7 +90,8 @@ export class SeriesStore {
 
   cut(kind, step) {
     this.finer.clear();
-    for (const [key, first] of [...this.broken]) if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
+    for (const [key, first] of [...this.broken])
+      if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
     for (const [key, line] of this.series) {
       if (!key.startsWith(`${kind}:`)) continue;
       while (line.x.length && line.x[line.x.length - 1] > step) {
@@ -106,7 +108,11 @@ export class SeriesStore {
     if (!line || !fine) return line;
     const before = line.x.findIndex((step) => step >= fine.x[0]);
     const after = line.x.findIndex((step) => step > fine.x.at(-1));
-    const join = (axis) => [...line[axis].slice(0, before < 0 ? undefined : before), ...fine[axis], ...(after < 0 ? [] : line[axis].slice(after))];
+    const join = (axis) => [
+      ...line[axis].slice(0, before < 0 ? undefined : before),
+      ...fine[axis],
+      ...(after < 0 ? [] : line[axis].slice(after)),
+    ];
     return { x: join("x"), y: join("y") };
   }
 

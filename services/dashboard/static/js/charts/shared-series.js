@@ -35,7 +35,9 @@ export function release(id, entry) {
 async function load(id, entry) {
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const found = await get(path);
-  const replies = await Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  const replies = await Promise.all(
+    KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
+  );
   replies.forEach((reply, i) => entry.store.load(KINDS[i], reply));
   if (hasEnded(found.status) || streams >= MOST_STREAMS || entry.users < 1) return found;
   streams += 1;
@@ -62,7 +64,8 @@ async function reload(path, store) {
 }
 
 /** The first step at which a metric was not finite, whichever kind it belongs to. */
-export const divergedAt = (store, name) => KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
+export const divergedAt = (store, name) =>
+  KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
 
 /** The line of a metric, whichever kind it belongs to. */
 export const lineOf = (store, name) => KINDS.map((kind) => store.get(kind, name)).find((line) => line?.x.length);

@@ -33,7 +33,9 @@ function parse(text, initial) {
   }
 }
 
-/** `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`. */
+/**
+ * `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`.
+ */
 export function ConfigEditor({ flat, changes, setChanges, findings }) {
   const [search, setSearch] = useState("");
   const change = (path, value) => {
@@ -44,14 +46,37 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
   };
   const groups = [...sections(flat, search.trim().toLowerCase(), findings)];
   return html`<div class="stack">
-    <input type="search" aria-label="Search a setting" placeholder="Search a setting: max_steps, learning_rate, source …" value=${search} onInput=${(event) => setSearch(event.target.value)} />
+    <input
+      type="search"
+      aria-label="Search a setting"
+      placeholder="Search a setting: max_steps, learning_rate, source …"
+      value=${search}
+      onInput=${(event) => setSearch(event.target.value)}
+    />
     ${groups.map(([section, entries]) => {
       const changed = entries.filter(([path]) => changes.has(path)).length;
       const wrong = entries.some(([path]) => findings.wrong(`config.${path}`));
-      return html`<details class="section" key=${section} open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}>
-        <summary><strong>${section}</strong> <span class="note">${count(entries.length, "setting")}${changed ? `, ${changed} changed` : ""}</span></summary>
+      return html`<details
+        class="section"
+        key=${section}
+        open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}
+      >
+        <summary>
+          <strong>${section}</strong>${" "}
+          <span class="note">${count(entries.length, "setting")}${changed ? `, ${changed} changed` : ""}</span>
+        </summary>
         <div class="fields">
-          ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.wrong(`config.${path}`)} />`)}
+          ${entries.map(
+            ([path, initial]) =>
+              html`<${Setting}
+                key=${path}
+                path=${path}
+                initial=${initial}
+                changes=${changes}
+                change=${change}
+                wrong=${findings.wrong(`config.${path}`)}
+              />`,
+          )}
         </div>
       </details>`;
     })}
@@ -66,20 +91,29 @@ function Setting({ path, initial, changes, change, wrong }) {
   const label = path.includes(".") ? path.slice(path.indexOf(".") + 1) : path;
   if (typeof initial === "boolean") {
     return html`<div>
-      <label class=${`check ${changed ? "changed" : ""}`}><input type="checkbox" checked=${value} aria-invalid=${wrong && "true"} aria-describedby=${wrong && id} onChange=${(event) => change(path, event.target.checked)} />${label}</label>
+      <label class=${`check ${changed ? "changed" : ""}`}
+        ><input
+          type="checkbox"
+          checked=${value}
+          aria-invalid=${wrong && "true"}
+          aria-describedby=${wrong && id}
+          onChange=${(event) => change(path, event.target.checked)}
+        />${label}</label
+      >
       ${wrong && html`<span class="wrong" id=${id}>${wrong}</span>`}
     </div>`;
   }
   const hint = changed ? `was ${show(initial) || "empty"}` : undefined;
   return html`<div class=${changed ? "changed" : ""}>
     <${Field} label=${label} hint=${hint} wrong=${wrong}>
-      ${(props) => html`<input
-        ...${props}
-        inputmode=${typeof initial === "number" ? "decimal" : undefined}
-        placeholder=${initial === null ? "none" : undefined}
-        value=${value === null ? "" : show(value)}
-        onChange=${(event) => change(path, parse(event.target.value, initial))}
-      />`}
+      ${(props) =>
+        html`<input
+          ...${props}
+          inputmode=${typeof initial === "number" ? "decimal" : undefined}
+          placeholder=${initial === null ? "none" : undefined}
+          value=${value === null ? "" : show(value)}
+          onChange=${(event) => change(path, parse(event.target.value, initial))}
+        />`}
     <//>
   </div>`;
 }

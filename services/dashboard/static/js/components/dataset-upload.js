@@ -16,8 +16,14 @@ const MOST_NAME = 64;
 export function guess(fileName) {
   const plain = fileName.replace(/\.gz$/i, "");
   const format = SUFFIX.exec(plain)?.[1].toLowerCase() ?? "txt";
-  const ascii = plain.replace(SUFFIX, "").normalize("NFKD").replace(/[^\x00-\x7f]/g, "");
-  const name = ascii.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|[._-]+$/g, "").slice(0, MOST_NAME);
+  const ascii = plain
+    .replace(SUFFIX, "")
+    .normalize("NFKD")
+    .replace(/[^\x00-\x7f]/g, "");
+  const name = ascii
+    .replace(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[^A-Za-z0-9]+|[._-]+$/g, "")
+    .slice(0, MOST_NAME);
   return { name: name || "my-text", format, textField: "text" };
 }
 
@@ -34,8 +40,23 @@ export function DatasetUpload({ known, onDone }) {
     onDone();
   }, [now?.state]);
   if (now && now.state !== "failed") return html`<${Sending} now=${now} />`;
-  if (!file) return html`<${Drop} onFile=${(chosen) => { upload.set(null); setFile(chosen); }} />`;
-  return html`<${Details} key=${file.name} file=${file} known=${known} problem=${now?.problem} onCancel=${() => { upload.set(null); setFile(null); }} />`;
+  if (!file)
+    return html`<${Drop}
+      onFile=${(chosen) => {
+        upload.set(null);
+        setFile(chosen);
+      }}
+    />`;
+  return html`<${Details}
+    key=${file.name}
+    file=${file}
+    known=${known}
+    problem=${now?.problem}
+    onCancel=${() => {
+      upload.set(null);
+      setFile(null);
+    }}
+  />`;
 }
 
 function Drop({ onFile }) {
@@ -45,14 +66,28 @@ function Drop({ onFile }) {
   return html`<section
     class=${`card drop ${over ? "over" : ""}`}
     aria-label="Upload"
-    onDragOver=${(event) => { event.preventDefault(); setOver(true); }}
+    onDragOver=${(event) => {
+      event.preventDefault();
+      setOver(true);
+    }}
     onDragLeave=${() => setOver(false)}
-    onDrop=${(event) => { event.preventDefault(); setOver(false); take(event.dataTransfer.files); }}
+    onDrop=${(event) => {
+      event.preventDefault();
+      setOver(false);
+      take(event.dataTransfer.files);
+    }}
   >
     <${Icon} name="upload" />
     <p><strong>Drop a file here</strong>, or choose one: .txt, .jsonl or .parquet, also gzipped.</p>
     <button class="button primary" onClick=${() => input.current.click()}>Choose a file…</button>
-    <input ref=${input} type="file" hidden aria-label="File" accept=".txt,.jsonl,.parquet,.gz" onChange=${(event) => take(event.target.files)} />
+    <input
+      ref=${input}
+      type="file"
+      hidden
+      aria-label="File"
+      accept=".txt,.jsonl,.parquet,.gz"
+      onChange=${(event) => take(event.target.files)}
+    />
   </section>`;
 }
 
@@ -67,20 +102,43 @@ function Details({ file, known, problem, onCancel }) {
     start(file, { name: name.trim(), format, textField: format === "txt" ? "" : textField.trim() });
   };
   return html`<form class="card stack" aria-label="Upload" onSubmit=${send}>
-    <header class="row apart"><h2>${file.name}</h2><span class="note">${bytes(file.size)}</span></header>
+    <header class="row apart">
+      <h2>${file.name}</h2>
+      <span class="note">${bytes(file.size)}</span>
+    </header>
     <div class="fields">
-      <${Field} label="Name" hint=${known.includes(name.trim()) ? "It exists: the same text changes nothing, other text is refused." : "What data.source will call it"} wrong=${wrong("name")}>
+      <${Field}
+        label="Name"
+        hint=${
+          known.includes(name.trim())
+            ? "It exists: the same text changes nothing, other text is refused."
+            : "What data.source will call it"
+        }
+        wrong=${wrong("name")}
+      >
         ${(props) => html`<input ...${props} required maxlength=${MOST_NAME} value=${name} onInput=${set("name")} />`}
       <//>
-      <${Field} label="Format" hint=${format === "txt" ? "<|endoftext|> between documents" : undefined} wrong=${wrong("format")}>
-        ${(props) => html`<select ...${props} value=${format} onChange=${set("format")}>
-          ${Object.entries(FORMATS).map(([value, text]) => html`<option value=${value} selected=${value === format}>${text}</option>`)}
-        </select>`}
+      <${Field}
+        label="Format"
+        hint=${format === "txt" ? "<|endoftext|> between documents" : undefined}
+        wrong=${wrong("format")}
+      >
+        ${(props) =>
+          html`<select ...${props} value=${format} onChange=${set("format")}>
+            ${Object.entries(FORMATS).map(
+              ([value, text]) => html`<option value=${value} selected=${value === format}>${text}</option>`,
+            )}
+          </select>`}
       <//>
-      ${format !== "txt" &&
-      html`<${Field} label=${format === "jsonl" ? "Field with the text" : "Column with the text"} wrong=${wrong("textField")}>
-        ${(props) => html`<input ...${props} required value=${textField} onInput=${set("textField")} />`}
-      <//>`}
+      ${
+        format !== "txt" &&
+        html`<${Field}
+          label=${format === "jsonl" ? "Field with the text" : "Column with the text"}
+          wrong=${wrong("textField")}
+        >
+          ${(props) => html`<input ...${props} required value=${textField} onInput=${set("textField")} />`}
+        <//>`
+      }
     </div>
     <${Problems} error=${problem} found=${found} />
     <div class="row">
@@ -93,17 +151,31 @@ function Details({ file, known, problem, onCancel }) {
 function Sending({ now }) {
   const share = now.total ? now.sent / now.total : 1;
   const elapsed = (Date.now() - now.startedAt) / 1000;
-  const left = now.state === "sending" && elapsed > 2 && now.sent ? ((now.total - now.sent) * elapsed) / now.sent : null;
+  const left =
+    now.state === "sending" && elapsed > 2 && now.sent ? ((now.total - now.sent) * elapsed) / now.sent : null;
   return html`<section class="card stack" aria-label="Upload">
     <header class="row apart">
       <h2>${now.file}</h2>
       <button class="button small" onClick=${cancel}><${Icon} name="cross" />Cancel</button>
     </header>
-    <span class="progress" role="progressbar" aria-label="Upload" aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(share * 100)}>
+    <span
+      class="progress"
+      role="progressbar"
+      aria-label="Upload"
+      aria-valuemin="0"
+      aria-valuemax="100"
+      aria-valuenow=${Math.floor(share * 100)}
+    >
       <span style=${{ width: `${share * 100}%` }}></span>
     </span>
     <p class="note">
-      ${now.state === "checking" ? "All of it is sent; the server looks at it." : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${left !== null ? ` · ${duration(left)} left` : ""}`}
+      ${
+        now.state === "checking"
+          ? "All of it is sent; the server looks at it."
+          : `${bytes(now.sent)} of ${bytes(now.total)} · ${percent(share)}${
+              left !== null ? ` · ${duration(left)} left` : ""
+            }`
+      }
     </p>
   </section>`;
 }

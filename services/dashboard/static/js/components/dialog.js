@@ -14,7 +14,14 @@ export function Dialog({ title, onClose, children }) {
       setTimeout(() => opener?.isConnected && opener.focus());
     };
   }, []);
-  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
+  return html`<dialog
+    ref=${element}
+    aria-labelledby=${id}
+    onCancel=${(event) => {
+      event.preventDefault();
+      onClose();
+    }}
+  >
     <h2 id=${id}>${title}</h2>
     ${children}
   </dialog>`;

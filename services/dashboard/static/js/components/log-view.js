@@ -104,7 +104,8 @@ function rowsOf(lines, columns) {
   const starts = new Uint32Array(lines.length + 1);
   lines.forEach((line, i) => {
     const room = Math.max(10, Math.floor(columns - Math.max(5, where(line).length)));
-    const length = line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
+    const length =
+      line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
     starts[i + 1] = starts[i] + Math.max(1, Math.ceil(length / room));
   });
   return starts;
@@ -182,8 +183,12 @@ export function LogView({ jobId, bell, live }) {
   if (!loaded) return html`<${Loading} rows=${8} />`;
   if (!lines.length) {
     return live
-      ? html`<${Empty} title="No lines yet"><p>What the trainer prints appears here, as soon as it prints something.</p><//>`
-      : html`<${Empty} title="There are no lines"><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//>`;
+      ? html`<${Empty} title="No lines yet"
+          ><p>What the trainer prints appears here, as soon as it prints something.</p><//
+        >`
+      : html`<${Empty} title="There are no lines"
+          ><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//
+        >`;
   }
   const first = Math.max(0, topLine - 20);
   const most = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
@@ -195,26 +200,61 @@ export function LogView({ jobId, bell, live }) {
         aria-label="Search in the log"
         placeholder="Search"
         value=${search}
-        onInput=${(event) => { setSearch(event.target.value); setAt(0); }}
+        onInput=${(event) => {
+          setSearch(event.target.value);
+          setAt(0);
+        }}
         onKeyDown=${(event) => event.key === "Enter" && jump(event.shiftKey ? -1 : 1)}
       />
-      <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}><${Icon} name="up" /></button>
-      <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}><${Icon} name="down" /></button>
-      <span class="note" role="status">${needle ? `${integer(hits.length)} of ` : ""}${count(lines.length, "line")}</span>
-      <label class="check"><input type="checkbox" checked=${only} onChange=${(event) => setOnly(event.target.checked)} />Only matches</label>
-      <label class="check"><input type="checkbox" checked=${wrap} onChange=${(event) => toggleWrap(event.target.checked)} />Wrap</label>
-      ${live && html`<label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} />Follow</label>`}
+      <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}>
+        <${Icon} name="up" />
+      </button>
+      <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}>
+        <${Icon} name="down" />
+      </button>
+      <span class="note" role="status"
+        >${needle ? `${integer(hits.length)} of ` : ""}${count(lines.length, "line")}</span
+      >
+      <label class="check"
+        ><input type="checkbox" checked=${only} onChange=${(event) => setOnly(event.target.checked)} />Only
+        matches</label
+      >
+      <label class="check"
+        ><input type="checkbox" checked=${wrap} onChange=${(event) => toggleWrap(event.target.checked)} />Wrap</label
+      >
+      ${
+        live &&
+        html`<label class="check"
+          ><input
+            type="checkbox"
+            checked=${follow}
+            onChange=${(event) => setFollow(event.target.checked)}
+          />Follow</label
+        >`
+      }
       <${FileButton} path=${`api/jobs/${jobId}/logs/download`} name=${`${jobId}.log`} label="Download the whole log" />
     </div>
-    ${dropped > 0 && html`<p class="note">The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.</p>`}
+    ${
+      dropped > 0 &&
+      html`<p class="note">
+        The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.
+      </p>`
+    }
     <div class=${`log ${wrap ? "wrap" : ""}`} ref=${box} onScroll=${onScroll} role="log" aria-label="Log" tabindex="0">
       <div style=${{ height: `${row(shown.length) * ROW}px` }}>
         <div style=${{ transform: `translateY(${row(first) * ROW}px)` }}>
-          ${shown.slice(first, first + most).map(
-            (line, i) => html`<div class=${`line ${line === current ? "here" : ""}`} key=${`${line.attempt}-${line.line}`} style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}>
-              <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
-            </div>`,
-          )}
+          ${shown
+            .slice(first, first + most)
+            .map(
+              (line, i) =>
+                html`<div
+                  class=${`line ${line === current ? "here" : ""}`}
+                  key=${`${line.attempt}-${line.line}`}
+                  style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}
+                >
+                  <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
+                </div>`,
+            )}
         </div>
       </div>
     </div>

@@ -26,7 +26,10 @@ export function NewReport({ label = "New report", primary = false, experiments =
   const may = maySubmit(useStore(session));
   const [open, setOpen] = useState(false);
   return html`
-    <button class=${`button ${primary && may ? "primary" : ""}`} onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}>
+    <button
+      class=${`button ${primary && may ? "primary" : ""}`}
+      onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}
+    >
       <${Icon} name=${primary ? "plus" : "report"} />${label}
     </button>
     ${open && html`<${NewReportDialog} chosen=${experiments} onClose=${() => setOpen(false)} />`}
@@ -54,7 +57,11 @@ function NewReportDialog({ chosen, onClose }) {
     const title = form.title.trim();
     try {
       const made = form.pattern
-        ? await post("api/reports/generate", { pattern: form.pattern, experimentIds: form.ids, ...(title ? { title } : {}) })
+        ? await post("api/reports/generate", {
+            pattern: form.pattern,
+            experimentIds: form.ids,
+            ...(title ? { title } : {}),
+          })
         : await post("api/reports", { title: title || "Untitled report", markdown: "", experimentIds: form.ids });
       onClose();
       go(`/reports/${encodeURIComponent(made.id)}`, form.pattern ? {} : { mode: "edit" });
@@ -66,31 +73,77 @@ function NewReportDialog({ chosen, onClose }) {
     <form class="stack" onSubmit=${make}>
       <div class="kinds patterns" role="radiogroup" aria-label="Pattern">
         ${[...ORDER, ""].map(
-          (name) => html`<label class="kind" key=${name}>
-            <input type="radio" name="pattern" value=${name} checked=${form.pattern === name} onChange=${() => set({ pattern: name })} />
-            <span><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "A blank page to write on."}</span></span>
-          </label>`,
+          (name) =>
+            html`<label class="kind" key=${name}>
+              <input
+                type="radio"
+                name="pattern"
+                value=${name}
+                checked=${form.pattern === name}
+                onChange=${() => set({ pattern: name })}
+              />
+              <span
+                ><strong>${NAMES[name]}</strong
+                ><span class="note">${name ? about[name] : "A blank page to write on."}</span></span
+              >
+            </label>`,
         )}
       </div>
-      <${Field} label="Experiments" hint=${form.ids.length > 1 ? "Several are compared first." : undefined} wrong=${found.wrong("experimentIds")}>
-        ${(props) => html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
-          <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
-          ${all.filter((one) => !form.ids.includes(one.id)).map((one) => html`<option key=${one.id} value=${one.id}>${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})</option>`)}
-        </select>`}
+      <${Field}
+        label="Experiments"
+        hint=${form.ids.length > 1 ? "Several are compared first." : undefined}
+        wrong=${found.wrong("experimentIds")}
+      >
+        ${(props) =>
+          html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
+            <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
+            ${all
+              .filter((one) => !form.ids.includes(one.id))
+              .map(
+                (one) =>
+                  html`<option key=${one.id} value=${one.id}>
+                    ${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})
+                  </option>`,
+              )}
+          </select>`}
       <//>
-      ${form.ids.length > 0 &&
-      html`<ul class="chips">
-        ${form.ids.map(
-          (id) => html`<li class="tag" key=${id}>${nameOf(named(id))}<button type="button" class="button quiet small" aria-label=${`Take ${nameOf(named(id))} out`} onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}><${Icon} name="cross" /></button></li>`,
-        )}
-      </ul>`}
-      <${Field} label="Title" hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined} wrong=${found.wrong("title")}>
-        ${(props) => html`<input ...${props} maxlength="200" value=${form.title} onInput=${(event) => set({ title: event.target.value })} />`}
+      ${
+        form.ids.length > 0 &&
+        html`<ul class="chips">
+          ${form.ids.map(
+            (id) =>
+              html`<li class="tag" key=${id}>
+                ${nameOf(named(id))}<button
+                  type="button"
+                  class="button quiet small"
+                  aria-label=${`Take ${nameOf(named(id))} out`}
+                  onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}
+                >
+                  <${Icon} name="cross" />
+                </button>
+              </li>`,
+          )}
+        </ul>`
+      }
+      <${Field}
+        label="Title"
+        hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined}
+        wrong=${found.wrong("title")}
+      >
+        ${(props) =>
+          html`<input
+            ...${props}
+            maxlength="200"
+            value=${form.title}
+            onInput=${(event) => set({ title: event.target.value })}
+          />`}
       <//>
       <${Problems} error=${state.error} found=${found} />
       <div class="dialog-foot">
         <button type="button" class="button" onClick=${onClose}>Close</button>
-        <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>${state.busy ? "Making it…" : "Make the report"}</button>
+        <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>
+          ${state.busy ? "Making it…" : "Make the report"}
+        </button>
       </div>
     </form>
   <//>`;

@@ -54,7 +54,8 @@ export function phaseText({ phase, disk }) {
 }
 
 /** Whether the trainer waits for room on a disk in exactly one of two states. */
-export const beganOrEndedWaiting = (before, after) => (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
+export const beganOrEndedWaiting = (before, after) =>
+  (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /** A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment. */
 export function Progress({ progress, type, quiet = false, ended = "" }) {
@@ -64,22 +65,27 @@ export function Progress({ progress, type, quiet = false, ended = "" }) {
   }
   const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
   const noun = COUNTED[type] ?? "step";
-  const text = share === null ? format.count(progress.step, noun) : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, noun)}`;
+  const text =
+    share === null
+      ? format.count(progress.step, noun)
+      : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, noun)}`;
   return html`<span class="progress-line">
-    ${share !== null &&
-    html`<span
-      class="progress"
-      role="progressbar"
-      aria-valuemin="0"
-      aria-valuemax="100"
-      aria-valuenow=${Math.floor(share * 100)}
-      aria-label="Progress"
-      ><span style=${{ width: `${share * 100}%` }}></span
-    ></span>`}
+    ${
+      share !== null &&
+      html`<span
+        class="progress"
+        role="progressbar"
+        aria-valuemin="0"
+        aria-valuemax="100"
+        aria-valuenow=${Math.floor(share * 100)}
+        aria-label="Progress"
+        ><span style=${{ width: `${share * 100}%` }}></span
+      ></span>`
+    }
     <span class="note"
-      >${text}${!quiet && !over && progress.phase ? html` · ${phaseText(progress)}` : ""}${!quiet && !over && progress.etaSeconds
-        ? html` · ${format.duration(progress.etaSeconds)} left`
-        : ""}</span
+      >${text}${!quiet && !over && progress.phase ? html` · ${phaseText(progress)}` : ""}${
+        !quiet && !over && progress.etaSeconds ? html` · ${format.duration(progress.etaSeconds)} left` : ""
+      }</span
     >
   </span>`;
 }
@@ -93,7 +99,9 @@ export function Time({ at, show = format.ago }) {
   return at ? html`<time datetime=${at} title=${format.exactly(at)}>${show(at)}</time>` : html`–`;
 }
 
-/** A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then. */
+/**
+ * A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then.
+ */
 export function FileButton({ path, name, label, before, small, children }) {
   const { readsOpen } = useStore(session);
   const [busy, setBusy] = useState(false);
@@ -105,20 +113,26 @@ export function FileButton({ path, name, label, before, small, children }) {
     try {
       await before?.();
       const reply = await send(path, { headers: { Accept: "*/*" } });
-      download(await reply.blob(), /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? name);
+      download(
+        await reply.blob(),
+        /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? name,
+      );
     } catch (error) {
       toast(error.message, "bad");
     }
     setBusy(false);
   };
-  return html`<button type="button" class=${kind} disabled=${busy} aria-label=${label} onClick=${start}>${shown}</button>`;
+  return html`<button type="button" class=${kind} disabled=${busy} aria-label=${label} onClick=${start}>
+    ${shown}
+  </button>`;
 }
 
-export const Empty = ({ icon = "empty", title, children }) => html`<div class="state">
-  <${Icon} name=${icon} />
-  <h2>${title}</h2>
-  ${children}
-</div>`;
+export const Empty = ({ icon = "empty", title, children }) =>
+  html`<div class="state">
+    <${Icon} name=${icon} />
+    <h2>${title}</h2>
+    ${children}
+  </div>`;
 
 export function Failed({ error, retry }) {
   const away = passing(error);
@@ -126,7 +140,13 @@ export function Failed({ error, retry }) {
   return html`<div class="state" role="alert">
     <${Icon} name="alert" />
     <h2>${away ? "The server does not answer" : (headings[error.status] ?? "That did not work")}</h2>
-    <p>${error.status ? error.message : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`}</p>
+    <p>
+      ${
+        error.status
+          ? error.message
+          : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`
+      }
+    </p>
     ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
     ${error.status >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     <div class="row">
@@ -136,9 +156,13 @@ export function Failed({ error, retry }) {
   </div>`;
 }
 
-export const Loading = ({ rows = 4 }) => html`<div class="stack" role="status" aria-label="Loading">
-  ${Array.from({ length: rows }, (_, i) => html`<div class="skeleton" key=${i} style=${{ height: `${34 - (i % 2) * 8}px` }}></div>`)}
-</div>`;
+export const Loading = ({ rows = 4 }) =>
+  html`<div class="stack" role="status" aria-label="Loading">
+    ${Array.from(
+      { length: rows },
+      (_, i) => html`<div class="skeleton" key=${i} style=${{ height: `${34 - (i % 2) * 8}px` }}></div>`,
+    )}
+  </div>`;
 
 /** What a loader gives: its children once there is data; before that loading or the error. Old data stays visible. */
 export function Loaded({ state, rows, children }) {
@@ -178,17 +202,18 @@ export function Tabs({ tabs, active, onChange, label }) {
   };
   return html`<div class="tabs" role="tablist" aria-label=${label} ref=${list} onKeyDown=${onKey}>
     ${tabs.map(
-      ([name, text]) => html`<button
-        key=${name}
-        role="tab"
-        id=${`tab-${name}`}
-        aria-controls="tab-panel"
-        aria-selected=${name === active ? "true" : "false"}
-        tabindex=${name === active ? 0 : -1}
-        onClick=${() => name !== active && onChange(name)}
-      >
-        ${text}
-      </button>`,
+      ([name, text]) =>
+        html`<button
+          key=${name}
+          role="tab"
+          id=${`tab-${name}`}
+          aria-controls="tab-panel"
+          aria-selected=${name === active ? "true" : "false"}
+          tabindex=${name === active ? 0 : -1}
+          onClick=${() => name !== active && onChange(name)}
+        >
+          ${text}
+        </button>`,
     )}
   </div>`;
 }
@@ -203,6 +228,12 @@ export function Problems({ error, found = findings(error, []) }) {
   const { marked, rest } = found;
   return html`<div class="message bad" role="alert" ref=${here}>
     ${marked && html`<p>Some values need another look; they are marked.</p>`}
-    ${rest.length > 1 ? html`<ul>${rest.map((text) => html`<li>${text}</li>`)}</ul>` : (rest[0] ?? (!marked && error.message))}
+    ${
+      rest.length > 1
+        ? html`<ul>
+            ${rest.map((text) => html`<li>${text}</li>`)}
+          </ul>`
+        : (rest[0] ?? (!marked && error.message))
+    }
   </div>`;
 }

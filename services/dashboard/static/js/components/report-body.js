@@ -8,7 +8,8 @@ export function ReportBody({ parts, empty = "This report is empty." }) {
   if (!parts.length) return html`<p class="note">${empty}</p>`;
   return html`<article class="report">
     ${keyed.map(([key, part]) => {
-      if (part.kind === "html") return html`<div class="prose" key=${key} dangerouslySetInnerHTML=${{ __html: part.html }}></div>`;
+      if (part.kind === "html")
+        return html`<div class="prose" key=${key} dangerouslySetInnerHTML=${{ __html: part.html }}></div>`;
       if (part.kind === "chart") return html`<${ReportChart} key=${key} chart=${part.chart} />`;
       return html`<p class="message bad" key=${key}><strong>Line ${part.line}</strong> ${part.message}</p>`;
     })}

@@ -14,7 +14,9 @@ const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different word
 
 export function ReportChart({ chart }) {
   const Kind = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep }[chart.kind];
-  return html`<div class="report-chart"><${Guard}><${Kind} chart=${chart} /><//></div>`;
+  return html`<div class="report-chart">
+    <${Guard}><${Kind} chart=${chart} /><//>
+  </div>`;
 }
 
 /** Results may come from other programs: one that cannot be drawn does not take the text with it. */
@@ -27,15 +29,16 @@ class Guard extends Component {
     return { broken: true };
   }
   render() {
-    return this.state.broken ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>` : this.props.children;
+    return this.state.broken
+      ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>`
+      : this.props.children;
   }
 }
 
 const Missing = ({ title, notes, lone = false }) =>
   notes.length > 0 &&
   html`<div class=${lone ? "card chart-gone" : "chart-notes"}>
-    ${lone && html`<h3>${title}</h3>`}
-    ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
+    ${lone && html`<h3>${title}</h3>`} ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
   </div>`;
 
 function Metrics({ chart }) {
@@ -47,16 +50,25 @@ function Metrics({ chart }) {
   const notes = [];
   ids.forEach((id, i) => {
     const { found, error, store } = states[i];
-    if (error) return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
+    if (error)
+      return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
     for (const metric of chart.metrics) {
       const line = lineOf(store, metric);
       const step = divergedAt(store, metric);
-      if (step !== undefined) notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
+      if (step !== undefined)
+        notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
       else if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
       if (line) {
-        const label = ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
+        const label =
+          ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
         const twice = lines.some((other) => other.label === label);
-        lines.push({ label: twice ? `${label} (${lines.length + 1})` : label, x: line.x, y: line.y, colour: lines.length + 1, points: line.x.length < FEW_POINTS });
+        lines.push({
+          label: twice ? `${label} (${lines.length + 1})` : label,
+          x: line.x,
+          y: line.y,
+          colour: lines.length + 1,
+          points: line.x.length < FEW_POINTS,
+        });
       }
     }
     return undefined;
@@ -114,17 +126,28 @@ function Asked({ path, title, gone, children }) {
   const state = useLoad(async () => ({ reply: await once(path) }), [path]);
   if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
   if (!state.data) return html`<${Loading} rows=${3} />`;
-  return state.data.reply ? children(state.data.reply.result) : html`<${Missing} title=${title} notes=${[gone]} lone />`;
+  return state.data.reply
+    ? children(state.data.reply.result)
+    : html`<${Missing} title=${title} notes=${[gone]} lone />`;
 }
 
 function AblationChart({ chart }) {
   const what = chart.quantity === "total" ? "total reward" : chart.quantity;
-  const title = chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
+  const title =
+    chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
   const path = `api/experiments/${encodeURIComponent(chart.experiment)}/ablation`;
-  return html`<${Asked} path=${path} title=${title} gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}>
+  return html`<${Asked}
+    path=${path}
+    title=${title}
+    gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}
+  >
     ${(result) => {
       const rows = Object.entries((chart.paired ? result.paired : result.policies) ?? {})
-        .map(([name, row]) => ({ name: name.replaceAll("_", " "), ...pick(row, chart.quantity), colour: chart.paired ? 1 : (COLOURS[name] ?? 8) }))
+        .map(([name, row]) => ({
+          name: name.replaceAll("_", " "),
+          ...pick(row, chart.quantity),
+          colour: chart.paired ? 1 : (COLOURS[name] ?? 8),
+        }))
         .filter((row) => Number.isFinite(row.mean));
       if (!rows.length) return html`<${Missing} title=${title} notes=${["This ablation says nothing of it."]} lone />`;
       return html`<section class="card stack tight" aria-label=${title}>
@@ -137,7 +160,11 @@ function AblationChart({ chart }) {
 }
 
 function AnalysisChart({ chart, title, linesOf, ...rest }) {
-  return html`<${Asked} path=${`api/analyses/${encodeURIComponent(chart.analysis)}`} title=${title} gone=${`Analysis ${chart.analysis} is gone.`}>
+  return html`<${Asked}
+    path=${`api/analyses/${encodeURIComponent(chart.analysis)}`}
+    title=${title}
+    gone=${`Analysis ${chart.analysis} is gone.`}
+  >
     ${(result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} chart=${chart} ...${rest} />`}
   <//>`;
 }
@@ -158,14 +185,40 @@ function Trajectory({ chart }) {
       colour: i + 1,
     }));
   };
-  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? "Modulation by token"} unit="by token" range=${[0, 1]} linesOf=${linesOf} missing=${`This analysis has no trajectory ${chart.prompt}.`} />`;
+  return html`<${AnalysisChart}
+    chart=${chart}
+    title=${chart.title ?? "Modulation by token"}
+    unit="by token"
+    range=${[0, 1]}
+    linesOf=${linesOf}
+    missing=${`This analysis has no trajectory ${chart.prompt}.`}
+  />`;
 }
 
 function Sweep({ chart }) {
   const linesOf = (result) =>
     (result.sweepAnalysis?.prompts ?? []).slice(0, MOST_LINES).flatMap(({ prompt, statistics }, i) => {
-      const points = Object.entries(statistics ?? {}).map(([m, row]) => [Number(m), row[chart.measure]]).filter(([, y]) => Number.isFinite(y)).sort(([a], [b]) => a - b);
-      return points.length ? [{ label: prompt || "(new document)", x: points.map(([x]) => x), y: points.map(([, y]) => y), colour: i + 1, points: true }] : [];
+      const points = Object.entries(statistics ?? {})
+        .map(([m, row]) => [Number(m), row[chart.measure]])
+        .filter(([, y]) => Number.isFinite(y))
+        .sort(([a], [b]) => a - b);
+      return points.length
+        ? [
+            {
+              label: prompt || "(new document)",
+              x: points.map(([x]) => x),
+              y: points.map(([, y]) => y),
+              colour: i + 1,
+              points: true,
+            },
+          ]
+        : [];
     });
-  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`} unit="by modulation" linesOf=${linesOf} missing="This analysis holds no sweep." />`;
+  return html`<${AnalysisChart}
+    chart=${chart}
+    title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`}
+    unit="by modulation"
+    linesOf=${linesOf}
+    missing="This analysis holds no sweep."
+  />`;
 }

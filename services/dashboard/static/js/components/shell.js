@@ -54,13 +54,10 @@ export function Shell({ page, children }) {
       <nav class="rail" aria-label="Main">
         <${Brand} />
         ${LINKS.map(
-          ([id, path, text, icon]) => html`<a
-            key=${id}
-            class="nav-link"
-            href=${href(path)}
-            aria-current=${id === shown ? "page" : undefined}
-            ><${Icon} name=${icon} />${text}</a
-          >`,
+          ([id, path, text, icon]) =>
+            html`<a key=${id} class="nav-link" href=${href(path)} aria-current=${id === shown ? "page" : undefined}
+              ><${Icon} name=${icon} />${text}</a
+            >`,
         )}
         <div class="rail-foot">
           <div class="row"><${SignInButton} /><${ThemeButton} /></div>
@@ -69,8 +66,12 @@ export function Shell({ page, children }) {
         </div>
       </nav>
       <div>
-        ${!online &&
-        html`<div class="banner" role="status"><span>The server does not answer. Trying again; nothing is lost meanwhile.</span></div>`}
+        ${
+          !online &&
+          html`<div class="banner" role="status">
+            <span>The server does not answer. Trying again; nothing is lost meanwhile.</span>
+          </div>`
+        }
         <main class="page" id="main" tabindex="-1">${children}</main>
       </div>
     </div>

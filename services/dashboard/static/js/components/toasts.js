@@ -19,10 +19,13 @@ export function Toasts() {
   const all = useStore(toasts);
   return html`<div class="toasts" aria-live="polite">
     ${all.map(
-      ({ id, text, kind }) => html`<div class=${`message ${kind}`} key=${id}>
-        <span>${text}</span>
-        <button class="button quiet small" aria-label="Dismiss" onClick=${() => dismiss(id)}><${Icon} name="cross" /></button>
-      </div>`,
+      ({ id, text, kind }) =>
+        html`<div class=${`message ${kind}`} key=${id}>
+          <span>${text}</span>
+          <button class="button quiet small" aria-label="Dismiss" onClick=${() => dismiss(id)}>
+            <${Icon} name="cross" />
+          </button>
+        </div>`,
     )}
   </div>`;
 }

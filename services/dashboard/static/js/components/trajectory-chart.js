@@ -23,12 +23,31 @@ export function TrajectoryChart({ runs }) {
   return html`<section class="stack" aria-label="Trajectory">
     <div class="row">
       <h2>Trajectory</h2>
-      <select class="short" aria-label="Quantity" value=${quantity} onChange=${(event) => setChosen(event.target.value)}>
-        ${Object.entries(QUANTITIES).map(([name, [text]]) => html`<option value=${name} selected=${name === quantity}>${text}</option>`)}
+      <select
+        class="short"
+        aria-label="Quantity"
+        value=${quantity}
+        onChange=${(event) => setChosen(event.target.value)}
+      >
+        ${Object.entries(QUANTITIES).map(
+          ([name, [text]]) => html`<option value=${name} selected=${name === quantity}>${text}</option>`,
+        )}
       </select>
     </div>
-    ${lines.length
-      ? html`<${ChartCard} key=${quantity} title=${title} unit="by token" lines=${lines} range=${range} file="trajectory" height=${200} />`
-      : html`<p class="note">${quantity === "modulation" ? "No modulation: the gating mode is none." : "No tokens yet."}</p>`}
+    ${
+      lines.length
+        ? html`<${ChartCard}
+            key=${quantity}
+            title=${title}
+            unit="by token"
+            lines=${lines}
+            range=${range}
+            file="trajectory"
+            height=${200}
+          />`
+        : html`<p class="note">
+            ${quantity === "modulation" ? "No modulation: the gating mode is none." : "No tokens yet."}
+          </p>`
+    }
   </section>`;
 }

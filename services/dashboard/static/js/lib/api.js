@@ -11,8 +11,14 @@ export const connection = createStore("online");
 
 /** `body.config.training.max_steps` as people say it: "max steps (training)". */
 export function words(location) {
-  const [name, ...around] = location.split(".").filter((part) => !/^(body|query|path|config|\d+)$/.test(part)).reverse();
-  const plain = (name ?? "").replace(/([A-Z])/g, " $1").replaceAll("_", " ").toLowerCase();
+  const [name, ...around] = location
+    .split(".")
+    .filter((part) => !/^(body|query|path|config|\d+)$/.test(part))
+    .reverse();
+  const plain = (name ?? "")
+    .replace(/([A-Z])/g, " $1")
+    .replaceAll("_", " ")
+    .toLowerCase();
   return around.length ? `${plain} (${around.reverse().join(", ")})` : plain;
 }
 

@@ -22,7 +22,15 @@ export function createDraft(path, found) {
 }
 
 function makeDraft(path, found) {
-  const now = createStore({ title: found.title, markdown: found.markdown, version: found.version, state: "saved", error: null, theirs: null, savedAt: found.updatedAt });
+  const now = createStore({
+    title: found.title,
+    markdown: found.markdown,
+    version: found.version,
+    state: "saved",
+    error: null,
+    theirs: null,
+    savedAt: found.updatedAt,
+  });
   let timer = 0;
   let busy = null;
   let left = false; // no page shows it
@@ -95,7 +103,10 @@ function makeDraft(path, found) {
     attach() {
       left = false;
       detach();
-      stops.push(connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)), session.watch(signedIn));
+      stops.push(
+        connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)),
+        session.watch(signedIn),
+      );
     },
     /** The page is left: what waits is saved at once, what cannot be is kept for the next visit. */
     close() {

@@ -26,4 +26,5 @@ export async function postForEvents(path, body, { on, signal }) {
 }
 
 /** Calls `onToken(token)` for each token; gives the whole reply. */
-export const generate = (body, { onToken, signal }) => postForEvents("api/generate", body, { on: { token: onToken }, signal });
+export const generate = (body, { onToken, signal }) =>
+  postForEvents("api/generate", body, { on: { token: onToken }, signal });

@@ -132,7 +132,8 @@ class Line {
 
   tell(message) {
     for (const { line, subs, post } of members) {
-      if (line === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic))) post(message);
+      if (line === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic)))
+        post(message);
     }
   }
 }
@@ -153,8 +154,9 @@ function change(member, subs) {
 
 /**
  * A window joins; gives the function that takes its messages. {address, token, subs: {key: [topic, since]}} is all it
- * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id}, {topic, id} (where it stands),
- * {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign of life).
+ * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id},
+ * {topic, id} (where it stands), {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign of
+ * life).
  */
 export function join(post) {
   const member = { post, line: null, subs: {} };

@@ -4,7 +4,9 @@ import { title } from "./format.js";
 /** Those with the mark `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}]. */
 export const choices = (groups, wanted) =>
   groups.flatMap((group) =>
-    group.checkpoints.filter((one) => one[wanted]).map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
+    group.checkpoints
+      .filter((one) => one[wanted])
+      .map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
   );
 
 /** The final models first: that is what one wants. */

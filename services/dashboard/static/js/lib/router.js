@@ -41,7 +41,11 @@ export function setParams(changes, typing = false) {
   }
   if (params.toString() === now.params.toString()) return;
   const add = !(typing && history.state?.typing);
-  history[add ? "pushState" : "replaceState"](typing ? { typing } : null, "", href(now.path, Object.fromEntries(params)));
+  history[add ? "pushState" : "replaceState"](
+    typing ? { typing } : null,
+    "",
+    href(now.path, Object.fromEntries(params)),
+  );
   route.set(parse());
 }
 

@@ -34,7 +34,11 @@ function connect(shared = "SharedWorker" in window) {
 
 /** All that this window wants. */
 function say(wanted = resting ? [] : [...follows]) {
-  line?.send({ address: url("api/stream"), token: line.as, subs: Object.fromEntries(wanted.map(([key, { topic, since }]) => [key, [topic, since]])) });
+  line?.send({
+    address: url("api/stream"),
+    token: line.as,
+    subs: Object.fromEntries(wanted.map(([key, { topic, since }]) => [key, [topic, since]])),
+  });
 }
 
 function heard({ topic, name, data, id, online, refused, again }) {
@@ -47,7 +51,8 @@ function heard({ topic, name, data, id, online, refused, again }) {
     if (one.topic !== topic) continue;
     if (name === "reset") one.since = null;
     else if (name === "error") follows.delete(key);
-    else if (!name) one.since ??= id; // where it joined a stream that ran already
+    else if (!name)
+      one.since ??= id; // where it joined a stream that ran already
     else if (id) {
       if (one.since && !before(one.since, id)) continue;
       one.since = id;
@@ -96,6 +101,7 @@ session.watch(() => {
 setInterval(() => {
   if (!line?.alone) return;
   line.pings += 1;
-  if (line.pings > 3) line.alone(); // the worker is dead
+  if (line.pings > 3)
+    line.alone(); // the worker is dead
   else line.send({});
 }, PING_MS);

@@ -1,5 +1,5 @@
-// One upload at a time, kept here so that it goes on while other pages are looked at. XMLHttpRequest, because fetch does
-// not say how much has been sent.
+// One upload at a time, kept here so that it goes on while other pages are looked at. XMLHttpRequest, because fetch
+// does not say how much has been sent.
 import { Problem, connection, query, url } from "./api.js";
 import { signInOpen, token } from "./session.js";
 import { createStore } from "./store.js";
@@ -16,7 +16,16 @@ window.addEventListener("beforeunload", warn);
 /** Send `file` as it is; `fields` are the query of `POST /api/datasets`. */
 export function start(file, fields) {
   request = new XMLHttpRequest();
-  upload.set({ file: file.name, name: fields.name, sent: 0, total: file.size, startedAt: Date.now(), state: "sending", problem: null, reply: null });
+  upload.set({
+    file: file.name,
+    name: fields.name,
+    sent: 0,
+    total: file.size,
+    startedAt: Date.now(),
+    state: "sending",
+    problem: null,
+    reply: null,
+  });
   request.open("POST", url(`api/datasets${query(fields)}`));
   request.setRequestHeader("Accept", "application/json");
   request.setRequestHeader("Content-Type", "application/octet-stream");
@@ -31,7 +40,8 @@ export function start(file, fields) {
     if (request.status === 401) signInOpen.set(true);
   };
   // Also a file that was changed or taken away while it was read.
-  request.onerror = () => fail(0, { detail: "The connection broke, or the file cannot be read. Nothing was kept; upload it again." });
+  request.onerror = () =>
+    fail(0, { detail: "The connection broke, or the file cannot be read. Nothing was kept; upload it again." });
   request.send(file);
 }
 

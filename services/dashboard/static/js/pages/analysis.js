@@ -32,10 +32,14 @@ export function AnalysisPage() {
   const { params } = useStore(route);
   const saved = params.get("saved");
   return html`
-    <div class="page-head"><div class="grow"><h1>Analysis</h1></div></div>
-    ${saved
-      ? html`<${Saved} id=${saved} />`
-      : html`<${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Desk} groups=${experiments} />`}<//>`}
+    <div class="page-head">
+      <div class="grow"><h1>Analysis</h1></div>
+    </div>
+    ${
+      saved
+        ? html`<${Saved} id=${saved} />`
+        : html`<${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Desk} groups=${experiments} />`}<//>`
+    }
   `;
 }
 
@@ -43,18 +47,34 @@ function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
   useTitle(state.data?.name ?? state.data?.kind, "Analysis");
   return html`<${Loaded} state=${state} rows=${6}>
-    ${(found) => html`<div class="stack">
-      <p class="row"><a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong><span class="note">saved <${Time} at=${found.createdAt} /></span></p>
-      <${AnalysisView} result=${found.result} />
-    </div>`}
+    ${(found) =>
+      html`<div class="stack">
+        <p class="row">
+          <a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong
+          ><span class="note">saved <${Time} at=${found.createdAt} /></span>
+        </p>
+        <${AnalysisView} result=${found.result} />
+      </div>`}
   <//>`;
 }
 
 function bodyOf(form) {
-  const prompts = form.prompts.split("\n").map((line) => line.trim()).filter((line, i, all) => line || all.length === 1);
-  const body = { checkpoint: form.checkpoint, prompts, maxTokens: Number(form.maxTokens), seed: Number(form.seed) || 0 };
+  const prompts = form.prompts
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line, i, all) => line || all.length === 1);
+  const body = {
+    checkpoint: form.checkpoint,
+    prompts,
+    maxTokens: Number(form.maxTokens),
+    seed: Number(form.seed) || 0,
+  };
   if (form.kind === "sweep") return { ...body, kind: "sweep", gatingMode: "fixed" };
-  Object.assign(body, { samplesPerPrompt: Number(form.samples), gatingMode: form.gatingMode, includeExtremeValues: form.extremes });
+  Object.assign(body, {
+    samplesPerPrompt: Number(form.samples),
+    gatingMode: form.gatingMode,
+    includeExtremeValues: form.extremes,
+  });
   if (prompts.length > 1) body.bootstrap = form.bootstrap;
   if (form.gatingMode === "learned") body.rlCheckpoint = form.rlCheckpoint;
   if (form.gatingMode === "fixed") body.modulation = Number(form.modulation);
@@ -63,7 +83,17 @@ function bodyOf(form) {
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 /** Of the request, and the same of the job. */
-const FIELDS = ["kind", "checkpoint", "rlCheckpoint", "gatingMode", "modulation", "prompts", "samplesPerPrompt", "maxTokens", "seed"].flatMap((name) => [name, `config.${snake(name)}`]);
+const FIELDS = [
+  "kind",
+  "checkpoint",
+  "rlCheckpoint",
+  "gatingMode",
+  "modulation",
+  "prompts",
+  "samplesPerPrompt",
+  "maxTokens",
+  "seed",
+].flatMap((name) => [name, `config.${snake(name)}`]);
 
 /** The same as a job: for what is too long to wait for. */
 function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
@@ -76,16 +106,33 @@ function Desk({ groups }) {
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));
   const [before] = useState(() => recall(DESK));
-  const [form, setForm] = useState(bases.some((one) => one.value === before?.checkpoint) ? before : {
-    kind: "", checkpoint: preferred(bases), rlCheckpoint: preferred(policies), gatingMode: policies.length ? "learned" : "random",
-    prompts: PROMPTS, samples: "2", maxTokens: "40", seed: "0", modulation: "0.5", bootstrap: true, extremes: false,
-  });
+  const [form, setForm] = useState(
+    bases.some((one) => one.value === before?.checkpoint)
+      ? before
+      : {
+          kind: "",
+          checkpoint: preferred(bases),
+          rlCheckpoint: preferred(policies),
+          gatingMode: policies.length ? "learned" : "random",
+          prompts: PROMPTS,
+          samples: "2",
+          maxTokens: "40",
+          seed: "0",
+          modulation: "0.5",
+          bootstrap: true,
+          extremes: false,
+        },
+  );
   useEffect(() => keep(DESK, form), [form]);
   const [run, setRun] = useState({ busy: false, progress: null, result: null, error: null });
   const [listed, setListed] = useState(0);
   const aborter = useRef(null);
   useEffect(() => () => aborter.current?.abort(), []);
-  const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value }));
+  const set = (name) => (event) =>
+    setForm((old) => ({
+      ...old,
+      [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value,
+    }));
   const experiment = form.checkpoint.split("/")[0];
 
   const start = async (event) => {
@@ -123,7 +170,10 @@ function Desk({ groups }) {
     }
     return undefined;
   };
-  if (!bases.length) return html`<${Empty} icon="analysis" title="Nothing to analyse yet"><p>An analysis writes texts with a model; train one first.</p><//>`;
+  if (!bases.length)
+    return html`<${Empty} icon="analysis" title="Nothing to analyse yet"
+      ><p>An analysis writes texts with a model; train one first.</p><//
+    >`;
   const sweep = form.kind === "sweep";
   const found = findings(run.error, FIELDS);
   const wrong = (name) => found.wrong(name) ?? found.wrong(`config.${snake(name)}`);
@@ -132,25 +182,107 @@ function Desk({ groups }) {
       <form class="card stack" onSubmit=${start}>
         <div class="fields">
           <${Choice} label="Kind" value=${form.kind} options=${KINDS} wrong=${wrong("kind")} onChange=${set("kind")} />
-          <${Choice} label="Model" wrong=${wrong("checkpoint")} value=${form.checkpoint} options=${bases} onChange=${set("checkpoint")} />
-          ${!sweep && html`<${Choice} label="Modulation" wrong=${wrong("gatingMode")} value=${form.gatingMode} options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)} onChange=${set("gatingMode")} />`}
-          ${!sweep && form.gatingMode === "learned" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} options=${policies} onChange=${set("rlCheckpoint")} />`}
-          ${!sweep && form.gatingMode === "fixed" && html`<${Field} label="Value" wrong=${wrong("modulation")}>${(props) => html`<input ...${props} type="number" min="0" max="1" step="0.01" value=${form.modulation} onInput=${set("modulation")} />`}<//>`}
+          <${Choice}
+            label="Model"
+            wrong=${wrong("checkpoint")}
+            value=${form.checkpoint}
+            options=${bases}
+            onChange=${set("checkpoint")}
+          />
+          ${
+            !sweep &&
+            html`<${Choice}
+              label="Modulation"
+              wrong=${wrong("gatingMode")}
+              value=${form.gatingMode}
+              options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)}
+              onChange=${set("gatingMode")}
+            />`
+          }
+          ${
+            !sweep &&
+            form.gatingMode === "learned" &&
+            html`<${Choice}
+              label="Controller"
+              wrong=${wrong("rlCheckpoint")}
+              value=${form.rlCheckpoint}
+              options=${policies}
+              onChange=${set("rlCheckpoint")}
+            />`
+          }
+          ${
+            !sweep &&
+            form.gatingMode === "fixed" &&
+            html`<${Field} label="Value" wrong=${wrong("modulation")}
+              >${(props) =>
+                html`<input
+                  ...${props}
+                  type="number"
+                  min="0"
+                  max="1"
+                  step="0.01"
+                  value=${form.modulation}
+                  onInput=${set("modulation")}
+                />`}<//
+            >`
+          }
         </div>
-        <${Field} label="Prompts" hint="One per line" wrong=${wrong("prompts")}>${(props) => html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//>
+        <${Field} label="Prompts" hint="One per line" wrong=${wrong("prompts")}
+          >${(props) =>
+            html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//
+        >
         <div class="fields four">
-          ${!sweep && html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}>${(props) => html`<input ...${props} type="number" min="1" max="16" value=${form.samples} onInput=${set("samples")} />`}<//>`}
-          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}>${(props) => html`<input ...${props} type="number" min="1" max="4096" value=${form.maxTokens} onInput=${set("maxTokens")} />`}<//>
-          <${Field} label="Seed" wrong=${wrong("seed")}>${(props) => html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//>
+          ${
+            !sweep &&
+            html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}
+              >${(props) =>
+                html`<input
+                  ...${props}
+                  type="number"
+                  min="1"
+                  max="16"
+                  value=${form.samples}
+                  onInput=${set("samples")}
+                />`}<//
+            >`
+          }
+          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}
+            >${(props) =>
+              html`<input
+                ...${props}
+                type="number"
+                min="1"
+                max="4096"
+                value=${form.maxTokens}
+                onInput=${set("maxTokens")}
+              />`}<//
+          >
+          <${Field} label="Seed" wrong=${wrong("seed")}
+            >${(props) =>
+              html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//
+          >
         </div>
-        ${!sweep &&
-        html`<div class="row">
-          <label class="check"><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap intervals (several prompts)</label>
-          <label class="check"><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1 as well</label>
-        </div>`}
+        ${
+          !sweep &&
+          html`<div class="row">
+            <label class="check"
+              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap intervals
+              (several prompts)</label
+            >
+            <label class="check"
+              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1 as
+              well</label
+            >
+          </div>`
+        }
         <div class="row">
           <button class="button primary" disabled=${run.busy}><${Icon} name="analysis" />Analyse</button>
-          ${run.busy && html`<button type="button" class="button" onClick=${() => aborter.current?.abort()}><${Icon} name="stop" />Stop</button>`}
+          ${
+            run.busy &&
+            html`<button type="button" class="button" onClick=${() => aborter.current?.abort()}>
+              <${Icon} name="stop" />Stop
+            </button>`
+          }
           ${!run.busy && html`<button type="button" class="button" onClick=${asJob}>Run as a job</button>`}
           ${run.result && html`<button type="button" class="button" onClick=${save}>Save</button>`}
         </div>
@@ -163,14 +295,26 @@ function Desk({ groups }) {
   </div>`;
 }
 
-const Work = ({ progress }) => html`<div class="stack tight" role="status">
-  <span class="progress"><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span></span>
-  <span class="note">${progress ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}` : "Waiting for the generator …"}</span>
-</div>`;
+const Work = ({ progress }) =>
+  html`<div class="stack tight" role="status">
+    <span class="progress"
+      ><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span
+    ></span>
+    <span class="note"
+      >${
+        progress
+          ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}`
+          : "Waiting for the generator …"
+      }</span
+    >
+  </div>`;
 
 /** What is kept with an experiment. */
 export function SavedList({ experiment, changed, may }) {
-  const state = useLoad((signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal), [experiment, changed]);
+  const state = useLoad(
+    (signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal),
+    [experiment, changed],
+  );
   const drop = async (id) => {
     try {
       await remove(`api/analyses/${encodeURIComponent(id)}`);
@@ -182,16 +326,33 @@ export function SavedList({ experiment, changed, may }) {
   if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
   return html`<section class="card stack" aria-label="Saved analyses">
     <h2>Saved</h2>
-    ${state.data?.analyses.length
-      ? html`<ul class="saved">
-          ${state.data.analyses.map(
-            (one) => html`<li key=${one.id}>
-              <a href=${href("/analysis", { saved: one.id })}>${one.name ?? `${one.kind}${one.request.prompts ? `, ${count(one.request.prompts.length, "prompt")}` : ""}`}</a>
-              <span class="note"><${Time} at=${one.createdAt} /></span>
-              ${may && html`<button class="button quiet small" aria-label="Delete this analysis" onClick=${() => drop(one.id)}><${Icon} name="trash" /></button>`}
-            </li>`,
-          )}
-        </ul>`
-      : html`<p class="note">Nothing saved with this model yet.</p>`}
+    ${
+      state.data?.analyses.length
+        ? html`<ul class="saved">
+            ${state.data.analyses.map(
+              (one) =>
+                html`<li key=${one.id}>
+                  <a href=${href("/analysis", { saved: one.id })}
+                    >${
+                      one.name ??
+                      `${one.kind}${one.request.prompts ? `, ${count(one.request.prompts.length, "prompt")}` : ""}`
+                    }</a
+                  >
+                  <span class="note"><${Time} at=${one.createdAt} /></span>
+                  ${
+                    may &&
+                    html`<button
+                      class="button quiet small"
+                      aria-label="Delete this analysis"
+                      onClick=${() => drop(one.id)}
+                    >
+                      <${Icon} name="trash" />
+                    </button>`
+                  }
+                </li>`,
+            )}
+          </ul>`
+        : html`<p class="note">Nothing saved with this model yet.</p>`
+    }
   </section>`;
 }

@@ -24,7 +24,10 @@ const LOOK_MS = 5000;
 export function Compare() {
   const { params } = useStore(route);
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
-  const state = useLoad(async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean), [ids.join()]);
+  const state = useLoad(
+    async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean),
+    [ids.join()],
+  );
   useLooking(state);
   const tab = params.get("tab") === "config" ? "config" : "charts";
   useTitle((state.data ?? []).map((run) => run.label).join(", "), "Compare");
@@ -36,20 +39,43 @@ export function Compare() {
       </div>
       <${AddRun} ids=${ids} />
     </div>
-    ${ids.length === 0
-      ? html`<${Empty} icon="compare" title="Choose runs to compare"><p>Add them above, or tick them in the list of experiments.</p><//>`
-      : html`<${Loaded} state=${state} rows=${8}>
-          ${(runs) => html`
-            ${!state.loading && runs.length < ids.length && html`<p class="message warn">${ids.length - runs.length} of the runs ${ids.length - runs.length > 1 ? "were" : "was"} deleted.</p>`}
-            <${Runs} runs=${runs} ids=${ids} />
-            <${Tabs} tabs=${[["charts", "Charts"], ["config", "Configuration"]]} active=${tab} label="Parts of the comparison" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
-            <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-              ${tab === "config"
-                ? html`<${ConfigTable} key=${runs.length} columns=${runs.map((run) => ({ title: run.label, flat: flatBoth(run.config) }))} />`
-                : html`<${SharedCharts} runs=${runs} />`}
-            </div>
-          `}
-        <//>`}
+    ${
+      ids.length === 0
+        ? html`<${Empty} icon="compare" title="Choose runs to compare"
+            ><p>Add them above, or tick them in the list of experiments.</p><//
+          >`
+        : html`<${Loaded} state=${state} rows=${8}>
+            ${(runs) => html`
+              ${
+                !state.loading &&
+                runs.length < ids.length &&
+                html`<p class="message warn">
+                  ${ids.length - runs.length} of the runs ${ids.length - runs.length > 1 ? "were" : "was"} deleted.
+                </p>`
+              }
+              <${Runs} runs=${runs} ids=${ids} />
+              <${Tabs}
+                tabs=${[
+                  ["charts", "Charts"],
+                  ["config", "Configuration"],
+                ]}
+                active=${tab}
+                label="Parts of the comparison"
+                onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })}
+              />
+              <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
+                ${
+                  tab === "config"
+                    ? html`<${ConfigTable}
+                        key=${runs.length}
+                        columns=${runs.map((run) => ({ title: run.label, flat: flatBoth(run.config) }))}
+                      />`
+                    : html`<${SharedCharts} runs=${runs} />`
+                }
+              </div>
+            `}
+          <//>`
+    }
   `;
 }
 
@@ -102,12 +128,15 @@ function Runs({ runs, ids }) {
   const drop = (id) => setParams({ ids: ids.filter((one) => one !== id).join(",") });
   return html`<ul class="runs">
     ${runs.map(
-      (run, i) => html`<li class="card" key=${run.id}>
-        <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
-        <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
-        <${Status} status=${run.status} />
-        <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}><${Icon} name="cross" /></button>
-      </li>`,
+      (run, i) =>
+        html`<li class="card" key=${run.id}>
+          <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
+          <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
+          <${Status} status=${run.status} />
+          <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}>
+            <${Icon} name="cross" />
+          </button>
+        </li>`,
     )}
   </ul>`;
 }
@@ -127,7 +156,10 @@ function AddRun({ ids }) {
 }
 
 /** Labels must differ, also where two runs have one name. */
-const labelled = (runs) => runs.map((run, i) => (runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label));
+const labelled = (runs) =>
+  runs.map((run, i) =>
+    runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label,
+  );
 
 function SharedCharts({ runs }) {
   const [weight, setWeight] = useState(0.8);
@@ -151,7 +183,12 @@ function SharedCharts({ runs }) {
   // A chart of several quantities becomes one chart for each that is worth comparing.
   const single = charts.flatMap((chart) => {
     const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
-    return lines.map((line) => ({ ...chart, id: `${chart.id}-${line.name}`, title: lines.length > 1 ? `${chart.title}: ${line.label}` : chart.title, line }));
+    return lines.map((line) => ({
+      ...chart,
+      id: `${chart.id}-${line.name}`,
+      title: lines.length > 1 ? `${chart.title}: ${line.label}` : chart.title,
+      line,
+    }));
   });
   if (!single.length) return html`<${Empty} title="No points to compare"><p>None of these runs has metrics.</p><//>`;
   return html`
@@ -168,7 +205,15 @@ function SharedCharts({ runs }) {
           const step = run.store.diverged(chart.kind, line.name);
           return step === undefined ? [] : [{ label: labels[i], step }];
         });
-        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} diverged=${diverged} zoom=${zoom} sync="compare" file="compare" />`;
+        return html`<${ChartCard}
+          key=${chart.id}
+          ...${chart}
+          lines=${lines}
+          diverged=${diverged}
+          zoom=${zoom}
+          sync="compare"
+          file="compare"
+        />`;
       })}
     </div>
   `;

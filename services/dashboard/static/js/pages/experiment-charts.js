@@ -22,14 +22,29 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     return store.watch(setVersion);
   }, [store]);
   useFiner([{ store, path }], zoom, MAX_POINTS);
-  const charts = useMemo(() => chartsFor((kind, name) => store.get(kind, name)?.x.length, (kind) => store.names(kind)), [version]);
+  const charts = useMemo(
+    () =>
+      chartsFor(
+        (kind, name) => store.get(kind, name)?.x.length,
+        (kind) => store.names(kind),
+      ),
+    [version],
+  );
   const longest = Math.max(0, ...[...store.series.values()].map(({ x }) => x.length));
   const weight = chosen ?? (longest < FEW ? SMOOTHING_OF_FEW : SMOOTHING);
   if (!loaded && error && !passing(error)) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${6} />`;
   if (!charts.length) {
     return html`<${Empty} title=${ended ? "There are no metrics" : "No points yet"}>
-      <p>${deletedAt ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.` : ended ? "The job ended before its first step." : "They appear here by themselves with the first step."}</p>
+      <p>
+        ${
+          deletedAt
+            ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.`
+            : ended
+              ? "The job ended before its first step."
+              : "They appear here by themselves with the first step."
+        }
+      </p>
     <//>`;
   }
   return html`
@@ -37,7 +52,17 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     <div class="charts">
       ${charts.map((chart) => {
         const { lines, bands, diverged } = linesOf(chart, store, weight);
-        return html`<${ChartCard} key=${chart.id} ...${chart} unit=${bands.length ? "band: ± one deviation" : chart.unit} lines=${lines} bands=${bands} diverged=${diverged} zoom=${zoom} sync="experiment" file=${file} />`;
+        return html`<${ChartCard}
+          key=${chart.id}
+          ...${chart}
+          unit=${bands.length ? "band: ± one deviation" : chart.unit}
+          lines=${lines}
+          bands=${bands}
+          diverged=${diverged}
+          zoom=${zoom}
+          sync="experiment"
+          file=${file}
+        />`;
       })}
     </div>
   `;
@@ -53,9 +78,23 @@ function Steps({ range, zoom }) {
   const shown = (value) => (value > 0 && value < Number.MAX_SAFE_INTEGER ? String(Math.round(value)) : "");
   return html`<span class="smoothing">
     Steps
-    <input type="number" min="0" aria-label="From step" placeholder="first" value=${range ? shown(range.min) : ""} onChange=${set("min", 0)} />
+    <input
+      type="number"
+      min="0"
+      aria-label="From step"
+      placeholder="first"
+      value=${range ? shown(range.min) : ""}
+      onChange=${set("min", 0)}
+    />
     to
-    <input type="number" min="0" aria-label="To step" placeholder="last" value=${range ? shown(range.max) : ""} onChange=${set("max", Number.MAX_SAFE_INTEGER)} />
+    <input
+      type="number"
+      min="0"
+      aria-label="To step"
+      placeholder="last"
+      value=${range ? shown(range.max) : ""}
+      onChange=${set("max", Number.MAX_SAFE_INTEGER)}
+    />
   </span>`;
 }
 
@@ -64,15 +103,22 @@ export function ChartTools({ weight, setWeight, zoom, children }) {
   return html`<div class="chart-bar">
     <label class="smoothing">
       Smoothing
-      <input type="range" min="0" max="0.99" step="0.01" value=${weight} onInput=${(event) => setWeight(Number(event.target.value))} />
+      <input
+        type="range"
+        min="0"
+        max="0.99"
+        step="0.01"
+        value=${weight}
+        onInput=${(event) => setWeight(Number(event.target.value))}
+      />
       <output>${weight.toFixed(2)}</output>
     </label>
     <${Steps} range=${range} zoom=${zoom} />
     ${children}
-    ${range
-      ? html`<button class="button small" onClick=${() => zoom.set(null)}>
-          Whole range
-        </button>`
-      : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`}
+    ${
+      range
+        ? html`<button class="button small" onClick=${() => zoom.set(null)}>Whole range</button>`
+        : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`
+    }
   </div>`;
 }

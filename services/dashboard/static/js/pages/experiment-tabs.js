@@ -28,7 +28,9 @@ function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(
-        ["evaluation", "ablation"].map((name) => (results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null)),
+        ["evaluation", "ablation"].map((name) =>
+          results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null,
+        ),
       );
       return { evaluation: evaluation?.result, ablation: ablation?.result };
     },
@@ -37,9 +39,12 @@ function ResultFiles({ path, results }) {
   return html`<${Loaded} state=${state}>
     ${({ evaluation, ablation }) =>
       !evaluation && !ablation
-        ? html`<${Empty} title="No results yet"><p>The evaluation is written when training ends, the ablation after a controller's.</p><//>`
+        ? html`<${Empty} title="No results yet"
+            ><p>The evaluation is written when training ends, the ablation after a controller's.</p><//
+          >`
         : html`<div class="stack">
-            ${ablation && html`<${Ablation} result=${ablation} />`} ${evaluation && html`<${Evaluation} result=${evaluation} />`}
+            ${ablation && html`<${Ablation} result=${ablation} />`}
+            ${evaluation && html`<${Evaluation} result=${evaluation} />`}
           </div>`}
   <//>`;
 }
@@ -49,13 +54,22 @@ function Evaluation({ result }) {
   return html`<section class="stack" aria-label="Evaluation">
     <div class="card">
       <header><h2>Evaluation</h2></header>
-      <dl class="facts">${facts.map(([name, value]) => name.endsWith("_seconds")
-        ? html`<dt>${name.slice(0, -8).replaceAll("_", " ")} time</dt><dd>${duration(value)}</dd>`
-        : html`<dt>${name.replaceAll("_", " ")}</dt><dd>${Number.isInteger(value) ? integer(value) : number(value, 5)}</dd>`)}</dl>
+      <dl class="facts">
+        ${facts.map(([name, value]) =>
+          name.endsWith("_seconds")
+            ? html`<dt>${name.slice(0, -8).replaceAll("_", " ")} time</dt>
+                <dd>${duration(value)}</dd>`
+            : html`<dt>${name.replaceAll("_", " ")}</dt>
+                <dd>${Number.isInteger(value) ? integer(value) : number(value, 5)}</dd>`,
+        )}
+      </dl>
     </div>
     <div class="columns">
       ${(result.samples ?? []).map(
-        ({ prompt, generated }) => html`<figure class="card sample"><p><b>${prompt}</b>${generated.startsWith(prompt) ? generated.slice(prompt.length) : generated}</p></figure>`,
+        ({ prompt, generated }) =>
+          html`<figure class="card sample">
+            <p><b>${prompt}</b>${generated.startsWith(prompt) ? generated.slice(prompt.length) : generated}</p>
+          </figure>`,
       )}
     </div>
   </section>`;
@@ -66,8 +80,12 @@ export function Checkpoints({ path, changed }) {
   return html`<${Loaded} state=${state}>
     ${({ checkpoints }) =>
       checkpoints.length
-        ? html`<div class="card flush"><${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} /></div>`
-        : html`<${Empty} icon="checkpoints" title="No checkpoints yet"><p>Training writes them as it goes, and the final model at its end.</p><//>`}
+        ? html`<div class="card flush">
+            <${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} />
+          </div>`
+        : html`<${Empty} icon="checkpoints" title="No checkpoints yet"
+            ><p>Training writes them as it goes, and the final model at its end.</p><//
+          >`}
   <//>`;
 }
 
@@ -104,7 +122,8 @@ export function Config({ found, path }) {
 }
 
 async function defaults(mine, signal) {
-  const read = async (name, prefix) => flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
+  const read = async (name, prefix) =>
+    flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
   return new Map([
     ...(mine.config ? await read("base_config.yaml", "") : []),
     ...(mine.rlConfig ? await read("rl_config.yaml", "rl") : []),
@@ -114,22 +133,37 @@ async function defaults(mine, signal) {
 export function History({ jobId, changed }) {
   const state = useLoad((signal) => get(`api/jobs/${jobId}/events${query({ limit: 1000 })}`, signal), [jobId, changed]);
   return html`<${Loaded} state=${state}>
-    ${({ events }) => html`<div class="card flush table-wrap">
-      <table>
-        <thead><tr><th>When</th><th>What</th><th>Status</th><th class="num">Attempt</th><th>By</th><th class="wide">Details</th></tr></thead>
-        <tbody>
-          ${[...events].reverse().map(
-            (event) => html`<tr key=${event.id}>
-              <td class="note nowrap"><${Time} at=${event.at} /></td>
-              <td>${event.event}</td>
-              <td class="nowrap">${event.toStatus ? `${event.fromStatus ?? ""} → ${event.toStatus}` : ""}</td>
-              <td class="num">${integer(event.attempt)}</td>
-              <td>${event.actor}</td>
-              <td class="wide mono details">${Object.entries(event.details ?? {}).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ")}</td>
-            </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`}
+    ${({ events }) =>
+      html`<div class="card flush table-wrap">
+        <table>
+          <thead>
+            <tr>
+              <th>When</th>
+              <th>What</th>
+              <th>Status</th>
+              <th class="num">Attempt</th>
+              <th>By</th>
+              <th class="wide">Details</th>
+            </tr>
+          </thead>
+          <tbody>
+            ${[...events].reverse().map(
+              (event) =>
+                html`<tr key=${event.id}>
+                  <td class="note nowrap"><${Time} at=${event.at} /></td>
+                  <td>${event.event}</td>
+                  <td class="nowrap">${event.toStatus ? `${event.fromStatus ?? ""} → ${event.toStatus}` : ""}</td>
+                  <td class="num">${integer(event.attempt)}</td>
+                  <td>${event.actor}</td>
+                  <td class="wide mono details">
+                    ${Object.entries(event.details ?? {})
+                      .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+                      .join("  ")}
+                  </td>
+                </tr>`,
+            )}
+          </tbody>
+        </table>
+      </div>`}
   <//>`;
 }

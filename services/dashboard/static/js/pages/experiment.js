@@ -26,12 +26,16 @@ export function Experiment({ id }) {
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
   const early = useMemo(() => readPoints(path), [id]); // not after the experiment but beside it
-  return html`<${Loaded} state=${state} rows=${6}>${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//>`;
+  return html`<${Loaded} state=${state} rows=${6}
+    >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
+  >`;
 }
 
 /** Both kinds of metrics; a failure is for whoever takes them. */
 function readPoints(path) {
-  const found = Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  const found = Promise.all(
+    KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
+  );
   found.catch(() => {});
   return found;
 }
@@ -47,19 +51,39 @@ function View({ found, path, state, early }) {
     ...(found.results.length || (ended && !dataset) ? [["results", "Results"]] : []),
     ...(trains ? [["checkpoints", "Checkpoints"]] : []),
     ...(dataset ? [] : [["config", "Configuration"]]),
-    ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
+    ...(found.jobId
+      ? [
+          ["logs", "Log"],
+          ["history", "History"],
+        ]
+      : []),
   ];
-  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : ["charts", "results", "history", "config"].find((one) => tabs.some(([name]) => name === one));
+  const tab = tabs.some(([name]) => name === params.get("tab"))
+    ? params.get("tab")
+    : ["charts", "results", "history", "config"].find((one) => tabs.some(([name]) => name === one));
   const { step, totalSteps } = live.progress ?? {};
-  useTitle(!ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), tabs.find(([name]) => name === tab)[1]);
+  useTitle(
+    !ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "",
+    title(found),
+    tabs.find(([name]) => name === tab)[1],
+  );
   return html`
     <div class="page-head many">
       <div class="grow">
-        <p class="sub">${dataset ? html`<a href=${href("/datasets")}>Datasets</a> / Job` : html`<a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}`}</p>
+        <p class="sub">
+          ${
+            dataset
+              ? html`<a href=${href("/datasets")}>Datasets</a> / Job`
+              : html`<a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}`
+          }
+        </p>
         <h1 class=${title(found).length > LONG_TITLE ? "long" : ""}>${title(found)}</h1>
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
-      ${trains && html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`}
+      ${
+        trains &&
+        html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`
+      }
       ${!dataset && html`<${NewReport} label="Make a report" experiments=${[found.id]} />`}
       <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
@@ -69,16 +93,41 @@ function View({ found, path, state, early }) {
         ${found.tags.map((tag) => html`<a class="tag" href=${href("/", { tag })}>${tag}</a>`)}
         <span class="note">created <${Time} at=${found.createdAt} /></span>
         ${found.sizeBytes > 0 && html`<span class="note">${bytes(found.sizeBytes)} on disk</span>`}
-        ${found.sourceExperimentId && html`<span class="note">begun from <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span>`}
+        ${
+          found.sourceExperimentId &&
+          html`<span class="note"
+            >begun from${" "}
+            <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span
+          >`
+        }
       </div>
       ${found.notes && html`<p class="notes">${found.notes}</p>`}
       <${Progress} progress=${live.progress} type=${found.type} ended=${live.status} />
       ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
-    <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />
+    <${Tabs}
+      tabs=${tabs}
+      active=${tab}
+      label="Parts of the experiment"
+      onChange=${(name) => setParams({ tab: name })}
+    />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "charts" && html`<${Charts} store=${live.store} path=${path} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} deletedAt=${found.archiveDeletedAt} />`}
-      ${tab === "results" && html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`}
+      ${
+        tab === "charts" &&
+        html`<${Charts}
+          store=${live.store}
+          path=${path}
+          file=${title(found)}
+          loaded=${live.loaded}
+          error=${live.error}
+          ended=${ended}
+          deletedAt=${found.archiveDeletedAt}
+        />`
+      }
+      ${
+        tab === "results" &&
+        html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`
+      }
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
       ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} bell=${live.bell} live=${!ended} />`}
@@ -91,7 +140,14 @@ function View({ found, path, state, early }) {
 function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
   const bell = useMemo(() => createStore(0), [found.id]);
-  const [now, setNow] = useState({ status: found.status, progress: found.progress, loaded: false, error: null, updates: 0, checkpoints: 0 });
+  const [now, setNow] = useState({
+    status: found.status,
+    progress: found.progress,
+    loaded: false,
+    error: null,
+    updates: 0,
+    checkpoints: 0,
+  });
   const update = (changes) => setNow((old) => ({ ...old, ...changes }));
   useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
   useEffect(() => {
@@ -102,8 +158,18 @@ function useLive(found, path, state, early) {
       "rl-metrics": (data) => store.append("rl-metrics", data.points),
       rewind: (data) => store.rewind(data),
       status: (data) => {
-        const progress = { step: data.step ?? null, totalSteps: data.totalSteps ?? null, etaSeconds: data.etaSeconds ?? null, phase: data.phase ?? null, disk: data.disk ?? null };
-        setNow((old) => ({ ...old, progress, updates: old.updates + (beganOrEndedWaiting(old.progress, progress) ? 1 : 0) }));
+        const progress = {
+          step: data.step ?? null,
+          totalSteps: data.totalSteps ?? null,
+          etaSeconds: data.etaSeconds ?? null,
+          phase: data.phase ?? null,
+          disk: data.disk ?? null,
+        };
+        setNow((old) => ({
+          ...old,
+          progress,
+          updates: old.updates + (beganOrEndedWaiting(old.progress, progress) ? 1 : 0),
+        }));
       },
       "job-update": (job) => {
         setNow((old) => ({ ...old, status: job.status, progress: job.progress, updates: old.updates + 1 }));

@@ -20,20 +20,30 @@ export function Experiments() {
   const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""]));
   const chosen = (params.get("compare") ?? "").split(",").filter(Boolean);
   const state = useLoad(async (signal) => {
-    const [page, { tags }] = await Promise.all([get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal), get("api/experiments/tags", signal)]);
+    const [page, { tags }] = await Promise.all([
+      get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal),
+      get("api/experiments/tags", signal),
+    ]);
     return { ...page, tags };
   }, Object.values(filter));
   useLiveStatus(state);
-  const choose = (id, on) => setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
+  const choose = (id, on) =>
+    setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
   const filtered = FILTERS.some((name) => filter[name]);
 
   return html`
     <div class="page-head">
       <div class="grow"><h1>Experiments</h1></div>
-      ${chosen.length > 0 &&
-      html`<button class="button" disabled=${chosen.length < 2} onClick=${() => go("/compare", { ids: chosen.join(",") })}>
-        <${Icon} name="compare" />Compare ${chosen.length}
-      </button>`}
+      ${
+        chosen.length > 0 &&
+        html`<button
+          class="button"
+          disabled=${chosen.length < 2}
+          onClick=${() => go("/compare", { ids: chosen.join(",") })}
+        >
+          <${Icon} name="compare" />Compare ${chosen.length}
+        </button>`
+      }
       <${NewJob} />
     </div>
     <${Filters} filter=${filter} tags=${state.data?.tags ?? []} />
@@ -41,13 +51,23 @@ export function Experiments() {
       <${Loaded} state=${state} rows=${8}>
         ${(data) =>
           data.experiments.length
-            ? html`<${Table} experiments=${data.experiments} chosen=${chosen} choose=${choose} chosenTag=${filter.tag} />`
+            ? html`<${Table}
+                experiments=${data.experiments}
+                chosen=${chosen}
+                choose=${choose}
+                chosenTag=${filter.tag}
+              />`
             : filtered
               ? html`<${Empty} icon="search" title="Nothing matches">
-                  <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>Clear the filters</button>
+                  <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>
+                    Clear the filters
+                  </button>
                 <//>`
               : html`<${Empty} title="No experiments yet">
-                  <p>An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to begin with.</p>
+                  <p>
+                    An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to
+                    begin with.
+                  </p>
                   <${NewJob} />
                 <//>`}
       <//>
@@ -68,20 +88,41 @@ function Filters({ filter, tags }) {
     const timer = setTimeout(() => text !== filter.search && setParams({ search: text }, true), 250);
     return () => clearTimeout(timer);
   }, [text]);
-  const select = (name, label, options) => html`<select
-    aria-label=${label}
-    value=${filter[name]}
-    onChange=${(event) => setParams({ [name]: event.target.value })}
-  >
-    <option value="">${label}</option>
-    ${options.map(([value, shown]) => html`<option value=${value} selected=${value === filter[name]}>${shown}</option>`)}
-  </select>`;
+  const select = (name, label, options) =>
+    html`<select
+      aria-label=${label}
+      value=${filter[name]}
+      onChange=${(event) => setParams({ [name]: event.target.value })}
+    >
+      <option value="">${label}</option>
+      ${options.map(
+        ([value, shown]) => html`<option value=${value} selected=${value === filter[name]}>${shown}</option>`,
+      )}
+    </select>`;
   const known = filter.tag && !tags.includes(filter.tag) ? [filter.tag, ...tags] : tags;
   return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
-    <input type="search" aria-label="Search by name or id" placeholder="Search by name or id" value=${text} onInput=${(event) => setText(event.target.value)} />
-    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]))}
-    ${select("status", "Any status", STATUSES.map((one) => [one, one]))}
-    ${select("tag", "Any tag", known.map((one) => [one, one]))}
+    <input
+      type="search"
+      aria-label="Search by name or id"
+      placeholder="Search by name or id"
+      value=${text}
+      onInput=${(event) => setText(event.target.value)}
+    />
+    ${select(
+      "type",
+      "All types",
+      ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]),
+    )}
+    ${select(
+      "status",
+      "Any status",
+      STATUSES.map((one) => [one, one]),
+    )}
+    ${select(
+      "tag",
+      "Any tag",
+      known.map((one) => [one, one]),
+    )}
   </form>`;
 }
 
@@ -100,7 +141,16 @@ function Table({ experiments, chosen, choose, chosenTag }) {
         </tr>
       </thead>
       <tbody>
-        ${experiments.map((one) => html`<${Row} key=${one.id} one=${one} on=${chosen.includes(one.id)} choose=${choose} chosenTag=${chosenTag} />`)}
+        ${experiments.map(
+          (one) =>
+            html`<${Row}
+              key=${one.id}
+              one=${one}
+              on=${chosen.includes(one.id)}
+              choose=${choose}
+              chosenTag=${chosenTag}
+            />`,
+        )}
       </tbody>
     </table>
   </div>`;
@@ -108,7 +158,17 @@ function Table({ experiments, chosen, choose, chosenTag }) {
 
 function Row({ one, on, choose, chosenTag }) {
   return html`<tr>
-    <td>${PLOTTED.includes(one.type) && html`<input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} />`}</td>
+    <td>
+      ${
+        PLOTTED.includes(one.type) &&
+        html`<input
+          type="checkbox"
+          aria-label=${`Compare ${title(one)}`}
+          checked=${on}
+          onChange=${(event) => choose(one.id, event.target.checked)}
+        />`
+      }
+    </td>
     <td class="name">
       <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
       ${one.name && html`<span class="note id" title=${one.id}>${one.id}</span>`}
@@ -118,7 +178,18 @@ function Row({ one, on, choose, chosenTag }) {
     <td class="wide"><${Progress} progress=${one.progress} type=${one.type} ended=${one.status} quiet /></td>
     <td class="wide">
       <span class="row">
-        ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-pressed=${tag === chosenTag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}>${tag}</button>`)}
+        ${one.tags.map(
+          (tag) =>
+            html`<button
+              class="tag"
+              key=${tag}
+              aria-pressed=${tag === chosenTag}
+              aria-label=${`Show tag ${tag}`}
+              onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}
+            >
+              ${tag}
+            </button>`,
+        )}
       </span>
     </td>
     <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
@@ -131,7 +202,11 @@ function More({ state, filter }) {
     setBusy(true);
     try {
       const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data.nextCursor })}`);
-      state.setData((old) => ({ ...old, experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
+      state.setData((old) => ({
+        ...old,
+        experiments: [...old.experiments, ...next.experiments],
+        nextCursor: next.nextCursor,
+      }));
     } finally {
       setBusy(false);
     }

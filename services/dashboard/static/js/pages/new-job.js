@@ -31,7 +31,10 @@ async function prepare(from, signal) {
     get("api/checkpoints?limit=200", signal),
     from ? get(`api/jobs/${encodeURIComponent(from)}`, signal) : null,
   ]);
-  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({ value: name, text: name }));
+  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({
+    value: name,
+    text: name,
+  }));
   return { configs: configs.configs, texts, groups: checkpoints.experiments, before };
 }
 
@@ -46,7 +49,9 @@ export function NewJob() {
         <h1>New job</h1>
       </div>
     </div>
-    <${Loaded} state=${state} rows=${8}>${(found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//>
+    <${Loaded} state=${state} rows=${8}
+      >${(found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
+    >
   `;
 }
 
@@ -83,7 +88,10 @@ function Form({ params, configs, texts, groups, before }) {
   };
   const base = useBase({ kind, file: form.file, before });
   const given = base.own ?? new Map(params.get("data") ? [["data.source", params.get("data")]] : []);
-  const changes = useMemo(() => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))), [edited, base]);
+  const changes = useMemo(
+    () => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))),
+    [edited, base],
+  );
   const draft = { form, edited: edited && [...edited] };
   const dirty = !equal(form, blank) || (edited && !equal([...edited], [...given]));
   useEffect(() => keep(key, dirty ? draft : null), [form, edited, base]);
@@ -137,12 +145,21 @@ function Form({ params, configs, texts, groups, before }) {
     setChanges(null);
     setProblem(null);
   };
-  const names = ["name", "tags", "priority", "notBefore", ...(resume ? [] : ["checkpoint", "data.source"]), "rlCheckpoint"];
+  const names = [
+    "name",
+    "tags",
+    "priority",
+    "notBefore",
+    ...(resume ? [] : ["checkpoint", "data.source"]),
+    "rlCheckpoint",
+  ];
   if (kind !== "evaluation" && !resume) names.push("configPath", "rlConfigPath");
   for (const path of base.flat?.keys() ?? []) names.push(`config.${path}`);
   const found = useMemo(() => findings(problem, names), [problem]);
   const { wrong } = found;
-  const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm")).map((one) => ({ value: one.name, text: one.name }));
+  const files = configs
+    .filter((one) => one.kind === (controlled(kind) ? "rl" : "lm"))
+    .map((one) => ({ value: one.name, text: one.name }));
 
   return html`<form
     class="split"
@@ -153,71 +170,155 @@ function Form({ params, configs, texts, groups, before }) {
   >
     <div class="stack">
       <section class="card stack" aria-label="What">
-        ${resume && html`<p class="message">Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration; what you change below is laid over it. The shape of the model stays.</p>`}
+        ${
+          resume &&
+          html`<p class="message">
+            Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration;
+            what you change below is laid over it. The shape of the model stays.
+          </p>`
+        }
         <div class="kinds" role="radiogroup" aria-label="Type">
           ${KINDS.map(
-            (one) => html`<label class="kind" key=${one}>
-              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => setKind(one)} />
-              <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
-            </label>`,
+            (one) =>
+              html`<label class="kind" key=${one}>
+                <input
+                  type="radio"
+                  name="kind"
+                  value=${one}
+                  checked=${kind === one}
+                  disabled=${Boolean(resume)}
+                  onChange=${() => setKind(one)}
+                />
+                <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
+              </label>`,
           )}
         </div>
         <div class="fields">
-          <${Field} label="Name" wrong=${wrong("name")}>${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//>
-          <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
-          ${kind !== "evaluation" && !resume &&
-          html`<${Choice} label="Configuration file" wrong=${wrong("configPath") ?? wrong("rlConfigPath")} value=${form.file} onChange=${set("file")} none=${params.get("like") ? "That of the job before" : "The defaults"} options=${files} />`}
-          ${!resume &&
-          html`<${Choice}
-            label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
-            wrong=${wrong("checkpoint")}
-            value=${form.checkpoint}
-            onChange=${set("checkpoint")}
-            none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
-            options=${choices(groups, "usableAsBase")}
-          />`}
-          ${!resume &&
-          html`<${Choice}
-            label="Text"
-            wrong=${wrong("data.source")}
-            value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
-            onChange=${setText}
-            none=${ownsText ? "That of the configuration" : "That of the language model"}
-            options=${texts}
-          />`}
-          ${kind === "ablation" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${choices(groups, "usableAsPolicy")} />`}
+          <${Field} label="Name" wrong=${wrong("name")}
+            >${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//
+          >
+          <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}
+            >${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//
+          >
+          ${
+            kind !== "evaluation" &&
+            !resume &&
+            html`<${Choice}
+              label="Configuration file"
+              wrong=${wrong("configPath") ?? wrong("rlConfigPath")}
+              value=${form.file}
+              onChange=${set("file")}
+              none=${params.get("like") ? "That of the job before" : "The defaults"}
+              options=${files}
+            />`
+          }
+          ${
+            !resume &&
+            html`<${Choice}
+              label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
+              wrong=${wrong("checkpoint")}
+              value=${form.checkpoint}
+              onChange=${set("checkpoint")}
+              none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
+              options=${choices(groups, "usableAsBase")}
+            />`
+          }
+          ${
+            !resume &&
+            html`<${Choice}
+              label="Text"
+              wrong=${wrong("data.source")}
+              value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
+              onChange=${setText}
+              none=${ownsText ? "That of the configuration" : "That of the language model"}
+              options=${texts}
+            />`
+          }
+          ${
+            kind === "ablation" &&
+            html`<${Choice}
+              label="Controller"
+              wrong=${wrong("rlCheckpoint")}
+              value=${form.rlCheckpoint}
+              onChange=${set("rlCheckpoint")}
+              none="Choose one…"
+              options=${choices(groups, "usableAsPolicy")}
+            />`
+          }
         </div>
       </section>
       <section class="card stack" aria-label="Configuration">
-        <header class="row apart"><h2>Configuration</h2><span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span></header>
-        ${base.flat
-          ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${found} />`
-          : base.error
-            ? html`<p class="message bad">${base.error.message}</p>`
-            : html`<p class="note">Loading…</p>`}
+        <header class="row apart">
+          <h2>Configuration</h2>
+          <span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span>
+        </header>
+        ${
+          base.flat
+            ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${found} />`
+            : base.error
+              ? html`<p class="message bad">${base.error.message}</p>`
+              : html`<p class="note">Loading…</p>`
+        }
       </section>
     </div>
     <aside class="stack submit">
       <section class="card stack" aria-label="When">
         <h2>When</h2>
-        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}>${(props) => html`<input ...${props} type="number" min="-100" max="100" value=${form.priority} onInput=${set("priority")} />`}<//>
-        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}>${(props) => html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//>
-        <label class="check"><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start now</label>
+        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}
+          >${(props) =>
+            html`<input
+              ...${props}
+              type="number"
+              min="-100"
+              max="100"
+              value=${form.priority}
+              onInput=${set("priority")}
+            />`}<//
+        >
+        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}
+          >${(props) =>
+            html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//
+        >
+        <label class="check"
+          ><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start
+          now</label
+        >
       </section>
       <section class="card stack" aria-label="Submit">
         <${Problems} error=${problem} found=${found} />
-        ${prediction &&
-        html`<p class="message good" role="status">
-          Valid. ${prediction.wouldWait ? `It would wait: place ${prediction.queuePosition} in the queue.` : "A slot is free; it would start at once."}
-        </p>`}
+        ${
+          prediction &&
+          html`<p class="message good" role="status">
+            Valid.${" "}
+            ${
+              prediction.wouldWait
+                ? `It would wait: place ${prediction.queuePosition} in the queue.`
+                : "A slot is free; it would start at once."
+            }
+          </p>`
+        }
         <div class="row">
           <button type="button" class="button" disabled=${busy} onClick=${() => submit(true)}>Check (dry run)</button>
           <button class="button primary" disabled=${busy}>Submit</button>
           ${dirty && html`<button type="button" class="button quiet" onClick=${discard}>Discard draft</button>`}
         </div>
-        ${!may && html`<p class="note">Submitting needs a token: <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
-        <details><summary class="note">The request</summary><pre class="request">${JSON.stringify(body, null, 1)}</pre></details>
-        ${prediction && html`<p class="note">With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.</p>`}
+        ${
+          !may &&
+          html`<p class="note">
+            Submitting needs a token:${" "}
+            <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>
+          </p>`
+        }
+        <details>
+          <summary class="note">The request</summary>
+          <pre class="request">${JSON.stringify(body, null, 1)}</pre>
+        </details>
+        ${
+          prediction &&
+          html`<p class="note">
+            With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.
+          </p>`
+        }
       </section>
     </aside>
   </form>`;
@@ -259,7 +360,10 @@ function useBase({ kind, file, before }) {
 function bodyOf({ kind, form, changes, resume }) {
   const body = { type: kind, config: nest(changes) };
   if (form.name.trim()) body.name = form.name.trim();
-  const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
+  const tags = form.tags
+    .split(",")
+    .map((tag) => tag.trim())
+    .filter(Boolean);
   if (tags.length) body.tags = tags;
   if (resume) body.resumeFrom = resume;
   else {

@@ -18,7 +18,9 @@ import { About } from "./reports.js";
 export function Report({ id }) {
   const path = `api/reports/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  return html`<${Loaded} state=${state} rows=${8}>${(found) => html`<${View} key=${id} found=${found} path=${path} />`}<//>`;
+  return html`<${Loaded} state=${state} rows=${8}
+    >${(found) => html`<${View} key=${id} found=${found} path=${path} />`}<//
+  >`;
 }
 
 function View({ found, path }) {
@@ -46,40 +48,71 @@ function View({ found, path }) {
   return html`
     <div class="page-head">
       <div class="grow">
-        <p class="sub"><a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}</p>
+        <p class="sub">
+          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}
+        </p>
         <h1>${now.title || "Untitled"}</h1>
-        <p class="sub row"><span>changed <${Time} at=${now.savedAt} /></span>${found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`}</p>
+        <p class="sub row">
+          <span>changed <${Time} at=${now.savedAt} /></span>${
+            found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`
+          }
+        </p>
       </div>
       <${SaveState} now=${now} shown=${editing} />
-      <button class=${`button ${editing ? "primary" : ""}`} onClick=${toggle}><${Icon} name=${editing ? "finish" : "edit"} />${editing ? "Done" : "Edit"}</button>
+      <button class=${`button ${editing ? "primary" : ""}`} onClick=${toggle}>
+        <${Icon} name=${editing ? "finish" : "edit"} />${editing ? "Done" : "Edit"}
+      </button>
       <${Export} path=${path} draft=${draft} />
-      ${may && html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`}
+      ${
+        may &&
+        html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`
+      }
     </div>
-    ${editing ? html`<${ReportEditor} draft=${draft} now=${now} />` : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`}
-    ${asking &&
-    html`<${Confirm}
-      title=${`Delete ${now.title}?`}
-      text="The text goes; the experiments it is about stay. This cannot be undone."
-      action="Delete"
-      danger
-      act=${async () => {
-        await remove(path);
-        toast(`Deleted ${now.title}.`);
-        go("/reports");
-      }}
-      onClose=${() => setAsking(false)}
-    />`}
+    ${
+      editing
+        ? html`<${ReportEditor} draft=${draft} now=${now} />`
+        : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`
+    }
+    ${
+      asking &&
+      html`<${Confirm}
+        title=${`Delete ${now.title}?`}
+        text="The text goes; the experiments it is about stay. This cannot be undone."
+        action="Delete"
+        danger
+        act=${async () => {
+          await remove(path);
+          toast(`Deleted ${now.title}.`);
+          go("/reports");
+        }}
+        onClose=${() => setAsking(false)}
+      />`
+    }
   `;
 }
 
 /** For who may write, what is in the page, saved or not. */
 function Reading({ path, markdown, may }) {
-  const state = useLoad((signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)), [markdown, may]);
+  const state = useLoad(
+    (signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
+    [markdown, may],
+  );
   return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
 }
 
 /** As a file, of what is saved. */
 const Export = ({ path, draft }) =>
-  [["html", "HTML"], ["md", "Markdown"]].map(
-    ([format, text]) => html`<${FileButton} key=${format} path=${`${path}/export?format=${format}`} name=${`report.${format}`} label=${`Export as ${text}`} before=${draft.save}>${text}<//>`,
+  [
+    ["html", "HTML"],
+    ["md", "Markdown"],
+  ].map(
+    ([format, text]) =>
+      html`<${FileButton}
+        key=${format}
+        path=${`${path}/export?format=${format}`}
+        name=${`report.${format}`}
+        label=${`Export as ${text}`}
+        before=${draft.save}
+        >${text}<//
+      >`,
   );
