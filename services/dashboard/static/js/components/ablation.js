@@ -2,10 +2,19 @@
 import { html, useState } from "../lib/html.js";
 import { count, number } from "../lib/format.js";
 
+/** @type {Record<string, number>} */
 export const COLOURS = { learned: 1, random: 2, fixed: 3 };
-export const pick = (row, quantity) =>
-  ["total", "modulation", "length"].includes(quantity) ? row[quantity] : row.components?.[quantity];
+const WHOLE = ["total", "modulation", "length"]; // the others are components of the reward
 
+/**
+ * @param {Api.AblationRow} row
+ * @param {string} quantity
+ * @returns {Api.Interval | undefined}
+ */
+export const pick = (row, quantity) =>
+  WHOLE.includes(quantity) ? row[/** @type {Api.Quantity} */ (quantity)] : row.components?.[quantity];
+
+/** @param {{result: Api.Ablation}} props */
 export function Ablation({ result }) {
   const [quantity, setQuantity] = useState("total");
   const policies = Object.entries(result.policies ?? {});
@@ -62,7 +71,11 @@ export function Ablation({ result }) {
   </section>`;
 }
 
-/** Horizontal bars with intervals; the numbers stand beside them, so nothing depends on the drawing. */
+/**
+ * Horizontal bars with intervals; the numbers stand beside them, so nothing depends on the drawing.
+ *
+ * @param {{rows: ({name: string, colour: number} & Api.Interval)[], zero?: boolean, signed?: boolean}} props
+ */
 export function Bars({ rows, zero, signed }) {
   const ends = rows.flatMap((row) => [row.mean, row.ci_low, row.ci_high]).filter((value) => Number.isFinite(value));
   let low = Math.min(...ends, ...(zero ? [0] : []));
@@ -70,6 +83,7 @@ export function Bars({ rows, zero, signed }) {
   const room = (high - low || 1) * 0.05;
   if (low < 0) low -= room;
   if (high > 0) high += room;
+  /** @param {number} value */
   const at = (value) => (100 * (value - low)) / (high - low || 1);
   return html`<div class="bars">
     ${rows.map(({ name, mean, ci_low: from, ci_high: to, colour }) => {

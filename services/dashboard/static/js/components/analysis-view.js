@@ -5,9 +5,15 @@ import { ChartCard } from "../charts/chart-card.js";
 import { Scale, tint } from "./token-text.js";
 
 const QUARTERS = ["Q1", "Q2", "Q3", "Q4"];
+/**
+ * @template T
+ * @param {Record<string, T>} byName
+ */
 const first = (byName) => Object.values(byName ?? {})[0];
+/** @param {string} name */
 const column = (name) => ["mean", "std", "min", "q25", "q50", "q75", "max"].indexOf(name) + 1 || 99;
 
+/** @param {{result: Api.Analysis}} props */
 export function AnalysisView({ result }) {
   return html`<div class="stack">
     ${result.batchAnalysis && html`<${Between} batch=${result.batchAnalysis} prompts=${result.trajectories} />`}
@@ -19,9 +25,15 @@ export function AnalysisView({ result }) {
   </div>`;
 }
 
+/** @param {{batch: Api.BatchAnalysis, prompts: Api.Trajectory[]}} props */
 function Between({ batch, prompts }) {
   const spread = first(batch.crossPromptVariance);
   const strategy = first(batch.strategyCharacterization);
+  /**
+   * @param {string} name
+   * @param {number} value
+   * @param {Api.Bounds} [interval]
+   */
   const row = (name, value, interval) =>
     html`<tr>
       <td>${name}</td>
@@ -65,6 +77,7 @@ function Between({ batch, prompts }) {
   </section>`;
 }
 
+/** @param {{one: Api.Trajectory, open: boolean}} props */
 function Trajectory({ one, open }) {
   const { analysis, samples } = one;
   const stats = first(analysis.signalStats);
@@ -144,6 +157,7 @@ function Trajectory({ one, open }) {
   </details>`;
 }
 
+/** @param {{title: string, tokens: Api.AlignedToken[]}} props */
 const Ends = ({ title, tokens }) =>
   html`<p class="ends">
     <span class="note">${title}</span>
@@ -162,6 +176,7 @@ const Ends = ({ title, tokens }) =>
 
 const MEASURES = { wordCount: "Words", uniqueWordRatio: "Unique words", charCount: "Characters" };
 
+/** @param {{sweep: Api.SweepAnalysis}} props */
 function Sweep({ sweep }) {
   return html`<section class="card stack" aria-label="Sweep">
     <h2>From 0 to 1</h2>

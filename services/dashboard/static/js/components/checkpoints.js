@@ -9,10 +9,15 @@ import { Confirm } from "./dialog.js";
 import { FileButton, Time } from "./parts.js";
 import { Icon } from "./icons.js";
 
-/** `onDeleted` is called after one was deleted. */
+/**
+ * `onDeleted` is called after one was deleted.
+ *
+ * @param {{checkpoints: Api.Checkpoint[], onDeleted: () => void}} props
+ */
 export function CheckpointTable({ checkpoints, onDeleted }) {
   const may = maySubmit(useStore(session));
-  const [doomed, setDoomed] = useState(null);
+  const [doomed, setDoomed] = useState(/** @type {Api.Checkpoint | null} */ (null));
+  /** @param {Api.Checkpoint} one */
   const address = (one) =>
     `api/experiments/${one.reference.split("/")[0]}/checkpoints/${one.name
       .split("/")
@@ -61,9 +66,11 @@ export function CheckpointTable({ checkpoints, onDeleted }) {
   </div>`;
 }
 
+/** @param {Api.Checkpoint} checkpoint */
 const deletionMeans = ({ kind }) =>
   kind === "training" ? "Training can then be resumed from the checkpoints that are left." : "This cannot be undone.";
 
+/** @param {{one: Api.Checkpoint, onDelete: (() => void) | null}} props */
 function Actions({ one, onDelete }) {
   return html`<div class="row end">
     ${

@@ -2,7 +2,12 @@
 import { html } from "../lib/html.js";
 import { Field } from "./parts.js";
 
-/** `options`: [{value, text}]; `none` is the text of the empty choice. */
+/**
+ * `options`: [{value, text}]; `none` is the text of the empty choice.
+ *
+ * @param {{label: string, value: string, options: Ui.Option[], onChange: Ui.Handler, none?: string, wrong?: string,
+ * hint?: string}} props
+ */
 export function Choice({ label, value, options, onChange, none, wrong, hint }) {
   const known = !value || options.some((one) => one.value === value);
   return html`<${Field} label=${label} wrong=${wrong} hint=${hint}>

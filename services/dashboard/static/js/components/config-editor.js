@@ -7,19 +7,30 @@ import { Field } from "./parts.js";
 const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
-/** By section: what the search finds, and what is marked. */
+/**
+ * By section: what the search finds, and what is marked.
+ *
+ * @param {Ui.Flat} flat
+ * @param {string} search
+ * @param {Ui.Findings} findings
+ */
 function sections(flat, search, { wrong }) {
+  /** @type {Map<string, [path: string, value: unknown][]>} */
   const found = new Map();
   for (const [path, value] of flat) {
     if (!path.includes(search) && !wrong(`config.${path}`)) continue;
     const [section] = path.includes(".") ? path.split(".") : [WITHOUT_SECTION];
-    if (!found.has(section)) found.set(section, []);
-    found.get(section).push([path, value]);
+    found.set(section, [...(found.get(section) ?? []), [path, value]]);
   }
   return found;
 }
 
-/** What was typed as a value: JSON where it is some, `null` or nothing as null, else text. */
+/**
+ * What was typed as a value: JSON where it is some, `null` or nothing as null, else text.
+ *
+ * @param {string} text
+ * @param {unknown} initial
+ */
 function parse(text, initial) {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "null") return typeof initial === "string" && trimmed === "" ? "" : null;
@@ -35,9 +46,15 @@ function parse(text, initial) {
 
 /**
  * `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`.
+ *
+ * @param {{flat: Ui.Flat, changes: Ui.Flat, setChanges: (changes: Ui.Flat) => void, findings: Ui.Findings}} props
  */
 export function ConfigEditor({ flat, changes, setChanges, findings }) {
   const [search, setSearch] = useState("");
+  /**
+   * @param {string} path
+   * @param {unknown} value
+   */
   const change = (path, value) => {
     const next = new Map(changes);
     if (equal(value, flat.get(path))) next.delete(path);
@@ -84,6 +101,10 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
   </div>`;
 }
 
+/**
+ * @param {{path: string, initial: unknown, changes: Ui.Flat, change: (path: string, value: unknown) => void,
+ * wrong?: string}} props
+ */
 function Setting({ path, initial, changes, change, wrong }) {
   const id = useId();
   const changed = changes.has(path);

@@ -3,7 +3,11 @@ import { html, useState } from "../lib/html.js";
 import { compare, show } from "../lib/config.js";
 import { count } from "../lib/format.js";
 
-/** `columns`: [{title, flat}]. */
+/**
+ * `columns`: [{title, flat}].
+ *
+ * @param {{columns: {title: string, flat: Ui.Flat}[]}} props
+ */
 export function ConfigTable({ columns }) {
   const [all, setAll] = useState(columns.length < 2);
   const [search, setSearch] = useState("");

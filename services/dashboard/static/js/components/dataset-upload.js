@@ -12,7 +12,11 @@ const FORMATS = { txt: "Text", jsonl: "JSON Lines", parquet: "Parquet" };
 const SUFFIX = /\.(txt|jsonl|parquet)$/i;
 const MOST_NAME = 64;
 
-/** What a file is called and what it is, as far as its name tells. */
+/**
+ * What a file is called and what it is, as far as its name tells.
+ *
+ * @param {string} fileName
+ */
 export function guess(fileName) {
   const plain = fileName.replace(/\.gz$/i, "");
   const format = SUFFIX.exec(plain)?.[1].toLowerCase() ?? "txt";
@@ -27,12 +31,16 @@ export function guess(fileName) {
   return { name: name || "my-text", format, textField: "text" };
 }
 
-/** `known` are the names there are; `onDone` is called when the server has a new one. */
+/**
+ * `known` are the names there are; `onDone` is called when the server has a new one.
+ *
+ * @param {{known: string[], onDone: () => void}} props
+ */
 export function DatasetUpload({ known, onDone }) {
   const now = useStore(upload);
-  const [file, setFile] = useState(null);
+  const [file, setFile] = useState(/** @type {File | null} */ (null));
   useEffect(() => {
-    if (now?.state !== "done") return;
+    if (now?.state !== "done" || !now.reply) return;
     const { dataset, job } = now.reply;
     toast(job ? `${dataset.name} is here; it is being tokenised.` : `${dataset.name} was here already.`);
     setFile(null);
@@ -42,7 +50,7 @@ export function DatasetUpload({ known, onDone }) {
   if (now && now.state !== "failed") return html`<${Sending} now=${now} />`;
   if (!file)
     return html`<${Drop}
-      onFile=${(chosen) => {
+      onFile=${(/** @type {File} */ chosen) => {
         upload.set(null);
         setFile(chosen);
       }}
@@ -59,9 +67,11 @@ export function DatasetUpload({ known, onDone }) {
   />`;
 }
 
+/** @param {{onFile: (file: File) => void}} props */
 function Drop({ onFile }) {
-  const input = useRef(null);
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const [over, setOver] = useState(false);
+  /** @param {FileList | null | undefined} files */
   const take = (files) => files?.[0] && onFile(files[0]);
   return html`<section
     class=${`card drop ${over ? "over" : ""}`}
@@ -74,12 +84,12 @@ function Drop({ onFile }) {
     onDrop=${(event) => {
       event.preventDefault();
       setOver(false);
-      take(event.dataTransfer.files);
+      take(event.dataTransfer?.files);
     }}
   >
     <${Icon} name="upload" />
     <p><strong>Drop a file here</strong>, or choose one: .txt, .jsonl or .parquet, also gzipped.</p>
-    <button class="button primary" onClick=${() => input.current.click()}>Choose a file…</button>
+    <button class="button primary" onClick=${() => input.current?.click()}>Choose a file…</button>
     <input
       ref=${input}
       type="file"
@@ -91,12 +101,15 @@ function Drop({ onFile }) {
   </section>`;
 }
 
+/** @param {{file: File, known: string[], problem?: Ui.Failure | null, onCancel: () => void}} props */
 function Details({ file, known, problem, onCancel }) {
   const [form, setForm] = useState(() => guess(file.name));
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
   const found = findings(problem, ["name", "format", "textField"]);
   const { wrong } = found;
   const { name, format, textField } = form;
+  /** @type {Ui.Handler} */
   const send = (event) => {
     event.preventDefault();
     start(file, { name: name.trim(), format, textField: format === "txt" ? "" : textField.trim() });
@@ -148,6 +161,7 @@ function Details({ file, known, problem, onCancel }) {
   </form>`;
 }
 
+/** @param {{now: Ui.Upload}} props */
 function Sending({ now }) {
   const share = now.total ? now.sent / now.total : 1;
   const elapsed = (Date.now() - now.startedAt) / 1000;

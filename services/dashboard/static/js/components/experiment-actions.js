@@ -14,7 +14,12 @@ const DELETION =
   "Its metrics, logs, checkpoints, results and saved analyses go with it; reports about it stay. " +
   "This cannot be undone.";
 
-/** Buttons for who may; `ended`: nothing runs any more, so it can be deleted. */
+/**
+ * Buttons for who may; `ended`: nothing runs any more, so it can be deleted.
+ *
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, ended: boolean,
+ * onChanged: (found: Api.Experiment) => void}} props
+ */
 export function ExperimentActions({ found, path, ended, onChanged }) {
   const may = maySubmit(useStore(session));
   const [open, setOpen] = useState("");
@@ -45,11 +50,17 @@ export function ExperimentActions({ found, path, ended, onChanged }) {
   `;
 }
 
+/**
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, onChanged: (found: Api.Experiment) => void,
+ * onClose: () => void}} props
+ */
 function Edit({ found, path, onChanged, onClose }) {
   const [form, setForm] = useState({ name: found.name ?? "", tags: found.tags.join(", "), notes: found.notes ?? "" });
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {Ui.Failure | null} */ (null));
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
   const marks = findings(problem, ["name", "tags", "notes"]);
+  /** @param {Ui.Event} event */
   const save = async (event) => {
     event.preventDefault();
     const tags = form.tags

@@ -1,6 +1,7 @@
 // The icons: 24 × 24 outlines, decorative always (the text beside them says what they mean).
 import { html } from "../lib/html.js";
 
+/** @type {Record<string, string>} */
 const PATHS = {
   experiments: "M4 18l5-7 4 4 7-10M4 21h16",
   queue: "M5 7h14M5 12h14M5 17h9",
@@ -35,6 +36,7 @@ const PATHS = {
   edit: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
 };
 
+/** @param {{name: string}} props */
 export const Icon = ({ name }) =>
   html`<svg
     width="16"

@@ -12,7 +12,11 @@ import { Icon } from "./icons.js";
 import { Time } from "./parts.js";
 import { toast } from "./toasts.js";
 
-/** `changed` makes it ask for the job again. Shows what happens next and the buttons. */
+/**
+ * `changed` makes it ask for the job again. Shows what happens next and the buttons.
+ *
+ * @param {{jobId: string, changed: number}} props
+ */
 export function JobControls({ jobId, changed }) {
   const state = useLoad((signal) => get(`api/jobs/${jobId}`, signal), [jobId]);
   useEffect(() => {
@@ -21,7 +25,7 @@ export function JobControls({ jobId, changed }) {
   const job = state.data;
   if (!job) return null;
   const ended = hasEnded(job.status);
-  const waits = job.status === "pending" && Date.parse(job.notBefore) > Date.now();
+  const waits = job.notBefore !== null && job.status === "pending" && Date.parse(job.notBefore) > Date.now();
   return html`<div class="job-controls">
     ${
       job.error &&
@@ -39,6 +43,7 @@ export function JobControls({ jobId, changed }) {
   </div>`;
 }
 
+/** @param {{job: Api.Job}} props */
 function After({ job }) {
   const trains = job.type === "lm-training" || job.type === "rl-training";
   return html`
@@ -56,18 +61,19 @@ function After({ job }) {
   `;
 }
 
+/** @param {{job: Api.Job, onDone: (job: Api.Job) => void}} props */
 function Buttons({ job, onDone }) {
   const may = maySubmit(useStore(session));
-  const [asked, setAsked] = useState(null);
+  const [asked, setAsked] = useState(/** @type {import("../lib/ladder.js").Step | null} */ (null));
   const [ladder, setLadder] = useState(false);
-  const possible = LADDER.filter(
-    ({ name }) => job.signals.includes(name) || (name === "cancel" && !job.cancelRequested),
-  );
+  const possible = LADDER.filter(({ name }) => (name === "cancel" ? !job.cancelRequested : job.signals.includes(name)));
+  /** @param {import("../lib/ladder.js").Step} step */
   const act = async ({ name }) => {
-    const path = name === "cancel" ? `api/jobs/${job.id}/cancel` : `api/jobs/${job.id}/signal`;
-    onDone(await post(path, name === "cancel" ? undefined : { signal: name }));
+    if (name === "cancel") onDone(await post(`api/jobs/${job.id}/cancel`));
+    else onDone(await post(`api/jobs/${job.id}/signal`, { signal: name }));
     toast(`Asked to ${name}.`);
   };
+  /** @param {import("../lib/ladder.js").Step} step */
   const press = (step) => {
     if (!may) signInOpen.set(true);
     else if (step.ask) setAsked(step);
@@ -120,4 +126,5 @@ function Buttons({ job, onDone }) {
   `;
 }
 
+/** @param {string} name */
 const label = (name) => name[0].toUpperCase() + name.slice(1);

@@ -3,7 +3,7 @@
 // The pages by cursor are the truth; an event of the stream only says that there is more to fetch. Only the lines in
 // view are in the document. Wrapped lines are broken after so many characters, so that their rows can be counted.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { get, query } from "../lib/api.js";
+import { get, passing, query } from "../lib/api.js";
 import { lastAt } from "../charts/series.js";
 import { count, integer } from "../lib/format.js";
 import { Empty, Failed, FileButton, Loading } from "./parts.js";
@@ -19,10 +19,17 @@ const GUTTER = 12;
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // letters that take two columns
 const TAB = 4; // columns, as the style sheet says
 
-/** Lines of `jobId`; asks for more whenever `bell` (a store) changes. */
+/**
+ * Lines of `jobId`; asks for more whenever `bell` (a store) changes.
+ *
+ * @typedef {{lines: Api.LogLine[], loaded: boolean, error: Ui.Failure | null, dropped: number}} Lines
+ * @param {string} jobId
+ * @param {Ui.Store<number>} bell
+ */
 function useLines(jobId, bell) {
-  const [state, setState] = useState({ lines: [], loaded: false, error: null, dropped: 0 });
+  const [state, setState] = useState(/** @type {Lines} */ ({ lines: [], loaded: false, error: null, dropped: 0 }));
   useEffect(() => {
+    /** @type {string | null} */
     let cursor = null;
     let busy = false;
     let again = false;
@@ -50,7 +57,7 @@ function useLines(jobId, bell) {
       } catch (error) {
         if (left) return;
         setState((old) => ({ ...old, error }));
-        if (error.status === 0) timer = setTimeout(fetchAll, 2000);
+        if (passing(error)) timer = setTimeout(fetchAll, 2000);
       } finally {
         busy = false;
       }
@@ -78,6 +85,7 @@ function useWrap() {
       return false; // storage is forbidden
     }
   });
+  /** @param {boolean} on */
   const change = (on) => {
     setWrap(on);
     try {
@@ -89,17 +97,27 @@ function useWrap() {
   return [wrap, change];
 }
 
+/** @param {Api.LogLine} line */
 const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
 
-/** Characters to a row of the box, the number of the line included. */
+/**
+ * Characters to a row of the box, the number of the line included.
+ *
+ * @param {HTMLElement} box
+ */
 function columnsOf(box) {
-  const probe = document.createElement("canvas").getContext("2d");
+  const probe = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
   probe.font = getComputedStyle(box).font;
   const width = probe.measureText("0".repeat(100)).width / 100;
   return (box.clientWidth - PADDING - GUTTER) / width;
 }
 
-/** Row at which each line begins, and after them the number of all rows. */
+/**
+ * Row at which each line begins, and after them the number of all rows.
+ *
+ * @param {Api.LogLine[]} lines
+ * @param {number} columns
+ */
 function rowsOf(lines, columns) {
   const starts = new Uint32Array(lines.length + 1);
   lines.forEach((line, i) => {
@@ -111,22 +129,24 @@ function rowsOf(lines, columns) {
   return starts;
 }
 
+/** @param {{jobId: string, bell: Ui.Store<number>, live: boolean}} props */
 export function LogView({ jobId, bell, live }) {
   const { lines, loaded, error, dropped } = useLines(jobId, bell);
   const [search, setSearch] = useState("");
   const [only, setOnly] = useState(false);
   const [follow, setFollow] = useState(live);
   const [at, setAt] = useState(0);
-  const box = useRef(null);
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [top, setTop] = useState(0);
   const [wrap, setWrap] = useWrap();
   const [columns, setColumns] = useState(0); // of a row, where lines are wrapped
   const [jumps, setJumps] = useState(0);
-  const kept = useRef(null); // the line that stays on top when wrapping changes
+  const kept = useRef(/** @type {number | null} */ (null)); // the line that stays on top when wrapping changes
 
   const needle = search.toLowerCase();
   const hits = useMemo(() => {
     if (!needle) return [];
+    /** @type {number[]} */
     const found = [];
     lines.forEach((line, i) => line.text.toLowerCase().includes(needle) && found.push(i));
     return found;
@@ -135,13 +155,14 @@ export function LogView({ jobId, bell, live }) {
   const shown = useMemo(() => (filtered ? hits.map((i) => lines[i]) : lines), [lines, hits, filtered]);
 
   const starts = useMemo(() => (columns ? rowsOf(shown, columns) : null), [shown, columns]);
+  /** @param {number} i */
   const row = (i) => (starts ? starts[i] : i);
   const seen = Math.floor(top / ROW);
   const topLine = starts ? lastAt(starts, seen) : seen;
 
   useLayoutEffect(() => {
     if (!box.current) return undefined;
-    const measure = () => setColumns(wrap ? columnsOf(box.current) : 0);
+    const measure = () => setColumns(wrap && box.current ? columnsOf(box.current) : 0);
     const observer = new ResizeObserver(measure);
     observer.observe(box.current);
     measure();
@@ -155,14 +176,15 @@ export function LogView({ jobId, bell, live }) {
   }, [jumps]);
   useLayoutEffect(() => {
     if (kept.current === null || Boolean(starts) !== wrap) return;
-    if (!follow) box.current.scrollTop = row(kept.current) * ROW;
+    if (!follow && box.current) box.current.scrollTop = row(kept.current) * ROW;
     kept.current = null;
   }, [starts, wrap]);
   useLayoutEffect(() => {
     if (needle) jump(0);
   }, [needle]);
+  /** @param {1 | 0 | -1} step */
   const jump = (step) => {
-    if (!hits.length) return;
+    if (!hits.length || !box.current) return;
     const next = (at + step + hits.length) % hits.length;
     setAt(next);
     setFollow(false);
@@ -170,10 +192,12 @@ export function LogView({ jobId, bell, live }) {
     setTop(box.current.scrollTop);
     setJumps(jumps + 1);
   };
+  /** @param {boolean} on */
   const toggleWrap = (on) => {
     kept.current = topLine;
     setWrap(on);
   };
+  /** @type {Ui.Handler} */
   const onScroll = (event) => {
     const { scrollTop, clientHeight, scrollHeight } = event.currentTarget;
     setTop(scrollTop);
@@ -261,6 +285,10 @@ export function LogView({ jobId, bell, live }) {
   </div>`;
 }
 
+/**
+ * @param {string} text
+ * @param {string} needle
+ */
 function mark(text, needle) {
   const at = needle ? text.toLowerCase().indexOf(needle) : -1;
   if (at < 0) return text;

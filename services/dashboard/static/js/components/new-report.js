@@ -10,6 +10,7 @@ import { Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Field, Problems, TYPES } from "./parts.js";
 
+/** @type {Record<string, string>} */
 const NAMES = {
   "full-report": "Full report",
   "experiment-overview": "Overview",
@@ -17,11 +18,17 @@ const NAMES = {
   "trajectory-report": "Trajectories",
   "": "Empty",
 };
+/** @param {string | null} pattern */
 export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
+/** @type {Api.Pattern[]} */
 const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
 const MOST = 8;
 
-/** A button that opens the dialog; `experiments` are chosen from the beginning. */
+/**
+ * A button that opens the dialog; `experiments` are chosen from the beginning.
+ *
+ * @param {{label?: string, primary?: boolean, experiments?: string[]}} props
+ */
 export function NewReport({ label = "New report", primary = false, experiments = [] }) {
   const may = maySubmit(useStore(session));
   const [open, setOpen] = useState(false);
@@ -36,21 +43,26 @@ export function NewReport({ label = "New report", primary = false, experiments =
   `;
 }
 
+/** @param {{chosen: string[], onClose: () => void}} props */
 function NewReportDialog({ chosen, onClose }) {
   const known = useLoad((signal) => get("api/reports/patterns", signal), []);
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
   const [form, setForm] = useState({ pattern: ORDER[0], ids: chosen, title: "" });
   const [state, setState] = useState({ busy: false, error: null });
+  /** @param {Partial<Choices>} changes */
   const set = (changes) => setForm((old) => ({ ...old, ...changes }));
   const about = Object.fromEntries((known.data?.patterns ?? []).map((one) => [one.name, one.about]));
   const all = list.data?.experiments ?? [];
+  /** @param {string} id */
   const named = (id) => all.find((one) => one.id === id) ?? { id };
+  /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
     event.target.value = "";
     if (id) set({ ids: [...form.ids, id] });
   };
   const found = findings(state.error, ["experimentIds", "title"]);
+  /** @param {Ui.Event} event */
   const make = async (event) => {
     event.preventDefault();
     setState({ busy: true, error: null });

@@ -10,8 +10,18 @@ const MODES = {
   learned: "Learned: a controller",
 };
 
+/**
+ * @param {{panel: Ui.Panel, bases: Ui.Option[], policies: Ui.Option[], wrong: (name: string) => string | undefined,
+ * onChange: (change: Partial<Ui.Panel>) => void}} props
+ */
 export function PanelSettings({ panel, bases, policies, wrong, onChange }) {
+  /** @type {(name: keyof Ui.Panel) => Ui.Handler} */
   const set = (name) => (event) => onChange({ [name]: event.target.value });
+  /**
+   * @param {keyof Ui.Panel} name
+   * @param {string} label
+   * @param {Ui.Option[]} options
+   */
   const select = (name, label, options) =>
     html`<${Choice}
       label=${label}
@@ -20,6 +30,13 @@ export function PanelSettings({ panel, bases, policies, wrong, onChange }) {
       options=${options}
       onChange=${set(name)}
     />`;
+  /**
+   * @param {keyof Ui.Panel} name
+   * @param {string} label
+   * @param {number} min
+   * @param {number} max
+   * @param {number} step
+   */
   const numeric = (name, label, min, max, step) =>
     html`<${Field} label=${label} wrong=${wrong(name)}>
       ${(props) =>

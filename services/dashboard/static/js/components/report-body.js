@@ -2,7 +2,11 @@
 import { html, useMemo } from "../lib/html.js";
 import { ReportChart } from "./report-chart.js";
 
-/** `parts` as `POST /api/reports/render` gives them. */
+/**
+ * `parts` as `POST /api/reports/render` gives them.
+ *
+ * @param {{parts: Api.ReportPart[], empty?: string}} props
+ */
 export function ReportBody({ parts, empty = "This report is empty." }) {
   const keyed = useMemo(() => withKeys(parts), [parts]);
   if (!parts.length) return html`<p class="note">${empty}</p>`;
@@ -16,7 +20,12 @@ export function ReportBody({ parts, empty = "This report is empty." }) {
   </article>`;
 }
 
-/** A chart keeps its key as long as its block says the same. */
+/**
+ * A chart keeps its key as long as its block says the same.
+ *
+ * @param {Api.ReportPart[]} parts
+ * @returns {[key: string, part: Api.ReportPart][]}
+ */
 function withKeys(parts) {
   const seen = new Map();
   return parts.map((part, i) => {

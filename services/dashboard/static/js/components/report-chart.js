@@ -4,20 +4,25 @@ import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { integer, title as nameOf } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
+/** @import { SeriesStore } from "../charts/series.js" */
 import { acquire, divergedAt, lineOf, release } from "../charts/shared-series.js";
 import { Bars, COLOURS, pick } from "./ablation.js";
 import { Failed, Loading } from "./parts.js";
 
 const FEW_POINTS = 60;
 const MOST_LINES = 8;
+/** @type {Record<string, string>} */
 const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different words", charCount: "Characters" };
 
+/** @param {{chart: Api.Chart}} props */
 export function ReportChart({ chart }) {
-  const Kind = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep }[chart.kind];
+  const Kind = VIEWS[chart.kind];
   return html`<div class="report-chart">
     <${Guard}><${Kind} chart=${chart} /><//>
   </div>`;
 }
+
+const VIEWS = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep };
 
 /** Results may come from other programs: one that cannot be drawn does not take the text with it. */
 class Guard extends Component {
@@ -35,23 +40,32 @@ class Guard extends Component {
   }
 }
 
+/** @param {{title: string, notes: string[], lone?: boolean}} props */
 const Missing = ({ title, notes, lone = false }) =>
   notes.length > 0 &&
   html`<div class=${lone ? "card chart-gone" : "chart-notes"}>
     ${lone && html`<h3>${title}</h3>`} ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
   </div>`;
 
+/** @param {{chart: Api.ChartOf<"metrics">}} props */
 function Metrics({ chart }) {
   const ids = chart.experiments;
   const states = useSeries(ids);
   const waiting = states.some((state) => !state);
   if (waiting) return html`<${Loading} rows=${3} />`;
+  /** @type {Ui.Line[]} */
   const lines = [];
+  /** @type {string[]} */
   const notes = [];
-  ids.forEach((id, i) => {
-    const { found, error, store } = states[i];
-    if (error)
-      return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
+  for (const [i, id] of ids.entries()) {
+    const state = states[i];
+    if (!state) continue; // all are there
+    if (state.error) {
+      const { status, message } = state.error;
+      notes.push(status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${message}`);
+      continue;
+    }
+    const { found, store } = state;
     for (const metric of chart.metrics) {
       const line = lineOf(store, metric);
       const step = divergedAt(store, metric);
@@ -71,23 +85,29 @@ function Metrics({ chart }) {
         });
       }
     }
-    return undefined;
-  });
+  }
   const title = chart.title ?? chart.metrics.join(", ");
   if (!lines.length) return html`<${Missing} title=${title} notes=${notes} lone />`;
   return html`<${ChartCard} title=${title} lines=${lines} log=${chart.logScale} file="report" height=${240} />
     <${Missing} notes=${notes} />`;
 }
 
-/** The shared stores of experiments; renders again with their points. */
+/**
+ * The shared stores of experiments; renders again with their points.
+ *
+ * @typedef {{found: Api.Experiment, store: SeriesStore, error?: undefined} | {error: Ui.Failure}} State
+ * @param {string[]} ids
+ * @returns {(State | null)[]}
+ */
 function useSeries(ids) {
-  const [states, setStates] = useState(() => ids.map(() => null));
+  const [states, setStates] = useState(() => nothing(ids));
   const [, again] = useState(0);
   useEffect(() => {
     let left = false;
-    setStates(ids.map(() => null));
+    setStates(nothing(ids));
     const stops = ids.map((id, i) => {
       const entry = acquire(id);
+      /** @param {State} state */
       const set = (state) => !left && setStates((old) => old.map((one, at) => (at === i ? state : one)));
       entry.found.then(
         (found) => set({ found, store: entry.store }),
@@ -104,24 +124,46 @@ function useSeries(ids) {
       stops.forEach((stop) => stop());
     };
   }, [ids.join()]);
-  return states.length === ids.length ? states : ids.map(() => null);
+  return states.length === ids.length ? states : nothing(ids);
 }
 
-/** What GET gives, or null where it is gone; shared by the charts of a page for a moment. */
+/**
+ * @param {string[]} ids
+ * @returns {(State | null)[]}
+ */
+const nothing = (ids) => ids.map(() => null);
+
+/**
+ * @typedef {`api/experiments/${string}/ablation` | `api/analyses/${string}`} ResultPath
+ * @typedef {Api.Reply<ResultPath>} Result
+ * @type {Map<ResultPath, Promise<Result | null>>}
+ */
 const fresh = new Map();
+
+/**
+ * What GET gives, or null where it is gone; shared by the charts of a page for a moment.
+ *
+ * @param {ResultPath} path
+ */
 function once(path) {
-  if (!fresh.has(path)) {
-    const found = get(path).catch((error) => {
-      if (error.status === 404) return null;
-      throw error;
-    });
-    fresh.set(path, found);
-    const drop = () => setTimeout(() => fresh.delete(path), 3000);
-    found.then(drop, () => fresh.delete(path));
-  }
-  return fresh.get(path);
+  const before = fresh.get(path);
+  if (before) return before;
+  /** @type {Promise<Result | null>} */
+  const found = get(path).catch((error) => {
+    if (error.status === 404) return null;
+    throw error;
+  });
+  fresh.set(path, found);
+  const drop = () => setTimeout(() => fresh.delete(path), 3000);
+  found.then(drop, () => fresh.delete(path));
+  return found;
 }
 
+/**
+ * `children` is a function of the result.
+ *
+ * @param {{path: ResultPath, title: string, gone: string, children: (result: Result["result"]) => Ui.Node}} props
+ */
 function Asked({ path, title, gone, children }) {
   const state = useLoad(async () => ({ reply: await once(path) }), [path]);
   if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
@@ -131,6 +173,7 @@ function Asked({ path, title, gone, children }) {
     : html`<${Missing} title=${title} notes=${[gone]} lone />`;
 }
 
+/** @param {{chart: Api.ChartOf<"ablation">}} props */
 function AblationChart({ chart }) {
   const what = chart.quantity === "total" ? "total reward" : chart.quantity;
   const title =
@@ -141,11 +184,11 @@ function AblationChart({ chart }) {
     title=${title}
     gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}
   >
-    ${(result) => {
+    ${(/** @type {Api.Ablation} */ result) => {
       const rows = Object.entries((chart.paired ? result.paired : result.policies) ?? {})
         .map(([name, row]) => ({
           name: name.replaceAll("_", " "),
-          ...pick(row, chart.quantity),
+          .../** @type {Api.Interval} */ (pick(row, chart.quantity)),
           colour: chart.paired ? 1 : (COLOURS[name] ?? 8),
         }))
         .filter((row) => Number.isFinite(row.mean));
@@ -159,23 +202,35 @@ function AblationChart({ chart }) {
   <//>`;
 }
 
+/**
+ * @typedef {object} AnalysisLines
+ * @property {string} title
+ * @property {string} unit
+ * @property {[number, number]} [range]
+ * @property {(result: Api.Analysis) => Ui.Line[]} linesOf
+ * @property {string} missing what is said where there are no lines
+ * @param {AnalysisLines & {chart: Api.ChartOf<"trajectory" | "sweep">}} props
+ */
 function AnalysisChart({ chart, title, linesOf, ...rest }) {
   return html`<${Asked}
     path=${`api/analyses/${encodeURIComponent(chart.analysis)}`}
     title=${title}
     gone=${`Analysis ${chart.analysis} is gone.`}
   >
-    ${(result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} chart=${chart} ...${rest} />`}
+    ${(/** @type {Api.Analysis} */ result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} ...${rest} />`}
   <//>`;
 }
 
-function Lines({ result, linesOf, title, chart, missing, ...rest }) {
+/** @param {AnalysisLines & {result: Api.Analysis}} props */
+function Lines({ result, linesOf, title, missing, ...rest }) {
   const lines = useMemo(() => linesOf(result), [result]);
   if (!lines.length) return html`<${Missing} title=${title} notes=${[missing]} lone />`;
   return html`<${ChartCard} title=${title} lines=${lines} file="report" height=${200} ...${rest} />`;
 }
 
+/** @param {{chart: Api.ChartOf<"trajectory">}} props */
 function Trajectory({ chart }) {
+  /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) => {
     const samples = result.trajectories[chart.prompt - 1]?.samples ?? [];
     return samples.slice(0, MOST_LINES).map((sample, i) => ({
@@ -195,7 +250,9 @@ function Trajectory({ chart }) {
   />`;
 }
 
+/** @param {{chart: Api.ChartOf<"sweep">}} props */
 function Sweep({ chart }) {
+  /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) =>
     (result.sweepAnalysis?.prompts ?? []).slice(0, MOST_LINES).flatMap(({ prompt, statistics }, i) => {
       const points = Object.entries(statistics ?? {})

@@ -13,6 +13,7 @@ const PREVIEW_MS = 350;
 const BLOCK =
   '\n```chart\n{"experiments": ["EXPERIMENT"], "metrics": ["Losses/Total", "Losses/Validation"], ' +
   '"title": "Loss"}\n```\n';
+/** @type {Record<Ui.DraftState["state"], [kind: string, text: string]>} */
 const WORDS = {
   saved: ["good", "Saved"],
   waiting: ["active", "Saving soon"],
@@ -23,7 +24,11 @@ const WORDS = {
   refused: ["bad", "Not saved: see below"],
 };
 
-/** How the saving stands, said to screen readers too; outside of writing only what went wrong. */
+/**
+ * How the saving stands, said to screen readers too; outside of writing only what went wrong.
+ *
+ * @param {{now: Ui.DraftState, shown: boolean}} props
+ */
 export function SaveState({ now, shown }) {
   const [kind, text] = WORDS[now.state];
   return html`<span role="status"
@@ -31,17 +36,19 @@ export function SaveState({ now, shown }) {
   >`;
 }
 
+/** @param {{draft: import("../lib/autosave.js").Draft, now: Ui.DraftState}} props */
 export function ReportEditor({ draft, now }) {
   const [side, setSide] = useState("write");
-  const area = useRef(null);
+  const area = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const insert = () => {
-    const text = area.current;
+    const text = /** @type {HTMLTextAreaElement} */ (area.current);
     const begin = text.selectionStart + BLOCK.indexOf("EXPERIMENT");
     text.setRangeText(BLOCK, text.selectionStart, text.selectionStart);
     draft.change({ markdown: text.value });
     text.focus();
     text.setSelectionRange(begin, begin + "EXPERIMENT".length); // what is typed next goes there
   };
+  /** @param {KeyboardEvent} event */
   const onKey = (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
@@ -49,7 +56,7 @@ export function ReportEditor({ draft, now }) {
   };
   const found = findings(now.error, ["title", "markdown"]);
   return html`
-    ${now.state === "conflict" && now.theirs && html`<${Conflict} draft=${draft} now=${now} />`}
+    ${now.state === "conflict" && now.theirs && html`<${Conflict} draft=${draft} theirs=${now.theirs} />`}
     ${
       now.state === "signed-out" &&
       html`<p class="message warn row apart">
@@ -103,6 +110,7 @@ export function ReportEditor({ draft, now }) {
   `;
 }
 
+/** @param {{markdown: string}} props */
 function Preview({ markdown }) {
   const [text, setText] = useState(markdown);
   useEffect(() => {
@@ -114,9 +122,9 @@ function Preview({ markdown }) {
   return state.error ? html`<${Failed} error=${state.error} retry=${state.reload} />` : html`<${Loading} rows=${6} />`;
 }
 
-function Conflict({ draft, now }) {
+/** @param {{draft: import("../lib/autosave.js").Draft, theirs: Api.Report}} props */
+function Conflict({ draft, theirs }) {
   const [open, setOpen] = useState(false);
-  const { theirs } = now;
   return html`<div class="message warn stack tight" role="alert">
     <p>
       <strong>Somebody saved this report <${Time} at=${theirs.updatedAt} />, while you were writing.</strong> Your text

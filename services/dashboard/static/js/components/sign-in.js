@@ -31,6 +31,7 @@ function Form() {
   const [wrong, setWrong] = useState("");
   const [busy, setBusy] = useState(false);
   const close = () => signInOpen.set(false);
+  /** @param {Ui.Event} event */
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);

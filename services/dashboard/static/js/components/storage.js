@@ -17,8 +17,10 @@ export function Storage() {
   </section>`;
 }
 
+/** @param {Api.Storage} props */
 function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, largest, retentionDays, measuredAt }) {
   const used = diskBytes - freeBytes;
+  /** @param {number} part */
   const share = (part) => ({ width: `${(100 * part) / diskBytes}%` });
   const others = Math.max(0, used - experimentsBytes - dataBytes);
   return html`<div class="card stack">

@@ -4,15 +4,17 @@ import { createStore, useStore } from "../lib/store.js";
 import { Icon } from "./icons.js";
 
 const SHOWN_MS = 7000;
-const toasts = createStore([]);
+const toasts = createStore(/** @type {{id: number, text: string, kind: string}[]} */ ([]));
 let last = 0;
 
+/** @param {string} text */
 export function toast(text, kind = "good") {
   const id = (last += 1);
   toasts.set((all) => [...all.slice(-2), { id, text, kind }]);
   setTimeout(() => dismiss(id), SHOWN_MS);
 }
 
+/** @param {number} id */
 const dismiss = (id) => toasts.set((all) => all.filter((one) => one.id !== id));
 
 export function Toasts() {

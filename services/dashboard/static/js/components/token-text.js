@@ -2,16 +2,22 @@
 import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 
-/** Below 0.5 from calm to sand, above from sand to coral. */
+/**
+ * Below 0.5 from calm to sand, above from sand to coral.
+ *
+ * @param {number | null | undefined} modulation
+ */
 export function tint(modulation) {
   if (modulation === null || modulation === undefined) return undefined;
   const [from, to, share] = modulation < 0.5 ? ["low", "mid", modulation * 2] : ["mid", "high", (modulation - 0.5) * 2];
   return `color-mix(in oklab, var(--mod-${to}) ${Math.round(share * 100)}%, var(--mod-${from}))`;
 }
 
+/** @param {{prompt: string, tokens: Api.Token[], live: boolean}} props */
 export function TokenText({ prompt, tokens, live }) {
-  const [at, setAt] = useState(null);
+  const [at, setAt] = useState(/** @type {number | null} */ (null));
   const token = at === null ? null : tokens[at];
+  /** @type {Ui.Handler} */
   const point = (event) => {
     const index = event.target.dataset?.index;
     setAt(index === undefined ? null : Number(index));
@@ -39,7 +45,11 @@ export function TokenText({ prompt, tokens, live }) {
   </div>`;
 }
 
-/** The numbers of a token, to stand behind its text. */
+/**
+ * The numbers of a token, to stand behind its text.
+ *
+ * @param {Api.Token} token
+ */
 function facts(token) {
   const parts = [
     token.modulation === null ? "" : ` m ${number(token.modulation, 3)}`,

@@ -8,34 +8,50 @@ import { session } from "./session.js";
 
 const PAUSE_MS = 800;
 const AGAIN_MS = 2000;
+/** @type {Map<string, Draft>} */
 const unsaved = new Map(); // path -> draft: a page that is left does not take its text along
 
 /**
  * `path` takes PUT {title, markdown, version}; `found` is what GET gave. The store `now` holds {title, markdown,
  * version, state: saved | waiting | saving | conflict | offline | signed-out | refused, error, theirs}.
+ *
+ * @typedef {ReturnType<typeof makeDraft>} Draft
+ * @param {Api.ReportPath} path
+ * @param {Api.Report} found
+ * @returns {Draft}
  */
 export function createDraft(path, found) {
   const before = unsaved.get(path);
   unsaved.delete(path);
   // It may have been saved after `found` was asked for.
-  return before?.open() || before?.now.get().version > found.version ? before : makeDraft(path, found);
+  return before && (before.open() || before.now.get().version > found.version) ? before : makeDraft(path, found);
 }
 
+/**
+ * @param {Api.ReportPath} path
+ * @param {Api.Report} found
+ */
 function makeDraft(path, found) {
-  const now = createStore({
-    title: found.title,
-    markdown: found.markdown,
-    version: found.version,
-    state: "saved",
-    error: null,
-    theirs: null,
-    savedAt: found.updatedAt,
-  });
+  const now = createStore(
+    /** @type {Ui.DraftState} */ ({
+      title: found.title,
+      markdown: found.markdown,
+      version: found.version,
+      state: "saved",
+      error: null,
+      theirs: null,
+      savedAt: found.updatedAt,
+    }),
+  );
   let timer = 0;
+  /** @type {Promise<Api.Report> | null} */
   let busy = null;
   let left = false; // no page shows it
+  /** @type {(() => void)[]} */
   const stops = [];
+  /** @param {Partial<Ui.DraftState>} changes */
   const update = (changes) => now.set((old) => ({ ...old, ...changes }));
+  /** @param {number} pause */
   const later = (pause) => {
     clearTimeout(timer);
     timer = setTimeout(save, pause);
@@ -62,13 +78,14 @@ function makeDraft(path, found) {
     return undefined;
   }
 
+  /** @param {Ui.Failure} error */
   async function failed(error) {
     if (error.status === 409) {
       const theirs = await get(path).catch(() => null);
       update({ state: "conflict", error, theirs });
     } else if (error.status === 401) {
       update({ state: "signed-out", error });
-    } else if (error.status === 0 || error.status >= 500) {
+    } else if (error.status === 0 || (error.status ?? 0) >= 500) {
       update({ state: "offline", error });
       later(AGAIN_MS);
     } else {
@@ -76,6 +93,7 @@ function makeDraft(path, found) {
     }
   }
 
+  /** @param {Ui.Session} session */
   const signedIn = ({ name }) => {
     if (!name || now.get().state !== "signed-out") return;
     update({ state: "waiting" });
@@ -84,15 +102,21 @@ function makeDraft(path, found) {
   const detach = () => stops.splice(0).forEach((stop) => stop());
   const draft = {
     now,
+    /** @param {{title?: string, markdown?: string}} changes */
     change(changes) {
       const { state } = now.get();
       update({ ...changes, state: state === "conflict" || state === "signed-out" ? state : "waiting" });
       if (state !== "conflict" && state !== "signed-out") later(PAUSE_MS);
     },
     save,
-    /** End of a conflict: what they wrote, or mine over theirs. */
+    /**
+     * End of a conflict: what they wrote, or mine over theirs.
+     *
+     * @param {boolean} mine
+     */
     take(mine) {
       const { theirs } = now.get();
+      if (!theirs) return; // what they wrote could not be read
       if (mine) update({ version: theirs.version, state: "waiting", error: null, theirs: null });
       else update({ ...theirs, state: "saved", error: null, theirs: null, savedAt: theirs.updatedAt });
       if (mine) later(0);

@@ -43,6 +43,7 @@ export function AnalysisPage() {
   `;
 }
 
+/** @param {{id: string}} props */
 function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
   useTitle(state.data?.name ?? state.data?.kind, "Analysis");
@@ -58,6 +59,19 @@ function Saved({ id }) {
   <//>`;
 }
 
+/** @typedef {object} Form
+ * @property {string} kind
+ * @property {string} checkpoint
+ * @property {string} rlCheckpoint
+ * @property {"learned" | "random" | "fixed"} gatingMode
+ * @property {string} prompts
+ * @property {string} samples
+ * @property {string} maxTokens
+ * @property {string} seed
+ * @property {string} modulation
+ * @property {boolean} bootstrap
+ * @property {boolean} extremes
+ * @param {Form} form */
 function bodyOf(form) {
   const prompts = form.prompts
     .split("\n")
@@ -81,6 +95,7 @@ function bodyOf(form) {
   return body;
 }
 
+/** @param {string} name */
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 /** Of the request, and the same of the job. */
 const FIELDS = [
@@ -95,12 +110,18 @@ const FIELDS = [
   "seed",
 ].flatMap((name) => [name, `config.${snake(name)}`]);
 
-/** The same as a job: for what is too long to wait for. */
+/**
+ * The same as a job: for what is too long to wait for.
+ *
+ * @param {Api.Body<"api/analyze-trajectories", "post">} body
+ * @returns {Api.JobRequest}
+ */
 function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
   const config = Object.fromEntries(Object.entries(rest).map(([name, value]) => [snake(name), value]));
   return { type: "analysis", checkpoint, config, ...(rlCheckpoint ? { rlCheckpoint } : {}) };
 }
 
+/** @param {{groups: Api.CheckpointGroup[]}} props */
 function Desk({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
@@ -124,10 +145,11 @@ function Desk({ groups }) {
         },
   );
   useEffect(() => keep(DESK, form), [form]);
-  const [run, setRun] = useState({ busy: false, progress: null, result: null, error: null });
+  const [run, setRun] = useState(/** @type {Run} */ ({ busy: false, progress: null, result: null, error: null }));
   const [listed, setListed] = useState(0);
-  const aborter = useRef(null);
+  const aborter = useRef(/** @type {AbortController | null} */ (null));
   useEffect(() => () => aborter.current?.abort(), []);
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) =>
     setForm((old) => ({
       ...old,
@@ -135,6 +157,7 @@ function Desk({ groups }) {
     }));
   const experiment = form.checkpoint.split("/")[0];
 
+  /** @param {Ui.Event} event */
   const start = async (event) => {
     event.preventDefault();
     aborter.current = new AbortController();
@@ -176,6 +199,7 @@ function Desk({ groups }) {
     >`;
   const sweep = form.kind === "sweep";
   const found = findings(run.error, FIELDS);
+  /** @param {string} name */
   const wrong = (name) => found.wrong(name) ?? found.wrong(`config.${snake(name)}`);
   return html`<div class="split">
     <div class="stack">
@@ -295,6 +319,7 @@ function Desk({ groups }) {
   </div>`;
 }
 
+/** @param {{progress: Api.AnalysisProgress | null}} props */
 const Work = ({ progress }) =>
   html`<div class="stack tight" role="status">
     <span class="progress"
@@ -309,12 +334,17 @@ const Work = ({ progress }) =>
     >
   </div>`;
 
-/** What is kept with an experiment. */
+/**
+ * What is kept with an experiment.
+ *
+ * @param {{experiment: string, changed: number, may: boolean}} props
+ */
 export function SavedList({ experiment, changed, may }) {
   const state = useLoad(
     (signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal),
     [experiment, changed],
   );
+  /** @param {string} id */
   const drop = async (id) => {
     try {
       await remove(`api/analyses/${encodeURIComponent(id)}`);

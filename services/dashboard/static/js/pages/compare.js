@@ -79,20 +79,37 @@ export function Compare() {
   `;
 }
 
-/** A run that was deleted does not take the others with it. */
+/**
+ * A run that was deleted does not take the others with it.
+ *
+ * @param {Ui.Failure} error
+ * @returns {null}
+ */
 function gone(error) {
   if (error.status === 404) return null;
   throw error;
 }
 
+/**
+ * @param {string} id
+ * @param {AbortSignal} signal
+ * @returns {Promise<Run>}
+ */
 async function load(id, signal) {
+  /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const run = { path, store: new SeriesStore() };
   const [found, config] = await Promise.all([look(run, signal), get(`${path}/config`, signal)]);
   return { ...run, ...found, config };
 }
 
-/** Where a run stands, and its points. */
+/**
+ * Where a run stands, and its points.
+ *
+ * @param {Ui.Run} run
+ * @param {AbortSignal} signal
+ * @returns {Promise<Api.Experiment & {label: string}>}
+ */
 async function look({ path, store }, signal) {
   const found = await get(path, signal);
   const names = { metrics: found.metricNames, "rl-metrics": found.rlMetricNames };
@@ -104,7 +121,11 @@ async function look({ path, store }, signal) {
   return { ...found, label: title(found) };
 }
 
-/** Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough. */
+/**
+ * Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough.
+ *
+ * @param {Ui.Load<Run[]>} state
+ */
 function useLooking(state) {
   const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
   const which = live.map((run) => run.id).join();
@@ -124,7 +145,9 @@ function useLooking(state) {
   }, [which]);
 }
 
+/** @param {{runs: Run[], ids: string[]}} props */
 function Runs({ runs, ids }) {
+  /** @param {string} id */
   const drop = (id) => setParams({ ids: ids.filter((one) => one !== id).join(",") });
   return html`<ul class="runs">
     ${runs.map(
@@ -141,9 +164,11 @@ function Runs({ runs, ids }) {
   </ul>`;
 }
 
+/** @param {{ids: string[]}} props */
 function AddRun({ ids }) {
   const list = useLoad((signal) => get(`api/experiments${query({ type: PLOTTED, limit: 200 })}`, signal), []);
   const others = (list.data?.experiments ?? []).filter((one) => !ids.includes(one.id));
+  /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
     event.target.value = "";
@@ -155,12 +180,17 @@ function AddRun({ ids }) {
   </select>`;
 }
 
-/** Labels must differ, also where two runs have one name. */
+/**
+ * Labels must differ, also where two runs have one name.
+ *
+ * @param {Run[]} runs
+ */
 const labelled = (runs) =>
   runs.map((run, i) =>
     runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label,
   );
 
+/** @param {{runs: Run[]}} props */
 function SharedCharts({ runs }) {
   const [weight, setWeight] = useState(0.8);
   const zoom = useMemo(() => createStore(null), []);

@@ -14,7 +14,9 @@ import { Empty, Loaded, Status, TYPES, Time } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
 const REFRESH_MS = 2500;
+/** @param {string} name */
 const address = (name) => `api/datasets/${encodeURIComponent(name)}`;
+/** @param {string} id */
 const experiment = (id) => href(`/experiments/${encodeURIComponent(id)}`);
 
 export function Datasets() {
@@ -70,6 +72,7 @@ export function Datasets() {
   `;
 }
 
+/** @param {{datasets: Api.Dataset[], may: boolean, reload: () => void}} props */
 function Table({ datasets, may, reload }) {
   const [open, setOpen] = useState(null);
   const [doomed, setDoomed] = useState(null);
@@ -124,6 +127,7 @@ function Table({ datasets, may, reload }) {
   </div>`;
 }
 
+/** @param {{one: Api.Dataset, may: boolean, reload: () => void, onOpen: () => void, onDelete: () => void}} props */
 function Row({ one, may, reload, onOpen, onDelete }) {
   return html`<tr class=${one.error ? "explained" : undefined}>
       <td class="name">
@@ -170,6 +174,7 @@ function Row({ one, may, reload, onOpen, onDelete }) {
     }`;
 }
 
+/** @param {{one: Api.Dataset}} props */
 function Tokenising({ one }) {
   const { step, totalSteps } = one.progress ?? {};
   if (one.status !== "tokenising" || !totalSteps || totalSteps <= 1) return null;
@@ -188,6 +193,7 @@ function Tokenising({ one }) {
   </span>`;
 }
 
+/** @param {{one: Api.Dataset, reload: () => void}} props */
 function Again({ one, reload }) {
   const [busy, setBusy] = useState(false);
   const submit = async () => {
@@ -203,6 +209,7 @@ function Again({ one, reload }) {
   return html`<button class="button small" disabled=${busy} onClick=${submit}>Tokenise again</button>`;
 }
 
+/** @param {{one: Api.Dataset, onClose: () => void}} props */
 function Facts({ one, onClose }) {
   const state = useLoad((signal) => get(address(one.name), signal), [one.name, one.status]);
   return html`<${Dialog} title=${one.name} onClose=${onClose}>

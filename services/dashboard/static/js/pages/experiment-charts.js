@@ -13,6 +13,10 @@ const SMOOTHING = 0.9;
 const SMOOTHING_OF_FEW = 0.6;
 const FEW = 200;
 
+/**
+ * @param {Ui.Run & {file: string, loaded: boolean, error: Ui.Failure | null, ended: boolean,
+ * deletedAt: string | null}} props
+ */
 export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   const [version, setVersion] = useState(store.version);
   const [chosen, setWeight] = useState(null);
@@ -68,13 +72,19 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   `;
 }
 
-/** The zoom as two numbers: for fingers, keys and exact wishes. */
+/**
+ * The zoom as two numbers: for fingers, keys and exact wishes.
+ *
+ * @param {{range: Ui.Range | null, zoom: Ui.Zoom}} props
+ */
 function Steps({ range, zoom }) {
+  /** @type {(name: "min" | "max", other: number) => Ui.Handler} */
   const set = (name, other) => (event) => {
     const value = event.target.value === "" ? null : Number(event.target.value);
     const next = { min: 0, max: Number.MAX_SAFE_INTEGER, ...range, [name]: value ?? other };
     zoom.set(next.min < next.max && (range || value !== null) ? next : null);
   };
+  /** @param {number} value */
   const shown = (value) => (value > 0 && value < Number.MAX_SAFE_INTEGER ? String(Math.round(value)) : "");
   return html`<span class="smoothing">
     Steps
@@ -98,6 +108,7 @@ function Steps({ range, zoom }) {
   </span>`;
 }
 
+/** @param {{weight: number, setWeight: (weight: number) => void, zoom: Ui.Zoom, children?: Ui.Children}} props */
 export function ChartTools({ weight, setWeight, zoom, children }) {
   const range = useStore(zoom);
   return html`<div class="chart-bar">

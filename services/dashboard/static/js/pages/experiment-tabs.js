@@ -13,17 +13,23 @@ import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
 
+/**
+ * @param {Ui.Failure} error
+ * @returns {null}
+ */
 const nothing = (error) => {
   if (error.status === 404) return null;
   throw error;
 };
 
+/** @param {{id: string, type: string, path: Api.ExperimentPath, results: string[]}} props */
 export function Results({ id, type, path, results }) {
   const may = maySubmit(useStore(session));
   if (type === "analysis") return html`<${SavedList} experiment=${id} changed=${0} may=${may} />`;
   return html`<${ResultFiles} path=${path} results=${results} />`;
 }
 
+/** @param {{path: Api.ExperimentPath, results: string[]}} props */
 function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
@@ -49,6 +55,7 @@ function ResultFiles({ path, results }) {
   <//>`;
 }
 
+/** @param {{result: Api.Evaluation}} props */
 function Evaluation({ result }) {
   const facts = Object.entries(result).filter(([, value]) => typeof value === "number");
   return html`<section class="stack" aria-label="Evaluation">
@@ -75,6 +82,7 @@ function Evaluation({ result }) {
   </section>`;
 }
 
+/** @param {{path: Api.ExperimentPath, changed: number}} props */
 export function Checkpoints({ path, changed }) {
   const state = useLoad((signal) => get(`${path}/checkpoints`, signal), [path, changed]);
   return html`<${Loaded} state=${state}>
@@ -89,7 +97,11 @@ export function Checkpoints({ path, changed }) {
   <//>`;
 }
 
-/** The configuration beside another: the defaults, or any other experiment's. */
+/**
+ * The configuration beside another: the defaults, or any other experiment's.
+ *
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
+ */
 export function Config({ found, path }) {
   const other = useStore(route).params.get("with") ?? "defaults";
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
@@ -121,7 +133,15 @@ export function Config({ found, path }) {
   </div>`;
 }
 
+/**
+ * @param {Api.Config} mine
+ * @param {AbortSignal} signal
+ */
 async function defaults(mine, signal) {
+  /**
+   * @param {string} name
+   * @param {string} prefix
+   */
   const read = async (name, prefix) =>
     flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
   return new Map([
@@ -130,6 +150,7 @@ async function defaults(mine, signal) {
   ]);
 }
 
+/** @param {{jobId: string, changed: number}} props */
 export function History({ jobId, changed }) {
   const state = useLoad((signal) => get(`api/jobs/${jobId}/events${query({ limit: 1000 })}`, signal), [jobId, changed]);
   return html`<${Loaded} state=${state}>

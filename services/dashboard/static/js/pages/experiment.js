@@ -22,7 +22,9 @@ const LONG_TITLE = 60;
 const MAX_POINTS = 2000;
 const KINDS = ["metrics", "rl-metrics"];
 
+/** @param {{id: string}} props */
 export function Experiment({ id }) {
+  /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
   const early = useMemo(() => readPoints(path), [id]); // not after the experiment but beside it
@@ -31,7 +33,11 @@ export function Experiment({ id }) {
   >`;
 }
 
-/** Both kinds of metrics; a failure is for whoever takes them. */
+/**
+ * Both kinds of metrics; a failure is for whoever takes them.
+ *
+ * @param {Api.ExperimentPath} path
+ */
 function readPoints(path) {
   const found = Promise.all(
     KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
@@ -40,6 +46,7 @@ function readPoints(path) {
   return found;
 }
 
+/** @param {{found: Api.Experiment, path: Api.ExperimentPath, state: Ui.Load<Api.Experiment>, early: Points}} props */
 function View({ found, path, state, early }) {
   const { params } = useStore(route);
   const live = useLive(found, path, state, early);
@@ -136,7 +143,14 @@ function View({ found, path, state, early }) {
   `;
 }
 
-/** Points, status and progress of the experiment, kept up to date by its stream. */
+/**
+ * Points, status and progress of the experiment, kept up to date by its stream.
+ *
+ * @param {Api.Experiment} found
+ * @param {Api.ExperimentPath} path
+ * @param {Ui.Load<Api.Experiment>} state
+ * @param {Points} early
+ */
 function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
   const bell = useMemo(() => createStore(0), [found.id]);
@@ -148,6 +162,7 @@ function useLive(found, path, state, early) {
     updates: 0,
     checkpoints: 0,
   });
+  /** @param {Partial<Live>} changes */
   const update = (changes) => setNow((old) => ({ ...old, ...changes }));
   useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
   useEffect(() => {

@@ -27,6 +27,10 @@ export function Experiments() {
     return { ...page, tags };
   }, Object.values(filter));
   useLiveStatus(state);
+  /**
+   * @param {string} id
+   * @param {boolean} on
+   */
   const choose = (id, on) =>
     setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
   const filtered = FILTERS.some((name) => filter[name]);
@@ -81,6 +85,7 @@ function NewJob() {
   return html`<a class=${`button ${may ? "primary" : ""}`} href=${href("/new")}><${Icon} name="plus" />New job</a>`;
 }
 
+/** @param {{filter: Filter, tags: string[]}} props */
 function Filters({ filter, tags }) {
   const [text, setText] = useState(filter.search);
   useEffect(() => setText(filter.search), [filter.search]);
@@ -88,6 +93,11 @@ function Filters({ filter, tags }) {
     const timer = setTimeout(() => text !== filter.search && setParams({ search: text }, true), 250);
     return () => clearTimeout(timer);
   }, [text]);
+  /**
+   * @param {keyof Filter} name
+   * @param {string} label
+   * @param {[value: string, shown: string][]} options
+   */
   const select = (name, label, options) =>
     html`<select
       aria-label=${label}
@@ -126,6 +136,10 @@ function Filters({ filter, tags }) {
   </form>`;
 }
 
+/**
+ * @param {{experiments: Api.ExperimentRow[], chosenTag: string, chosen: string[],
+ * choose: (id: string, on: boolean) => void}} props
+ */
 function Table({ experiments, chosen, choose, chosenTag }) {
   return html`<div class="table-wrap">
     <table class="experiments">
@@ -156,6 +170,7 @@ function Table({ experiments, chosen, choose, chosenTag }) {
   </div>`;
 }
 
+/** @param {{one: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void, chosenTag: string}} props */
 function Row({ one, on, choose, chosenTag }) {
   return html`<tr>
     <td>
@@ -196,6 +211,7 @@ function Row({ one, on, choose, chosenTag }) {
   </tr>`;
 }
 
+/** @param {{state: Ui.Load<Page>, filter: Filter}} props */
 function More({ state, filter }) {
   const [busy, setBusy] = useState(false);
   const load = async () => {
@@ -214,7 +230,11 @@ function More({ state, filter }) {
   return html`<p class="more"><button class="button" disabled=${busy} onClick=${load}>Show more</button></p>`;
 }
 
-/** Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again. */
+/**
+ * Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again.
+ *
+ * @param {Ui.Load<Page>} state
+ */
 function useLiveStatus(state) {
   const ready = state.data !== null;
   useEffect(() => {

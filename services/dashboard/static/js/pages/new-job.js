@@ -14,16 +14,24 @@ import { ConfigEditor } from "../components/config-editor.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
+/** @type {Api.JobType[]} */
 const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
+/** @type {Record<string, string>} */
 const ABOUT = {
   "lm-training": "Pretrains a language model on a corpus.",
   "rl-training": "Trains a controller that steers the decoding of a language model.",
   evaluation: "Measures the perplexity of a language model and writes samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
+/** @param {string} kind */
 const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
-/** Files, texts, checkpoints and, for "go on" and "like this", the job before. */
+/**
+ * Files, texts, checkpoints and, for "go on" and "like this", the job before.
+ *
+ * @param {string | null} from
+ * @param {AbortSignal} signal
+ */
 async function prepare(from, signal) {
   const [configs, datasets, checkpoints, before] = await Promise.all([
     get("api/configs", signal),
@@ -55,6 +63,7 @@ export function NewJob() {
   `;
 }
 
+/** @param {{params: URLSearchParams} & Ui.Data<Ui.Load<Awaited<ReturnType<typeof prepare>>>>} props */
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
@@ -81,6 +90,7 @@ function Form({ params, configs, texts, groups, before }) {
   const [problem, setProblem] = useState(null);
   const [prediction, setPrediction] = useState(null);
   const [busy, setBusy] = useState(false);
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => {
     const { type, checked, value } = event.target;
     setForm((old) => ({ ...old, [name]: type === "checkbox" ? checked : value }));
@@ -99,6 +109,7 @@ function Form({ params, configs, texts, groups, before }) {
   const body = useMemo(() => bodyOf({ kind, form, changes, resume }), [kind, form, changes, resume]);
   useEffect(() => setPrediction(null), [body]);
 
+  /** @param {boolean} dryRun */
   const submit = async (dryRun) => {
     if (!may) return signInOpen.set(true);
     setBusy(true);
@@ -120,6 +131,7 @@ function Form({ params, configs, texts, groups, before }) {
     return undefined;
   };
   const ownsText = kind === "lm-training"; // the others take that of the language model
+  /** @type {Ui.Handler} */
   const setText = (event) => {
     const { value } = event.target;
     if (!ownsText) return set("data")(event);
@@ -133,7 +145,11 @@ function Form({ params, configs, texts, groups, before }) {
     }
     return setChanges(next);
   };
-  /** The form of another type, with what does not depend on it. */
+  /**
+   * The form of another type, with what does not depend on it.
+   *
+   * @param {Api.JobType} type
+   */
   const setKind = (type) => {
     const other = draftOf(params, type);
     const { name, tags, priority, notBefore, queue } = form;
@@ -324,14 +340,23 @@ function Form({ params, configs, texts, groups, before }) {
   </form>`;
 }
 
-/** Where the form of a type is kept, for each link that leads to one. */
+/**
+ * Where the form of a type is kept, for each link that leads to one.
+ *
+ * @param {URLSearchParams} params
+ * @param {string} type
+ */
 function draftOf(params, type) {
   const address = new URLSearchParams(params);
   address.set("type", type);
   return `tidal.new?${address}`;
 }
 
-/** The configuration that changes are laid over, and as `own` those of the job before. */
+/**
+ * The configuration that changes are laid over, and as `own` those of the job before.
+ *
+ * @param {{kind: string, file: string, before: Api.Job | null}} wanted
+ */
 function useBase({ kind, file, before }) {
   const [state, setState] = useState({ flat: null, own: null, error: null });
   useEffect(() => {
@@ -357,6 +382,10 @@ function useBase({ kind, file, before }) {
   return state;
 }
 
+/**
+ * @param {{kind: Api.JobType, form: FormState, changes: Ui.Flat, resume: string | null}} chosen
+ * @returns {Api.JobRequest}
+ */
 function bodyOf({ kind, form, changes, resume }) {
   const body = { type: kind, config: nest(changes) };
   if (form.name.trim()) body.name = form.name.trim();

@@ -16,6 +16,7 @@ import { PanelSettings } from "../components/panel-settings.js";
 
 const DRAW_MS = 60;
 const NAMES = ["A", "B"];
+/** @type {Ui.Panel} */
 const SETTINGS = {
   gatingMode: "none",
   modulation: 0.5,
@@ -28,6 +29,7 @@ const SETTINGS = {
 };
 const DESK = "tidal.playground"; // what was set survives a reload of the tab
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
+/** @type {TextState} */
 const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
 
 export function Playground() {
@@ -40,13 +42,26 @@ export function Playground() {
   `;
 }
 
+/**
+ * @param {Ui.Panel} panel
+ * @param {Ui.Option[]} bases
+ * @param {Ui.Option[]} policies
+ */
 const known = (panel, bases, policies) =>
   bases.some((one) => one.value === panel.checkpoint) &&
   (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
 
-/** The number of a field; nothing where it is empty, for which the server has a default. */
+/**
+ * The number of a field; nothing where it is empty, for which the server has a default.
+ *
+ * @param {string | number} text
+ */
 const given = (text) => (text === "" ? undefined : Number(text));
 
+/**
+ * @param {Shared} shared
+ * @param {Ui.Panel} panel
+ */
 function bodyOf(shared, panel) {
   const body = {
     checkpoint: panel.checkpoint,
@@ -68,6 +83,7 @@ function bodyOf(shared, panel) {
   return body;
 }
 
+/** @param {{groups: Api.CheckpointGroup[]}} props */
 function Bench({ groups }) {
   const { params } = useStore(route);
   const bases = choices(groups, "usableAsBase");
@@ -89,7 +105,12 @@ function Bench({ groups }) {
   const aborters = useRef([]);
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
 
+  /**
+   * @param {number} i
+   * @param {Partial<TextState>} change
+   */
   const setText = (i, change) => setTexts((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)));
+  /** @param {number} i */
   const run = async (i) => {
     aborters.current[i]?.abort();
     const aborter = new AbortController();
@@ -120,7 +141,9 @@ function Bench({ groups }) {
   const running = texts.some((text) => text.running);
   const both = panels.length === 2;
   const found = texts.map((text) => findings(text.error, FIELDS));
+  /** @param {string} name */
   const wrong = (name) => found[0].wrong(name) ?? found[1].wrong(name);
+  /** @type {(name: keyof Shared) => Ui.Handler} */
   const share = (name) => (event) => setShared((old) => ({ ...old, [name]: event.target.value }));
 
   if (!bases.length) {
@@ -229,6 +252,7 @@ function Bench({ groups }) {
   </div>`;
 }
 
+/** @param {{text: TextState, found: Ui.Findings, again: () => void}} props */
 function Text({ text, found, again }) {
   const { tokens, running, error, reply, prompt } = text;
   if (error && !tokens.length) return html`<${Trouble} error=${error} found=${found} again=${again} />`;
@@ -249,7 +273,11 @@ function Text({ text, found, again }) {
   </div>`;
 }
 
-/** How a generation went, in words. */
+/**
+ * How a generation went, in words.
+ *
+ * @param {Api.Generated} reply
+ */
 function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
   const took = [count(tokensGenerated, "token"), duration(elapsedMs / 1000)];
   if (elapsedMs > 0) {
@@ -261,6 +289,7 @@ function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
   return `${took.join(", ")}.`;
 }
 
+/** @param {{error: Ui.Failure, found: Ui.Findings, again: () => void}} props */
 function Trouble({ error, found, again }) {
   useEffect(() => document.querySelector('main [aria-invalid="true"]')?.focus(), [error]);
   return html`<div class="message bad" role="alert">

@@ -9,6 +9,7 @@ import { Storage } from "../components/storage.js";
 import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/parts.js";
 
 const REFRESH_MS = 5000;
+/** @type {Record<string, string>} */
 const WORKER_KINDS = { busy: "active", idle: "good" };
 
 export function Queue() {
@@ -43,8 +44,10 @@ export function Queue() {
   `;
 }
 
+/** @param {string} id */
 const experiment = (id) => href(`/experiments/${encodeURIComponent(id)}`);
 
+/** @param {{queues: Api.Queue[], active: Api.JobRow[]}} props */
 function View({ queues, active }) {
   const names = Object.fromEntries(active.map((job) => [job.id, job]));
   return html`<div class="stack">
@@ -74,6 +77,7 @@ function View({ queues, active }) {
   </div>`;
 }
 
+/** @param {{queue: Api.Queue, names: Record<string, Api.JobRow>}} props */
 function QueueView({ queue, names }) {
   const waiting = queue.types.flatMap((type) => type.jobs.map((job) => ({ ...job, type: type.type })));
   return html`

@@ -15,7 +15,9 @@ import { toast } from "../components/toasts.js";
 import { patternName } from "../components/new-report.js";
 import { About } from "./reports.js";
 
+/** @param {{id: string}} props */
 export function Report({ id }) {
+  /** @type {Api.ReportPath} */
   const path = `api/reports/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
   return html`<${Loaded} state=${state} rows=${8}
@@ -23,6 +25,7 @@ export function Report({ id }) {
   >`;
 }
 
+/** @param {{found: Api.Report, path: Api.ReportPath}} props */
 function View({ found, path }) {
   const may = maySubmit(useStore(session));
   const { params } = useStore(route);
@@ -91,7 +94,11 @@ function View({ found, path }) {
   `;
 }
 
-/** For who may write, what is in the page, saved or not. */
+/**
+ * For who may write, what is in the page, saved or not.
+ *
+ * @param {{path: Api.ReportPath, markdown: string, may: boolean}} props
+ */
 function Reading({ path, markdown, may }) {
   const state = useLoad(
     (signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
@@ -100,7 +107,11 @@ function Reading({ path, markdown, may }) {
   return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
 }
 
-/** As a file, of what is saved. */
+/**
+ * As a file, of what is saved.
+ *
+ * @param {{path: Api.ReportPath, draft: import("../lib/autosave.js").Draft}} props
+ */
 const Export = ({ path, draft }) =>
   [
     ["html", "HTML"],

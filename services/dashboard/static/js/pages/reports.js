@@ -16,6 +16,7 @@ export function Reports() {
   const { params } = useStore(route);
   const search = params.get("search") ?? "";
   const experiment = params.get("experiment") ?? "";
+  /** @param {string | null} [cursor] */
   const address = (cursor) => `api/reports${query({ search, experiment, limit: PAGE, cursor })}`;
   const state = useLoad((signal) => get(address(), signal), [search, experiment]);
   const [busy, setBusy] = useState(false);
@@ -70,6 +71,7 @@ export function Reports() {
   `;
 }
 
+/** @param {{search: string}} props */
 function Search({ search }) {
   const [text, setText] = useState(search);
   useEffect(() => setText(search), [search]);
@@ -88,6 +90,7 @@ function Search({ search }) {
   </form>`;
 }
 
+/** @param {{reports: Api.ReportRow[]}} props */
 const Table = ({ reports }) =>
   html`<div class="table-wrap">
     <table class="reports">
@@ -113,6 +116,7 @@ const Table = ({ reports }) =>
     </table>
   </div>`;
 
+/** @param {{ids: string[], most?: number}} props */
 export const About = ({ ids, most = 2 }) =>
   html`<span class="about">
     ${ids
