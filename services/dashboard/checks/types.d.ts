@@ -47,10 +47,14 @@ declare global {
     type ConfigFile = Complete<Schemas["ConfigFile"]>;
     type Dataset = Complete<Schemas["DatasetReply"]>;
     type DatasetUploaded = Complete<Schemas["DatasetUploaded"]>;
+    type CheckpointPath = `api/experiments/${string}/checkpoints/${string}`;
+    type DatasetPath = `api/datasets/${string}`;
+
     type Experiment = Complete<Schemas["ExperimentDetail"]>;
     type ExperimentRow = Complete<Schemas["ExperimentReply"]>;
     type Finding = Complete<Schemas["Finding"]>;
-    type Generated = Complete<Schemas["GenerateReply"]>;
+    /** The document calls the tokens free-form. */
+    type Generated = Complete<Schemas["GenerateReply"]> & { trajectory?: Token[] };
     type Job = Complete<Schemas["JobDetail"]>;
     type JobRow = Complete<Schemas["JobReply"]>;
     type JobRequest = Schemas["JobRequest"];
@@ -93,11 +97,11 @@ declare global {
       "log-lines": unknown;
       reset: unknown;
     }
-    type StreamEvent = { [N in keyof StreamEvents]: [name: N, data: StreamEvents[N], id: string | null] }[keyof StreamEvents];
+    type StreamEvent = { [N in keyof StreamEvents]: [name: N, data: StreamEvents[N]] }[keyof StreamEvents];
     type OnEvent = (...event: StreamEvent) => unknown;
 
     /** What the generator says of each token. */
-    interface Token {
+    type Token = {
       text: string;
       modulation: number | null;
       temperature: number;
@@ -107,7 +111,7 @@ declare global {
       logProb: number;
       entropy: number;
       samplingEntropy: number;
-    }
+    };
     interface AnalysisProgress {
       texts: number;
       textsTotal: number;

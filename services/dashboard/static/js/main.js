@@ -48,7 +48,7 @@ const PAGES = {
 
 /** @param {Route} route */
 function pageOf({ parts, page }) {
-  const found = Object.hasOwn(PAGES, page) ? PAGES[page] : null;
+  const found = page !== null && Object.hasOwn(PAGES, page) ? PAGES[page] : null;
   return (found?.[2] ?? [1]).includes(parts.length || 1) && !parts.includes(null) ? found : null;
 }
 

@@ -40,6 +40,7 @@ function Between({ batch, prompts }) {
       <td class="num">${number(value)}</td>
       <td class="num">${interval ? `${number(interval[0])} to ${number(interval[1])}` : ""}</td>
     </tr>`;
+  /** @type {[prompt: string, mean: number][]} */
   const means = prompts.map(({ prompt, analysis }) => [prompt, first(analysis.signalStats).mean]);
   return html`<section class="card stack" aria-label="Across prompts">
     <h2>Across prompts</h2>

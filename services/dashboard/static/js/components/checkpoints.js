@@ -17,7 +17,10 @@ import { Icon } from "./icons.js";
 export function CheckpointTable({ checkpoints, onDeleted }) {
   const may = maySubmit(useStore(session));
   const [doomed, setDoomed] = useState(/** @type {Api.Checkpoint | null} */ (null));
-  /** @param {Api.Checkpoint} one */
+  /**
+   * @param {Api.Checkpoint} one
+   * @returns {Api.CheckpointPath}
+   */
   const address = (one) =>
     `api/experiments/${one.reference.split("/")[0]}/checkpoints/${one.name
       .split("/")

@@ -76,7 +76,11 @@ function useLines(jobId, bell) {
   return state;
 }
 
-/** Whether long lines are wrapped, kept on this device. */
+/**
+ * Whether long lines are wrapped, kept on this device.
+ *
+ * @returns {[wrap: boolean, change: (on: boolean) => void]}
+ */
 function useWrap() {
   const [wrap, setWrap] = useState(() => {
     try {

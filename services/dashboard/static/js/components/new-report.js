@@ -22,6 +22,8 @@ const NAMES = {
 export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
 /** @type {Api.Pattern[]} */
 const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
+/** @type {(Api.Pattern | "")[]} */
+const CHOICES = [...ORDER, ""];
 const MOST = 8;
 
 /**
@@ -43,12 +45,17 @@ export function NewReport({ label = "New report", primary = false, experiments =
   `;
 }
 
-/** @param {{chosen: string[], onClose: () => void}} props */
+/**
+ * @typedef {{pattern: Api.Pattern | "", ids: string[], title: string}} Choices
+ * @param {{chosen: string[], onClose: () => void}} props
+ */
 function NewReportDialog({ chosen, onClose }) {
   const known = useLoad((signal) => get("api/reports/patterns", signal), []);
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
-  const [form, setForm] = useState({ pattern: ORDER[0], ids: chosen, title: "" });
-  const [state, setState] = useState({ busy: false, error: null });
+  const [form, setForm] = useState(/** @type {Choices} */ ({ pattern: ORDER[0], ids: chosen, title: "" }));
+  const [state, setState] = useState(
+    /** @type {{busy: boolean, error: Ui.Failure | null}} */ ({ busy: false, error: null }),
+  );
   /** @param {Partial<Choices>} changes */
   const set = (changes) => setForm((old) => ({ ...old, ...changes }));
   const about = Object.fromEntries((known.data?.patterns ?? []).map((one) => [one.name, one.about]));
@@ -84,7 +91,7 @@ function NewReportDialog({ chosen, onClose }) {
   return html`<${Dialog} title="New report" onClose=${onClose}>
     <form class="stack" onSubmit=${make}>
       <div class="kinds patterns" role="radiogroup" aria-label="Pattern">
-        ${[...ORDER, ""].map(
+        ${CHOICES.map(
           (name) =>
             html`<label class="kind" key=${name}>
               <input

@@ -85,7 +85,7 @@ export function Progress({ progress, type, quiet = false, ended = "" }) {
   const text =
     share === null
       ? format.count(progress.step, noun)
-      : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, noun)}`;
+      : `${format.integer(progress.step)} of ${format.count(progress.totalSteps ?? 0, noun)}`;
   return html`<span class="progress-line">
     ${
       share !== null &&

@@ -40,4 +40,4 @@ export async function postForEvents(path, body, { on, signal }) {
  * @param {{onToken: (token: Api.Token) => void, signal: AbortSignal}} options
  */
 export const generate = (body, { onToken, signal }) =>
-  postForEvents("api/generate", body, { on: { token: onToken }, signal });
+  /** @type {Promise<Api.Generated>} */ (postForEvents("api/generate", body, { on: { token: onToken }, signal }));

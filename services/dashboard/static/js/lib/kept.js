@@ -1,6 +1,9 @@
 // What was typed or set, kept for this tab: a reload does not lose it.
 
-/** @param {string} key */
+/**
+ * @param {string} key
+ * @returns {unknown}
+ */
 export function recall(key) {
   try {
     return JSON.parse(sessionStorage.getItem(key) ?? "null");

@@ -66,7 +66,7 @@ function heard({ topic, name, data, id, online, refused, again }) {
       one.since = id;
     }
     try {
-      if (name) one.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed, id]));
+      if (name) one.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
       reportError(error); // the others go on
     }
@@ -75,7 +75,7 @@ function heard({ topic, name, data, id, online, refused, again }) {
 
 /**
  * Follow the stream at `path` from the event `since` on, or from now on, until the returned function is called.
- * `onEvent(name, data, id)` gets each event once.
+ * `onEvent(name, data)` gets each event once.
  *
  * @param {`api/${string}/stream`} path
  * @param {{since?: string | null, onEvent: Api.OnEvent}} options

@@ -38,7 +38,9 @@ export function AnalysisPage() {
     ${
       saved
         ? html`<${Saved} id=${saved} />`
-        : html`<${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Desk} groups=${experiments} />`}<//>`
+        : html`<${Loaded} state=${state} rows=${6}
+            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Desk} groups=${experiments} />`}<//
+          >`
     }
   `;
 }
@@ -48,7 +50,7 @@ function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
   useTitle(state.data?.name ?? state.data?.kind, "Analysis");
   return html`<${Loaded} state=${state} rows=${6}>
-    ${(found) =>
+    ${(/** @type {Ui.Data<typeof state>} */ found) =>
       html`<div class="stack">
         <p class="row">
           <a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong
@@ -59,7 +61,8 @@ function Saved({ id }) {
   <//>`;
 }
 
-/** @typedef {object} Form
+/**
+ * @typedef {object} Form
  * @property {string} kind
  * @property {string} checkpoint
  * @property {string} rlCheckpoint
@@ -71,12 +74,26 @@ function Saved({ id }) {
  * @property {string} modulation
  * @property {boolean} bootstrap
  * @property {boolean} extremes
- * @param {Form} form */
+ *
+ * @typedef {Api.Body<"api/analyze-trajectories", "post">} Request
+ *
+ * @typedef {object} Run
+ * @property {boolean} busy
+ * @property {Api.AnalysisProgress | null} progress
+ * @property {Api.Reply<"api/analyze-trajectories", "post"> | null} result
+ * @property {Ui.Failure | null} error
+ */
+
+/**
+ * @param {Form} form
+ * @returns {Request}
+ */
 function bodyOf(form) {
   const prompts = form.prompts
     .split("\n")
     .map((line) => line.trim())
     .filter((line, i, all) => line || all.length === 1);
+  /** @type {Request} */
   const body = {
     checkpoint: form.checkpoint,
     prompts,
@@ -113,7 +130,7 @@ const FIELDS = [
 /**
  * The same as a job: for what is too long to wait for.
  *
- * @param {Api.Body<"api/analyze-trajectories", "post">} body
+ * @param {Request} body
  * @returns {Api.JobRequest}
  */
 function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
@@ -126,23 +143,25 @@ function Desk({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));
-  const [before] = useState(() => recall(DESK));
+  const [before] = useState(() => /** @type {Form | null} */ (recall(DESK)));
   const [form, setForm] = useState(
-    bases.some((one) => one.value === before?.checkpoint)
-      ? before
-      : {
-          kind: "",
-          checkpoint: preferred(bases),
-          rlCheckpoint: preferred(policies),
-          gatingMode: policies.length ? "learned" : "random",
-          prompts: PROMPTS,
-          samples: "2",
-          maxTokens: "40",
-          seed: "0",
-          modulation: "0.5",
-          bootstrap: true,
-          extremes: false,
-        },
+    /** @type {Form} */ (
+      before && bases.some((one) => one.value === before.checkpoint)
+        ? before
+        : {
+            kind: "",
+            checkpoint: preferred(bases),
+            rlCheckpoint: preferred(policies),
+            gatingMode: policies.length ? "learned" : "random",
+            prompts: PROMPTS,
+            samples: "2",
+            maxTokens: "40",
+            seed: "0",
+            modulation: "0.5",
+            bootstrap: true,
+            extremes: false,
+          }
+    ),
   );
   useEffect(() => keep(DESK, form), [form]);
   const [run, setRun] = useState(/** @type {Run} */ ({ busy: false, progress: null, result: null, error: null }));
@@ -175,7 +194,7 @@ function Desk({ groups }) {
   const asJob = async () => {
     if (!may) return signInOpen.set(true);
     try {
-      const job = await post("api/jobs", jobOf(bodyOf(form)));
+      const job = /** @type {Api.Job} */ (await post("api/jobs", jobOf(bodyOf(form))));
       go(`/experiments/${encodeURIComponent(job.experimentId)}`);
     } catch (error) {
       setRun((old) => ({ ...old, error }));
@@ -184,6 +203,7 @@ function Desk({ groups }) {
   };
   const save = async () => {
     if (!may) return signInOpen.set(true);
+    if (!run.result) return undefined;
     try {
       await post(`api/experiments/${encodeURIComponent(experiment)}/analyses`, { result: run.result });
       toast("Saved with the model's experiment.");
@@ -335,6 +355,14 @@ const Work = ({ progress }) =>
   </div>`;
 
 /**
+ * What an analysis without a name is called.
+ *
+ * @param {{kind: string, request: Record<string, unknown>}} analysis
+ */
+const summary = ({ kind, request: { prompts } }) =>
+  Array.isArray(prompts) ? `${kind}, ${count(prompts.length, "prompt")}` : kind;
+
+/**
  * What is kept with an experiment.
  *
  * @param {{experiment: string, changed: number, may: boolean}} props
@@ -362,12 +390,7 @@ export function SavedList({ experiment, changed, may }) {
             ${state.data.analyses.map(
               (one) =>
                 html`<li key=${one.id}>
-                  <a href=${href("/analysis", { saved: one.id })}
-                    >${
-                      one.name ??
-                      `${one.kind}${one.request.prompts ? `, ${count(one.request.prompts.length, "prompt")}` : ""}`
-                    }</a
-                  >
+                  <a href=${href("/analysis", { saved: one.id })}>${one.name ?? summary(one)}</a>
                   <span class="note"><${Time} at=${one.createdAt} /></span>
                   ${
                     may &&

@@ -15,7 +15,7 @@ export function CheckpointsPage() {
   const more = async () => {
     setBusy(true);
     try {
-      const next = await get(`api/checkpoints${query({ limit: PAGE, cursor: state.data.nextCursor })}`);
+      const next = await get(`api/checkpoints${query({ limit: PAGE, cursor: state.data?.nextCursor })}`);
       state.setData((old) => ({ experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
     } finally {
       setBusy(false);
@@ -26,7 +26,7 @@ export function CheckpointsPage() {
       <div class="grow"><h1>Checkpoints</h1></div>
     </div>
     <${Loaded} state=${state} rows=${8}>
-      ${({ experiments, nextCursor }) =>
+      ${(/** @type {Ui.Data<typeof state>} */ { experiments, nextCursor }) =>
         experiments.length || nextCursor
           ? html`<div class="stack">
               ${experiments.map(

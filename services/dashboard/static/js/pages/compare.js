@@ -10,14 +10,13 @@ import { flatBoth } from "../lib/config.js";
 import { PLOTTED, chartsFor } from "../charts/catalog.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { useFiner } from "../charts/finer.js";
-import { SeriesStore, smooth } from "../charts/series.js";
+import { KINDS, SeriesStore, smooth } from "../charts/series.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Status, TYPES, Tabs } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ChartTools } from "./experiment-charts.js";
 
 const MOST_RUNS = 8;
-const KINDS = ["metrics", "rl-metrics"];
 const MAX_POINTS = 1000;
 const LOOK_MS = 5000;
 
@@ -25,7 +24,7 @@ export function Compare() {
   const { params } = useStore(route);
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
   const state = useLoad(
-    async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean),
+    async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter((run) => run !== null),
     [ids.join()],
   );
   useLooking(state);
@@ -45,7 +44,7 @@ export function Compare() {
             ><p>Add them above, or tick them in the list of experiments.</p><//
           >`
         : html`<${Loaded} state=${state} rows=${8}>
-            ${(runs) => html`
+            ${(/** @type {Run[]} */ runs) => html`
               ${
                 !state.loading &&
                 runs.length < ids.length &&
@@ -61,7 +60,7 @@ export function Compare() {
                 ]}
                 active=${tab}
                 label="Parts of the comparison"
-                onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })}
+                onChange=${(/** @type {string} */ name) => setParams({ tab: name === "charts" ? "" : name })}
               />
               <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
                 ${
@@ -91,6 +90,7 @@ function gone(error) {
 }
 
 /**
+ * @typedef {Ui.Run & Api.Experiment & {label: string, config: Api.Config}} Run
  * @param {string} id
  * @param {AbortSignal} signal
  * @returns {Promise<Run>}
@@ -193,7 +193,7 @@ const labelled = (runs) =>
 /** @param {{runs: Run[]}} props */
 function SharedCharts({ runs }) {
   const [weight, setWeight] = useState(0.8);
-  const zoom = useMemo(() => createStore(null), []);
+  const zoom = useMemo(() => createStore(/** @type {Ui.Range | null} */ (null)), []);
   const [, setVersion] = useState(0);
   useEffect(() => zoom.set(null), [runs.length]);
   useEffect(() => {

@@ -14,7 +14,10 @@ import { Empty, Loaded, Status, TYPES, Time } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
 const REFRESH_MS = 2500;
-/** @param {string} name */
+/**
+ * @param {string} name
+ * @returns {Api.DatasetPath}
+ */
 const address = (name) => `api/datasets/${encodeURIComponent(name)}`;
 /** @param {string} id */
 const experiment = (id) => href(`/experiments/${encodeURIComponent(id)}`);
@@ -74,8 +77,8 @@ export function Datasets() {
 
 /** @param {{datasets: Api.Dataset[], may: boolean, reload: () => void}} props */
 function Table({ datasets, may, reload }) {
-  const [open, setOpen] = useState(null);
-  const [doomed, setDoomed] = useState(null);
+  const [open, setOpen] = useState(/** @type {string | null} */ (null));
+  const [doomed, setDoomed] = useState(/** @type {Api.Dataset | null} */ (null));
   const shown = datasets.find((one) => one.name === open);
   return html`<div class="table-wrap">
     <table class="datasets">
@@ -178,7 +181,7 @@ function Row({ one, may, reload, onOpen, onDelete }) {
 function Tokenising({ one }) {
   const { step, totalSteps } = one.progress ?? {};
   if (one.status !== "tokenising" || !totalSteps || totalSteps <= 1) return null;
-  const share = Math.min(1, step / totalSteps);
+  const share = Math.min(1, (step ?? 0) / totalSteps);
   return html`<span class="progress-line">
     <span
       class="progress"
@@ -236,7 +239,7 @@ function Facts({ one, onClose }) {
     </dl>
     <h3 class="above">Used by</h3>
     <${Loaded} state=${state} rows=${2}>
-      ${({ uses }) =>
+      ${(/** @type {Ui.Data<typeof state>} */ { uses }) =>
         uses.length
           ? html`<ul class="saved stack tight">
               ${uses.map(

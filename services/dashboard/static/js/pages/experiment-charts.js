@@ -20,7 +20,7 @@ const FEW = 200;
 export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   const [version, setVersion] = useState(store.version);
   const [chosen, setWeight] = useState(null);
-  const zoom = useMemo(() => createStore(null), [store]);
+  const zoom = useMemo(() => createStore(/** @type {Ui.Range | null} */ (null)), [store]);
   useEffect(() => {
     setVersion(store.version);
     return store.watch(setVersion);

@@ -29,21 +29,21 @@ export function Results({ id, type, path, results }) {
   return html`<${ResultFiles} path=${path} results=${results} />`;
 }
 
+const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
+
 /** @param {{path: Api.ExperimentPath, results: string[]}} props */
 function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(
-        ["evaluation", "ablation"].map((name) =>
-          results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null,
-        ),
+        RESULTS.map((name) => (results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null)),
       );
       return { evaluation: evaluation?.result, ablation: ablation?.result };
     },
     [path, results.join()],
   );
   return html`<${Loaded} state=${state}>
-    ${({ evaluation, ablation }) =>
+    ${(/** @type {Ui.Data<typeof state>} */ { evaluation, ablation }) =>
       !evaluation && !ablation
         ? html`<${Empty} title="No results yet"
             ><p>The evaluation is written when training ends, the ablation after a controller's.</p><//
@@ -57,7 +57,9 @@ function ResultFiles({ path, results }) {
 
 /** @param {{result: Api.Evaluation}} props */
 function Evaluation({ result }) {
-  const facts = Object.entries(result).filter(([, value]) => typeof value === "number");
+  const facts = Object.entries(result).flatMap(([name, value]) =>
+    typeof value === "number" ? [/** @type {const} */ ([name, value])] : [],
+  );
   return html`<section class="stack" aria-label="Evaluation">
     <div class="card">
       <header><h2>Evaluation</h2></header>
@@ -86,7 +88,7 @@ function Evaluation({ result }) {
 export function Checkpoints({ path, changed }) {
   const state = useLoad((signal) => get(`${path}/checkpoints`, signal), [path, changed]);
   return html`<${Loaded} state=${state}>
-    ${({ checkpoints }) =>
+    ${(/** @type {Ui.Data<typeof state>} */ { checkpoints }) =>
       checkpoints.length
         ? html`<div class="card flush">
             <${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} />
@@ -111,6 +113,7 @@ export function Config({ found, path }) {
       const columns = [{ title: title(found), flat: flatBoth(mine) }];
       if (other === "defaults") columns.push({ title: "Defaults", flat: await defaults(mine, signal) });
       else if (other !== "none") {
+        /** @type {Api.ExperimentPath} */
         const at = `api/experiments/${encodeURIComponent(other)}`;
         const [one, theirs] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
         columns.push({ title: title(one), flat: flatBoth(theirs) });
@@ -129,7 +132,9 @@ export function Config({ found, path }) {
         ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
       </select>
     </label>
-    <${Loaded} state=${state}>${(columns) => html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//>
+    <${Loaded} state=${state}
+      >${(/** @type {Ui.Data<typeof state>} */ columns) => html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//
+    >
   </div>`;
 }
 
@@ -154,7 +159,7 @@ async function defaults(mine, signal) {
 export function History({ jobId, changed }) {
   const state = useLoad((signal) => get(`api/jobs/${jobId}/events${query({ limit: 1000 })}`, signal), [jobId, changed]);
   return html`<${Loaded} state=${state}>
-    ${({ events }) =>
+    ${(/** @type {Ui.Data<typeof state>} */ { events }) =>
       html`<div class="card flush table-wrap">
         <table>
           <thead>

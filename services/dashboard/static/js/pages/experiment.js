@@ -8,7 +8,7 @@ import { hasEnded } from "../lib/ladder.js";
 import { route, setParams, href, useTitle } from "../lib/router.js";
 import { bytes, percent, shortId, title } from "../lib/format.js";
 import { PLOTTED } from "../charts/catalog.js";
-import { SeriesStore } from "../charts/series.js";
+import { KINDS, SeriesStore } from "../charts/series.js";
 import { Loaded, Progress, Status, TYPES, Tabs, Time, beganOrEndedWaiting } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ExperimentActions } from "../components/experiment-actions.js";
@@ -20,7 +20,6 @@ import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
 
 const LONG_TITLE = 60;
 const MAX_POINTS = 2000;
-const KINDS = ["metrics", "rl-metrics"];
 
 /** @param {{id: string}} props */
 export function Experiment({ id }) {
@@ -46,34 +45,29 @@ function readPoints(path) {
   return found;
 }
 
-/** @param {{found: Api.Experiment, path: Api.ExperimentPath, state: Ui.Load<Api.Experiment>, early: Points}} props */
+/**
+ * @typedef {ReturnType<typeof readPoints>} Points
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, state: Ui.Load<Api.Experiment>, early: Points}} props
+ */
 function View({ found, path, state, early }) {
   const { params } = useStore(route);
   const live = useLive(found, path, state, early);
   const ended = hasEnded(live.status);
   const trains = PLOTTED.includes(found.type);
   const dataset = found.type === "dataset";
-  const tabs = [
-    ...(trains ? [["charts", "Charts"]] : []),
-    ...(found.results.length || (ended && !dataset) ? [["results", "Results"]] : []),
-    ...(trains ? [["checkpoints", "Checkpoints"]] : []),
-    ...(dataset ? [] : [["config", "Configuration"]]),
-    ...(found.jobId
-      ? [
-          ["logs", "Log"],
-          ["history", "History"],
-        ]
-      : []),
-  ];
-  const tab = tabs.some(([name]) => name === params.get("tab"))
-    ? params.get("tab")
-    : ["charts", "results", "history", "config"].find((one) => tabs.some(([name]) => name === one));
+  /** @type {[name: string, text: string][]} */
+  const tabs = [];
+  if (trains) tabs.push(["charts", "Charts"]);
+  if (found.results.length || (ended && !dataset)) tabs.push(["results", "Results"]);
+  if (trains) tabs.push(["checkpoints", "Checkpoints"]);
+  if (!dataset) tabs.push(["config", "Configuration"]);
+  if (found.jobId) tabs.push(["logs", "Log"], ["history", "History"]);
+  const [tab, heading] =
+    [params.get("tab"), "charts", "results", "history", "config"]
+      .map((one) => tabs.find(([name]) => name === one))
+      .find(Boolean) ?? tabs[0];
   const { step, totalSteps } = live.progress ?? {};
-  useTitle(
-    !ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "",
-    title(found),
-    tabs.find(([name]) => name === tab)[1],
-  );
+  useTitle(!ended && step && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), heading);
   return html`
     <div class="page-head many">
       <div class="grow">
@@ -116,7 +110,7 @@ function View({ found, path, state, early }) {
       tabs=${tabs}
       active=${tab}
       label="Parts of the experiment"
-      onChange=${(name) => setParams({ tab: name })}
+      onChange=${(/** @type {string} */ name) => setParams({ tab: name })}
     />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
       ${
@@ -146,6 +140,13 @@ function View({ found, path, state, early }) {
 /**
  * Points, status and progress of the experiment, kept up to date by its stream.
  *
+ * @typedef {object} Live
+ * @property {string} status
+ * @property {Api.LiveProgress | null} progress
+ * @property {boolean} loaded
+ * @property {Ui.Failure | null} error
+ * @property {number} updates
+ * @property {number} checkpoints
  * @param {Api.Experiment} found
  * @param {Api.ExperimentPath} path
  * @param {Ui.Load<Api.Experiment>} state
@@ -154,20 +155,23 @@ function View({ found, path, state, early }) {
 function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
   const bell = useMemo(() => createStore(0), [found.id]);
-  const [now, setNow] = useState({
-    status: found.status,
-    progress: found.progress,
-    loaded: false,
-    error: null,
-    updates: 0,
-    checkpoints: 0,
-  });
+  const [now, setNow] = useState(
+    /** @type {Live} */ ({
+      status: found.status,
+      progress: found.progress,
+      loaded: false,
+      error: null,
+      updates: 0,
+      checkpoints: 0,
+    }),
+  );
   /** @param {Partial<Live>} changes */
   const update = (changes) => setNow((old) => ({ ...old, ...changes }));
   useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
   useEffect(() => {
     let stop = () => {};
     let left = false;
+    /** @type {{[N in keyof Api.StreamEvents]: (data: Api.StreamEvents[N]) => unknown}} */
     const listeners = {
       metrics: (data) => store.append("metrics", data.points),
       "rl-metrics": (data) => store.append("rl-metrics", data.points),
@@ -195,6 +199,7 @@ function useLive(found, path, state, early) {
       "log-lines": () => bell.set((count) => count + 1),
       reset: () => loadUntilThere().catch(() => {}), // a failure is shown by load
     };
+    /** @type {Points | null} */
     let first = early;
     async function load() {
       try {
@@ -222,7 +227,11 @@ function useLive(found, path, state, early) {
     }
     async function start() {
       const since = await loadUntilThere();
-      if (!left) stop = follow(`${path}/stream`, { since, onEvent: (name, data) => listeners[name]?.(data) });
+      if (!left)
+        stop = follow(`${path}/stream`, {
+          since,
+          onEvent: (name, data) => /** @type {(data: unknown) => unknown} */ (listeners[name])?.(data),
+        });
     }
     start().catch(() => {});
     return () => {

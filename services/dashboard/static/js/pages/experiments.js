@@ -13,11 +13,16 @@ import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/part
 
 const STATUSES = ["running", "pending", "paused", "completed", "failed", "cancelled", "stale", "starting"];
 const PAGE = 200;
+/**
+ * @typedef {Record<"search" | "type" | "status" | "tag", string>} Filter
+ * @typedef {Api.Reply<"api/experiments"> & {tags: string[]}} Page
+ * @type {(keyof Filter)[]}
+ */
 const FILTERS = ["search", "type", "status", "tag"];
 
 export function Experiments() {
   const { params } = useStore(route);
-  const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""]));
+  const filter = /** @type {Filter} */ (Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""])));
   const chosen = (params.get("compare") ?? "").split(",").filter(Boolean);
   const state = useLoad(async (signal) => {
     const [page, { tags }] = await Promise.all([
@@ -53,7 +58,7 @@ export function Experiments() {
     <${Filters} filter=${filter} tags=${state.data?.tags ?? []} />
     <div class="card flush">
       <${Loaded} state=${state} rows=${8}>
-        ${(data) =>
+        ${(/** @type {Page} */ data) =>
           data.experiments.length
             ? html`<${Table}
                 experiments=${data.experiments}
@@ -217,7 +222,7 @@ function More({ state, filter }) {
   const load = async () => {
     setBusy(true);
     try {
-      const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data.nextCursor })}`);
+      const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data?.nextCursor })}`);
       state.setData((old) => ({
         ...old,
         experiments: [...old.experiments, ...next.experiments],

@@ -27,6 +27,25 @@ const ABOUT = {
 const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
 /**
+ * What was typed.
+ *
+ * @typedef {object} FormState
+ * @property {string} name
+ * @property {string} tags
+ * @property {string} checkpoint
+ * @property {string} rlCheckpoint
+ * @property {string} file
+ * @property {string} data
+ * @property {string} priority
+ * @property {string} notBefore
+ * @property {boolean} queue
+ *
+ * @typedef {{form: Partial<FormState>, edited?: [path: string, value: unknown][] | null}} Draft
+ *
+ * @typedef {{flat: Ui.Flat | null, own: Ui.Flat | null, error: Ui.Failure | null}} Base
+ */
+
+/**
  * Files, texts, checkpoints and, for "go on" and "like this", the job before.
  *
  * @param {string | null} from
@@ -58,7 +77,7 @@ export function NewJob() {
       </div>
     </div>
     <${Loaded} state=${state} rows=${8}
-      >${(found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
+      >${(/** @type {Ui.Data<typeof state>} */ found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
     >
   `;
 }
@@ -67,18 +86,21 @@ export function NewJob() {
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
-  const kind = [params.get("type"), before?.type].find((one) => KINDS.includes(one)) ?? KINDS[0];
+  const kind = KINDS.find((one) => one === params.get("type")) ?? KINDS.find((one) => one === before?.type) ?? KINDS[0];
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
+    /** @type {Draft | undefined} */
     const sent = history.state?.draft; // left behind when it was submitted: this is Back
     if (sent) history.replaceState(null, "");
-    return sent ?? recall(key);
+    return sent ?? /** @type {Draft | null} */ (recall(key));
   });
+  const payload = /** @type {{checkpoint?: string, rl_checkpoint?: string}} */ (before?.payload ?? {});
+  /** @type {FormState} */
   const blank = {
     name: params.get("like") ? (before?.name ?? "") : "",
     tags: (before?.tags ?? []).join(", "),
-    checkpoint: (!resume && before?.payload.checkpoint) || params.get("checkpoint") || "",
-    rlCheckpoint: before?.payload.rl_checkpoint ?? params.get("policy") ?? "",
+    checkpoint: (!resume && payload.checkpoint) || params.get("checkpoint") || "",
+    rlCheckpoint: payload.rl_checkpoint ?? params.get("policy") ?? "",
     file: "",
     data: params.get("data") ?? "",
     priority: "0",
@@ -86,9 +108,9 @@ function Form({ params, configs, texts, groups, before }) {
     queue: true,
   };
   const [form, setForm] = useState({ ...blank, ...kept?.form });
-  const [edited, setChanges] = useState(() => kept?.edited && new Map(kept.edited));
-  const [problem, setProblem] = useState(null);
-  const [prediction, setPrediction] = useState(null);
+  const [edited, setChanges] = useState(() => (kept?.edited ? new Map(kept.edited) : null));
+  const [problem, setProblem] = useState(/** @type {Ui.Failure | null} */ (null));
+  const [prediction, setPrediction] = useState(/** @type {Api.JobPrediction | null} */ (null));
   const [busy, setBusy] = useState(false);
   /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => {
@@ -97,6 +119,7 @@ function Form({ params, configs, texts, groups, before }) {
     setPrediction(null);
   };
   const base = useBase({ kind, file: form.file, before });
+  /** @type {Ui.Flat} */
   const given = base.own ?? new Map(params.get("data") ? [["data.source", params.get("data")]] : []);
   const changes = useMemo(
     () => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))),
@@ -105,7 +128,7 @@ function Form({ params, configs, texts, groups, before }) {
   const draft = { form, edited: edited && [...edited] };
   const dirty = !equal(form, blank) || (edited && !equal([...edited], [...given]));
   useEffect(() => keep(key, dirty ? draft : null), [form, edited, base]);
-  useTitle("New job", resume || params.get("like") ? before.name : TYPES[kind]);
+  useTitle("New job", before ? before.name : TYPES[kind]);
   const body = useMemo(() => bodyOf({ kind, form, changes, resume }), [kind, form, changes, resume]);
   useEffect(() => setPrediction(null), [body]);
 
@@ -115,12 +138,13 @@ function Form({ params, configs, texts, groups, before }) {
     setBusy(true);
     setProblem(null);
     try {
-      if (dryRun) setPrediction(await post("api/jobs?dryRun=true", body));
+      if (dryRun) setPrediction(/** @type {Api.JobPrediction} */ (await post("api/jobs?dryRun=true", body)));
       else {
-        const job = await post("api/jobs", body, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+        const once = crypto.randomUUID?.() ?? String(Math.random());
+        const job = /** @type {Api.Job} */ (await post("api/jobs", body, { "Idempotency-Key": once }));
         keep(key, null);
         history.replaceState({ draft }, "");
-        toast(job.queuePosition > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
+        toast((job.queuePosition ?? 0) > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
         go(`/experiments/${encodeURIComponent(job.experimentId)}`);
       }
     } catch (error) {
@@ -188,6 +212,7 @@ function Form({ params, configs, texts, groups, before }) {
       <section class="card stack" aria-label="What">
         ${
           resume &&
+          before &&
           html`<p class="message">
             Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration;
             what you change below is laid over it. The shape of the model stays.
@@ -358,7 +383,7 @@ function draftOf(params, type) {
  * @param {{kind: string, file: string, before: Api.Job | null}} wanted
  */
 function useBase({ kind, file, before }) {
-  const [state, setState] = useState({ flat: null, own: null, error: null });
+  const [state, setState] = useState(/** @type {Base} */ ({ flat: null, own: null, error: null }));
   useEffect(() => {
     let left = false;
     const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
@@ -366,7 +391,8 @@ function useBase({ kind, file, before }) {
     get(`api/configs/${name}`)
       .then(({ config }) => {
         if (left) return;
-        const flat = flatten(kind === "evaluation" ? config.evaluation : config);
+        const flat = flatten(kind === "evaluation" ? config?.evaluation : config);
+        /** @type {Ui.Flat | null} */
         let own = null;
         if (before && before.type === kind && !file) {
           const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
@@ -387,6 +413,7 @@ function useBase({ kind, file, before }) {
  * @returns {Api.JobRequest}
  */
 function bodyOf({ kind, form, changes, resume }) {
+  /** @type {Api.JobRequest} */
   const body = { type: kind, config: nest(changes) };
   if (form.name.trim()) body.name = form.name.trim();
   const tags = form.tags

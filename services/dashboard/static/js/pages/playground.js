@@ -29,6 +29,21 @@ const SETTINGS = {
 };
 const DESK = "tidal.playground"; // what was set survives a reload of the tab
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
+/**
+ * The fields that both panels share, as they were typed.
+ *
+ * @typedef {{prompt: string, seed: string, maxTokens: string}} Shared
+ */
+/**
+ * The text of a panel.
+ *
+ * @typedef {object} TextState
+ * @property {Api.Token[]} tokens
+ * @property {boolean} running
+ * @property {Ui.Failure | null} error
+ * @property {Api.Generated | null} reply
+ * @property {string} prompt
+ */
 /** @type {TextState} */
 const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
 
@@ -38,7 +53,9 @@ export function Playground() {
     <div class="page-head">
       <div class="grow"><h1>Playground</h1></div>
     </div>
-    <${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Bench} groups=${experiments} />`}<//>
+    <${Loaded} state=${state} rows=${6}
+      >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Bench} groups=${experiments} />`}<//
+    >
   `;
 }
 
@@ -63,6 +80,7 @@ const given = (text) => (text === "" ? undefined : Number(text));
  * @param {Ui.Panel} panel
  */
 function bodyOf(shared, panel) {
+  /** @type {Api.Body<"api/generate", "post">} */
   const body = {
     checkpoint: panel.checkpoint,
     prompt: shared.prompt,
@@ -88,13 +106,14 @@ function Bench({ groups }) {
   const { params } = useStore(route);
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
+  /** @type {Ui.Panel} */
   const start = {
     ...SETTINGS,
     checkpoint: params.get("checkpoint") || preferred(bases),
     rlCheckpoint: params.get("policy") || preferred(policies),
   };
   if (params.get("policy")) start.gatingMode = "learned";
-  const [before] = useState(() => recall(DESK));
+  const [before] = useState(() => /** @type {{shared: Shared, panels: Ui.Panel[]} | null} */ (recall(DESK)));
   const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
   const asked = params.get("checkpoint") || params.get("policy");
   const [panels, setPanels] = useState(() =>
@@ -102,7 +121,7 @@ function Bench({ groups }) {
   );
   useEffect(() => keep(DESK, { shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
-  const aborters = useRef([]);
+  const aborters = useRef(/** @type {AbortController[]} */ ([]));
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
 
   /**
@@ -115,6 +134,7 @@ function Bench({ groups }) {
     aborters.current[i]?.abort();
     const aborter = new AbortController();
     aborters.current[i] = aborter;
+    /** @type {Api.Token[]} */
     const tokens = [];
     let timer = 0;
     const draw = () => {
@@ -123,6 +143,7 @@ function Bench({ groups }) {
     };
     setText(i, { ...IDLE, running: true, prompt: shared.prompt });
     try {
+      /** @param {Api.Token} token */
       const onToken = (token) => {
         tokens.push(token);
         timer ||= setTimeout(draw, DRAW_MS);
@@ -237,7 +258,7 @@ function Bench({ groups }) {
               wrong=${found[i].wrong}
               bases=${bases}
               policies=${policies}
-              onChange=${(change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
+              onChange=${(/** @type {Partial<Ui.Panel>} */ change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
             />
             <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
           </section>`,
@@ -291,7 +312,10 @@ function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
 
 /** @param {{error: Ui.Failure, found: Ui.Findings, again: () => void}} props */
 function Trouble({ error, found, again }) {
-  useEffect(() => document.querySelector('main [aria-invalid="true"]')?.focus(), [error]);
+  useEffect(() => {
+    const field = document.querySelector('main [aria-invalid="true"]');
+    if (field instanceof HTMLElement) field.focus();
+  }, [error]);
   return html`<div class="message bad" role="alert">
     <p>
       ${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${

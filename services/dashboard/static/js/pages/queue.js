@@ -24,7 +24,7 @@ export function Queue() {
   useEffect(() => {
     let timer = 0;
     const stop = follow("api/jobs/stream", {
-      onEvent(name) {
+      onEvent(...[name]) {
         if (name !== "job-update") return;
         clearTimeout(timer);
         timer = setTimeout(state.reload, 300);

@@ -35,6 +35,7 @@ function View({ found, path }) {
   const [asking, setAsking] = useState(false);
   const editing = params.get("mode") === "edit" && may;
   useEffect(() => {
+    /** @param {BeforeUnloadEvent} event */
     const ask = (event) => draft.open() && event.preventDefault();
     window.addEventListener("beforeunload", ask);
     draft.attach();
@@ -104,7 +105,9 @@ function Reading({ path, markdown, may }) {
     (signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
     [markdown, may],
   );
-  return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
+  return html`<${Loaded} state=${state} rows=${8}
+    >${(/** @type {Ui.Data<typeof state>} */ { parts }) => html`<${ReportBody} parts=${parts} />`}<//
+  >`;
 }
 
 /**

@@ -16,14 +16,17 @@ export function Reports() {
   const { params } = useStore(route);
   const search = params.get("search") ?? "";
   const experiment = params.get("experiment") ?? "";
-  /** @param {string | null} [cursor] */
+  /**
+   * @param {string | null} [cursor]
+   * @returns {"api/reports" | `api/reports?${string}`}
+   */
   const address = (cursor) => `api/reports${query({ search, experiment, limit: PAGE, cursor })}`;
   const state = useLoad((signal) => get(address(), signal), [search, experiment]);
   const [busy, setBusy] = useState(false);
   const more = async () => {
     setBusy(true);
     try {
-      const next = await get(address(state.data.nextCursor));
+      const next = await get(address(state.data?.nextCursor));
       state.setData((old) => ({ reports: [...old.reports, ...next.reports], nextCursor: next.nextCursor }));
     } catch (error) {
       toast(error.message, "bad");
@@ -46,7 +49,7 @@ export function Reports() {
     </div>
     <div class="card flush">
       <${Loaded} state=${state} rows=${6}>
-        ${({ reports }) =>
+        ${(/** @type {Ui.Data<typeof state>} */ { reports }) =>
           reports.length
             ? html`<${Table} reports=${reports} />`
             : search || experiment
