@@ -43,8 +43,8 @@ def main() -> int:
     config = str(CHECKS / "prettier.json")
     steps = {
         "formatting": ("prettier/bin/prettier.cjs", formatting, "--log-level", "warn", "--config", config, str(CODE)),
-        "lint": ("oxlint/bin/oxlint", "--type-aware", "--tsconfig", str(CHECKS / "tsconfig.json"), "--config", str(CHECKS / "oxlint.json"), str(CODE)),
-        "types": ("typescript/bin/tsc", "--project", str(CHECKS)),
+        "lint": ("oxlint/bin/oxlint", "--type-aware", "--config", str(CHECKS / "oxlint.json"), str(CODE)),
+        "types": ("typescript/bin/tsc", "--project", str(CHECKS.parent)),
     }
     failed = [title for title, (program, *arguments) in steps.items() if run(program, *arguments)]
     if failed:

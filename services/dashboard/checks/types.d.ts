@@ -205,9 +205,9 @@ declare global {
     type Html = (strings: TemplateStringsArray, ...values: Value[]) => Node;
 
     interface Store<T> {
-      get(): T;
-      set(next: T | ((old: T) => T)): void;
-      watch(listener: (value: T) => unknown): () => void;
+      get: () => T;
+      set: (next: T | ((old: T) => T)) => void;
+      watch: (listener: (value: T) => unknown) => () => void;
     }
     /** Whatever a request or a page may fail with; a `Problem` carries the rest. */
     interface Failure extends Error {
@@ -254,7 +254,7 @@ declare global {
       again?: boolean;
     }
     interface Findings {
-      wrong(name: string): string | undefined;
+      wrong: (name: string) => string | undefined;
       marked: boolean;
       rest: string[];
     }
@@ -264,8 +264,9 @@ declare global {
       loading: boolean;
     }
     interface Load<T> extends Loading<T> {
-      reload(): Promise<void>;
-      setData(change: T | ((old: T) => T)): void;
+      /** Asks again; a failure becomes `error`. */
+      reload: () => void;
+      setData: (change: T | ((old: T) => T)) => void;
     }
     /** What a loader gives once it is there. */
     type Data<S> = S extends Load<infer T> ? T : never;

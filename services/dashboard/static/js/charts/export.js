@@ -14,7 +14,7 @@ export function download(blob, name) {
 }
 
 /** @param {string} text */
-const cell = (text) => (/[",\n]/.test(String(text)) ? `"${String(text).replaceAll('"', '""')}"` : String(text));
+const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
  * Steps down, lines across; empty where a line has no point.

@@ -19,7 +19,8 @@ export function useFiner(runs, zoom, maxPoints) {
   useEffect(() => {
     const aborter = new AbortController();
     const timer =
-      range && setTimeout(() => runs.forEach((run) => fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
+      range &&
+      setTimeout(() => runs.forEach((run) => void fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
     return () => {
       if (timer) clearTimeout(timer);
       aborter.abort();

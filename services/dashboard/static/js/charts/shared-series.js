@@ -64,7 +64,7 @@ async function load(id, entry) {
     onEvent(name, data) {
       if (name === "metrics" || name === "rl-metrics") entry.store.append(name, data.points);
       else if (name === "rewind") entry.store.rewind(data);
-      else if (name === "reset") reload(path, entry.store);
+      else if (name === "reset") void reload(path, entry.store);
     },
   });
   entry.stop = () => {

@@ -23,7 +23,7 @@ export function guess(fileName) {
   const ascii = plain
     .replace(SUFFIX, "")
     .normalize("NFKD")
-    .replace(/[^\x00-\x7f]/g, "");
+    .replace(/\P{ASCII}/gu, "");
   const name = ascii
     .replace(/[^A-Za-z0-9._-]+/g, "-")
     .replace(/^[^A-Za-z0-9]+|[._-]+$/g, "")

@@ -62,7 +62,7 @@ function useLines(jobId, bell) {
         busy = false;
       }
     }
-    fetchAll();
+    void fetchAll();
     const stop = bell.watch(() => {
       clearTimeout(timer);
       timer = setTimeout(fetchAll, BELL_MS);

@@ -52,7 +52,7 @@ export function ReportEditor({ draft, now }) {
   const onKey = (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
-    draft.save();
+    void draft.save();
   };
   const found = findings(now.error, ["title", "markdown"]);
   return html`

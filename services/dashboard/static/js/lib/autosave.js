@@ -44,7 +44,7 @@ function makeDraft(path, found) {
     }),
   );
   let timer = 0;
-  /** @type {Promise<Api.Report> | null} */
+  /** @type {Promise<void> | null} */
   let busy = null;
   let left = false; // no page shows it
   /** @type {(() => void)[]} */
@@ -57,32 +57,37 @@ function makeDraft(path, found) {
     timer = setTimeout(save, pause);
   };
 
-  async function save() {
+  /** Never fails: what went wrong is the state. While a request is on its way its end is waited for. */
+  function save() {
     clearTimeout(timer);
-    if (busy) return busy;
-    const { title, markdown, version, state } = now.get();
-    if (state === "saved" || state === "conflict") return undefined;
-    update({ state: "saving", error: null });
-    busy = put(path, { title: title.trim(), markdown, version });
-    try {
-      const reply = await busy;
+    busy ??= send().finally(() => {
       busy = null;
+    });
+    return busy;
+  }
+
+  async function send() {
+    const { title, markdown, version, state } = now.get();
+    if (state === "saved" || state === "conflict") return;
+    update({ state: "saving", error: null });
+    try {
+      const reply = await put(path, { title: title.trim(), markdown, version });
       const unchanged = now.get().title === title && now.get().markdown === markdown;
       update({ version: reply.version, savedAt: reply.updatedAt, state: unchanged ? "saved" : "waiting" });
       if (!unchanged) later(PAUSE_MS);
       else if (left) detach();
     } catch (error) {
-      busy = null;
       await failed(error);
     }
-    return undefined;
   }
 
   /** @param {Ui.Failure} error */
   async function failed(error) {
     if (error.status === 409) {
       const theirs = await get(path).catch(() => null);
-      update({ state: "conflict", error, theirs });
+      if (theirs) return update({ state: "conflict", error, theirs });
+      update({ state: "offline", error }); // it is asked again, and then answered with theirs
+      later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });
     } else if (error.status === 0 || (error.status ?? 0) >= 500) {

@@ -30,7 +30,7 @@ export function useLoad(load, deps, { every = 0 } = {}) {
   const latest = useRef(load);
   latest.current = load;
   const running = useRef(/** @type {AbortController | null} */ (null));
-  const again = useCallback(async (/** @type {unknown} */ moved = false) => {
+  const again = useCallback(async (moved = false) => {
     running.current?.abort();
     const aborter = new AbortController();
     running.current = aborter;
@@ -40,13 +40,13 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
       // Old data of another address would look like the answer.
-      const stale = moved === true && !passing(error);
+      const stale = moved && !passing(error);
       if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
   }, []);
   useEffect(() => {
     setState((old) => ({ ...old, error: null }));
-    again(true);
+    void again(true);
     return () => running.current?.abort();
   }, deps);
   useEffect(() => {
@@ -69,5 +69,6 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     (change) => setState((old) => ({ ...old, data: changed(change, old.data) })),
     [],
   );
-  return { ...state, reload: again, setData };
+  const reload = useCallback(() => void again(), []);
+  return { ...state, reload, setData };
 }

@@ -207,7 +207,7 @@ function Desk({ groups }) {
     try {
       await post(`api/experiments/${encodeURIComponent(experiment)}/analyses`, { result: run.result });
       toast("Saved with the model's experiment.");
-      setListed((count) => count + 1);
+      setListed((times) => times + 1);
     } catch (error) {
       toast(error.message, "bad");
     }

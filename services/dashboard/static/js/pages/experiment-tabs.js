@@ -36,7 +36,9 @@ function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(
-        RESULTS.map((name) => (results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null)),
+        RESULTS.map((name) =>
+          results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : Promise.resolve(null),
+        ),
       );
       return { evaluation: evaluation?.result, ablation: ablation?.result };
     },
@@ -183,7 +185,7 @@ export function History({ jobId, changed }) {
                   <td>${event.actor}</td>
                   <td class="wide mono details">
                     ${Object.entries(event.details ?? {})
-                      .map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+                      .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)
                       .join("  ")}
                   </td>
                 </tr>`,

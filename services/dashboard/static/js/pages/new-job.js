@@ -205,7 +205,7 @@ function Form({ params, configs, texts, groups, before }) {
     class="split"
     onSubmit=${(event) => {
       event.preventDefault();
-      submit(false);
+      void submit(false);
     }}
   >
     <div class="stack">

@@ -157,7 +157,7 @@ function Bench({ groups }) {
       clearTimeout(timer);
     }
   };
-  const runAll = () => panels.forEach((_, i) => run(i));
+  const runAll = () => panels.forEach((_, i) => void run(i));
   const stop = () => aborters.current.forEach((one) => one?.abort());
   const running = texts.some((text) => text.running);
   const both = panels.length === 2;

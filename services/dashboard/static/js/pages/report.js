@@ -41,12 +41,12 @@ function View({ found, path }) {
     draft.attach();
     return () => {
       window.removeEventListener("beforeunload", ask);
-      draft.close();
+      void draft.close();
     };
   }, [draft]);
   const toggle = () => {
     if (!may) return signInOpen.set(true);
-    if (editing) draft.save();
+    if (editing) void draft.save();
     return setParams({ mode: editing ? "" : "edit" });
   };
   return html`
