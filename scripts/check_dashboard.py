@@ -29,6 +29,7 @@ CODE = ROOT / "services" / "dashboard" / "static" / "js"
 TOOLS = ROOT / ".venv" / "dashboard"
 MODULES = TOOLS / "node_modules"
 LOG = TOOLS / "install.log"
+FORMATTED = (str(CODE), str(CHECKS))
 STAMP = TOOLS / "installed"
 API_TYPES = TOOLS / "api.d.ts"
 MANIFESTS = ("package.json", "package-lock.json")
@@ -42,7 +43,7 @@ def main() -> int:
     formatting = "--write" if "--fix" in sys.argv[1:] else "--check"
     config = str(CHECKS / "prettier.json")
     steps = {
-        "formatting": ("prettier/bin/prettier.cjs", formatting, "--log-level", "warn", "--config", config, str(CODE)),
+        "formatting": ("prettier/bin/prettier.cjs", formatting, "--log-level", "warn", "--config", config, *FORMATTED),
         "lint": ("oxlint/bin/oxlint", "--type-aware", "--config", str(CHECKS / "oxlint.json"), str(CODE)),
         "types": ("typescript/bin/tsc", "--project", str(CHECKS.parent)),
     }

@@ -21,15 +21,27 @@ type PathOf<P> = P extends unknown
   ? { [K in keyof paths]: Same<WithoutQuery<P>, Template<K>> extends true ? K : never }[keyof paths]
   : never;
 type Content<R> = R extends { content: { "application/json": infer T } } ? T : null;
-type Success<O> = O extends { responses: infer R } ? { [S in keyof R & (200 | 201)]: Content<R[S]> }[keyof R & (200 | 201)] : never;
+type Success<O> = O extends { responses: infer R }
+  ? { [S in keyof R & (200 | 201)]: Content<R[S]> }[keyof R & (200 | 201)]
+  : never;
 
 declare global {
   namespace Api {
     type Method = "get" | "post" | "patch" | "put" | "delete";
     /** Refuses a path that the document does not have for this method. */
-    type Known<P, M extends Method> = [PathOf<P>] extends [never] ? never : Same<paths[PathOf<P>][M], undefined> extends true ? never : unknown;
-    type Reply<P, M extends Method = "get"> = [PathOf<P>] extends [never] ? unknown : Complete<Success<paths[PathOf<P>][M]>>;
-    type Body<P, M extends Method> = [PathOf<P>] extends [never] ? unknown : NonNullable<paths[PathOf<P>][M]> extends { requestBody?: { content: { "application/json": infer T } } } ? T : undefined;
+    type Known<P, M extends Method> = [PathOf<P>] extends [never]
+      ? never
+      : Same<paths[PathOf<P>][M], undefined> extends true
+        ? never
+        : unknown;
+    type Reply<P, M extends Method = "get"> = [PathOf<P>] extends [never]
+      ? unknown
+      : Complete<Success<paths[PathOf<P>][M]>>;
+    type Body<P, M extends Method> = [PathOf<P>] extends [never]
+      ? unknown
+      : NonNullable<paths[PathOf<P>][M]> extends { requestBody?: { content: { "application/json": infer T } } }
+        ? T
+        : undefined;
 
     type ExperimentPath = `api/experiments/${string}`;
     type ReportPath = `api/reports/${string}`;

@@ -223,7 +223,8 @@ export function Field({ label, hint, wrong, children }) {
 /**
  * Tabs with arrow keys. `tabs` is [[name, label], …].
  *
- * @param {{tabs: [name: string, text: string][], active: string, onChange: (name: string) => void, label: string}} props
+ * @param {{tabs: [name: string, text: string][], active: string, onChange: (name: string) => void,
+ *   label: string}} props
  */
 export function Tabs({ tabs, active, onChange, label }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));

@@ -217,7 +217,8 @@ function AnalysisChart({ chart, title, linesOf, ...rest }) {
     title=${title}
     gone=${`Analysis ${chart.analysis} is gone.`}
   >
-    ${(/** @type {Api.Analysis} */ result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} ...${rest} />`}
+    ${(/** @type {Api.Analysis} */ result) =>
+      html`<${Lines} result=${result} linesOf=${linesOf} title=${title} ...${rest} />`}
   <//>`;
 }
 

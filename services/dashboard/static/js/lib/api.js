@@ -90,7 +90,12 @@ export class Problem extends Error {
 export const passing = (error) => [0, 502, 503, 504].includes(error?.status ?? NaN);
 
 /**
- * @typedef {{method?: string, body?: unknown, headers?: Record<string, string>, signal?: AbortSignal, as?: string | null}} Options
+ * @typedef {object} Options
+ * @property {string} [method]
+ * @property {unknown} [body]
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal]
+ * @property {string | null} [as] the token, where it is not that of the session
  * @param {string} path
  * @param {Options} [options]
  */

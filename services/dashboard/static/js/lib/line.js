@@ -196,8 +196,8 @@ function change(member, subs) {
 /**
  * A window joins; gives the function that takes its messages. {address, token, subs: {key: [topic, since]}} is all it
  * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id},
- * {topic, id} (where it stands), {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign of
- * life).
+ * {topic, id} (where it stands), {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign
+ * of life).
  *
  * @param {(message: Ui.LineMessage) => void} post
  * @returns {(message: Ui.LineWish) => void}

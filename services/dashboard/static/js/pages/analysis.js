@@ -1,6 +1,6 @@
 // Analysing what a controller does with the modulation: one prompt, several prompts, or a sweep; saved with the model.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { findings, get, post, query, remove } from "../lib/api.js";
+import { findings, get, post } from "../lib/api.js";
 import { postForEvents } from "../lib/generate.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
@@ -9,9 +9,10 @@ import { go, href, route, useTitle } from "../lib/router.js";
 import { count } from "../lib/format.js";
 import { keep, recall } from "../lib/kept.js";
 import { choices, preferred } from "../lib/references.js";
+import { SavedAnalyses } from "../components/saved-analyses.js";
 import { AnalysisView } from "../components/analysis-view.js";
 import { Choice } from "../components/choice.js";
-import { Empty, Failed, Field, Loaded, Problems, Time } from "../components/parts.js";
+import { Empty, Field, Loaded, Problems, Time } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { toast } from "../components/toasts.js";
 
@@ -335,7 +336,7 @@ function Desk({ groups }) {
       </form>
       ${run.result && html`<${AnalysisView} result=${run.result} />`}
     </div>
-    <aside><${SavedList} experiment=${experiment} changed=${listed} may=${may} /></aside>
+    <aside><${SavedAnalyses} experiment=${experiment} changed=${listed} may=${may} /></aside>
   </div>`;
 }
 
@@ -353,59 +354,3 @@ const Work = ({ progress }) =>
       }</span
     >
   </div>`;
-
-/**
- * What an analysis without a name is called.
- *
- * @param {{kind: string, request: Record<string, unknown>}} analysis
- */
-const summary = ({ kind, request: { prompts } }) =>
-  Array.isArray(prompts) ? `${kind}, ${count(prompts.length, "prompt")}` : kind;
-
-/**
- * What is kept with an experiment.
- *
- * @param {{experiment: string, changed: number, may: boolean}} props
- */
-export function SavedList({ experiment, changed, may }) {
-  const state = useLoad(
-    (signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal),
-    [experiment, changed],
-  );
-  /** @param {string} id */
-  const drop = async (id) => {
-    try {
-      await remove(`api/analyses/${encodeURIComponent(id)}`);
-      state.reload();
-    } catch (error) {
-      toast(error.message, "bad");
-    }
-  };
-  if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
-  return html`<section class="card stack" aria-label="Saved analyses">
-    <h2>Saved</h2>
-    ${
-      state.data?.analyses.length
-        ? html`<ul class="saved">
-            ${state.data.analyses.map(
-              (one) =>
-                html`<li key=${one.id}>
-                  <a href=${href("/analysis", { saved: one.id })}>${one.name ?? summary(one)}</a>
-                  <span class="note"><${Time} at=${one.createdAt} /></span>
-                  ${
-                    may &&
-                    html`<button
-                      class="button quiet small"
-                      aria-label="Delete this analysis"
-                      onClick=${() => drop(one.id)}
-                    >
-                      <${Icon} name="trash" />
-                    </button>`
-                  }
-                </li>`,
-            )}
-          </ul>`
-        : html`<p class="note">Nothing saved with this model yet.</p>`
-    }
-  </section>`;
-}

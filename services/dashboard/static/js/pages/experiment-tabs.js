@@ -7,7 +7,7 @@ import { duration, integer, number, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
 import { CheckpointTable } from "../components/checkpoints.js";
-import { SavedList } from "./analysis.js";
+import { SavedAnalyses } from "../components/saved-analyses.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
@@ -25,7 +25,7 @@ const nothing = (error) => {
 /** @param {{id: string, type: string, path: Api.ExperimentPath, results: string[]}} props */
 export function Results({ id, type, path, results }) {
   const may = maySubmit(useStore(session));
-  if (type === "analysis") return html`<${SavedList} experiment=${id} changed=${0} may=${may} />`;
+  if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} may=${may} />`;
   return html`<${ResultFiles} path=${path} results=${results} />`;
 }
 
@@ -135,7 +135,8 @@ export function Config({ found, path }) {
       </select>
     </label>
     <${Loaded} state=${state}
-      >${(/** @type {Ui.Data<typeof state>} */ columns) => html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//
+      >${(/** @type {Ui.Data<typeof state>} */ columns) =>
+        html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//
     >
   </div>`;
 }

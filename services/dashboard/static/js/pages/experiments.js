@@ -175,7 +175,10 @@ function Table({ experiments, chosen, choose, chosenTag }) {
   </div>`;
 }
 
-/** @param {{one: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void, chosenTag: string}} props */
+/**
+ * @param {{one: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void,
+ *   chosenTag: string}} props
+ */
 function Row({ one, on, choose, chosenTag }) {
   return html`<tr>
     <td>

@@ -8,7 +8,9 @@ import { go, href, route, setParams, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
 import { keep, recall } from "../lib/kept.js";
 import { choices } from "../lib/references.js";
-import { equal, flatten, nest } from "../lib/config.js";
+/** @import { Draft, FormState } from "../lib/job-form.js" */
+import { bodyOf, controlled, draftOf, useBase } from "../lib/job-form.js";
+import { equal, flatten } from "../lib/config.js";
 import { Choice } from "../components/choice.js";
 import { ConfigEditor } from "../components/config-editor.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
@@ -23,28 +25,6 @@ const ABOUT = {
   evaluation: "Measures the perplexity of a language model and writes samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
-/** @param {string} kind */
-const controlled = (kind) => kind === "rl-training" || kind === "ablation";
-
-/**
- * What was typed.
- *
- * @typedef {object} FormState
- * @property {string} name
- * @property {string} tags
- * @property {string} checkpoint
- * @property {string} rlCheckpoint
- * @property {string} file
- * @property {string} data
- * @property {string} priority
- * @property {string} notBefore
- * @property {boolean} queue
- *
- * @typedef {{form: Partial<FormState>, edited?: [path: string, value: unknown][] | null}} Draft
- *
- * @typedef {{flat: Ui.Flat | null, own: Ui.Flat | null, error: Ui.Failure | null}} Base
- */
-
 /**
  * Files, texts, checkpoints and, for "go on" and "like this", the job before.
  *
@@ -77,7 +57,8 @@ export function NewJob() {
       </div>
     </div>
     <${Loaded} state=${state} rows=${8}
-      >${(/** @type {Ui.Data<typeof state>} */ found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
+      >${(/** @type {Ui.Data<typeof state>} */ found) =>
+        html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
     >
   `;
 }
@@ -363,73 +344,4 @@ function Form({ params, configs, texts, groups, before }) {
       </section>
     </aside>
   </form>`;
-}
-
-/**
- * Where the form of a type is kept, for each link that leads to one.
- *
- * @param {URLSearchParams} params
- * @param {string} type
- */
-function draftOf(params, type) {
-  const address = new URLSearchParams(params);
-  address.set("type", type);
-  return `tidal.new?${address}`;
-}
-
-/**
- * The configuration that changes are laid over, and as `own` those of the job before.
- *
- * @param {{kind: string, file: string, before: Api.Job | null}} wanted
- */
-function useBase({ kind, file, before }) {
-  const [state, setState] = useState(/** @type {Base} */ ({ flat: null, own: null, error: null }));
-  useEffect(() => {
-    let left = false;
-    const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
-    setState({ flat: null, own: null, error: null });
-    get(`api/configs/${name}`)
-      .then(({ config }) => {
-        if (left) return;
-        const flat = flatten(kind === "evaluation" ? config?.evaluation : config);
-        /** @type {Ui.Flat | null} */
-        let own = null;
-        if (before && before.type === kind && !file) {
-          const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
-          own = new Map([...theirs].filter(([key, value]) => !equal(flat.get(key), value)));
-        }
-        setState({ flat, own, error: null });
-      })
-      .catch((error) => !left && setState({ flat: null, own: null, error }));
-    return () => {
-      left = true;
-    };
-  }, [kind, file]);
-  return state;
-}
-
-/**
- * @param {{kind: Api.JobType, form: FormState, changes: Ui.Flat, resume: string | null}} chosen
- * @returns {Api.JobRequest}
- */
-function bodyOf({ kind, form, changes, resume }) {
-  /** @type {Api.JobRequest} */
-  const body = { type: kind, config: nest(changes) };
-  if (form.name.trim()) body.name = form.name.trim();
-  const tags = form.tags
-    .split(",")
-    .map((tag) => tag.trim())
-    .filter(Boolean);
-  if (tags.length) body.tags = tags;
-  if (resume) body.resumeFrom = resume;
-  else {
-    if (form.checkpoint) body.checkpoint = form.checkpoint;
-    if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
-  }
-  if (kind !== "lm-training" && form.data && !resume) body.data = { source: form.data, validation_source: null };
-  if (kind === "ablation" && form.rlCheckpoint) body.rlCheckpoint = form.rlCheckpoint;
-  if (Number(form.priority)) body.priority = Number(form.priority);
-  if (form.notBefore) body.notBefore = new Date(form.notBefore).toISOString();
-  if (!form.queue) body.queue = false;
-  return body;
 }

@@ -258,7 +258,8 @@ function Bench({ groups }) {
               wrong=${found[i].wrong}
               bases=${bases}
               policies=${policies}
-              onChange=${(/** @type {Partial<Ui.Panel>} */ change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
+              onChange=${(/** @type {Partial<Ui.Panel>} */ change) =>
+                setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
             />
             <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
           </section>`,
