@@ -48,11 +48,12 @@ bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUIC
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
-check: ## Lint, formatting, types, import rules
-	@$(PYTHON) scripts/bootstrap.py test
+check: ## Lint, formatting, types, import rules, of Python and of the dashboard's JavaScript
+	@$(PYTHON) scripts/bootstrap.py test dashboard
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python scripts/check_dashboard.py
 	@$(BIN)/python -m pytest tests/architecture
 
 audit: ## Report known vulnerabilities, SBOM and licences of what runs (build/supply-chain)
