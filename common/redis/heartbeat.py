@@ -14,8 +14,8 @@ import psutil
 import redis
 
 from common.redis import keys
+from common.redis.client import FEED, connect
 from common.redis.live_feed import LiveFeed
-from common.redis.shipper import connect
 
 MISSED = 3
 """Beats that may be missed before the worker vanishes from the display."""
@@ -85,7 +85,7 @@ class Heartbeat:
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
     """Whether a worker of `queue` on this host has beaten lately; False also when Redis does not answer."""
-    client = connect(redis_url)
+    client = connect(redis_url, FEED)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):
             beat = client.hmget(keys.heartbeat(str(name)), ["host", "queue"])

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from common.logging import get_logger
 
@@ -38,13 +36,6 @@ class Position:
     file: int = 0
     offset: int = 0
     line: int = 0
-
-
-def connect(redis_url: str) -> redis.Redis:
-    """A client that answers or fails within two seconds and never retries by itself."""
-    return redis.Redis.from_url(
-        redis_url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0), decode_responses=True
-    )
 
 
 class StreamShipper:

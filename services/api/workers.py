@@ -10,14 +10,12 @@ import time
 from dataclasses import dataclass
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from common.redis import keys
+from common.redis.client import GLANCE, connect
 
 FRESH_SECONDS = 2.0
 AWAY_SECONDS = 5.0
-ANSWER_SECONDS = 0.5
 FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 
@@ -38,13 +36,7 @@ class WorkerBoard:
     """The heartbeats, from any thread."""
 
     def __init__(self, redis_url: str) -> None:
-        self._client = redis.Redis.from_url(
-            redis_url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
+        self._client = connect(redis_url, GLANCE)
         self._lock = threading.Lock()
         self._known: list[WorkerBeat] | None = None
         self._good_until = 0.0

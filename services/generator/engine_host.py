@@ -22,6 +22,7 @@ from common.config.child_environment import child_environment
 from common.errors import UnavailableError
 from common.logging import get_logger
 from common.redis import keys
+from common.redis.client import LAST_REPLIES, connect
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from services.generator.reply_stream import ReplyStream
 
@@ -64,9 +65,7 @@ class EngineHost:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
         self._settings = _variables(settings)
         self._slots = settings.generator_slots
-        self._redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
-        )
+        self._redis = connect(settings.redis_url, LAST_REPLIES)
         self._changed = threading.Condition()
         self._handed_over: dict[str, int] = {}
         self._channel: EngineChannel | None = None

@@ -19,11 +19,11 @@ from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from common.errors import RateLimitedError, TidalError, UnavailableError
-from common.jobs.celery_settings import HANDOVER_TASK
-from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
 from common.redis import keys
+from common.redis.celery_settings import HANDOVER_TASK
 from common.redis.generation_request import GenerationRequest
+from common.redis.keys import GENERATE_QUEUE
 from services.api.awake import AwakeTimer, within
 from services.api.context import Context
 from services.api.generations import Event, Mailbox

@@ -8,7 +8,7 @@ from celery.app.defaults import DEFAULTS
 from kombu.transport.redis import Transport
 from pydantic import SecretStr
 
-from common.jobs.celery_settings import (
+from common.redis.celery_settings import (
     DOORBELL_TASK,
     HANDOVER_TASK,
     SWEEP_TASK,
