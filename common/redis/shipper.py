@@ -16,6 +16,7 @@ from pathlib import Path
 
 import redis
 
+from common.backoff import Backoff
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -58,7 +59,7 @@ class StreamShipper:
         self._position = Position()
         self._in_doubt = False
         self._retry_at = 0.0
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         self.failures = 0
         """Batches that Redis did not take at once."""
 
@@ -81,10 +82,9 @@ class StreamShipper:
                 log.warning("live stream interrupted", stream=self._streams[0], error=str(error))
             self.failures += 1
             self._in_doubt = True
-            self._retry_at = time.monotonic() + self._retry_seconds
-            self._retry_seconds = min(_LAST_RETRY_SECONDS, self._retry_seconds * 2)
+            self._retry_at = time.monotonic() + self._backoff.next()
             return False
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff.reset()
         return True
 
     def close(self) -> None:

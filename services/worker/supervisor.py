@@ -27,7 +27,7 @@ from common.jobs.retry import Fault
 from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
 from common.redis.live_feed import LiveFeed
-from services.worker.child_process import ChildProcess, trainer_command
+from services.worker.child_process import EXIT_SECONDS, ChildProcess, trainer_command
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.conclusion import conclude
@@ -46,10 +46,8 @@ TICK_SECONDS = 1.0
 """Longest wait for anything to happen. What is known beforehand has its own time, the rest wakes the loop."""
 SHORTEST_TICK_SECONDS = 0.05
 """Between two looks at a child whose deadline is over and that has not gone yet."""
-EXIT_SECONDS = 5.0
-"""From the end of the channel to SIGKILL of a child that stays."""
 TEARDOWN_SECONDS = 15.0
-"""The same after `finished`: everything is on disk, torch may take a while to leave."""
+"""As EXIT_SECONDS, after `finished`: everything is on disk, torch may take a while to leave."""
 
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
