@@ -22,8 +22,6 @@ from common.redis import keys
 from common.redis.celery_settings import DOORBELL_TASK, make_producer
 from common.redis.client import COMMANDS, connect
 
-HEARTBEAT_KEY: Final = "tidal:health"
-"""Hash of the health process, with a time to live: pid, host, sweptAt, published, …"""
 REPEAT_SECONDS: Final = 24 * 3600
 """How long a published row's id is remembered, so that a relay that repeats it adds nothing."""
 
@@ -89,8 +87,8 @@ class RedisPublisher:
         """Write the heartbeat of the health process."""
         with _redis_errors():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(HEARTBEAT_KEY, mapping=dict(values.items()))
-            pipe.pexpire(HEARTBEAT_KEY, round(ttl_seconds * 1000))
+            pipe.hset(keys.HEALTH, mapping=dict(values.items()))
+            pipe.pexpire(keys.HEALTH, round(ttl_seconds * 1000))
             pipe.execute()
 
     def close(self) -> None:

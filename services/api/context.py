@@ -27,7 +27,6 @@ from common.redis.publisher import RedisPublisher
 from services.api.connections import Limits, limits_of
 from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
-from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.sizes import SizeBoard
@@ -35,7 +34,7 @@ from services.api.streaming import sse
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.streaming.snapshots import Snapshots
-from services.api.workers import WorkerBoard
+from services.api.workers import Outlook, WorkerBoard
 
 DECODERS = 2
 """Number of parquet uploads that are decoded at the same time."""

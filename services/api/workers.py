@@ -1,16 +1,21 @@
-"""Which workers are alive, from their heartbeats in Redis, remembered for a moment. For display and predictions only.
+"""Which workers are alive, from their heartbeats in Redis, and so where a job waits and when it will probably start.
 
-Never in a request's way: one thread asks, the others take what was known; while Redis is away it is asked rarely.
+For display and predictions only. Never in a request's way: one thread asks, the others take what was known for a
+moment; while Redis is away it is asked rarely.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
+from sqlalchemy.orm import Session
 
+from common.config import Settings
+from common.jobs.waiting_line import Place, places_of
 from common.redis import keys
 from common.redis.client import GLANCE, connect
 
@@ -81,3 +86,15 @@ class WorkerBoard:
             key=lambda beat: beat.worker,
         )
         self._good_until = time.monotonic() + FRESH_SECONDS
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a request needs to say where a job waits: the limits, and the workers alive. One per app."""
+
+    settings: Settings
+    workers: WorkerBoard
+
+    def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, Place]:
+        """Where these jobs wait; those that do not are missing."""
+        return places_of(session, self.settings, self.workers.slots, job_ids)

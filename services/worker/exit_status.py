@@ -1,7 +1,7 @@
 """What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
 
 Pure. The words of the child count only together with a fitting exit: `finished` and status 0. Leaves out: who counts
-the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.conclusion`).
+the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.supervisor`).
 """
 
 from __future__ import annotations
