@@ -34,8 +34,7 @@ from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, claim, complete, submit
 from common.redis import keys
 from services.api.operations.jobs import list_jobs
-from services.api.outlook import Outlook
-from services.api.workers import WorkerBoard
+from services.api.workers import Outlook, WorkerBoard
 from services.local.servers import PostgresServer, ValkeyServer, free_port
 
 WAITING = 2000

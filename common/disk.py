@@ -1,4 +1,4 @@
-"""Measures the free space of disks against the reserve that Tidal keeps free.
+"""Measures what folders take up, and the free space of disks against the reserve that Tidal keeps free.
 
 With less than the reserve, training jobs wait (`common.training.disk_hold`) and uploads are refused; the health process
 applies the retention early. Leaves out quotas and inodes: only a failed write shows that they are used up (`is_full`).
@@ -7,9 +7,11 @@ applies the retention early. Leaves out quotas and inodes: only a failed write s
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,16 @@ _TEXTS = tuple(f"os error {number})" for number in ALL_FULL)
 def is_full(error: OSError) -> bool:
     """Return whether a write failed for lack of space, so that the same write can succeed later."""
     return error.errno in ALL_FULL or any(text in str(error) for text in _TEXTS)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`; what vanishes meanwhile, or is not there, counts as nothing."""
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += (Path(parent) / name).lstat().st_size
+    return total
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from common.backoff import doubled
+
 FREE = 10
 """Wrong secrets of one address per window that are answered without a delay."""
 WINDOW_SECONDS = 60.0
@@ -80,8 +82,7 @@ class Rejections:
         delay: float | None = 0.0
         if beyond > 0:
             full = record.waiting >= MOST_WAITING or self._waiting >= MOST_WAITING_TOGETHER
-            # The exponent is capped to avoid huge numbers: 2 ** 10 already exceeds the longest delay.
-            delay = None if full else min(FIRST_DELAY_SECONDS * 2 ** min(beyond - 1, 10), LONGEST_DELAY_SECONDS)
+            delay = None if full else doubled(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, beyond - 1)
         return Rejection(group, record.count, delay, max(1.0, record.began + WINDOW_SECONDS - now))
 
     @contextmanager

@@ -31,6 +31,7 @@ from common.db import downgrade, make_engine, schema_status, upgrade
 from common.errors import ConflictError
 from common.files import require_space, storage_errors
 from common.logging import get_logger
+from common.redis.client import LONG_COMMAND, connect
 
 log = get_logger(__name__)
 
@@ -236,9 +237,8 @@ def _place(store: ArtifactStore, staged: Path) -> Path | None:
 
 def _empty(url: str | SecretStr) -> bool:
     """Doorbells, live streams and heartbeats of before; False when Redis is away (they do no harm but show)."""
-    raw = url.get_secret_value() if isinstance(url, SecretStr) else url
     try:
-        with redis.Redis.from_url(raw, socket_timeout=10, socket_connect_timeout=5) as client:
+        with connect(url, LONG_COMMAND) as client:
             client.flushdb()
     except redis.RedisError as error:
         log.warning("Redis could not be emptied", error=str(error))

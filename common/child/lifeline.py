@@ -1,7 +1,10 @@
-"""The child's side of staying alive only with its supervisor: death signal, and the lease as the child sees it.
+"""What ties a child to its supervisor: the death signal, and the lease as the child sees it, with the lease's clock.
 
 Three things end a child whose supervisor is gone: PR_SET_PDEATHSIG, end of file on the channel, and a supervisor that
-merely stands still suspends it through `Lifeline`. Leaves out: the messages (`common.child.protocol`).
+merely stands still suspends it through `Lifeline`. Worker and child age a lease between two renewals by `lease_clock`,
+which counts the time a machine sleeps: after a laptop's lid was closed, or a virtual machine paused, for an hour, the
+last renewal is an hour old and the trainer stands still until the database has spoken. Whether a lease has lapsed is
+judged by the database alone (`common.jobs.sql`). Leaves out: the messages (`common.child.protocol`).
 """
 
 from __future__ import annotations
@@ -11,13 +14,23 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from typing import Final
 
-from common.child.clock import lease_clock
 from common.child.protocol import EXIT_FAILED, Message, Ping, Suspend
 from common.child.socket import PARENT_PID_VARIABLE
 
 _PR_SET_PDEATHSIG = 1
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def lease_clock() -> float:
+    """Seconds since the machine was started, sleep included; one clock for all processes of a machine.
+
+    Source: CLOCK_BOOTTIME of Linux. Elsewhere the monotonic clock, which may stand still during sleep.
+    """
+    return time.clock_gettime(_CLOCK)
 
 
 class Lifeline:

@@ -13,10 +13,9 @@ from sqlalchemy.orm import Session
 from common.config import Settings
 from common.db import Job
 from common.jobs.changes import move
-from common.jobs.clock import now_plus
 from common.jobs.limits import open_slots, type_limit
-from common.jobs.locks import lock_type
 from common.jobs.payloads import JobType
+from common.jobs.sql import lock_type, now_plus
 from common.jobs.status import JobStatus, Writer
 
 

@@ -16,7 +16,7 @@ from common.config import Settings, get_settings
 from common.db import Job
 from common.errors import LeaseLostError, NotFoundError
 from common.jobs.changes import lock, move
-from common.jobs.clock import now_plus, seconds
+from common.jobs.sql import now_plus, seconds
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
 
 

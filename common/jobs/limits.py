@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from common.config import Settings
 from common.db import Job
 from common.errors import RateLimitedError
-from common.jobs.locks import lock_waiting
 from common.jobs.payloads import JobType
+from common.jobs.sql import lock_waiting
 from common.jobs.status import LEASED, JobStatus
 from common.words import plural
 

@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session
 
 from common.db import Job, Outbox, session_factory
 from common.errors import UnavailableError
-from common.jobs.clock import now_minus
 from common.jobs.documents import job_document
-from common.jobs.locks import RELAY, try_lock, wait_lock
+from common.jobs.sql import RELAY, now_minus, try_lock, wait_lock
 from common.logging import get_logger
 
 CHANNEL = "tidal_outbox"

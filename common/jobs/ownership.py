@@ -20,9 +20,9 @@ from common.config import Settings, get_settings
 from common.db import Job
 from common.errors import ConflictError, LeaseLostError, NotFoundError
 from common.jobs.changes import lock, move, note
-from common.jobs.clock import now_plus
 from common.jobs.lease import own
 from common.jobs.retry import Fault, judge_job
+from common.jobs.sql import now_plus
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer, refusal
 
 S = JobStatus

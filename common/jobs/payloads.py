@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from common.config import AnalysisConfig, DataConfig, EvaluationConfig, LMConfig, RLConfig, build
-from common.jobs.queue_names import TRAINING_QUEUE
+from common.redis.keys import TRAINING_QUEUE
 
 
 class JobType(StrEnum):

@@ -18,13 +18,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from common.child.clock import lease_clock
+from common.child.lifeline import lease_clock
 from common.config import Settings
 from common.db import Job, database_away
 from common.errors import TidalError
 from common.jobs.changes import move
-from common.jobs.clock import now_plus, seconds
 from common.jobs.retry import Fault, judge_job
+from common.jobs.sql import now_plus, seconds
 from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
 from common.logging import get_logger
 

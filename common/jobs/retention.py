@@ -15,11 +15,12 @@ from pathlib import Path
 from sqlalchemy import Engine, Select, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from common.artifacts import ArtifactStore, size_of
+from common.artifacts import ArtifactStore
 from common.db import Experiment, Job, session_factory
+from common.disk import size_of
 from common.errors import StorageError
 from common.jobs.changes import note
-from common.jobs.clock import now_minus
+from common.jobs.sql import now_minus
 from common.jobs.status import TERMINAL
 from common.logging import get_logger
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.backoff import doubled
 from common.config import Settings
 from common.db import Job
 from common.errors import DivergedError
@@ -74,4 +75,4 @@ def judge_job(fault: Fault, job: Job, settings: Settings) -> Verdict:
 
 def backoff(count: int) -> float:
     """Seconds before attempt `count` + 1: none after the first fault, then 5, 10, 20 … at most 60."""
-    return 0.0 if count <= 1 else min(60.0, 5.0 * 2.0 ** (count - 2))
+    return 0.0 if count <= 1 else doubled(5.0, 60.0, count - 2)

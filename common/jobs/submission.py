@@ -23,11 +23,10 @@ from common.db import Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from common.jobs import outbox
 from common.jobs.changes import write_event
-from common.jobs.clock import now_minus
 from common.jobs.experiments import create_experiment
 from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
-from common.jobs.locks import lock_idempotency_key, lock_type
 from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
+from common.jobs.sql import lock_idempotency_key, lock_type, now_minus
 from common.jobs.status import JobStatus
 from common.words import plural, with_article
 

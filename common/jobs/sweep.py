@@ -17,12 +17,11 @@ from common.db import Job, Outbox, make_engine, session_factory
 from common.errors import UnavailableError
 from common.jobs import outbox
 from common.jobs.claiming import eligible
-from common.jobs.clock import now_minus, seconds
 from common.jobs.limits import open_slots
-from common.jobs.locks import SWEEP, standstill_limit, try_lock
 from common.jobs.outbox import Publisher
 from common.jobs.payloads import QUEUES
 from common.jobs.reaper import Contact, Reaped, reap
+from common.jobs.sql import SWEEP, now_minus, seconds, standstill_limit, try_lock
 from common.jobs.status import LEASED, JobStatus
 from common.jobs.submission import IDEMPOTENCY_SECONDS, forget_idempotency_keys
 from common.logging import get_logger

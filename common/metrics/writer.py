@@ -29,7 +29,8 @@ from common.logging import get_logger
 from common.metrics.index import MetricIndex
 from common.metrics.segments import Segments
 from common.redis import keys
-from common.redis.shipper import Entry, StreamShipper, connect
+from common.redis.client import FEED, connect
+from common.redis.shipper import Entry, StreamShipper
 
 log = get_logger(__name__)
 
@@ -81,11 +82,13 @@ class MetricsWriter:
         self._told = 0
         """Dropped points that the counter in Redis holds."""
         if redis_url is not None:
-            self._client = connect(redis_url)
+            self._client = connect(redis_url, FEED)
             stream = [keys.experiment_stream(experiment_id)]
             for kind in keys.METRIC_KINDS:
                 render = _Renderer(kind)
-                self._shippers[kind] = StreamShipper(connect(redis_url), stream, render, max_length=stream_max_length)
+                self._shippers[kind] = StreamShipper(
+                    connect(redis_url, FEED), stream, render, max_length=stream_max_length
+                )
         self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
         self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
         """Segments there were when the index was brought up to date."""

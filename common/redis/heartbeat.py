@@ -1,4 +1,9 @@
-"""A worker's sign of life for the display: host, device, memory, what it does. The lease decides, this only shows."""
+"""The heartbeats in Redis: of the workers, for display, and of the health process, for checks.
+
+A worker's says host, device, memory and what it does; the lease decides, this only shows. The health process's says
+when a sweep last succeeded, because a reaper that fails must not fail silently. Leaves out: writing the latter
+(`common.redis.publisher`).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,23 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import redis
 
 from common.redis import keys
+from common.redis.client import FEED, connect
 from common.redis.live_feed import LiveFeed
-from common.redis.shipper import connect
 
 MISSED = 3
 """Beats that may be missed before the worker vanishes from the display."""
+SWEEP_FIELDS = ("sweptAt", "trouble")
+"""What `sweep_trouble` needs of the heartbeat of the health process (`keys.HEALTH`)."""
+MISSED_SWEEPS = 6
+LEAST_SECONDS = 60.0
+"""A database that restarts is no alarm."""
 
 
 class Heartbeat:
@@ -85,7 +96,7 @@ class Heartbeat:
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
     """Whether a worker of `queue` on this host has beaten lately; False also when Redis does not answer."""
-    client = connect(redis_url)
+    client = connect(redis_url, FEED)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):
             beat = client.hmget(keys.heartbeat(str(name)), ["host", "queue"])
@@ -106,3 +117,13 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
             if name.strip() == "Model":
                 return value.strip()
     return "cpu"
+
+
+def sweep_trouble(swept_at: str | None, trouble: str | None, reaper_seconds: float) -> str:
+    """What is wrong with the sweeps, empty when nothing is. `swept_at`: ISO time of the last one that succeeded."""
+    if swept_at is None:
+        return "no health process runs; lost workers are not replaced until one does (python -m services.health)"
+    age = (datetime.now(UTC) - datetime.fromisoformat(swept_at)).total_seconds()
+    if age <= max(LEAST_SECONDS, MISSED_SWEEPS * reaper_seconds):
+        return ""
+    return f"the last sweep that succeeded was {age:.0f} s ago; since then: {trouble or 'no answer'}"

@@ -1,10 +1,18 @@
 """The names of everything in Redis, and the event types of its streams. Pure strings; nothing here connects.
 
 One stream per topic carries all event types of that topic, so one stream id is one position in it. An entry has the
-fields `event` (one of the EVENT_ constants) and `data` (JSON). Leaves out: Celery's own queue keys.
+fields `event` (one of the EVENT_ constants) and `data` (JSON). Celery keeps the messages of a queue in a list that has
+the name of the queue.
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+TRAINING_QUEUE: Final = "training"
+GENERATE_QUEUE: Final = "generate"
+HEALTH_QUEUE: Final = "health"
+"""Work by hand when the health loop is down; every worker listens to it."""
 
 EVENT_METRICS = "metrics"
 """data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one entry per flush."""
@@ -38,6 +46,8 @@ WISHES_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""
+HEALTH = "tidal:health"
+"""Heartbeat of the health process, a hash with a time to live: pid, host, sweptAt, published, …"""
 COUNTERS = "tidal:counters"
 """Hash of counters that processes without a `/metrics` of their own add to."""
 METRICS_DROPPED = "metricsDropped"

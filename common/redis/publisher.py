@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import redis
@@ -17,11 +18,10 @@ from kombu.exceptions import KombuError, OperationalError, SerializationError
 from pydantic import SecretStr
 
 from common.errors import UnavailableError
-from common.jobs.celery_settings import DOORBELL_TASK, make_app
 from common.redis import keys
+from common.redis.celery_settings import DOORBELL_TASK, make_producer
+from common.redis.client import COMMANDS, connect
 
-HEARTBEAT_KEY: Final = "tidal:health"
-"""Hash of the health process, with a time to live: pid, host, sweptAt, published, …"""
 REPEAT_SECONDS: Final = 24 * 3600
 """How long a published row's id is remembered, so that a relay that repeats it adds nothing."""
 
@@ -38,21 +38,14 @@ return 1
 class RedisPublisher:
     """The `common.jobs.outbox.Publisher` of production."""
 
-    def __init__(self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = 5.0) -> None:
+    def __init__(
+        self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = COMMANDS.answer
+    ) -> None:
         """Connects on first use. `timeout` in seconds bounds every connect and every answer."""
-        url = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
         self._stream_max_length = stream_max_length
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout, health_check_interval=25, decode_responses=True
-        )
+        self._redis = connect(redis_url, replace(COMMANDS, answer=timeout, connect=timeout))
         self._update = self._redis.register_script(_UPDATE)
-        self._celery = make_app("tidal-producer", url)
-        self._celery.conf.broker_transport_options = {
-            **self._celery.conf.broker_transport_options,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "max_retries": 0,
-        }
+        self._celery = make_producer("tidal-producer", redis_url, timeout)
 
     def ring(self, queue: str) -> None:
         """One doorbell for `queue`."""
@@ -94,8 +87,8 @@ class RedisPublisher:
         """Write the heartbeat of the health process."""
         with _redis_errors():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hset(HEARTBEAT_KEY, mapping=dict(values.items()))
-            pipe.pexpire(HEARTBEAT_KEY, round(ttl_seconds * 1000))
+            pipe.hset(keys.HEALTH, mapping=dict(values.items()))
+            pipe.pexpire(keys.HEALTH, round(ttl_seconds * 1000))
             pipe.execute()
 
     def close(self) -> None:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from common.backoff import Backoff
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -40,13 +39,6 @@ class Position:
     line: int = 0
 
 
-def connect(redis_url: str) -> redis.Redis:
-    """A client that answers or fails within two seconds and never retries by itself."""
-    return redis.Redis.from_url(
-        redis_url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0), decode_responses=True
-    )
-
-
 class StreamShipper:
     """Tails a list of files into `streams`; use from one thread."""
 
@@ -67,7 +59,7 @@ class StreamShipper:
         self._position = Position()
         self._in_doubt = False
         self._retry_at = 0.0
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         self.failures = 0
         """Batches that Redis did not take at once."""
 
@@ -90,10 +82,9 @@ class StreamShipper:
                 log.warning("live stream interrupted", stream=self._streams[0], error=str(error))
             self.failures += 1
             self._in_doubt = True
-            self._retry_at = time.monotonic() + self._retry_seconds
-            self._retry_seconds = min(_LAST_RETRY_SECONDS, self._retry_seconds * 2)
+            self._retry_at = time.monotonic() + self._backoff.next()
             return False
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._backoff.reset()
         return True
 
     def close(self) -> None:

@@ -1,26 +1,26 @@
-"""Everything a controller training needs to go on exactly where it stood, savable at any moment.
+"""Everything a controller training needs to go on exactly where it stood.
 
 The point to resume from is the boundary between two iterations: `mark` copies the environment and the random states
 there, the policy changes only inside `take_iteration`, under a lock. A checkpoint written in the middle of a rollout is
-therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: files and the thread that writes
-them (`common.checkpoint`), the loop (`common.rl.train`).
+therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: saving
+(`common.training.resumable`), the loop (`common.rl.train`).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy, tensor_bytes
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
 from common.rl.environment import DecodingEnvironment
 from common.rl.rollout import EpisodeMean
+from common.training.resumable import Resumable, differences
 
 ADAM_EPSILON = 1e-5
 """PPO's convention; torch's default of 1e-8 lets tiny gradients take full-size steps."""
@@ -43,8 +43,10 @@ class Counters:
     episode: EpisodeMean = field(default_factory=EpisodeMean)
 
 
-class ControllerState:
+class ControllerState(Resumable):
     """Policy, optimiser, environment, random states, counters and the points logged so far."""
+
+    NUMBER = "iteration"
 
     def __init__(
         self,
@@ -56,46 +58,24 @@ class ControllerState:
         origin: dict[str, Any],
     ) -> None:
         """`origin` says what the training stands on (corpus digest, language model, …): plain values."""
+        optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.learning_rate, eps=ADAM_EPSILON)
+        super().__init__(policy, optimizer, writer)
         self.config = config
         self.policy = policy
         self.environment = environment
-        self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.learning_rate, eps=ADAM_EPSILON)
         device = environment.device
         self.action_random = torch.Generator(device).manual_seed(config.seed + 2)
         self.order_random = torch.Generator().manual_seed(config.seed + 3)
         self.counters = Counters()
         self.points: list[dict[str, float]] = []
         """What was reported, one mapping per iteration."""
-        self.writer = writer
         self._origin = {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "device": device.type,
             **origin,
         }
-        self._lock = threading.Lock()
-        self._leaving = False
-        self._snapshot: dict[str, Any] = {}
         self.mark()
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Return the expected size of the next checkpoint in bytes.
-
-        It is the size of the newest one; before the first, the size of the policy and Adam's two moments.
-        """
-        newest = self.writer.newest
-        return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.policy.state_dict())
-
-    def mark(self) -> None:
-        """Declare this moment, between two iterations, to be the point to resume from."""
-        self._snapshot = {
-            "counters": asdict(self.counters),
-            "environment": self.environment.state_dict(),
-            "action_random": self.action_random.get_state(),
-            "order_random": self.order_random.get_state(),
-            "points": list(self.points),
-        }
 
     def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
         """Run `update`, which changes the policy and returns the point to log; count it and mark.
@@ -125,40 +105,7 @@ class ControllerState:
 
         With `evaluation` (a reward) it is the best so far, and is written in any case.
         """
-        score = None if evaluation is None else Score("evaluation reward", evaluation)
-        with self._lock:
-            if not self._leaving and (score is not None or not self.writer.has(self._key())):
-                self.writer.submit(self._capture(score, copied=True))
-
-    def save(self) -> CheckpointInfo:
-        """Write the marked state to disk and return the checkpoint. Raises StorageError when the disk refuses."""
-        with self._lock:
-            return self.writer.write(self._key(), self._capture)
-
-    def leave(self) -> CheckpointInfo:
-        """The marked state, on disk when this returns; no other thread will write one any more.
-
-        When the disk refuses, an older checkpoint has to do; StorageError when there is none.
-        """
-        with self._lock:
-            self._leaving = True
-            return self.writer.leave(self._key(), self._capture)
-
-    def save_and_hold(self) -> CheckpointInfo | None:
-        """From another thread: `leave`, and let training go no further; the process must end.
-
-        None when training is on its own way out and has written, or is writing, its last checkpoint.
-        """
-        self._lock.acquire()
-        if self._leaving:
-            self._lock.release()
-            return None
-        return self.writer.leave(self._key(), self._capture)
-
-    def abandon(self) -> None:
-        """From here on nothing of this training is written, by no thread: it has diverged."""
-        with self._lock:
-            self._leaving = True
+        self._save_in_background(None if evaluation is None else Score("evaluation reward", evaluation))
 
     def restore(self, info: CheckpointInfo) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
@@ -182,24 +129,27 @@ class ControllerState:
             raise CheckpointError(f"{info.path}: does not fit this training ({error})") from error
         self.mark()
         self.writer.adopt(info, self._key())
-        return [f"{k} was {before.get(k)}, is {v}" for k, v in self._origin.items() if before.get(k) != v]
+        return differences(before, self._origin)
 
-    def _key(self) -> tuple[int, bool]:
-        counters = self._snapshot["counters"]
-        return counters["iteration"], counters["finished"]
+    def _copy(self) -> dict[str, Any]:
+        return {
+            "counters": asdict(self.counters),
+            "environment": self.environment.state_dict(),
+            "action_random": self.action_random.get_state(),
+            "order_random": self.order_random.get_state(),
+            "points": list(self.points),
+        }
 
-    def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
-        """The marked state; `copied` makes it independent of what training does next."""
-        counters = self._snapshot["counters"]
-        weights, optimizer = self.policy.state_dict(), self.optimizer.state_dict()
-        if copied:
-            weights, optimizer = host_copy(weights), host_copy(optimizer)
+    def _describe(
+        self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
+    ) -> Snapshot:
+        counters = self._marked["counters"]
         return Snapshot(
             number=counters["iteration"],
             step=counters["step"],
             key=self._key(),
             weights=weights,
-            state={**self._snapshot, "optimizer": optimizer, "origin": self._origin},
+            state={**self._marked, "optimizer": optimizer, "origin": self._origin},
             meta={
                 "kind": "rl",
                 "global_step": counters["step"],

@@ -1,27 +1,27 @@
-"""Everything a pretraining needs to go on exactly where it stood, and the lock that makes it savable at any moment.
+"""Everything a pretraining needs to go on exactly where it stood.
 
 Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the
 end of a step. So a checkpoint is always the state as of the last finished optimiser step, also when it is written from
-another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: files and the thread
-that writes them (`common.checkpoint`), the loop (`common.training.pretrain`).
+another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: saving
+(`common.training.resumable`), the loop (`common.training.pretrain`).
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy, tensor_bytes
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
 from common.training.device import Compute
 from common.training.random_state import capture_random_state, restore_random_state
+from common.training.resumable import Resumable, differences
 
 
 @dataclass
@@ -46,8 +46,10 @@ class Counters:
     validations_without_gain: int = 0
 
 
-class TrainingState:
+class TrainingState(Resumable):
     """Model, optimiser, scaler, data position and counters of one training, saved and restored together."""
+
+    NUMBER = "step"
 
     def __init__(
         self,
@@ -60,17 +62,13 @@ class TrainingState:
         *,
         corpus_digest: str,
     ) -> None:
+        super().__init__(model, optimizer, writer)
         self.model = model
-        self.optimizer = optimizer
         self.scaler = scaler
         self.loader = loader
         self.compute = compute
         self.counters = Counters()
-        self.writer = writer
         self._corpus_digest = corpus_digest
-        self._lock = threading.Lock()
-        self._leaving = False
-        self._snapshot: dict[str, Any] = {}
         self.mark()
 
     @property
@@ -88,23 +86,6 @@ class TrainingState:
         """Whether the newest step was the last of an epoch."""
         return self.loader.position == self.loader.num_chunks
 
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Return the expected size of the next checkpoint in bytes.
-
-        It is the size of the newest one; before the first, the size of the weights and Adam's two moments.
-        """
-        newest = self.writer.newest
-        return newest.size_bytes if newest is not None else 3 * tensor_bytes(self.model.state_dict())
-
-    def mark(self) -> None:
-        """Declare this moment to be a point to resume from; called between micro-batches of different steps only."""
-        self._snapshot = {
-            "counters": asdict(self.counters),
-            "random": capture_random_state(),
-            "loader": self.loader.state_dict(),
-        }
-
     def take_step(self, update: Callable[[], None], tokens: int) -> None:
         """Run `update`, which changes the weights, count it and mark."""
         with self._lock:
@@ -116,7 +97,7 @@ class TrainingState:
     def finish(self) -> None:
         """Training has ended: the marked state is the final one, whatever was begun since is discarded."""
         self.counters.finished = True
-        self._snapshot = {**self._snapshot, "counters": asdict(self.counters)}
+        self._marked = {**self._marked, "counters": asdict(self.counters)}
 
     def save_in_background(self, *, validation_loss: float | None = None) -> None:
         """Copy the marked state to host memory and have it written, unless that is done or under way.
@@ -124,40 +105,7 @@ class TrainingState:
         Call it when a finite loss of these weights is known. With `validation_loss` it is the best so far, and is
         written in any case.
         """
-        score = None if validation_loss is None else Score("validation loss", validation_loss)
-        with self._lock:
-            if not self._leaving and (score is not None or not self.writer.has(self._key())):
-                self.writer.submit(self._capture(score, copied=True))
-
-    def save(self) -> CheckpointInfo:
-        """The marked state, on disk when this returns. Raises StorageError when the disk refuses."""
-        with self._lock:
-            return self.writer.write(self._key(), self._capture)
-
-    def leave(self) -> CheckpointInfo:
-        """Like `save`, and no other thread will write one; an older checkpoint has to do when the disk refuses.
-
-        Raises StorageError when there is none.
-        """
-        with self._lock:
-            self._leaving = True
-            return self.writer.leave(self._key(), self._capture)
-
-    def save_and_hold(self) -> CheckpointInfo | None:
-        """From another thread: `leave`, and let training take no further step; the process must end.
-
-        None when training is on its own way out and has written, or is writing, its last checkpoint.
-        """
-        self._lock.acquire()
-        if self._leaving:
-            self._lock.release()
-            return None
-        return self.writer.leave(self._key(), self._capture)
-
-    def abandon(self) -> None:
-        """From here on nothing of this training is written, by no thread: it has diverged."""
-        with self._lock:
-            self._leaving = True
+        self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
         """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
@@ -171,7 +119,7 @@ class TrainingState:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.counters = Counters(**{name: _known(value) for name, value in state["counters"].items()})
-            reasons = self._differences(state["environment"])
+            reasons = differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
                 reasons.append("the number of CUDA devices changed")
@@ -187,33 +135,31 @@ class TrainingState:
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
-            return []  # named by _differences; the new corpus is read from its beginning
+            return []  # named by `differences`; the new corpus is read from its beginning
         try:
             self.loader.load_state_dict(state["loader"])
         except DataError as error:
             return [error.message]
         return []
 
-    def _key(self) -> tuple[int, bool]:
-        counters = self._snapshot["counters"]
-        return counters["step"], counters["finished"]
+    def _copy(self) -> dict[str, Any]:
+        return {
+            "counters": asdict(self.counters),
+            "random": capture_random_state(),
+            "loader": self.loader.state_dict(),
+        }
 
-    def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
-        """The marked state; `copied` makes it independent of what training does next.
-
-        Only a training that goes on copies, and it does so when it knows a finite loss of these weights.
-        """
-        counters = self._snapshot["counters"]
-        weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        if copied:
-            weights, optimizer = host_copy(weights), host_copy(optimizer)
+    def _describe(
+        self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
+    ) -> Snapshot:
+        counters = self._marked["counters"]
         return Snapshot(
             number=counters["step"],
             step=counters["step"],
             key=self._key(),
             weights=weights,
             state={
-                **self._snapshot,
+                **self._marked,
                 "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),
                 "environment": self._environment(),
@@ -226,6 +172,7 @@ class TrainingState:
                 "finished": counters["finished"],
             },
             score=score,
+            # Only a training that goes on copies, and it does so when it knows a finite loss of these weights.
             proven=copied or counters["validated_step"] == counters["step"],
         )
 
@@ -237,12 +184,6 @@ class TrainingState:
             "precision": self.compute.precision,
             "corpus": self._corpus_digest,
         }
-
-    def _differences(self, before: dict[str, Any]) -> list[str]:
-        now = self._environment()
-        return [
-            f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value
-        ]
 
 
 def _known(value: Any) -> Any:

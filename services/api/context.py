@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 from fastapi import Request
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -23,12 +21,12 @@ from common.config import Settings
 from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
-from common.jobs.celery_settings import make_app
+from common.redis.celery_settings import make_producer
+from common.redis.client import blocking_reads, connect_async, deciding, requests
 from common.redis.publisher import RedisPublisher
 from services.api.connections import Limits, limits_of
 from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
-from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.sizes import SizeBoard
@@ -36,7 +34,7 @@ from services.api.streaming import sse
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.streaming.snapshots import Snapshots
-from services.api.workers import WorkerBoard
+from services.api.workers import Outlook, WorkerBoard
 
 DECODERS = 2
 """Number of parquet uploads that are decoded at the same time."""
@@ -91,11 +89,9 @@ def make_context(settings: Settings, token: str) -> Context:
     limits = limits_of(settings)
     # A burst waits for one of 50 connections rather than fail; those that wait for entries hold theirs for seconds.
     most = min(50, limits.connections)
-    redis = _redis(BlockingConnectionPool, settings, socket_timeout=5.0, attempts=1, most=most, timeout=5.0)
-    waiting_seconds = BLOCK_MILLISECONDS / 1000 + 10
-    blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
-    # The limiter has its own deadline and lets requests through rather than try again.
-    limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=most)
+    redis = connect_async(settings.redis_url, requests(most))
+    blocking = connect_async(settings.redis_url, blocking_reads(BLOCK_MILLISECONDS))
+    limiter_redis = connect_async(settings.redis_url, deciding(most))
     hub = StreamHub(redis, blocking, sse.encode, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(
@@ -134,39 +130,11 @@ def make_context(settings: Settings, token: str) -> Context:
         else None,
         store=store,
         datasets=DatasetStore(settings.data_dir),
-        celery=_producer(settings),
+        celery=make_producer("tidal-api", settings.redis_url),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
         outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),
         sizes=SizeBoard(store, settings.data_dir),
         decoders=asyncio.Semaphore(DECODERS),
-    )
-
-
-def _producer(settings: Settings) -> Celery:
-    """Celery that only publishes, and fails in seconds when Redis is away."""
-    app = make_app("tidal-api", settings.redis_url)
-    app.conf.broker_transport_options = {
-        **app.conf.broker_transport_options,
-        "socket_timeout": 5,
-        "max_retries": 0,
-    }
-    return app
-
-
-def _redis(
-    pool: type[ConnectionPool], settings: Settings, *, socket_timeout: float, attempts: int, most: int, **options: float
-) -> Redis:
-    return Redis.from_pool(
-        pool.from_url(
-            settings.redis_url.get_secret_value(),
-            max_connections=most,
-            decode_responses=True,
-            socket_timeout=socket_timeout,
-            socket_connect_timeout=min(socket_timeout, 5.0),
-            health_check_interval=25,
-            retry=Retry(NoBackoff(), attempts),
-            **options,
-        )
     )
 
 

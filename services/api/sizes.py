@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.artifacts import ArtifactStore, size_of
+from common.artifacts import ArtifactStore
+from common.disk import size_of
 
 KEPT_SECONDS = 60.0
 

@@ -1,23 +1,26 @@
-"""Which workers are alive, from their heartbeats in Redis, remembered for a moment. For display and predictions only.
+"""Which workers are alive, from their heartbeats in Redis, and so where a job waits and when it will probably start.
 
-Never in a request's way: one thread asks, the others take what was known; while Redis is away it is asked rarely.
+For display and predictions only. Never in a request's way: one thread asks, the others take what was known for a
+moment; while Redis is away it is asked rarely.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from sqlalchemy.orm import Session
 
+from common.config import Settings
+from common.jobs.waiting_line import Place, places_of
 from common.redis import keys
+from common.redis.client import GLANCE, connect
 
 FRESH_SECONDS = 2.0
 AWAY_SECONDS = 5.0
-ANSWER_SECONDS = 0.5
 FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 
@@ -38,13 +41,7 @@ class WorkerBoard:
     """The heartbeats, from any thread."""
 
     def __init__(self, redis_url: str) -> None:
-        self._client = redis.Redis.from_url(
-            redis_url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
+        self._client = connect(redis_url, GLANCE)
         self._lock = threading.Lock()
         self._known: list[WorkerBeat] | None = None
         self._good_until = 0.0
@@ -89,3 +86,15 @@ class WorkerBoard:
             key=lambda beat: beat.worker,
         )
         self._good_until = time.monotonic() + FRESH_SECONDS
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a request needs to say where a job waits: the limits, and the workers alive. One per app."""
+
+    settings: Settings
+    workers: WorkerBoard
+
+    def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, Place]:
+        """Where these jobs wait; those that do not are missing."""
+        return places_of(session, self.settings, self.workers.slots, job_ids)

@@ -9,8 +9,8 @@ import os
 import sys
 
 from common.config.private_files import apply_umask
-from common.jobs.celery_settings import worker_command
-from common.jobs.queue_names import GENERATE_QUEUE
+from common.redis.celery_settings import worker_command
+from common.redis.keys import GENERATE_QUEUE
 
 if __name__ == "__main__":
     apply_umask()

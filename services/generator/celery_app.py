@@ -1,7 +1,7 @@
 """The Celery app of the generator: `celery -A services.generator.celery_app worker`, started by `services.generator`.
 
 No torch here: the task hands a request over to the engine child and returns. Leaves out: the settings
-(`common.jobs.celery_settings`) and the tasks (`services.generator.tasks`).
+(`common.redis.celery_settings`) and the tasks (`services.generator.tasks`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 from celery import signals
 
 from common.config import Settings, get_settings
-from common.jobs.celery_settings import make_app
-from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import configure
+from common.redis.celery_settings import make_app
 from common.redis.heartbeat import Heartbeat
+from common.redis.keys import GENERATE_QUEUE
 from common.redis.live_feed import LiveFeed
 from services.generator.engine_host import EngineHost
 

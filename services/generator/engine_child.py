@@ -16,9 +16,6 @@ import sys
 import threading
 
 import torch
-from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from common.artifacts import ArtifactStore
 from common.child.lifeline import die_with_parent
@@ -26,6 +23,7 @@ from common.config import Settings
 from common.data import load_tokenizer
 from common.errors import ConfigError
 from common.logging import configure, get_logger
+from common.redis.client import REPLIES, connect
 from services.generator.emitter import Emitter
 from services.generator.engine import Engine
 from services.generator.engine_protocol import EngineChannel
@@ -50,7 +48,7 @@ def main() -> int:
     except ConfigError as error:
         log.error("the engine cannot start", error=error.message)
         return 1
-    redis, models = _redis(settings), _models(settings, device)
+    redis, models = connect(settings.redis_url, REPLIES), _models(settings, device)
     emitter = Emitter(
         redis,
         presence_seconds=settings.presence_seconds,
@@ -144,16 +142,6 @@ def _device(name: str) -> torch.device:
             f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; auto takes what is there"
         )
     return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
-
-
-def _redis(settings: Settings) -> Redis:
-    return Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=5.0,
-        socket_connect_timeout=2.0,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
-    )
 
 
 if __name__ == "__main__":

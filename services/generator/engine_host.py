@@ -9,19 +9,20 @@ Leaves out: torch, the requests themselves (`services.generator.engine`).
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
 
 import redis
 from pydantic import SecretStr
 
-from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
+from common.backoff import Backoff
+from common.child.launch import LaunchedChild, launch
 from common.config import Settings
 from common.config.child_environment import child_environment
 from common.errors import UnavailableError
 from common.logging import get_logger
 from common.redis import keys
+from common.redis.client import LAST_REPLIES, connect
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from services.generator.reply_stream import ReplyStream
 
@@ -50,11 +51,13 @@ ENGINE_ENVIRONMENT = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
 """What the engine's process has besides `compute_environment`, where the host's own does not say otherwise."""
-RESTART_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
-"""Before the next start, by the number of starts that came to nothing in a row."""
+FIRST_RESTART_SECONDS = 1.0
+"""Before the next start after one that came to nothing; a child that took requests is replaced at once."""
+LAST_RESTART_SECONDS = 10.0
 FINISH_SECONDS = 3.0
 """What `close` gives requests that are being answered."""
 EXIT_SECONDS = 3.0
+"""From the end of the channel to SIGKILL of a child that does not leave."""
 
 
 class EngineHost:
@@ -64,13 +67,11 @@ class EngineHost:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
         self._settings = _variables(settings)
         self._slots = settings.generator_slots
-        self._redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), socket_timeout=5.0, socket_connect_timeout=2.0
-        )
+        self._redis = connect(settings.redis_url, LAST_REPLIES)
         self._changed = threading.Condition()
         self._handed_over: dict[str, int] = {}
         self._channel: EngineChannel | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: LaunchedChild[EngineChannel] | None = None
         self._closing = self._leaving = False
         self.ready = threading.Event()
         """The child takes requests."""
@@ -81,8 +82,8 @@ class EngineHost:
     @property
     def pid(self) -> int | None:
         """Process id of the child, None while there is none."""
-        process = self._process
-        return None if process is None else process.pid
+        child = self._child
+        return None if child is None else child.pid
 
     @property
     def waiting(self) -> int:
@@ -116,18 +117,18 @@ class EngineHost:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
             self._closing = self._leaving = True
             self._changed.notify_all()
-            channel, process = self._channel, self._process
+            channel, child = self._channel, self._child
         if channel is not None:
             channel.close()
-        if process is not None:
-            _end(process)
+        if child is not None:
+            child.wait(EXIT_SECONDS)
         self._thread.join()
         self._redis.close()
 
     def _run(self) -> None:
-        fruitless = 0
+        backoff = Backoff(FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS)
+        delay = 0.0
         while not self._closing:
-            delay = RESTART_SECONDS[min(fruitless, len(RESTART_SECONDS) - 1)]
             with self._changed:
                 if self._changed.wait_for(lambda: self._closing, delay):
                     break
@@ -135,27 +136,21 @@ class EngineHost:
                 self._serve()
             except Exception:
                 log.exception("the engine child could not be served")
-            fruitless = 0 if self.ready.is_set() else fruitless + 1
+            if self.ready.is_set():
+                backoff.reset()
+                delay = 0.0
+            else:
+                delay = backoff.next()
             self.ready.clear()
             self._settle()
 
     def _serve(self) -> None:
         """Start a child and read what it says until it ends."""
-        channel, theirs = EngineChannel.pair()
         environ = ENGINE_ENVIRONMENT | child_environment(os.environ, hub=False) | self._settings
-        environ |= {CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())}
-        try:
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env=environ,
-            )
-        finally:
-            theirs.close()
+        child = launch(EngineChannel, self._command, environ)
+        channel = child.channel
         with self._changed:
-            self._process = process
+            self._child = child
             self._channel = channel
             if self._closing:
                 channel.close()
@@ -173,9 +168,10 @@ class EngineHost:
             with self._changed:
                 self._channel = None
             channel.close()
-            status = _end(process)
+            status = child.wait(EXIT_SECONDS)
+            child.close()
             with self._changed:
-                self._process = None
+                self._child = None
         if not self._closing:
             self.restarts += 1
             log.warning("engine child ended, starting another", status=status, waiting=len(self._handed_over))
@@ -216,12 +212,3 @@ def _variables(settings: Settings) -> dict[str, str]:
         if value is not None
     }
     return {f"TIDAL_{name.upper()}": text for name, text in texts.items()}
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """The exit status; a child that stays is killed."""
-    try:
-        return process.wait(EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()

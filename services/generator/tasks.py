@@ -5,7 +5,7 @@ Leaves out the manual sweep, which is a task of the training workers: the genera
 
 from __future__ import annotations
 
-from common.jobs.celery_settings import HANDOVER_TASK
+from common.redis.celery_settings import HANDOVER_TASK
 from services.generator.celery_app import app, generator
 
 

@@ -10,17 +10,16 @@ import sys
 import redis
 
 from common.config import Settings, get_settings
-from common.jobs.sweep_age import FIELDS, sweep_trouble
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.client import COMMANDS, connect
+from common.redis.heartbeat import SWEEP_FIELDS, sweep_trouble
+from common.redis.keys import HEALTH
 
 
 def trouble(settings: Settings) -> str:
     """What is wrong; empty when nothing is."""
-    client = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5, decode_responses=True
-    )
+    client = connect(settings.redis_url, COMMANDS)
     try:
-        swept_at, told = (None if value is None else str(value) for value in client.hmget(HEARTBEAT_KEY, FIELDS))
+        swept_at, told = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))
     except redis.RedisError as error:
         return f"Redis does not answer: {error}"
     finally:

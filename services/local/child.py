@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.backoff import Backoff
+from common.child.launch import kill_group
 from common.client.local_instance import ProcessState
 
 LAUNCHER = Path(__file__).with_name("launch.py")
@@ -53,7 +55,7 @@ class Child:
         self._rest = b""
         self._silent = False
         self._started = 0.0
-        self._delay = FIRST_DELAY
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._kill_at: float | None = None
 
     @property
@@ -114,7 +116,7 @@ class Child:
             lines.append(self._rest.decode(errors="replace"))
             self._rest = b""
         status = self._process.returncode
-        self._kill_group(signal.SIGKILL)  # what it left behind in its session
+        kill_group(self._process.pid)  # what it left behind in its session
         if self._process.stdout:
             self._process.stdout.close()
         self._process = None
@@ -124,9 +126,8 @@ class Child:
     def plan_restart(self) -> float:
         """Start again after the returned delay in seconds; it doubles with each early end."""
         if time.monotonic() - self._started >= HEALTHY_SECONDS:
-            self._delay = FIRST_DELAY
-        delay = self._delay
-        self._delay = min(2 * delay, LONGEST_DELAY)
+            self._backoff.reset()
+        delay = self._backoff.next()
         self.restarts += 1
         self.start_at = time.monotonic() + delay
         return delay
@@ -137,7 +138,7 @@ class Child:
         if self._process is None:
             return
         if at_once:
-            self._kill_group(signal.SIGKILL)
+            kill_group(self._process.pid)
         elif self._kill_at is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGTERM)
@@ -148,20 +149,5 @@ class Child:
         if self._process is None or self._kill_at is None or time.monotonic() < self._kill_at:
             return False
         self._kill_at = None
-        self._kill_group(signal.SIGKILL)
+        kill_group(self._process.pid)
         return True
-
-    def _kill_group(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-
-def describe_exit(status: int) -> str:
-    """`exit code 1`, `SIGKILL`."""
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"

@@ -18,12 +18,13 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from common.child.launch import describe_exit
 from common.client.local_instance import STATE_FILE, LocalInstance, ProcessState
 from common.config import Settings
 from common.config.private_files import apply_umask, close_folder
 from common.errors import ConflictError, StorageError, UnavailableError
 from services.local import stack
-from services.local.child import Child, ChildSpec, describe_exit
+from services.local.child import Child, ChildSpec
 from services.local.log_sink import LogSink
 from services.local.server_files import make_folder, only_one, write_private
 from services.local.servers import PostgresServer, Server, ValkeyServer

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from common.redis.client import COMMANDS, connect
 from services.local.binaries import find_valkey
 from services.local.server import Server, end_strays, living, spawn, works_in
 from services.local.server_files import LOOPBACK, write_private
@@ -25,7 +26,7 @@ class ValkeyServer(Server):
 
     def _answers(self) -> bool:
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5, retry=None) as client:
+            with connect(self.url, COMMANDS) as client:
                 return bool(client.ping())
         except redis.RedisError:  # refused, or still loading the append-only file
             return False

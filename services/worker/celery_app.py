@@ -3,7 +3,7 @@
 Signals of Celery lead to the worker: `worker_init` refuses a database with another schema before anything is
 consumed, `worker_shutting_down` drains, `worker_shutdown` closes. With the threads pool
 the drain begins at once while the task runs on; with prefork it would not. Leaves out: the settings
-(`common.jobs.celery_settings`) and the tasks (`services.worker.tasks`).
+(`common.redis.celery_settings`) and the tasks (`services.worker.tasks`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from celery import signals
 from common.config import get_settings
 from common.db import make_engine, wait_for_schema
 from common.errors import UnavailableError
-from common.jobs.celery_settings import make_app
-from common.jobs.queue_names import TRAINING_QUEUE
 from common.logging import configure, get_logger
+from common.redis.celery_settings import make_app
+from common.redis.keys import TRAINING_QUEUE
 from services.worker.worker import Worker
 
 log = get_logger(__name__)

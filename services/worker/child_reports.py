@@ -39,8 +39,7 @@ from common.logging import get_logger
 from common.redis import keys
 from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
-from services.worker.progress_meter import ProgressMeter
-from services.worker.progress_watch import ProgressWatch
+from services.worker.progress import ProgressMeter, ProgressWatch
 from services.worker.row_writer import RowWriter
 
 log = get_logger(__name__)

@@ -1,7 +1,7 @@
 """What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
 
 Pure. The words of the child count only together with a fitting exit: `finished` and status 0. Leaves out: who counts
-the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.conclusion`).
+the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.child.launch import describe_exit
 from common.child.protocol import EXIT_FINISHED, Failed, Finished
 from common.jobs.retry import Fault
 
@@ -69,17 +70,10 @@ def classify(
         )
         return Ending(fault=Fault.OOM_KILLED, code=Fault.OOM_KILLED.value, message=message)
     if status < 0:
-        message = f"The trainer was ended by {_signal_name(-status)}."
+        message = f"The trainer was ended by {describe_exit(status)}."
         return Ending(fault=Fault.WORKER_LOST, code="trainer_killed", message=message)
     message = f"The trainer left with exit status {status} without a word. Its log ends with:\n{log_tail}"
     return Ending(fault=Fault.USER_ERROR, code="trainer_exited", message=message[:MAX_MESSAGE])
 
 
 _FAULTS = {"user": Fault.USER_ERROR, "cuda_oom": Fault.CUDA_OOM, "diverged": Fault.DIVERGED}
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.child.clock import lease_clock
+from common.child.lifeline import lease_clock
 from common.config import Settings
 from common.db import database_away
 from common.errors import LeaseLostError

@@ -21,7 +21,8 @@ from pathlib import Path
 from common.disk import is_full
 from common.logging import get_logger
 from common.redis import keys
-from common.redis.shipper import Entry, StreamShipper, connect
+from common.redis.client import FEED, connect
+from common.redis.shipper import Entry, StreamShipper
 
 log = get_logger(__name__)
 
@@ -72,7 +73,7 @@ class LogCapture:
         """Whole lines that have not been sent, or the end."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
-            client = connect(redis_url)
+            client = connect(redis_url, FEED)
             self._shipper = StreamShipper(client, streams, _Renderer(attempt), max_length=stream_max_length)
         self._threads = [threading.Thread(target=self._pump, name="log-pump", daemon=True)]
         if self._shipper is not None:

@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from common.backoff import Backoff
 from common.db import database_away
 from common.errors import LeaseLostError, UnavailableError
 from common.logging import get_logger
@@ -23,7 +24,8 @@ from common.logging import get_logger
 log = get_logger(__name__)
 T = TypeVar("T")
 
-_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_RETRY_SECONDS = 0.2
+_LAST_RETRY_SECONDS = 5.0
 
 
 class RowWriter:
@@ -65,7 +67,7 @@ class RowWriter:
                 future.set_exception(error)
 
     def _commit(self, write: Callable[[Session], object]) -> object:
-        tries = 0
+        backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
         while True:
             if self.lost.is_set():
                 raise LeaseLostError("the lease was lost before this write")
@@ -77,10 +79,8 @@ class RowWriter:
             except SQLAlchemyError as error:
                 if not database_away(error):
                     raise
-                if tries == 0:
+                if backoff.failures == 0:
                     log.warning("database away, the write waits", error=str(error).splitlines()[0])
-                wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
-                tries += 1
-                if self._abandoned.wait(wait):
+                if self._abandoned.wait(backoff.next()):
                     self._given_up = True  # the others would each wait for the same silence
                     raise

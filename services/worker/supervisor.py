@@ -17,25 +17,25 @@ from functools import partial
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
-from common.child.clock import lease_clock
+from common.child.lifeline import lease_clock
 from common.child.protocol import Ping, ProtocolError, Start, Stop, Suspend
 from common.config import Settings
 from common.config.server_paths import ServerPaths
 from common.disk import MIB
 from common.errors import LeaseLostError
+from common.jobs.queue import complete, fail, pause, release
 from common.jobs.retry import Fault
 from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
 from common.redis.live_feed import LiveFeed
-from services.worker.child_process import ChildProcess, trainer_command
+from services.worker.child_process import EXIT_SECONDS, ChildProcess, trainer_command
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
-from services.worker.conclusion import conclude
 from services.worker.exit_status import Ending, KillReason, classify
 from services.worker.lease_keeper import LeaseKeeper
 from services.worker.log_capture import LogCapture
 from services.worker.oom_kills import oom_kill_count
-from services.worker.progress_watch import ProgressWatch
+from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder
 from services.worker.wakeup import Wakeup
@@ -46,10 +46,8 @@ TICK_SECONDS = 1.0
 """Longest wait for anything to happen. What is known beforehand has its own time, the rest wakes the loop."""
 SHORTEST_TICK_SECONDS = 0.05
 """Between two looks at a child whose deadline is over and that has not gone yet."""
-EXIT_SECONDS = 5.0
-"""From the end of the channel to SIGKILL of a child that stays."""
 TEARDOWN_SECONDS = 15.0
-"""The same after `finished`: everything is on disk, torch may take a while to leave."""
+"""As EXIT_SECONDS, after `finished`: everything is on disk, torch may take a while to leave."""
 
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
@@ -279,7 +277,7 @@ class Supervisor:
         """Write the ending, for as long as the database takes and the lease is not another's."""
         job = self._job
         ending = replace(ending, message=ServerPaths(self._settings).hidden(ending.message))
-        write = partial(conclude, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
+        write = partial(_write_ending, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
         written = self._writer.submit(write)
         gives_up_at: float | None = None
         while True:
@@ -293,6 +291,23 @@ class Supervisor:
                     return None
             except LeaseLostError:
                 return None
+
+
+def _write_ending(session: Session, job_id: str, attempt: int, ending: Ending, settings: Settings) -> JobStatus:
+    """Write the end of the attempt and return the status that was really written.
+
+    Called when the child is gone. The wish in the row has the last word (`common.jobs.ownership`): stop beats
+    everything, a withdrawn pause goes back to the queue. Raises LeaseLostError when another attempt owns the job.
+    """
+    if ending.fault is not None:
+        return fail(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)
+    if ending.killed is not None:
+        return release(session, job_id, attempt, reason=ending.killed.value, details={"killed": True})
+    if ending.outcome == "completed":
+        return complete(session, job_id, attempt)
+    if ending.outcome == "paused":
+        return pause(session, job_id, attempt)
+    return release(session, job_id, attempt, reason=ending.outcome or "unknown")
 
 
 def _not_started(message: str) -> Ending:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from common.jobs.celery_settings import DOORBELL_TASK, SWEEP_TASK
 from common.jobs.sweep import sweep_once
+from common.redis.celery_settings import DOORBELL_TASK, SWEEP_TASK
 from services.worker.celery_app import app, worker
 
 

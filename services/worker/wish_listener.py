@@ -8,7 +8,7 @@ from collections.abc import Callable
 import redis
 
 from common.redis import keys
-from common.redis.shipper import connect
+from common.redis.client import FEED, connect
 
 RETRY_SECONDS = 1.0
 
@@ -17,7 +17,7 @@ class WishListener:
     """Calls `hear(job_id)` for each pushed wish. Polling covers whatever is missed while Redis is away."""
 
     def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
-        self._client = connect(redis_url)
+        self._client = connect(redis_url, FEED)
         self._hear = hear
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wishes", daemon=True)

@@ -20,8 +20,8 @@ from sqlalchemy import text
 import common.jobs.sweep
 import services.api.context
 import services.api.routes.jobs
-from common.jobs.locks import try_lock
 from common.jobs.reaper import Reaped, reap
+from common.jobs.sql import try_lock
 from common.jobs.submission import submit
 from services.api.__main__ import main as api
 from services.api.publishing import OutboxThread

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from tests.faults.fault_fleet import FaultFleet
 from tests.integration.worker.fleet import LONG
 
@@ -26,13 +26,13 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet.worker("second", plan=LONG)
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_reap", DIES_MARK=str(mark))
     mine = str(fleet.processes["health-2"].pid)
-    fleet.wait_for(lambda: redis_client.hget(HEARTBEAT_KEY, "pid") == mine, "the second reaper", 60)
+    fleet.wait_for(lambda: redis_client.hget(HEALTH, "pid") == mine, "the second reaper", 60)
     other.send_signal(signal.SIGSTOP)  # so that the one to be killed comes first
     fleet.kill("first")
     fleet.wait_for(mark.exists, "a judgement", fleet.timers.patience, job_id)
     other.send_signal(signal.SIGCONT)
-    redis_client.delete(HEARTBEAT_KEY)
-    fleet.wait_for(lambda: bool(redis_client.exists(HEARTBEAT_KEY)), "a sweep of the other one", 30)
+    redis_client.delete(HEALTH)
+    fleet.wait_for(lambda: bool(redis_client.exists(HEALTH)), "a sweep of the other one", 30)
     assert "stale" not in fleet.statuses(job_id), "two reapers judged at once"
     fleet.kill("health-2")
     fleet.wait_steps(job_id, 1, attempt=2, seconds=fleet.timers.patience)

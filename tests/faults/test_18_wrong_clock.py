@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.moments import finish, heartbeat_of, strike_while_stepping, takeover_seconds, wait_next_attempt
 from tests.faults.timers import Timers
@@ -44,7 +44,7 @@ def test_fault_18_wrong_clocks_neither_end_a_lease_nor_keep_one(
     # Longer than a lease and its quarantine: whoever compared clocks would have acted by now.
     fleet.wait_for(lambda: time.monotonic() - running_since > 1.5 * timers.after_lease, "some time", 200)
     assert fleet.statuses(job_id) == ["pending", "provisioning", "starting", "running"]
-    assert redis_client.exists(HEARTBEAT_KEY), "the health process shows itself"
+    assert redis_client.exists(HEALTH), "the health process shows itself"
     strike_while_stepping(fleet, job_id, rng)
     fleet.kill("first")
     killed_at = time.monotonic()

@@ -15,7 +15,7 @@ from common.config import DataConfig
 from common.datasets import DatasetStore, is_dataset_name, is_hub_name, nearest, refusal_of_name, refusal_of_source
 from common.datasets.names import FORMS
 from common.errors import InvalidInputError
-from common.jobs.locks import lock_dataset
+from common.jobs.sql import lock_dataset
 
 
 def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> None:

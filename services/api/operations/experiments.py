@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from common.artifacts import ArtifactStore, size_of
+from common.artifacts import ArtifactStore
 from common.config.yaml_text import parse_yaml
 from common.db import Experiment, Job, JobEvent
+from common.disk import size_of
 from common.errors import ConfigError, NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of

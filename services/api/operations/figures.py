@@ -27,7 +27,7 @@ from common.db.models.job import ACTIVE, STATUSES
 from common.disk import MIB
 from common.metrics import names
 from common.redis import keys
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from services.api.context import Context
 
 REDIS_SECONDS = 2.0
@@ -87,7 +87,7 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
         async with asyncio.timeout(REDIS_SECONDS):
             pipe = context.redis.pipeline(transaction=False)
             pipe.info("memory")
-            pipe.hget(HEARTBEAT_KEY, "sweptAt")
+            pipe.hget(HEALTH, "sweptAt")
             pipe.hget(keys.COUNTERS, keys.METRICS_DROPPED)
             pipe.zcard(keys.WORKERS)
             for experiment in running:

@@ -11,6 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import TypeVar
 
 import anyio
 from celery import Celery
@@ -19,16 +20,15 @@ from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from common.errors import RateLimitedError, TidalError, UnavailableError
-from common.jobs.celery_settings import HANDOVER_TASK
-from common.jobs.queue_names import GENERATE_QUEUE
 from common.logging import get_logger
 from common.redis import keys
+from common.redis.celery_settings import HANDOVER_TASK
 from common.redis.generation_request import GenerationRequest
+from common.redis.keys import GENERATE_QUEUE
 from services.api.awake import AwakeTimer, within
 from services.api.context import Context
 from services.api.generations import Event, Mailbox
 from services.api.operations.checkpoints import check_reference
-from services.api.operations.large import built
 from services.api.schemas.generate import GenerateReply, GenerateRequest
 
 log = get_logger(__name__)
@@ -37,7 +37,10 @@ RETRY_SECONDS = 5.0
 """What a caller is told to wait when the queue is full."""
 LOOK_SECONDS = 0.25
 """Between looks at whether the client is still there."""
+LARGE_CHARACTERS = 100_000
+"""Beyond this a reply takes some milliseconds to build."""
 
+T = TypeVar("T")
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client has left."""
 
@@ -215,3 +218,8 @@ def _engine_error(data: str) -> TidalError:
     status = body.get("status")
     error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
+
+
+async def built(characters: int, build: Callable[[], T]) -> T:
+    """What `build` makes of so many characters; a large reply is built in a thread, so that the event loop goes on."""
+    return await run_in_threadpool(build) if characters > LARGE_CHARACTERS else build()

@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from common.config import Settings
 from common.db import schema_status
 from common.disk import MIB, DiskReserve
-from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.heartbeat import SWEEP_FIELDS, sweep_trouble
+from common.redis.keys import HEALTH
 from services.api.context import Context
 from services.api.schemas.health import Part, Ready
 
@@ -68,7 +68,7 @@ async def _sweeps(context: Context) -> Part:
     """Without them lost workers are not replaced; requests are served all the same."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
-            swept_at, trouble = await context.redis.hmget(HEARTBEAT_KEY, FIELDS)
+            swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
     except (RedisError, OSError, TimeoutError):
         return Part(ok=False, required=False, detail="unknown, Redis cannot be reached")
     wrong = sweep_trouble(_text(swept_at), _text(trouble), context.settings.reaper_seconds)

@@ -19,9 +19,9 @@ from common.jobs.status import LEASED, LIVE, JobStatus
 from common.jobs.waiting_line import Place
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
-from services.api.outlook import Outlook
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
+from services.api.workers import Outlook
 
 MOST_LIVE = 1000
 """Jobs in the lists that have no pages: active ones, and the snapshot of the stream."""

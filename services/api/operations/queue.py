@@ -10,8 +10,8 @@ from common.jobs.limits import type_limit
 from common.jobs.payloads import QUEUES
 from common.jobs.status import ACTIVE, LEASED, JobStatus
 from common.jobs.waiting_line import usual_seconds, waiting_line
-from services.api.outlook import Outlook
 from services.api.schemas.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
+from services.api.workers import Outlook
 
 
 def queues(session: Session, outlook: Outlook, *, limit: int) -> QueueList:

@@ -17,8 +17,7 @@ from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import Writer
-from services.api.operations.generate import ClientGone
-from services.api.operations.large import built
+from services.api.operations.generate import ClientGone, built
 from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
 from services.api.schemas.problems import problem_responses

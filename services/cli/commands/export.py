@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from common.child.launch import wait_or_kill
 from common.errors import ConflictError, InvalidInputError, TidalError
 from services.cli.checkpoint_source import checkpoint_path
 from services.cli.output import err, out, print_json, size, table
@@ -27,6 +28,9 @@ tidal export out/lm --format safetensors --out share/
 
 tidal export checkpoints/step-000001000 --format pth
 """
+
+EXIT_SECONDS = 5.0
+"""From the last line of the child to SIGKILL of one that does not leave."""
 
 
 class Format(StrEnum):
@@ -98,20 +102,12 @@ def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]
                 status.update(Text(f"{said['phase']} ({time.monotonic() - began:.0f} s)"))
     finally:
         process.stdout.close()
-        _end(process)
+        wait_or_kill(process, EXIT_SECONDS)
     raise InvalidInputError(f"the export ended without a result (exit status {process.returncode}); see above")
 
 
 class _Refused(TidalError):
     """What the child said."""
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def report(done: dict[str, Any], *, shown: Path) -> None:

@@ -16,8 +16,8 @@ from common.config import Settings
 from common.db import Job
 from common.jobs import outbox
 from common.jobs.changes import write_event
-from common.jobs.clock import now_plus
 from common.jobs.reaper import Reaped
+from common.jobs.sql import now_plus
 from common.jobs.status import JobStatus
 from services.health.__main__ import main
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from common.jobs.celery_settings import worker_command
-from common.jobs.queue_names import TRAINING_QUEUE
+from common.redis.celery_settings import worker_command
+from common.redis.keys import TRAINING_QUEUE
 
 if __name__ == "__main__":
     os.execv(sys.executable, worker_command("tests.faults.bugs.worker_app", TRAINING_QUEUE, sys.argv[1:]))

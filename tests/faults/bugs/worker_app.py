@@ -23,8 +23,8 @@ from common.db import Job
 from common.errors import LeaseLostError
 from common.jobs.changes import lock
 from common.jobs.claiming import claim
-from common.jobs.clock import now_plus
 from common.jobs.lease import Renewal, Wish
+from common.jobs.sql import now_plus
 from common.jobs.status import ACTIVE, DesiredState
 from services.worker.celery_app import app
 

@@ -15,7 +15,7 @@ import yaml
 from common.metrics import MetricsWriter
 from common.metrics import writer as writer_module
 from common.redis import keys
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.figures import samples
 from tests.paths import ROOT
@@ -31,7 +31,7 @@ def rules() -> list[dict[str, Any]]:
 
 def test_the_figures_say_what_the_parts_say(api: Api, redis_client: redis.Redis) -> None:
     api.submit()
-    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": "2026-01-01T00:00:00+00:00"})
+    redis_client.hset(HEALTH, mapping={"sweptAt": "2026-01-01T00:00:00+00:00"})
     found = samples(api)
     assert found["tidal_jobs"][("pending",)] == 1
     assert found["tidal_leases"] == {("valid",): 0, ("expired",): 0}

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from common.config import Settings
 from common.db import upgrade
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from services.health.healthcheck import trouble as health_trouble
 from tests.integration.api.conftest import TINY_CONFIG, Api, RunApi, running
 
@@ -285,10 +285,10 @@ def test_readyz_says_that_nobody_sweeps_and_the_check_of_health_fails_with_it(
     assert "python -m services.health" in ready["parts"]["sweeps"]["detail"]
     assert health_trouble(settings) == ready["parts"]["sweeps"]["detail"]
     long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": long_ago, "trouble": "no such column"})
+    redis_client.hset(HEALTH, mapping={"sweptAt": long_ago, "trouble": "no such column"})
     assert "no such column" in api.http.get("/readyz").json()["parts"]["sweeps"]["detail"]
     assert "no such column" in health_trouble(settings)
-    redis_client.hset(HEARTBEAT_KEY, mapping={"sweptAt": datetime.now(UTC).isoformat(), "trouble": ""})
+    redis_client.hset(HEALTH, mapping={"sweptAt": datetime.now(UTC).isoformat(), "trouble": ""})
     assert api.http.get("/readyz").json()["parts"]["sweeps"] == {"ok": True, "detail": "ok", "required": False}
     assert health_trouble(settings) == ""
 

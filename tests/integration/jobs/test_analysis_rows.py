@@ -19,7 +19,7 @@ from common.jobs.status import JobStatus
 from common.redis.live_feed import LiveFeed
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
-from services.worker.progress_watch import ProgressWatch
+from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
 from tests.integration.jobs.desk import Desk
 

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from common.config import PROJECT_ROOT
 from common.jobs.status import JobStatus
 from common.redis import keys
-from common.redis.publisher import HEARTBEAT_KEY
+from common.redis.keys import HEALTH
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.health_process import environment
 
@@ -54,9 +54,9 @@ def test_it_relays_reaps_beats_and_stops(
     desk.lapse(job_id, 1)
     position = next_status(redis_client, position, "stale")
     next_status(redis_client, position, "pending")
-    beat: Any = redis_client.hgetall(HEARTBEAT_KEY)
+    beat: Any = redis_client.hgetall(HEALTH)
     assert (beat["pid"], beat["database"]) == (str(health.pid), "ok")
-    assert 0 < redis_client.ttl(HEARTBEAT_KEY) < 60
+    assert 0 < redis_client.ttl(HEALTH) < 60
     health.send_signal(signal.SIGTERM)
     assert health.wait(timeout=10) == 0
 

@@ -12,12 +12,12 @@ import redis
 from sqlalchemy import Engine
 
 from common.errors import UnavailableError
-from common.jobs.celery_settings import DOORBELL_TASK
 from common.jobs.outbox import prune, publish_after_commit, relay, waiting
 from common.jobs.queue import complete
 from common.jobs.signals import request_signal
 from common.jobs.status import JobStatus, Signal
 from common.redis import keys
+from common.redis.celery_settings import DOORBELL_TASK
 from common.redis.publisher import RedisPublisher
 from services.health.outbox_relay import OutboxRelay
 from services.local.servers import free_port

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, text
 from common.config import Settings
 from common.errors import LeaseLostError, UnavailableError
 from common.jobs.lease import renew
-from common.jobs.locks import SWEEP
 from common.jobs.queue import complete, register_checkpoint
 from common.jobs.reaper import Contact, longest_gap, reap
 from common.jobs.signals import cancel, request_signal
+from common.jobs.sql import SWEEP
 from common.jobs.status import ACTIVE, JobStatus, Signal
 from common.jobs.sweep import sweep
 from tests.integration.jobs.desk import Desk

@@ -10,8 +10,7 @@ import threading
 
 import pytest
 
-from common.child.clock import lease_clock
-from common.child.lifeline import Lifeline
+from common.child.lifeline import Lifeline, lease_clock
 from common.child.protocol import (
     Channel,
     ChildJob,

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from common.child.clock import lease_clock
-from common.child.lifeline import Lifeline
+from common.child.lifeline import Lifeline, lease_clock
 from common.child.protocol import (
     Channel,
     Checkpoint,

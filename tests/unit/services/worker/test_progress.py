@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.worker.progress_meter import ProgressMeter
-from services.worker.progress_watch import ProgressWatch
+from services.worker.progress import ProgressMeter, ProgressWatch
 
 
 def stepping(interval: float, count: int) -> tuple[ProgressWatch, float]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from celery import Celery
 from pydantic import SecretStr
 
-from common.jobs.queue_names import GENERATE_QUEUE, HEALTH_QUEUE, TRAINING_QUEUE
+from common.redis.keys import GENERATE_QUEUE, HEALTH_QUEUE, TRAINING_QUEUE
 
 DOORBELL_TASK: Final = "tidal.training.doorbell"
 HANDOVER_TASK: Final = "tidal.generate.handover"
@@ -69,6 +69,18 @@ def make_app(name: str, redis_url: str | SecretStr) -> Celery:
     """A Celery app with these settings and no tasks; enough to publish with `send_task`."""
     app = Celery(name, set_as_current=False)
     app.conf.update(celery_settings(redis_url))
+    return app
+
+
+def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -> Celery:
+    """An app that only publishes, and fails when Redis takes longer than `timeout` seconds to connect or answer."""
+    app = make_app(name, redis_url)
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "max_retries": 0,
+    }
     return app
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from common.jobs.sweep_age import sweep_trouble
+from common.redis.heartbeat import sweep_trouble
 
 
 def ago(seconds: float) -> str:

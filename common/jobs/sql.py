@@ -1,10 +1,16 @@
-"""The advisory locks of the database: one key per purpose, all ending with the transaction (safe behind a pooler)."""
+"""Pieces of SQL that several statements about jobs share: durations, and the advisory locks.
+
+Leases are judged by the database's `now()`, never by the clock of a worker. `now()` is the start of the transaction: a
+transaction that waited for a lock grants a slightly shorter lease and sees a slightly younger one, both on the safe
+side. Each lock has one purpose and one key, and ends with the transaction, which is safe behind a pooler.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Interval, func, literal, select
 from sqlalchemy.orm import Session
 
 SWEEP: Final = 7_310_002
@@ -13,6 +19,21 @@ _TYPE: Final = 7_310_004
 _IDEMPOTENCY: Final = 7_310_005
 _DATASET: Final = 7_310_006
 _WAITING: Final = 7_310_007
+
+
+def seconds(amount: float) -> ColumnElement[Any]:
+    """An interval of `amount` seconds."""
+    return func.make_interval(0, 0, 0, 0, 0, 0, literal(amount), type_=Interval)
+
+
+def now_plus(amount: float) -> ColumnElement[datetime]:
+    """`now()` and `amount` seconds."""
+    return func.now() + seconds(amount)
+
+
+def now_minus(amount: float) -> ColumnElement[datetime]:
+    """`now()` less `amount` seconds."""
+    return func.now() - seconds(amount)
 
 
 def try_lock(session: Session, key: int) -> bool:

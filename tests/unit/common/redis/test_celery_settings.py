@@ -7,7 +7,7 @@ from celery import Celery
 from celery.app.defaults import DEFAULTS
 from pydantic import SecretStr
 
-from common.jobs.celery_settings import (
+from common.redis.celery_settings import (
     DOORBELL_TASK,
     HANDOVER_TASK,
     SWEEP_TASK,

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from common.child import lifeline as child_lifeline
-from common.child.clock import lease_clock
-from common.child.lifeline import Lifeline
+from common.child.lifeline import Lifeline, lease_clock
 
 
 def test_the_lease_clock_never_lags_behind_the_clock_that_stops_in_sleep() -> None:

@@ -1,0 +1,31 @@
+"""docs/architecture.md names every package of `common` and `services`, and no path that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.paths import ROOT
+
+MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+NAMED = set(re.findall(r"`((?:common|services|tests|docs)/[\w./-]*)`", MAP))
+
+
+def test_every_package_is_on_the_map() -> None:
+    packages = {
+        f"{top}/{folder.name}"
+        for top in ("common", "services")
+        for folder in (ROOT / top).iterdir()
+        if _has_source(folder)
+    }
+    assert len(packages) > 20
+    assert packages <= NAMED, f"add to docs/architecture.md: {sorted(packages - NAMED)}"
+
+
+def test_every_path_on_the_map_exists() -> None:
+    gone = sorted(name for name in NAMED if not (ROOT / name).exists())
+    assert not gone, f"docs/architecture.md names what does not exist: {gone}"
+
+
+def _has_source(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix in (".py", ".html") for path in folder.rglob("*"))
