@@ -33,7 +33,5 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
             raise ValueError("no time zone")
     except (ValueError, TypeError, binascii.Error):
         message = "no cursor of this list; use `nextCursor` of the page before as it is"
-        raise InvalidInputError(
-            f"query.cursor: {message}", errors=[{"location": "query.cursor", "message": message}]
-        ) from None
+        raise InvalidInputError.at("query.cursor", message) from None
     return position

@@ -58,7 +58,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not finite(result):
         message = "it holds a number that is not finite"
-        raise InvalidInputError(f"body.result: {message}", errors=[{"location": "body.result", "message": message}])
+        raise InvalidInputError.at("body.result", message)
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)

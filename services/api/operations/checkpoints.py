@@ -91,20 +91,18 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     try:
         path = store.resolve(reference.strip())
     except (InvalidInputError, NotFoundError) as error:
-        raise _refused(location, error.message) from None
+        raise InvalidInputError.at(location, error.message) from None
     found = store.reference(path)
     experiment_id, name = found.split("/", 1)
     file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
     if file is None:
-        raise _refused(location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest")
+        raise InvalidInputError.at(
+            location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest"
+        )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")
-        raise _refused(location, f"{reference!r} is a {other}, a {wanted} is needed")
+        raise InvalidInputError.at(location, f"{reference!r} is a {other}, a {wanted} is needed")
     return found
-
-
-def _refused(location: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
 def _list(session: Session, store: ArtifactStore, experiment_id: str, root_path: str) -> list[CheckpointReply]:

@@ -28,16 +28,16 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
                 f"{source} leads outside the data folder; put the file below TIDAL_DATA_DIR and name it from there, "
                 "or use builtin:stories"
             )
-            raise _invalid(f"{location}.{field}", message)
+            raise InvalidInputError.at(f"{location}.{field}", message)
         # The validation part of a data set on the hub is a split of it, whose name is the hub's affair.
         if (field == "source" or not is_hub_name(data.source)) and (refusal := refusal_of_source(source)):
-            raise _invalid(f"{location}.{field}", refusal)
+            raise InvalidInputError.at(f"{location}.{field}", refusal)
     for field, name in _datasets(data).items():
         if not datasets.has(name):
             like = nearest(name, datasets.names())
             other = refusal_of_name(name) or f"upload it first, or name {FORMS}"
             meant = f"did you mean '{like}'?" if like else other
-            raise _invalid(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
+            raise InvalidInputError.at(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
 
 
 def keep_datasets(session: Session, data: DataConfig) -> None:
@@ -53,7 +53,3 @@ def _datasets(data: DataConfig) -> dict[str, str]:
     if validation is not None and not is_hub_name(source) and is_dataset_name(validation):
         found["validation_source"] = validation
     return found
-
-
-def _invalid(place: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{place}: {message}", errors=[{"location": place, "message": message}])

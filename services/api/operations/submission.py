@@ -272,7 +272,7 @@ def _placed(error: ConfigError, where: str = "config") -> ConfigError:
 
 def _invalid(field: str, message: str) -> InvalidInputError:
     location = ".".join(["body", *(to_camel(part) for part in field.split("."))])
-    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+    return InvalidInputError.at(location, message)
 
 
 def body_hash(request: JobRequest) -> str:

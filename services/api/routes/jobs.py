@@ -133,7 +133,7 @@ def get_events(
     """Oldest first; one event per change, written in the transaction of the change."""
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         message = "no cursor of this list; use `nextCursor` of the page before as it is"
-        raise InvalidInputError(f"query.cursor: {message}", errors=[{"location": "query.cursor", "message": message}])
+        raise InvalidInputError.at("query.cursor", message)
     return jobs.events(session, job_id, limit=limit, after=int(cursor or 0))
 
 
