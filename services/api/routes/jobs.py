@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from common.db import require_schema
-from common.errors import InvalidInputError
 from common.jobs.payloads import JobType
 from common.jobs.queue import submit
 from common.jobs.signals import cancel, request_signal
@@ -19,7 +18,7 @@ from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
 from services.api.json_body import OneValuePerKeyRoute
 from services.api.operations import jobs, logs, submission
-from services.api.paging import Cursor, Limit
+from services.api.paging import Cursor, Limit, decode_number
 from services.api.schemas.jobs import (
     JobDetail,
     JobEventList,
@@ -131,10 +130,7 @@ def get_events(
     cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the page before.")] = None,
 ) -> JobEventList:
     """Oldest first; one event per change, written in the transaction of the change."""
-    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
-        message = "no cursor of this list; use `nextCursor` of the page before as it is"
-        raise InvalidInputError.at("query.cursor", message)
-    return jobs.events(session, job_id, limit=limit, after=int(cursor or 0))
+    return jobs.events(session, job_id, limit=limit, after=decode_number(cursor))
 
 
 @router.get(
