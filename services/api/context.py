@@ -32,7 +32,6 @@ from services.api.outlook import Outlook
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.sizes import SizeBoard
-from services.api.streaming import sse
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.streaming.snapshots import Snapshots
@@ -96,7 +95,7 @@ def make_context(settings: Settings, token: str) -> Context:
     blocking = _redis(ConnectionPool, settings, socket_timeout=waiting_seconds, attempts=0, most=5000)
     # The limiter has its own deadline and lets requests through rather than try again.
     limiter_redis = _redis(ConnectionPool, settings, socket_timeout=1.0, attempts=0, most=most)
-    hub = StreamHub(redis, blocking, sse.encode, metrics, linger_seconds=settings.stream_linger_seconds)
+    hub = StreamHub(redis, blocking, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(
         settings=settings,

@@ -28,7 +28,7 @@ from services.api.schemas.experiments import (
     TagList,
 )
 from services.api.schemas.problems import problem_responses
-from services.api.streaming.ids import format_id
+from services.api.streaming.entries import format_id
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1

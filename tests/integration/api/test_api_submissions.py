@@ -12,7 +12,7 @@ from sqlalchemy import event
 from common.errors import InvalidInputError
 from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob
-from services.api.operations import submission
+from services.api.operations.corpora import check_corpus
 from tests.integration.api.conftest import TINY_CONFIG, Api
 
 
@@ -46,13 +46,12 @@ def test_a_dataset_that_is_deleted_during_the_submission_refuses_it(api: Api, mo
     assert api.admin.post("/api/datasets?name=sea.txt", content=b"The sea is wide.<|endoftext|>" * 50).is_success
     for job in api.http.get("/api/jobs").json()["jobs"]:
         api.admin.post(f"/api/jobs/{job['id']}/cancel")
-    look = submission.check_corpus
 
     def look_and_delete(*arguments: Any, **named: Any) -> None:
-        look(*arguments, **named)
+        check_corpus(*arguments, **named)
         assert api.admin.delete("/api/datasets/sea").status_code == 204
 
-    monkeypatch.setattr(submission, "check_corpus", look_and_delete)
+    monkeypatch.setattr("services.api.operations.submission.check_corpus", look_and_delete)
     refused = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {"data": {"source": "sea"}}})
     assert (refused.status_code, refused.json()["errors"][0]["location"]) == (422, "body.config.data.source")
 
