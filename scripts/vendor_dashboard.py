@@ -17,7 +17,7 @@ import re
 import sys
 import tarfile
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +38,8 @@ class Library:
     folder: Path = FOLDER
     append: str = ""
     """Added to every script: an export for one that is published as a plain script."""
+    types: dict[str, str] = field(default_factory=dict)
+    """Files that tell the type check (scripts/check_dashboard.py) which npm package describes a script."""
 
 
 LIBRARIES = [
@@ -47,6 +49,10 @@ LIBRARIES = [
         "MIT",
         "sha512-/HfHI/7N84e6GrWBJ3J280z3mLaRJiDcSvj/A+y/4AbLnND/1UlGHe1sR6oYuTGwId0nP7dqDU9OnLxMPZ7xBg==",
         {"dist/preact.mjs": "preact.js", "hooks/dist/hooks.mjs": "preact-hooks.js", "LICENSE": "preact.LICENSE"},
+        types={
+            "preact.d.ts": 'export * from "preact";\n',
+            "preact-hooks.d.ts": 'export * from "preact/hooks";\n',
+        },
     ),
     Library(
         "htm",
@@ -54,6 +60,7 @@ LIBRARIES = [
         "Apache-2.0",
         "sha512-983Vyg8NwUE7JkZ6NmOqpCZ+sh1bKv2iYTlUkzlWmA5JD2acKoxd4KVxbMmxX/85mtfdnDmTFoNKcg5DGAvxNQ==",
         {"dist/htm.mjs": "htm.js", "LICENSE": "htm.LICENSE"},
+        types={"htm.d.ts": 'export { default } from "htm";\n'},
     ),
     Library(
         "uplot",
@@ -62,6 +69,7 @@ LIBRARIES = [
         "sha512-KIMVnG68zvu5XXUbC4LQEPnhwOxBuLyW1AHtpm6IKTXImkbLgkMy+jabjLgSLMasNuGGzQm/ep3tOkyTxpiQIw==",
         {"dist/uPlot.iife.min.js": "uplot.js", "dist/uPlot.min.css": "uplot.css", "LICENSE": "uplot.LICENSE"},
         append="export default uPlot;\n",
+        types={"uplot.d.ts": 'export { default } from "uplot";\n'},
     ),
     Library(
         "axe-core",
@@ -87,8 +95,9 @@ def refresh() -> int:
         entries = []
         for library in (one for one in LIBRARIES if one.folder == folder):
             package = download(library)
-            for source, name in library.files.items():
-                data = prepared(library, name, package[source])
+            contents = {name: prepared(library, name, package[source]) for source, name in library.files.items()}
+            contents |= {name: text.encode() for name, text in library.types.items()}
+            for name, data in contents.items():
                 (folder / name).write_bytes(data)
                 entries.append(
                     {

@@ -19,9 +19,18 @@ import { Queue } from "./pages/queue.js";
 import { Report } from "./pages/report.js";
 import { Reports } from "./pages/reports.js";
 
-/** [title, view, how many parts its address may have (one)] */
+/**
+ * @typedef {ReturnType<typeof route.get>} Route
+ * @typedef {[title: string, view: (route: Route) => Ui.Node, parts?: number[]]} Page the numbers of parts that its
+ *   address may have, one without them
+ * @type {Record<string, Page>}
+ */
 const PAGES = {
-  experiments: ["Experiments", ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`), [1, 2]],
+  experiments: [
+    "Experiments",
+    ({ parts }) => (parts[1] ? html`<${Experiment} id=${parts[1]} key=${parts[1]} />` : html`<${Experiments} />`),
+    [1, 2],
+  ],
   jobs: ["Job", ({ parts }) => html`<${JobPage} id=${parts[1]} />`, [2]],
   new: ["New job", () => html`<${NewJob} />`],
   compare: ["Compare", () => html`<${Compare} />`],
@@ -29,20 +38,31 @@ const PAGES = {
   checkpoints: ["Checkpoints", () => html`<${CheckpointsPage} />`],
   datasets: ["Datasets", () => html`<${Datasets} />`],
   analysis: ["Analysis", ({ params }) => html`<${AnalysisPage} key=${params.get("saved") ?? ""} />`],
-  reports: ["Reports", ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`), [1, 2]],
+  reports: [
+    "Reports",
+    ({ parts }) => (parts[1] ? html`<${Report} id=${parts[1]} key=${parts[1]} />` : html`<${Reports} />`),
+    [1, 2],
+  ],
   playground: ["Playground", () => html`<${Playground} />`],
 };
 
+/** @param {Route} route */
 function pageOf({ parts, page }) {
-  const found = Object.hasOwn(PAGES, page) ? PAGES[page] : null;
+  const found = page !== null && Object.hasOwn(PAGES, page) ? PAGES[page] : null;
   return (found?.[2] ?? [1]).includes(parts.length || 1) && !parts.includes(null) ? found : null;
 }
 
-/** Keeps one broken page from taking the frame with it; another address is another try. */
+/**
+ * Keeps one broken page from taking the frame with it; another address is another try.
+ *
+ * @extends {Component<{at: string, children: Ui.Children}, {error?: Ui.Failure, at?: string}>}
+ */
 class Guard extends Component {
+  /** @param {Ui.Failure} error */
   static getDerivedStateFromError(error) {
     return { error };
   }
+  /** @param {Ui.Failure} error */
   componentDidCatch(error) {
     console.error(error);
     this.setState({ at: this.props.at });
@@ -53,15 +73,18 @@ class Guard extends Component {
   }
 }
 
+/** @param {{error: Ui.Failure}} props */
 function Broken({ error }) {
   useTitle("Error");
   return html`<${Failed} error=${error} retry=${() => location.reload()} />`;
 }
 
-const NotFound = ({ path }) => html`<${Empty} title="There is no such page">
-  <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
-  <a class="button" href="#/">To the experiments</a>
-<//>`;
+/** @param {{path: string}} props */
+const NotFound = ({ path }) =>
+  html`<${Empty} title="There is no such page">
+    <p>Nothing is shown at <code>${path}</code>. The link may be broken off, or mistyped.</p>
+    <a class="button" href="#/">To the experiments</a>
+  <//>`;
 
 function App() {
   const now = useStore(route);
@@ -86,4 +109,4 @@ window.addEventListener("unhandledrejection", (event) => {
   toast(event.reason.message, "bad");
 });
 
-render(html`<${App} />`, document.getElementById("app"));
+render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

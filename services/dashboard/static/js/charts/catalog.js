@@ -5,9 +5,12 @@
 /** Types of experiments that have points over steps, so that there are charts and something to compare. */
 export const PLOTTED = ["lm", "rl"];
 
+/** @type {Api.Kind} */
 const LM = "metrics";
+/** @type {Api.Kind} */
 const RL = "rl-metrics";
 
+/** @type {Ui.ChartSpec[]} */
 export const CATALOG = [
   {
     id: "loss",
@@ -156,17 +159,35 @@ export const CATALOG = [
 ];
 
 const CLAIMED = new Set(
-  CATALOG.flatMap((chart) => chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`)),
+  CATALOG.flatMap((chart) =>
+    chart.lines.flatMap((line) => [line.name, line.spread]).map((name) => `${chart.kind}:${name}`),
+  ),
 );
-const PLAIN = new Set(["metrics:Epoch/Progress", "metrics:Tokens/Seen", "metrics:Iterations/Second", "rl-metrics:episodes"]);
+const PLAIN = new Set([
+  "metrics:Epoch/Progress",
+  "metrics:Tokens/Seen",
+  "metrics:Iterations/Second",
+  "rl-metrics:episodes",
+]);
 
-/** The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is. */
+/**
+ * The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is.
+ *
+ * @param {(kind: Api.Kind, name: string) => unknown} has
+ * @param {(kind: Api.Kind) => string[]} names
+ * @returns {Ui.ChartSpec[]}
+ */
 export function chartsFor(has, names) {
   const known = CATALOG.filter((chart) => chart.lines.some((line) => has(chart.kind, line.name)));
   const others = [LM, RL].flatMap((kind) =>
     names(kind)
       .filter((name) => !CLAIMED.has(`${kind}:${name}`) && !PLAIN.has(`${kind}:${name}`))
-      .map((name) => ({ id: `other-${kind}-${name}`, title: name, kind, lines: [{ name, label: name, colour: 8, main: true }] })),
+      .map((name) => ({
+        id: `other-${kind}-${name}`,
+        title: name,
+        kind,
+        lines: [{ name, label: name, colour: 8, main: true }],
+      })),
   );
   return [...known, ...others];
 }

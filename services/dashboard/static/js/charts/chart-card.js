@@ -5,55 +5,109 @@ import { Plot, same } from "./plot.js";
 import { lastAt } from "./series.js";
 import { saveCsv, savePng } from "./export.js";
 
-const slug = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+/** @param {string} text */
+const slug = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-|-$/g, "");
 
-/** Where the lines end: the newest step of all of them. */
+/**
+ * Where the lines end: the newest step of all of them.
+ *
+ * @param {Ui.Line[]} lines
+ */
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
 
-/** [value, where] of a line at `step`; of its last point before that, with its own step, where it has none at it. */
+/**
+ * [value, where] of a line at `step`; of its last point before that, with its own step, where it has none at it.
+ *
+ * @param {Ui.Line} line
+ * @param {number} step
+ * @returns {[value: string, where: string]}
+ */
 function read({ x, y }, step) {
   const at = lastAt(x, step);
   return at < 0 ? ["–", ""] : [number(y[at]), x[at] === step ? "" : `at ${exact(x[at])}`];
 }
 
+/** @param {Ui.Diverged} diverged */
 const notFinite = ({ label, step }) => `${label} diverged: not finite from step ${exact(step)} on.`;
 
-/** What the chart says in words: each line's last value, and what diverged. */
+/**
+ * What the chart says in words: each line's last value, and what diverged.
+ *
+ * @param {string} title
+ * @param {Ui.Line[]} lines
+ * @param {Ui.Diverged[]} diverged
+ */
 function description(title, lines, diverged) {
   const step = end(lines);
   const parts = lines.filter((line) => line.y.length).map((line) => [line.label, ...read(line, step)].join(" ").trim());
-  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged.map((one) => `${notFinite(one)} `).join("")}Arrow keys move along it.`;
+  return `Chart of ${title}. At step ${exact(step)}: ${parts.join(", ") || "no points yet"}. ${diverged
+    .map((one) => `${notFinite(one)} `)
+    .join("")}Arrow keys move along it.`;
+}
+
+/**
+ * Changes the text inside an element. The node stays: a new one would be unknown to Preact, and never change again.
+ *
+ * @param {Element | null} element
+ * @param {string} text
+ */
+function change(element, text) {
+  if (element?.firstChild instanceof Text) element.firstChild.data = text;
 }
 
 /**
  * `lines` as `Plot` takes them; with `raw: true` a line is drawn but not in the legend. `diverged`: [{label, step}] of
  * what was not finite from a step on. `file` begins the names of exported files.
+ *
+ * @param {Omit<import("./plot.js").PlotProps, "name" | "plotRef" | "onCursor"> & {
+ * title: string, unit?: string, file?: string, diverged?: Ui.Diverged[]}} props
  */
-export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, height, xLabel, diverged = [], log: logarithmic = false }) {
+export function ChartCard({
+  title,
+  unit,
+  lines,
+  zoom,
+  sync,
+  range,
+  bands,
+  file,
+  height,
+  xLabel,
+  diverged = [],
+  log: logarithmic = false,
+}) {
   const [log, setLog] = useState(logarithmic);
-  const [hidden, setHidden] = useState(() => new Set());
-  const values = useRef(new Map());
-  const at = useRef(null);
-  const plot = useRef(null);
+  const [hidden, setHidden] = useState(() => /** @type {Set<string>} */ (new Set()));
+  const values = useRef(/** @type {Map<string, HTMLElement>} */ (new Map()));
+  const at = useRef(/** @type {HTMLElement | null} */ (null));
+  const plot = useRef(/** @type {Ui.Plot | null} */ (null));
   const shown = lines.map((line) => ({ ...line, hidden: hidden.has(line.legend ?? line.label) }));
   const legend = lines.filter((line) => !line.raw);
   const canLog = lines.some((line) => line.y.some((value) => value > 0));
   const newest = end(legend);
   const apart = legend.some((line) => !same(line.x, legend[0].x)); // then there are marks, and room is kept for them
 
+  /** @type {Ui.OnCursor} */
   const onCursor = (index, made) => {
-    const step = made.data[0][index] ?? newest;
+    const step = (index === null ? undefined : made.data[0][index]) ?? newest;
     for (const line of legend) {
       const value = values.current.get(line.label);
       if (!value) continue;
-      // The texts inside the nodes that are there: new ones would be unknown to Preact, and never change again.
-      [value.firstChild.data, value.nextElementSibling.firstChild.data] = read(line, step);
+      const [text, where] = read(line, step);
+      change(value, text);
+      change(value.nextElementSibling, where);
     }
     if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current); // new points must not take the values from under the cursor
+    // New points must not take the values from under the cursor.
+    if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current);
   });
+  /** @param {string} label */
   const toggle = (label) =>
     setHidden((old) => {
       const next = new Set(old);
@@ -65,9 +119,19 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
     <header>
       <h3>${title} ${unit && html`<span class="note">${unit}</span>`} <span class="note" ref=${at}></span></h3>
       <div class="chart-tools">
-        <button class="button quiet small" aria-pressed=${log} disabled=${!canLog} onClick=${() => setLog(!log)}>log</button>
-        <button class="button quiet small" aria-label=${`${title}: save as CSV`} onClick=${() => saveCsv(lines.filter((line) => !line.aid), name)}>CSV</button>
-        <button class="button quiet small" aria-label=${`${title}: save as PNG`} onClick=${() => savePng(plot.current, title, legend, name)}>PNG</button>
+        <button class="button quiet small" aria-pressed=${log} disabled=${!canLog} onClick=${() => setLog(!log)}>
+          log
+        </button>
+        <button class="button quiet small" aria-label=${`${title}: save as CSV`} onClick=${() => saveCsv(lines, name)}>
+          CSV
+        </button>
+        <button
+          class="button quiet small"
+          aria-label=${`${title}: save as PNG`}
+          onClick=${() => plot.current && savePng(plot.current, title, legend, name)}
+        >
+          PNG
+        </button>
       </div>
     </header>
     <${Plot}
@@ -85,16 +149,21 @@ export function ChartCard({ title, unit, lines, zoom, sync, range, bands, file, 
     />
     <div class=${`legend ${apart ? "apart" : ""}`}>
       ${legend.map(
-        (line) => html`<button
-          key=${line.label}
-          aria-pressed=${!hidden.has(line.legend ?? line.label)}
-          title="Show or hide"
-          onClick=${() => toggle(line.legend ?? line.label)}
-        >
-          <i class=${line.dash ? "dash" : ""} style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>
-          <b ref=${(element) => (element ? values.current.set(line.label, element) : values.current.delete(line.label))}>${read(line, newest)[0]}</b>
-          <small>${read(line, newest)[1]}</small>
-        </button>`,
+        (line) =>
+          html`<button
+            key=${line.label}
+            aria-pressed=${!hidden.has(line.legend ?? line.label)}
+            title="Show or hide"
+            onClick=${() => toggle(line.legend ?? line.label)}
+          >
+            <i style=${{ "--swatch": `var(--chart-${line.colour})` }}></i><span>${line.label}</span>
+            <b
+              ref=${(/** @type {HTMLElement | null} */ element) =>
+                element ? values.current.set(line.label, element) : values.current.delete(line.label)}
+              >${read(line, newest)[0]}</b
+            >
+            <small>${read(line, newest)[1]}</small>
+          </button>`,
       )}
     </div>
     ${diverged.map((one) => html`<p class="message bad" key=${one.label}>${notFinite(one)}</p>`)}

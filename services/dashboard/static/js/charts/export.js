@@ -1,6 +1,10 @@
 // A chart as a file: CSV with every point that is loaded, PNG as it is seen, with title and legend.
 import { colour } from "../lib/theme.js";
 
+/**
+ * @param {Blob} blob
+ * @param {string} name
+ */
 export function download(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
@@ -9,9 +13,14 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-const cell = (text) => (/[",\n]/.test(String(text)) ? `"${String(text).replaceAll('"', '""')}"` : String(text));
+/** @param {string} text */
+const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-/** Steps down, lines across; empty where a line has no point. */
+/**
+ * Steps down, lines across; empty where a line has no point.
+ *
+ * @param {Ui.Line[]} lines
+ */
 export function csv(lines, x = "step") {
   const columns = lines.map((line) => new Map(line.x.map((step, i) => [step, line.y[i]])));
   const steps = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
@@ -19,8 +28,18 @@ export function csv(lines, x = "step") {
   return `${[x, ...lines.map((line) => line.label)].map(cell).join(",")}\n${rows.join("\n")}\n`;
 }
 
+/**
+ * @param {Ui.Line[]} lines
+ * @param {string} name
+ */
 export const saveCsv = (lines, name) => download(new Blob([csv(lines)], { type: "text/csv" }), `${name}.csv`);
 
+/**
+ * @param {Ui.Plot} plot
+ * @param {string} title
+ * @param {Ui.Line[]} legend
+ * @param {string} name
+ */
 export function savePng(plot, title, legend, name) {
   const ratio = devicePixelRatio;
   const source = plot.ctx.canvas;
@@ -29,7 +48,8 @@ export function savePng(plot, title, legend, name) {
   const canvas = document.createElement("canvas");
   canvas.width = source.width;
   canvas.height = source.height + head + foot;
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  /** @param {string} property */
   const paint = (property) => {
     const probe = document.createElement("span");
     probe.style.color = `var(${property})`;
@@ -53,5 +73,5 @@ export function savePng(plot, title, legend, name) {
     context.fillText(line.label, left + 18 * ratio, canvas.height - 10 * ratio);
     left += 34 * ratio + context.measureText(line.label).width;
   }
-  canvas.toBlob((blob) => download(blob, `${name}.png`));
+  canvas.toBlob((blob) => blob && download(blob, `${name}.png`));
 }

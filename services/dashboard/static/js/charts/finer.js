@@ -6,22 +6,37 @@ import { useStore } from "../lib/store.js";
 const QUIET_MS = 150;
 const MARGIN = 0.05;
 
-/** `runs`: [{store, path}], `path` that of the experiment; `zoom` the page's; at most `maxPoints` per name. */
+/**
+ * `runs`: [{store, path}], `path` that of the experiment; `zoom` the page's; at most `maxPoints` per name.
+ *
+ * @param {Ui.Run[]} runs
+ * @param {Ui.Zoom} zoom
+ * @param {number} maxPoints
+ */
 export function useFiner(runs, zoom, maxPoints) {
   const range = useStore(zoom);
   const which = runs.map((run) => run.path).join();
   useEffect(() => {
     const aborter = new AbortController();
-    const timer = range && setTimeout(() => runs.forEach((run) => fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
+    const timer =
+      range &&
+      setTimeout(() => runs.forEach((run) => void fetchRange(run, range, maxPoints, aborter.signal)), QUIET_MS);
     return () => {
-      clearTimeout(timer);
+      if (timer) clearTimeout(timer);
       aborter.abort();
       for (const { store } of runs) for (const kind of store.thinned) store.refine(kind, null);
     };
   }, [range, which]);
 }
 
-/** A little more than is seen, so that lines leave the picture at its edges. */
+/**
+ * A little more than is seen, so that lines leave the picture at its edges.
+ *
+ * @param {Ui.Run} run
+ * @param {Ui.Range} range
+ * @param {number} maxPoints
+ * @param {AbortSignal} signal
+ */
 async function fetchRange({ store, path }, { min, max }, maxPoints, signal) {
   const margin = (max - min) * MARGIN;
   const fromStep = Math.max(0, Math.floor(min - margin));

@@ -1,10 +1,19 @@
 // From a chart of the catalogue and the points of an experiment to the lines that are drawn.
 import { smooth } from "./series.js";
 
-/** {lines, bands, diverged} of one experiment; a smoothed line has its raw one behind it. */
+/**
+ * {lines, bands, diverged} of one experiment; a smoothed line has its raw one behind it.
+ *
+ * @param {Ui.ChartSpec} chart
+ * @param {import("./series.js").SeriesStore} store
+ * @param {number} weight
+ */
 export function linesOf(chart, store, weight) {
+  /** @type {Ui.Line[]} */
   const lines = [];
+  /** @type {Ui.Band[]} */
   const bands = [];
+  /** @type {Ui.Diverged[]} */
   const diverged = [];
   for (const spec of chart.lines) {
     const step = store.diverged(chart.kind, spec.name);
@@ -13,14 +22,27 @@ export function linesOf(chart, store, weight) {
     if (!found || !found.x.length) continue;
     const { x, y } = found;
     const smoothed = spec.smooth && weight > 0 && y.length > 4;
-    if (smoothed) lines.push({ label: `${spec.label} (raw)`, legend: spec.label, x, y, colour: spec.colour, faint: true, raw: true });
+    if (smoothed)
+      lines.push({
+        label: `${spec.label} (raw)`,
+        legend: spec.label,
+        x,
+        y,
+        colour: spec.colour,
+        faint: true,
+        raw: true,
+      });
     lines.push({ label: spec.label, x, y: smoothed ? smooth(y, weight) : y, colour: spec.colour, points: spec.points });
     const spread = spec.spread && store.get(chart.kind, spec.spread);
     if (spread && spread.x.length === x.length) {
       const at = lines.length - 1;
+      /** @param {1 | -1} sign */
       const edge = (sign) => y.map((value, i) => value + sign * spread.y[i]);
       const aid = { legend: spec.label, x, colour: spec.colour, faint: true, raw: true };
-      lines.push({ ...aid, label: `${spec.label} + spread`, y: edge(1) }, { ...aid, label: `${spec.label} − spread`, y: edge(-1) });
+      lines.push(
+        { ...aid, label: `${spec.label} + spread`, y: edge(1) },
+        { ...aid, label: `${spec.label} − spread`, y: edge(-1) },
+      );
       bands.push([at + 1, at + 2, at]);
     }
   }

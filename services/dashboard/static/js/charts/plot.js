@@ -7,6 +7,7 @@ import { theme, colour } from "../lib/theme.js";
 import { compact } from "../lib/format.js";
 import uPlot from "../../vendor/uplot.js";
 
+/** @param {string} name */
 const resolved = (name) => {
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
@@ -15,26 +16,53 @@ const resolved = (name) => {
   probe.remove();
   return found;
 };
+/**
+ * @param {string} rgb
+ * @param {number} alpha
+ */
 const faded = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
 
-/** Lines over one x: as they are when they share it, joined where they do not. */
+/**
+ * Lines over one x: as they are when they share it, joined where they do not.
+ *
+ * @param {Ui.Line[]} lines
+ * @param {boolean} log
+ * @returns {uPlot.AlignedData}
+ */
 function aligned(lines, log) {
+  /** @param {number[]} y */
   const values = (y) => (log ? y.map((value) => (value > 0 ? value : null)) : y);
   const shared = lines.every((line) => line.x === lines[0].x || same(line.x, lines[0].x));
   if (shared) return [lines[0]?.x ?? [], ...lines.map((line) => values(line.y))];
   return uPlot.join(lines.map((line) => [line.x, values(line.y)]));
 }
 
-/** Whether two rows of steps are one, by their length, ends and middle. */
-export const same = (a, b) => a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
+/**
+ * Whether two rows of steps are one, by their length, ends and middle.
+ *
+ * @param {number[]} a
+ * @param {number[]} b
+ */
+export const same = (a, b) =>
+  a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
-/** On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight. */
+/**
+ * On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight.
+ *
+ * @param {(number | null)[]} splits
+ */
 function wholePowers(splits) {
-  const powers = splits.map((value) => (value > 0 && Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null));
+  const powers = splits.map((value) =>
+    value !== null && value > 0 && Number.isInteger(Number(Math.log10(value).toFixed(9))) ? value : null,
+  );
   return powers.some((value) => value !== null) ? powers : splits;
 }
 
-/** Labels of an axis, with as many digits as neighbours need to differ. */
+/**
+ * Labels of an axis, with as many digits as neighbours need to differ.
+ *
+ * @param {(number | null)[]} splits
+ */
 function labels(splits) {
   const shown = splits.filter((value) => value !== null);
   const plain = shown.map((value) => compact(value));
@@ -44,6 +72,13 @@ function labels(splits) {
   return splits.map((value) => (value === null ? "" : String(Number(value.toPrecision(Math.min(12, digits))))));
 }
 
+/**
+ * @param {PlotProps} props
+ * @param {number} width
+ * @param {number} height
+ * @param {{onCursor?: Ui.OnCursor}} hooks
+ * @returns {uPlot.Options}
+ */
 function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height, hooks) {
   const font = `11px ${colour("--font")}`;
   const ink = resolved("--ink-faint");
@@ -60,8 +95,20 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
       y: { distr: log ? 3 : 1, range: range && !log ? range : undefined },
     },
     axes: [
-      { ...axis, size: 24, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: font, values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))) },
-      { ...axis, size: 58, grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid, values: (_, splits) => labels(splits) },
+      {
+        ...axis,
+        size: 24,
+        label: xLabel,
+        labelSize: xLabel ? 18 : 0,
+        labelFont: font,
+        values: (_, splits) => splits.map((v) => (v === null || !Number.isInteger(v) ? "" : compact(v))),
+      },
+      {
+        ...axis,
+        size: 58,
+        grid: log ? { ...grid, filter: (_, splits) => wholePowers(splits) } : grid,
+        values: (_, splits) => labels(splits),
+      },
     ],
     series: [
       {},
@@ -69,7 +116,6 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
         label: line.label,
         stroke: line.faint ? faded(colours[i], 0.28) : colours[i],
         width: line.faint ? 1 : 1.75,
-        dash: line.dash ? [5, 4] : undefined,
         fill: undefined,
         points: { show: (line.points && line.x.length < 200) || line.x.length === 1, size: 5, fill: colours[i] },
         show: !line.hidden,
@@ -82,7 +128,9 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
       drag: { x: true, y: false, setScale: false },
       focus: { prox: 24 },
       points: { size: 6 },
-      sync: sync ? { key: sync, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } } : undefined,
+      sync: sync
+        ? { key: sync, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } }
+        : undefined,
       bind: {
         dblclick: () => () => {
           zoom?.set(null);
@@ -107,25 +155,52 @@ function options({ lines, log, range, sync, zoom, xLabel, bands }, width, height
 }
 
 /**
- * `lines`: [{label, x, y, colour (1–8), faint, points, dash, hidden}]; `zoom`: a store shared by charts; `onCursor(index,
- * plot)`; `plotRef` gets the uPlot for exports; `name` describes the drawing to those who cannot see it.
+ * `zoom`: a store shared by charts; `plotRef` gets the uPlot for exports; `name` describes the drawing to those who
+ * cannot see it. Colours are numbers from 1 to 8.
+ *
+ * @typedef {object} PlotProps
+ * @property {Ui.Line[]} lines
+ * @property {number} [height]
+ * @property {boolean} [log]
+ * @property {[number, number]} [range]
+ * @property {string} [sync]
+ * @property {Ui.Zoom} [zoom]
+ * @property {string} [xLabel]
+ * @property {Ui.Band[]} [bands]
+ * @property {string} name
+ * @property {{current: uPlot | null}} [plotRef]
+ * @property {Ui.OnCursor} [onCursor]
+ * @param {PlotProps} props
  */
 export function Plot(props) {
   const { lines, height = 220, log = false, zoom, name, plotRef, onCursor } = props;
-  const box = useRef(null);
-  const plot = useRef(null);
-  const hooks = useRef({});
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const plot = useRef(/** @type {uPlot | null} */ (null));
+  const hooks = useRef(/** @type {{onCursor?: Ui.OnCursor}} */ ({}));
   hooks.current.onCursor = onCursor;
   const { effective } = useStore(theme);
   const shape = JSON.stringify([
-    lines.map(({ label, x, colour: c, faint, points, dash, hidden }) => [label, c, faint, points, dash, hidden, x.length === 1, x.length < 200]),
-    height, log, props.range, props.xLabel, effective,
+    lines.map(({ label, x, colour: c, faint, points, hidden }) => [
+      label,
+      c,
+      faint,
+      points,
+      hidden,
+      x.length === 1,
+      x.length < 200,
+    ]),
+    height,
+    log,
+    props.range,
+    props.xLabel,
+    effective,
   ]);
   const data = aligned(lines, log);
 
   useEffect(() => {
-    const width = Math.max(120, box.current.clientWidth);
-    const made = new uPlot(options(props, width, height, hooks.current), data, box.current);
+    const frame = /** @type {HTMLElement} */ (box.current);
+    const width = Math.max(120, frame.clientWidth);
+    const made = new uPlot(options(props, width, height, hooks.current), data, frame);
     plot.current = made;
     if (plotRef) plotRef.current = made;
     applyZoom(made, zoom?.get());
@@ -133,7 +208,7 @@ export function Plot(props) {
       const wide = box.current?.clientWidth;
       if (wide && wide !== made.width) made.setSize({ width: wide, height });
     });
-    observer.observe(box.current);
+    observer.observe(frame);
     const stop = zoom?.watch((range) => applyZoom(made, range));
     return () => {
       stop?.();
@@ -153,6 +228,7 @@ export function Plot(props) {
     });
   });
 
+  /** @param {KeyboardEvent} event */
   const onKey = (event) => {
     const made = plot.current;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -164,15 +240,32 @@ export function Plot(props) {
     const at = Math.min(xs.length - 1, Math.max(0, (made.cursor.idx ?? xs.length) + step * far));
     made.setCursor({ left: made.valToPos(xs[at], "x"), top: made.over.clientHeight / 2 });
   };
-  return html`<div class="plot" ref=${box} role="img" aria-label=${name} tabindex="0" onKeyDown=${onKey} style=${{ minHeight: `${height}px` }}></div>`;
+  return html`<div
+    class="plot"
+    ref=${box}
+    role="img"
+    aria-label=${name}
+    tabindex="0"
+    onKeyDown=${onKey}
+    style=${{ minHeight: `${height}px` }}
+  ></div>`;
 }
 
-/** A range may be open at an end: it goes no further than the points do. */
+/**
+ * A range may be open at an end: it goes no further than the points do.
+ *
+ * @param {uPlot} plot
+ * @param {Ui.Range} range
+ */
 function within(plot, { min, max }) {
   const xs = plot.data[0];
   return { min: Math.max(min, Math.min(xs[0] ?? 0, max - 1)), max: Math.min(max, Math.max(xs.at(-1) ?? 1, min + 1)) };
 }
 
+/**
+ * @param {uPlot} plot
+ * @param {Ui.Range | null | undefined} range
+ */
 function applyZoom(plot, range) {
   if (range) plot.setScale("x", within(plot, range));
   else plot.setData(plot.data, true);

@@ -5,24 +5,38 @@
 // from its first step on. Within a zoom finer points (`refine`) take the place of the thinned ones. Watchers hear of
 // changes at most once a frame and 200 ms.
 
+/** @type {Api.Kind[]} */
+export const KINDS = ["metrics", "rl-metrics"];
 const NOTICE_MS = 200;
 const MOST_POINTS = 12_000;
 
 export class SeriesStore {
   constructor() {
+    /** @type {Map<string, Ui.Series>} */
     this.series = new Map(); // "<kind>:<name>" -> {x: [], y: []}
+    /** @type {Record<Api.Kind, number>} */
     this.attempts = { metrics: 0, "rl-metrics": 0 };
+    /** @type {Set<Api.Kind>} */
     this.thinned = new Set(); // kinds of which the server has more points
+    /** @type {Map<string, Ui.Series>} */
     this.finer = new Map(); // like series: the points of one range
+    /** @type {Map<string, number>} */
     this.broken = new Map(); // "<kind>:<name>" -> first step at which the value was not finite
     this.version = 0;
+    /** @type {Set<(version: number) => unknown>} */
     this.listeners = new Set();
     this.timer = 0;
   }
 
-  /** Take over the reply of `/metrics` or `/rl-metrics`. */
+  /**
+   * Take over the reply of `/metrics` or `/rl-metrics`.
+   *
+   * @param {Api.Kind} kind
+   * @param {Api.Metrics} reply
+   */
   load(kind, reply) {
-    for (const map of [this.series, this.broken]) for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
+    for (const map of [this.series, this.broken])
+      for (const key of [...map.keys()]) if (key.startsWith(`${kind}:`)) map.delete(key);
     for (const [name, step] of Object.entries(reply.diverged ?? {})) this.broken.set(`${kind}:${name}`, step);
     let most = 0;
     for (const [name, points] of Object.entries(reply.series)) {
@@ -38,7 +52,12 @@ export class SeriesStore {
     this.tell(); // at once: until now there was nothing to see
   }
 
-  /** Take over the reply for a range of steps; without one only forget the one before. */
+  /**
+   * Take over the reply for a range of steps; without one only forget the one before.
+   *
+   * @param {Api.Kind} kind
+   * @param {Api.Metrics | null} reply
+   */
   refine(kind, reply) {
     for (const key of [...this.finer.keys()]) if (key.startsWith(`${kind}:`)) this.finer.delete(key);
     for (const [name, points] of Object.entries(reply?.series ?? {})) {
@@ -48,7 +67,12 @@ export class SeriesStore {
     this.changed();
   }
 
-  /** Points of a `metrics` or `rl-metrics` event. */
+  /**
+   * Points of a `metrics` or `rl-metrics` event.
+   *
+   * @param {Api.Kind} kind
+   * @param {Api.MetricPoints["points"]} points
+   */
   append(kind, points) {
     for (const { step, attempt, values } of points) {
       if (attempt < this.attempts[kind]) continue;
@@ -77,9 +101,13 @@ export class SeriesStore {
     this.changed();
   }
 
-  /** A `rewind` event: a new attempt begins after `step`. */
+  /**
+   * A `rewind` event: a new attempt begins after `step`.
+   *
+   * @param {Api.Rewind} rewind
+   */
   rewind({ kind, attempt, step }) {
-    for (const one of kind ? [kind] : Object.keys(this.attempts)) {
+    for (const one of kind ? [kind] : KINDS) {
       if (attempt <= this.attempts[one]) continue;
       this.cut(one, step);
       this.attempts[one] = attempt;
@@ -87,9 +115,14 @@ export class SeriesStore {
     this.changed();
   }
 
+  /**
+   * @param {Api.Kind} kind
+   * @param {number} step
+   */
   cut(kind, step) {
     this.finer.clear();
-    for (const [key, first] of [...this.broken]) if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
+    for (const [key, first] of [...this.broken])
+      if (key.startsWith(`${kind}:`) && first > step) this.broken.delete(key);
     for (const [key, line] of this.series) {
       if (!key.startsWith(`${kind}:`)) continue;
       while (line.x.length && line.x[line.x.length - 1] > step) {
@@ -99,22 +132,37 @@ export class SeriesStore {
     }
   }
 
+  /**
+   * @param {Api.Kind} kind
+   * @param {string} name
+   */
   get(kind, name) {
     const key = `${kind}:${name}`;
     const line = this.series.get(key);
     const fine = this.finer.get(key);
     if (!line || !fine) return line;
     const before = line.x.findIndex((step) => step >= fine.x[0]);
-    const after = line.x.findIndex((step) => step > fine.x.at(-1));
-    const join = (axis) => [...line[axis].slice(0, before < 0 ? undefined : before), ...fine[axis], ...(after < 0 ? [] : line[axis].slice(after))];
+    const after = line.x.findIndex((step) => step > fine.x[fine.x.length - 1]);
+    /** @param {"x" | "y"} axis */
+    const join = (axis) => [
+      ...line[axis].slice(0, before < 0 ? undefined : before),
+      ...fine[axis],
+      ...(after < 0 ? [] : line[axis].slice(after)),
+    ];
     return { x: join("x"), y: join("y") };
   }
 
-  /** The first step at which a metric was not finite, undefined where it always was. */
+  /**
+   * The first step at which a metric was not finite, undefined where it always was.
+   *
+   * @param {Api.Kind} kind
+   * @param {string} name
+   */
   diverged(kind, name) {
     return this.broken.get(`${kind}:${name}`);
   }
 
+  /** @param {Api.Kind} kind */
   names(kind) {
     const prefix = `${kind}:`;
     return [...this.series.keys()].filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
@@ -135,13 +183,19 @@ export class SeriesStore {
     for (const listener of [...this.listeners]) listener(this.version);
   }
 
+  /** @param {(version: number) => unknown} listener */
   watch(listener) {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
   }
 }
 
-/** Index of the point at `step`, or of the last one before it; -1 where there is none. `xs` ascend. */
+/**
+ * Index of the point at `step`, or of the last one before it; -1 where there is none. `xs` ascend.
+ *
+ * @param {ArrayLike<number>} xs
+ * @param {number} step
+ */
 export function lastAt(xs, step) {
   let [low, high] = [0, xs.length];
   while (low < high) {
@@ -152,11 +206,16 @@ export function lastAt(xs, step) {
   return low - 1;
 }
 
+/** @param {{step: number, value: number}[]} points */
 function columns(points) {
   return { x: points.map((point) => point.step), y: points.map((point) => point.value) };
 }
 
-/** Halve the older half: what is new stays exact. */
+/**
+ * Halve the older half: what is new stays exact.
+ *
+ * @param {Ui.Series} line
+ */
 function thin(line) {
   const half = line.x.length >> 1;
   for (const values of [line.x, line.y]) {
@@ -165,7 +224,12 @@ function thin(line) {
   }
 }
 
-/** Exponential moving average without the bias of its beginning; `weight` in [0, 1). */
+/**
+ * Exponential moving average without the bias of its beginning; `weight` in [0, 1).
+ *
+ * @param {number[]} values
+ * @param {number} weight
+ */
 export function smooth(values, weight) {
   if (!weight) return values;
   const result = new Array(values.length);

@@ -2,28 +2,40 @@
 import { get, query } from "../lib/api.js";
 import { follow } from "../lib/sse.js";
 import { hasEnded } from "../lib/ladder.js";
-import { SeriesStore } from "./series.js";
+import { KINDS, SeriesStore } from "./series.js";
 
-const KINDS = ["metrics", "rl-metrics"];
 const MAX_POINTS = 2000;
 const MOST_STREAMS = 3; // a browser has six connections to a host
-const kept = new Map(); // id -> {store, found, users, stop}
+/**
+ * @typedef {{store: SeriesStore, users: number, stop: (() => void) | null, found: Promise<Api.Experiment>}} Entry
+ * @type {Map<string, Entry>} by the id of the experiment
+ */
+const kept = new Map();
 let streams = 0;
 
-/** {store, found}: `found` is a promise of the experiment, whose points are then loaded. Give back with `release`. */
+/**
+ * {store, found}: `found` is a promise of the experiment, whose points are then loaded. Give back with `release`.
+ *
+ * @param {string} id
+ */
 export function acquire(id) {
   let entry = kept.get(id);
   if (!entry) {
     const store = new SeriesStore();
-    entry = { store, users: 0, stop: null, found: null };
-    kept.set(id, entry);
-    entry.found = load(id, entry);
-    entry.found.catch(() => kept.get(id) === entry && kept.delete(id)); // the next chart asks again
+    const made = /** @type {Entry} */ ({ store, users: 0, stop: null });
+    entry = made;
+    kept.set(id, made);
+    made.found = load(id, made);
+    made.found.catch(() => kept.get(id) === made && kept.delete(id)); // the next chart asks again
   }
   entry.users += 1;
   return entry;
 }
 
+/**
+ * @param {string} id
+ * @param {Entry} entry
+ */
 export function release(id, entry) {
   entry.users -= 1;
   if (entry.users > 0) return;
@@ -32,19 +44,27 @@ export function release(id, entry) {
   if (kept.get(id) === entry) kept.delete(id);
 }
 
+/**
+ * @param {string} id
+ * @param {Entry} entry
+ * @returns {Promise<Api.Experiment>}
+ */
 async function load(id, entry) {
+  /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const found = await get(path);
-  const replies = await Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  const replies = await Promise.all(
+    KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
+  );
   replies.forEach((reply, i) => entry.store.load(KINDS[i], reply));
   if (hasEnded(found.status) || streams >= MOST_STREAMS || entry.users < 1) return found;
   streams += 1;
   const end = follow(`${path}/stream`, {
     since: replies[0].streamCursor,
     onEvent(name, data) {
-      if (KINDS.includes(name)) entry.store.append(name, data.points);
+      if (name === "metrics" || name === "rl-metrics") entry.store.append(name, data.points);
       else if (name === "rewind") entry.store.rewind(data);
-      else if (name === "reset") reload(path, entry.store);
+      else if (name === "reset") void reload(path, entry.store);
     },
   });
   entry.stop = () => {
@@ -54,6 +74,10 @@ async function load(id, entry) {
   return found;
 }
 
+/**
+ * @param {Api.ExperimentPath} path
+ * @param {SeriesStore} store
+ */
 async function reload(path, store) {
   for (const kind of KINDS) {
     const reply = await get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`).catch(() => null);
@@ -61,8 +85,19 @@ async function reload(path, store) {
   }
 }
 
-/** The first step at which a metric was not finite, whichever kind it belongs to. */
-export const divergedAt = (store, name) => KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
+/**
+ * The first step at which a metric was not finite, whichever kind it belongs to.
+ *
+ * @param {SeriesStore} store
+ * @param {string} name
+ */
+export const divergedAt = (store, name) =>
+  KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
 
-/** The line of a metric, whichever kind it belongs to. */
+/**
+ * The line of a metric, whichever kind it belongs to.
+ *
+ * @param {SeriesStore} store
+ * @param {string} name
+ */
 export const lineOf = (store, name) => KINDS.map((kind) => store.get(kind, name)).find((line) => line?.x.length);

@@ -2,14 +2,20 @@
 import { html } from "../lib/html.js";
 import { Field } from "./parts.js";
 
-/** `options`: [{value, text}]; `none` is the text of the empty choice. */
+/**
+ * `options`: [{value, text}]; `none` is the text of the empty choice.
+ *
+ * @param {{label: string, value: string, options: Ui.Option[], onChange: Ui.Handler, none?: string, wrong?: string,
+ * hint?: string}} props
+ */
 export function Choice({ label, value, options, onChange, none, wrong, hint }) {
   const known = !value || options.some((one) => one.value === value);
   return html`<${Field} label=${label} wrong=${wrong} hint=${hint}>
-    ${(props) => html`<select ...${props} value=${value} onChange=${onChange}>
-      ${none && html`<option value="">${none}</option>`}
-      ${!known && html`<option value=${value} selected>${value}</option>`}
-      ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.text}</option>`)}
-    </select>`}
+    ${(props) =>
+      html`<select ...${props} value=${value} onChange=${onChange}>
+        ${none && html`<option value="">${none}</option>`}
+        ${!known && html`<option value=${value} selected>${value}</option>`}
+        ${options.map((one) => html`<option value=${one.value} selected=${one.value === value}>${one.text}</option>`)}
+      </select>`}
   <//>`;
 }

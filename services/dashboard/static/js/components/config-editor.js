@@ -7,19 +7,30 @@ import { Field } from "./parts.js";
 const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
-/** By section: what the search finds, and what is marked. */
+/**
+ * By section: what the search finds, and what is marked.
+ *
+ * @param {Ui.Flat} flat
+ * @param {string} search
+ * @param {Ui.Findings} findings
+ */
 function sections(flat, search, { wrong }) {
+  /** @type {Map<string, [path: string, value: unknown][]>} */
   const found = new Map();
   for (const [path, value] of flat) {
     if (!path.includes(search) && !wrong(`config.${path}`)) continue;
     const [section] = path.includes(".") ? path.split(".") : [WITHOUT_SECTION];
-    if (!found.has(section)) found.set(section, []);
-    found.get(section).push([path, value]);
+    found.set(section, [...(found.get(section) ?? []), [path, value]]);
   }
   return found;
 }
 
-/** What was typed as a value: JSON where it is some, `null` or nothing as null, else text. */
+/**
+ * What was typed as a value: JSON where it is some, `null` or nothing as null, else text.
+ *
+ * @param {string} text
+ * @param {unknown} initial
+ */
 function parse(text, initial) {
   const trimmed = text.trim();
   if (trimmed === "" || trimmed === "null") return typeof initial === "string" && trimmed === "" ? "" : null;
@@ -33,9 +44,17 @@ function parse(text, initial) {
   }
 }
 
-/** `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`. */
+/**
+ * `flat` is the base, `changes` a Map of what differs, `findings` those of the form, its names begin with `config.`.
+ *
+ * @param {{flat: Ui.Flat, changes: Ui.Flat, setChanges: (changes: Ui.Flat) => void, findings: Ui.Findings}} props
+ */
 export function ConfigEditor({ flat, changes, setChanges, findings }) {
   const [search, setSearch] = useState("");
+  /**
+   * @param {string} path
+   * @param {unknown} value
+   */
   const change = (path, value) => {
     const next = new Map(changes);
     if (equal(value, flat.get(path))) next.delete(path);
@@ -44,14 +63,37 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
   };
   const groups = [...sections(flat, search.trim().toLowerCase(), findings)];
   return html`<div class="stack">
-    <input type="search" aria-label="Search a setting" placeholder="Search a setting: max_steps, learning_rate, source …" value=${search} onInput=${(event) => setSearch(event.target.value)} />
+    <input
+      type="search"
+      aria-label="Search a setting"
+      placeholder="Search a setting: max_steps, learning_rate, source …"
+      value=${search}
+      onInput=${(event) => setSearch(event.target.value)}
+    />
     ${groups.map(([section, entries]) => {
       const changed = entries.filter(([path]) => changes.has(path)).length;
       const wrong = entries.some(([path]) => findings.wrong(`config.${path}`));
-      return html`<details class="section" key=${section} open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}>
-        <summary><strong>${section}</strong> <span class="note">${count(entries.length, "setting")}${changed ? `, ${changed} changed` : ""}</span></summary>
+      return html`<details
+        class="section"
+        key=${section}
+        open=${OPEN.includes(section) || Boolean(search) || changed > 0 || wrong}
+      >
+        <summary>
+          <strong>${section}</strong>${" "}
+          <span class="note">${count(entries.length, "setting")}${changed ? `, ${changed} changed` : ""}</span>
+        </summary>
         <div class="fields">
-          ${entries.map(([path, initial]) => html`<${Setting} key=${path} path=${path} initial=${initial} changes=${changes} change=${change} wrong=${findings.wrong(`config.${path}`)} />`)}
+          ${entries.map(
+            ([path, initial]) =>
+              html`<${Setting}
+                key=${path}
+                path=${path}
+                initial=${initial}
+                changes=${changes}
+                change=${change}
+                wrong=${findings.wrong(`config.${path}`)}
+              />`,
+          )}
         </div>
       </details>`;
     })}
@@ -59,6 +101,10 @@ export function ConfigEditor({ flat, changes, setChanges, findings }) {
   </div>`;
 }
 
+/**
+ * @param {{path: string, initial: unknown, changes: Ui.Flat, change: (path: string, value: unknown) => void,
+ * wrong?: string}} props
+ */
 function Setting({ path, initial, changes, change, wrong }) {
   const id = useId();
   const changed = changes.has(path);
@@ -66,20 +112,29 @@ function Setting({ path, initial, changes, change, wrong }) {
   const label = path.includes(".") ? path.slice(path.indexOf(".") + 1) : path;
   if (typeof initial === "boolean") {
     return html`<div>
-      <label class=${`check ${changed ? "changed" : ""}`}><input type="checkbox" checked=${value} aria-invalid=${wrong && "true"} aria-describedby=${wrong && id} onChange=${(event) => change(path, event.target.checked)} />${label}</label>
+      <label class=${`check ${changed ? "changed" : ""}`}
+        ><input
+          type="checkbox"
+          checked=${value}
+          aria-invalid=${wrong && "true"}
+          aria-describedby=${wrong && id}
+          onChange=${(event) => change(path, event.target.checked)}
+        />${label}</label
+      >
       ${wrong && html`<span class="wrong" id=${id}>${wrong}</span>`}
     </div>`;
   }
   const hint = changed ? `was ${show(initial) || "empty"}` : undefined;
   return html`<div class=${changed ? "changed" : ""}>
     <${Field} label=${label} hint=${hint} wrong=${wrong}>
-      ${(props) => html`<input
-        ...${props}
-        inputmode=${typeof initial === "number" ? "decimal" : undefined}
-        placeholder=${initial === null ? "none" : undefined}
-        value=${value === null ? "" : show(value)}
-        onChange=${(event) => change(path, parse(event.target.value, initial))}
-      />`}
+      ${(props) =>
+        html`<input
+          ...${props}
+          inputmode=${typeof initial === "number" ? "decimal" : undefined}
+          placeholder=${initial === null ? "none" : undefined}
+          value=${value === null ? "" : show(value)}
+          onChange=${(event) => change(path, parse(event.target.value, initial))}
+        />`}
     <//>
   </div>`;
 }

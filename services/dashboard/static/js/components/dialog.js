@@ -1,29 +1,42 @@
 // A modal dialog on the browser's own element: focus stays inside, Escape closes, focus returns.
 import { html, useEffect, useId, useRef, useState } from "../lib/html.js";
 
+/** @param {{title: string, onClose: () => void, children?: Ui.Children}} props */
 export function Dialog({ title, onClose, children }) {
-  const element = useRef(null);
+  const element = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const id = useId();
   useEffect(() => {
-    const dialog = element.current;
+    const dialog = /** @type {HTMLDialogElement} */ (element.current);
     const opener = document.activeElement;
     if (!dialog.open) dialog.showModal();
     return () => {
       dialog.close();
       // The browser does so only for a dialog that is still in the document.
-      setTimeout(() => opener?.isConnected && opener.focus());
+      setTimeout(() => opener instanceof HTMLElement && opener.isConnected && opener.focus());
     };
   }, []);
-  return html`<dialog ref=${element} aria-labelledby=${id} onCancel=${(event) => { event.preventDefault(); onClose(); }}>
+  return html`<dialog
+    ref=${element}
+    aria-labelledby=${id}
+    onCancel=${(event) => {
+      event.preventDefault();
+      onClose();
+    }}
+  >
     <h2 id=${id}>${title}</h2>
     ${children}
   </dialog>`;
 }
 
-/** A question before something that cannot be undone; `act` may fail, its error is shown. */
+/**
+ * A question before something that cannot be undone; `act` may fail, its error is shown.
+ *
+ * @param {{title: string, text: string, action: string, danger?: boolean, dismiss?: string,
+ * act: () => Promise<unknown>, onClose: () => void}} props
+ */
 export function Confirm({ title, text, action, danger = false, dismiss = "Close", act, onClose }) {
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState(null);
+  const [error, setError] = useState(/** @type {Ui.Failure | null} */ (null));
   const go = async () => {
     setBusy(true);
     try {

@@ -10,7 +10,16 @@ import { Icon } from "./icons.js";
 import { Field, Problems } from "./parts.js";
 import { toast } from "./toasts.js";
 
-/** Buttons for who may; `ended`: nothing runs any more, so it can be deleted. */
+const DELETION =
+  "Its metrics, logs, checkpoints, results and saved analyses go with it; reports about it stay. " +
+  "This cannot be undone.";
+
+/**
+ * Buttons for who may; `ended`: nothing runs any more, so it can be deleted.
+ *
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, ended: boolean,
+ * onChanged: (found: Api.Experiment) => void}} props
+ */
 export function ExperimentActions({ found, path, ended, onChanged }) {
   const may = maySubmit(useStore(session));
   const [open, setOpen] = useState("");
@@ -18,32 +27,46 @@ export function ExperimentActions({ found, path, ended, onChanged }) {
   const close = () => setOpen("");
   return html`
     <button class="button" onClick=${() => setOpen("edit")}><${Icon} name="edit" />Edit</button>
-    ${ended && html`<button class="button danger" onClick=${() => setOpen("delete")}><${Icon} name="trash" />Delete</button>`}
+    ${
+      ended &&
+      html`<button class="button danger" onClick=${() => setOpen("delete")}><${Icon} name="trash" />Delete</button>`
+    }
     ${open === "edit" && html`<${Edit} found=${found} path=${path} onChanged=${onChanged} onClose=${close} />`}
-    ${open === "delete" &&
-    html`<${Confirm}
-      title=${`Delete ${title(found)}?`}
-      text="Its metrics, logs, checkpoints, results and saved analyses go with it; reports about it stay. This cannot be undone."
-      action="Delete"
-      danger
-      act=${async () => {
-        await remove(path);
-        toast(`Deleted ${title(found)}.`);
-        go("/");
-      }}
-      onClose=${close}
-    />`}
+    ${
+      open === "delete" &&
+      html`<${Confirm}
+        title=${`Delete ${title(found)}?`}
+        text=${DELETION}
+        action="Delete"
+        danger
+        act=${async () => {
+          await remove(path);
+          toast(`Deleted ${title(found)}.`);
+          go("/");
+        }}
+        onClose=${close}
+      />`
+    }
   `;
 }
 
+/**
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, onChanged: (found: Api.Experiment) => void,
+ * onClose: () => void}} props
+ */
 function Edit({ found, path, onChanged, onClose }) {
   const [form, setForm] = useState({ name: found.name ?? "", tags: found.tags.join(", "), notes: found.notes ?? "" });
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {Ui.Failure | null} */ (null));
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.value }));
   const marks = findings(problem, ["name", "tags", "notes"]);
+  /** @param {Ui.Event} event */
   const save = async (event) => {
     event.preventDefault();
-    const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
+    const tags = form.tags
+      .split(",")
+      .map((tag) => tag.trim())
+      .filter(Boolean);
     try {
       onChanged(await patch(path, { name: form.name.trim() || null, tags, notes: form.notes || null }));
       onClose();
@@ -53,9 +76,15 @@ function Edit({ found, path, onChanged, onClose }) {
   };
   return html`<${Dialog} title="Name, tags, notes" onClose=${onClose}>
     <form class="stack" onSubmit=${save}>
-      <${Field} label="Name" wrong=${marks.wrong("name")}>${(props) => html`<input ...${props} maxlength="200" value=${form.name} onInput=${set("name")} />`}<//>
-      <${Field} label="Tags" hint="Separated by commas" wrong=${marks.wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
-      <${Field} label="Notes" wrong=${marks.wrong("notes")}>${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//>
+      <${Field} label="Name" wrong=${marks.wrong("name")}
+        >${(props) => html`<input ...${props} maxlength="200" value=${form.name} onInput=${set("name")} />`}<//
+      >
+      <${Field} label="Tags" hint="Separated by commas" wrong=${marks.wrong("tags")}
+        >${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//
+      >
+      <${Field} label="Notes" wrong=${marks.wrong("notes")}
+        >${(props) => html`<textarea ...${props} rows="5" value=${form.notes} onInput=${set("notes")}></textarea>`}<//
+      >
       <${Problems} error=${problem} found=${marks} />
       <div class="dialog-foot">
         <button type="button" class="button" onClick=${onClose}>Close</button>

@@ -1,6 +1,7 @@
 // The icons: 24 × 24 outlines, decorative always (the text beside them says what they mean).
 import { html } from "../lib/html.js";
 
+/** @type {Record<string, string>} */
 const PATHS = {
   experiments: "M4 18l5-7 4 4 7-10M4 21h16",
   queue: "M5 7h14M5 12h14M5 17h9",
@@ -8,11 +9,15 @@ const PATHS = {
   checkpoints: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   analysis: "M4 20V4M4 20h16M8 16v-5M12.5 16V7M17 16v-3",
   report: "M6 3h8l5 5v13H6zM14 3v5h5M9 13h6.5M9 17h6.5",
-  datasets: "M4 6c0-1.7 3.6-3 8-3s8 1.3 8 3-3.6 3-8 3-8-1.3-8-3zM4 6v12c0 1.7 3.6 3 8 3s8-1.3 8-3V6M4 12c0 1.7 3.6 3 8 3s8-1.3 8-3",
+  datasets:
+    "M4 6c0-1.7 3.6-3 8-3s8 1.3 8 3-3.6 3-8 3-8-1.3-8-3zM4 6v12c0 1.7 3.6 3 8 3s8-1.3 8-3V6" +
+    "M4 12c0 1.7 3.6 3 8 3s8-1.3 8-3",
   upload: "M12 16V4M7 9l5-5 5 5M5 20h14",
   compare: "M4 6c5 0 5 12 10 12h6M4 18c5 0 5-12 10-12h6",
   plus: "M12 5v14M5 12h14",
-  sun: "M12 8a4 4 0 100 8 4 4 0 000-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.5 1.5M17.5 17.5L19 19M5 19l1.5-1.5M17.5 6.5L19 5",
+  sun:
+    "M12 8a4 4 0 100 8 4 4 0 000-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.5 1.5" +
+    "M17.5 17.5L19 19M5 19l1.5-1.5M17.5 6.5L19 5",
   moon: "M20 14.5A8.5 8.5 0 119.5 4a7 7 0 0010.5 10.5z",
   auto: "M4 5h16v11H4zM9 20h6M12 16v4",
   key: "M14 10a4 4 0 11-1.2-2.8M13 10h8v3M17 10v3",
@@ -31,22 +36,25 @@ const PATHS = {
   edit: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
 };
 
-export const Icon = ({ name }) => html`<svg
-  width="16"
-  height="16"
-  viewBox="0 0 24 24"
-  fill="none"
-  stroke="currentColor"
-  stroke-width="1.7"
-  stroke-linecap="round"
-  stroke-linejoin="round"
-  aria-hidden="true"
->
-  <path d=${PATHS[name]} />
-</svg>`;
+/** @param {{name: string}} props */
+export const Icon = ({ name }) =>
+  html`<svg
+    width="16"
+    height="16"
+    viewBox="0 0 24 24"
+    fill="none"
+    stroke="currentColor"
+    stroke-width="1.7"
+    stroke-linecap="round"
+    stroke-linejoin="round"
+    aria-hidden="true"
+  >
+    <path d=${PATHS[name]} />
+  </svg>`;
 
-export const Mark = () => html`<svg viewBox="0 0 32 32" aria-hidden="true">
-  <rect width="32" height="32" rx="8" fill="#0b6470" />
-  <path d="M4 19c4-7 8-7 12 0s8 7 12 0" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round" />
-  <path d="M4 13c4-5 8-5 12 0s8 5 12 0" fill="none" stroke="#9fd8d6" stroke-width="2" stroke-linecap="round" />
-</svg>`;
+export const Mark = () =>
+  html`<svg viewBox="0 0 32 32" aria-hidden="true">
+    <rect width="32" height="32" rx="8" fill="#0b6470" />
+    <path d="M4 19c4-7 8-7 12 0s8 7 12 0" fill="none" stroke="#fff" stroke-width="2.6" stroke-linecap="round" />
+    <path d="M4 13c4-5 8-5 12 0s8 5 12 0" fill="none" stroke="#9fd8d6" stroke-width="2" stroke-linecap="round" />
+  </svg>`;

@@ -3,7 +3,7 @@
 // The pages by cursor are the truth; an event of the stream only says that there is more to fetch. Only the lines in
 // view are in the document. Wrapped lines are broken after so many characters, so that their rows can be counted.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { get, query } from "../lib/api.js";
+import { get, passing, query } from "../lib/api.js";
 import { lastAt } from "../charts/series.js";
 import { count, integer } from "../lib/format.js";
 import { Empty, Failed, FileButton, Loading } from "./parts.js";
@@ -19,10 +19,17 @@ const GUTTER = 12;
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g; // letters that take two columns
 const TAB = 4; // columns, as the style sheet says
 
-/** Lines of `jobId`; asks for more whenever `bell` (a store) changes. */
+/**
+ * Lines of `jobId`; asks for more whenever `bell` (a store) changes.
+ *
+ * @typedef {{lines: Api.LogLine[], loaded: boolean, error: Ui.Failure | null, dropped: number}} Lines
+ * @param {string} jobId
+ * @param {Ui.Store<number>} bell
+ */
 function useLines(jobId, bell) {
-  const [state, setState] = useState({ lines: [], loaded: false, error: null, dropped: 0 });
+  const [state, setState] = useState(/** @type {Lines} */ ({ lines: [], loaded: false, error: null, dropped: 0 }));
   useEffect(() => {
+    /** @type {string | null} */
     let cursor = null;
     let busy = false;
     let again = false;
@@ -50,12 +57,12 @@ function useLines(jobId, bell) {
       } catch (error) {
         if (left) return;
         setState((old) => ({ ...old, error }));
-        if (error.status === 0) timer = setTimeout(fetchAll, 2000);
+        if (passing(error)) timer = setTimeout(fetchAll, 2000);
       } finally {
         busy = false;
       }
     }
-    fetchAll();
+    void fetchAll();
     const stop = bell.watch(() => {
       clearTimeout(timer);
       timer = setTimeout(fetchAll, BELL_MS);
@@ -69,7 +76,11 @@ function useLines(jobId, bell) {
   return state;
 }
 
-/** Whether long lines are wrapped, kept on this device. */
+/**
+ * Whether long lines are wrapped, kept on this device.
+ *
+ * @returns {[wrap: boolean, change: (on: boolean) => void]}
+ */
 function useWrap() {
   const [wrap, setWrap] = useState(() => {
     try {
@@ -78,6 +89,7 @@ function useWrap() {
       return false; // storage is forbidden
     }
   });
+  /** @param {boolean} on */
   const change = (on) => {
     setWrap(on);
     try {
@@ -89,43 +101,56 @@ function useWrap() {
   return [wrap, change];
 }
 
+/** @param {Api.LogLine} line */
 const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
 
-/** Characters to a row of the box, the number of the line included. */
+/**
+ * Characters to a row of the box, the number of the line included.
+ *
+ * @param {HTMLElement} box
+ */
 function columnsOf(box) {
-  const probe = document.createElement("canvas").getContext("2d");
+  const probe = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
   probe.font = getComputedStyle(box).font;
   const width = probe.measureText("0".repeat(100)).width / 100;
   return (box.clientWidth - PADDING - GUTTER) / width;
 }
 
-/** Row at which each line begins, and after them the number of all rows. */
+/**
+ * Row at which each line begins, and after them the number of all rows.
+ *
+ * @param {Api.LogLine[]} lines
+ * @param {number} columns
+ */
 function rowsOf(lines, columns) {
   const starts = new Uint32Array(lines.length + 1);
   lines.forEach((line, i) => {
     const room = Math.max(10, Math.floor(columns - Math.max(5, where(line).length)));
-    const length = line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
+    const length =
+      line.text.length + (line.text.match(WIDE)?.length ?? 0) + (TAB - 1) * (line.text.split("\t").length - 1);
     starts[i + 1] = starts[i] + Math.max(1, Math.ceil(length / room));
   });
   return starts;
 }
 
+/** @param {{jobId: string, bell: Ui.Store<number>, live: boolean}} props */
 export function LogView({ jobId, bell, live }) {
   const { lines, loaded, error, dropped } = useLines(jobId, bell);
   const [search, setSearch] = useState("");
   const [only, setOnly] = useState(false);
   const [follow, setFollow] = useState(live);
   const [at, setAt] = useState(0);
-  const box = useRef(null);
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
   const [top, setTop] = useState(0);
   const [wrap, setWrap] = useWrap();
   const [columns, setColumns] = useState(0); // of a row, where lines are wrapped
   const [jumps, setJumps] = useState(0);
-  const kept = useRef(null); // the line that stays on top when wrapping changes
+  const kept = useRef(/** @type {number | null} */ (null)); // the line that stays on top when wrapping changes
 
   const needle = search.toLowerCase();
   const hits = useMemo(() => {
     if (!needle) return [];
+    /** @type {number[]} */
     const found = [];
     lines.forEach((line, i) => line.text.toLowerCase().includes(needle) && found.push(i));
     return found;
@@ -134,13 +159,14 @@ export function LogView({ jobId, bell, live }) {
   const shown = useMemo(() => (filtered ? hits.map((i) => lines[i]) : lines), [lines, hits, filtered]);
 
   const starts = useMemo(() => (columns ? rowsOf(shown, columns) : null), [shown, columns]);
+  /** @param {number} i */
   const row = (i) => (starts ? starts[i] : i);
   const seen = Math.floor(top / ROW);
   const topLine = starts ? lastAt(starts, seen) : seen;
 
   useLayoutEffect(() => {
     if (!box.current) return undefined;
-    const measure = () => setColumns(wrap ? columnsOf(box.current) : 0);
+    const measure = () => setColumns(wrap && box.current ? columnsOf(box.current) : 0);
     const observer = new ResizeObserver(measure);
     observer.observe(box.current);
     measure();
@@ -154,14 +180,15 @@ export function LogView({ jobId, bell, live }) {
   }, [jumps]);
   useLayoutEffect(() => {
     if (kept.current === null || Boolean(starts) !== wrap) return;
-    if (!follow) box.current.scrollTop = row(kept.current) * ROW;
+    if (!follow && box.current) box.current.scrollTop = row(kept.current) * ROW;
     kept.current = null;
   }, [starts, wrap]);
   useLayoutEffect(() => {
     if (needle) jump(0);
   }, [needle]);
+  /** @param {1 | 0 | -1} step */
   const jump = (step) => {
-    if (!hits.length) return;
+    if (!hits.length || !box.current) return;
     const next = (at + step + hits.length) % hits.length;
     setAt(next);
     setFollow(false);
@@ -169,10 +196,12 @@ export function LogView({ jobId, bell, live }) {
     setTop(box.current.scrollTop);
     setJumps(jumps + 1);
   };
+  /** @param {boolean} on */
   const toggleWrap = (on) => {
     kept.current = topLine;
     setWrap(on);
   };
+  /** @type {Ui.Handler} */
   const onScroll = (event) => {
     const { scrollTop, clientHeight, scrollHeight } = event.currentTarget;
     setTop(scrollTop);
@@ -182,8 +211,12 @@ export function LogView({ jobId, bell, live }) {
   if (!loaded) return html`<${Loading} rows=${8} />`;
   if (!lines.length) {
     return live
-      ? html`<${Empty} title="No lines yet"><p>What the trainer prints appears here, as soon as it prints something.</p><//>`
-      : html`<${Empty} title="There are no lines"><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//>`;
+      ? html`<${Empty} title="No lines yet"
+          ><p>What the trainer prints appears here, as soon as it prints something.</p><//
+        >`
+      : html`<${Empty} title="There are no lines"
+          ><p>The trainer printed nothing, or retention deleted the log: the history says so.</p><//
+        >`;
   }
   const first = Math.max(0, topLine - 20);
   const most = Math.ceil((box.current?.clientHeight ?? 600) / ROW) + 40;
@@ -195,32 +228,71 @@ export function LogView({ jobId, bell, live }) {
         aria-label="Search in the log"
         placeholder="Search"
         value=${search}
-        onInput=${(event) => { setSearch(event.target.value); setAt(0); }}
+        onInput=${(event) => {
+          setSearch(event.target.value);
+          setAt(0);
+        }}
         onKeyDown=${(event) => event.key === "Enter" && jump(event.shiftKey ? -1 : 1)}
       />
-      <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}><${Icon} name="up" /></button>
-      <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}><${Icon} name="down" /></button>
-      <span class="note" role="status">${needle ? `${integer(hits.length)} of ` : ""}${count(lines.length, "line")}</span>
-      <label class="check"><input type="checkbox" checked=${only} onChange=${(event) => setOnly(event.target.checked)} />Only matches</label>
-      <label class="check"><input type="checkbox" checked=${wrap} onChange=${(event) => toggleWrap(event.target.checked)} />Wrap</label>
-      ${live && html`<label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} />Follow</label>`}
+      <button class="button" aria-label="Match before" disabled=${!hits.length} onClick=${() => jump(-1)}>
+        <${Icon} name="up" />
+      </button>
+      <button class="button" aria-label="Next match" disabled=${!hits.length} onClick=${() => jump(1)}>
+        <${Icon} name="down" />
+      </button>
+      <span class="note" role="status"
+        >${needle ? `${integer(hits.length)} of ` : ""}${count(lines.length, "line")}</span
+      >
+      <label class="check"
+        ><input type="checkbox" checked=${only} onChange=${(event) => setOnly(event.target.checked)} />Only
+        matches</label
+      >
+      <label class="check"
+        ><input type="checkbox" checked=${wrap} onChange=${(event) => toggleWrap(event.target.checked)} />Wrap</label
+      >
+      ${
+        live &&
+        html`<label class="check"
+          ><input
+            type="checkbox"
+            checked=${follow}
+            onChange=${(event) => setFollow(event.target.checked)}
+          />Follow</label
+        >`
+      }
       <${FileButton} path=${`api/jobs/${jobId}/logs/download`} name=${`${jobId}.log`} label="Download the whole log" />
     </div>
-    ${dropped > 0 && html`<p class="note">The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.</p>`}
+    ${
+      dropped > 0 &&
+      html`<p class="note">
+        The first ${count(dropped, "line")} ${dropped === 1 ? "is" : "are"} not shown; the download has all of them.
+      </p>`
+    }
     <div class=${`log ${wrap ? "wrap" : ""}`} ref=${box} onScroll=${onScroll} role="log" aria-label="Log" tabindex="0">
       <div style=${{ height: `${row(shown.length) * ROW}px` }}>
         <div style=${{ transform: `translateY(${row(first) * ROW}px)` }}>
-          ${shown.slice(first, first + most).map(
-            (line, i) => html`<div class=${`line ${line === current ? "here" : ""}`} key=${`${line.attempt}-${line.line}`} style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}>
-              <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
-            </div>`,
-          )}
+          ${shown
+            .slice(first, first + most)
+            .map(
+              (line, i) =>
+                html`<div
+                  class=${`line ${line === current ? "here" : ""}`}
+                  key=${`${line.attempt}-${line.line}`}
+                  style=${{ minHeight: `${(row(first + i + 1) - row(first + i)) * ROW}px` }}
+                >
+                  <span class="where">${where(line)}</span><span class="text">${mark(line.text, needle)}</span>
+                </div>`,
+            )}
         </div>
       </div>
     </div>
   </div>`;
 }
 
+/**
+ * @param {string} text
+ * @param {string} needle
+ */
 function mark(text, needle) {
   const at = needle ? text.toLowerCase().indexOf(needle) : -1;
   if (at < 0) return text;

@@ -10,6 +10,7 @@ import { Dialog } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Field, Problems, TYPES } from "./parts.js";
 
+/** @type {Record<string, string>} */
 const NAMES = {
   "full-report": "Full report",
   "experiment-overview": "Overview",
@@ -17,44 +18,69 @@ const NAMES = {
   "trajectory-report": "Trajectories",
   "": "Empty",
 };
+/** @param {string | null} pattern */
 export const patternName = (pattern) => NAMES[pattern ?? ""] ?? pattern;
+/** @type {Api.Pattern[]} */
 const ORDER = ["full-report", "experiment-overview", "rl-analysis", "trajectory-report"];
+/** @type {(Api.Pattern | "")[]} */
+const CHOICES = [...ORDER, ""];
 const MOST = 8;
 
-/** A button that opens the dialog; `experiments` are chosen from the beginning. */
+/**
+ * A button that opens the dialog; `experiments` are chosen from the beginning.
+ *
+ * @param {{label?: string, primary?: boolean, experiments?: string[]}} props
+ */
 export function NewReport({ label = "New report", primary = false, experiments = [] }) {
   const may = maySubmit(useStore(session));
   const [open, setOpen] = useState(false);
   return html`
-    <button class=${`button ${primary && may ? "primary" : ""}`} onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}>
+    <button
+      class=${`button ${primary && may ? "primary" : ""}`}
+      onClick=${() => (may ? setOpen(true) : signInOpen.set(true))}
+    >
       <${Icon} name=${primary ? "plus" : "report"} />${label}
     </button>
     ${open && html`<${NewReportDialog} chosen=${experiments} onClose=${() => setOpen(false)} />`}
   `;
 }
 
+/**
+ * @typedef {{pattern: Api.Pattern | "", ids: string[], title: string}} Choices
+ * @param {{chosen: string[], onClose: () => void}} props
+ */
 function NewReportDialog({ chosen, onClose }) {
   const known = useLoad((signal) => get("api/reports/patterns", signal), []);
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
-  const [form, setForm] = useState({ pattern: ORDER[0], ids: chosen, title: "" });
-  const [state, setState] = useState({ busy: false, error: null });
+  const [form, setForm] = useState(/** @type {Choices} */ ({ pattern: ORDER[0], ids: chosen, title: "" }));
+  const [state, setState] = useState(
+    /** @type {{busy: boolean, error: Ui.Failure | null}} */ ({ busy: false, error: null }),
+  );
+  /** @param {Partial<Choices>} changes */
   const set = (changes) => setForm((old) => ({ ...old, ...changes }));
   const about = Object.fromEntries((known.data?.patterns ?? []).map((one) => [one.name, one.about]));
   const all = list.data?.experiments ?? [];
+  /** @param {string} id */
   const named = (id) => all.find((one) => one.id === id) ?? { id };
+  /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
     event.target.value = "";
     if (id) set({ ids: [...form.ids, id] });
   };
   const found = findings(state.error, ["experimentIds", "title"]);
+  /** @param {Ui.Event} event */
   const make = async (event) => {
     event.preventDefault();
     setState({ busy: true, error: null });
     const title = form.title.trim();
     try {
       const made = form.pattern
-        ? await post("api/reports/generate", { pattern: form.pattern, experimentIds: form.ids, ...(title ? { title } : {}) })
+        ? await post("api/reports/generate", {
+            pattern: form.pattern,
+            experimentIds: form.ids,
+            ...(title ? { title } : {}),
+          })
         : await post("api/reports", { title: title || "Untitled report", markdown: "", experimentIds: form.ids });
       onClose();
       go(`/reports/${encodeURIComponent(made.id)}`, form.pattern ? {} : { mode: "edit" });
@@ -65,32 +91,78 @@ function NewReportDialog({ chosen, onClose }) {
   return html`<${Dialog} title="New report" onClose=${onClose}>
     <form class="stack" onSubmit=${make}>
       <div class="kinds patterns" role="radiogroup" aria-label="Pattern">
-        ${[...ORDER, ""].map(
-          (name) => html`<label class="kind" key=${name}>
-            <input type="radio" name="pattern" value=${name} checked=${form.pattern === name} onChange=${() => set({ pattern: name })} />
-            <span><strong>${NAMES[name]}</strong><span class="note">${name ? about[name] : "A blank page to write on."}</span></span>
-          </label>`,
+        ${CHOICES.map(
+          (name) =>
+            html`<label class="kind" key=${name}>
+              <input
+                type="radio"
+                name="pattern"
+                value=${name}
+                checked=${form.pattern === name}
+                onChange=${() => set({ pattern: name })}
+              />
+              <span
+                ><strong>${NAMES[name]}</strong
+                ><span class="note">${name ? about[name] : "A blank page to write on."}</span></span
+              >
+            </label>`,
         )}
       </div>
-      <${Field} label="Experiments" hint=${form.ids.length > 1 ? "Several are compared first." : undefined} wrong=${found.wrong("experimentIds")}>
-        ${(props) => html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
-          <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
-          ${all.filter((one) => !form.ids.includes(one.id)).map((one) => html`<option key=${one.id} value=${one.id}>${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})</option>`)}
-        </select>`}
+      <${Field}
+        label="Experiments"
+        hint=${form.ids.length > 1 ? "Several are compared first." : undefined}
+        wrong=${found.wrong("experimentIds")}
+      >
+        ${(props) =>
+          html`<select ...${props} value="" disabled=${form.ids.length >= MOST} onChange=${add}>
+            <option value="" selected>${form.ids.length >= MOST ? `${MOST} at most` : "Add an experiment…"}</option>
+            ${all
+              .filter((one) => !form.ids.includes(one.id))
+              .map(
+                (one) =>
+                  html`<option key=${one.id} value=${one.id}>
+                    ${nameOf(one)} (${TYPES[one.type] ?? one.type}, ${one.status})
+                  </option>`,
+              )}
+          </select>`}
       <//>
-      ${form.ids.length > 0 &&
-      html`<ul class="chips">
-        ${form.ids.map(
-          (id) => html`<li class="tag" key=${id}>${nameOf(named(id))}<button type="button" class="button quiet small" aria-label=${`Take ${nameOf(named(id))} out`} onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}><${Icon} name="cross" /></button></li>`,
-        )}
-      </ul>`}
-      <${Field} label="Title" hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined} wrong=${found.wrong("title")}>
-        ${(props) => html`<input ...${props} maxlength="200" value=${form.title} onInput=${(event) => set({ title: event.target.value })} />`}
+      ${
+        form.ids.length > 0 &&
+        html`<ul class="chips">
+          ${form.ids.map(
+            (id) =>
+              html`<li class="tag" key=${id}>
+                ${nameOf(named(id))}<button
+                  type="button"
+                  class="button quiet small"
+                  aria-label=${`Take ${nameOf(named(id))} out`}
+                  onClick=${() => set({ ids: form.ids.filter((one) => one !== id) })}
+                >
+                  <${Icon} name="cross" />
+                </button>
+              </li>`,
+          )}
+        </ul>`
+      }
+      <${Field}
+        label="Title"
+        hint=${form.pattern ? "Empty: made from the pattern and the experiment" : undefined}
+        wrong=${found.wrong("title")}
+      >
+        ${(props) =>
+          html`<input
+            ...${props}
+            maxlength="200"
+            value=${form.title}
+            onInput=${(event) => set({ title: event.target.value })}
+          />`}
       <//>
       <${Problems} error=${state.error} found=${found} />
       <div class="dialog-foot">
         <button type="button" class="button" onClick=${onClose}>Close</button>
-        <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>${state.busy ? "Making it…" : "Make the report"}</button>
+        <button class="button primary" disabled=${state.busy || (form.pattern !== "" && !form.ids.length)}>
+          ${state.busy ? "Making it…" : "Make the report"}
+        </button>
       </div>
     </form>
   <//>`;

@@ -10,6 +10,7 @@ import { toast } from "./toasts.js";
 import { hasEnded } from "../lib/ladder.js";
 import * as format from "../lib/format.js";
 
+/** @type {Record<string, string>} */
 const KINDS = {
   pending: "",
   provisioning: "active",
@@ -28,8 +29,10 @@ const KINDS = {
   ready: "good",
 };
 
+/** @param {{status: string}} props */
 export const Status = ({ status }) => html`<span class=${`status ${KINDS[status] ?? ""}`}>${status}</span>`;
 
+/** @type {Record<string, string>} */
 export const TYPES = {
   lm: "Language model",
   rl: "Controller",
@@ -41,11 +44,16 @@ export const TYPES = {
   "rl-training": "Controller",
 };
 
+/** @type {Record<string, string>} */
 const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transition" };
 
 const WAITING_FOR_DISK = "waiting_for_disk";
 
-/** The phase of a trainer as text. `disk` is part of the live status while the trainer waits for room on a disk. */
+/**
+ * The phase of a trainer as text. `disk` is part of the live status while the trainer waits for room on a disk.
+ *
+ * @param {Api.LiveProgress} progress
+ */
 export function phaseText({ phase, disk }) {
   if (phase !== WAITING_FOR_DISK) return phase;
   if (!disk) return "waiting for room on the disk";
@@ -53,10 +61,20 @@ export function phaseText({ phase, disk }) {
   return `waiting for room on the disk: ${format.bytes(disk.freeBytes)} free, ${format.bytes(disk.neededBytes)} needed`;
 }
 
-/** Whether the trainer waits for room on a disk in exactly one of two states. */
-export const beganOrEndedWaiting = (before, after) => (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
+/**
+ * Whether the trainer waits for room on a disk in exactly one of two states.
+ *
+ * @param {Api.LiveProgress | null} before
+ * @param {Api.LiveProgress | null} after
+ */
+export const beganOrEndedWaiting = (before, after) =>
+  (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
-/** A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment. */
+/**
+ * A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment.
+ *
+ * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
+ */
 export function Progress({ progress, type, quiet = false, ended = "" }) {
   const over = hasEnded(ended);
   if (!progress || progress.step === null || progress.step === undefined) {
@@ -64,22 +82,27 @@ export function Progress({ progress, type, quiet = false, ended = "" }) {
   }
   const share = progress.totalSteps && !over ? Math.min(1, progress.step / progress.totalSteps) : null;
   const noun = COUNTED[type] ?? "step";
-  const text = share === null ? format.count(progress.step, noun) : `${format.integer(progress.step)} of ${format.count(progress.totalSteps, noun)}`;
+  const text =
+    share === null
+      ? format.count(progress.step, noun)
+      : `${format.integer(progress.step)} of ${format.count(progress.totalSteps ?? 0, noun)}`;
   return html`<span class="progress-line">
-    ${share !== null &&
-    html`<span
-      class="progress"
-      role="progressbar"
-      aria-valuemin="0"
-      aria-valuemax="100"
-      aria-valuenow=${Math.floor(share * 100)}
-      aria-label="Progress"
-      ><span style=${{ width: `${share * 100}%` }}></span
-    ></span>`}
+    ${
+      share !== null &&
+      html`<span
+        class="progress"
+        role="progressbar"
+        aria-valuemin="0"
+        aria-valuemax="100"
+        aria-valuenow=${Math.floor(share * 100)}
+        aria-label="Progress"
+        ><span style=${{ width: `${share * 100}%` }}></span
+      ></span>`
+    }
     <span class="note"
-      >${text}${!quiet && !over && progress.phase ? html` · ${phaseText(progress)}` : ""}${!quiet && !over && progress.etaSeconds
-        ? html` · ${format.duration(progress.etaSeconds)} left`
-        : ""}</span
+      >${text}${!quiet && !over && progress.phase ? html` · ${phaseText(progress)}` : ""}${
+        !quiet && !over && progress.etaSeconds ? html` · ${format.duration(progress.etaSeconds)} left` : ""
+      }</span
     >
   </span>`;
 }
@@ -87,13 +110,22 @@ export function Progress({ progress, type, quiet = false, ended = "" }) {
 const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
-/** A moment as the time since it, which grows while one looks, or as `show` writes it; the title has the zone. */
+/**
+ * A moment as the time since it, which grows while one looks, or as `show` writes it; the title has the zone.
+ *
+ * @param {{at: string | null | undefined, show?: (iso: string) => string}} props
+ */
 export function Time({ at, show = format.ago }) {
   useStore(minute);
   return at ? html`<time datetime=${at} title=${format.exactly(at)}>${show(at)}</time>` : html`–`;
 }
 
-/** A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then. */
+/**
+ * A file of the api. A plain link would not send the token where reads need one: the file goes through memory, then.
+ *
+ * @param {{path: string, name: string, label: string, before?: () => Promise<unknown>, small?: boolean,
+ * children?: Ui.Children}} props
+ */
 export function FileButton({ path, name, label, before, small, children }) {
   const { readsOpen } = useStore(session);
   const [busy, setBusy] = useState(false);
@@ -105,30 +137,45 @@ export function FileButton({ path, name, label, before, small, children }) {
     try {
       await before?.();
       const reply = await send(path, { headers: { Accept: "*/*" } });
-      download(await reply.blob(), /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? name);
+      download(
+        await reply.blob(),
+        /filename="?([^";]+)/.exec(reply.headers.get("Content-Disposition") ?? "")?.[1] ?? name,
+      );
     } catch (error) {
       toast(error.message, "bad");
     }
     setBusy(false);
   };
-  return html`<button type="button" class=${kind} disabled=${busy} aria-label=${label} onClick=${start}>${shown}</button>`;
+  return html`<button type="button" class=${kind} disabled=${busy} aria-label=${label} onClick=${start}>
+    ${shown}
+  </button>`;
 }
 
-export const Empty = ({ icon = "empty", title, children }) => html`<div class="state">
-  <${Icon} name=${icon} />
-  <h2>${title}</h2>
-  ${children}
-</div>`;
+/** @param {{icon?: string, title: string, children?: Ui.Children}} props */
+export const Empty = ({ icon = "empty", title, children }) =>
+  html`<div class="state">
+    <${Icon} name=${icon} />
+    <h2>${title}</h2>
+    ${children}
+  </div>`;
 
+/** @param {{error: Ui.Failure, retry?: () => void}} props */
 export function Failed({ error, retry }) {
   const away = passing(error);
+  /** @type {Record<string, string>} */
   const headings = { 401: "Sign in to see this", 404: "Not found", undefined: "This page cannot be shown" };
   return html`<div class="state" role="alert">
     <${Icon} name="alert" />
-    <h2>${away ? "The server does not answer" : (headings[error.status] ?? "That did not work")}</h2>
-    <p>${error.status ? error.message : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`}</p>
+    <h2>${away ? "The server does not answer" : (headings[String(error.status)] ?? "That did not work")}</h2>
+    <p>
+      ${
+        error.status
+          ? error.message
+          : !away && `It met an error: ${error.message}. Load it again; if that does not help, report this text.`
+      }
+    </p>
     ${away && html`<p>This page goes on by itself as soon as it is back.</p>`}
-    ${error.status >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
+    ${(error.status ?? 0) >= 500 && error.requestId && html`<p class="note">Request ${error.requestId}</p>`}
     <div class="row">
       ${retry && !away && error.status !== 404 && html`<button class="button" onClick=${retry}>Try again</button>`}
       ${!away && error.status !== 401 && html`<a class="button" href=${href("/")}>To the experiments</a>`}
@@ -136,18 +183,32 @@ export function Failed({ error, retry }) {
   </div>`;
 }
 
-export const Loading = ({ rows = 4 }) => html`<div class="stack" role="status" aria-label="Loading">
-  ${Array.from({ length: rows }, (_, i) => html`<div class="skeleton" key=${i} style=${{ height: `${34 - (i % 2) * 8}px` }}></div>`)}
-</div>`;
+/** @param {{rows?: number}} props */
+export const Loading = ({ rows = 4 }) =>
+  html`<div class="stack" role="status" aria-label="Loading">
+    ${Array.from(
+      { length: rows },
+      (_, i) => html`<div class="skeleton" key=${i} style=${{ height: `${34 - (i % 2) * 8}px` }}></div>`,
+    )}
+  </div>`;
 
-/** What a loader gives: its children once there is data; before that loading or the error. Old data stays visible. */
+/**
+ * What a loader gives: its children once there is data; before that loading or the error. Old data stays visible.
+ *
+ * @template T
+ * @param {{state: Ui.Load<T>, rows?: number, children: (data: T) => Ui.Children}} props
+ */
 export function Loaded({ state, rows, children }) {
   if (state.data !== null) return children(state.data);
   if (state.error) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
   return html`<${Loading} rows=${rows} />`;
 }
 
-/** A labelled control; `children` is a function of the props that tie label, hint and error to it. */
+/**
+ * A labelled control; `children` is a function of the props that tie label, hint and error to it.
+ *
+ * @param {{label: string, hint?: string, wrong?: string, children: (props: Ui.FieldProps) => Ui.Children}} props
+ */
 export function Field({ label, hint, wrong, children }) {
   const id = useId();
   const described = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ") || undefined;
@@ -159,50 +220,71 @@ export function Field({ label, hint, wrong, children }) {
   </div>`;
 }
 
-/** Tabs with arrow keys. `tabs` is [[name, label], …]. */
+/**
+ * Tabs with arrow keys. `tabs` is [[name, label], …].
+ *
+ * @param {{tabs: [name: string, text: string][], active: string, onChange: (name: string) => void,
+ *   label: string}} props
+ */
 export function Tabs({ tabs, active, onChange, label }) {
-  const list = useRef(null);
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     // Sideways only: on a narrow screen the tabs are a strip that scrolls.
-    const chosen = list.current.querySelector('[aria-selected="true"]');
-    if (chosen) list.current.scrollLeft = chosen.offsetLeft - (list.current.clientWidth - chosen.offsetWidth) / 2;
+    const strip = list.current;
+    const chosen = strip?.querySelector('[aria-selected="true"]');
+    if (!strip || !(chosen instanceof HTMLElement)) return;
+    strip.scrollLeft = chosen.offsetLeft - (strip.clientWidth - chosen.offsetWidth) / 2;
   }, [active]);
+  /** @param {KeyboardEvent} event */
   const onKey = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
     if (!step) return;
     event.preventDefault();
     const at = tabs.findIndex(([name]) => name === active);
     const next = (at + step + tabs.length) % tabs.length;
     onChange(tabs[next][0]);
-    list.current.children[next].focus();
+    const tab = list.current?.children[next];
+    if (tab instanceof HTMLElement) tab.focus();
   };
   return html`<div class="tabs" role="tablist" aria-label=${label} ref=${list} onKeyDown=${onKey}>
     ${tabs.map(
-      ([name, text]) => html`<button
-        key=${name}
-        role="tab"
-        id=${`tab-${name}`}
-        aria-controls="tab-panel"
-        aria-selected=${name === active ? "true" : "false"}
-        tabindex=${name === active ? 0 : -1}
-        onClick=${() => name !== active && onChange(name)}
-      >
-        ${text}
-      </button>`,
+      ([name, text]) =>
+        html`<button
+          key=${name}
+          role="tab"
+          id=${`tab-${name}`}
+          aria-controls="tab-panel"
+          aria-selected=${name === active ? "true" : "false"}
+          tabindex=${name === active ? 0 : -1}
+          onClick=${() => name !== active && onChange(name)}
+        >
+          ${text}
+        </button>`,
     )}
   </div>`;
 }
 
-/** What went wrong with a form, but for what its fields show (`found`); moves the focus to the first of these. */
+/**
+ * What went wrong with a form, but for what its fields show (`found`); moves the focus to the first of these.
+ *
+ * @param {{error: Ui.Failure | null, found?: Ui.Findings}} props
+ */
 export function Problems({ error, found = findings(error, []) }) {
-  const here = useRef(null);
+  const here = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    here.current?.closest("form")?.querySelector('[aria-invalid="true"]')?.focus();
+    const wrong = here.current?.closest("form")?.querySelector('[aria-invalid="true"]');
+    if (wrong instanceof HTMLElement) wrong.focus();
   }, [error]);
   if (!error) return null;
   const { marked, rest } = found;
   return html`<div class="message bad" role="alert" ref=${here}>
     ${marked && html`<p>Some values need another look; they are marked.</p>`}
-    ${rest.length > 1 ? html`<ul>${rest.map((text) => html`<li>${text}</li>`)}</ul>` : (rest[0] ?? (!marked && error.message))}
+    ${
+      rest.length > 1
+        ? html`<ul>
+            ${rest.map((text) => html`<li>${text}</li>`)}
+          </ul>`
+        : (rest[0] ?? (!marked && error.message))
+    }
   </div>`;
 }

@@ -2,20 +2,30 @@
 import { html, useMemo } from "../lib/html.js";
 import { ReportChart } from "./report-chart.js";
 
-/** `parts` as `POST /api/reports/render` gives them. */
+/**
+ * `parts` as `POST /api/reports/render` gives them.
+ *
+ * @param {{parts: Api.ReportPart[], empty?: string}} props
+ */
 export function ReportBody({ parts, empty = "This report is empty." }) {
   const keyed = useMemo(() => withKeys(parts), [parts]);
   if (!parts.length) return html`<p class="note">${empty}</p>`;
   return html`<article class="report">
     ${keyed.map(([key, part]) => {
-      if (part.kind === "html") return html`<div class="prose" key=${key} dangerouslySetInnerHTML=${{ __html: part.html }}></div>`;
+      if (part.kind === "html")
+        return html`<div class="prose" key=${key} dangerouslySetInnerHTML=${{ __html: part.html }}></div>`;
       if (part.kind === "chart") return html`<${ReportChart} key=${key} chart=${part.chart} />`;
       return html`<p class="message bad" key=${key}><strong>Line ${part.line}</strong> ${part.message}</p>`;
     })}
   </article>`;
 }
 
-/** A chart keeps its key as long as its block says the same. */
+/**
+ * A chart keeps its key as long as its block says the same.
+ *
+ * @param {Api.ReportPart[]} parts
+ * @returns {[key: string, part: Api.ReportPart][]}
+ */
 function withKeys(parts) {
   const seen = new Map();
   return parts.map((part, i) => {

@@ -4,18 +4,25 @@ import { get } from "../lib/api.js";
 import { useLoad } from "../lib/load.js";
 import { integer, title as nameOf } from "../lib/format.js";
 import { ChartCard } from "../charts/chart-card.js";
+/** @import { SeriesStore } from "../charts/series.js" */
 import { acquire, divergedAt, lineOf, release } from "../charts/shared-series.js";
 import { Bars, COLOURS, pick } from "./ablation.js";
 import { Failed, Loading } from "./parts.js";
 
 const FEW_POINTS = 60;
 const MOST_LINES = 8;
+/** @type {Record<string, string>} */
 const MEASURES = { wordCount: "Words", uniqueWordRatio: "Share of different words", charCount: "Characters" };
 
+/** @param {{chart: Api.Chart}} props */
 export function ReportChart({ chart }) {
-  const Kind = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep }[chart.kind];
-  return html`<div class="report-chart"><${Guard}><${Kind} chart=${chart} /><//></div>`;
+  const Kind = VIEWS[chart.kind];
+  return html`<div class="report-chart">
+    <${Guard}><${Kind} chart=${chart} /><//>
+  </div>`;
 }
+
+const VIEWS = { metrics: Metrics, ablation: AblationChart, trajectory: Trajectory, sweep: Sweep };
 
 /** Results may come from other programs: one that cannot be drawn does not take the text with it. */
 class Guard extends Component {
@@ -27,55 +34,80 @@ class Guard extends Component {
     return { broken: true };
   }
   render() {
-    return this.state.broken ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>` : this.props.children;
+    return this.state.broken
+      ? html`<p class="message bad">What is stored for this chart cannot be drawn.</p>`
+      : this.props.children;
   }
 }
 
+/** @param {{title: string, notes: string[], lone?: boolean}} props */
 const Missing = ({ title, notes, lone = false }) =>
   notes.length > 0 &&
   html`<div class=${lone ? "card chart-gone" : "chart-notes"}>
-    ${lone && html`<h3>${title}</h3>`}
-    ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
+    ${lone && html`<h3>${title}</h3>`} ${notes.map((note) => html`<p class="note" key=${note}>${note}</p>`)}
   </div>`;
 
+/** @param {{chart: Api.ChartOf<"metrics">}} props */
 function Metrics({ chart }) {
   const ids = chart.experiments;
   const states = useSeries(ids);
   const waiting = states.some((state) => !state);
   if (waiting) return html`<${Loading} rows=${3} />`;
+  /** @type {Ui.Line[]} */
   const lines = [];
+  /** @type {string[]} */
   const notes = [];
-  ids.forEach((id, i) => {
-    const { found, error, store } = states[i];
-    if (error) return notes.push(error.status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${error.message}`);
+  for (const [i, id] of ids.entries()) {
+    const state = states[i];
+    if (!state) continue; // all are there
+    if (state.error) {
+      const { status, message } = state.error;
+      notes.push(status === 404 ? `Experiment ${id} is gone.` : `Experiment ${id}: ${message}`);
+      continue;
+    }
+    const { found, store } = state;
     for (const metric of chart.metrics) {
       const line = lineOf(store, metric);
       const step = divergedAt(store, metric);
-      if (step !== undefined) notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
+      if (step !== undefined)
+        notes.push(`${nameOf(found)} diverged: ${metric} is not finite from step ${integer(step)} on.`);
       else if (!line) notes.push(`${nameOf(found)} has no values of ${metric}.`);
       if (line) {
-        const label = ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
+        const label =
+          ids.length === 1 ? metric : chart.metrics.length === 1 ? nameOf(found) : `${nameOf(found)} · ${metric}`;
         const twice = lines.some((other) => other.label === label);
-        lines.push({ label: twice ? `${label} (${lines.length + 1})` : label, x: line.x, y: line.y, colour: lines.length + 1, points: line.x.length < FEW_POINTS });
+        lines.push({
+          label: twice ? `${label} (${lines.length + 1})` : label,
+          x: line.x,
+          y: line.y,
+          colour: lines.length + 1,
+          points: line.x.length < FEW_POINTS,
+        });
       }
     }
-    return undefined;
-  });
+  }
   const title = chart.title ?? chart.metrics.join(", ");
   if (!lines.length) return html`<${Missing} title=${title} notes=${notes} lone />`;
   return html`<${ChartCard} title=${title} lines=${lines} log=${chart.logScale} file="report" height=${240} />
     <${Missing} notes=${notes} />`;
 }
 
-/** The shared stores of experiments; renders again with their points. */
+/**
+ * The shared stores of experiments; renders again with their points.
+ *
+ * @typedef {{found: Api.Experiment, store: SeriesStore, error?: undefined} | {error: Ui.Failure}} State
+ * @param {string[]} ids
+ * @returns {(State | null)[]}
+ */
 function useSeries(ids) {
-  const [states, setStates] = useState(() => ids.map(() => null));
+  const [states, setStates] = useState(() => nothing(ids));
   const [, again] = useState(0);
   useEffect(() => {
     let left = false;
-    setStates(ids.map(() => null));
+    setStates(nothing(ids));
     const stops = ids.map((id, i) => {
       const entry = acquire(id);
+      /** @param {State} state */
       const set = (state) => !left && setStates((old) => old.map((one, at) => (at === i ? state : one)));
       entry.found.then(
         (found) => set({ found, store: entry.store }),
@@ -92,39 +124,73 @@ function useSeries(ids) {
       stops.forEach((stop) => stop());
     };
   }, [ids.join()]);
-  return states.length === ids.length ? states : ids.map(() => null);
+  return states.length === ids.length ? states : nothing(ids);
 }
 
-/** What GET gives, or null where it is gone; shared by the charts of a page for a moment. */
+/**
+ * @param {string[]} ids
+ * @returns {(State | null)[]}
+ */
+const nothing = (ids) => ids.map(() => null);
+
+/**
+ * @typedef {`api/experiments/${string}/ablation` | `api/analyses/${string}`} ResultPath
+ * @typedef {Api.Reply<ResultPath>} Result
+ * @type {Map<ResultPath, Promise<Result | null>>}
+ */
 const fresh = new Map();
+
+/**
+ * What GET gives, or null where it is gone; shared by the charts of a page for a moment.
+ *
+ * @param {ResultPath} path
+ */
 function once(path) {
-  if (!fresh.has(path)) {
-    const found = get(path).catch((error) => {
-      if (error.status === 404) return null;
-      throw error;
-    });
-    fresh.set(path, found);
-    const drop = () => setTimeout(() => fresh.delete(path), 3000);
-    found.then(drop, () => fresh.delete(path));
-  }
-  return fresh.get(path);
+  const before = fresh.get(path);
+  if (before) return before;
+  /** @type {Promise<Result | null>} */
+  const found = get(path).catch((error) => {
+    if (error.status === 404) return null;
+    throw error;
+  });
+  fresh.set(path, found);
+  const drop = () => setTimeout(() => fresh.delete(path), 3000);
+  found.then(drop, () => fresh.delete(path));
+  return found;
 }
 
+/**
+ * `children` is a function of the result.
+ *
+ * @param {{path: ResultPath, title: string, gone: string, children: (result: Result["result"]) => Ui.Node}} props
+ */
 function Asked({ path, title, gone, children }) {
   const state = useLoad(async () => ({ reply: await once(path) }), [path]);
   if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
   if (!state.data) return html`<${Loading} rows=${3} />`;
-  return state.data.reply ? children(state.data.reply.result) : html`<${Missing} title=${title} notes=${[gone]} lone />`;
+  return state.data.reply
+    ? children(state.data.reply.result)
+    : html`<${Missing} title=${title} notes=${[gone]} lone />`;
 }
 
+/** @param {{chart: Api.ChartOf<"ablation">}} props */
 function AblationChart({ chart }) {
   const what = chart.quantity === "total" ? "total reward" : chart.quantity;
-  const title = chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
+  const title =
+    chart.title ?? (chart.paired ? `Differences in ${what}` : `${what[0].toUpperCase()}${what.slice(1)} by policy`);
   const path = `api/experiments/${encodeURIComponent(chart.experiment)}/ablation`;
-  return html`<${Asked} path=${path} title=${title} gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}>
-    ${(result) => {
+  return html`<${Asked}
+    path=${path}
+    title=${title}
+    gone=${`Experiment ${chart.experiment} is gone, or has no ablation.`}
+  >
+    ${(/** @type {Api.Ablation} */ result) => {
       const rows = Object.entries((chart.paired ? result.paired : result.policies) ?? {})
-        .map(([name, row]) => ({ name: name.replaceAll("_", " "), ...pick(row, chart.quantity), colour: chart.paired ? 1 : (COLOURS[name] ?? 8) }))
+        .map(([name, row]) => ({
+          name: name.replaceAll("_", " "),
+          .../** @type {Api.Interval} */ (pick(row, chart.quantity)),
+          colour: chart.paired ? 1 : (COLOURS[name] ?? 8),
+        }))
         .filter((row) => Number.isFinite(row.mean));
       if (!rows.length) return html`<${Missing} title=${title} notes=${["This ablation says nothing of it."]} lone />`;
       return html`<section class="card stack tight" aria-label=${title}>
@@ -136,19 +202,36 @@ function AblationChart({ chart }) {
   <//>`;
 }
 
+/**
+ * @typedef {object} AnalysisLines
+ * @property {string} title
+ * @property {string} unit
+ * @property {[number, number]} [range]
+ * @property {(result: Api.Analysis) => Ui.Line[]} linesOf
+ * @property {string} missing what is said where there are no lines
+ * @param {AnalysisLines & {chart: Api.ChartOf<"trajectory" | "sweep">}} props
+ */
 function AnalysisChart({ chart, title, linesOf, ...rest }) {
-  return html`<${Asked} path=${`api/analyses/${encodeURIComponent(chart.analysis)}`} title=${title} gone=${`Analysis ${chart.analysis} is gone.`}>
-    ${(result) => html`<${Lines} result=${result} linesOf=${linesOf} title=${title} chart=${chart} ...${rest} />`}
+  return html`<${Asked}
+    path=${`api/analyses/${encodeURIComponent(chart.analysis)}`}
+    title=${title}
+    gone=${`Analysis ${chart.analysis} is gone.`}
+  >
+    ${(/** @type {Api.Analysis} */ result) =>
+      html`<${Lines} result=${result} linesOf=${linesOf} title=${title} ...${rest} />`}
   <//>`;
 }
 
-function Lines({ result, linesOf, title, chart, missing, ...rest }) {
+/** @param {AnalysisLines & {result: Api.Analysis}} props */
+function Lines({ result, linesOf, title, missing, ...rest }) {
   const lines = useMemo(() => linesOf(result), [result]);
   if (!lines.length) return html`<${Missing} title=${title} notes=${[missing]} lone />`;
   return html`<${ChartCard} title=${title} lines=${lines} file="report" height=${200} ...${rest} />`;
 }
 
+/** @param {{chart: Api.ChartOf<"trajectory">}} props */
 function Trajectory({ chart }) {
+  /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) => {
     const samples = result.trajectories[chart.prompt - 1]?.samples ?? [];
     return samples.slice(0, MOST_LINES).map((sample, i) => ({
@@ -158,14 +241,42 @@ function Trajectory({ chart }) {
       colour: i + 1,
     }));
   };
-  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? "Modulation by token"} unit="by token" range=${[0, 1]} linesOf=${linesOf} missing=${`This analysis has no trajectory ${chart.prompt}.`} />`;
+  return html`<${AnalysisChart}
+    chart=${chart}
+    title=${chart.title ?? "Modulation by token"}
+    unit="by token"
+    range=${[0, 1]}
+    linesOf=${linesOf}
+    missing=${`This analysis has no trajectory ${chart.prompt}.`}
+  />`;
 }
 
+/** @param {{chart: Api.ChartOf<"sweep">}} props */
 function Sweep({ chart }) {
+  /** @type {AnalysisLines["linesOf"]} */
   const linesOf = (result) =>
     (result.sweepAnalysis?.prompts ?? []).slice(0, MOST_LINES).flatMap(({ prompt, statistics }, i) => {
-      const points = Object.entries(statistics ?? {}).map(([m, row]) => [Number(m), row[chart.measure]]).filter(([, y]) => Number.isFinite(y)).sort(([a], [b]) => a - b);
-      return points.length ? [{ label: prompt || "(new document)", x: points.map(([x]) => x), y: points.map(([, y]) => y), colour: i + 1, points: true }] : [];
+      const points = Object.entries(statistics ?? {})
+        .map(([m, row]) => [Number(m), row[chart.measure]])
+        .filter(([, y]) => Number.isFinite(y))
+        .sort(([a], [b]) => a - b);
+      return points.length
+        ? [
+            {
+              label: prompt || "(new document)",
+              x: points.map(([x]) => x),
+              y: points.map(([, y]) => y),
+              colour: i + 1,
+              points: true,
+            },
+          ]
+        : [];
     });
-  return html`<${AnalysisChart} chart=${chart} title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`} unit="by modulation" linesOf=${linesOf} missing="This analysis holds no sweep." />`;
+  return html`<${AnalysisChart}
+    chart=${chart}
+    title=${chart.title ?? `${MEASURES[chart.measure]} by modulation`}
+    unit="by modulation"
+    linesOf=${linesOf}
+    missing="This analysis holds no sweep."
+  />`;
 }

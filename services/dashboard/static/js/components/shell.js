@@ -18,8 +18,11 @@ const LINKS = [
   ["checkpoints", "/checkpoints", "Checkpoints", "checkpoints"],
   ["datasets", "/datasets", "Datasets", "datasets"],
 ];
+/** @type {Record<string, string>} */
 const BELONGS = { new: "experiments", compare: "experiments" };
+/** @type {Record<string, string>} */
 const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
+/** @type {Record<string, string>} */
 const THEME_ICON = { system: "auto", light: "sun", dark: "moon" };
 
 function ThemeButton() {
@@ -36,13 +39,15 @@ function ThemeButton() {
 
 const Brand = () => html`<a class="brand" href=${href("/")}><${Mark} />Tidal</a>`;
 
+/** @param {{page: string, children?: Ui.Children}} props */
 export function Shell({ page, children }) {
   const online = useStore(connection) === "online";
   const { version, name, known } = useStore(session);
   const shown = BELONGS[page] ?? page;
+  /** @type {Ui.Handler} */
   const skip = (event) => {
     event.preventDefault();
-    document.getElementById("main").focus();
+    document.getElementById("main")?.focus();
   };
   return html`<div>
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
@@ -54,13 +59,10 @@ export function Shell({ page, children }) {
       <nav class="rail" aria-label="Main">
         <${Brand} />
         ${LINKS.map(
-          ([id, path, text, icon]) => html`<a
-            key=${id}
-            class="nav-link"
-            href=${href(path)}
-            aria-current=${id === shown ? "page" : undefined}
-            ><${Icon} name=${icon} />${text}</a
-          >`,
+          ([id, path, text, icon]) =>
+            html`<a key=${id} class="nav-link" href=${href(path)} aria-current=${id === shown ? "page" : undefined}
+              ><${Icon} name=${icon} />${text}</a
+            >`,
         )}
         <div class="rail-foot">
           <div class="row"><${SignInButton} /><${ThemeButton} /></div>
@@ -69,8 +71,12 @@ export function Shell({ page, children }) {
         </div>
       </nav>
       <div>
-        ${!online &&
-        html`<div class="banner" role="status"><span>The server does not answer. Trying again; nothing is lost meanwhile.</span></div>`}
+        ${
+          !online &&
+          html`<div class="banner" role="status">
+            <span>The server does not answer. Trying again; nothing is lost meanwhile.</span>
+          </div>`
+        }
         <main class="page" id="main" tabindex="-1">${children}</main>
       </div>
     </div>

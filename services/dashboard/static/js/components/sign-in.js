@@ -14,7 +14,9 @@ export function SignInButton() {
       <${Icon} name="key" />Sign out
     </button>`;
   }
-  return html`<button class="button small" onClick=${() => signInOpen.set(true)}><${Icon} name="key" />Sign in</button>`;
+  return html`<button class="button small" onClick=${() => signInOpen.set(true)}>
+    <${Icon} name="key" />Sign in
+  </button>`;
 }
 
 export function SignInDialog() {
@@ -29,6 +31,7 @@ function Form() {
   const [wrong, setWrong] = useState("");
   const [busy, setBusy] = useState(false);
   const close = () => signInOpen.set(false);
+  /** @param {Ui.Event} event */
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -43,21 +46,27 @@ function Form() {
   return html`<${Dialog} title="Sign in" onClose=${close}>
     <form class="stack" onSubmit=${submit}>
       <p class="note">
-        ${readsOpen
-          ? "Looking needs no token here. Submitting, steering and deleting do."
-          : "This server shows nothing without a token."}${" "}
+        ${
+          readsOpen
+            ? "Looking needs no token here. Submitting, steering and deleting do."
+            : "This server shows nothing without a token."
+        }${" "}
         The token is <code>TIDAL_AUTH_TOKEN</code> of the server; <code>tidal status</code> shows that of a local stack.
       </p>
       <${Field} label="Token" wrong=${wrong}>
-        ${(props) => html`<input
-          ...${props}
-          type="password"
-          autocomplete="current-password"
-          required
-          autofocus
-          value=${value}
-          onInput=${(event) => { setValue(event.target.value); setWrong(""); }}
-        />`}
+        ${(props) =>
+          html`<input
+            ...${props}
+            type="password"
+            autocomplete="current-password"
+            required
+            autofocus
+            value=${value}
+            onInput=${(event) => {
+              setValue(event.target.value);
+              setWrong("");
+            }}
+          />`}
       <//>
       <label class="check">
         <input type="checkbox" checked=${keep} onChange=${(event) => setKeep(event.target.checked)} />

@@ -17,31 +17,55 @@ export function Storage() {
   </section>`;
 }
 
+/** @param {Api.Storage} props */
 function View({ diskBytes, freeBytes, experimentsBytes, experiments, dataBytes, largest, retentionDays, measuredAt }) {
   const used = diskBytes - freeBytes;
+  /** @param {number} part */
   const share = (part) => ({ width: `${(100 * part) / diskBytes}%` });
   const others = Math.max(0, used - experimentsBytes - dataBytes);
   return html`<div class="card stack">
     <div class="disk" role="img" aria-label=${`${percent(used / diskBytes)} of the disk is used`}>
-      <span class="ours" style=${share(experimentsBytes)}></span><span class="data" style=${share(dataBytes)}></span><span style=${share(others)}></span>
+      <span class="ours" style=${share(experimentsBytes)}></span><span class="data" style=${share(dataBytes)}></span
+      ><span style=${share(others)}></span>
     </div>
     <div class="legend disk-legend">
-      <span><i style=${{ "--swatch": "var(--accent)" }}></i>${count(experiments, "experiment")} <b>${bytes(experimentsBytes)}</b></span>
+      <span
+        ><i style=${{ "--swatch": "var(--accent)" }}></i>${count(experiments, "experiment")}${" "}
+        <b>${bytes(experimentsBytes)}</b></span
+      >
       <span><i style=${{ "--swatch": "var(--chart-3)" }}></i>corpora and token cache <b>${bytes(dataBytes)}</b></span>
       <span><i style=${{ "--swatch": "var(--line-strong)" }}></i>others <b>${bytes(others)}</b></span>
       <span>free <b>${bytes(freeBytes)}</b> of ${bytes(diskBytes)}</span>
     </div>
-    ${used / diskBytes > TIGHT && html`<p class="message warn">The disk is nearly full. Delete experiments or checkpoints that are not needed, or let retention do it.</p>`}
+    ${
+      used / diskBytes > TIGHT &&
+      html`<p class="message warn">
+        The disk is nearly full. Delete experiments or checkpoints that are not needed, or let retention do it.
+      </p>`
+    }
     <p class="note">
-      ${retentionDays > 0 ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job's end; models, checkpoints and results stay.` : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."}
+      ${
+        retentionDays > 0
+          ? `Logs and metrics are deleted ${count(retentionDays, "day")} after a job's end; ` +
+            "models, checkpoints and results stay."
+          : "Nothing is deleted by age (TIDAL_RETENTION_DAYS is 0)."
+      }
       ${" "}Measured <${Time} at=${measuredAt} />.
     </p>
-    ${largest.length > 0 &&
-    html`<details>
-      <summary>The largest experiments</summary>
-      <ul class="largest">
-        ${largest.map((one) => html`<li key=${one.id}><a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a><b>${bytes(one.sizeBytes)}</b></li>`)}
-      </ul>
-    </details>`}
+    ${
+      largest.length > 0 &&
+      html`<details>
+        <summary>The largest experiments</summary>
+        <ul class="largest">
+          ${largest.map(
+            (one) =>
+              html`<li key=${one.id}>
+                <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a
+                ><b>${bytes(one.sizeBytes)}</b>
+              </li>`,
+          )}
+        </ul>
+      </details>`
+    }
   </div>`;
 }

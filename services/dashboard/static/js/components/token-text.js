@@ -2,16 +2,22 @@
 import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 
-/** Below 0.5 from calm to sand, above from sand to coral. */
+/**
+ * Below 0.5 from calm to sand, above from sand to coral.
+ *
+ * @param {number | null | undefined} modulation
+ */
 export function tint(modulation) {
   if (modulation === null || modulation === undefined) return undefined;
   const [from, to, share] = modulation < 0.5 ? ["low", "mid", modulation * 2] : ["mid", "high", (modulation - 0.5) * 2];
   return `color-mix(in oklab, var(--mod-${to}) ${Math.round(share * 100)}%, var(--mod-${from}))`;
 }
 
+/** @param {{prompt: string, tokens: Api.Token[], live: boolean}} props */
 export function TokenText({ prompt, tokens, live }) {
-  const [at, setAt] = useState(null);
+  const [at, setAt] = useState(/** @type {number | null} */ (null));
   const token = at === null ? null : tokens[at];
+  /** @type {Ui.Handler} */
   const point = (event) => {
     const index = event.target.dataset?.index;
     setAt(index === undefined ? null : Number(index));
@@ -19,18 +25,45 @@ export function TokenText({ prompt, tokens, live }) {
   return html`<div class="stack tight">
     <p class="generated" onPointerOver=${point} onPointerLeave=${() => setAt(null)} aria-live="off">
       <span class="prompt">${prompt}</span>${tokens.map(
-        (one, i) => html`<span key=${i} data-index=${i} class=${i === at ? "tok at" : "tok"} style=${{ background: tint(one.modulation) }}>${one.text}</span>`,
+        (one, i) =>
+          html`<span
+            key=${i}
+            data-index=${i}
+            class=${i === at ? "tok at" : "tok"}
+            style=${{ background: tint(one.modulation) }}
+            >${one.text}</span
+          >`,
       )}${live && html`<span class="caret"></span>`}
     </p>
     <p class="note token-facts">
-      ${token
-        ? html`<b class="mono">${JSON.stringify(token.text)}</b>${token.modulation !== null && html` m ${number(token.modulation, 3)}`} · T ${number(token.temperature, 3)} · top-k
-            ${" "}${token.topK ?? "–"} · top-p ${number(token.topP, 3)} · penalty ${number(token.repetitionPenalty, 3)} · p ${number(Math.exp(token.logProb), 3)} · entropy ${number(token.entropy, 3)}`
-        : "Point at a token for its numbers."}
+      ${
+        token
+          ? html`<b class="mono">${JSON.stringify(token.text)}</b>${facts(token)}`
+          : "Point at a token for its numbers."
+      }
     </p>
   </div>`;
 }
 
-export const Scale = () => html`<div class="mod-scale" aria-label="Colour scale of the modulation, from cautious at 0 to wild at 1">
-  <span>cautious 0</span><i></i><span>1 wild</span>
-</div>`;
+/**
+ * The numbers of a token, to stand behind its text.
+ *
+ * @param {Api.Token} token
+ */
+function facts(token) {
+  const parts = [
+    token.modulation === null ? "" : ` m ${number(token.modulation, 3)}`,
+    `T ${number(token.temperature, 3)}`,
+    `top-k ${token.topK ?? "–"}`,
+    `top-p ${number(token.topP, 3)}`,
+    `penalty ${number(token.repetitionPenalty, 3)}`,
+    `p ${number(Math.exp(token.logProb), 3)}`,
+    `entropy ${number(token.entropy, 3)}`,
+  ];
+  return parts.join(" · ");
+}
+
+export const Scale = () =>
+  html`<div class="mod-scale" aria-label="Colour scale of the modulation, from cautious at 0 to wild at 1">
+    <span>cautious 0</span><i></i><span>1 wild</span>
+  </div>`;

@@ -2,6 +2,7 @@
 import { html, useState } from "../lib/html.js";
 import { ChartCard } from "../charts/chart-card.js";
 
+/** @type {Record<string, [title: string, value: (token: Api.Token) => number | null, range?: [number, number]]>} */
 const QUANTITIES = {
   modulation: ["Modulation", (token) => token.modulation, [0, 1]],
   entropy: ["Entropy", (token) => token.entropy],
@@ -10,10 +11,14 @@ const QUANTITIES = {
   temperature: ["Temperature", (token) => token.temperature],
 };
 
-/** `runs`: [{label, tokens}]. */
+/**
+ * `runs`: [{label, tokens}].
+ *
+ * @param {{runs: {label: string, tokens: Api.Token[]}[]}} props
+ */
 export function TrajectoryChart({ runs }) {
   const steered = runs.some((run) => run.tokens.some((token) => token.modulation !== null));
-  const [chosen, setChosen] = useState(null);
+  const [chosen, setChosen] = useState(/** @type {string | null} */ (null));
   const quantity = chosen ?? (steered ? "modulation" : "entropy");
   const [title, value, range] = QUANTITIES[quantity];
   const lines = runs.flatMap(({ label, tokens }, i) => {
@@ -23,12 +28,31 @@ export function TrajectoryChart({ runs }) {
   return html`<section class="stack" aria-label="Trajectory">
     <div class="row">
       <h2>Trajectory</h2>
-      <select class="short" aria-label="Quantity" value=${quantity} onChange=${(event) => setChosen(event.target.value)}>
-        ${Object.entries(QUANTITIES).map(([name, [text]]) => html`<option value=${name} selected=${name === quantity}>${text}</option>`)}
+      <select
+        class="short"
+        aria-label="Quantity"
+        value=${quantity}
+        onChange=${(event) => setChosen(event.target.value)}
+      >
+        ${Object.entries(QUANTITIES).map(
+          ([name, [text]]) => html`<option value=${name} selected=${name === quantity}>${text}</option>`,
+        )}
       </select>
     </div>
-    ${lines.length
-      ? html`<${ChartCard} key=${quantity} title=${title} unit="by token" lines=${lines} range=${range} file="trajectory" height=${200} />`
-      : html`<p class="note">${quantity === "modulation" ? "No modulation: the gating mode is none." : "No tokens yet."}</p>`}
+    ${
+      lines.length
+        ? html`<${ChartCard}
+            key=${quantity}
+            title=${title}
+            unit="by token"
+            lines=${lines}
+            range=${range}
+            file="trajectory"
+            height=${200}
+          />`
+        : html`<p class="note">
+            ${quantity === "modulation" ? "No modulation: the gating mode is none." : "No tokens yet."}
+          </p>`
+    }
   </section>`;
 }

@@ -4,30 +4,52 @@ import { session, signInOpen, forget, keepToken, token } from "./session.js";
 
 /** Where the page lies: works below a proxy's sub-path, because all views share one document. */
 export const base = new URL(".", document.baseURI);
+/** @param {string} path */
 export const url = (path) => new URL(path.replace(/^\//, ""), base).href;
 
-/** "online", or "offline" after a request that got no answer, until one does. */
-export const connection = createStore("online");
+/**
+ * "online", or "offline" after a request that got no answer, until one does.
+ */
+export const connection = createStore(/** @type {"online" | "offline"} */ ("online"));
 
-/** `body.config.training.max_steps` as people say it: "max steps (training)". */
+/**
+ * `body.config.training.max_steps` as people say it: "max steps (training)".
+ *
+ * @param {string} location
+ */
 export function words(location) {
-  const [name, ...around] = location.split(".").filter((part) => !/^(body|query|path|config|\d+)$/.test(part)).reverse();
-  const plain = (name ?? "").replace(/([A-Z])/g, " $1").replaceAll("_", " ").toLowerCase();
+  const [name, ...around] = location
+    .split(".")
+    .filter((part) => !/^(body|query|path|config|\d+)$/.test(part))
+    .reverse();
+  const plain = (name ?? "")
+    .replace(/([A-Z])/g, " $1")
+    .replaceAll("_", " ")
+    .toLowerCase();
   return around.length ? `${plain} (${around.reverse().join(", ")})` : plain;
 }
 
-/** What the checker of types says, in the words of the reader. */
+/**
+ * What the checker of types says, in the words of the reader.
+ *
+ * @param {string} message
+ */
 const plain = (message) =>
   message
     .replace(/^Input should be (a valid )?/, (_, kind) => (kind ? "Must be a " : "Must be "))
     .replace(/^(Must be a )integer/, "$1whole number")
     .replace(/, unable to parse.*?(?=, got|$)/, "");
 
+/** @param {Api.Finding} finding */
 const said = ({ location, message }) => [words(location), plain(message)].filter(Boolean).join(": ");
 
 /**
  * What a problem says about a form with the fields `names`: `wrong(name)` is the message for one, `marked` tells
  * whether any has one, `rest` are the messages that belong to none.
+ *
+ * @param {Ui.Failure | null | undefined} problem
+ * @param {string[]} names
+ * @returns {Ui.Findings}
  */
 export function findings(problem, names) {
   const fields = new Map();
@@ -43,6 +65,10 @@ export function findings(problem, names) {
 
 /** A problem document (RFC 9457), or a request without an answer (status 0). */
 export class Problem extends Error {
+  /**
+   * @param {number} status
+   * @param {Api.ProblemBody} body
+   */
   constructor(status, body) {
     const { detail = "", errors: [first, ...more] = [] } = body;
     // The reference's words for a refused body name its fields as a program does.
@@ -56,10 +82,25 @@ export class Problem extends Error {
   }
 }
 
-/** Whether it may work in a while without anybody changing something: no answer, or a part of the server is away. */
-export const passing = (error) => [0, 502, 503, 504].includes(error?.status);
+/**
+ * Whether it may work in a while without anybody changing something: no answer, or a part of the server is away.
+ *
+ * @param {Ui.Failure | null | undefined} error
+ */
+export const passing = (error) => [0, 502, 503, 504].includes(error?.status ?? NaN);
 
+/**
+ * @typedef {object} Options
+ * @property {string} [method]
+ * @property {unknown} [body]
+ * @property {Record<string, string>} [headers]
+ * @property {AbortSignal} [signal]
+ * @property {string | null} [as] the token, where it is not that of the session
+ * @param {string} path
+ * @param {Options} [options]
+ */
 export async function send(path, { method = "GET", body, headers = {}, signal, as = token() } = {}) {
+  /** @type {Record<string, string>} */
   const all = { Accept: "application/json", ...headers };
   if (as) all.Authorization = `Bearer ${as}`;
   if (body !== undefined) all["Content-Type"] = "application/json";
@@ -87,23 +128,62 @@ export async function send(path, { method = "GET", body, headers = {}, signal, a
   return reply;
 }
 
+/**
+ * @param {string} path
+ * @param {Options} options
+ */
 async function json(path, options) {
   const reply = await send(path, options);
   return reply.status === 204 ? null : reply.json();
 }
 
+/**
+ * @template {string} const P
+ * @param {P & Api.Known<P, "get">} path
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Api.Reply<P>>}
+ */
 export const get = (path, signal) => json(path, { signal });
+/**
+ * @template {string} const P
+ * @param {P & Api.Known<P, "post">} path
+ * @param {Api.Body<P, "post">} [body]
+ * @param {Record<string, string>} [headers]
+ * @returns {Promise<Api.Reply<P, "post">>}
+ */
 export const post = (path, body, headers) => json(path, { method: "POST", body, headers });
+/**
+ * @template {string} const P
+ * @param {P & Api.Known<P, "patch">} path
+ * @param {Api.Body<P, "patch">} body
+ * @returns {Promise<Api.Reply<P, "patch">>}
+ */
 export const patch = (path, body) => json(path, { method: "PATCH", body });
+/**
+ * @template {string} const P
+ * @param {P & Api.Known<P, "put">} path
+ * @param {Api.Body<P, "put">} body
+ * @returns {Promise<Api.Reply<P, "put">>}
+ */
 export const put = (path, body) => json(path, { method: "PUT", body });
+/**
+ * @template {string} const P
+ * @param {P & Api.Known<P, "delete">} path
+ * @returns {Promise<Api.Reply<P, "delete">>}
+ */
 export const remove = (path) => json(path, { method: "DELETE" });
 
-/** `{a: 1, b: ["x", "y"], c: ""}` as `?a=1&b=x&b=y`. */
+/**
+ * `{a: 1, b: ["x", "y"], c: ""}` as `?a=1&b=x&b=y`.
+ *
+ * @param {Record<string, string | number | null | undefined | string[]>} values
+ * @returns {"" | `?${string}`}
+ */
 export function query(values) {
   const found = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== undefined && one !== null && one !== "") found.append(name, one);
+      if (one !== undefined && one !== null && one !== "") found.append(name, String(one));
     }
   }
   const text = found.toString();
@@ -117,7 +197,12 @@ export async function refreshSession() {
   if (!found.readsOpen && !found.name) signInOpen.set(true);
 }
 
-/** Sign in; false when the token is wrong. */
+/**
+ * Sign in; false when the token is wrong.
+ *
+ * @param {string} value
+ * @param {boolean} onDevice
+ */
 export async function signIn(value, onDevice) {
   const found = await json("api/session", { as: value });
   if (!found.name) return false;

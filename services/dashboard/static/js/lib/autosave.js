@@ -8,59 +8,89 @@ import { session } from "./session.js";
 
 const PAUSE_MS = 800;
 const AGAIN_MS = 2000;
+/** @type {Map<string, Draft>} */
 const unsaved = new Map(); // path -> draft: a page that is left does not take its text along
 
 /**
  * `path` takes PUT {title, markdown, version}; `found` is what GET gave. The store `now` holds {title, markdown,
  * version, state: saved | waiting | saving | conflict | offline | signed-out | refused, error, theirs}.
+ *
+ * @typedef {ReturnType<typeof makeDraft>} Draft
+ * @param {Api.ReportPath} path
+ * @param {Api.Report} found
+ * @returns {Draft}
  */
 export function createDraft(path, found) {
   const before = unsaved.get(path);
   unsaved.delete(path);
   // It may have been saved after `found` was asked for.
-  return before?.open() || before?.now.get().version > found.version ? before : makeDraft(path, found);
+  return before && (before.open() || before.now.get().version > found.version) ? before : makeDraft(path, found);
 }
 
+/**
+ * @param {Api.ReportPath} path
+ * @param {Api.Report} found
+ */
 function makeDraft(path, found) {
-  const now = createStore({ title: found.title, markdown: found.markdown, version: found.version, state: "saved", error: null, theirs: null, savedAt: found.updatedAt });
+  const now = createStore(
+    /** @type {Ui.DraftState} */ ({
+      title: found.title,
+      markdown: found.markdown,
+      version: found.version,
+      state: "saved",
+      error: null,
+      theirs: null,
+      savedAt: found.updatedAt,
+    }),
+  );
   let timer = 0;
+  /** @type {Promise<void> | null} */
   let busy = null;
   let left = false; // no page shows it
+  /** @type {(() => void)[]} */
   const stops = [];
+  /** @param {Partial<Ui.DraftState>} changes */
   const update = (changes) => now.set((old) => ({ ...old, ...changes }));
+  /** @param {number} pause */
   const later = (pause) => {
     clearTimeout(timer);
     timer = setTimeout(save, pause);
   };
 
-  async function save() {
+  /** Never fails: what went wrong is the state. While a request is on its way its end is waited for. */
+  function save() {
     clearTimeout(timer);
-    if (busy) return busy;
-    const { title, markdown, version, state } = now.get();
-    if (state === "saved" || state === "conflict") return undefined;
-    update({ state: "saving", error: null });
-    busy = put(path, { title: title.trim(), markdown, version });
-    try {
-      const reply = await busy;
+    busy ??= send().finally(() => {
       busy = null;
+    });
+    return busy;
+  }
+
+  async function send() {
+    const { title, markdown, version, state } = now.get();
+    if (state === "saved" || state === "conflict") return;
+    update({ state: "saving", error: null });
+    try {
+      const reply = await put(path, { title: title.trim(), markdown, version });
       const unchanged = now.get().title === title && now.get().markdown === markdown;
       update({ version: reply.version, savedAt: reply.updatedAt, state: unchanged ? "saved" : "waiting" });
       if (!unchanged) later(PAUSE_MS);
       else if (left) detach();
     } catch (error) {
-      busy = null;
       await failed(error);
     }
-    return undefined;
   }
 
+  /** @param {Ui.Failure} error */
   async function failed(error) {
     if (error.status === 409) {
       const theirs = await get(path).catch(() => null);
-      update({ state: "conflict", error, theirs });
+      if (theirs) return update({ state: "conflict", error, theirs });
+      update({ state: "offline", error }); // it is asked again, and then answered with theirs
+      later(AGAIN_MS);
     } else if (error.status === 401) {
       update({ state: "signed-out", error });
-    } else if (error.status === 0 || error.status >= 500) {
+    } else if (error.status === 0 || (error.status ?? 0) >= 500) {
       update({ state: "offline", error });
       later(AGAIN_MS);
     } else {
@@ -68,6 +98,7 @@ function makeDraft(path, found) {
     }
   }
 
+  /** @param {Ui.Session} session */
   const signedIn = ({ name }) => {
     if (!name || now.get().state !== "signed-out") return;
     update({ state: "waiting" });
@@ -76,15 +107,21 @@ function makeDraft(path, found) {
   const detach = () => stops.splice(0).forEach((stop) => stop());
   const draft = {
     now,
+    /** @param {{title?: string, markdown?: string}} changes */
     change(changes) {
       const { state } = now.get();
       update({ ...changes, state: state === "conflict" || state === "signed-out" ? state : "waiting" });
       if (state !== "conflict" && state !== "signed-out") later(PAUSE_MS);
     },
     save,
-    /** End of a conflict: what they wrote, or mine over theirs. */
+    /**
+     * End of a conflict: what they wrote, or mine over theirs.
+     *
+     * @param {boolean} mine
+     */
     take(mine) {
       const { theirs } = now.get();
+      if (!theirs) return; // what they wrote could not be read
       if (mine) update({ version: theirs.version, state: "waiting", error: null, theirs: null });
       else update({ ...theirs, state: "saved", error: null, theirs: null, savedAt: theirs.updatedAt });
       if (mine) later(0);
@@ -95,7 +132,10 @@ function makeDraft(path, found) {
     attach() {
       left = false;
       detach();
-      stops.push(connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)), session.watch(signedIn));
+      stops.push(
+        connection.watch((line) => line === "online" && now.get().state === "offline" && later(0)),
+        session.watch(signedIn),
+      );
     },
     /** The page is left: what waits is saved at once, what cannot be is kept for the next visit. */
     close() {

@@ -1,6 +1,12 @@
 // Configurations as flat lists of dotted names, for tables, comparison and editing.
 
-/** `{a: {b: 1}}` to `Map {"a.b" => 1}`; lists are values. */
+/**
+ * `{a: {b: 1}}` to `Map {"a.b" => 1}`; lists are values.
+ *
+ * @param {unknown} value
+ * @param {Ui.Flat} [into]
+ * @returns {Ui.Flat}
+ */
 export function flatten(value, prefix = "", into = new Map()) {
   for (const [name, one] of Object.entries(value ?? {})) {
     const path = prefix ? `${prefix}.${name}` : name;
@@ -10,19 +16,28 @@ export function flatten(value, prefix = "", into = new Map()) {
   return into;
 }
 
-/** The other way round. */
+/**
+ * The other way round.
+ *
+ * @param {Iterable<[string, unknown]>} flat
+ */
 export function nest(flat) {
+  /** @type {Record<string, unknown>} */
   const result = {};
   for (const [path, value] of flat) {
     const parts = path.split(".");
     let at = result;
-    for (const part of parts.slice(0, -1)) at = at[part] ??= {};
-    at[parts.at(-1)] = value;
+    for (const part of parts.slice(0, -1)) at = /** @type {Record<string, unknown>} */ (at[part] ??= {});
+    at[parts[parts.length - 1]] = value;
   }
   return result;
 }
 
-/** A value as in YAML, near enough. */
+/**
+ * A value as in YAML, near enough.
+ *
+ * @param {unknown} value
+ */
 export function show(value) {
   if (value === undefined) return "";
   if (value === null) return "null";
@@ -30,9 +45,18 @@ export function show(value) {
   return JSON.stringify(value);
 }
 
+/**
+ * @param {unknown} a
+ * @param {unknown} b
+ */
 export const equal = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-/** Rows [name, values, differs] of several flat configurations. */
+/**
+ * Rows [name, values, differs] of several flat configurations.
+ *
+ * @param {Ui.Flat[]} flats
+ * @returns {[name: string, values: unknown[], differs: boolean][]}
+ */
 export function compare(flats) {
   const names = [...new Set(flats.flatMap((flat) => [...flat.keys()]))];
   return names.map((name) => {
@@ -41,7 +65,11 @@ export function compare(flats) {
   });
 }
 
-/** Both configurations of an experiment in one flat list; the controller's names begin with `rl.`. */
+/**
+ * Both configurations of an experiment in one flat list; the controller's names begin with `rl.`.
+ *
+ * @param {Api.Config} config
+ */
 export function flatBoth({ config, rlConfig }) {
   return new Map([...flatten(config), ...flatten(rlConfig, "rl")]);
 }

@@ -4,13 +4,30 @@ const grouped = new Intl.NumberFormat("en-GB");
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const dayOfYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
-const full = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
+const full = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  year: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  timeZoneName: "short",
+});
 
+/**
+ * @param {number | null | undefined} value
+ * @returns {value is null | undefined}
+ */
 const none = (value) => value === null || value === undefined || Number.isNaN(value);
 
+/** @param {number | null | undefined} value */
 export const integer = (value) => (none(value) ? NONE : grouped.format(Math.round(value)));
 
-/** Four significant digits; very small and very large ones with an exponent. */
+/**
+ * Four significant digits; very small and very large ones with an exponent.
+ *
+ * @param {number | null | undefined} value
+ */
 export function number(value, digits = 4) {
   if (none(value)) return NONE;
   const size = Math.abs(value);
@@ -20,7 +37,11 @@ export function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** `1.2 k`, `3.4 M`: for axes and counters. */
+/**
+ * `1.2 k`, `3.4 M`: for axes and counters.
+ *
+ * @param {number | null | undefined} value
+ */
 export function compact(value) {
   if (none(value)) return NONE;
   const size = Math.abs(value);
@@ -32,16 +53,29 @@ export function compact(value) {
   return String(Number(value.toPrecision(5)));
 }
 
+/** @param {number} value */
 const trim = (value) => String(Number(value.toPrecision(4)));
 
+/** @param {number | null | undefined} share */
 export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 100 + 1e-9)} %`);
 
-/** Whole numbers to the last digit. */
+/**
+ * Whole numbers to the last digit.
+ *
+ * @param {number} value
+ */
 export const exact = (value) => (Number.isInteger(value) ? integer(value) : number(value));
 
-/** `1 step`, `2 steps`. */
+/**
+ * `1 step`, `2 steps`.
+ *
+ * @param {number} value
+ * @param {string} noun
+ * @param {(value: number) => string} show
+ */
 export const count = (value, noun, show = exact) => `${show(value)} ${noun}${value === 1 ? "" : "s"}`;
 
+/** @param {number | null | undefined} value */
 export function bytes(value) {
   if (none(value)) return NONE;
   const units = ["B", "kB", "MB", "GB", "TB"];
@@ -53,16 +87,26 @@ export function bytes(value) {
   return `${value >= 99.95 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }
 
-const UNITS = [["d", 86_400], ["h", 3600], ["min", 60], ["s", 1]];
+/** @type {[unit: string, seconds: number][]} */
+const UNITS = [
+  ["d", 86_400],
+  ["h", 3600],
+  ["min", 60],
+  ["s", 1],
+];
 
-/** `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `5 h`, `30 d 12 h`: the greatest units, `most` of them. */
+/**
+ * `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `5 h`, `30 d 12 h`: the greatest units, `most` of them.
+ *
+ * @param {number | null | undefined} seconds
+ */
 export function duration(seconds, most = 2) {
   if (none(seconds)) return NONE;
   if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 9.95 && most > 1) return `${Number(seconds.toFixed(1))} s`;
   const at = UNITS.findIndex(([, length], i) => seconds >= length - UNITS[Math.min(i + most, 3)][1] / 2);
   const shown = UNITS.slice(at, at + most);
-  const least = shown.at(-1)[1];
+  const least = shown[shown.length - 1][1];
   let left = Math.round(seconds / least) * least;
   return shown
     .map(([unit, length]) => {
@@ -74,7 +118,11 @@ export function duration(seconds, most = 2) {
     .join(" ");
 }
 
-/** `just now`, `5 min ago`, `in 2 h`; more than a day away: the date. */
+/**
+ * `just now`, `5 min ago`, `in 2 h`; more than a day away: the date.
+ *
+ * @param {string | null | undefined} iso
+ */
 export function ago(iso, now = Date.now()) {
   if (!iso) return NONE;
   const gap = (now - Date.parse(iso)) / 1000;
@@ -84,21 +132,34 @@ export function ago(iso, now = Date.now()) {
   return gap < 0 ? `in ${duration(size, 1)}` : `${duration(size, 1)} ago`;
 }
 
-/** Day and time of the clock on the wall; the year where it is another one. */
+/**
+ * Day and time of the clock on the wall; the year where it is another one.
+ *
+ * @param {string | null | undefined} iso
+ */
 export function moment(iso) {
   if (!iso) return NONE;
   const date = new Date(iso);
   return `${(date.getFullYear() === new Date().getFullYear() ? day : dayOfYear).format(date)}, ${clock.format(date)}`;
 }
 
-/** To the second, with the zone. */
+/**
+ * To the second, with the zone.
+ *
+ * @param {string | null | undefined} iso
+ */
 export const exactly = (iso) => (iso ? full.format(new Date(iso)) : "");
 
-/** An experiment's name, or the part of its id that tells it from others. */
+/**
+ * An experiment's name, or the part of its id that tells it from others.
+ *
+ * @param {{name?: string | null, id?: string, experimentId?: string}} thing
+ */
 export function title(thing) {
   return thing.name || shortId(thing.id || thing.experimentId || "");
 }
 
+/** @param {string} id */
 export function shortId(id) {
   const match = /^(\d{8})-(\d{6})-.*?config_([0-9a-f]{6})/.exec(id);
   return match ? `${match[1]}-${match[2]} ${match[3]}` : id.length > 28 ? `${id.slice(0, 26)}…` : id;

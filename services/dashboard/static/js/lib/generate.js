@@ -2,11 +2,19 @@
 import { send, Problem } from "./api.js";
 import { readEvents } from "./line.js";
 
-/** Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem. */
+/**
+ * Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem.
+ *
+ * @template {string} const P
+ * @param {P & Api.Known<P, "post">} path
+ * @param {Api.Body<P, "post">} body
+ * @param {{on: Api.AnswerHandlers, signal?: AbortSignal}} options
+ * @returns {Promise<Api.Reply<P, "post">>}
+ */
 export async function postForEvents(path, body, { on, signal }) {
   const reply = await send(path, {
     method: "POST",
-    body: { ...body, stream: true },
+    body: { .../** @type {object} */ (body), stream: true },
     headers: { Accept: "text/event-stream" },
     signal,
   });
@@ -15,7 +23,7 @@ export async function postForEvents(path, body, { on, signal }) {
       if (event === "comment") continue;
       const found = JSON.parse(data);
       if (event === "error") throw new Problem(found.status ?? 500, { detail: found.message, code: found.code });
-      if (event !== "done") on[event]?.(found);
+      if (event !== "done") on[/** @type {keyof Api.AnswerHandlers} */ (event)]?.(found);
       else if (found.finishReason !== "cancelled") return found;
       else throw new Problem(503, { detail: "The server gave the generation up. Try again.", code: "cancelled" });
     }
@@ -25,5 +33,11 @@ export async function postForEvents(path, body, { on, signal }) {
   throw new Problem(0, { detail: "The connection ended before the answer did. Try again.", code: "interrupted" });
 }
 
-/** Calls `onToken(token)` for each token; gives the whole reply. */
-export const generate = (body, { onToken, signal }) => postForEvents("api/generate", body, { on: { token: onToken }, signal });
+/**
+ * Calls `onToken(token)` for each token; gives the whole reply.
+ *
+ * @param {Api.Body<"api/generate", "post">} body
+ * @param {{onToken: (token: Api.Token) => void, signal: AbortSignal}} options
+ */
+export const generate = (body, { onToken, signal }) =>
+  /** @type {Promise<Api.Generated>} */ (postForEvents("api/generate", body, { on: { token: onToken }, signal }));

@@ -13,4 +13,4 @@ export {
   useContext,
   useId,
 } from "../../vendor/preact-hooks.js";
-export const html = htm.bind(h);
+export const html = /** @type {Ui.Html} */ (htm.bind(h));

@@ -1,14 +1,23 @@
 // What was typed or set, kept for this tab: a reload does not lose it.
 
+/**
+ * @param {string} key
+ * @returns {unknown}
+ */
 export function recall(key) {
   try {
-    return JSON.parse(sessionStorage.getItem(key));
+    return JSON.parse(sessionStorage.getItem(key) ?? "null");
   } catch {
     return null; // storage is forbidden
   }
 }
 
-/** Keep `value`, or forget what was kept when it is null. */
+/**
+ * Keep `value`, or forget what was kept when it is null.
+ *
+ * @param {string} key
+ * @param {unknown} value
+ */
 export function keep(key, value) {
   try {
     if (value === null) sessionStorage.removeItem(key);

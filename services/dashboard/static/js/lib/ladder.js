@@ -1,7 +1,9 @@
 // What can be asked of a job, mildest first, in the words of the api's reference (a test compares them).
+/** @typedef {{name: Api.Signal | "cancel", text: string, icon: string, ask?: boolean, danger?: boolean}} Step
+ * @type {Step[]} */
 export const LADDER = [
   { name: "pause", text: "checkpoint and free the slot.", icon: "pause" },
-  { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume", own: true },
+  { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume" },
   { name: "complete", text: "end training now, evaluate, write the final model.", icon: "finish", ask: true },
   { name: "stop", text: "checkpoint and cancel.", icon: "stop", ask: true },
   {
@@ -13,4 +15,5 @@ export const LADDER = [
   },
 ];
 export const ENDED = ["completed", "failed", "cancelled", "imported"];
+/** @param {string} status */
 export const hasEnded = (status) => ENDED.includes(status);

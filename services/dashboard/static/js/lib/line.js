@@ -10,8 +10,13 @@ const LONGEST_WAIT_MS = 10_000;
 const SETTLE_MS = 20;
 const ABSENT_MS = 150_000; // the timers of a hidden window run once a minute
 
-/** Each event of a response as {id, event, data}; comments are passed on as event "comment". */
+/**
+ * Each event of a response as {id, event, data}; comments are passed on as event "comment".
+ *
+ * @param {Response} response
+ */
 export async function* readEvents(response) {
+  if (!response.body) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let silence = 0;
   let buffer = "";
@@ -34,7 +39,9 @@ export async function* readEvents(response) {
   }
 }
 
+/** @param {string} block */
 function parse(block) {
+  /** @type {{id: string | null, event: string, data: string[]}} */
   const found = { id: null, event: "message", data: [] };
   let comment = true;
   for (const line of block.split("\n")) {
@@ -51,21 +58,40 @@ function parse(block) {
   return { ...found, data: found.data.join("\n") };
 }
 
-/** Whether the event with id `a` comes before that with id `b`. */
+/**
+ * Whether the event with id `a` comes before that with id `b`.
+ *
+ * @param {string} a
+ * @param {string} b
+ */
 export function before(a, b) {
   const [[ms, n = 0], [other, m = 0]] = [a, b].map((id) => id.split("-").map(Number));
   return ms === other ? n < m : ms < other;
 }
 
 class Line {
+  /**
+   * @param {string} address
+   * @param {string | null} token
+   */
   constructor(address, token) {
     this.address = address;
+    /** @type {Record<string, string>} */
     this.headers = { Accept: "text/event-stream", ...(token && { Authorization: `Bearer ${token}` }) };
-    this.topics = new Map(); // name -> {users, at}: the event after which the server goes on
+    /** @type {Map<string, {users: number, at: string | null}>} */
+    this.topics = new Map(); // by name; the server goes on after the event `at`
     this.wait = FIRST_WAIT_MS;
+    this.timer = 0;
+    /** @type {AbortController | null} */
+    this.aborter = null;
   }
 
-  /** The event after which this user is served, where it is known. */
+  /**
+   * The event after which this user is served, where it is known.
+   *
+   * @param {string} name
+   * @param {string | null} since
+   */
   open(name, since) {
     const topic = this.topics.get(name) ?? { users: 0, at: since };
     this.topics.set(name, topic);
@@ -78,6 +104,7 @@ class Line {
     return since;
   }
 
+  /** @param {string} name */
   close(name) {
     const topic = this.topics.get(name);
     if (!topic || (topic.users -= 1)) return;
@@ -91,6 +118,7 @@ class Line {
     this.later(SETTLE_MS);
   }
 
+  /** @param {number} pause */
   later(pause) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.connect(), pause);
@@ -111,6 +139,7 @@ class Line {
     this.wait = Math.min(this.wait * 2, LONGEST_WAIT_MS);
   }
 
+  /** @param {AbortSignal} signal */
   async read(signal) {
     const asked = new URLSearchParams([...this.topics].map(([name, { at }]) => ["topic", at ? `${name}@${at}` : name]));
     const reply = await fetch(`${this.address}?${asked}`, { headers: this.headers, signal, cache: "no-store" });
@@ -130,19 +159,32 @@ class Line {
     }
   }
 
+  /** @param {Ui.LineMessage} message */
   tell(message) {
     for (const { line, subs, post } of members) {
-      if (line === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic))) post(message);
+      if (line === this && (!message.topic || Object.values(subs).some(([topic]) => topic === message.topic)))
+        post(message);
     }
   }
 }
 
+/** @type {Map<string | null, Line>} */
 const lines = new Map(); // by token: what one may see another may not
+/**
+ * @typedef {Record<string, Ui.Sub>} Subs
+ * @typedef {{post: (message: Ui.LineMessage) => void, line: Line | null, subs: Subs, heard: number}} Member
+ * @type {Set<Member>}
+ */
 const members = new Set();
 
+/**
+ * @param {Member} member
+ * @param {Subs} subs
+ */
 function change(member, subs) {
   const { line, subs: old, post } = member;
   member.subs = subs;
+  if (!line) return;
   for (const [key, [topic, since]] of Object.entries(subs)) {
     if (key in old) continue;
     const at = line.open(topic, since);
@@ -153,26 +195,34 @@ function change(member, subs) {
 
 /**
  * A window joins; gives the function that takes its messages. {address, token, subs: {key: [topic, since]}} is all it
- * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id}, {topic, id} (where it stands),
- * {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign of life).
+ * wants from now on (by one token only), anything else a sign of life. `post` gets {topic, name, data, id},
+ * {topic, id} (where it stands), {online}, {refused: status}, {again: true} (say once more what you want), {} (a sign
+ * of life).
+ *
+ * @param {(message: Ui.LineMessage) => void} post
+ * @returns {(message: Ui.LineWish) => void}
  */
 export function join(post) {
-  const member = { post, line: null, subs: {} };
-  return ({ address, token, subs }) => {
+  /** @type {Member} */
+  const member = { post, line: null, subs: {}, heard: 0 };
+  return (wish) => {
     member.heard = Date.now();
-    if (!subs) return post({ again: !members.has(member) });
+    if (!wish.subs) return post({ again: !members.has(member) });
+    const { address, token, subs } = wish;
     members.add(member);
-    if (!lines.has(token)) lines.set(token, new Line(address, token));
-    member.line ??= lines.get(token);
+    const line = lines.get(token) ?? new Line(address, token);
+    lines.set(token, line);
+    member.line ??= line;
     return change(member, subs);
   };
 }
 
 if ("SharedWorkerGlobalScope" in globalThis) {
-  globalThis.onconnect = ({ ports: [port] }) => {
+  globalThis.addEventListener("connect", (event) => {
+    const [port] = /** @type {MessageEvent} */ (event).ports;
     const take = join((message) => port.postMessage(message));
     port.onmessage = ({ data }) => take(data);
-  };
+  });
   setInterval(() => {
     for (const member of members) {
       if (Date.now() - member.heard < ABSENT_MS) continue;

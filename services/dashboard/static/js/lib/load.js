@@ -4,15 +4,33 @@ import { connection, passing } from "./api.js";
 import { session } from "./session.js";
 
 /**
+ * Data after a change. Where the change is a function of the data before and there is none, nothing changes.
+ *
+ * @template T
+ * @param {T | ((old: T) => T)} change
+ * @param {T | null} old
+ */
+function changed(change, old) {
+  if (typeof change !== "function") return change;
+  return old === null ? null : /** @type {(old: T) => T} */ (change)(old);
+}
+
+/**
  * `load(signal)` is called when one of `deps` changes; gives {data, error, loading, reload, setData}. Old data stays
  * while new is fetched. `every` (ms): asks again so often while the page is seen.
+ *
+ * @template T
+ * @param {(signal: AbortSignal) => Promise<T>} load
+ * @param {unknown[]} deps
+ * @param {{every?: number}} [options]
+ * @returns {Ui.Load<T>}
  */
 export function useLoad(load, deps, { every = 0 } = {}) {
-  const [state, setState] = useState({ data: null, error: null, loading: true });
+  const [state, setState] = useState(/** @type {Ui.Loading<T>} */ ({ data: null, error: null, loading: true }));
   const latest = useRef(load);
   latest.current = load;
-  const running = useRef(null);
-  const again = useCallback(async (changed) => {
+  const running = useRef(/** @type {AbortController | null} */ (null));
+  const again = useCallback(async (moved = false) => {
     running.current?.abort();
     const aborter = new AbortController();
     running.current = aborter;
@@ -22,13 +40,13 @@ export function useLoad(load, deps, { every = 0 } = {}) {
       if (!aborter.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
       // Old data of another address would look like the answer.
-      const stale = changed === true && !passing(error);
+      const stale = moved && !passing(error);
       if (!aborter.signal.aborted) setState((old) => ({ data: stale ? null : old.data, error, loading: false }));
     }
   }, []);
   useEffect(() => {
     setState((old) => ({ ...old, error: null }));
-    again(true);
+    void again(true);
     return () => running.current?.abort();
   }, deps);
   useEffect(() => {
@@ -47,8 +65,10 @@ export function useLoad(load, deps, { every = 0 } = {}) {
     return () => clearInterval(timer);
   }, [every, state.error]);
   const setData = useCallback(
-    (change) => setState((old) => ({ ...old, data: typeof change === "function" ? change(old.data) : change })),
+    /** @param {T | ((old: T) => T)} change */
+    (change) => setState((old) => ({ ...old, data: changed(change, old.data) })),
     [],
   );
-  return { ...state, reload: again, setData };
+  const reload = useCallback(() => void again(), []);
+  return { ...state, reload, setData };
 }

@@ -1,11 +1,22 @@
 // Checkpoints as choices of a form, from the reply of `GET /api/checkpoints`.
 import { title } from "./format.js";
 
-/** Those with the mark `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}]. */
+/**
+ * Those with the mark `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}].
+ *
+ * @param {Api.CheckpointGroup[]} groups
+ * @param {"usableAsBase" | "usableAsPolicy"} wanted
+ */
 export const choices = (groups, wanted) =>
   groups.flatMap((group) =>
-    group.checkpoints.filter((one) => one[wanted]).map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
+    group.checkpoints
+      .filter((one) => one[wanted])
+      .map((one) => ({ value: one.reference, text: `${title(group)} · ${one.name}`, kind: one.kind })),
   );
 
-/** The final models first: that is what one wants. */
+/**
+ * The final models first: that is what one wants.
+ *
+ * @param {{value: string, kind: string}[]} found
+ */
 export const preferred = (found) => (found.find((one) => one.kind !== "training") ?? found[0])?.value ?? "";

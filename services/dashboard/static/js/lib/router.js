@@ -2,6 +2,7 @@
 import { useEffect } from "./html.js";
 import { createStore } from "./store.js";
 
+/** @param {string} part */
 function decoded(part) {
   try {
     return decodeURIComponent(part);
@@ -19,11 +20,19 @@ function parse() {
 export const route = createStore(parse());
 window.addEventListener("hashchange", () => route.set(parse()));
 
+/**
+ * @param {string} path
+ * @param {Record<string, string>} [params]
+ */
 export function href(path, params) {
   const search = params ? new URLSearchParams(Object.entries(params).filter(([, v]) => v)).toString() : "";
   return `#${path}${search ? `?${search}` : ""}`;
 }
 
+/**
+ * @param {string} path
+ * @param {Record<string, string>} [params]
+ */
 export const go = (path, params) => {
   location.hash = href(path, params);
 };
@@ -31,6 +40,8 @@ export const go = (path, params) => {
 /**
  * Change parameters of the present view: a new entry in the history, which Back undoes. What is being typed is one
  * entry, however many letters it has.
+ *
+ * @param {Record<string, string>} changes
  */
 export function setParams(changes, typing = false) {
   const now = route.get();
@@ -41,11 +52,19 @@ export function setParams(changes, typing = false) {
   }
   if (params.toString() === now.params.toString()) return;
   const add = !(typing && history.state?.typing);
-  history[add ? "pushState" : "replaceState"](typing ? { typing } : null, "", href(now.path, Object.fromEntries(params)));
+  history[add ? "pushState" : "replaceState"](
+    typing ? { typing } : null,
+    "",
+    href(now.path, Object.fromEntries(params)),
+  );
   route.set(parse());
 }
 
-/** The title of the window while a view is shown: "Queue · Tidal"; what is empty is left out. */
+/**
+ * The title of the window while a view is shown: "Queue · Tidal"; what is empty is left out.
+ *
+ * @param {(string | null | undefined)[]} parts
+ */
 export function useTitle(...parts) {
   const text = [...parts, "Tidal"].filter(Boolean).join(" · ");
   useEffect(() => {

@@ -3,6 +3,7 @@ import { createStore } from "./store.js";
 
 const KEY = "tidal.token";
 
+/** @param {() => globalThis.Storage} storage */
 function read(storage) {
   try {
     return storage().getItem(KEY);
@@ -14,22 +15,31 @@ function read(storage) {
 const tab = () => window.sessionStorage;
 const device = () => window.localStorage;
 
-/** {token, name, scopes, readsOpen, version, known}; `known` once the server has answered. */
-export const session = createStore({
-  token: read(tab) ?? read(device),
-  name: null,
-  scopes: [],
-  readsOpen: true,
-  version: "",
-  known: false,
-});
+/**
+ * {token, name, scopes, readsOpen, version, known}; `known` once the server has answered.
+ */
+export const session = createStore(
+  /** @type {Ui.Session} */ ({
+    token: read(tab) ?? read(device),
+    name: null,
+    scopes: [],
+    readsOpen: true,
+    version: "",
+    known: false,
+  }),
+);
 
 /** Whether the sign-in dialog is shown. */
 export const signInOpen = createStore(false);
 
 export const token = () => session.get().token;
+/** @param {{scopes: string[]}} state */
 export const maySubmit = (state) => state.scopes.includes("submit");
 
+/**
+ * @param {string} value
+ * @param {boolean} onDevice
+ */
 export function keepToken(value, onDevice) {
   forget();
   try {

@@ -8,15 +8,23 @@ import { session, signInOpen, token } from "./session.js";
 
 const HIDDEN_MS = 60_000;
 const PING_MS = 20_000;
+/** @type {Map<number, {topic: string, since: string | null, onEvent: Api.OnEvent}>} */
 const follows = new Map(); // key -> {topic, since, onEvent}
 let keys = 0;
 let resting = false;
-let line = null; // {send, as, pings}: pings are those not answered yet
+/**
+ * `pings` are those not answered yet; `alone` goes on without the worker.
+ *
+ * @typedef {{as: string | null, pings: number, send: (message: Ui.LineWish) => void, alone?: () => void}} Own
+ * @type {Own | null}
+ */
+let line = null;
 let hiddenTimer = 0;
 
 function connect(shared = "SharedWorker" in window) {
   const as = token();
-  const own = { as, pings: 0 };
+  /** @type {Own} */
+  const own = { as, pings: 0, send: () => {} };
   const alone = () => line === own && connect(false);
   line = own;
   try {
@@ -34,11 +42,15 @@ function connect(shared = "SharedWorker" in window) {
 
 /** All that this window wants. */
 function say(wanted = resting ? [] : [...follows]) {
-  line?.send({ address: url("api/stream"), token: line.as, subs: Object.fromEntries(wanted.map(([key, { topic, since }]) => [key, [topic, since]])) });
+  /** @type {Record<string, Ui.Sub>} */
+  const subs = {};
+  for (const [key, { topic, since }] of wanted) subs[key] = [topic, since];
+  line?.send({ address: url("api/stream"), token: line.as, subs });
 }
 
+/** @param {Ui.LineMessage} message */
 function heard({ topic, name, data, id, online, refused, again }) {
-  line.pings = 0;
+  if (line) line.pings = 0;
   if (again) say();
   if (online !== undefined) connection.set(online ? "online" : "offline");
   if (refused === 401) signInOpen.set(true);
@@ -47,13 +59,14 @@ function heard({ topic, name, data, id, online, refused, again }) {
     if (one.topic !== topic) continue;
     if (name === "reset") one.since = null;
     else if (name === "error") follows.delete(key);
-    else if (!name) one.since ??= id; // where it joined a stream that ran already
+    else if (!name)
+      one.since ??= id ?? null; // where it joined a stream that ran already
     else if (id) {
       if (one.since && !before(one.since, id)) continue;
       one.since = id;
     }
     try {
-      if (name) one.onEvent(name, parsed, id);
+      if (name) one.onEvent(.../** @type {Api.StreamEvent} */ ([name, parsed]));
     } catch (error) {
       reportError(error); // the others go on
     }
@@ -62,7 +75,10 @@ function heard({ topic, name, data, id, online, refused, again }) {
 
 /**
  * Follow the stream at `path` from the event `since` on, or from now on, until the returned function is called.
- * `onEvent(name, data, id)` gets each event once.
+ * `onEvent(name, data)` gets each event once.
+ *
+ * @param {`api/${string}/stream`} path
+ * @param {{since?: string | null, onEvent: Api.OnEvent}} options
  */
 export function follow(path, { since = null, onEvent }) {
   const key = (keys += 1);
@@ -75,6 +91,7 @@ export function follow(path, { since = null, onEvent }) {
   };
 }
 
+/** @param {boolean} now */
 function rest(now) {
   clearTimeout(hiddenTimer);
   if (resting === now) return;
@@ -96,6 +113,7 @@ session.watch(() => {
 setInterval(() => {
   if (!line?.alone) return;
   line.pings += 1;
-  if (line.pings > 3) line.alone(); // the worker is dead
+  if (line.pings > 3)
+    line.alone(); // the worker is dead
   else line.send({});
 }, PING_MS);

@@ -1,13 +1,19 @@
 // A value that can be watched: shared state without a framework. `useStore` renders again when it changes.
 import { useEffect, useState } from "./html.js";
 
+/**
+ * @template T
+ * @param {T} initial
+ * @returns {Ui.Store<T>}
+ */
 export function createStore(initial) {
   let value = initial;
+  /** @type {Set<(value: T) => unknown>} */
   const listeners = new Set();
   return {
     get: () => value,
     set(next) {
-      const made = typeof next === "function" ? next(value) : next;
+      const made = typeof next === "function" ? /** @type {(old: T) => T} */ (next)(value) : next;
       if (Object.is(made, value)) return;
       value = made;
       for (const listener of [...listeners]) listener(value);
@@ -19,6 +25,11 @@ export function createStore(initial) {
   };
 }
 
+/**
+ * @template T
+ * @param {Ui.Store<T>} store
+ * @returns {T}
+ */
 export function useStore(store) {
   const [value, setValue] = useState(store.get());
   useEffect(() => {

@@ -10,6 +10,7 @@ const effective = () => (chosen() === "system" ? (system.matches ? "dark" : "lig
 export const theme = createStore({ chosen: chosen(), effective: effective() });
 system.addEventListener("change", () => theme.set({ chosen: chosen(), effective: effective() }));
 
+/** @param {string} value */
 export function setTheme(value) {
   if (value === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = value;
@@ -22,5 +23,9 @@ export function setTheme(value) {
   theme.set({ chosen: value, effective: effective() });
 }
 
-/** The value of a custom property, for canvas. */
+/**
+ * The value of a custom property, for canvas.
+ *
+ * @param {string} name
+ */
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -1,6 +1,6 @@
 // Analysing what a controller does with the modulation: one prompt, several prompts, or a sweep; saved with the model.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { findings, get, post, query, remove } from "../lib/api.js";
+import { findings, get, post } from "../lib/api.js";
 import { postForEvents } from "../lib/generate.js";
 import { useLoad } from "../lib/load.js";
 import { useStore } from "../lib/store.js";
@@ -9,9 +9,10 @@ import { go, href, route, useTitle } from "../lib/router.js";
 import { count } from "../lib/format.js";
 import { keep, recall } from "../lib/kept.js";
 import { choices, preferred } from "../lib/references.js";
+import { SavedAnalyses } from "../components/saved-analyses.js";
 import { AnalysisView } from "../components/analysis-view.js";
 import { Choice } from "../components/choice.js";
-import { Empty, Failed, Field, Loaded, Problems, Time } from "../components/parts.js";
+import { Empty, Field, Loaded, Problems, Time } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { toast } from "../components/toasts.js";
 
@@ -32,62 +33,151 @@ export function AnalysisPage() {
   const { params } = useStore(route);
   const saved = params.get("saved");
   return html`
-    <div class="page-head"><div class="grow"><h1>Analysis</h1></div></div>
-    ${saved
-      ? html`<${Saved} id=${saved} />`
-      : html`<${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Desk} groups=${experiments} />`}<//>`}
+    <div class="page-head">
+      <div class="grow"><h1>Analysis</h1></div>
+    </div>
+    ${
+      saved
+        ? html`<${Saved} id=${saved} />`
+        : html`<${Loaded} state=${state} rows=${6}
+            >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Desk} groups=${experiments} />`}<//
+          >`
+    }
   `;
 }
 
+/** @param {{id: string}} props */
 function Saved({ id }) {
   const state = useLoad((signal) => get(`api/analyses/${encodeURIComponent(id)}`, signal), [id]);
   useTitle(state.data?.name ?? state.data?.kind, "Analysis");
   return html`<${Loaded} state=${state} rows=${6}>
-    ${(found) => html`<div class="stack">
-      <p class="row"><a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong><span class="note">saved <${Time} at=${found.createdAt} /></span></p>
-      <${AnalysisView} result=${found.result} />
-    </div>`}
+    ${(/** @type {Ui.Data<typeof state>} */ found) =>
+      html`<div class="stack">
+        <p class="row">
+          <a class="button" href=${href("/analysis")}>New analysis</a><strong>${found.name ?? found.kind}</strong
+          ><span class="note">saved <${Time} at=${found.createdAt} /></span>
+        </p>
+        <${AnalysisView} result=${found.result} />
+      </div>`}
   <//>`;
 }
 
+/**
+ * @typedef {object} Form
+ * @property {string} kind
+ * @property {string} checkpoint
+ * @property {string} rlCheckpoint
+ * @property {"learned" | "random" | "fixed"} gatingMode
+ * @property {string} prompts
+ * @property {string} samples
+ * @property {string} maxTokens
+ * @property {string} seed
+ * @property {string} modulation
+ * @property {boolean} bootstrap
+ * @property {boolean} extremes
+ *
+ * @typedef {Api.Body<"api/analyze-trajectories", "post">} Request
+ *
+ * @typedef {object} Run
+ * @property {boolean} busy
+ * @property {Api.AnalysisProgress | null} progress
+ * @property {Api.Reply<"api/analyze-trajectories", "post"> | null} result
+ * @property {Ui.Failure | null} error
+ */
+
+/**
+ * @param {Form} form
+ * @returns {Request}
+ */
 function bodyOf(form) {
-  const prompts = form.prompts.split("\n").map((line) => line.trim()).filter((line, i, all) => line || all.length === 1);
-  const body = { checkpoint: form.checkpoint, prompts, maxTokens: Number(form.maxTokens), seed: Number(form.seed) || 0 };
+  const prompts = form.prompts
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line, i, all) => line || all.length === 1);
+  /** @type {Request} */
+  const body = {
+    checkpoint: form.checkpoint,
+    prompts,
+    maxTokens: Number(form.maxTokens),
+    seed: Number(form.seed) || 0,
+  };
   if (form.kind === "sweep") return { ...body, kind: "sweep", gatingMode: "fixed" };
-  Object.assign(body, { samplesPerPrompt: Number(form.samples), gatingMode: form.gatingMode, includeExtremeValues: form.extremes });
+  Object.assign(body, {
+    samplesPerPrompt: Number(form.samples),
+    gatingMode: form.gatingMode,
+    includeExtremeValues: form.extremes,
+  });
   if (prompts.length > 1) body.bootstrap = form.bootstrap;
   if (form.gatingMode === "learned") body.rlCheckpoint = form.rlCheckpoint;
   if (form.gatingMode === "fixed") body.modulation = Number(form.modulation);
   return body;
 }
 
+/** @param {string} name */
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 /** Of the request, and the same of the job. */
-const FIELDS = ["kind", "checkpoint", "rlCheckpoint", "gatingMode", "modulation", "prompts", "samplesPerPrompt", "maxTokens", "seed"].flatMap((name) => [name, `config.${snake(name)}`]);
+const FIELDS = [
+  "kind",
+  "checkpoint",
+  "rlCheckpoint",
+  "gatingMode",
+  "modulation",
+  "prompts",
+  "samplesPerPrompt",
+  "maxTokens",
+  "seed",
+].flatMap((name) => [name, `config.${snake(name)}`]);
 
-/** The same as a job: for what is too long to wait for. */
+/**
+ * The same as a job: for what is too long to wait for.
+ *
+ * @param {Request} body
+ * @returns {Api.JobRequest}
+ */
 function jobOf({ checkpoint, rlCheckpoint, ...rest }) {
   const config = Object.fromEntries(Object.entries(rest).map(([name, value]) => [snake(name), value]));
   return { type: "analysis", checkpoint, config, ...(rlCheckpoint ? { rlCheckpoint } : {}) };
 }
 
+/** @param {{groups: Api.CheckpointGroup[]}} props */
 function Desk({ groups }) {
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
   const may = maySubmit(useStore(session));
-  const [before] = useState(() => recall(DESK));
-  const [form, setForm] = useState(bases.some((one) => one.value === before?.checkpoint) ? before : {
-    kind: "", checkpoint: preferred(bases), rlCheckpoint: preferred(policies), gatingMode: policies.length ? "learned" : "random",
-    prompts: PROMPTS, samples: "2", maxTokens: "40", seed: "0", modulation: "0.5", bootstrap: true, extremes: false,
-  });
+  const [before] = useState(() => /** @type {Form | null} */ (recall(DESK)));
+  const [form, setForm] = useState(
+    /** @type {Form} */ (
+      before && bases.some((one) => one.value === before.checkpoint)
+        ? before
+        : {
+            kind: "",
+            checkpoint: preferred(bases),
+            rlCheckpoint: preferred(policies),
+            gatingMode: policies.length ? "learned" : "random",
+            prompts: PROMPTS,
+            samples: "2",
+            maxTokens: "40",
+            seed: "0",
+            modulation: "0.5",
+            bootstrap: true,
+            extremes: false,
+          }
+    ),
+  );
   useEffect(() => keep(DESK, form), [form]);
-  const [run, setRun] = useState({ busy: false, progress: null, result: null, error: null });
+  const [run, setRun] = useState(/** @type {Run} */ ({ busy: false, progress: null, result: null, error: null }));
   const [listed, setListed] = useState(0);
-  const aborter = useRef(null);
+  const aborter = useRef(/** @type {AbortController | null} */ (null));
   useEffect(() => () => aborter.current?.abort(), []);
-  const set = (name) => (event) => setForm((old) => ({ ...old, [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value }));
+  /** @type {(name: string) => Ui.Handler} */
+  const set = (name) => (event) =>
+    setForm((old) => ({
+      ...old,
+      [name]: event.target.type === "checkbox" ? event.target.checked : event.target.value,
+    }));
   const experiment = form.checkpoint.split("/")[0];
 
+  /** @param {Ui.Event} event */
   const start = async (event) => {
     event.preventDefault();
     aborter.current = new AbortController();
@@ -105,7 +195,7 @@ function Desk({ groups }) {
   const asJob = async () => {
     if (!may) return signInOpen.set(true);
     try {
-      const job = await post("api/jobs", jobOf(bodyOf(form)));
+      const job = /** @type {Api.Job} */ (await post("api/jobs", jobOf(bodyOf(form))));
       go(`/experiments/${encodeURIComponent(job.experimentId)}`);
     } catch (error) {
       setRun((old) => ({ ...old, error }));
@@ -114,43 +204,130 @@ function Desk({ groups }) {
   };
   const save = async () => {
     if (!may) return signInOpen.set(true);
+    if (!run.result) return undefined;
     try {
       await post(`api/experiments/${encodeURIComponent(experiment)}/analyses`, { result: run.result });
       toast("Saved with the model's experiment.");
-      setListed((count) => count + 1);
+      setListed((times) => times + 1);
     } catch (error) {
       toast(error.message, "bad");
     }
     return undefined;
   };
-  if (!bases.length) return html`<${Empty} icon="analysis" title="Nothing to analyse yet"><p>An analysis writes texts with a model; train one first.</p><//>`;
+  if (!bases.length)
+    return html`<${Empty} icon="analysis" title="Nothing to analyse yet"
+      ><p>An analysis writes texts with a model; train one first.</p><//
+    >`;
   const sweep = form.kind === "sweep";
   const found = findings(run.error, FIELDS);
+  /** @param {string} name */
   const wrong = (name) => found.wrong(name) ?? found.wrong(`config.${snake(name)}`);
   return html`<div class="split">
     <div class="stack">
       <form class="card stack" onSubmit=${start}>
         <div class="fields">
           <${Choice} label="Kind" value=${form.kind} options=${KINDS} wrong=${wrong("kind")} onChange=${set("kind")} />
-          <${Choice} label="Model" wrong=${wrong("checkpoint")} value=${form.checkpoint} options=${bases} onChange=${set("checkpoint")} />
-          ${!sweep && html`<${Choice} label="Modulation" wrong=${wrong("gatingMode")} value=${form.gatingMode} options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)} onChange=${set("gatingMode")} />`}
-          ${!sweep && form.gatingMode === "learned" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} options=${policies} onChange=${set("rlCheckpoint")} />`}
-          ${!sweep && form.gatingMode === "fixed" && html`<${Field} label="Value" wrong=${wrong("modulation")}>${(props) => html`<input ...${props} type="number" min="0" max="1" step="0.01" value=${form.modulation} onInput=${set("modulation")} />`}<//>`}
+          <${Choice}
+            label="Model"
+            wrong=${wrong("checkpoint")}
+            value=${form.checkpoint}
+            options=${bases}
+            onChange=${set("checkpoint")}
+          />
+          ${
+            !sweep &&
+            html`<${Choice}
+              label="Modulation"
+              wrong=${wrong("gatingMode")}
+              value=${form.gatingMode}
+              options=${MODES.filter((mode) => mode.value !== "learned" || policies.length)}
+              onChange=${set("gatingMode")}
+            />`
+          }
+          ${
+            !sweep &&
+            form.gatingMode === "learned" &&
+            html`<${Choice}
+              label="Controller"
+              wrong=${wrong("rlCheckpoint")}
+              value=${form.rlCheckpoint}
+              options=${policies}
+              onChange=${set("rlCheckpoint")}
+            />`
+          }
+          ${
+            !sweep &&
+            form.gatingMode === "fixed" &&
+            html`<${Field} label="Value" wrong=${wrong("modulation")}
+              >${(props) =>
+                html`<input
+                  ...${props}
+                  type="number"
+                  min="0"
+                  max="1"
+                  step="0.01"
+                  value=${form.modulation}
+                  onInput=${set("modulation")}
+                />`}<//
+            >`
+          }
         </div>
-        <${Field} label="Prompts" hint="One per line" wrong=${wrong("prompts")}>${(props) => html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//>
+        <${Field} label="Prompts" hint="One per line" wrong=${wrong("prompts")}
+          >${(props) =>
+            html`<textarea ...${props} rows="4" value=${form.prompts} onInput=${set("prompts")}></textarea>`}<//
+        >
         <div class="fields four">
-          ${!sweep && html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}>${(props) => html`<input ...${props} type="number" min="1" max="16" value=${form.samples} onInput=${set("samples")} />`}<//>`}
-          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}>${(props) => html`<input ...${props} type="number" min="1" max="4096" value=${form.maxTokens} onInput=${set("maxTokens")} />`}<//>
-          <${Field} label="Seed" wrong=${wrong("seed")}>${(props) => html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//>
+          ${
+            !sweep &&
+            html`<${Field} label="Samples each" wrong=${wrong("samplesPerPrompt")}
+              >${(props) =>
+                html`<input
+                  ...${props}
+                  type="number"
+                  min="1"
+                  max="16"
+                  value=${form.samples}
+                  onInput=${set("samples")}
+                />`}<//
+            >`
+          }
+          <${Field} label="Tokens each" wrong=${wrong("maxTokens")}
+            >${(props) =>
+              html`<input
+                ...${props}
+                type="number"
+                min="1"
+                max="4096"
+                value=${form.maxTokens}
+                onInput=${set("maxTokens")}
+              />`}<//
+          >
+          <${Field} label="Seed" wrong=${wrong("seed")}
+            >${(props) =>
+              html`<input ...${props} type="number" min="0" value=${form.seed} onInput=${set("seed")} />`}<//
+          >
         </div>
-        ${!sweep &&
-        html`<div class="row">
-          <label class="check"><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap intervals (several prompts)</label>
-          <label class="check"><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1 as well</label>
-        </div>`}
+        ${
+          !sweep &&
+          html`<div class="row">
+            <label class="check"
+              ><input type="checkbox" checked=${form.bootstrap} onChange=${set("bootstrap")} />Bootstrap intervals
+              (several prompts)</label
+            >
+            <label class="check"
+              ><input type="checkbox" checked=${form.extremes} onChange=${set("extremes")} />Sweep over 0, 0.5, 1 as
+              well</label
+            >
+          </div>`
+        }
         <div class="row">
           <button class="button primary" disabled=${run.busy}><${Icon} name="analysis" />Analyse</button>
-          ${run.busy && html`<button type="button" class="button" onClick=${() => aborter.current?.abort()}><${Icon} name="stop" />Stop</button>`}
+          ${
+            run.busy &&
+            html`<button type="button" class="button" onClick=${() => aborter.current?.abort()}>
+              <${Icon} name="stop" />Stop
+            </button>`
+          }
           ${!run.busy && html`<button type="button" class="button" onClick=${asJob}>Run as a job</button>`}
           ${run.result && html`<button type="button" class="button" onClick=${save}>Save</button>`}
         </div>
@@ -159,39 +336,21 @@ function Desk({ groups }) {
       </form>
       ${run.result && html`<${AnalysisView} result=${run.result} />`}
     </div>
-    <aside><${SavedList} experiment=${experiment} changed=${listed} may=${may} /></aside>
+    <aside><${SavedAnalyses} experiment=${experiment} changed=${listed} may=${may} /></aside>
   </div>`;
 }
 
-const Work = ({ progress }) => html`<div class="stack tight" role="status">
-  <span class="progress"><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span></span>
-  <span class="note">${progress ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}` : "Waiting for the generator …"}</span>
-</div>`;
-
-/** What is kept with an experiment. */
-export function SavedList({ experiment, changed, may }) {
-  const state = useLoad((signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal), [experiment, changed]);
-  const drop = async (id) => {
-    try {
-      await remove(`api/analyses/${encodeURIComponent(id)}`);
-      state.reload();
-    } catch (error) {
-      toast(error.message, "bad");
-    }
-  };
-  if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
-  return html`<section class="card stack" aria-label="Saved analyses">
-    <h2>Saved</h2>
-    ${state.data?.analyses.length
-      ? html`<ul class="saved">
-          ${state.data.analyses.map(
-            (one) => html`<li key=${one.id}>
-              <a href=${href("/analysis", { saved: one.id })}>${one.name ?? `${one.kind}${one.request.prompts ? `, ${count(one.request.prompts.length, "prompt")}` : ""}`}</a>
-              <span class="note"><${Time} at=${one.createdAt} /></span>
-              ${may && html`<button class="button quiet small" aria-label="Delete this analysis" onClick=${() => drop(one.id)}><${Icon} name="trash" /></button>`}
-            </li>`,
-          )}
-        </ul>`
-      : html`<p class="note">Nothing saved with this model yet.</p>`}
-  </section>`;
-}
+/** @param {{progress: Api.AnalysisProgress | null}} props */
+const Work = ({ progress }) =>
+  html`<div class="stack tight" role="status">
+    <span class="progress"
+      ><span style=${{ width: `${progress ? (100 * progress.tokens) / progress.mostTokens : 0}%` }}></span
+    ></span>
+    <span class="note"
+      >${
+        progress
+          ? `${progress.texts} of ${count(progress.textsTotal, "text")}, ${count(progress.tokens, "token")}`
+          : "Waiting for the generator …"
+      }</span
+    >
+  </div>`;

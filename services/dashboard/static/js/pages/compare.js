@@ -10,21 +10,23 @@ import { flatBoth } from "../lib/config.js";
 import { PLOTTED, chartsFor } from "../charts/catalog.js";
 import { ChartCard } from "../charts/chart-card.js";
 import { useFiner } from "../charts/finer.js";
-import { SeriesStore, smooth } from "../charts/series.js";
+import { KINDS, SeriesStore, smooth } from "../charts/series.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Status, TYPES, Tabs } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ChartTools } from "./experiment-charts.js";
 
 const MOST_RUNS = 8;
-const KINDS = ["metrics", "rl-metrics"];
 const MAX_POINTS = 1000;
 const LOOK_MS = 5000;
 
 export function Compare() {
   const { params } = useStore(route);
   const ids = [...new Set((params.get("ids") ?? "").split(",").filter(Boolean))].slice(0, MOST_RUNS);
-  const state = useLoad(async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter(Boolean), [ids.join()]);
+  const state = useLoad(
+    async (signal) => (await Promise.all(ids.map((id) => load(id, signal).catch(gone)))).filter((run) => run !== null),
+    [ids.join()],
+  );
   useLooking(state);
   const tab = params.get("tab") === "config" ? "config" : "charts";
   useTitle((state.data ?? []).map((run) => run.label).join(", "), "Compare");
@@ -36,37 +38,78 @@ export function Compare() {
       </div>
       <${AddRun} ids=${ids} />
     </div>
-    ${ids.length === 0
-      ? html`<${Empty} icon="compare" title="Choose runs to compare"><p>Add them above, or tick them in the list of experiments.</p><//>`
-      : html`<${Loaded} state=${state} rows=${8}>
-          ${(runs) => html`
-            ${!state.loading && runs.length < ids.length && html`<p class="message warn">${ids.length - runs.length} of the runs ${ids.length - runs.length > 1 ? "were" : "was"} deleted.</p>`}
-            <${Runs} runs=${runs} ids=${ids} />
-            <${Tabs} tabs=${[["charts", "Charts"], ["config", "Configuration"]]} active=${tab} label="Parts of the comparison" onChange=${(name) => setParams({ tab: name === "charts" ? "" : name })} />
-            <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-              ${tab === "config"
-                ? html`<${ConfigTable} key=${runs.length} columns=${runs.map((run) => ({ title: run.label, flat: flatBoth(run.config) }))} />`
-                : html`<${SharedCharts} runs=${runs} />`}
-            </div>
-          `}
-        <//>`}
+    ${
+      ids.length === 0
+        ? html`<${Empty} icon="compare" title="Choose runs to compare"
+            ><p>Add them above, or tick them in the list of experiments.</p><//
+          >`
+        : html`<${Loaded} state=${state} rows=${8}>
+            ${(/** @type {Run[]} */ runs) => html`
+              ${
+                !state.loading &&
+                runs.length < ids.length &&
+                html`<p class="message warn">
+                  ${ids.length - runs.length} of the runs ${ids.length - runs.length > 1 ? "were" : "was"} deleted.
+                </p>`
+              }
+              <${Runs} runs=${runs} ids=${ids} />
+              <${Tabs}
+                tabs=${[
+                  ["charts", "Charts"],
+                  ["config", "Configuration"],
+                ]}
+                active=${tab}
+                label="Parts of the comparison"
+                onChange=${(/** @type {string} */ name) => setParams({ tab: name === "charts" ? "" : name })}
+              />
+              <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
+                ${
+                  tab === "config"
+                    ? html`<${ConfigTable}
+                        key=${runs.length}
+                        columns=${runs.map((run) => ({ title: run.label, flat: flatBoth(run.config) }))}
+                      />`
+                    : html`<${SharedCharts} runs=${runs} />`
+                }
+              </div>
+            `}
+          <//>`
+    }
   `;
 }
 
-/** A run that was deleted does not take the others with it. */
+/**
+ * A run that was deleted does not take the others with it.
+ *
+ * @param {Ui.Failure} error
+ * @returns {null}
+ */
 function gone(error) {
   if (error.status === 404) return null;
   throw error;
 }
 
+/**
+ * @typedef {Ui.Run & Api.Experiment & {label: string, config: Api.Config}} Run
+ * @param {string} id
+ * @param {AbortSignal} signal
+ * @returns {Promise<Run>}
+ */
 async function load(id, signal) {
+  /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const run = { path, store: new SeriesStore() };
   const [found, config] = await Promise.all([look(run, signal), get(`${path}/config`, signal)]);
   return { ...run, ...found, config };
 }
 
-/** Where a run stands, and its points. */
+/**
+ * Where a run stands, and its points.
+ *
+ * @param {Ui.Run} run
+ * @param {AbortSignal} signal
+ * @returns {Promise<Api.Experiment & {label: string}>}
+ */
 async function look({ path, store }, signal) {
   const found = await get(path, signal);
   const names = { metrics: found.metricNames, "rl-metrics": found.rlMetricNames };
@@ -78,7 +121,11 @@ async function look({ path, store }, signal) {
   return { ...found, label: title(found) };
 }
 
-/** Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough. */
+/**
+ * Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough.
+ *
+ * @param {Ui.Load<Run[]>} state
+ */
 function useLooking(state) {
   const live = (state.data ?? []).filter((run) => !hasEnded(run.status));
   const which = live.map((run) => run.id).join();
@@ -98,23 +145,30 @@ function useLooking(state) {
   }, [which]);
 }
 
+/** @param {{runs: Run[], ids: string[]}} props */
 function Runs({ runs, ids }) {
+  /** @param {string} id */
   const drop = (id) => setParams({ ids: ids.filter((one) => one !== id).join(",") });
   return html`<ul class="runs">
     ${runs.map(
-      (run, i) => html`<li class="card" key=${run.id}>
-        <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
-        <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
-        <${Status} status=${run.status} />
-        <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}><${Icon} name="cross" /></button>
-      </li>`,
+      (run, i) =>
+        html`<li class="card" key=${run.id}>
+          <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
+          <a href=${href(`/experiments/${encodeURIComponent(run.id)}`)}>${run.label}</a>
+          <${Status} status=${run.status} />
+          <button class="button quiet small" aria-label=${`Take ${run.label} out`} onClick=${() => drop(run.id)}>
+            <${Icon} name="cross" />
+          </button>
+        </li>`,
     )}
   </ul>`;
 }
 
+/** @param {{ids: string[]}} props */
 function AddRun({ ids }) {
   const list = useLoad((signal) => get(`api/experiments${query({ type: PLOTTED, limit: 200 })}`, signal), []);
   const others = (list.data?.experiments ?? []).filter((one) => !ids.includes(one.id));
+  /** @type {Ui.Handler} */
   const add = (event) => {
     const id = event.target.value;
     event.target.value = "";
@@ -126,12 +180,20 @@ function AddRun({ ids }) {
   </select>`;
 }
 
-/** Labels must differ, also where two runs have one name. */
-const labelled = (runs) => runs.map((run, i) => (runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label));
+/**
+ * Labels must differ, also where two runs have one name.
+ *
+ * @param {Run[]} runs
+ */
+const labelled = (runs) =>
+  runs.map((run, i) =>
+    runs.some((other, j) => j < i && other.label === run.label) ? `${run.label} (${i + 1})` : run.label,
+  );
 
+/** @param {{runs: Run[]}} props */
 function SharedCharts({ runs }) {
   const [weight, setWeight] = useState(0.8);
-  const zoom = useMemo(() => createStore(null), []);
+  const zoom = useMemo(() => createStore(/** @type {Ui.Range | null} */ (null)), []);
   const [, setVersion] = useState(0);
   useEffect(() => zoom.set(null), [runs.length]);
   useEffect(() => {
@@ -151,7 +213,12 @@ function SharedCharts({ runs }) {
   // A chart of several quantities becomes one chart for each that is worth comparing.
   const single = charts.flatMap((chart) => {
     const lines = chart.lines.filter((line) => runs.some((run) => run.store.get(chart.kind, line.name)?.x.length));
-    return lines.map((line) => ({ ...chart, id: `${chart.id}-${line.name}`, title: lines.length > 1 ? `${chart.title}: ${line.label}` : chart.title, line }));
+    return lines.map((line) => ({
+      ...chart,
+      id: `${chart.id}-${line.name}`,
+      title: lines.length > 1 ? `${chart.title}: ${line.label}` : chart.title,
+      line,
+    }));
   });
   if (!single.length) return html`<${Empty} title="No points to compare"><p>None of these runs has metrics.</p><//>`;
   return html`
@@ -168,7 +235,15 @@ function SharedCharts({ runs }) {
           const step = run.store.diverged(chart.kind, line.name);
           return step === undefined ? [] : [{ label: labels[i], step }];
         });
-        return html`<${ChartCard} key=${chart.id} ...${chart} lines=${lines} diverged=${diverged} zoom=${zoom} sync="compare" file="compare" />`;
+        return html`<${ChartCard}
+          key=${chart.id}
+          ...${chart}
+          lines=${lines}
+          diverged=${diverged}
+          zoom=${zoom}
+          sync="compare"
+          file="compare"
+        />`;
       })}
     </div>
   `;

@@ -14,7 +14,12 @@ import { Empty, Loaded, Status, TYPES, Time } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
 const REFRESH_MS = 2500;
+/**
+ * @param {string} name
+ * @returns {Api.DatasetPath}
+ */
 const address = (name) => `api/datasets/${encodeURIComponent(name)}`;
+/** @param {string} id */
 const experiment = (id) => href(`/experiments/${encodeURIComponent(id)}`);
 
 export function Datasets() {
@@ -45,16 +50,24 @@ export function Datasets() {
       </div>
     </div>
     <div class="stack">
-      ${may
-        ? html`<${DatasetUpload} known=${datasets.map((one) => one.name)} onDone=${state.reload} />`
-        : html`<p class="message">Uploading needs a token: <button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
+      ${
+        may
+          ? html`<${DatasetUpload} known=${datasets.map((one) => one.name)} onDone=${state.reload} />`
+          : html`<p class="message">
+              Uploading needs a token:${" "}
+              <button class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>
+            </p>`
+      }
       <div class="card flush">
         <${Loaded} state=${state} rows=${5}>
           ${() =>
             datasets.length
               ? html`<${Table} datasets=${datasets} may=${may} reload=${state.reload} />`
               : html`<${Empty} icon="datasets" title="No datasets yet">
-                  <p>Upload a text of your own and train on it. Without one, <code>builtin:stories</code> is always there.</p>
+                  <p>
+                    Upload a text of your own and train on it. Without one, <code>builtin:stories</code> is always
+                    there.
+                  </p>
                 <//>`}
         <//>
       </div>
@@ -62,69 +75,128 @@ export function Datasets() {
   `;
 }
 
+/** @param {{datasets: Api.Dataset[], may: boolean, reload: () => void}} props */
 function Table({ datasets, may, reload }) {
-  const [open, setOpen] = useState(null);
-  const [doomed, setDoomed] = useState(null);
+  const [open, setOpen] = useState(/** @type {string | null} */ (null));
+  const [doomed, setDoomed] = useState(/** @type {Api.Dataset | null} */ (null));
   const shown = datasets.find((one) => one.name === open);
   return html`<div class="table-wrap">
     <table class="datasets">
       <thead>
-        <tr><th>Dataset</th><th>Status</th><th class="num wide">Documents</th><th class="num wide">Tokens</th><th class="num wide">Size</th><th class="num wide">Used by</th><th class="wide">Uploaded</th><th><span class="visually-hidden">Actions</span></th></tr>
+        <tr>
+          <th>Dataset</th>
+          <th>Status</th>
+          <th class="num wide">Documents</th>
+          <th class="num wide">Tokens</th>
+          <th class="num wide">Size</th>
+          <th class="num wide">Used by</th>
+          <th class="wide">Uploaded</th>
+          <th><span class="visually-hidden">Actions</span></th>
+        </tr>
       </thead>
       <tbody>
-        ${datasets.map((one) => html`<${Row} key=${one.name} one=${one} may=${may} reload=${reload} onOpen=${() => setOpen(one.name)} onDelete=${() => setDoomed(one)} />`)}
+        ${datasets.map(
+          (one) =>
+            html`<${Row}
+              key=${one.name}
+              one=${one}
+              may=${may}
+              reload=${reload}
+              onOpen=${() => setOpen(one.name)}
+              onDelete=${() => setDoomed(one)}
+            />`,
+        )}
       </tbody>
     </table>
     ${shown && html`<${Facts} one=${shown} onClose=${() => setOpen(null)} />`}
-    ${doomed &&
-    html`<${Confirm}
-      title=${`Delete ${doomed.name}?`}
-      text=${`${bytes(doomed.sizeBytes)} of text and its tokens go from the disk. Models that were trained on it stay.`}
-      action="Delete"
-      danger
-      act=${async () => {
-        await remove(address(doomed.name));
-        toast(`${doomed.name} is deleted.`);
-        reload();
-      }}
-      onClose=${() => setDoomed(null)}
-    />`}
+    ${
+      doomed &&
+      html`<${Confirm}
+        title=${`Delete ${doomed.name}?`}
+        text=${
+          `${bytes(doomed.sizeBytes)} of text and its tokens go from the disk. ` +
+          "Models that were trained on it stay."
+        }
+        action="Delete"
+        danger
+        act=${async () => {
+          await remove(address(doomed.name));
+          toast(`${doomed.name} is deleted.`);
+          reload();
+        }}
+        onClose=${() => setDoomed(null)}
+      />`
+    }
   </div>`;
 }
 
+/** @param {{one: Api.Dataset, may: boolean, reload: () => void, onOpen: () => void, onDelete: () => void}} props */
 function Row({ one, may, reload, onOpen, onDelete }) {
   return html`<tr class=${one.error ? "explained" : undefined}>
-    <td class="name">
-      <button class="link" onClick=${onOpen} aria-label=${`Details of ${one.name}`}>${one.name}</button>
-      <span class="note narrow-only">${bytes(one.sizeBytes)}${one.tokens ? ` · ${count(one.tokens, "token", one.tokens < 1e6 ? integer : compact)}` : ""}</span>
-    </td>
-    <td><${Status} status=${one.status} /><${Tokenising} one=${one} /></td>
-    <td class="num wide">${integer(one.documents)}</td>
-    <td class="num wide">${integer(one.tokens)}</td>
-    <td class="num wide">${bytes(one.sizeBytes)}</td>
-    <td class="num wide">${one.usedBy || "–"}</td>
-    <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
-    <td>
-      <div class="row end">
-        ${may && (one.status === "failed" || (one.status === "uploaded" && one.jobStatus !== "pending")) && html`<${Again} one=${one} reload=${reload} />`}
-        ${one.status !== "failed" && html`<a class="button small" href=${href("/new", { type: "lm-training", data: one.name })}><${Icon} name="play" />Train on it</a>`}
-        ${may && html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}><${Icon} name="trash" /></button>`}
-      </div>
-    </td>
-  </tr>
-  ${one.error && html`<tr class="explains"><td colspan="8">${one.error.message}</td></tr>`}`;
+      <td class="name">
+        <button class="link" onClick=${onOpen} aria-label=${`Details of ${one.name}`}>${one.name}</button>
+        <span class="note narrow-only"
+          >${bytes(one.sizeBytes)}${
+            one.tokens ? ` · ${count(one.tokens, "token", one.tokens < 1e6 ? integer : compact)}` : ""
+          }</span
+        >
+      </td>
+      <td><${Status} status=${one.status} /><${Tokenising} one=${one} /></td>
+      <td class="num wide">${integer(one.documents)}</td>
+      <td class="num wide">${integer(one.tokens)}</td>
+      <td class="num wide">${bytes(one.sizeBytes)}</td>
+      <td class="num wide">${one.usedBy || "–"}</td>
+      <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
+      <td>
+        <div class="row end">
+          ${
+            may &&
+            (one.status === "failed" || (one.status === "uploaded" && one.jobStatus !== "pending")) &&
+            html`<${Again} one=${one} reload=${reload} />`
+          }
+          ${
+            one.status !== "failed" &&
+            html`<a class="button small" href=${href("/new", { type: "lm-training", data: one.name })}
+              ><${Icon} name="play" />Train on it</a
+            >`
+          }
+          ${
+            may &&
+            html`<button class="button small danger" aria-label=${`Delete ${one.name}`} onClick=${onDelete}>
+              <${Icon} name="trash" />
+            </button>`
+          }
+        </div>
+      </td>
+    </tr>
+    ${
+      one.error &&
+      html`<tr class="explains">
+        <td colspan="8">${one.error.message}</td>
+      </tr>`
+    }`;
 }
 
+/** @param {{one: Api.Dataset}} props */
 function Tokenising({ one }) {
   const { step, totalSteps } = one.progress ?? {};
   if (one.status !== "tokenising" || !totalSteps || totalSteps <= 1) return null;
-  const share = Math.min(1, step / totalSteps);
+  const share = Math.min(1, (step ?? 0) / totalSteps);
   return html`<span class="progress-line">
-    <span class="progress" role="progressbar" aria-label=${`Tokenising ${one.name}`} aria-valuemin="0" aria-valuemax="100" aria-valuenow=${Math.floor(share * 100)}><span style=${{ width: `${share * 100}%` }}></span></span>
+    <span
+      class="progress"
+      role="progressbar"
+      aria-label=${`Tokenising ${one.name}`}
+      aria-valuemin="0"
+      aria-valuemax="100"
+      aria-valuenow=${Math.floor(share * 100)}
+      ><span style=${{ width: `${share * 100}%` }}></span
+    ></span>
     <span class="note">${integer(step)} of ${count(totalSteps, "document")}</span>
   </span>`;
 }
 
+/** @param {{one: Api.Dataset, reload: () => void}} props */
 function Again({ one, reload }) {
   const [busy, setBusy] = useState(false);
   const submit = async () => {
@@ -140,23 +212,45 @@ function Again({ one, reload }) {
   return html`<button class="button small" disabled=${busy} onClick=${submit}>Tokenise again</button>`;
 }
 
+/** @param {{one: Api.Dataset, onClose: () => void}} props */
 function Facts({ one, onClose }) {
   const state = useLoad((signal) => get(address(one.name), signal), [one.name, one.status]);
   return html`<${Dialog} title=${one.name} onClose=${onClose}>
     <dl class="facts">
-      <dt>In a configuration</dt><dd class="mono">data.source: ${one.name}</dd>
-      <dt>Status</dt><dd><${Status} status=${one.status} /> ${one.experimentId && html`<a href=${experiment(one.experimentId)}>its job</a>`}</dd>
-      <dt>Format</dt><dd>${one.format}${one.format === "txt" ? "" : `, text in ${one.textField}`}</dd>
-      <dt>Size</dt><dd>${bytes(one.sizeBytes)}</dd>
-      <dt>Documents</dt><dd>${integer(one.documents)}</dd>
-      <dt>Tokens</dt><dd>${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} held out` : ""}</dd>
-      <dt>SHA-256</dt><dd class="mono">${one.sha256}</dd>
+      <dt>In a configuration</dt>
+      <dd class="mono">data.source: ${one.name}</dd>
+      <dt>Status</dt>
+      <dd>
+        <${Status} status=${one.status} />${" "}
+        ${one.experimentId && html`<a href=${experiment(one.experimentId)}>its job</a>`}
+      </dd>
+      <dt>Format</dt>
+      <dd>${one.format}${one.format === "txt" ? "" : `, text in ${one.textField}`}</dd>
+      <dt>Size</dt>
+      <dd>${bytes(one.sizeBytes)}</dd>
+      <dt>Documents</dt>
+      <dd>${integer(one.documents)}</dd>
+      <dt>Tokens</dt>
+      <dd>
+        ${integer(one.tokens)}${one.validationTokens ? `, of which ${integer(one.validationTokens)} held out` : ""}
+      </dd>
+      <dt>SHA-256</dt>
+      <dd class="mono">${one.sha256}</dd>
     </dl>
     <h3 class="above">Used by</h3>
     <${Loaded} state=${state} rows=${2}>
-      ${({ uses }) =>
+      ${(/** @type {Ui.Data<typeof state>} */ { uses }) =>
         uses.length
-          ? html`<ul class="saved stack tight">${uses.map((use) => html`<li key=${use.jobId}><a href=${experiment(use.experimentId)} onClick=${onClose}>${title({ ...use, id: use.experimentId })}</a><span class="note">${TYPES[use.type] ?? use.type}</span><${Status} status=${use.status} /></li>`)}</ul>`
+          ? html`<ul class="saved stack tight">
+              ${uses.map(
+                (use) =>
+                  html`<li key=${use.jobId}>
+                    <a href=${experiment(use.experimentId)} onClick=${onClose}
+                      >${title({ ...use, id: use.experimentId })}</a
+                    ><span class="note">${TYPES[use.type] ?? use.type}</span><${Status} status=${use.status} />
+                  </li>`,
+              )}
+            </ul>`
           : html`<p class="note">No experiment so far.</p>`}
     <//>
     <div class="dialog-foot"><button class="button" onClick=${onClose}>Close</button></div>

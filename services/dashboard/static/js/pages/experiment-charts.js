@@ -13,23 +13,42 @@ const SMOOTHING = 0.9;
 const SMOOTHING_OF_FEW = 0.6;
 const FEW = 200;
 
+/**
+ * @param {Ui.Run & {file: string, loaded: boolean, error: Ui.Failure | null, ended: boolean,
+ * deletedAt: string | null}} props
+ */
 export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
   const [version, setVersion] = useState(store.version);
   const [chosen, setWeight] = useState(null);
-  const zoom = useMemo(() => createStore(null), [store]);
+  const zoom = useMemo(() => createStore(/** @type {Ui.Range | null} */ (null)), [store]);
   useEffect(() => {
     setVersion(store.version);
     return store.watch(setVersion);
   }, [store]);
   useFiner([{ store, path }], zoom, MAX_POINTS);
-  const charts = useMemo(() => chartsFor((kind, name) => store.get(kind, name)?.x.length, (kind) => store.names(kind)), [version]);
+  const charts = useMemo(
+    () =>
+      chartsFor(
+        (kind, name) => store.get(kind, name)?.x.length,
+        (kind) => store.names(kind),
+      ),
+    [version],
+  );
   const longest = Math.max(0, ...[...store.series.values()].map(({ x }) => x.length));
   const weight = chosen ?? (longest < FEW ? SMOOTHING_OF_FEW : SMOOTHING);
   if (!loaded && error && !passing(error)) return html`<${Failed} error=${error} />`;
   if (!loaded) return html`<${Loading} rows=${6} />`;
   if (!charts.length) {
     return html`<${Empty} title=${ended ? "There are no metrics" : "No points yet"}>
-      <p>${deletedAt ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.` : ended ? "The job ended before its first step." : "They appear here by themselves with the first step."}</p>
+      <p>
+        ${
+          deletedAt
+            ? html`Retention deleted them and the log <${Time} at=${deletedAt} />.`
+            : ended
+              ? "The job ended before its first step."
+              : "They appear here by themselves with the first step."
+        }
+      </p>
     <//>`;
   }
   return html`
@@ -37,42 +56,80 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
     <div class="charts">
       ${charts.map((chart) => {
         const { lines, bands, diverged } = linesOf(chart, store, weight);
-        return html`<${ChartCard} key=${chart.id} ...${chart} unit=${bands.length ? "band: ± one deviation" : chart.unit} lines=${lines} bands=${bands} diverged=${diverged} zoom=${zoom} sync="experiment" file=${file} />`;
+        return html`<${ChartCard}
+          key=${chart.id}
+          ...${chart}
+          unit=${bands.length ? "band: ± one deviation" : chart.unit}
+          lines=${lines}
+          bands=${bands}
+          diverged=${diverged}
+          zoom=${zoom}
+          sync="experiment"
+          file=${file}
+        />`;
       })}
     </div>
   `;
 }
 
-/** The zoom as two numbers: for fingers, keys and exact wishes. */
+/**
+ * The zoom as two numbers: for fingers, keys and exact wishes.
+ *
+ * @param {{range: Ui.Range | null, zoom: Ui.Zoom}} props
+ */
 function Steps({ range, zoom }) {
+  /** @type {(name: "min" | "max", other: number) => Ui.Handler} */
   const set = (name, other) => (event) => {
     const value = event.target.value === "" ? null : Number(event.target.value);
     const next = { min: 0, max: Number.MAX_SAFE_INTEGER, ...range, [name]: value ?? other };
     zoom.set(next.min < next.max && (range || value !== null) ? next : null);
   };
+  /** @param {number} value */
   const shown = (value) => (value > 0 && value < Number.MAX_SAFE_INTEGER ? String(Math.round(value)) : "");
   return html`<span class="smoothing">
     Steps
-    <input type="number" min="0" aria-label="From step" placeholder="first" value=${range ? shown(range.min) : ""} onChange=${set("min", 0)} />
+    <input
+      type="number"
+      min="0"
+      aria-label="From step"
+      placeholder="first"
+      value=${range ? shown(range.min) : ""}
+      onChange=${set("min", 0)}
+    />
     to
-    <input type="number" min="0" aria-label="To step" placeholder="last" value=${range ? shown(range.max) : ""} onChange=${set("max", Number.MAX_SAFE_INTEGER)} />
+    <input
+      type="number"
+      min="0"
+      aria-label="To step"
+      placeholder="last"
+      value=${range ? shown(range.max) : ""}
+      onChange=${set("max", Number.MAX_SAFE_INTEGER)}
+    />
   </span>`;
 }
 
+/** @param {{weight: number, setWeight: (weight: number) => void, zoom: Ui.Zoom, children?: Ui.Children}} props */
 export function ChartTools({ weight, setWeight, zoom, children }) {
   const range = useStore(zoom);
   return html`<div class="chart-bar">
     <label class="smoothing">
       Smoothing
-      <input type="range" min="0" max="0.99" step="0.01" value=${weight} onInput=${(event) => setWeight(Number(event.target.value))} />
+      <input
+        type="range"
+        min="0"
+        max="0.99"
+        step="0.01"
+        value=${weight}
+        onInput=${(event) => setWeight(Number(event.target.value))}
+      />
       <output>${weight.toFixed(2)}</output>
     </label>
     <${Steps} range=${range} zoom=${zoom} />
     ${children}
-    ${range
-      ? html`<button class="button small" onClick=${() => zoom.set(null)}>
-          Whole range
-        </button>`
-      : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`}
+    ${
+      range
+        ? html`<button class="button small" onClick=${() => zoom.set(null)}>Whole range</button>`
+        : html`<span class="note">Drag over a chart to zoom all of them; a double click shows everything.</span>`
+    }
   </div>`;
 }

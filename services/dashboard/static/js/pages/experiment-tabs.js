@@ -7,71 +7,105 @@ import { duration, integer, number, title } from "../lib/format.js";
 import { flatBoth, flatten } from "../lib/config.js";
 import { Ablation } from "../components/ablation.js";
 import { CheckpointTable } from "../components/checkpoints.js";
-import { SavedList } from "./analysis.js";
+import { SavedAnalyses } from "../components/saved-analyses.js";
 import { useStore } from "../lib/store.js";
 import { session, maySubmit } from "../lib/session.js";
 import { ConfigTable } from "../components/config-table.js";
 import { Empty, Loaded, Time } from "../components/parts.js";
 
+/**
+ * @param {Ui.Failure} error
+ * @returns {null}
+ */
 const nothing = (error) => {
   if (error.status === 404) return null;
   throw error;
 };
 
+/** @param {{id: string, type: string, path: Api.ExperimentPath, results: string[]}} props */
 export function Results({ id, type, path, results }) {
   const may = maySubmit(useStore(session));
-  if (type === "analysis") return html`<${SavedList} experiment=${id} changed=${0} may=${may} />`;
+  if (type === "analysis") return html`<${SavedAnalyses} experiment=${id} changed=${0} may=${may} />`;
   return html`<${ResultFiles} path=${path} results=${results} />`;
 }
 
+const RESULTS = /** @type {const} */ (["evaluation", "ablation"]);
+
+/** @param {{path: Api.ExperimentPath, results: string[]}} props */
 function ResultFiles({ path, results }) {
   const state = useLoad(
     async (signal) => {
       const [evaluation, ablation] = await Promise.all(
-        ["evaluation", "ablation"].map((name) => (results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : null)),
+        RESULTS.map((name) =>
+          results.includes(name) ? get(`${path}/${name}`, signal).catch(nothing) : Promise.resolve(null),
+        ),
       );
       return { evaluation: evaluation?.result, ablation: ablation?.result };
     },
     [path, results.join()],
   );
   return html`<${Loaded} state=${state}>
-    ${({ evaluation, ablation }) =>
+    ${(/** @type {Ui.Data<typeof state>} */ { evaluation, ablation }) =>
       !evaluation && !ablation
-        ? html`<${Empty} title="No results yet"><p>The evaluation is written when training ends, the ablation after a controller's.</p><//>`
+        ? html`<${Empty} title="No results yet"
+            ><p>The evaluation is written when training ends, the ablation after a controller's.</p><//
+          >`
         : html`<div class="stack">
-            ${ablation && html`<${Ablation} result=${ablation} />`} ${evaluation && html`<${Evaluation} result=${evaluation} />`}
+            ${ablation && html`<${Ablation} result=${ablation} />`}
+            ${evaluation && html`<${Evaluation} result=${evaluation} />`}
           </div>`}
   <//>`;
 }
 
+/** @param {{result: Api.Evaluation}} props */
 function Evaluation({ result }) {
-  const facts = Object.entries(result).filter(([, value]) => typeof value === "number");
+  const facts = Object.entries(result).flatMap(([name, value]) =>
+    typeof value === "number" ? [/** @type {const} */ ([name, value])] : [],
+  );
   return html`<section class="stack" aria-label="Evaluation">
     <div class="card">
       <header><h2>Evaluation</h2></header>
-      <dl class="facts">${facts.map(([name, value]) => name.endsWith("_seconds")
-        ? html`<dt>${name.slice(0, -8).replaceAll("_", " ")} time</dt><dd>${duration(value)}</dd>`
-        : html`<dt>${name.replaceAll("_", " ")}</dt><dd>${Number.isInteger(value) ? integer(value) : number(value, 5)}</dd>`)}</dl>
+      <dl class="facts">
+        ${facts.map(([name, value]) =>
+          name.endsWith("_seconds")
+            ? html`<dt>${name.slice(0, -8).replaceAll("_", " ")} time</dt>
+                <dd>${duration(value)}</dd>`
+            : html`<dt>${name.replaceAll("_", " ")}</dt>
+                <dd>${Number.isInteger(value) ? integer(value) : number(value, 5)}</dd>`,
+        )}
+      </dl>
     </div>
     <div class="columns">
       ${(result.samples ?? []).map(
-        ({ prompt, generated }) => html`<figure class="card sample"><p><b>${prompt}</b>${generated.startsWith(prompt) ? generated.slice(prompt.length) : generated}</p></figure>`,
+        ({ prompt, generated }) =>
+          html`<figure class="card sample">
+            <p><b>${prompt}</b>${generated.startsWith(prompt) ? generated.slice(prompt.length) : generated}</p>
+          </figure>`,
       )}
     </div>
   </section>`;
 }
 
+/** @param {{path: Api.ExperimentPath, changed: number}} props */
 export function Checkpoints({ path, changed }) {
   const state = useLoad((signal) => get(`${path}/checkpoints`, signal), [path, changed]);
   return html`<${Loaded} state=${state}>
-    ${({ checkpoints }) =>
+    ${(/** @type {Ui.Data<typeof state>} */ { checkpoints }) =>
       checkpoints.length
-        ? html`<div class="card flush"><${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} /></div>`
-        : html`<${Empty} icon="checkpoints" title="No checkpoints yet"><p>Training writes them as it goes, and the final model at its end.</p><//>`}
+        ? html`<div class="card flush">
+            <${CheckpointTable} checkpoints=${checkpoints} onDeleted=${state.reload} />
+          </div>`
+        : html`<${Empty} icon="checkpoints" title="No checkpoints yet"
+            ><p>Training writes them as it goes, and the final model at its end.</p><//
+          >`}
   <//>`;
 }
 
-/** The configuration beside another: the defaults, or any other experiment's. */
+/**
+ * The configuration beside another: the defaults, or any other experiment's.
+ *
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
+ */
 export function Config({ found, path }) {
   const other = useStore(route).params.get("with") ?? "defaults";
   const list = useLoad((signal) => get(`api/experiments${query({ limit: 200 })}`, signal), []);
@@ -81,6 +115,7 @@ export function Config({ found, path }) {
       const columns = [{ title: title(found), flat: flatBoth(mine) }];
       if (other === "defaults") columns.push({ title: "Defaults", flat: await defaults(mine, signal) });
       else if (other !== "none") {
+        /** @type {Api.ExperimentPath} */
         const at = `api/experiments/${encodeURIComponent(other)}`;
         const [one, theirs] = await Promise.all([get(at, signal), get(`${at}/config`, signal)]);
         columns.push({ title: title(one), flat: flatBoth(theirs) });
@@ -99,37 +134,65 @@ export function Config({ found, path }) {
         ${others.map((one) => html`<option value=${one.id} selected=${one.id === other}>${title(one)}</option>`)}
       </select>
     </label>
-    <${Loaded} state=${state}>${(columns) => html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//>
+    <${Loaded} state=${state}
+      >${(/** @type {Ui.Data<typeof state>} */ columns) =>
+        html`<${ConfigTable} key=${columns.length} columns=${columns} />`}<//
+    >
   </div>`;
 }
 
+/**
+ * @param {Api.Config} mine
+ * @param {AbortSignal} signal
+ */
 async function defaults(mine, signal) {
-  const read = async (name, prefix) => flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
+  /**
+   * @param {string} name
+   * @param {string} prefix
+   */
+  const read = async (name, prefix) =>
+    flatten((await get(`api/configs/${name}`, signal).catch(nothing))?.config, prefix);
   return new Map([
     ...(mine.config ? await read("base_config.yaml", "") : []),
     ...(mine.rlConfig ? await read("rl_config.yaml", "rl") : []),
   ]);
 }
 
+/** @param {{jobId: string, changed: number}} props */
 export function History({ jobId, changed }) {
   const state = useLoad((signal) => get(`api/jobs/${jobId}/events${query({ limit: 1000 })}`, signal), [jobId, changed]);
   return html`<${Loaded} state=${state}>
-    ${({ events }) => html`<div class="card flush table-wrap">
-      <table>
-        <thead><tr><th>When</th><th>What</th><th>Status</th><th class="num">Attempt</th><th>By</th><th class="wide">Details</th></tr></thead>
-        <tbody>
-          ${[...events].reverse().map(
-            (event) => html`<tr key=${event.id}>
-              <td class="note nowrap"><${Time} at=${event.at} /></td>
-              <td>${event.event}</td>
-              <td class="nowrap">${event.toStatus ? `${event.fromStatus ?? ""} → ${event.toStatus}` : ""}</td>
-              <td class="num">${integer(event.attempt)}</td>
-              <td>${event.actor}</td>
-              <td class="wide mono details">${Object.entries(event.details ?? {}).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`).join("  ")}</td>
-            </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`}
+    ${(/** @type {Ui.Data<typeof state>} */ { events }) =>
+      html`<div class="card flush table-wrap">
+        <table>
+          <thead>
+            <tr>
+              <th>When</th>
+              <th>What</th>
+              <th>Status</th>
+              <th class="num">Attempt</th>
+              <th>By</th>
+              <th class="wide">Details</th>
+            </tr>
+          </thead>
+          <tbody>
+            ${[...events].reverse().map(
+              (event) =>
+                html`<tr key=${event.id}>
+                  <td class="note nowrap"><${Time} at=${event.at} /></td>
+                  <td>${event.event}</td>
+                  <td class="nowrap">${event.toStatus ? `${event.fromStatus ?? ""} → ${event.toStatus}` : ""}</td>
+                  <td class="num">${integer(event.attempt)}</td>
+                  <td>${event.actor}</td>
+                  <td class="wide mono details">
+                    ${Object.entries(event.details ?? {})
+                      .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)
+                      .join("  ")}
+                  </td>
+                </tr>`,
+            )}
+          </tbody>
+        </table>
+      </div>`}
   <//>`;
 }

@@ -8,7 +8,7 @@ import { hasEnded } from "../lib/ladder.js";
 import { route, setParams, href, useTitle } from "../lib/router.js";
 import { bytes, percent, shortId, title } from "../lib/format.js";
 import { PLOTTED } from "../charts/catalog.js";
-import { SeriesStore } from "../charts/series.js";
+import { KINDS, SeriesStore } from "../charts/series.js";
 import { Loaded, Progress, Status, TYPES, Tabs, Time, beganOrEndedWaiting } from "../components/parts.js";
 import { Icon } from "../components/icons.js";
 import { ExperimentActions } from "../components/experiment-actions.js";
@@ -20,46 +20,71 @@ import { Checkpoints, Config, History, Results } from "./experiment-tabs.js";
 
 const LONG_TITLE = 60;
 const MAX_POINTS = 2000;
-const KINDS = ["metrics", "rl-metrics"];
 
+/** @param {{id: string}} props */
 export function Experiment({ id }) {
+  /** @type {Api.ExperimentPath} */
   const path = `api/experiments/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
   const early = useMemo(() => readPoints(path), [id]); // not after the experiment but beside it
-  return html`<${Loaded} state=${state} rows=${6}>${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//>`;
+  return html`<${Loaded} state=${state} rows=${6}
+    >${(found) => html`<${View} found=${found} path=${path} state=${state} early=${early} />`}<//
+  >`;
 }
 
-/** Both kinds of metrics; a failure is for whoever takes them. */
+/**
+ * Both kinds of metrics; a failure is for whoever takes them.
+ *
+ * @param {Api.ExperimentPath} path
+ */
 function readPoints(path) {
-  const found = Promise.all(KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)));
+  const found = Promise.all(
+    KINDS.map((kind) => get(`${path}/${kind}${query({ mode: "historical", maxPoints: MAX_POINTS })}`)),
+  );
   found.catch(() => {});
   return found;
 }
 
+/**
+ * @typedef {ReturnType<typeof readPoints>} Points
+ * @param {{found: Api.Experiment, path: Api.ExperimentPath, state: Ui.Load<Api.Experiment>, early: Points}} props
+ */
 function View({ found, path, state, early }) {
   const { params } = useStore(route);
   const live = useLive(found, path, state, early);
   const ended = hasEnded(live.status);
   const trains = PLOTTED.includes(found.type);
   const dataset = found.type === "dataset";
-  const tabs = [
-    ...(trains ? [["charts", "Charts"]] : []),
-    ...(found.results.length || (ended && !dataset) ? [["results", "Results"]] : []),
-    ...(trains ? [["checkpoints", "Checkpoints"]] : []),
-    ...(dataset ? [] : [["config", "Configuration"]]),
-    ...(found.jobId ? [["logs", "Log"], ["history", "History"]] : []),
-  ];
-  const tab = tabs.some(([name]) => name === params.get("tab")) ? params.get("tab") : ["charts", "results", "history", "config"].find((one) => tabs.some(([name]) => name === one));
+  /** @type {[name: string, text: string][]} */
+  const tabs = [];
+  if (trains) tabs.push(["charts", "Charts"]);
+  if (found.results.length || (ended && !dataset)) tabs.push(["results", "Results"]);
+  if (trains) tabs.push(["checkpoints", "Checkpoints"]);
+  if (!dataset) tabs.push(["config", "Configuration"]);
+  if (found.jobId) tabs.push(["logs", "Log"], ["history", "History"]);
+  const [tab, heading] =
+    [params.get("tab"), "charts", "results", "history", "config"]
+      .map((one) => tabs.find(([name]) => name === one))
+      .find(Boolean) ?? tabs[0];
   const { step, totalSteps } = live.progress ?? {};
-  useTitle(!ended && step > 0 && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), tabs.find(([name]) => name === tab)[1]);
+  useTitle(!ended && step && totalSteps ? percent(Math.min(1, step / totalSteps)) : "", title(found), heading);
   return html`
     <div class="page-head many">
       <div class="grow">
-        <p class="sub">${dataset ? html`<a href=${href("/datasets")}>Datasets</a> / Job` : html`<a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}`}</p>
+        <p class="sub">
+          ${
+            dataset
+              ? html`<a href=${href("/datasets")}>Datasets</a> / Job`
+              : html`<a href=${href("/")}>Experiments</a> / ${TYPES[found.type] ?? found.type}`
+          }
+        </p>
         <h1 class=${title(found).length > LONG_TITLE ? "long" : ""}>${title(found)}</h1>
         ${found.name && html`<p class="sub mono">${found.id}</p>`}
       </div>
-      ${trains && html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`}
+      ${
+        trains &&
+        html`<a class="button" href=${href("/compare", { ids: found.id })}><${Icon} name="compare" />Compare</a>`
+      }
       ${!dataset && html`<${NewReport} label="Make a report" experiments=${[found.id]} />`}
       <${ExperimentActions} found=${found} path=${path} ended=${ended} onChanged=${state.setData} />
     </div>
@@ -69,16 +94,41 @@ function View({ found, path, state, early }) {
         ${found.tags.map((tag) => html`<a class="tag" href=${href("/", { tag })}>${tag}</a>`)}
         <span class="note">created <${Time} at=${found.createdAt} /></span>
         ${found.sizeBytes > 0 && html`<span class="note">${bytes(found.sizeBytes)} on disk</span>`}
-        ${found.sourceExperimentId && html`<span class="note">begun from <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span>`}
+        ${
+          found.sourceExperimentId &&
+          html`<span class="note"
+            >begun from${" "}
+            <a href=${href(`/experiments/${found.sourceExperimentId}`)}>${shortId(found.sourceExperimentId)}</a></span
+          >`
+        }
       </div>
       ${found.notes && html`<p class="notes">${found.notes}</p>`}
       <${Progress} progress=${live.progress} type=${found.type} ended=${live.status} />
       ${found.jobId && html`<${JobControls} jobId=${found.jobId} changed=${live.updates} />`}
     </div>
-    <${Tabs} tabs=${tabs} active=${tab} label="Parts of the experiment" onChange=${(name) => setParams({ tab: name })} />
+    <${Tabs}
+      tabs=${tabs}
+      active=${tab}
+      label="Parts of the experiment"
+      onChange=${(/** @type {string} */ name) => setParams({ tab: name })}
+    />
     <div role="tabpanel" id="tab-panel" aria-labelledby=${`tab-${tab}`}>
-      ${tab === "charts" && html`<${Charts} store=${live.store} path=${path} file=${title(found)} loaded=${live.loaded} error=${live.error} ended=${ended} deletedAt=${found.archiveDeletedAt} />`}
-      ${tab === "results" && html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`}
+      ${
+        tab === "charts" &&
+        html`<${Charts}
+          store=${live.store}
+          path=${path}
+          file=${title(found)}
+          loaded=${live.loaded}
+          error=${live.error}
+          ended=${ended}
+          deletedAt=${found.archiveDeletedAt}
+        />`
+      }
+      ${
+        tab === "results" &&
+        html`<${Results} id=${found.id} type=${found.type} path=${path} results=${found.results} />`
+      }
       ${tab === "checkpoints" && html`<${Checkpoints} path=${path} changed=${live.checkpoints} />`}
       ${tab === "config" && html`<${Config} found=${found} path=${path} />`}
       ${tab === "logs" && html`<${LogView} key=${found.jobId} jobId=${found.jobId} bell=${live.bell} live=${!ended} />`}
@@ -87,23 +137,58 @@ function View({ found, path, state, early }) {
   `;
 }
 
-/** Points, status and progress of the experiment, kept up to date by its stream. */
+/**
+ * Points, status and progress of the experiment, kept up to date by its stream.
+ *
+ * @typedef {object} Live
+ * @property {string} status
+ * @property {Api.LiveProgress | null} progress
+ * @property {boolean} loaded
+ * @property {Ui.Failure | null} error
+ * @property {number} updates
+ * @property {number} checkpoints
+ * @param {Api.Experiment} found
+ * @param {Api.ExperimentPath} path
+ * @param {Ui.Load<Api.Experiment>} state
+ * @param {Points} early
+ */
 function useLive(found, path, state, early) {
   const store = useMemo(() => new SeriesStore(), [found.id]);
   const bell = useMemo(() => createStore(0), [found.id]);
-  const [now, setNow] = useState({ status: found.status, progress: found.progress, loaded: false, error: null, updates: 0, checkpoints: 0 });
+  const [now, setNow] = useState(
+    /** @type {Live} */ ({
+      status: found.status,
+      progress: found.progress,
+      loaded: false,
+      error: null,
+      updates: 0,
+      checkpoints: 0,
+    }),
+  );
+  /** @param {Partial<Live>} changes */
   const update = (changes) => setNow((old) => ({ ...old, ...changes }));
   useEffect(() => update({ status: found.status, progress: found.progress }), [found]);
   useEffect(() => {
     let stop = () => {};
     let left = false;
+    /** @type {{[N in keyof Api.StreamEvents]: (data: Api.StreamEvents[N]) => unknown}} */
     const listeners = {
       metrics: (data) => store.append("metrics", data.points),
       "rl-metrics": (data) => store.append("rl-metrics", data.points),
       rewind: (data) => store.rewind(data),
       status: (data) => {
-        const progress = { step: data.step ?? null, totalSteps: data.totalSteps ?? null, etaSeconds: data.etaSeconds ?? null, phase: data.phase ?? null, disk: data.disk ?? null };
-        setNow((old) => ({ ...old, progress, updates: old.updates + (beganOrEndedWaiting(old.progress, progress) ? 1 : 0) }));
+        const progress = {
+          step: data.step ?? null,
+          totalSteps: data.totalSteps ?? null,
+          etaSeconds: data.etaSeconds ?? null,
+          phase: data.phase ?? null,
+          disk: data.disk ?? null,
+        };
+        setNow((old) => ({
+          ...old,
+          progress,
+          updates: old.updates + (beganOrEndedWaiting(old.progress, progress) ? 1 : 0),
+        }));
       },
       "job-update": (job) => {
         setNow((old) => ({ ...old, status: job.status, progress: job.progress, updates: old.updates + 1 }));
@@ -114,6 +199,7 @@ function useLive(found, path, state, early) {
       "log-lines": () => bell.set((count) => count + 1),
       reset: () => loadUntilThere().catch(() => {}), // a failure is shown by load
     };
+    /** @type {Points | null} */
     let first = early;
     async function load() {
       try {
@@ -141,7 +227,11 @@ function useLive(found, path, state, early) {
     }
     async function start() {
       const since = await loadUntilThere();
-      if (!left) stop = follow(`${path}/stream`, { since, onEvent: (name, data) => listeners[name]?.(data) });
+      if (!left)
+        stop = follow(`${path}/stream`, {
+          since,
+          onEvent: (name, data) => /** @type {(data: unknown) => unknown} */ (listeners[name])?.(data),
+        });
     }
     start().catch(() => {});
     return () => {

@@ -13,41 +13,70 @@ import { Empty, Loaded, Progress, Status, TYPES, Time } from "../components/part
 
 const STATUSES = ["running", "pending", "paused", "completed", "failed", "cancelled", "stale", "starting"];
 const PAGE = 200;
+/**
+ * @typedef {Record<"search" | "type" | "status" | "tag", string>} Filter
+ * @typedef {Api.Reply<"api/experiments"> & {tags: string[]}} Page
+ * @type {(keyof Filter)[]}
+ */
 const FILTERS = ["search", "type", "status", "tag"];
 
 export function Experiments() {
   const { params } = useStore(route);
-  const filter = Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""]));
+  const filter = /** @type {Filter} */ (Object.fromEntries(FILTERS.map((name) => [name, params.get(name) ?? ""])));
   const chosen = (params.get("compare") ?? "").split(",").filter(Boolean);
   const state = useLoad(async (signal) => {
-    const [page, { tags }] = await Promise.all([get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal), get("api/experiments/tags", signal)]);
+    const [page, { tags }] = await Promise.all([
+      get(`api/experiments${query({ ...filter, limit: PAGE })}`, signal),
+      get("api/experiments/tags", signal),
+    ]);
     return { ...page, tags };
   }, Object.values(filter));
   useLiveStatus(state);
-  const choose = (id, on) => setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
+  /**
+   * @param {string} id
+   * @param {boolean} on
+   */
+  const choose = (id, on) =>
+    setParams({ compare: (on ? [...chosen, id] : chosen.filter((one) => one !== id)).join(",") });
   const filtered = FILTERS.some((name) => filter[name]);
 
   return html`
     <div class="page-head">
       <div class="grow"><h1>Experiments</h1></div>
-      ${chosen.length > 0 &&
-      html`<button class="button" disabled=${chosen.length < 2} onClick=${() => go("/compare", { ids: chosen.join(",") })}>
-        <${Icon} name="compare" />Compare ${chosen.length}
-      </button>`}
+      ${
+        chosen.length > 0 &&
+        html`<button
+          class="button"
+          disabled=${chosen.length < 2}
+          onClick=${() => go("/compare", { ids: chosen.join(",") })}
+        >
+          <${Icon} name="compare" />Compare ${chosen.length}
+        </button>`
+      }
       <${NewJob} />
     </div>
     <${Filters} filter=${filter} tags=${state.data?.tags ?? []} />
     <div class="card flush">
       <${Loaded} state=${state} rows=${8}>
-        ${(data) =>
+        ${(/** @type {Page} */ data) =>
           data.experiments.length
-            ? html`<${Table} experiments=${data.experiments} chosen=${chosen} choose=${choose} chosenTag=${filter.tag} />`
+            ? html`<${Table}
+                experiments=${data.experiments}
+                chosen=${chosen}
+                choose=${choose}
+                chosenTag=${filter.tag}
+              />`
             : filtered
               ? html`<${Empty} icon="search" title="Nothing matches">
-                  <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>Clear the filters</button>
+                  <button class="button" onClick=${() => setParams({ search: "", type: "", status: "", tag: "" })}>
+                    Clear the filters
+                  </button>
                 <//>`
               : html`<${Empty} title="No experiments yet">
-                  <p>An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to begin with.</p>
+                  <p>
+                    An experiment is what a job makes: its metrics, checkpoints and results. Train a language model to
+                    begin with.
+                  </p>
                   <${NewJob} />
                 <//>`}
       <//>
@@ -61,6 +90,7 @@ function NewJob() {
   return html`<a class=${`button ${may ? "primary" : ""}`} href=${href("/new")}><${Icon} name="plus" />New job</a>`;
 }
 
+/** @param {{filter: Filter, tags: string[]}} props */
 function Filters({ filter, tags }) {
   const [text, setText] = useState(filter.search);
   useEffect(() => setText(filter.search), [filter.search]);
@@ -68,23 +98,53 @@ function Filters({ filter, tags }) {
     const timer = setTimeout(() => text !== filter.search && setParams({ search: text }, true), 250);
     return () => clearTimeout(timer);
   }, [text]);
-  const select = (name, label, options) => html`<select
-    aria-label=${label}
-    value=${filter[name]}
-    onChange=${(event) => setParams({ [name]: event.target.value })}
-  >
-    <option value="">${label}</option>
-    ${options.map(([value, shown]) => html`<option value=${value} selected=${value === filter[name]}>${shown}</option>`)}
-  </select>`;
+  /**
+   * @param {keyof Filter} name
+   * @param {string} label
+   * @param {[value: string, shown: string][]} options
+   */
+  const select = (name, label, options) =>
+    html`<select
+      aria-label=${label}
+      value=${filter[name]}
+      onChange=${(event) => setParams({ [name]: event.target.value })}
+    >
+      <option value="">${label}</option>
+      ${options.map(
+        ([value, shown]) => html`<option value=${value} selected=${value === filter[name]}>${shown}</option>`,
+      )}
+    </select>`;
   const known = filter.tag && !tags.includes(filter.tag) ? [filter.tag, ...tags] : tags;
   return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
-    <input type="search" aria-label="Search by name or id" placeholder="Search by name or id" value=${text} onInput=${(event) => setText(event.target.value)} />
-    ${select("type", "All types", ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]))}
-    ${select("status", "Any status", STATUSES.map((one) => [one, one]))}
-    ${select("tag", "Any tag", known.map((one) => [one, one]))}
+    <input
+      type="search"
+      aria-label="Search by name or id"
+      placeholder="Search by name or id"
+      value=${text}
+      onInput=${(event) => setText(event.target.value)}
+    />
+    ${select(
+      "type",
+      "All types",
+      ["lm", "rl", "evaluation", "ablation", "analysis"].map((one) => [one, TYPES[one]]),
+    )}
+    ${select(
+      "status",
+      "Any status",
+      STATUSES.map((one) => [one, one]),
+    )}
+    ${select(
+      "tag",
+      "Any tag",
+      known.map((one) => [one, one]),
+    )}
   </form>`;
 }
 
+/**
+ * @param {{experiments: Api.ExperimentRow[], chosenTag: string, chosen: string[],
+ * choose: (id: string, on: boolean) => void}} props
+ */
 function Table({ experiments, chosen, choose, chosenTag }) {
   return html`<div class="table-wrap">
     <table class="experiments">
@@ -100,15 +160,38 @@ function Table({ experiments, chosen, choose, chosenTag }) {
         </tr>
       </thead>
       <tbody>
-        ${experiments.map((one) => html`<${Row} key=${one.id} one=${one} on=${chosen.includes(one.id)} choose=${choose} chosenTag=${chosenTag} />`)}
+        ${experiments.map(
+          (one) =>
+            html`<${Row}
+              key=${one.id}
+              one=${one}
+              on=${chosen.includes(one.id)}
+              choose=${choose}
+              chosenTag=${chosenTag}
+            />`,
+        )}
       </tbody>
     </table>
   </div>`;
 }
 
+/**
+ * @param {{one: Api.ExperimentRow, on: boolean, choose: (id: string, on: boolean) => void,
+ *   chosenTag: string}} props
+ */
 function Row({ one, on, choose, chosenTag }) {
   return html`<tr>
-    <td>${PLOTTED.includes(one.type) && html`<input type="checkbox" aria-label=${`Compare ${title(one)}`} checked=${on} onChange=${(event) => choose(one.id, event.target.checked)} />`}</td>
+    <td>
+      ${
+        PLOTTED.includes(one.type) &&
+        html`<input
+          type="checkbox"
+          aria-label=${`Compare ${title(one)}`}
+          checked=${on}
+          onChange=${(event) => choose(one.id, event.target.checked)}
+        />`
+      }
+    </td>
     <td class="name">
       <a href=${href(`/experiments/${encodeURIComponent(one.id)}`)}>${title(one)}</a>
       ${one.name && html`<span class="note id" title=${one.id}>${one.id}</span>`}
@@ -118,20 +201,36 @@ function Row({ one, on, choose, chosenTag }) {
     <td class="wide"><${Progress} progress=${one.progress} type=${one.type} ended=${one.status} quiet /></td>
     <td class="wide">
       <span class="row">
-        ${one.tags.map((tag) => html`<button class="tag" key=${tag} aria-pressed=${tag === chosenTag} aria-label=${`Show tag ${tag}`} onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}>${tag}</button>`)}
+        ${one.tags.map(
+          (tag) =>
+            html`<button
+              class="tag"
+              key=${tag}
+              aria-pressed=${tag === chosenTag}
+              aria-label=${`Show tag ${tag}`}
+              onClick=${() => setParams({ tag: tag === chosenTag ? "" : tag })}
+            >
+              ${tag}
+            </button>`,
+        )}
       </span>
     </td>
     <td class="wide note nowrap"><${Time} at=${one.createdAt} /></td>
   </tr>`;
 }
 
+/** @param {{state: Ui.Load<Page>, filter: Filter}} props */
 function More({ state, filter }) {
   const [busy, setBusy] = useState(false);
   const load = async () => {
     setBusy(true);
     try {
-      const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data.nextCursor })}`);
-      state.setData((old) => ({ ...old, experiments: [...old.experiments, ...next.experiments], nextCursor: next.nextCursor }));
+      const next = await get(`api/experiments${query({ ...filter, limit: PAGE, cursor: state.data?.nextCursor })}`);
+      state.setData((old) => ({
+        ...old,
+        experiments: [...old.experiments, ...next.experiments],
+        nextCursor: next.nextCursor,
+      }));
     } finally {
       setBusy(false);
     }
@@ -139,7 +238,11 @@ function More({ state, filter }) {
   return html`<p class="more"><button class="button" disabled=${busy} onClick=${load}>Show more</button></p>`;
 }
 
-/** Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again. */
+/**
+ * Statuses as they change, from the stream of all jobs; an experiment not seen before makes the list load again.
+ *
+ * @param {Ui.Load<Page>} state
+ */
 function useLiveStatus(state) {
   const ready = state.data !== null;
   useEffect(() => {

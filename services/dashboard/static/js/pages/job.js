@@ -5,6 +5,7 @@ import { useLoad } from "../lib/load.js";
 import { href } from "../lib/router.js";
 import { Loaded, Loading } from "../components/parts.js";
 
+/** @param {{id: string}} props */
 export function JobPage({ id }) {
   const state = useLoad((signal) => get(`api/jobs/${encodeURIComponent(id)}`, signal), [id]);
   useEffect(() => {

@@ -8,22 +8,29 @@ import { go, href, route, setParams, useTitle } from "../lib/router.js";
 import { integer } from "../lib/format.js";
 import { keep, recall } from "../lib/kept.js";
 import { choices } from "../lib/references.js";
-import { equal, flatten, nest } from "../lib/config.js";
+/** @import { Draft, FormState } from "../lib/job-form.js" */
+import { bodyOf, controlled, draftOf, useBase } from "../lib/job-form.js";
+import { equal, flatten } from "../lib/config.js";
 import { Choice } from "../components/choice.js";
 import { ConfigEditor } from "../components/config-editor.js";
 import { Field, Loaded, Problems, TYPES } from "../components/parts.js";
 import { toast } from "../components/toasts.js";
 
+/** @type {Api.JobType[]} */
 const KINDS = ["lm-training", "rl-training", "evaluation", "ablation"];
+/** @type {Record<string, string>} */
 const ABOUT = {
   "lm-training": "Pretrains a language model on a corpus.",
   "rl-training": "Trains a controller that steers the decoding of a language model.",
   evaluation: "Measures the perplexity of a language model and writes samples.",
   ablation: "Compares a controller with fixed and random modulation.",
 };
-const controlled = (kind) => kind === "rl-training" || kind === "ablation";
-
-/** Files, texts, checkpoints and, for "go on" and "like this", the job before. */
+/**
+ * Files, texts, checkpoints and, for "go on" and "like this", the job before.
+ *
+ * @param {string | null} from
+ * @param {AbortSignal} signal
+ */
 async function prepare(from, signal) {
   const [configs, datasets, checkpoints, before] = await Promise.all([
     get("api/configs", signal),
@@ -31,7 +38,10 @@ async function prepare(from, signal) {
     get("api/checkpoints?limit=200", signal),
     from ? get(`api/jobs/${encodeURIComponent(from)}`, signal) : null,
   ]);
-  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({ value: name, text: name }));
+  const texts = ["builtin:stories", ...datasets.datasets.map((one) => one.name)].map((name) => ({
+    value: name,
+    text: name,
+  }));
   return { configs: configs.configs, texts, groups: checkpoints.experiments, before };
 }
 
@@ -46,25 +56,32 @@ export function NewJob() {
         <h1>New job</h1>
       </div>
     </div>
-    <${Loaded} state=${state} rows=${8}>${(found) => html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//>
+    <${Loaded} state=${state} rows=${8}
+      >${(/** @type {Ui.Data<typeof state>} */ found) =>
+        html`<${Form} key=${`${found.before?.id} ${params}`} params=${params} ...${found} />`}<//
+    >
   `;
 }
 
+/** @param {{params: URLSearchParams} & Ui.Data<Ui.Load<Awaited<ReturnType<typeof prepare>>>>} props */
 function Form({ params, configs, texts, groups, before }) {
   const may = maySubmit(useStore(session));
   const resume = params.get("resume");
-  const kind = [params.get("type"), before?.type].find((one) => KINDS.includes(one)) ?? KINDS[0];
+  const kind = KINDS.find((one) => one === params.get("type")) ?? KINDS.find((one) => one === before?.type) ?? KINDS[0];
   const key = draftOf(params, kind);
   const [kept] = useState(() => {
+    /** @type {Draft | undefined} */
     const sent = history.state?.draft; // left behind when it was submitted: this is Back
     if (sent) history.replaceState(null, "");
-    return sent ?? recall(key);
+    return sent ?? /** @type {Draft | null} */ (recall(key));
   });
+  const payload = /** @type {{checkpoint?: string, rl_checkpoint?: string}} */ (before?.payload ?? {});
+  /** @type {FormState} */
   const blank = {
     name: params.get("like") ? (before?.name ?? "") : "",
     tags: (before?.tags ?? []).join(", "),
-    checkpoint: (!resume && before?.payload.checkpoint) || params.get("checkpoint") || "",
-    rlCheckpoint: before?.payload.rl_checkpoint ?? params.get("policy") ?? "",
+    checkpoint: (!resume && payload.checkpoint) || params.get("checkpoint") || "",
+    rlCheckpoint: payload.rl_checkpoint ?? params.get("policy") ?? "",
     file: "",
     data: params.get("data") ?? "",
     priority: "0",
@@ -72,36 +89,43 @@ function Form({ params, configs, texts, groups, before }) {
     queue: true,
   };
   const [form, setForm] = useState({ ...blank, ...kept?.form });
-  const [edited, setChanges] = useState(() => kept?.edited && new Map(kept.edited));
-  const [problem, setProblem] = useState(null);
-  const [prediction, setPrediction] = useState(null);
+  const [edited, setChanges] = useState(() => (kept?.edited ? new Map(kept.edited) : null));
+  const [problem, setProblem] = useState(/** @type {Ui.Failure | null} */ (null));
+  const [prediction, setPrediction] = useState(/** @type {Api.JobPrediction | null} */ (null));
   const [busy, setBusy] = useState(false);
+  /** @type {(name: string) => Ui.Handler} */
   const set = (name) => (event) => {
     const { type, checked, value } = event.target;
     setForm((old) => ({ ...old, [name]: type === "checkbox" ? checked : value }));
     setPrediction(null);
   };
   const base = useBase({ kind, file: form.file, before });
+  /** @type {Ui.Flat} */
   const given = base.own ?? new Map(params.get("data") ? [["data.source", params.get("data")]] : []);
-  const changes = useMemo(() => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))), [edited, base]);
+  const changes = useMemo(
+    () => new Map([...(edited ?? given)].filter(([path, value]) => !base.flat || !equal(value, base.flat.get(path)))),
+    [edited, base],
+  );
   const draft = { form, edited: edited && [...edited] };
   const dirty = !equal(form, blank) || (edited && !equal([...edited], [...given]));
   useEffect(() => keep(key, dirty ? draft : null), [form, edited, base]);
-  useTitle("New job", resume || params.get("like") ? before.name : TYPES[kind]);
+  useTitle("New job", before ? before.name : TYPES[kind]);
   const body = useMemo(() => bodyOf({ kind, form, changes, resume }), [kind, form, changes, resume]);
   useEffect(() => setPrediction(null), [body]);
 
+  /** @param {boolean} dryRun */
   const submit = async (dryRun) => {
     if (!may) return signInOpen.set(true);
     setBusy(true);
     setProblem(null);
     try {
-      if (dryRun) setPrediction(await post("api/jobs?dryRun=true", body));
+      if (dryRun) setPrediction(/** @type {Api.JobPrediction} */ (await post("api/jobs?dryRun=true", body)));
       else {
-        const job = await post("api/jobs", body, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
+        const once = crypto.randomUUID?.() ?? String(Math.random());
+        const job = /** @type {Api.Job} */ (await post("api/jobs", body, { "Idempotency-Key": once }));
         keep(key, null);
         history.replaceState({ draft }, "");
-        toast(job.queuePosition > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
+        toast((job.queuePosition ?? 0) > 1 ? `Submitted; place ${job.queuePosition} in the queue.` : "Submitted.");
         go(`/experiments/${encodeURIComponent(job.experimentId)}`);
       }
     } catch (error) {
@@ -112,6 +136,7 @@ function Form({ params, configs, texts, groups, before }) {
     return undefined;
   };
   const ownsText = kind === "lm-training"; // the others take that of the language model
+  /** @type {Ui.Handler} */
   const setText = (event) => {
     const { value } = event.target;
     if (!ownsText) return set("data")(event);
@@ -125,7 +150,11 @@ function Form({ params, configs, texts, groups, before }) {
     }
     return setChanges(next);
   };
-  /** The form of another type, with what does not depend on it. */
+  /**
+   * The form of another type, with what does not depend on it.
+   *
+   * @param {Api.JobType} type
+   */
   const setKind = (type) => {
     const other = draftOf(params, type);
     const { name, tags, priority, notBefore, queue } = form;
@@ -137,139 +166,182 @@ function Form({ params, configs, texts, groups, before }) {
     setChanges(null);
     setProblem(null);
   };
-  const names = ["name", "tags", "priority", "notBefore", ...(resume ? [] : ["checkpoint", "data.source"]), "rlCheckpoint"];
+  const names = [
+    "name",
+    "tags",
+    "priority",
+    "notBefore",
+    ...(resume ? [] : ["checkpoint", "data.source"]),
+    "rlCheckpoint",
+  ];
   if (kind !== "evaluation" && !resume) names.push("configPath", "rlConfigPath");
   for (const path of base.flat?.keys() ?? []) names.push(`config.${path}`);
   const found = useMemo(() => findings(problem, names), [problem]);
   const { wrong } = found;
-  const files = configs.filter((one) => one.kind === (controlled(kind) ? "rl" : "lm")).map((one) => ({ value: one.name, text: one.name }));
+  const files = configs
+    .filter((one) => one.kind === (controlled(kind) ? "rl" : "lm"))
+    .map((one) => ({ value: one.name, text: one.name }));
 
   return html`<form
     class="split"
     onSubmit=${(event) => {
       event.preventDefault();
-      submit(false);
+      void submit(false);
     }}
   >
     <div class="stack">
       <section class="card stack" aria-label="What">
-        ${resume && html`<p class="message">Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration; what you change below is laid over it. The shape of the model stays.</p>`}
+        ${
+          resume &&
+          before &&
+          html`<p class="message">
+            Goes on from the newest checkpoint of <strong>${before.name || before.id}</strong>, with its configuration;
+            what you change below is laid over it. The shape of the model stays.
+          </p>`
+        }
         <div class="kinds" role="radiogroup" aria-label="Type">
           ${KINDS.map(
-            (one) => html`<label class="kind" key=${one}>
-              <input type="radio" name="kind" value=${one} checked=${kind === one} disabled=${Boolean(resume)} onChange=${() => setKind(one)} />
-              <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
-            </label>`,
+            (one) =>
+              html`<label class="kind" key=${one}>
+                <input
+                  type="radio"
+                  name="kind"
+                  value=${one}
+                  checked=${kind === one}
+                  disabled=${Boolean(resume)}
+                  onChange=${() => setKind(one)}
+                />
+                <span><strong>${TYPES[one]}</strong><span class="note">${ABOUT[one]}</span></span>
+              </label>`,
           )}
         </div>
         <div class="fields">
-          <${Field} label="Name" wrong=${wrong("name")}>${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//>
-          <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}>${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//>
-          ${kind !== "evaluation" && !resume &&
-          html`<${Choice} label="Configuration file" wrong=${wrong("configPath") ?? wrong("rlConfigPath")} value=${form.file} onChange=${set("file")} none=${params.get("like") ? "That of the job before" : "The defaults"} options=${files} />`}
-          ${!resume &&
-          html`<${Choice}
-            label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
-            wrong=${wrong("checkpoint")}
-            value=${form.checkpoint}
-            onChange=${set("checkpoint")}
-            none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
-            options=${choices(groups, "usableAsBase")}
-          />`}
-          ${!resume &&
-          html`<${Choice}
-            label="Text"
-            wrong=${wrong("data.source")}
-            value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
-            onChange=${setText}
-            none=${ownsText ? "That of the configuration" : "That of the language model"}
-            options=${texts}
-          />`}
-          ${kind === "ablation" && html`<${Choice} label="Controller" wrong=${wrong("rlCheckpoint")} value=${form.rlCheckpoint} onChange=${set("rlCheckpoint")} none="Choose one…" options=${choices(groups, "usableAsPolicy")} />`}
+          <${Field} label="Name" wrong=${wrong("name")}
+            >${(props) => html`<input ...${props} value=${form.name} maxlength="200" onInput=${set("name")} />`}<//
+          >
+          <${Field} label="Tags" hint="Separated by commas" wrong=${wrong("tags")}
+            >${(props) => html`<input ...${props} value=${form.tags} onInput=${set("tags")} />`}<//
+          >
+          ${
+            kind !== "evaluation" &&
+            !resume &&
+            html`<${Choice}
+              label="Configuration file"
+              wrong=${wrong("configPath") ?? wrong("rlConfigPath")}
+              value=${form.file}
+              onChange=${set("file")}
+              none=${params.get("like") ? "That of the job before" : "The defaults"}
+              options=${files}
+            />`
+          }
+          ${
+            !resume &&
+            html`<${Choice}
+              label=${kind === "lm-training" ? "Begin with the weights of" : "Language model"}
+              wrong=${wrong("checkpoint")}
+              value=${form.checkpoint}
+              onChange=${set("checkpoint")}
+              none=${kind === "lm-training" ? "Nothing: from scratch" : "Choose one…"}
+              options=${choices(groups, "usableAsBase")}
+            />`
+          }
+          ${
+            !resume &&
+            html`<${Choice}
+              label="Text"
+              wrong=${wrong("data.source")}
+              value=${ownsText ? (changes.get("data.source") ?? "") : form.data}
+              onChange=${setText}
+              none=${ownsText ? "That of the configuration" : "That of the language model"}
+              options=${texts}
+            />`
+          }
+          ${
+            kind === "ablation" &&
+            html`<${Choice}
+              label="Controller"
+              wrong=${wrong("rlCheckpoint")}
+              value=${form.rlCheckpoint}
+              onChange=${set("rlCheckpoint")}
+              none="Choose one…"
+              options=${choices(groups, "usableAsPolicy")}
+            />`
+          }
         </div>
       </section>
       <section class="card stack" aria-label="Configuration">
-        <header class="row apart"><h2>Configuration</h2><span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span></header>
-        ${base.flat
-          ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${found} />`
-          : base.error
-            ? html`<p class="message bad">${base.error.message}</p>`
-            : html`<p class="note">Loading…</p>`}
+        <header class="row apart">
+          <h2>Configuration</h2>
+          <span class="note">${changes.size ? `${changes.size} changed` : "Nothing changed"}</span>
+        </header>
+        ${
+          base.flat
+            ? html`<${ConfigEditor} flat=${base.flat} changes=${changes} setChanges=${setChanges} findings=${found} />`
+            : base.error
+              ? html`<p class="message bad">${base.error.message}</p>`
+              : html`<p class="note">Loading…</p>`
+        }
       </section>
     </div>
     <aside class="stack submit">
       <section class="card stack" aria-label="When">
         <h2>When</h2>
-        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}>${(props) => html`<input ...${props} type="number" min="-100" max="100" value=${form.priority} onInput=${set("priority")} />`}<//>
-        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}>${(props) => html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//>
-        <label class="check"><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start now</label>
+        <${Field} label="Priority" hint="−100 to 100; higher runs first" wrong=${wrong("priority")}
+          >${(props) =>
+            html`<input
+              ...${props}
+              type="number"
+              min="-100"
+              max="100"
+              value=${form.priority}
+              onInput=${set("priority")}
+            />`}<//
+        >
+        <${Field} label="Not before" hint="Your local time" wrong=${wrong("notBefore")}
+          >${(props) =>
+            html`<input ...${props} type="datetime-local" value=${form.notBefore} onInput=${set("notBefore")} />`}<//
+        >
+        <label class="check"
+          ><input type="checkbox" checked=${form.queue} onChange=${set("queue")} />Wait in the queue if it cannot start
+          now</label
+        >
       </section>
       <section class="card stack" aria-label="Submit">
         <${Problems} error=${problem} found=${found} />
-        ${prediction &&
-        html`<p class="message good" role="status">
-          Valid. ${prediction.wouldWait ? `It would wait: place ${prediction.queuePosition} in the queue.` : "A slot is free; it would start at once."}
-        </p>`}
+        ${
+          prediction &&
+          html`<p class="message good" role="status">
+            Valid.${" "}
+            ${
+              prediction.wouldWait
+                ? `It would wait: place ${prediction.queuePosition} in the queue.`
+                : "A slot is free; it would start at once."
+            }
+          </p>`
+        }
         <div class="row">
           <button type="button" class="button" disabled=${busy} onClick=${() => submit(true)}>Check (dry run)</button>
           <button class="button primary" disabled=${busy}>Submit</button>
           ${dirty && html`<button type="button" class="button quiet" onClick=${discard}>Discard draft</button>`}
         </div>
-        ${!may && html`<p class="note">Submitting needs a token: <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button></p>`}
-        <details><summary class="note">The request</summary><pre class="request">${JSON.stringify(body, null, 1)}</pre></details>
-        ${prediction && html`<p class="note">With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.</p>`}
+        ${
+          !may &&
+          html`<p class="note">
+            Submitting needs a token:${" "}
+            <button type="button" class="button small" onClick=${() => signInOpen.set(true)}>Sign in</button>
+          </p>`
+        }
+        <details>
+          <summary class="note">The request</summary>
+          <pre class="request">${JSON.stringify(body, null, 1)}</pre>
+        </details>
+        ${
+          prediction &&
+          html`<p class="note">
+            With every default filled in it holds ${integer(flatten(prediction.payload).size)} settings.
+          </p>`
+        }
       </section>
     </aside>
   </form>`;
-}
-
-/** Where the form of a type is kept, for each link that leads to one. */
-function draftOf(params, type) {
-  const address = new URLSearchParams(params);
-  address.set("type", type);
-  return `tidal.new?${address}`;
-}
-
-/** The configuration that changes are laid over, and as `own` those of the job before. */
-function useBase({ kind, file, before }) {
-  const [state, setState] = useState({ flat: null, own: null, error: null });
-  useEffect(() => {
-    let left = false;
-    const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
-    setState({ flat: null, own: null, error: null });
-    get(`api/configs/${name}`)
-      .then(({ config }) => {
-        if (left) return;
-        const flat = flatten(kind === "evaluation" ? config.evaluation : config);
-        let own = null;
-        if (before && before.type === kind && !file) {
-          const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
-          own = new Map([...theirs].filter(([key, value]) => !equal(flat.get(key), value)));
-        }
-        setState({ flat, own, error: null });
-      })
-      .catch((error) => !left && setState({ flat: null, own: null, error }));
-    return () => {
-      left = true;
-    };
-  }, [kind, file]);
-  return state;
-}
-
-function bodyOf({ kind, form, changes, resume }) {
-  const body = { type: kind, config: nest(changes) };
-  if (form.name.trim()) body.name = form.name.trim();
-  const tags = form.tags.split(",").map((tag) => tag.trim()).filter(Boolean);
-  if (tags.length) body.tags = tags;
-  if (resume) body.resumeFrom = resume;
-  else {
-    if (form.checkpoint) body.checkpoint = form.checkpoint;
-    if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
-  }
-  if (kind !== "lm-training" && form.data && !resume) body.data = { source: form.data, validation_source: null };
-  if (kind === "ablation" && form.rlCheckpoint) body.rlCheckpoint = form.rlCheckpoint;
-  if (Number(form.priority)) body.priority = Number(form.priority);
-  if (form.notBefore) body.notBefore = new Date(form.notBefore).toISOString();
-  if (!form.queue) body.queue = false;
-  return body;
 }

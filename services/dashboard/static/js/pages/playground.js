@@ -16,30 +16,84 @@ import { PanelSettings } from "../components/panel-settings.js";
 
 const DRAW_MS = 60;
 const NAMES = ["A", "B"];
-const SETTINGS = { gatingMode: "none", modulation: 0.5, temperature: 0.8, topK: 50, topP: 1, repetitionPenalty: 1.2, checkpoint: "", rlCheckpoint: "" };
+/** @type {Ui.Panel} */
+const SETTINGS = {
+  gatingMode: "none",
+  modulation: 0.5,
+  temperature: 0.8,
+  topK: 50,
+  topP: 1,
+  repetitionPenalty: 1.2,
+  checkpoint: "",
+  rlCheckpoint: "",
+};
 const DESK = "tidal.playground"; // what was set survives a reload of the tab
 const FIELDS = ["prompt", "seed", "maxTokens", ...Object.keys(SETTINGS)];
+/**
+ * The fields that both panels share, as they were typed.
+ *
+ * @typedef {{prompt: string, seed: string, maxTokens: string}} Shared
+ */
+/**
+ * The text of a panel.
+ *
+ * @typedef {object} TextState
+ * @property {Api.Token[]} tokens
+ * @property {boolean} running
+ * @property {Ui.Failure | null} error
+ * @property {Api.Generated | null} reply
+ * @property {string} prompt
+ */
+/** @type {TextState} */
 const IDLE = { tokens: [], running: false, error: null, reply: null, prompt: "" };
 
 export function Playground() {
   const state = useLoad((signal) => get("api/checkpoints?limit=200", signal), []);
   return html`
-    <div class="page-head"><div class="grow"><h1>Playground</h1></div></div>
-    <${Loaded} state=${state} rows=${6}>${({ experiments }) => html`<${Bench} groups=${experiments} />`}<//>
+    <div class="page-head">
+      <div class="grow"><h1>Playground</h1></div>
+    </div>
+    <${Loaded} state=${state} rows=${6}
+      >${(/** @type {Ui.Data<typeof state>} */ { experiments }) => html`<${Bench} groups=${experiments} />`}<//
+    >
   `;
 }
 
+/**
+ * @param {Ui.Panel} panel
+ * @param {Ui.Option[]} bases
+ * @param {Ui.Option[]} policies
+ */
 const known = (panel, bases, policies) =>
-  bases.some((one) => one.value === panel.checkpoint) && (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
+  bases.some((one) => one.value === panel.checkpoint) &&
+  (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
 
-/** The number of a field; nothing where it is empty, for which the server has a default. */
+/**
+ * The number of a field; nothing where it is empty, for which the server has a default.
+ *
+ * @param {string | number} text
+ */
 const given = (text) => (text === "" ? undefined : Number(text));
 
+/**
+ * @param {Shared} shared
+ * @param {Ui.Panel} panel
+ */
 function bodyOf(shared, panel) {
-  const body = { checkpoint: panel.checkpoint, prompt: shared.prompt, maxTokens: Number(shared.maxTokens) || 50, gatingMode: panel.gatingMode };
+  /** @type {Api.Body<"api/generate", "post">} */
+  const body = {
+    checkpoint: panel.checkpoint,
+    prompt: shared.prompt,
+    maxTokens: Number(shared.maxTokens) || 50,
+    gatingMode: panel.gatingMode,
+  };
   if (shared.seed !== "") body.seed = Number(shared.seed);
   if (panel.gatingMode === "none") {
-    Object.assign(body, { temperature: given(panel.temperature), topK: given(panel.topK) ?? null, repetitionPenalty: given(panel.repetitionPenalty) });
+    Object.assign(body, {
+      temperature: given(panel.temperature),
+      topK: given(panel.topK) ?? null,
+      repetitionPenalty: given(panel.repetitionPenalty),
+    });
     if (panel.topP !== "" && Number(panel.topP) !== 1) body.topP = Number(panel.topP);
   }
   if (panel.gatingMode === "fixed") body.modulation = Number(panel.modulation);
@@ -47,26 +101,40 @@ function bodyOf(shared, panel) {
   return body;
 }
 
+/** @param {{groups: Api.CheckpointGroup[]}} props */
 function Bench({ groups }) {
   const { params } = useStore(route);
   const bases = choices(groups, "usableAsBase");
   const policies = choices(groups, "usableAsPolicy");
-  const start = { ...SETTINGS, checkpoint: params.get("checkpoint") || preferred(bases), rlCheckpoint: params.get("policy") || preferred(policies) };
+  /** @type {Ui.Panel} */
+  const start = {
+    ...SETTINGS,
+    checkpoint: params.get("checkpoint") || preferred(bases),
+    rlCheckpoint: params.get("policy") || preferred(policies),
+  };
   if (params.get("policy")) start.gatingMode = "learned";
-  const [before] = useState(() => recall(DESK));
+  const [before] = useState(() => /** @type {{shared: Shared, panels: Ui.Panel[]} | null} */ (recall(DESK)));
   const [shared, setShared] = useState(before?.shared ?? { prompt: "Once upon a time", seed: "1", maxTokens: "80" });
   const asked = params.get("checkpoint") || params.get("policy");
-  const [panels, setPanels] = useState(() => (before && !asked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start]));
+  const [panels, setPanels] = useState(() =>
+    before && !asked && before.panels.every((one) => known(one, bases, policies)) ? before.panels : [start],
+  );
   useEffect(() => keep(DESK, { shared, panels }), [shared, panels]);
   const [texts, setTexts] = useState([IDLE, IDLE]);
-  const aborters = useRef([]);
+  const aborters = useRef(/** @type {AbortController[]} */ ([]));
   useEffect(() => () => aborters.current.forEach((one) => one?.abort()), []);
 
+  /**
+   * @param {number} i
+   * @param {Partial<TextState>} change
+   */
   const setText = (i, change) => setTexts((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)));
+  /** @param {number} i */
   const run = async (i) => {
     aborters.current[i]?.abort();
     const aborter = new AbortController();
     aborters.current[i] = aborter;
+    /** @type {Api.Token[]} */
     const tokens = [];
     let timer = 0;
     const draw = () => {
@@ -75,6 +143,7 @@ function Bench({ groups }) {
     };
     setText(i, { ...IDLE, running: true, prompt: shared.prompt });
     try {
+      /** @param {Api.Token} token */
       const onToken = (token) => {
         tokens.push(token);
         timer ||= setTimeout(draw, DRAW_MS);
@@ -88,35 +157,84 @@ function Bench({ groups }) {
       clearTimeout(timer);
     }
   };
-  const runAll = () => panels.forEach((_, i) => run(i));
+  const runAll = () => panels.forEach((_, i) => void run(i));
   const stop = () => aborters.current.forEach((one) => one?.abort());
   const running = texts.some((text) => text.running);
   const both = panels.length === 2;
   const found = texts.map((text) => findings(text.error, FIELDS));
+  /** @param {string} name */
   const wrong = (name) => found[0].wrong(name) ?? found[1].wrong(name);
+  /** @type {(name: keyof Shared) => Ui.Handler} */
   const share = (name) => (event) => setShared((old) => ({ ...old, [name]: event.target.value }));
 
   if (!bases.length) {
-    return html`<${Empty} icon="play" title="No model to write with yet"><p>Train a language model first; its checkpoints can be used here, also while it still trains.</p><//>`;
+    return html`<${Empty} icon="play" title="No model to write with yet"
+      ><p>Train a language model first; its checkpoints can be used here, also while it still trains.</p><//
+    >`;
   }
   return html`<div class="stack">
-    <form class="card stack" onSubmit=${(event) => { event.preventDefault(); runAll(); }}>
+    <form
+      class="card stack"
+      onSubmit=${(event) => {
+        event.preventDefault();
+        runAll();
+      }}
+    >
       <${Field} label="Prompt" wrong=${wrong("prompt")}>
-        ${(props) => html`<textarea
-          ...${props}
-          rows="2"
-          value=${shared.prompt}
-          onInput=${share("prompt")}
-          onKeyDown=${(event) => { if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) { event.preventDefault(); runAll(); } }}
-        ></textarea>`}
+        ${(props) =>
+          html`<textarea
+            ...${props}
+            rows="2"
+            value=${shared.prompt}
+            onInput=${share("prompt")}
+            onKeyDown=${(event) => {
+              if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) {
+                event.preventDefault();
+                runAll();
+              }
+            }}
+          ></textarea>`}
       <//>
       <div class="row apart">
         <div class="row">
-          <${Field} label="Seed" wrong=${wrong("seed")}>${(props) => html`<input ...${props} class="narrow" type="number" min="0" placeholder="random" value=${shared.seed} onInput=${share("seed")} />`}<//>
-          <${Field} label="Tokens" wrong=${wrong("maxTokens")}>${(props) => html`<input ...${props} class="narrow" type="number" min="1" max="4096" required value=${shared.maxTokens} onInput=${share("maxTokens")} />`}<//>
+          <${Field} label="Seed" wrong=${wrong("seed")}
+            >${(props) =>
+              html`<input
+                ...${props}
+                class="narrow"
+                type="number"
+                min="0"
+                placeholder="random"
+                value=${shared.seed}
+                onInput=${share("seed")}
+              />`}<//
+          >
+          <${Field} label="Tokens" wrong=${wrong("maxTokens")}
+            >${(props) =>
+              html`<input
+                ...${props}
+                class="narrow"
+                type="number"
+                min="1"
+                max="4096"
+                required
+                value=${shared.maxTokens}
+                onInput=${share("maxTokens")}
+              />`}<//
+          >
         </div>
         <div class="row">
-          <button type="button" class="button" aria-pressed=${both} onClick=${() => setPanels(both ? [panels[0]] : [panels[0], { ...panels[0], gatingMode: panels[0].gatingMode === "none" ? "fixed" : "none" }])}>
+          <button
+            type="button"
+            class="button"
+            aria-pressed=${both}
+            onClick=${() =>
+              setPanels(
+                both
+                  ? [panels[0]]
+                  : [panels[0], { ...panels[0], gatingMode: panels[0].gatingMode === "none" ? "fixed" : "none" }],
+              )}
+          >
             <${Icon} name="compare" />Side by side
           </button>
           ${running && html`<button type="button" class="button" onClick=${stop}><${Icon} name="stop" />Stop</button>`}
@@ -126,41 +244,87 @@ function Bench({ groups }) {
     </form>
     <div class=${both ? "panels two" : "panels"}>
       ${panels.map(
-        (panel, i) => html`<section class="card stack" key=${i} aria-label=${both ? `Panel ${NAMES[i]}` : "Text"}>
-          ${both && html`<header class="panel-name"><i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i><h2>${NAMES[i]}</h2></header>`}
-          <${PanelSettings} panel=${panel} wrong=${found[i].wrong} bases=${bases} policies=${policies} onChange=${(change) => setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))} />
-          <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
-        </section>`,
+        (panel, i) =>
+          html`<section class="card stack" key=${i} aria-label=${both ? `Panel ${NAMES[i]}` : "Text"}>
+            ${
+              both &&
+              html`<header class="panel-name">
+                <i style=${{ "--swatch": `var(--chart-${i + 1})` }}></i>
+                <h2>${NAMES[i]}</h2>
+              </header>`
+            }
+            <${PanelSettings}
+              panel=${panel}
+              wrong=${found[i].wrong}
+              bases=${bases}
+              policies=${policies}
+              onChange=${(/** @type {Partial<Ui.Panel>} */ change) =>
+                setPanels((old) => old.map((one, j) => (j === i ? { ...one, ...change } : one)))}
+            />
+            <${Text} text=${texts[i]} found=${found[i]} again=${() => run(i)} />
+          </section>`,
       )}
     </div>
-    ${texts.some((text, i) => i < panels.length && text.tokens.length > 0) &&
-    html`<${TrajectoryChart} runs=${panels.map((_, i) => ({ label: both ? NAMES[i] : "text", tokens: texts[i].tokens }))} />`}
+    ${
+      texts.some((text, i) => i < panels.length && text.tokens.length > 0) &&
+      html`<${TrajectoryChart}
+        runs=${panels.map((_, i) => ({ label: both ? NAMES[i] : "text", tokens: texts[i].tokens }))}
+      />`
+    }
   </div>`;
 }
 
+/** @param {{text: TextState, found: Ui.Findings, again: () => void}} props */
 function Text({ text, found, again }) {
   const { tokens, running, error, reply, prompt } = text;
   if (error && !tokens.length) return html`<${Trouble} error=${error} found=${found} again=${again} />`;
   if (!running && !tokens.length) return html`<p class="note blank">The text appears here.</p>`;
-  const rate = reply && reply.elapsedMs > 0 ? (1000 * reply.tokensGenerated) / reply.elapsedMs : null;
   return html`<div class="stack tight">
     <${TokenText} prompt=${prompt} tokens=${tokens} live=${running} />
     ${tokens.some((token) => token.modulation !== null) && html`<${Scale} />`}
     <p class="note" role="status">
-      ${running
-        ? `${count(tokens.length, "token")} …`
-        : reply
-          ? `${count(reply.tokensGenerated, "token")}, ${duration(reply.elapsedMs / 1000)}${rate ? `, ${integer(rate)} tokens/s` : ""}, ended by ${reply.finishReason === "stop" ? "the end of the text" : "the limit"}${reply.truncated ? `, ${count(reply.truncated, "token")} fell out of the window` : ""}.`
-          : `Stopped after ${count(tokens.length, "token")}.`}
+      ${
+        running
+          ? `${count(tokens.length, "token")} …`
+          : reply
+            ? outcome(reply)
+            : `Stopped after ${count(tokens.length, "token")}.`
+      }
     </p>
     ${error && html`<${Trouble} error=${error} found=${found} again=${again} />`}
   </div>`;
 }
 
+/**
+ * How a generation went, in words.
+ *
+ * @param {Api.Generated} reply
+ */
+function outcome({ tokensGenerated, elapsedMs, finishReason, truncated }) {
+  const took = [count(tokensGenerated, "token"), duration(elapsedMs / 1000)];
+  if (elapsedMs > 0) {
+    const rate = (1000 * tokensGenerated) / elapsedMs;
+    if (rate) took.push(`${integer(rate)} tokens/s`);
+  }
+  took.push(`ended by ${finishReason === "stop" ? "the end of the text" : "the limit"}`);
+  if (truncated) took.push(`${count(truncated, "token")} fell out of the window`);
+  return `${took.join(", ")}.`;
+}
+
+/** @param {{error: Ui.Failure, found: Ui.Findings, again: () => void}} props */
 function Trouble({ error, found, again }) {
-  useEffect(() => document.querySelector('main [aria-invalid="true"]')?.focus(), [error]);
+  useEffect(() => {
+    const field = document.querySelector('main [aria-invalid="true"]');
+    if (field instanceof HTMLElement) field.focus();
+  }, [error]);
   return html`<div class="message bad" role="alert">
-    <p>${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${error.status === 429 && error.retryAfter ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.` : ""}</p>
+    <p>
+      ${found.marked ? ["Some values need another look; they are marked.", ...found.rest].join(" ") : error.message}${
+        error.status === 429 && error.retryAfter
+          ? ` Possible again in ${error.retryAfter} s; with a token there is no limit.`
+          : ""
+      }
+    </p>
     <button class="button small" onClick=${again}>Try again</button>
   </div>`;
 }

@@ -15,12 +15,17 @@ import { toast } from "../components/toasts.js";
 import { patternName } from "../components/new-report.js";
 import { About } from "./reports.js";
 
+/** @param {{id: string}} props */
 export function Report({ id }) {
+  /** @type {Api.ReportPath} */
   const path = `api/reports/${encodeURIComponent(id)}`;
   const state = useLoad((signal) => get(path, signal), [id]);
-  return html`<${Loaded} state=${state} rows=${8}>${(found) => html`<${View} key=${id} found=${found} path=${path} />`}<//>`;
+  return html`<${Loaded} state=${state} rows=${8}
+    >${(found) => html`<${View} key=${id} found=${found} path=${path} />`}<//
+  >`;
 }
 
+/** @param {{found: Api.Report, path: Api.ReportPath}} props */
 function View({ found, path }) {
   const may = maySubmit(useStore(session));
   const { params } = useStore(route);
@@ -30,56 +35,98 @@ function View({ found, path }) {
   const [asking, setAsking] = useState(false);
   const editing = params.get("mode") === "edit" && may;
   useEffect(() => {
+    /** @param {BeforeUnloadEvent} event */
     const ask = (event) => draft.open() && event.preventDefault();
     window.addEventListener("beforeunload", ask);
     draft.attach();
     return () => {
       window.removeEventListener("beforeunload", ask);
-      draft.close();
+      void draft.close();
     };
   }, [draft]);
   const toggle = () => {
     if (!may) return signInOpen.set(true);
-    if (editing) draft.save();
+    if (editing) void draft.save();
     return setParams({ mode: editing ? "" : "edit" });
   };
   return html`
     <div class="page-head">
       <div class="grow">
-        <p class="sub"><a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}</p>
+        <p class="sub">
+          <a href=${href("/reports")}>Reports</a> / ${found.pattern ? patternName(found.pattern) : "By hand"}
+        </p>
         <h1>${now.title || "Untitled"}</h1>
-        <p class="sub row"><span>changed <${Time} at=${now.savedAt} /></span>${found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`}</p>
+        <p class="sub row">
+          <span>changed <${Time} at=${now.savedAt} /></span>${
+            found.experimentIds.length > 0 && html`<span>about</span><${About} ids=${found.experimentIds} most=${4} />`
+          }
+        </p>
       </div>
       <${SaveState} now=${now} shown=${editing} />
-      <button class=${`button ${editing ? "primary" : ""}`} onClick=${toggle}><${Icon} name=${editing ? "finish" : "edit"} />${editing ? "Done" : "Edit"}</button>
+      <button class=${`button ${editing ? "primary" : ""}`} onClick=${toggle}>
+        <${Icon} name=${editing ? "finish" : "edit"} />${editing ? "Done" : "Edit"}
+      </button>
       <${Export} path=${path} draft=${draft} />
-      ${may && html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`}
+      ${
+        may &&
+        html`<button class="button danger" onClick=${() => setAsking(true)}><${Icon} name="trash" />Delete</button>`
+      }
     </div>
-    ${editing ? html`<${ReportEditor} draft=${draft} now=${now} />` : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`}
-    ${asking &&
-    html`<${Confirm}
-      title=${`Delete ${now.title}?`}
-      text="The text goes; the experiments it is about stay. This cannot be undone."
-      action="Delete"
-      danger
-      act=${async () => {
-        await remove(path);
-        toast(`Deleted ${now.title}.`);
-        go("/reports");
-      }}
-      onClose=${() => setAsking(false)}
-    />`}
+    ${
+      editing
+        ? html`<${ReportEditor} draft=${draft} now=${now} />`
+        : html`<${Reading} path=${path} markdown=${now.markdown} may=${may} />`
+    }
+    ${
+      asking &&
+      html`<${Confirm}
+        title=${`Delete ${now.title}?`}
+        text="The text goes; the experiments it is about stay. This cannot be undone."
+        action="Delete"
+        danger
+        act=${async () => {
+          await remove(path);
+          toast(`Deleted ${now.title}.`);
+          go("/reports");
+        }}
+        onClose=${() => setAsking(false)}
+      />`
+    }
   `;
 }
 
-/** For who may write, what is in the page, saved or not. */
+/**
+ * For who may write, what is in the page, saved or not.
+ *
+ * @param {{path: Api.ReportPath, markdown: string, may: boolean}} props
+ */
 function Reading({ path, markdown, may }) {
-  const state = useLoad((signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)), [markdown, may]);
-  return html`<${Loaded} state=${state} rows=${8}>${({ parts }) => html`<${ReportBody} parts=${parts} />`}<//>`;
+  const state = useLoad(
+    (signal) => (may ? post("api/reports/render", { markdown }) : get(`${path}/rendered`, signal)),
+    [markdown, may],
+  );
+  return html`<${Loaded} state=${state} rows=${8}
+    >${(/** @type {Ui.Data<typeof state>} */ { parts }) => html`<${ReportBody} parts=${parts} />`}<//
+  >`;
 }
 
-/** As a file, of what is saved. */
+/**
+ * As a file, of what is saved.
+ *
+ * @param {{path: Api.ReportPath, draft: import("../lib/autosave.js").Draft}} props
+ */
 const Export = ({ path, draft }) =>
-  [["html", "HTML"], ["md", "Markdown"]].map(
-    ([format, text]) => html`<${FileButton} key=${format} path=${`${path}/export?format=${format}`} name=${`report.${format}`} label=${`Export as ${text}`} before=${draft.save}>${text}<//>`,
+  [
+    ["html", "HTML"],
+    ["md", "Markdown"],
+  ].map(
+    ([format, text]) =>
+      html`<${FileButton}
+        key=${format}
+        path=${`${path}/export?format=${format}`}
+        name=${`report.${format}`}
+        label=${`Export as ${text}`}
+        before=${draft.save}
+        >${text}<//
+      >`,
   );

@@ -16,13 +16,17 @@ export function Reports() {
   const { params } = useStore(route);
   const search = params.get("search") ?? "";
   const experiment = params.get("experiment") ?? "";
+  /**
+   * @param {string | null} [cursor]
+   * @returns {"api/reports" | `api/reports?${string}`}
+   */
   const address = (cursor) => `api/reports${query({ search, experiment, limit: PAGE, cursor })}`;
   const state = useLoad((signal) => get(address(), signal), [search, experiment]);
   const [busy, setBusy] = useState(false);
   const more = async () => {
     setBusy(true);
     try {
-      const next = await get(address(state.data.nextCursor));
+      const next = await get(address(state.data?.nextCursor));
       state.setData((old) => ({ reports: [...old.reports, ...next.reports], nextCursor: next.nextCursor }));
     } catch (error) {
       toast(error.message, "bad");
@@ -36,22 +40,41 @@ export function Reports() {
     </div>
     <div class="row report-filters">
       <${Search} search=${search} />
-      ${experiment && html`<button class="button small" onClick=${() => setParams({ experiment: "" })}><${Icon} name="cross" />About ${shortId(experiment)}</button>`}
+      ${
+        experiment &&
+        html`<button class="button small" onClick=${() => setParams({ experiment: "" })}>
+          <${Icon} name="cross" />About ${shortId(experiment)}
+        </button>`
+      }
     </div>
     <div class="card flush">
       <${Loaded} state=${state} rows=${6}>
-        ${({ reports }) =>
+        ${(/** @type {Ui.Data<typeof state>} */ { reports }) =>
           reports.length
             ? html`<${Table} reports=${reports} />`
             : search || experiment
-              ? html`<${Empty} icon="search" title="Nothing matches"><button class="button" onClick=${() => setParams({ search: "", experiment: "" })}>Show all reports</button><//>`
-              : html`<${Empty} icon="report" title="No reports yet"><p>A report is a text with charts that stay live. Have one made from an experiment, then write your own words into it.</p><${NewReport} primary /><//>`}
+              ? html`<${Empty} icon="search" title="Nothing matches"
+                  ><button class="button" onClick=${() => setParams({ search: "", experiment: "" })}>
+                    Show all reports
+                  </button><//
+                >`
+              : html`<${Empty} icon="report" title="No reports yet"
+                  ><p>
+                    A report is a text with charts that stay live. Have one made from an experiment, then write your own
+                    words into it.
+                  </p>
+                  <${NewReport} primary
+                /><//>`}
       <//>
     </div>
-    ${state.data?.nextCursor && html`<p class="more"><button class="button" disabled=${busy} onClick=${more}>More</button></p>`}
+    ${
+      state.data?.nextCursor &&
+      html`<p class="more"><button class="button" disabled=${busy} onClick=${more}>More</button></p>`
+    }
   `;
 }
 
+/** @param {{search: string}} props */
 function Search({ search }) {
   const [text, setText] = useState(search);
   useEffect(() => setText(search), [search]);
@@ -60,27 +83,50 @@ function Search({ search }) {
     return () => clearTimeout(timer);
   }, [text]);
   return html`<form role="search" onSubmit=${(event) => event.preventDefault()}>
-    <input type="search" aria-label="Search by title" placeholder="Search by title" value=${text} onInput=${(event) => setText(event.target.value)} />
+    <input
+      type="search"
+      aria-label="Search by title"
+      placeholder="Search by title"
+      value=${text}
+      onInput=${(event) => setText(event.target.value)}
+    />
   </form>`;
 }
 
-const Table = ({ reports }) => html`<div class="table-wrap">
-  <table class="reports">
-    <thead><tr><th>Report</th><th class="wide">Made from</th><th class="wide">About</th><th class="nowrap">Changed</th></tr></thead>
-    <tbody>
-      ${reports.map(
-        (one) => html`<tr key=${one.id}>
-          <td class="name"><a href=${href(`/reports/${encodeURIComponent(one.id)}`)}>${one.title}</a></td>
-          <td class="wide">${one.pattern ? patternName(one.pattern) : "by hand"}</td>
-          <td class="wide"><${About} ids=${one.experimentIds} /></td>
-          <td class="note nowrap"><${Time} at=${one.updatedAt} /></td>
-        </tr>`,
-      )}
-    </tbody>
-  </table>
-</div>`;
+/** @param {{reports: Api.ReportRow[]}} props */
+const Table = ({ reports }) =>
+  html`<div class="table-wrap">
+    <table class="reports">
+      <thead>
+        <tr>
+          <th>Report</th>
+          <th class="wide">Made from</th>
+          <th class="wide">About</th>
+          <th class="nowrap">Changed</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${reports.map(
+          (one) =>
+            html`<tr key=${one.id}>
+              <td class="name"><a href=${href(`/reports/${encodeURIComponent(one.id)}`)}>${one.title}</a></td>
+              <td class="wide">${one.pattern ? patternName(one.pattern) : "by hand"}</td>
+              <td class="wide"><${About} ids=${one.experimentIds} /></td>
+              <td class="note nowrap"><${Time} at=${one.updatedAt} /></td>
+            </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
 
-export const About = ({ ids, most = 2 }) => html`<span class="about">
-  ${ids.slice(0, most).map((id) => html`<a class="mono" key=${id} href=${href(`/experiments/${encodeURIComponent(id)}`)}>${shortId(id)}</a>`)}
-  ${ids.length > most && html`<span class="note">and ${ids.length - most} more</span>`}
-</span>`;
+/** @param {{ids: string[], most?: number}} props */
+export const About = ({ ids, most = 2 }) =>
+  html`<span class="about">
+    ${ids
+      .slice(0, most)
+      .map(
+        (id) =>
+          html`<a class="mono" key=${id} href=${href(`/experiments/${encodeURIComponent(id)}`)}>${shortId(id)}</a>`,
+      )}
+    ${ids.length > most && html`<span class="note">and ${ids.length - most} more</span>`}
+  </span>`;

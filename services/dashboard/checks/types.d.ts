@@ -1,0 +1,358 @@
+// The types that the dashboard's modules share, for the type check only; nothing of this is served.
+//
+// Everything that the API's OpenAPI document describes is taken from there (`tidal-api` is written from it by each run
+// of scripts/check_dashboard.py). Written by hand are only the events of streams, the results that programs write as
+// free-form objects, and what the modules hand each other.
+import type { ComponentChildren, VNode } from "preact";
+import type uPlot from "uplot";
+import type { components, paths } from "tidal-api";
+import type { SeriesStore } from "../static/js/charts/series.js";
+
+type Schemas = components["schemas"];
+/** The API leaves no field of a reply out. */
+type Complete<T> = T extends object ? { [K in keyof T]-?: Complete<T[K]> } : T;
+type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : false) : false;
+/** `/api/jobs/{job_id}` as the template `api/jobs/${string}`. */
+type Filled<P> = P extends `${infer Before}{${string}}${infer After}` ? `${Before}${string}${Filled<After>}` : P;
+type Template<P> = P extends `/${infer Rest}` ? Filled<Rest> : never;
+type WithoutQuery<P> = P extends `${infer Path}?${string}` ? Path : P;
+/** The path of the document that a request is for. */
+type PathOf<P> = P extends unknown
+  ? { [K in keyof paths]: Same<WithoutQuery<P>, Template<K>> extends true ? K : never }[keyof paths]
+  : never;
+type Content<R> = R extends { content: { "application/json": infer T } } ? T : null;
+type Success<O> = O extends { responses: infer R }
+  ? { [S in keyof R & (200 | 201)]: Content<R[S]> }[keyof R & (200 | 201)]
+  : never;
+
+declare global {
+  namespace Api {
+    type Method = "get" | "post" | "patch" | "put" | "delete";
+    /** Refuses a path that the document does not have for this method. */
+    type Known<P, M extends Method> = [PathOf<P>] extends [never]
+      ? never
+      : Same<paths[PathOf<P>][M], undefined> extends true
+        ? never
+        : unknown;
+    type Reply<P, M extends Method = "get"> = [PathOf<P>] extends [never]
+      ? unknown
+      : Complete<Success<paths[PathOf<P>][M]>>;
+    type Body<P, M extends Method> = [PathOf<P>] extends [never]
+      ? unknown
+      : NonNullable<paths[PathOf<P>][M]> extends { requestBody?: { content: { "application/json": infer T } } }
+        ? T
+        : undefined;
+
+    type ExperimentPath = `api/experiments/${string}`;
+    type ReportPath = `api/reports/${string}`;
+
+    /** The document calls what the analysis says free-form. */
+    type Analysis = Complete<Omit<Schemas["AnalysisResult"], "trajectories" | "batchAnalysis" | "sweepAnalysis">> & {
+      trajectories: Trajectory[];
+      batchAnalysis: BatchAnalysis | null;
+      sweepAnalysis: SweepAnalysis | null;
+    };
+    type Trajectory = Complete<Omit<Schemas["PromptTrajectory"], "analysis">> & { analysis: PromptAnalysis };
+    type Checkpoint = Complete<Schemas["CheckpointReply"]>;
+    type CheckpointGroup = Complete<Schemas["CheckpointGroup"]>;
+    type Config = Complete<Schemas["ConfigReply"]>;
+    type ConfigFile = Complete<Schemas["ConfigFile"]>;
+    type Dataset = Complete<Schemas["DatasetReply"]>;
+    type DatasetUploaded = Complete<Schemas["DatasetUploaded"]>;
+    type CheckpointPath = `api/experiments/${string}/checkpoints/${string}`;
+    type DatasetPath = `api/datasets/${string}`;
+
+    type Experiment = Complete<Schemas["ExperimentDetail"]>;
+    type ExperimentRow = Complete<Schemas["ExperimentReply"]>;
+    type Finding = Complete<Schemas["Finding"]>;
+    /** The document calls the tokens free-form. */
+    type Generated = Complete<Schemas["GenerateReply"]> & { trajectory?: Token[] };
+    type Job = Complete<Schemas["JobDetail"]>;
+    type JobRow = Complete<Schemas["JobReply"]>;
+    type JobRequest = Schemas["JobRequest"];
+    type JobPrediction = Complete<Schemas["JobPrediction"]>;
+    type JobType = Schemas["JobType"];
+    type LogLine = Complete<Schemas["LogLine"]>;
+    type Metrics = Complete<Schemas["MetricsReply"]>;
+    type Pattern = Schemas["PatternReply"]["name"];
+    type Progress = Complete<Schemas["JobProgress"]>;
+    type Queue = Complete<Schemas["QueueReply"]>;
+    type Report = Complete<Schemas["ReportReply"]>;
+    type ReportPart = Complete<Schemas["ReportPart"]>;
+    type ReportRow = Complete<Schemas["ReportSummary"]>;
+    type Session = Complete<Schemas["Session"]>;
+    type Signal = Schemas["Signal"];
+    type Storage = Complete<Schemas["Storage"]>;
+    /** A problem document; an answer of somebody else, a proxy for instance, may lack any of it. */
+    type ProblemBody = Partial<Complete<Schemas["Problem"]>> & { retryAfter?: number };
+
+    /** The two kinds of metrics: names of paths, of events and of series. */
+    type Kind = "metrics" | "rl-metrics";
+    /** The live status of a trainer: its progress, and the disk while it waits for room on one. */
+    type LiveProgress = Progress & { disk?: { freeBytes: number; neededBytes: number; reason: string } | null };
+    interface MetricPoints {
+      points: { step: number; attempt: number; values: Record<string, number | null> }[];
+    }
+    interface Rewind {
+      kind?: Kind;
+      attempt: number;
+      step: number;
+    }
+    /** The events of the streams by name, with their data. */
+    interface StreamEvents {
+      metrics: MetricPoints;
+      "rl-metrics": MetricPoints;
+      rewind: Rewind;
+      status: Partial<LiveProgress>;
+      "job-update": JobRow;
+      checkpoint: unknown;
+      "log-lines": unknown;
+      reset: unknown;
+    }
+    type StreamEvent = { [N in keyof StreamEvents]: [name: N, data: StreamEvents[N]] }[keyof StreamEvents];
+    type OnEvent = (...event: StreamEvent) => unknown;
+
+    /** What the generator says of each token. */
+    type Token = {
+      text: string;
+      modulation: number | null;
+      temperature: number;
+      topK: number | null;
+      topP: number;
+      repetitionPenalty: number;
+      logProb: number;
+      entropy: number;
+      samplingEntropy: number;
+    };
+    interface AnalysisProgress {
+      texts: number;
+      textsTotal: number;
+      tokens: number;
+      mostTokens: number;
+    }
+
+    /** What takes the events of an answer that is a stream, by the name of the event. */
+    interface AnswerHandlers {
+      token?: (token: Token) => void;
+      progress?: (progress: AnalysisProgress) => void;
+    }
+
+    /** A mean with its 95 % interval, as an ablation writes it. */
+    interface Interval {
+      mean: number;
+      ci_low: number;
+      ci_high: number;
+    }
+    interface AblationRow {
+      total?: Interval;
+      modulation?: Interval;
+      length?: Interval;
+      components?: Record<string, Interval>;
+    }
+    interface Ablation {
+      policies?: Record<string, AblationRow>;
+      paired?: Record<string, AblationRow>;
+      conclusion?: string;
+      conditions?: { prompts: number; max_length: number; seed: number };
+    }
+    type Quantity = "total" | "modulation" | "length";
+    interface Evaluation {
+      samples?: { prompt: string; generated: string }[];
+      [fact: string]: unknown;
+    }
+
+    type Stats = Record<string, number>;
+    interface AlignedToken {
+      position: number;
+      value: number;
+      tokenText: string;
+    }
+    /** What an analysis says of one prompt; by the name of the signal, which is the modulation. */
+    interface PromptAnalysis {
+      signalStats: Record<string, Stats>;
+      signalEvolution: Record<string, Stats[]>;
+      tokenSignalAlignment: Record<string, { lowTokens: AlignedToken[]; highTokens: AlignedToken[] }>;
+      phases: { windowBoundary: string; tStatistic: number }[];
+    }
+    type Bounds = [low: number, high: number];
+    interface BatchAnalysis {
+      crossPromptVariance: Record<
+        string,
+        {
+          betweenPromptVar: number;
+          withinPromptVar: number;
+          confidenceIntervals?: { betweenPromptVar: Bounds; withinPromptVar: Bounds };
+        }
+      >;
+      strategyCharacterization: Record<
+        string,
+        { globalMean: number; globalStd: number; confidenceIntervals?: { globalMean: Bounds; globalStd: Bounds } }
+      >;
+    }
+    interface SweepAnalysis {
+      meanDeltas: Stats;
+      prompts: { prompt: string; texts: Record<string, string>; statistics: Record<string, Stats> }[];
+    }
+    /** The block of a chart in a report. */
+    type Chart = { title: string | null } & (
+      | { kind: "metrics"; experiments: string[]; metrics: string[]; logScale: boolean }
+      | { kind: "ablation"; experiment: string; quantity: string; paired: boolean }
+      | { kind: "trajectory"; analysis: string; prompt: number }
+      | { kind: "sweep"; analysis: string; measure: string }
+    );
+    type ChartOf<K extends Chart["kind"]> = Extract<Chart, { kind: K }>;
+  }
+
+  namespace Ui {
+    type Node = VNode;
+    type Children = ComponentChildren;
+    /** An event of a control. Its target is one of several elements; most are inputs. */
+    type Event = Omit<KeyboardEvent & PointerEvent & DragEvent, "target" | "currentTarget"> & {
+      target: HTMLInputElement;
+      currentTarget: HTMLElement;
+    };
+    type Handler = (event: Event) => void;
+    /** What may stand in a template: a function that says nothing of its parameter handles an event. */
+    type Value = {} | null | undefined | Handler;
+    type Html = (strings: TemplateStringsArray, ...values: Value[]) => Node;
+
+    interface Store<T> {
+      get: () => T;
+      set: (next: T | ((old: T) => T)) => void;
+      watch: (listener: (value: T) => unknown) => () => void;
+    }
+    /** Whatever a request or a page may fail with; a `Problem` carries the rest. */
+    interface Failure extends Error {
+      status?: number;
+      code?: string;
+      errors?: Api.Finding[];
+      requestId?: string | null;
+      retryAfter?: number;
+    }
+    /** Who is signed in; `known` once the server has answered. */
+    type Session = Api.Session & { token: string | null; known: boolean };
+    /** A text that saves itself, and how the saving stands. */
+    interface DraftState {
+      title: string;
+      markdown: string;
+      version: number;
+      state: "saved" | "waiting" | "saving" | "conflict" | "offline" | "signed-out" | "refused";
+      error: Failure | null;
+      theirs: Api.Report | null;
+      savedAt: string;
+    }
+    interface Upload {
+      file: string;
+      name: string;
+      sent: number;
+      total: number;
+      startedAt: number;
+      state: "sending" | "checking" | "done" | "failed";
+      problem: Failure | null;
+      reply: Api.DatasetUploaded | null;
+    }
+    /** A stream that is wanted, and the event after which it goes on. */
+    type Sub = [topic: string, since: string | null];
+    /** What a window says to the line: all that it wants, or, without `subs`, that it lives. */
+    type LineWish = { address: string; token: string | null; subs: Record<string, Sub> } | { subs?: undefined };
+    /** What the line says to a window. */
+    interface LineMessage {
+      topic?: string;
+      name?: string;
+      data?: string;
+      id?: string | null;
+      online?: boolean;
+      refused?: number;
+      again?: boolean;
+    }
+    interface Findings {
+      wrong: (name: string) => string | undefined;
+      marked: boolean;
+      rest: string[];
+    }
+    interface Loading<T> {
+      data: T | null;
+      error: Failure | null;
+      loading: boolean;
+    }
+    interface Load<T> extends Loading<T> {
+      /** Asks again; a failure becomes `error`. */
+      reload: () => void;
+      setData: (change: T | ((old: T) => T)) => void;
+    }
+    /** What a loader gives once it is there. */
+    type Data<S> = S extends Load<infer T> ? T : never;
+    /** Ties label, hint and error to a control. */
+    interface FieldProps {
+      id: string;
+      "aria-describedby": string | undefined;
+      "aria-invalid": "true" | undefined;
+    }
+    interface Option {
+      value: string;
+      text: string;
+    }
+    type Flat = Map<string, unknown>;
+    /** The settings of one panel of the playground; what was typed stays as it was typed. */
+    interface Panel {
+      checkpoint: string;
+      rlCheckpoint: string;
+      gatingMode: NonNullable<Schemas["GenerateRequest"]["gatingMode"]>;
+      modulation: string | number;
+      temperature: string | number;
+      topK: string | number;
+      topP: string | number;
+      repetitionPenalty: string | number;
+    }
+
+    interface Series {
+      x: number[];
+      y: number[];
+    }
+    /** A line as a chart draws it: `faint` ones lie behind others, `raw` ones are not in the legend. */
+    interface Line extends Series {
+      label: string;
+      legend?: string;
+      colour: number;
+      faint?: boolean;
+      raw?: boolean;
+      points?: boolean;
+      hidden?: boolean;
+    }
+    type Band = [high: number, low: number, at: number];
+    interface Diverged {
+      label: string;
+      step: number;
+    }
+    interface Range {
+      min: number;
+      max: number;
+    }
+    type Zoom = Store<Range | null>;
+    type Plot = uPlot;
+    type OnCursor = (index: number | null, plot: uPlot) => void;
+    /** One quantity of a chart in the catalogue. */
+    interface LineSpec {
+      name: string;
+      label: string;
+      colour: number;
+      smooth?: boolean;
+      points?: boolean;
+      main?: boolean;
+      spread?: string;
+    }
+    interface ChartSpec {
+      id: string;
+      title: string;
+      unit?: string;
+      kind: Api.Kind;
+      log?: boolean;
+      range?: [number, number];
+      lines: LineSpec[];
+    }
+    interface Run {
+      store: SeriesStore;
+      path: Api.ExperimentPath;
+    }
+  }
+}

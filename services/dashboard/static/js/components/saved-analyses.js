@@ -1,0 +1,65 @@
+// The analyses that are kept with an experiment: a list of links, and their deletion.
+import { html } from "../lib/html.js";
+import { get, query, remove } from "../lib/api.js";
+import { count } from "../lib/format.js";
+import { useLoad } from "../lib/load.js";
+import { href } from "../lib/router.js";
+import { Icon } from "./icons.js";
+import { Failed, Time } from "./parts.js";
+import { toast } from "./toasts.js";
+
+/**
+ * What an analysis without a name is called.
+ *
+ * @param {{kind: string, request: Record<string, unknown>}} analysis
+ */
+const summary = ({ kind, request: { prompts } }) =>
+  Array.isArray(prompts) ? `${kind}, ${count(prompts.length, "prompt")}` : kind;
+
+/**
+ * What is kept with an experiment.
+ *
+ * @param {{experiment: string, changed: number, may: boolean}} props
+ */
+export function SavedAnalyses({ experiment, changed, may }) {
+  const state = useLoad(
+    (signal) => get(`api/experiments/${encodeURIComponent(experiment)}/analyses${query({ limit: 50 })}`, signal),
+    [experiment, changed],
+  );
+  /** @param {string} id */
+  const drop = async (id) => {
+    try {
+      await remove(`api/analyses/${encodeURIComponent(id)}`);
+      state.reload();
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+  };
+  if (state.error && !state.data) return html`<${Failed} error=${state.error} retry=${state.reload} />`;
+  return html`<section class="card stack" aria-label="Saved analyses">
+    <h2>Saved</h2>
+    ${
+      state.data?.analyses.length
+        ? html`<ul class="saved">
+            ${state.data.analyses.map(
+              (one) =>
+                html`<li key=${one.id}>
+                  <a href=${href("/analysis", { saved: one.id })}>${one.name ?? summary(one)}</a>
+                  <span class="note"><${Time} at=${one.createdAt} /></span>
+                  ${
+                    may &&
+                    html`<button
+                      class="button quiet small"
+                      aria-label="Delete this analysis"
+                      onClick=${() => drop(one.id)}
+                    >
+                      <${Icon} name="trash" />
+                    </button>`
+                  }
+                </li>`,
+            )}
+          </ul>`
+        : html`<p class="note">Nothing saved with this model yet.</p>`
+    }
+  </section>`;
+}

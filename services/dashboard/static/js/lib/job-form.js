@@ -1,0 +1,101 @@
+// What the form of a new job is about, without its looks: where it is kept, the configuration it changes, its request.
+import { useEffect, useState } from "./html.js";
+import { get } from "./api.js";
+import { equal, flatten, nest } from "./config.js";
+
+/**
+ * What was typed.
+ *
+ * @typedef {object} FormState
+ * @property {string} name
+ * @property {string} tags
+ * @property {string} checkpoint
+ * @property {string} rlCheckpoint
+ * @property {string} file
+ * @property {string} data
+ * @property {string} priority
+ * @property {string} notBefore
+ * @property {boolean} queue
+ *
+ * @typedef {{form: Partial<FormState>, edited?: [path: string, value: unknown][] | null}} Draft
+ *
+ * @typedef {{flat: Ui.Flat | null, own: Ui.Flat | null, error: Ui.Failure | null}} Base
+ */
+
+/**
+ * Whether a type of job has a controller and, with it, a configuration of its own kind.
+ *
+ * @param {string} kind
+ */
+export const controlled = (kind) => kind === "rl-training" || kind === "ablation";
+
+/**
+ * Where the form of a type is kept, for each link that leads to one.
+ *
+ * @param {URLSearchParams} params
+ * @param {string} type
+ */
+export function draftOf(params, type) {
+  const address = new URLSearchParams(params);
+  address.set("type", type);
+  return `tidal.new?${address}`;
+}
+
+/**
+ * The configuration that changes are laid over, and as `own` those of the job before.
+ *
+ * @param {{kind: string, file: string, before: Api.Job | null}} wanted
+ */
+export function useBase({ kind, file, before }) {
+  const [state, setState] = useState(/** @type {Base} */ ({ flat: null, own: null, error: null }));
+  useEffect(() => {
+    let left = false;
+    const name = file || (controlled(kind) ? "rl_config.yaml" : "base_config.yaml");
+    setState({ flat: null, own: null, error: null });
+    get(`api/configs/${name}`)
+      .then(({ config }) => {
+        if (left) return;
+        const flat = flatten(kind === "evaluation" ? config?.evaluation : config);
+        /** @type {Ui.Flat | null} */
+        let own = null;
+        if (before && before.type === kind && !file) {
+          const theirs = flatten(kind === "evaluation" ? before.payload.evaluation : before.payload.config);
+          own = new Map([...theirs].filter(([key, value]) => !equal(flat.get(key), value)));
+        }
+        setState({ flat, own, error: null });
+      })
+      .catch((error) => !left && setState({ flat: null, own: null, error }));
+    return () => {
+      left = true;
+    };
+  }, [kind, file]);
+  return state;
+}
+
+/**
+ * The form as a request.
+ *
+ * @param {{kind: Api.JobType, form: FormState, changes: Ui.Flat, resume: string | null}} chosen
+ * @returns {Api.JobRequest}
+ */
+export function bodyOf({ kind, form, changes, resume }) {
+  /** @type {Api.JobRequest} */
+  const body = { type: kind, config: nest(changes) };
+  if (form.name.trim()) body.name = form.name.trim();
+  const tags = form.tags
+    .split(",")
+    .map((tag) => tag.trim())
+    .filter(Boolean);
+  if (tags.length) body.tags = tags;
+  if (resume) body.resumeFrom = resume;
+  else {
+    if (form.checkpoint) body.checkpoint = form.checkpoint;
+    if (form.file) body[controlled(kind) ? "rlConfigPath" : "configPath"] = form.file;
+  }
+  if (kind !== "lm-training" && form.data && !resume) body.data = { source: form.data, validation_source: null };
+  if (kind === "ablation" && form.rlCheckpoint) body.rlCheckpoint = form.rlCheckpoint;
+  if (Number(form.priority)) body.priority = Number(form.priority);
+  if (form.notBefore) body.notBefore = new Date(form.notBefore).toISOString();
+  if (!form.queue) body.queue = false;
+  return body;
+}
