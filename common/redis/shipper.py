@@ -68,8 +68,6 @@ class StreamShipper:
         self._in_doubt = False
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
-        self.failures = 0
-        """Batches that Redis did not take at once."""
 
     @property
     def position(self) -> Position:
@@ -88,7 +86,6 @@ class StreamShipper:
         except (redis.RedisError, OSError) as error:
             if not self._in_doubt:
                 log.warning("live stream interrupted", stream=self._streams[0], error=str(error))
-            self.failures += 1
             self._in_doubt = True
             self._retry_at = time.monotonic() + self._retry_seconds
             self._retry_seconds = min(_LAST_RETRY_SECONDS, self._retry_seconds * 2)
