@@ -61,7 +61,6 @@ class Tally:
     received: int = 0
     resets: int = 0
     reconnections: int = 0
-    slowest_snapshot: float = 0.0
 
     def message(self, event: bytes) -> Message:
         found = self.parsed.get(event)

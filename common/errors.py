@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 MOST_FINDINGS = 50
 """Most findings that one error lists; a request with many wrong keys has as many findings."""
@@ -49,6 +49,11 @@ class InvalidInputError(TidalError, ValueError):
 
     code = "invalid_input"
     status = 422
+
+    @classmethod
+    def at(cls, location: str, message: str) -> Self:
+        """Return the error about one place of a request, such as `query.cursor`, with that place as its one finding."""
+        return cls(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
 class NotFoundError(TidalError, LookupError):

@@ -151,9 +151,16 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         found = self._request("GET", f"/api/experiments/{experiment_id}/checkpoints").json()["checkpoints"]
         return [Checkpoint.model_validate(item) for item in found]
 
-    def follow_experiment(self, experiment_id: str, *, since: str | None = None) -> Iterator[Event]:
-        """Live events of an experiment: snapshot, metrics, rl-metrics, status, job-update, checkpoint, log-lines."""
-        return follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
+    def follow_experiment(
+        self, experiment_id: str, *, since: str | None = None, log_lines: bool = True
+    ) -> Iterator[Event]:
+        """Live events of an experiment: snapshot, metrics, rl-metrics, status, job-update, checkpoint, log-lines.
+
+        Without `log_lines`, the `log-lines` events hold no lines, and in `next` the number of the next line.
+        """
+        if log_lines:
+            return follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
+        return self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
 
     def follow_job(self, job_id: str, *, since: str | None = None) -> Iterator[Event]:
         """Live events of a job: snapshot, job-update, status, log-lines."""

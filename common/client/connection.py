@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from common.client.models import Reply
 from common.client.problems import raise_for_problem, to_error
-from common.client.sse import Event, parse_events
+from common.client.sse import Event, follow, parse_events
 from common.errors import InvalidInputError, TidalError, UnavailableError
 
 R = TypeVar("R", bound=Reply)
@@ -57,9 +57,7 @@ class Connection:
                 raise_for_problem(response)
                 for event in parse_events(response.iter_bytes()):
                     if event.name == "error":
-                        problem = event.data if isinstance(event.data, dict) else {}
-                        detail = problem.get("message") or problem.get("detail")
-                        raise to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
+                        raise _error_of(event)
                     yield event
         except httpx.TransportError as error:
             raise self._away(error) from error
@@ -97,10 +95,32 @@ class Connection:
 
         return connect
 
+    def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[Event]:
+        """The events of one topic of `/api/stream`; an `error` that ends the topic is raised."""
+
+        def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
+            at = headers.pop("Last-Event-ID", None)
+            query = httpx.QueryParams(topic=f"{topic}@{at}" if at else topic)
+            opened: AbstractContextManager[httpx.Response] = self._connect(f"/api/stream?{query}")(headers)
+            return opened
+
+        for event in follow(connect, since=since):
+            if event.name == "error":
+                raise _error_of(event)
+            if event.name != "topic":
+                yield event
+
     def _away(self, error: httpx.TransportError) -> TidalError:
         if isinstance(error, httpx.ReadTimeout):
             return UnavailableError(f"{self.url} did not answer in time")
         return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
+
+
+def _error_of(event: Event) -> TidalError:
+    """The error that an `error` event tells."""
+    problem = event.data if isinstance(event.data, dict) else {}
+    detail = problem.get("message") or problem.get("detail")
+    return to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
 
 
 def request_body(**fields: Any) -> dict[str, Any]:

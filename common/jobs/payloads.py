@@ -161,6 +161,9 @@ QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
 
 
 def check_payload(job_type: JobType, payload: Mapping[str, Any] | Payload) -> Payload:
-    """The payload of a `job_type`, complete and checked; raises ConfigError naming every bad place."""
-    values = payload.model_dump(mode="json") if isinstance(payload, Payload) else dict(payload)
-    return build(PAYLOADS[job_type], values, where=job_type.value)
+    """The payload of a `job_type`, complete and checked; raises ConfigError naming every bad place.
+
+    A payload that is of the type's model already was checked when it was made and is returned as it is.
+    """
+    model = PAYLOADS[job_type]
+    return payload if isinstance(payload, model) else build(model, dict(payload), where=job_type.value)

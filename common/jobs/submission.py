@@ -1,7 +1,8 @@
 """Submission: one transaction that makes experiment, job, event, and outbox rows; or finds that it was made already.
 
 Everything that can be checked without the artifact store is checked here. An Idempotency-Key is kept for 24 h: the
-same key with the same body returns the job that exists, with another body it is refused (422).
+same key with the same body returns the job that exists, with another body it is refused (422). So a submission with a
+key asks `submitted_before` first, and calls `submit` in the same transaction when there is no such job.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ from common.jobs.status import JobStatus
 from common.words import plural, with_article
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
-MAX_TAGS = 32
+MAX_TAGS = 20
+"""Most tags of a job and of an experiment."""
+MAX_TAG = 64
+"""Most characters of a tag."""
 MAX_TEXT = 200
+"""Most characters of a name and of an Idempotency-Key."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +76,13 @@ class NewJob:
             raise InvalidInputError("notBefore needs a time zone, such as 2030-01-01T00:00:00Z")
         if len(self.tags) > MAX_TAGS:
             raise InvalidInputError(f"{len(self.tags)} tags are more than {MAX_TAGS}")
-        for what, text in (
-            ("name", self.name),
-            ("Idempotency-Key", self.idempotency_key),
-            *(("tag", tag) for tag in self.tags),
+        for what, text, most in (
+            ("name", self.name, MAX_TEXT),
+            ("Idempotency-Key", self.idempotency_key, MAX_TEXT),
+            *(("tag", tag, MAX_TAG) for tag in self.tags),
         ):
-            if text is not None and (not 1 <= len(text) <= MAX_TEXT or "\x00" in text):
-                raise InvalidInputError(f"{what} {text[:40]!r} needs 1 to {MAX_TEXT} characters and no NUL")
+            if text is not None and (not 1 <= len(text) <= most or "\x00" in text):
+                raise InvalidInputError(f"{what} {text[:40]!r} needs 1 to {most} characters and no NUL")
 
     @property
     def checked_payload(self) -> Payload:
@@ -109,16 +114,13 @@ def new_job_id() -> str:
 
 
 def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
-    """Make the job (pending, with its experiment, event, job-update and doorbell), or return the one made before.
+    """Make the job: pending, with its experiment, event, job-update and doorbell.
 
-    Raises InvalidInputError (key reused with another body, parent without checkpoint), NotFoundError (no such parent),
-    ConflictError (`wait=False` and the type is at its limit, or the parent is still active), RateLimitedError (the
-    limit of waiting jobs is reached). The caller commits.
+    With an Idempotency-Key the caller has asked `submitted_before` in this transaction, which holds the key's lock.
+    Raises InvalidInputError (parent without checkpoint), NotFoundError (no such parent), ConflictError (`wait=False`
+    and the type is at its limit, or the parent is still active), RateLimitedError (the limit of waiting jobs is
+    reached). The caller commits.
     """
-    if new.idempotency_key is not None:
-        known = submitted_before(session, new.idempotency_key, new.digest())
-        if known is not None:
-            return known
     payload = new.checked_payload
     checkpoint_ref = None
     if new.parent_id is not None:

@@ -1,8 +1,7 @@
 """Metrics: written by training (`MetricsWriter`), read back for charts (`read_table`, `downsample`). No torch."""
 
 from common.metrics.downsample import downsample, lttb
-from common.metrics.reader import MetricPoint, metric_names, read_metrics
-from common.metrics.table import MetricTable, read_table
+from common.metrics.table import MetricPoint, MetricTable, metric_names, read_table
 from common.metrics.writer import MetricsWriter
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "downsample",
     "lttb",
     "metric_names",
-    "read_metrics",
     "read_table",
 ]

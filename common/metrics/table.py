@@ -1,6 +1,6 @@
 """The points that count, as columns: attempts merged, rewinds applied, one series per name.
 
-The rules are those of `read_metrics`: for each step the highest attempt counts, a rewind voids later points of earlier
+For each step the highest attempt counts, a rewind voids later points of earlier
 attempts, values that were not finite are left out of a series. Built on the index, so a million points are a matter of
 a fraction of a second. Leaves out: thinning (`common.metrics.downsample`).
 """
@@ -12,15 +12,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from common.metrics.index import MetricIndex
 from common.metrics.index_block import Block, Floats, Steps
-from common.metrics.reader import MetricPoint
 
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPoint:
+    """One point. `time` is ISO 8601 UTC; a value of None was not finite."""
+
+    step: int
+    time: str
+    attempt: int
+    values: dict[str, float | None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As on the wire."""
+        return {"step": self.step, "time": self.time, "attempt": self.attempt, "values": self.values}
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,11 @@ def read_table(
             taken.append((int(steps.min()), int(steps.max()), steps))
         parts = [*zip(blocks, masks, strict=True), *parts]
     return _merged(parts)
+
+
+def metric_names(directory: Path, kind: str) -> list[str]:
+    """The names that occur in the archive, sorted."""
+    return sorted({name for block in MetricIndex(directory, kind).blocks(()) for name in block.names})
 
 
 def _counting(block: Block, limit: int | None, taken: list[tuple[int, int, Steps]], *, every_point: bool) -> Mask:

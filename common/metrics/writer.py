@@ -6,7 +6,7 @@ one after 30 s or 1 MiB), ships the same lines to the experiment's Redis stream 
 date. Redis away: the archive goes on, the stream catches up from the last position that Redis acknowledged. Disk full:
 points wait in memory, bounded, and are counted when they must be dropped. A line is `{"step", "time", "attempt",
 "values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. Leaves out: reading
-(`common.metrics.table`, `common.metrics.reader`).
+(`common.metrics.table`).
 """
 
 from __future__ import annotations

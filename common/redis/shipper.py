@@ -60,8 +60,6 @@ class StreamShipper:
         self._in_doubt = False
         self._retry_at = 0.0
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
-        self.failures = 0
-        """Batches that Redis did not take at once."""
 
     @property
     def position(self) -> Position:
@@ -80,7 +78,6 @@ class StreamShipper:
         except (redis.RedisError, OSError) as error:
             if not self._in_doubt:
                 log.warning("live stream interrupted", stream=self._streams[0], error=str(error))
-            self.failures += 1
             self._in_doubt = True
             self._retry_at = time.monotonic() + self._backoff.next()
             return False

@@ -30,7 +30,6 @@ from services.api.http_metrics import HttpMetrics
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
 from services.api.sizes import SizeBoard
-from services.api.streaming import sse
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
 from services.api.streaming.snapshots import Snapshots
@@ -92,7 +91,7 @@ def make_context(settings: Settings, token: str) -> Context:
     redis = connect_async(settings.redis_url, requests(most))
     blocking = connect_async(settings.redis_url, blocking_reads(BLOCK_MILLISECONDS))
     limiter_redis = connect_async(settings.redis_url, deciding(most))
-    hub = StreamHub(redis, blocking, sse.encode, metrics, linger_seconds=settings.stream_linger_seconds)
+    hub = StreamHub(redis, blocking, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(
         settings=settings,

@@ -34,7 +34,7 @@ from common.redis import keys
 from common.redis.generation_events import ALIVE, ENGINE, NUMBER, error_data, new_reader, new_request_id, read_entry
 from common.redis.presence import Absences
 from services.api.awake import AwakeTimer, within
-from services.api.streaming.redis_streams import Fields, read_after
+from services.api.streaming.entries import Fields, read_after
 
 log = get_logger(__name__)
 

@@ -1,14 +1,20 @@
-"""Cursors of lists: opaque text that holds the sort position of the last row, so pages stay right while rows arrive."""
+"""Pages of lists, newest first, and their cursors: opaque text that holds the sort position of the last row.
+
+So pages stay right while rows arrive. Leaves out: the cursors of logs (`operations.logs`), which are places in files.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, TypeVarTuple
 
 from fastapi import Query
+from sqlalchemy import Row, Select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from common.errors import InvalidInputError
 
@@ -16,6 +22,40 @@ Limit = Annotated[int, Query(ge=1, le=200, description="Most entries in the repl
 Cursor = Annotated[
     str | None, Query(max_length=300, description="`nextCursor` of the page before; without it the newest come first.")
 ]
+
+NO_CURSOR = "no cursor of this list; use `nextCursor` of the page before as it is"
+Entity = TypeVar("Entity")
+Columns = TypeVarTuple("Columns")
+
+
+def newest_page(
+    session: Session,
+    query: Select[Entity, *Columns],
+    created_at: InstrumentedAttribute[datetime],
+    row_id: InstrumentedAttribute[str],
+    *,
+    limit: int,
+    cursor: str | None,
+) -> tuple[Sequence[Row[Entity, *Columns]], str | None]:
+    """Return at most `limit` rows of `query` after `cursor`, newest first, and the cursor of the next page if any.
+
+    `created_at` and `row_id` belong to the first entity that `query` selects; they give the order. Raises
+    InvalidInputError for a cursor of another list.
+    """
+    if cursor is not None:
+        query = query.where(tuple_(created_at, row_id) < decode_cursor(cursor))
+    rows = session.execute(query.order_by(created_at.desc(), row_id.desc()).limit(limit + 1)).all()
+    if len(rows) <= limit:
+        return rows, None
+    last: Any = rows[limit - 1][0]
+    return rows[:limit], encode_cursor(last.created_at, last.id)
+
+
+def decode_number(cursor: str | None) -> int:
+    """Return the cursor of a list that is ordered by a counted id; 0 without one. Raises InvalidInputError."""
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
+        raise InvalidInputError.at("query.cursor", NO_CURSOR)
+    return int(cursor or 0)
 
 
 def encode_cursor(created_at: datetime, row_id: str) -> str:
@@ -32,8 +72,5 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         if position[0].tzinfo is None:
             raise ValueError("no time zone")
     except (ValueError, TypeError, binascii.Error):
-        message = "no cursor of this list; use `nextCursor` of the page before as it is"
-        raise InvalidInputError(
-            f"query.cursor: {message}", errors=[{"location": "query.cursor", "message": message}]
-        ) from None
+        raise InvalidInputError.at("query.cursor", NO_CURSOR) from None
     return position

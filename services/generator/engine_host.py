@@ -24,7 +24,7 @@ from common.logging import get_logger
 from common.redis import keys
 from common.redis.client import LAST_REPLIES, connect
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
-from services.generator.reply_stream import ReplyStream
+from services.generator.reply_stream import end_with_error
 
 log = get_logger(__name__)
 
@@ -187,7 +187,7 @@ class EngineHost:
                 if self._closing:
                     self._redis.delete(keys.generate_request(request_id))
                 error = UnavailableError("the generator was restarted; try again", code="generator_restarted")
-                ReplyStream(self._redis, request_id).error(error)
+                end_with_error(self._redis, request_id, error)
             except redis.RedisError as error:
                 log.warning("a request lost its way", request_id=request_id, error=str(error))
             with self._changed:

@@ -9,8 +9,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from common.config import LMConfig, RLConfig, dump_yaml
 from common.files import write_atomic, write_text
 
@@ -48,11 +46,6 @@ def config_of(lm_checkpoint: Path) -> Path | None:
         if (folder / "config.yaml").is_file():
             return folder / "config.yaml"
     return None
-
-
-def save_config(path: Path, config: BaseModel) -> None:
-    """Write a configuration where none is yet."""
-    _write_once(path, dump_yaml(config))
 
 
 def _write_once(path: Path, text: str) -> None:

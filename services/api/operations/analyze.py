@@ -61,9 +61,13 @@ def prepare(store: ArtifactStore, request: AnalyzeRequest) -> Prepared:
     if config.most_tokens > limit:
         raise _too_long(config, stream=request.stream)
     if config.uses_policy and request.rl_checkpoint is None:
-        raise _refused("rlCheckpoint", "gatingMode learned needs a controller; or choose gatingMode random or fixed")
+        raise InvalidInputError.at(
+            "body.rlCheckpoint", "gatingMode learned needs a controller; or choose gatingMode random or fixed"
+        )
     if not config.uses_policy and request.rl_checkpoint is not None:
-        raise _refused("rlCheckpoint", "it is used with gatingMode learned only, and by no sweep; leave it out")
+        raise InvalidInputError.at(
+            "body.rlCheckpoint", "it is used with gatingMode learned only, and by no sweep; leave it out"
+        )
     policy = None
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
@@ -203,8 +207,3 @@ def _placed(error: ConfigError) -> InvalidInputError:
     ]
     text = "; ".join(f"{item['location']}: {item['message']}" for item in findings)
     return InvalidInputError(text, errors=findings)
-
-
-def _refused(field: str, message: str) -> InvalidInputError:
-    location = f"body.{field}"
-    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])

@@ -13,7 +13,7 @@ from common.artifacts import ArtifactStore, CheckpointFile
 from common.db import Checkpoint, Experiment
 from common.errors import InvalidInputError, NotFoundError
 from services.api.operations.experiments import find
-from services.api.paging import decode_cursor, encode_cursor
+from services.api.paging import newest_page
 from services.api.schemas.checkpoints import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
 
 Format = Literal["safetensors", "pth"]
@@ -33,14 +33,9 @@ def overview(
     session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
 ) -> CheckpointOverview:
     """Those of every experiment that has some, newest experiment first; `limit` counts experiments looked at."""
-    query = select(Experiment).order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        created_at, row_id = decode_cursor(cursor)
-        query = query.where(
-            (Experiment.created_at < created_at) | ((Experiment.created_at == created_at) & (Experiment.id < row_id))
-        )
-    rows = session.scalars(query).all()
-    page = rows[:limit]
+    page, following = newest_page(
+        session, select(Experiment), Experiment.created_at, Experiment.id, limit=limit, cursor=cursor
+    )
     groups = [
         CheckpointGroup(
             experiment_id=row.id,
@@ -49,9 +44,8 @@ def overview(
             created_at=row.created_at,
             checkpoints=_list(session, store, row.id, root_path),
         )
-        for row in page
+        for (row,) in page
     ]
-    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
     return CheckpointOverview(experiments=[group for group in groups if group.checkpoints], next_cursor=following)
 
 
@@ -91,20 +85,18 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     try:
         path = store.resolve(reference.strip())
     except (InvalidInputError, NotFoundError) as error:
-        raise _refused(location, error.message) from None
+        raise InvalidInputError.at(location, error.message) from None
     found = store.reference(path)
     experiment_id, name = found.split("/", 1)
     file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
     if file is None:
-        raise _refused(location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest")
+        raise InvalidInputError.at(
+            location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest"
+        )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")
-        raise _refused(location, f"{reference!r} is a {other}, a {wanted} is needed")
+        raise InvalidInputError.at(location, f"{reference!r} is a {other}, a {wanted} is needed")
     return found
-
-
-def _refused(location: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
 def _list(session: Session, store: ArtifactStore, experiment_id: str, root_path: str) -> list[CheckpointReply]:

@@ -24,7 +24,7 @@ def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path
     root = folder.resolve()
 
     def refuse(message: str) -> InvalidInputError:
-        return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+        return InvalidInputError.at(location, message)
 
     if problem := path_problem(name):
         raise refuse(f"the name {shortened(name)} {problem}")

@@ -28,22 +28,30 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
                 f"{source} leads outside the data folder; put the file below TIDAL_DATA_DIR and name it from there, "
                 "or use builtin:stories"
             )
-            raise _invalid(f"{location}.{field}", message)
+            raise InvalidInputError.at(f"{location}.{field}", message)
         # The validation part of a data set on the hub is a split of it, whose name is the hub's affair.
         if (field == "source" or not is_hub_name(data.source)) and (refusal := refusal_of_source(source)):
-            raise _invalid(f"{location}.{field}", refusal)
+            raise InvalidInputError.at(f"{location}.{field}", refusal)
+    _require_datasets(data, datasets, location)
+
+
+def hold_datasets(session: Session, data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
+    """Until the transaction ends no dataset that `data` names is deleted. InvalidInputError where one is gone already.
+
+    A dataset may have been deleted since `check_corpus`, so this looks again once it holds the locks.
+    """
+    for name in sorted(set(_datasets(data).values())):
+        lock_dataset(session, name, shared=True)
+    _require_datasets(data, datasets, location)
+
+
+def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -> None:
     for field, name in _datasets(data).items():
         if not datasets.has(name):
             like = nearest(name, datasets.names())
             other = refusal_of_name(name) or f"upload it first, or name {FORMS}"
             meant = f"did you mean '{like}'?" if like else other
-            raise _invalid(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
-
-
-def keep_datasets(session: Session, data: DataConfig) -> None:
-    """Until the transaction ends no dataset that `data` names is deleted; ask before looking whether it is there."""
-    for name in sorted(set(_datasets(data).values())):
-        lock_dataset(session, name, shared=True)
+            raise InvalidInputError.at(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
 
 
 def _datasets(data: DataConfig) -> dict[str, str]:
@@ -53,7 +61,3 @@ def _datasets(data: DataConfig) -> dict[str, str]:
     if validation is not None and not is_hub_name(source) and is_dataset_name(validation):
         found["validation_source"] = validation
     return found
-
-
-def _invalid(place: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{place}: {message}", errors=[{"location": place, "message": message}])

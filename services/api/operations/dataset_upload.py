@@ -42,14 +42,14 @@ def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
     plain, by_suffix = split_name(name)
     if by_suffix is None and (refusal := refusal_of_name(name)) is not None:
         message = f"{name[:80]!r}: {refusal}"
-        raise InvalidInputError(f"query.name: {message}", errors=[{"location": "query.name", "message": message}])
+        raise InvalidInputError.at("query.name", message)
     check_name(plain)
     chosen = kind or by_suffix
     for known in FORMATS:
         if chosen == known:
             return Wanted(plain, known, text_field)
     message = f"say what it is: format={' or '.join(FORMATS)}, or a name with a suffix, such as {plain}.txt"
-    raise InvalidInputError(f"query.format: {message}", errors=[{"location": "query.format", "message": message}])
+    raise InvalidInputError.at("query.format", message)
 
 
 async def receive(

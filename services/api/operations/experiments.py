@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select, tuple_
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
@@ -17,7 +17,7 @@ from common.disk import size_of
 from common.errors import ConfigError, NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
-from services.api.paging import decode_cursor, encode_cursor
+from services.api.paging import newest_page
 from services.api.schemas.experiments import (
     ConfigReply,
     ExperimentDetail,
@@ -58,13 +58,8 @@ def list_experiments(
         query = query.where(
             or_(Experiment.id.icontains(search, autoescape=True), Experiment.name.icontains(search, autoescape=True))
         )
-    if cursor is not None:
-        query = query.where(tuple_(Experiment.created_at, Experiment.id) < decode_cursor(cursor))
-    query = query.order_by(Experiment.created_at.desc(), Experiment.id.desc()).limit(limit + 1)
-    rows = [(experiment, job) for experiment, job in session.execute(query)]
-    page = rows[:limit]
-    following = encode_cursor(page[-1][0].created_at, page[-1][0].id) if len(rows) > limit else None
-    return ExperimentList(experiments=[_reply(*row) for row in page], next_cursor=following)
+    page, following = newest_page(session, query, Experiment.created_at, Experiment.id, limit=limit, cursor=cursor)
+    return ExperimentList(experiments=[_reply(experiment, job) for experiment, job in page], next_cursor=following)
 
 
 def tags(session: Session) -> TagList:

@@ -12,13 +12,17 @@ from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
 
 def progress_of(job: Job) -> JobProgress:
     """How far it is."""
-    return JobProgress.model_validate(job_document(job)["progress"])
+    return JobProgress(
+        step=job.progress_step,
+        total_steps=job.progress_total_steps,
+        eta_seconds=job.progress_eta_seconds,
+        phase=job.progress_phase,
+    )
 
 
 def error_of(job: Job) -> JobError | None:
     """Why it or its last attempt failed."""
-    found = job_document(job)["error"]
-    return JobError.model_validate(found) if found else None
+    return JobError(code=job.error_code, message=job.error_message) if job.error_code else None
 
 
 def job_reply(job: Job, place: Place | None = None) -> JobReply:

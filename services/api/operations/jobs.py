@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
 from common.child.protocol import WAITING_FOR_DISK
@@ -19,7 +19,7 @@ from common.jobs.status import LEASED, LIVE, JobStatus
 from common.jobs.waiting_line import Place
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
-from services.api.paging import decode_cursor, encode_cursor
+from services.api.paging import newest_page
 from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 from services.api.workers import Outlook
 
@@ -39,7 +39,7 @@ def list_jobs(
     experiment_id: str | None = None,
 ) -> JobList:
     """A page, newest first."""
-    query = _rows().order_by(Job.created_at.desc(), Job.id.desc()).limit(limit + 1)
+    query = _rows()
     if statuses:
         query = query.where(Job.status.in_(statuses))
     if kind is not None:
@@ -48,12 +48,8 @@ def list_jobs(
         query = query.where(Job.tags.bool_op("@>")([tag]))
     if experiment_id is not None:
         query = query.where(Job.experiment_id == experiment_id)
-    if cursor is not None:
-        query = query.where(tuple_(Job.created_at, Job.id) < decode_cursor(cursor))
-    rows = session.scalars(query).all()
-    page = rows[:limit]
-    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
-    return _list(session, outlook, page, following)
+    page, following = newest_page(session, query, Job.created_at, Job.id, limit=limit, cursor=cursor)
+    return _list(session, outlook, [job for (job,) in page], following)
 
 
 def active_jobs(session: Session, outlook: Outlook) -> JobList:

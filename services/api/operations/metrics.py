@@ -38,8 +38,7 @@ def metrics(
     """
     if from_step is not None and to_step is not None and from_step > to_step:
         message = f"{from_step} lies beyond toStep {to_step}"
-        where = "query.fromStep"
-        raise InvalidInputError(f"{where}: {message}", errors=[{"location": where, "message": message}])
+        raise InvalidInputError.at("query.fromStep", message)
     folder = store.experiment(experiment_id)
     with turn(folder / "metrics" / f"{kind}.index"):
         table = read_table(folder, kind, keys).between(from_step, to_step)

@@ -7,14 +7,14 @@ import base64
 import secrets
 from collections.abc import Iterable
 
-from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session, undefer
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from common.db import Analysis, Report
 from common.errors import ConflictError, NotFoundError
 from common.reports import PATTERNS, Chart, ChartPart, HtmlPart, analyses_of, check_charts, experiments_of, render_parts
-from services.api.paging import decode_cursor, encode_cursor
+from services.api.paging import newest_page
 from services.api.schemas.reports import (
     PatternList,
     PatternReply,
@@ -37,12 +37,8 @@ def list_reports(
         query = query.where(Report.title.icontains(search, autoescape=True))
     if experiment is not None:
         query = query.where(Report.experiment_ids.bool_op("@>")([experiment]))
-    if cursor is not None:
-        query = query.where(tuple_(Report.created_at, Report.id) < decode_cursor(cursor))
-    rows = session.scalars(query.order_by(Report.created_at.desc(), Report.id.desc()).limit(limit + 1)).all()
-    page = rows[:limit]
-    following = encode_cursor(page[-1].created_at, page[-1].id) if len(rows) > limit else None
-    return ReportList(reports=[ReportSummary.model_validate(row) for row in page], next_cursor=following)
+    page, following = newest_page(session, query, Report.created_at, Report.id, limit=limit, cursor=cursor)
+    return ReportList(reports=[ReportSummary.model_validate(row) for (row,) in page], next_cursor=following)
 
 
 def get_report(session: Session, report_id: str) -> ReportReply:

@@ -1,7 +1,8 @@
-"""From the body of `POST /api/jobs` to a complete payload: files found, overrides merged, references checked.
+"""From the body of `POST /api/jobs` to a job: files found, overrides merged, references checked, the job written.
 
 Everything that can be known before a worker looks is checked here, so that a job that is accepted does not fail for a
-typing error an hour later. Leaves out: writing the job (`common.jobs.queue.submit`).
+typing error an hour later. Files are read before the transaction begins, because it holds the lock of the
+Idempotency-Key. Leaves out: the rows of a job (`common.jobs.submission`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -17,7 +17,6 @@ from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from common.artifacts import ArtifactStore
 from common.config import (
     AnalysisConfig,
     DataConfig,
@@ -25,23 +24,24 @@ from common.config import (
     LMConfig,
     ModelConfig,
     RLConfig,
-    Settings,
     build,
     load_lm_config,
     load_rl_config,
 )
 from common.config.yaml_text import read_mapping
-from common.datasets import DatasetStore, is_dataset_name
+from common.datasets import is_dataset_name
 from common.db import Job
-from common.errors import ConfigError, InvalidInputError, NotFoundError
+from common.errors import ConfigError, InvalidInputError, NotFoundError, TidalError
 from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
-from common.jobs.queue import NewJob
 from common.jobs.registry import CHECKPOINT_FOLDER
+from common.jobs.submission import NewJob, submit, submitted_before
 from common.words import with_article
+from services.api.context import Context
+from services.api.operations import jobs
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
-from services.api.operations.corpora import check_corpus, keep_datasets
-from services.api.schemas.jobs import JobRequest
+from services.api.operations.corpora import check_corpus, hold_datasets
+from services.api.schemas.jobs import JobDetail, JobPrediction, JobRequest
 
 DEFAULT_LM = "base_config.yaml"
 DEFAULT_RL = "rl_config.yaml"
@@ -59,29 +59,50 @@ _USED: dict[JobType, frozenset[str]] = {
 _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "checkpoint", "rl_checkpoint"})
 
 
-@dataclass(frozen=True)
-class Submitter:
-    """What a submission is checked against."""
+def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
+    """Make the job that `request` describes, or find the one that the key has made before; True when it was found.
 
-    settings: Settings
-    store: ArtifactStore
-    datasets: DatasetStore
+    A repeat gets its job even when the files it names have changed since, so what is wrong with them is raised only
+    when the key is new. Errors are those of `new_job` and of `common.jobs.submission`.
+    """
+    digest = body_hash(request) if idempotency_key is not None else None
+    new: NewJob | TidalError
+    try:
+        new = new_job(context, request, idempotency_key=idempotency_key, digest=digest)
+    except TidalError as error:
+        new = error
+    with context.sessions.begin() as session:
+        known = None
+        if idempotency_key is not None and digest is not None:
+            known = submitted_before(session, idempotency_key, digest)
+        if known is not None:
+            return jobs.detail(session, context.outlook, known), True
+        if isinstance(new, TidalError):
+            raise new
+        _hold_datasets(session, context, new)
+        return jobs.detail(session, context.outlook, submit(session, new, context.settings)), False
+
+
+def predict_job(context: Context, request: JobRequest) -> JobPrediction:
+    """Say what `submit_job` would do now; writes nothing. Errors are the same."""
+    new = new_job(context, request)
+    with context.sessions() as session:
+        _hold_datasets(session, context, new)
+        return jobs.predict(session, context.settings, new)
 
 
 def new_job(
-    session: Session, submitter: Submitter, request: JobRequest, *, idempotency_key: str | None = None
+    context: Context, request: JobRequest, *, idempotency_key: str | None = None, digest: str | None = None
 ) -> NewJob:
     """The submission, checked. InvalidInputError, ConfigError or NotFoundError name the field."""
     given = request.model_fields_set & _SPECIFIC
     unused = sorted(given - _USED[request.type])
     if unused:
         raise _invalid(unused[0], f"{with_article(request.type)} job does not use it")
-    parent, start = _start(session, submitter, request) if request.resume_from is not None else (None, None)
-    payload = _resumed(parent, request) if parent is not None else _fresh(submitter, request)
-    if isinstance(payload, LmTraining):
-        _check_corpus(session, submitter, payload.config.data, "body.config.data")
-    elif isinstance(payload, RlTraining | Evaluation | Ablation | Dataset):
-        _check_corpus(session, submitter, payload.data, "body.data")
+    parent, start = _start(context, request) if request.resume_from is not None else (None, None)
+    payload = _resumed(parent, request) if parent is not None else _fresh(context, request)
+    if (corpus := _corpus(payload)) is not None:
+        check_corpus(corpus[0], context.datasets, location=corpus[1])
     return NewJob(
         type=request.type,
         payload=payload,
@@ -94,58 +115,65 @@ def new_job(
         resume_checkpoint=start,
         wait=request.queue,
         idempotency_key=idempotency_key,
-        body_hash=body_hash(request) if idempotency_key is not None else None,
+        body_hash=digest,
     )
 
 
-def _fresh(submitter: Submitter, request: JobRequest) -> Payload:
+def _fresh(context: Context, request: JobRequest) -> Payload:
     if request.type is JobType.LM_TRAINING:
-        initial = _checkpoint(submitter, request) if request.checkpoint is not None else None
-        return LmTraining(
-            config=_lm_config(submitter, request, request.config).model_dump(), initial_checkpoint=initial
-        )
+        initial = _checkpoint(context, request) if request.checkpoint is not None else None
+        return LmTraining(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
     if request.type is JobType.DATASET:
-        return _dataset(submitter, request)
-    checkpoint = _checkpoint(submitter, request)
+        return _dataset(context, request)
+    checkpoint = _checkpoint(context, request)
     if request.type is JobType.ANALYSIS:
         analysis = _section(AnalysisConfig, {}, request.config, "config")
-        return _analysis(submitter, request, checkpoint, analysis)
-    inherited = _inherited(submitter, request, checkpoint)
-    data = _section(DataConfig, inherited.get("data", {}), request.data, "data")
+        return _analysis(context, request, checkpoint, analysis)
+    inherited = _inherited(context, request, checkpoint)
+    data = _section(DataConfig, inherited.data.model_dump(), request.data, "data")
     if request.type is JobType.EVALUATION:
-        evaluation = _section(EvaluationConfig, inherited.get("evaluation", {}), request.config, "config")
-        return Evaluation(checkpoint=checkpoint, data=data.model_dump(), evaluation=evaluation.model_dump())
-    config = _rl_config(submitter, request).model_dump()
+        evaluation = _section(EvaluationConfig, inherited.evaluation.model_dump(), request.config, "config")
+        return Evaluation(checkpoint=checkpoint, data=data, evaluation=evaluation)
+    config = _rl_config(context, request)
     if request.type is JobType.RL_TRAINING:
-        return RlTraining(config=config, checkpoint=checkpoint, data=data.model_dump())
+        return RlTraining(config=config, checkpoint=checkpoint, data=data)
     if request.rl_checkpoint is None:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
-    policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
-    return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data.model_dump())
+    policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
 
 
-def _check_corpus(session: Session, submitter: Submitter, data: DataConfig, location: str) -> None:
-    keep_datasets(session, data)
-    check_corpus(data, submitter.datasets, location=location)
+def _corpus(payload: Payload) -> tuple[DataConfig, str] | None:
+    """The corpus that a job reads, and where the request names it."""
+    if isinstance(payload, LmTraining):
+        return payload.config.data, "body.config.data"
+    if isinstance(payload, RlTraining | Evaluation | Ablation | Dataset):
+        return payload.data, "body.data"
+    return None
 
 
-def _dataset(submitter: Submitter, request: JobRequest) -> Dataset:
+def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
+    if (corpus := _corpus(new.checked_payload)) is not None:
+        hold_datasets(session, corpus[0], context.datasets, location=corpus[1])
+
+
+def _dataset(context: Context, request: JobRequest) -> Dataset:
     data = _section(DataConfig, {}, request.data, "data")
     if "source" not in request.data:
         raise _invalid("data.source", "a dataset job needs the corpus to tokenise: the name of a dataset, or a file")
-    if is_dataset_name(data.source) and submitter.datasets.has(data.source):
-        return Dataset(data=data, sha256=submitter.datasets.find(data.source).sha256)
+    if is_dataset_name(data.source) and context.datasets.has(data.source):
+        return Dataset(data=data, sha256=context.datasets.find(data.source).sha256)
     return Dataset(data=data)
 
 
-def _analysis(submitter: Submitter, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> Analysis:
+def _analysis(context: Context, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> Analysis:
     if not config.uses_policy and request.rl_checkpoint is not None:
         raise _invalid("rl_checkpoint", "it is used with gating_mode learned only, and by no sweep; leave it out")
     if not config.uses_policy:
         return Analysis(checkpoint=checkpoint, analysis=config)
     if request.rl_checkpoint is None:
         raise _invalid("rl_checkpoint", "gating_mode learned needs a controller; or set gating_mode to random or fixed")
-    policy = check_reference(submitter.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
+    policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     return Analysis(checkpoint=checkpoint, rl_checkpoint=policy, analysis=config)
 
 
@@ -161,18 +189,18 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
         if changed:
             kept = ", ".join(f"{name} {before[name]}" for name in changed)
             raise _invalid("config.model", f"the shape of the model cannot change when training goes on: keep {kept}")
-        return LmTraining.model_validate({**parent.payload, "config": config.model_dump()})
+        return LmTraining.model_validate({**parent.payload, "config": config})
     if request.type is JobType.RL_TRAINING:
         rl = _section(RLConfig, parent.payload["config"], request.config, "config")
         if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
             raise _invalid("config.policy", "the shape of the policy cannot change when training goes on")
-        return RlTraining.model_validate({**parent.payload, "config": rl.model_dump()})
+        return RlTraining.model_validate({**parent.payload, "config": rl})
     raise _invalid(
         "resume_from", f"{with_article(request.type)} job has no training state to go on from; submit it anew"
     )
 
 
-def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple[Job, str | None]:
+def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
     """The job to go on from, and the checkpoint where it is not the newest one.
 
     `resumeFrom` names a job, an experiment (its newest job), or a checkpoint of one: `<experiment id>/<file>`.
@@ -180,10 +208,11 @@ def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple
     assert request.resume_from is not None
     named, start = request.resume_from.removeprefix("experiments/"), None
     if "/" in named:
-        start = _training_checkpoint(submitter, named, policy=request.type is JobType.RL_TRAINING)
+        start = _training_checkpoint(context, named, policy=request.type is JobType.RL_TRAINING)
         named = start.split("/", 1)[0]
     newest = select(Job).where(Job.experiment_id == named).order_by(Job.created_at.desc()).limit(1)
-    parent = session.get(Job, named) or session.scalars(newest).first()
+    with context.sessions() as session:
+        parent = session.get(Job, named) or session.scalars(newest).first()
     if parent is None:
         raise NotFoundError(
             f"resumeFrom: there is no job or experiment {named!r}",
@@ -196,9 +225,9 @@ def _start(session: Session, submitter: Submitter, request: JobRequest) -> tuple
     return parent, start
 
 
-def _training_checkpoint(submitter: Submitter, reference: str, *, policy: bool) -> str:
+def _training_checkpoint(context: Context, reference: str, *, policy: bool) -> str:
     """The reference of a checkpoint that holds training state, aliases resolved."""
-    found = check_reference(submitter.store, reference, location="body.resumeFrom", policy=policy)
+    found = check_reference(context.store, reference, location="body.resumeFrom", policy=policy)
     experiment_id, name = found.split("/", 1)
     if not name.startswith(f"{CHECKPOINT_FOLDER}/"):
         raise _invalid(
@@ -209,27 +238,27 @@ def _training_checkpoint(submitter: Submitter, reference: str, *, policy: bool) 
     return found
 
 
-def _checkpoint(submitter: Submitter, request: JobRequest) -> str:
+def _checkpoint(context: Context, request: JobRequest) -> str:
     if request.checkpoint is None:
         raise _invalid("checkpoint", f"{with_article(request.type)} job needs the checkpoint of a language model")
-    return check_reference(submitter.store, request.checkpoint, location="body.checkpoint", policy=False)
+    return check_reference(context.store, request.checkpoint, location="body.checkpoint", policy=False)
 
 
-def _inherited(submitter: Submitter, request: JobRequest, checkpoint: str) -> Mapping[str, Any]:
+def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConfig:
     """The configuration the language model was trained with; without one (imported) that of `configPath`, defaults."""
-    folder = submitter.store.experiment(checkpoint.split("/", 1)[0])
+    folder = context.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
         try:
             values = read_mapping(folder / name)
             if isinstance(values.get("data"), dict):
-                return build(LMConfig, values, where=name).model_dump()
+                return build(LMConfig, values, where=name)
         except ConfigError:
             continue
-    return _lm_config(submitter, request, {}).model_dump()
+    return _lm_config(context, request, {})
 
 
-def _lm_config(submitter: Submitter, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
-    folder = submitter.settings.config_dir
+def _lm_config(context: Context, request: JobRequest, overrides: Mapping[str, Any]) -> LMConfig:
+    folder = context.settings.config_dir
     if request.config_path is not None:
         path = find_config(folder, request.config_path, location="body.configPath")
     else:
@@ -240,8 +269,8 @@ def _lm_config(submitter: Submitter, request: JobRequest, overrides: Mapping[str
         raise _placed(error) from None
 
 
-def _rl_config(submitter: Submitter, request: JobRequest) -> RLConfig:
-    folder = submitter.settings.config_dir
+def _rl_config(context: Context, request: JobRequest) -> RLConfig:
+    folder = context.settings.config_dir
     if request.rl_config_path is not None:
         path = find_config(folder, request.rl_config_path, location="body.rlConfigPath")
     else:
@@ -272,7 +301,7 @@ def _placed(error: ConfigError, where: str = "config") -> ConfigError:
 
 def _invalid(field: str, message: str) -> InvalidInputError:
     location = ".".join(["body", *(to_camel(part) for part in field.split("."))])
-    return InvalidInputError(f"{location}: {message}", errors=[{"location": location, "message": message}])
+    return InvalidInputError.at(location, message)
 
 
 def body_hash(request: JobRequest) -> str:

@@ -11,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 from common.config.analysis import AnalysisKind
 from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
 from services.api.context import session_of
+from services.api.generating import encode_event, stream_of
+from services.api.generating import limit as rate_limit
 from services.api.operations import analyses, analyze
 from services.api.operations.generate import ClientGone
 from services.api.paging import Cursor, Limit
-from services.api.routes.generate import encode_event, stream_of
-from services.api.routes.generate import limit as rate_limit
 from services.api.schemas.analyses import (
     AnalysesDeleted,
     AnalysisList,

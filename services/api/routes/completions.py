@@ -15,10 +15,10 @@ from common.errors import TidalError
 from common.redis.generation_request import GenerationRequest
 from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
+from services.api.generating import limit
 from services.api.operations import completions as operation
 from services.api.operations.completion_writer import Writer
 from services.api.operations.generate import ClientGone, built
-from services.api.routes.generate import limit
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
 from services.api.schemas.problems import problem_responses
 from services.api.streaming.clients import LiveStream

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from common.jobs.status import JobStatus
+from common.jobs.submission import MAX_TAG
 from common.redis.keys import experiment_stream
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
@@ -27,7 +28,7 @@ from services.api.schemas.experiments import (
     TagList,
 )
 from services.api.schemas.problems import problem_responses
-from services.api.streaming.ids import format_id
+from services.api.streaming.entries import format_id
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1
@@ -58,7 +59,7 @@ def list_experiments(
         Query(alias="type", description="Repeat it for several. Without it every type but dataset."),
     ] = None,
     status: Annotated[JobStatus | None, Query(description="Of the newest job.")] = None,
-    tag: Annotated[str | None, Query(max_length=64)] = None,
+    tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
     search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,
 ) -> ExperimentList:
     """Newest first."""

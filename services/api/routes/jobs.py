@@ -9,17 +9,15 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from common.db import require_schema
-from common.errors import InvalidInputError
 from common.jobs.payloads import JobType
-from common.jobs.queue import submit
 from common.jobs.signals import cancel, request_signal
 from common.jobs.status import TERMINAL, JobStatus
-from common.jobs.submission import submitted_before
+from common.jobs.submission import MAX_TAG, MAX_TEXT
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
 from services.api.json_body import OneValuePerKeyRoute
 from services.api.operations import jobs, logs, submission
-from services.api.paging import Cursor, Limit
+from services.api.paging import Cursor, Limit, decode_number
 from services.api.schemas.jobs import (
     JobDetail,
     JobEventList,
@@ -53,7 +51,7 @@ def create(
     idempotency_key: Annotated[
         str | None,
         Header(
-            max_length=200,
+            max_length=MAX_TEXT,
             description="Send the same key when repeating a request whose answer was lost: the job that exists is "
             "returned (`Idempotency-Replayed: true`). Kept for 24 h; the same key with another body is a 422.",
         ),
@@ -64,22 +62,12 @@ def create(
     queue (`queuePosition`), or is refused with 409 when `queue` is false. 429 `too_many_waiting` when
     `TIDAL_MAX_WAITING_JOBS` jobs of this token are waiting already."""
     require_schema(context.engine)  # of an older database the tables may look right and mean something else
-    checker = submission.Submitter(context.settings, context.store, context.datasets)
     if dry_run:
-        with context.sessions() as session:
-            new = submission.new_job(session, checker, body)
-            response.status_code = 200
-            return jobs.predict(session, context.settings, new)
-    with context.sessions.begin() as session:
-        # The key first: a repeat gets its job even when the files it named have changed since.
-        known = idempotency_key and submitted_before(session, idempotency_key, submission.body_hash(body))
-        if known:
-            response.headers["Idempotency-Replayed"] = "true"
-            job = known
-        else:
-            new = submission.new_job(session, checker, body, idempotency_key=idempotency_key)
-            job = submit(session, new, context.settings)
-        created = jobs.detail(session, context.outlook, job)
+        response.status_code = 200
+        return submission.predict_job(context, body)
+    created, replayed = submission.submit_job(context, body, idempotency_key)
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     context.outbox.wake()
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/jobs/{created.id}"
     return created
@@ -93,7 +81,7 @@ def list_jobs(
     cursor: Cursor = None,
     status: Annotated[list[JobStatus] | None, Query(description="Repeat it for several.")] = None,
     kind: Annotated[JobType | None, Query(alias="type")] = None,
-    tag: Annotated[str | None, Query(max_length=64)] = None,
+    tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
     experiment_id: Annotated[str | None, Query(max_length=200, alias="experimentId")] = None,
 ) -> JobList:
     """Newest first."""
@@ -131,10 +119,7 @@ def get_events(
     cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the page before.")] = None,
 ) -> JobEventList:
     """Oldest first; one event per change, written in the transaction of the change."""
-    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
-        message = "no cursor of this list; use `nextCursor` of the page before as it is"
-        raise InvalidInputError(f"query.cursor: {message}", errors=[{"location": "query.cursor", "message": message}])
-    return jobs.events(session, job_id, limit=limit, after=int(cursor or 0))
+    return jobs.events(session, job_id, limit=limit, after=decode_number(cursor))
 
 
 @router.get(

@@ -18,7 +18,7 @@ from services.api.operations import experiments, jobs
 from services.api.schemas.problems import problem_responses
 from services.api.streaming import sse
 from services.api.streaming.clients import LiveStream
-from services.api.streaming.ids import StreamId
+from services.api.streaming.entries import StreamId
 from services.api.streaming.snapshots import Make
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
@@ -26,6 +26,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "Events until either side closes"},
     **problem_responses(404, 503),
 }
+BRIEF = "/brief"
+"""End of a topic's name whose follower does not want the lines of logs, only their position."""
 Since = Annotated[
     str | None,
     Query(
@@ -40,7 +42,8 @@ Topics = Annotated[
     Query(
         min_length=1,
         max_length=64,
-        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>` it goes on after this event.",
+        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>` it goes on after this event. With "
+        "`/brief` behind the id, its `log-lines` events hold no lines, and in `next` the number of the next line.",
     ),
 ]
 
@@ -84,13 +87,15 @@ async def one_experiment(experiment_id: str, request: Request, context: ContextD
 def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.Source:
     """The stream with this name. InvalidInputError when there is no such kind of stream."""
     kind, _, name = topic.partition("/")
+    brief, name = name.endswith(BRIEF), name.removesuffix(BRIEF)
     if topic == "jobs":
         return sse.Source(JOBS_STREAM, cursor, _reading(context, lambda session: _all_jobs(context, session)))
     if kind == "jobs" and name:
-        return sse.Source(job_stream(name), cursor, _reading(context, lambda session: _job(context, session, name)))
+        reading = _reading(context, lambda session: _job(context, session, name))
+        return sse.Source(job_stream(name), cursor, reading, brief)
     if kind == "experiments" and name:
         reading = _reading(context, lambda session: _experiment(context, session, name))
-        return sse.Source(experiment_stream(name), cursor, reading)
+        return sse.Source(experiment_stream(name), cursor, reading, brief)
     message = f"'{topic[:50]}' is no stream; expected jobs, jobs/<id> or experiments/<id>"
     raise InvalidInputError(message, errors=[{"location": "query.topic", "message": message}])
 

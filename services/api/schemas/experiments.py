@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from common.jobs.status import JobStatus
+from common.jobs.submission import MAX_TAGS, MAX_TEXT
 from services.api.schemas.base import Reply, Request, UtcTime
 from services.api.schemas.jobs import JobError, JobProgress, Tag
 
@@ -48,8 +49,8 @@ class ExperimentDetail(ExperimentReply):
 class ExperimentChange(Request):
     """What to set; what is left out stays."""
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None
-    tags: list[Tag] = Field([], max_length=20)
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None
+    tags: list[Tag] = Field([], max_length=MAX_TAGS)
     notes: Annotated[str, StringConstraints(max_length=20_000)] | None = None
 
 

@@ -8,9 +8,10 @@ from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
 from common.jobs.payloads import JobType
 from common.jobs.status import JobStatus, Signal
+from common.jobs.submission import MAX_TAG, MAX_TAGS, MAX_TEXT
 from services.api.schemas.base import Reply, Request, UtcTime
 
-Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+Tag = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{MAX_TAG - 1}}}$")]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 
 
@@ -53,8 +54,8 @@ class JobRequest(Request):
     newest checkpoint), or one checkpoint of an ended job, `<experiment id>/checkpoints/<name>`."""
     priority: int = Field(0, ge=-100, le=100)
     """Higher runs first."""
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)] | None = None
-    tags: list[Tag] = Field([], max_length=20)
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None
+    tags: list[Tag] = Field([], max_length=MAX_TAGS)
     not_before: AwareDatetime | None = None
     """Earliest start; with a time zone."""
     gpus: Literal[1] = 1

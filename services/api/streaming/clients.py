@@ -3,7 +3,7 @@
 A thousand clients are fed by one wake-up, so what each costs is what matters here: no timer, no queue and no task group
 of its own. One task per process, the pulse, looks after all of them: it drops a client whose socket has been full for
 `send_seconds` and lets those write a comment that were silent for too long. Leaves out: which events there are
-(`stream_hub`), cursors and snapshots (`sse`).
+(`hub`), cursors and snapshots (`sse`).
 """
 
 from __future__ import annotations

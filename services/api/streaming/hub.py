@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +29,18 @@ from redis.exceptions import RedisError, ResponseError
 from common.logging import get_logger
 from common.redis.keys import EPOCH
 from services.api.http_metrics import HttpMetrics
-from services.api.streaming.ids import ORIGIN, StreamId, format_id, parse_id
-from services.api.streaming.redis_streams import page_after, read_after
-from services.api.streaming.topic import BATCH_BYTES, Entry, Position, Topic
+from services.api.streaming.entries import (
+    ORIGIN,
+    Entry,
+    Position,
+    StreamId,
+    entry_of,
+    format_id,
+    page_after,
+    parse_id,
+    read_after,
+)
+from services.api.streaming.topic import BATCH_BYTES, Topic
 
 log = get_logger(__name__)
 
@@ -64,22 +73,15 @@ class Reset:
     reason: str
 
 
-Encoder = Callable[[str, str, str], bytes]
-"""(id, event, data) to bytes."""
-
-
 class StreamHub:
     """All topics of this process."""
 
-    def __init__(
-        self, redis: Redis, blocking_redis: Redis, encode: Encoder, metrics: HttpMetrics, *, linger_seconds: float
-    ) -> None:
+    def __init__(self, redis: Redis, blocking_redis: Redis, metrics: HttpMetrics, *, linger_seconds: float) -> None:
         """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer. A stream is
         read `linger_seconds` longer than it is followed: clients that all reconnect at once find the ring as it was."""
         self._linger_seconds = linger_seconds
         self._redis = redis
         self._blocking = blocking_redis
-        self._encode = encode
         self._metrics = metrics
         self._topics: dict[str, Topic] = {}
         self._paging = asyncio.Semaphore(PAGES_AT_ONCE)
@@ -199,7 +201,7 @@ class StreamHub:
                 found = await read_after(
                     self._blocking, topic.key, format_id(last), count=PAGE, block=BLOCK_MILLISECONDS
                 )
-                entries = [self._entry(*raw) for raw in found]
+                entries = [entry_of(*raw) for raw in found]
                 if entries:
                     last = entries[-1].id
                     topic.publish(entries)
@@ -232,7 +234,7 @@ class StreamHub:
 
     async def _page(self, key: str, cursor: StreamId, count: int) -> list[Entry]:
         found = await page_after(self._redis, key, format_id(cursor), count=min(count, PAGE))
-        return [self._entry(*raw) for raw in found]
+        return [entry_of(*raw) for raw in found]
 
     async def _info(self, key: str) -> dict[str, Any] | None:
         try:
@@ -247,10 +249,6 @@ class StreamHub:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await unless.wait()
-
-    def _entry(self, raw_id: str, fields: dict[str, str]) -> Entry:
-        event, data = fields.get("event", "message"), fields.get("data", "null")
-        return Entry(parse_id(raw_id), self._encode(raw_id, event, data))
 
 
 def _last_id(info: dict[str, Any] | None) -> StreamId:

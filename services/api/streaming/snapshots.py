@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from services.api.streaming.topic import Position
+from services.api.streaming.entries import Position
 
 Make = Callable[[], Awaitable[Any]]
 """Makes the present state, ready for JSON."""

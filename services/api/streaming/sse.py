@@ -1,9 +1,9 @@
-"""Server-sent events over `stream_hub`: cursor of the request, snapshot, wire format, several streams in one response.
+"""Server-sent events over `hub`: cursor of the request, snapshot, several streams in one response.
 
 A stream begins after `Last-Event-ID` (or `?since=`). Without one it begins with a `snapshot` event that carries the
 position it was made at; with one that cannot be continued, with a `reset` event and then the snapshot. Every other
 event carries `id:` = Redis stream id. A comment goes out every 15 s; a client whose socket stays full for
-`stream_client_seconds` is closed (`stream_clients`); shutdown ends all streams.
+`stream_client_seconds` is closed (`clients`); shutdown ends all streams.
 """
 
 from __future__ import annotations
@@ -12,38 +12,26 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import attrgetter
 
 from fastapi import Request
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
-from sse_starlette import ServerSentEvent
 
 from common.errors import InvalidInputError, TidalError
 from common.logging import get_logger
 from common.redis.generation_events import error_data
 from common.redis.keys import EVENT_ERROR
+from services.api.context import Context
 from services.api.streaming.clients import LiveStream
+from services.api.streaming.entries import StreamId, encode, format_id, parse_id
 from services.api.streaming.hub import Reset
-from services.api.streaming.ids import StreamId, format_id, parse_id
 from services.api.streaming.snapshots import Make
-
-if TYPE_CHECKING:
-    from services.api.context import Context
 
 log = get_logger(__name__)
 
 RETRY_MILLISECONDS = 2000
 """How long a browser waits before it connects again."""
-
-
-def encode(stream_id: str | None, event: str, data: str) -> bytes:
-    """One event on the wire."""
-    if "\n" not in data and "\r" not in data:
-        # JSON has no line breaks; the general way costs as much as all the rest of a token.
-        head = "" if stream_id is None else f"id: {stream_id}\n"
-        return f"{head}event: {event}\ndata: {data}\n\n".encode()
-    return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()
 
 
 def cursor_of(request: Request) -> StreamId | None:
@@ -62,11 +50,13 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One stream that a client wants: its Redis key, where to go on, and how to make its snapshot."""
+    """One stream that a client wants: its Redis key, where to go on, how to make its snapshot, and how much of it."""
 
     key: str
     cursor: StreamId | None
     state: Make
+    brief: bool = False
+    """Without the lines of a log: `log-lines` events tell a position only."""
 
 
 async def stream(context: Context, source: Source) -> LiveStream:
@@ -97,16 +87,16 @@ async def _open_or_error(context: Context, source: Source) -> AsyncGenerator[byt
 
 async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
     """The chunks of a stream, once it is known to exist."""
-    key, cursor, state = source.key, source.cursor, source.state
+    key, cursor = source.key, source.cursor
     epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
     first = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     if cursor is None or epoch is None:
         # With a cursor it only tells what does not exist; a cursor in the ring needs no such question.
-        snapshot = await context.snapshots.take(key, state)
+        snapshot = await context.snapshots.take(key, source.state)
         if cursor is None:
             cursor, epoch = snapshot.position.id, snapshot.position.epoch
             first += encode(format_id(cursor), "snapshot", snapshot.state)
-    return _chunks(context, key, cursor, epoch or "", first, state)
+    return _chunks(context, source, cursor, epoch or "", first)
 
 
 async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> AsyncGenerator[bytes]:
@@ -152,23 +142,21 @@ def _topic(name: str) -> bytes:
 
 
 async def _chunks(
-    context: Context, key: str, cursor: StreamId, epoch: str, first: bytes, state: Make
+    context: Context, source: Source, cursor: StreamId, epoch: str, first: bytes
 ) -> AsyncGenerator[bytes]:
     yield first
     sent = context.metrics.sse_events
-    async for batch in context.hub.follow(key, cursor, epoch):
+    of_entry = attrgetter("brief" if source.brief else "encoded")
+    async for batch in context.hub.follow(source.key, cursor, epoch):
         if isinstance(batch, Reset):
             try:
-                snapshot = await context.snapshots.take(key, state)
+                snapshot = await context.snapshots.take(source.key, source.state)
             except (SQLAlchemyError, TidalError, RedisError) as error:
                 # The client connects again with its old cursor and is reset then.
-                log.warning("stream closed, no snapshot could be made", stream=key, error=str(error))
+                log.warning("stream closed, no snapshot could be made", stream=source.key, error=str(error))
                 return
             yield encode(None, "reset", json.dumps({"reason": batch.reason}))
             yield encode(format_id(batch.position), "snapshot", snapshot.state)
-        elif len(batch) == 1:
-            sent.inc()
-            yield batch[0].encoded
         else:
             sent.inc(len(batch))
-            yield b"".join(entry.encoded for entry in batch)
+            yield b"".join(map(of_entry, batch))

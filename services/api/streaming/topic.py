@@ -1,17 +1,16 @@
 """One stream in memory: the newest entries in a ring, and the wake-up of the clients that follow it.
 
 Bounded in entries and in bytes, and so is what one client is handed at a time: a client that does not read keeps its
-last batch alive, and there may be hundreds of them. Leaves out: Redis and the reader task (`stream_hub`).
+last batch alive, and there may be hundreds of them. Leaves out: Redis and the reader task (`hub`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 
-from services.api.streaming.ids import StreamId
+from services.api.streaming.entries import Entry, Position, StreamId
 
 RING = 2000
 """Entries a topic keeps in memory."""
@@ -19,22 +18,6 @@ RING_BYTES = 8 * 1024 * 1024
 """The same in bytes; log lines may be 800 kB an entry."""
 BATCH_BYTES = 64 * 1024
 """Handed to a client at a time, about; one entry may be larger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a stream, as it goes over the wire; encoded once for all clients."""
-
-    id: StreamId
-    encoded: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A place in a stream, and the life of the Redis data it belongs to."""
-
-    id: StreamId
-    epoch: str
 
 
 class Topic:

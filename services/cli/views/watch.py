@@ -78,7 +78,7 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
 
 def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[Event | TidalError]) -> None:
     try:
-        for event in client.follow_experiment(experiment_id):
+        for event in client.follow_experiment(experiment_id, log_lines=False):
             into.put(event)
     except TidalError as error:
         into.put(error)

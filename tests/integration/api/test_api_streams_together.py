@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import takewhile
 
 import redis
@@ -43,3 +44,28 @@ def test_several_streams_come_on_one_connection_each_event_under_its_topic(
     assert {topic: its[0][0] for topic, its in found.items()} == dict.fromkeys(
         ["jobs", f"experiments/{other}"], "snapshot"
     )
+
+
+def test_a_brief_topic_tells_how_far_a_log_is_and_the_whole_one_its_lines(
+    api: Api, path: str, key: str, redis_client: redis.Redis
+) -> None:
+    experiment = path.split("/")[3]
+    lines = {"attempt": 2, "lines": [{"n": 40, "text": "one"}, {"n": 41, "text": "two"}]}
+    redis_client.xadd(key, {"event": "log-lines", "data": json.dumps(lines)})
+    last = add(redis_client, key, 1)
+    whole, brief = f"experiments/{experiment}", f"experiments/{experiment}/brief"
+    found: dict[str, list[tuple[str, object]]] = {whole: [], brief: []}
+    with events_of(api.http, f"/api/stream?topic={whole}@0&topic={brief}@0") as events:
+        topic, ends = "", 0
+        for event in events:
+            if event.name == "topic":
+                topic = event.data
+            elif event.name in ("log-lines", "metrics"):
+                found[topic].append((event.name, event.data))
+                ends += event.id == last
+            if ends == 2:
+                break
+    assert found[whole] == [("log-lines", lines), ("metrics", {"n": 1})]
+    assert found[brief] == [("log-lines", {"attempt": 2, "lines": [], "next": 42}), ("metrics", {"n": 1})]
+    with events_of(api.http, path, since="0") as events:
+        assert next(event.data for event in events if event.name == "log-lines") == lines

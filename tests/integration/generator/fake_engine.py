@@ -10,8 +10,8 @@ import redis
 
 from common.child.lifeline import die_with_parent
 from common.redis import keys
+from common.redis.generation_events import MAX_ENTRIES, entry, said
 from services.generator.engine_protocol import EngineChannel
-from services.generator.reply_stream import ReplyStream
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
         if request_id.startswith("hang"):
             threading.Event().wait()
         answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
-        ReplyStream(client, request_id).done(answer)
+        ended = entry("", [said(request_id, keys.EVENT_DONE, answer)])
+        client.xadd(keys.generate_stream(request_id), ended, maxlen=MAX_ENTRIES)
         channel.send("done", request_id)
 
 

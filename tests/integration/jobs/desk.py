@@ -17,8 +17,16 @@ from common.jobs.reaper import mark_stale
 from common.jobs.retry import Fault
 from common.jobs.signals import request_signal
 from common.jobs.status import JobStatus, Signal
+from common.jobs.submission import submitted_before
 
 S = JobStatus
+
+
+def submit_once(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
+    """The job that the key of `new` has made before, else a new one: what the api does in one transaction."""
+    key = new.idempotency_key
+    known = submitted_before(session, key, new.digest()) if key is not None else None
+    return known or submit(session, new, settings)
 
 
 @dataclass
@@ -38,7 +46,7 @@ class Desk:
         if job_type == "analysis":
             payload = {"checkpoint": "exp/final", "analysis": {"prompts": ["Once"], "gating_mode": "random"}}
         with self.sessions.begin() as session:
-            return submit(session, NewJob(type=JobType(job_type), payload=payload, **fields)).id
+            return submit_once(session, NewJob(type=JobType(job_type), payload=payload, **fields)).id
 
     def claim(self, owner: str = "worker-1") -> Job | None:
         with self.sessions.begin() as session:

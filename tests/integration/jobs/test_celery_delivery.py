@@ -11,9 +11,8 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Reject
-from pydantic import SecretStr
-
 from common.jobs.celery_settings import DOORBELL_TASK, make_app
+from pydantic import SecretStr
 
 QUEUE, UNACKNOWLEDGED = "training", "unacked"
 """Keys that Celery's transport uses in Redis."""

@@ -19,7 +19,7 @@ from common.jobs.queue import NewJob, submit
 from common.jobs.signals import request_signal
 from common.jobs.sql import lock_waiting
 from common.jobs.status import JobStatus, Signal
-from tests.integration.jobs.desk import Desk
+from tests.integration.jobs.desk import Desk, submit_once
 
 S = JobStatus
 AT_ONCE = 50
@@ -71,13 +71,13 @@ def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_jo
     paused, running = desk.bring(S.PAUSED), desk.bring(S.RUNNING)
     settings = few(desk, 1)
     key = {"idempotency_key": "once", "body_hash": "ab"}
-    first = desk.do(submit, new(**key), settings).id
-    assert desk.do(submit, new(**key), settings).id == first
+    first = desk.do(submit_once, new(**key), settings).id
+    assert desk.do(submit_once, new(**key), settings).id == first
     desk.do(request_signal, paused, Signal.RESUME)
     desk.do(release, running, 1, reason="drained")
     assert [desk.status(job_id) for job_id in (paused, running)] == [S.PENDING, S.PENDING]
     assert waiting(desk) == 3
-    assert desk.do(submit, new(**key), settings).id == first
+    assert desk.do(submit_once, new(**key), settings).id == first
     with pytest.raises(RateLimitedError, match="3 jobs"):
         desk.do(submit, new(), settings)
 

@@ -10,9 +10,10 @@ import psutil
 import pytest
 import redis
 
-from common.metrics import MetricsWriter, read_metrics
+from common.metrics import MetricsWriter
 from common.redis import keys
 from services.local.servers import ValkeyServer
+from tests.metrics_oracle import read_metrics
 
 
 @pytest.fixture

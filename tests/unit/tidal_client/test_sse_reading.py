@@ -112,6 +112,24 @@ def test_a_refusal_is_not_tried_again() -> None:
         next(client.follow_experiment("x"))
 
 
+def test_an_experiment_without_log_lines_goes_on_after_its_last_event() -> None:
+    asked: list[str] = []
+    topic = b'event: topic\ndata: "experiments/x/brief"\n\n'
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url.params))
+        numbers = (1, 2) if len(asked) == 1 else (3,)
+        missing = b'event: error\ndata: {"message": "it is gone", "status": 404}\n\n'
+        return httpx.Response(200, stream=BrokenStream(topic, *map(event, numbers), *([missing] * (len(asked) - 1))))
+
+    with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
+        events = client.follow_experiment("x", log_lines=False)
+        assert [each.data for each in islice(events, 3)] == [1, 2, 3]
+        with pytest.raises(NotFoundError, match="it is gone"):
+            next(events)
+    assert asked == ["topic=experiments%2Fx%2Fbrief", "topic=experiments%2Fx%2Fbrief%402-0"]
+
+
 def test_patience_has_an_end() -> None:
     def away(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("nobody there")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from common.metrics import MetricsWriter, metric_names, read_metrics, read_table
+from common.metrics import MetricsWriter, metric_names, read_table
 from common.metrics import index as index_module
 from common.metrics.index import MetricIndex
 from common.metrics.index_block import read_block
+from tests.metrics_oracle import read_metrics
 
 NAMES = ("loss", "rate", "validation")
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from common.metrics import MetricsWriter, metric_names, read_metrics
+from common.metrics import MetricsWriter, metric_names
 from common.metrics import writer as writer_module
+from tests.metrics_oracle import read_metrics
 
 
 def make_writer(directory: Path, attempt: int = 1, **options: Any) -> MetricsWriter:

@@ -22,7 +22,7 @@ from services.api.operations.logs import read_logs, whole_log
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.rate_limit import Verdict
 from services.api.schemas.base import iso_utc
-from services.api.streaming.sse import encode
+from services.api.streaming.entries import encode
 
 
 def settings(**values: Any) -> Settings:

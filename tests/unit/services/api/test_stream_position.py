@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.streaming import topic as stream_topic
-from services.api.streaming.ids import format_id, parse_id
-from services.api.streaming.topic import Entry, Position, Topic
+from services.api.streaming.entries import Entry, Position, format_id, parse_id
+from services.api.streaming.topic import Topic
 
 WORD = st.integers(0, 2**64 - 1)
 
 
 def entry(number: int, size: int = 0) -> Entry:
-    return Entry((number, 0), bytes(size))
+    return Entry((number, 0), bytes(size), b"")
 
 
 @given(WORD, WORD)

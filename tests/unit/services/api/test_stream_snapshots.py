@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from services.api.streaming.entries import Entry, Position
 from services.api.streaming.snapshots import Snapshots
-from services.api.streaming.topic import Entry, Position, Topic
+from services.api.streaming.topic import Topic
 
 
 class World:
@@ -84,7 +85,7 @@ def test_a_cursor_is_known_where_it_is_the_place_of_an_entry() -> None:
     async def scenario() -> Topic:
         topic = Topic("k")
         topic.restart(Position((5, 0), "epoch"))
-        topic.publish([Entry((n, 0), b"x") for n in (7, 9, 11)])
+        topic.publish([Entry((n, 0), b"x", b"x") for n in (7, 9, 11)])
         return topic
 
     topic = asyncio.run(scenario())

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from common.metrics import read_metrics
 from services.cli.import_metrics import write_metrics, write_rl_metrics
+from tests.metrics_oracle import read_metrics
 
 
 def test_flat_lines_become_points(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from common.child.protocol import (
 )
 from common.child.socket import CHILD_FD_VARIABLE, PARENT_PID_VARIABLE
 from common.config import LMConfig, RLConfig
-from common.metrics import read_metrics
+from tests.metrics_oracle import read_metrics
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.timeout(300)

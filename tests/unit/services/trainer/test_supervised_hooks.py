@@ -26,9 +26,10 @@ from common.child.protocol import (
     Withdrawn,
 )
 from common.errors import StorageError
-from common.metrics import MetricsWriter, read_metrics
+from common.metrics import MetricsWriter
 from common.training.hooks import StopRequest
 from services.trainer.supervised_hooks import SupervisedHooks
+from tests.metrics_oracle import read_metrics
 
 
 @dataclass(frozen=True)

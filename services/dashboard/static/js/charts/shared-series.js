@@ -59,7 +59,7 @@ async function load(id, entry) {
   replies.forEach((reply, i) => entry.store.load(KINDS[i], reply));
   if (hasEnded(found.status) || streams >= MOST_STREAMS || entry.users < 1) return found;
   streams += 1;
-  const end = follow(`${path}/stream`, {
+  const end = follow(`${path}/brief/stream`, {
     since: replies[0].streamCursor,
     onEvent(name, data) {
       if (name === "metrics" || name === "rl-metrics") entry.store.append(name, data.points);

@@ -228,7 +228,7 @@ function useLive(found, path, state, early) {
     async function start() {
       const since = await loadUntilThere();
       if (!left)
-        stop = follow(`${path}/stream`, {
+        stop = follow(`${path}/brief/stream`, {
           since,
           onEvent: (name, data) => /** @type {(data: unknown) => unknown} */ (listeners[name])?.(data),
         });

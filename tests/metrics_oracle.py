@@ -1,32 +1,17 @@
-"""Metrics out of the archive: the points of all attempts as one series.
+"""The points of an experiment's metrics, read line by line: what `common.metrics.read_table` is compared with.
 
 For each step the point of the highest attempt counts; a rewind line voids later points of earlier attempts. A torn
-last line (a writer that was killed) is skipped. Leaves out: Redis, downsampling (`common.metrics.downsample`).
+last line (a writer that was killed) is skipped. Reads the files alone and knows no index.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.metrics.index import MetricIndex
-
-
-@dataclass(frozen=True, slots=True)
-class MetricPoint:
-    """One point. `time` is ISO 8601 UTC; a value of None was not finite."""
-
-    step: int
-    time: str
-    attempt: int
-    values: dict[str, float | None]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As on the wire."""
-        return {"step": self.step, "time": self.time, "attempt": self.attempt, "values": self.values}
+from common.metrics import MetricPoint
 
 
 def read_metrics(
@@ -65,11 +50,6 @@ def read_metrics(
     points = [point for point in by_step.values() if not _void(point, rewinds)]
     points.sort(key=lambda point: point.step)
     return points if last is None else points[max(0, len(points) - last) :]
-
-
-def metric_names(directory: Path, kind: str) -> list[str]:
-    """The names that occur in the archive, sorted."""
-    return sorted({name for block in MetricIndex(directory, kind).blocks(()) for name in block.names})
 
 
 def _void(point: MetricPoint, rewinds: dict[int, int]) -> bool:

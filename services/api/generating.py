@@ -1,0 +1,71 @@
+"""What the routes that generate text share: the limit of a caller, and a reply as server-sent events.
+
+Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
+
+from fastapi import Request
+
+from common.access import address_group
+from common.errors import TidalError
+from common.redis import keys
+from common.redis.generation_events import error_data
+from services.api.auth import Caller
+from services.api.context import Context
+from services.api.generations import Event
+from services.api.operations.generate import ClientGone
+from services.api.rate_limit import TooManyRequests
+from services.api.streaming.clients import LiveStream
+from services.api.streaming.entries import encode
+
+T = TypeVar("T")
+
+
+async def limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
+    """Count a caller, by token or by address; the headers of its bucket, which errors carry too. TooManyRequests."""
+    limiter = context.limiter if caller is None else context.token_limiter
+    if limiter is None:
+        return {}
+    address = request.client.host if request.client else "unknown"
+    verdict = await limiter.take(address_group(address) if caller is None else caller.name)
+    if verdict is None:
+        return {}
+    if not verdict.allowed:
+        raise TooManyRequests(verdict, "" if caller is not None else ", or send a token")
+    # Whatever comes of the request, its reply tells them (`middleware`).
+    request.state.reply_headers = verdict.headers()
+    return verdict.headers()
+
+
+async def stream_of(
+    context: Context, events: AsyncGenerator[T], encoded: Callable[[T], bytes], headers: dict[str, str]
+) -> LiveStream:
+    """Server-sent events; an error on the way is the last of them. Waits for the first, so that one before it is an
+    ordinary error."""
+    first = await anext(events)
+
+    async def body() -> AsyncGenerator[bytes]:
+        try:
+            yield encoded(first)
+            async for its in events:
+                yield encoded(its)
+        except ClientGone:
+            return
+        except TidalError as error:
+            yield encode(None, keys.EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
+        finally:
+            await events.aclose()
+
+    reply = LiveStream(body(), context.stream_clients)
+    reply.headers.update(headers)
+    return reply
+
+
+def encode_event(event: Event) -> bytes:
+    """One event on the wire."""
+    return encode(None, event.name, event.data)

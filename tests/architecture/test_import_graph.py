@@ -1,0 +1,105 @@
+"""No cycle of imports, also of imports for the type checker alone, and no route that imports another route."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.paths import ROOT
+
+PACKAGES = ("common", "services", "tidal_client")
+Graph = dict[str, set[str]]
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    found = cycles(import_graph())
+    assert not found, "\n".join(" ↔ ".join(cycle) for cycle in found)
+
+
+def test_no_route_imports_another_route() -> None:
+    folder = "services.api.routes."
+    wrong = [
+        f"{module} imports {imported}"
+        for module, imports in import_graph().items()
+        for imported in imports
+        if module.startswith(folder) and imported.startswith(folder)
+    ]
+    assert not wrong, "; ".join(wrong)
+
+
+def test_a_cycle_is_found_and_named(tmp_path: Path) -> None:
+    package = tmp_path / "common"
+    (package / "deep").mkdir(parents=True)
+    (package / "a.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from common.deep import b\n"
+    )
+    (package / "deep" / "b.py").write_text("def late() -> None:\n    from ..c import thing\n")
+    (package / "c.py").write_text("import common.a\nimport json\n")
+    (package / "d.py").write_text("from common import a\nfrom common.deep.b import late\n")
+    for folder in (package, package / "deep"):
+        (folder / "__init__.py").touch()
+    assert cycles(graph_of(tmp_path)) == [["common.a", "common.c", "common.deep.b"]]
+
+
+@cache
+def import_graph() -> Graph:
+    """Which of our modules each of our modules imports, wherever in the file."""
+    return graph_of(ROOT)
+
+
+def graph_of(root: Path) -> Graph:
+    """The same for the packages below `root`."""
+    files = {
+        _module_name(path.relative_to(root)): path for package in PACKAGES for path in (root / package).rglob("*.py")
+    }
+    return {
+        module: {found for name in _imported(module, path) if (found := _nearest(name, files)) is not None} - {module}
+        for module, path in files.items()
+    }
+
+
+def cycles(graph: Graph) -> list[list[str]]:
+    """The groups of modules of which each reaches all others by imports, sorted."""
+    reached = {module: _reachable(graph, module) for module in graph}
+    groups = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+    return sorted(sorted(group) for group in groups)
+
+
+def _reachable(graph: Graph, begin: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [begin]
+    while waiting:
+        new = graph[waiting.pop()] - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported(module: str, path: Path) -> Iterator[str]:
+    """Every name that an import statement of the file could mean a module by."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _nearest(name: str, files: dict[str, Path]) -> str | None:
+    """The module that `name` is, or is a member of; None when it is not ours."""
+    if name in files:
+        return name
+    parent = name.rpartition(".")[0]
+    return parent if parent in files else None

@@ -1,0 +1,66 @@
+"""Submissions over HTTP while other things happen: one key, slow files, a dataset that goes away, limits."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from common.errors import InvalidInputError
+from common.jobs.payloads import JobType
+from common.jobs.queue import NewJob
+from services.api.operations.corpora import check_corpus
+from tests.integration.api.conftest import TINY_CONFIG, Api
+
+
+def test_a_submission_looks_its_key_up_once(api: Api) -> None:
+    statements: list[str] = []
+    event.listen(api.context.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    for _ in range(2):
+        statements.clear()
+        body = {"type": "lm-training", "config": TINY_CONFIG}
+        assert api.admin.post("/api/jobs", json=body, headers={"Idempotency-Key": "k-1"}).status_code == 201
+        assert sum("idempotency_key = " in statement for statement in statements) == 1, statements
+
+
+def test_reading_files_does_not_hold_the_lock_of_the_key(api: Api) -> None:
+    folder = api.experiment_folder("exp-1")
+    (folder / "model.safetensors").write_bytes(b"x")
+    os.mkfifo(folder / "config.yaml")  # whoever reads it waits until somebody writes
+    evaluation = {"type": "evaluation", "checkpoint": "exp-1/final"}
+    key = {"Idempotency-Key": "k-1"}
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(api.admin.post, "/api/jobs", json=evaluation, headers=key)
+        with (folder / "config.yaml").open("wb") as pipe:  # returns once the submission has opened it to read
+            quick = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG}, headers=key)
+            pipe.write(b"data:\n  source: builtin:stories\n")
+        assert quick.status_code == 201, quick.text
+        # The key was taken meanwhile, by another body.
+        assert (slow.result(timeout=30).status_code, slow.result().json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_dataset_that_is_deleted_during_the_submission_refuses_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.admin.post("/api/datasets?name=sea.txt", content=b"The sea is wide.<|endoftext|>" * 50).is_success
+    for job in api.http.get("/api/jobs").json()["jobs"]:
+        api.admin.post(f"/api/jobs/{job['id']}/cancel")
+
+    def look_and_delete(*arguments: Any, **named: Any) -> None:
+        check_corpus(*arguments, **named)
+        assert api.admin.delete("/api/datasets/sea").status_code == 204
+
+    monkeypatch.setattr("services.api.operations.submission.check_corpus", look_and_delete)
+    refused = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {"data": {"source": "sea"}}})
+    assert (refused.status_code, refused.json()["errors"][0]["location"]) == (422, "body.config.data.source")
+
+
+def test_a_job_takes_the_tags_that_the_request_allows_and_no_more(api: Api) -> None:
+    tags = [f"{number:02}-" + "x" * 61 for number in range(20)]
+    assert api.submit(tags=tags)["tags"] == tags
+    for wrong in ([*tags, "one-more"], ["x" * 65]):
+        reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG, "tags": wrong})
+        assert (reply.status_code, reply.json()["errors"][0]["location"][:9]) == (422, "body.tags")
+        with pytest.raises(InvalidInputError, match=r"20|64"):
+            NewJob(type=JobType.LM_TRAINING, payload={"config": {}}, tags=tuple(wrong))
