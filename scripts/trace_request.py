@@ -1,0 +1,212 @@
+"""List the files of this project that one real request passes through: `.venv/bin/python -m scripts.trace_request`.
+
+Starts a local stack whose processes all count the calls of our functions (`scripts/tracing/sitecustomize.py`), lets it
+stand idle, sends one request of each kind, and prints the files in the order in which the request reached them:
+
+* `submit`: `POST /api/jobs` to the first step of the trainer;
+* `metric`: a metric of a running trainer to the browser's stream;
+* `generate`: a prompt at `POST /api/generate` to the tokens at the client.
+
+A function counts when it was called for the request: not during an import, and never or seldom while the stack was
+idle; of `metric`, while the trainer trained and reported nothing. A file is on the way when one of its functions was on
+the call stack as the request left a process (a statement, a message, a new process) or reached its end; `--all` also
+lists the files that only worked for those. Takes about three minutes. `--read FOLDER` evaluates an earlier run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.local_stack import ROOT, RunningStack, local_stack
+
+HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
+IDLE_SECONDS = 35.0
+"""Longer than the periods of the heartbeats and of the sweeps."""
+SELDOM = 3.0
+"""A function that is called while the stack is idle counts when it is called so many times as often, and once more."""
+FIRST_STEP = "common/training/pretrain.py:_take_step"
+REPORTED_EVERY = 400
+"""Steps between two metrics of the job that `metric` looks at, so that there is time without a metric."""
+BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
+TINY: dict[str, Any] = {
+    "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
+    "data": {"source": "builtin:stories", "max_documents": 200},
+    "training": {"effective_batch_size": 2, "micro_batch_size": 2, "max_steps": 30, "epochs": 1000, "threads": 1},
+    "evaluation": {"max_batches": 2, "sample_tokens": 4},
+    "checkpoint": {"every_steps": 100_000},
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of time, by the monotonic clock that all processes share, in seconds."""
+
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.begin
+
+
+@dataclass
+class Passed:
+    """What of one file was called for a request."""
+
+    first: float
+    """Seconds after the request."""
+    calls: int
+    functions: set[str]
+
+
+Trace = dict[str, dict[str, dict[str, list[float]]]]
+"""Of one process: `calls` and `sends`, by function, by bucket: number and time of the first."""
+
+
+def main() -> int:
+    """Trace all ways and print them. Exits with 1 when a way is longer than its bound."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="also list files that only worked for those on the way")
+    parser.add_argument("--read", type=Path, help="evaluate the run in this folder again")
+    chosen = parser.parse_args()
+    folder = chosen.read or record()
+    print(f"evaluated from {folder}")
+    marks = json.loads((folder / "marks").read_text())
+    traces: list[Trace] = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    longer = False
+    for way, bound in BOUNDS.items():
+        request, idle = (Window(*marks[way]), Window(*marks["training" if way == "metric" else "idle"]))
+        if way == "submit":
+            request = Window(request.begin, first_call(traces, FIRST_STEP, request.begin) + 0.001)
+        worked = passed(traces, "calls", request, idle)
+        carried = passed(traces, "sends", request, idle)
+        if way == "submit":
+            carried.setdefault(FIRST_STEP.partition(":")[0], worked[FIRST_STEP.partition(":")[0]])
+        longer |= len(carried) > bound
+        print(f"\n{way}: {len(carried)} files on the way (bound {bound}), {len(worked)} called")
+        show(carried)
+        if chosen.all:
+            print("  called by those:")
+            show({file: its for file, its in worked.items() if file not in carried})
+    return int(longer)
+
+
+def show(files: dict[str, Passed]) -> None:
+    """One line for each file, in the order of time."""
+    for file, its in sorted(files.items(), key=lambda item: item[1].first):
+        functions = ", ".join(sorted(its.functions))
+        print(f"  {1000 * its.first:9.1f} ms {its.calls:6}  {file:52} {functions[:100]}")
+
+
+def passed(traces: list[Trace], kind: str, request: Window, idle: Window) -> dict[str, Passed]:
+    """What was called in `request` and not, or much less, in `idle`, by file."""
+    found: dict[str, Passed] = {}
+    for trace in traces:
+        for name, buckets in trace[kind].items():
+            count, first = counted(buckets, request)
+            usual, _ = counted(buckets, idle)
+            expected = usual * request.seconds / idle.seconds
+            if not count or (usual and count < SELDOM * expected + 1):
+                continue
+            file, _, function = name.partition(":")
+            its = found.setdefault(file, Passed(first - request.begin, 0, set()))
+            its.first = min(its.first, first - request.begin)
+            its.calls += count
+            its.functions.add(function.replace(".<locals>", ""))
+    return found
+
+
+def counted(buckets: dict[str, list[float]], window: Window) -> tuple[int, float]:
+    """Calls within `window` and the time of the first."""
+    inside = [(count, first) for count, first in buckets.values() if window.begin <= first <= window.end]
+    return int(sum(count for count, _ in inside)), min((first for _, first in inside), default=0.0)
+
+
+def first_call(traces: list[Trace], name: str, after: float) -> float:
+    """When a function was first called after a time, in whichever process."""
+    return min(first for trace in traces for _, first in trace["calls"].get(name, {}).values() if first >= after)
+
+
+def record() -> Path:
+    """Run a stack, send the requests, and return the folder with the traces and the times."""
+    folder = Path(tempfile.mkdtemp(prefix="tidal-trace-"))
+    shutil.copy(HOOK, folder)
+    (folder / "root").write_text(str(ROOT))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
+    with local_stack() as stack:
+        marks = send(stack)
+        time.sleep(1)  # the processes write what they have counted
+    (folder / "marks").write_text(json.dumps(marks))
+    return folder
+
+
+def send(stack: RunningStack) -> dict[str, list[float]]:
+    """All requests, one after another; the windows in which they were under way."""
+    instance, clock = stack.instance, time.monotonic
+    headers = {"Authorization": f"Bearer {instance.token}"}
+    marks: dict[str, list[float]] = {}
+    with httpx.Client(base_url=instance.api_url, headers=headers, timeout=120, trust_env=False) as http:
+        # Once before it counts: what a process does for its first request alone is not part of the way.
+        trained = submit(http)
+        while not http.get(f"/api/jobs/{trained['id']}").json()["finishedAt"]:
+            time.sleep(0.5)
+        model = f"{trained['experimentId']}/final"
+        generate(http, model)
+        time.sleep(3)
+        begun = clock()
+        time.sleep(IDLE_SECONDS)
+        marks["idle"] = [begun, clock()]
+        begun = clock()
+        generate(http, model)
+        marks["generate"] = [begun, clock()]
+        time.sleep(1)
+        begun = clock()
+        job = submit(http, max_steps=1_000_000, log_every_steps=REPORTED_EVERY)
+        times = metric_times(http, job["experimentId"])
+        marks["submit"] = [begun, times[0]]
+        marks["training"] = [times[-2] + 0.2, times[-1] - 0.6]
+        marks["metric"] = [times[-1] - 0.6, times[-1] + 0.1]
+        http.post(f"/api/jobs/{job['id']}/cancel").raise_for_status()
+    return marks
+
+
+def submit(http: httpx.Client, **training: Any) -> dict[str, Any]:
+    """A job that trains a tiny model."""
+    config = {**TINY, "training": {**TINY["training"], **training}}
+    reply = http.post("/api/jobs", json={"type": "lm-training", "config": config})
+    return dict(reply.raise_for_status().json())
+
+
+def generate(http: httpx.Client, model: str) -> None:
+    """Eight tokens, read to the end."""
+    body = {"checkpoint": model, "prompt": "Once upon a time", "maxTokens": 8, "stream": True}
+    with http.stream("POST", "/api/generate", json=body) as reply:
+        reply.raise_for_status()
+        reply.read()
+
+
+def metric_times(http: httpx.Client, experiment: str) -> list[float]:
+    """When `metrics` events came to a follower: the first ones, until two are at least three seconds apart."""
+    times: list[float] = []
+    with http.stream("GET", f"/api/stream?topic=experiments/{experiment}/brief") as reply:
+        for line in reply.iter_lines():
+            if line == "event: metrics":
+                times.append(time.monotonic())
+                if len(times) > 2 and times[-1] - times[-2] > 3:
+                    break
+    return times
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
