@@ -1,4 +1,5 @@
 // What can be asked of a job, mildest first, in the words of the api's reference (a test compares them).
+
 /**
  * @typedef {object} Step
  * @property {Api.Signal | "cancel"} name
@@ -7,8 +8,9 @@
  * @property {boolean} [own] words of our own: the reference says it elsewhere
  * @property {boolean} [ask] ask before
  * @property {boolean} [danger]
- * @type {Step[]}
  */
+
+/** @type {Step[]} */
 export const LADDER = [
   { name: "pause", text: "checkpoint and free the slot.", icon: "pause" },
   { name: "resume", text: "goes on from the newest checkpoint as soon as a slot is free.", icon: "resume", own: true },
