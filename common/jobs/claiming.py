@@ -16,8 +16,8 @@ from common.jobs.changes import move
 from common.jobs.clock import now_plus
 from common.jobs.limits import open_slots, type_limit
 from common.jobs.locks import lock_type
-from common.jobs.payloads import JobType
-from common.jobs.status import JobStatus, Writer
+from common.jobs.status import Writer
+from tidal_client.vocabulary import JobStatus, JobType
 
 
 def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:

@@ -20,8 +20,8 @@ from common.db import Experiment, Job, session_factory
 from common.errors import StorageError
 from common.jobs.changes import note
 from common.jobs.clock import now_minus
-from common.jobs.status import TERMINAL
 from common.logging import get_logger
+from tidal_client.vocabulary import TERMINAL
 
 FOLDERS = ("logs", "metrics")
 """What goes, below the folder of the experiment."""

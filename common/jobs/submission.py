@@ -6,10 +6,8 @@ same key with the same body returns the job that exists, with another body it is
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +25,9 @@ from common.jobs.clock import now_minus
 from common.jobs.experiments import create_experiment
 from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
 from common.jobs.locks import lock_idempotency_key, lock_type
-from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
-from common.jobs.status import JobStatus
+from common.jobs.payloads import QUEUES, Payload, check_payload
 from common.words import plural, with_article
+from tidal_client.vocabulary import JOB_ID, RESUMABLE, JobStatus, JobType, new_id
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_TAGS = 32
@@ -104,11 +102,6 @@ class NewJob:
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def new_job_id() -> str:
-    """`job_` and 16 lower-case base32 characters, 80 random bits."""
-    return "job_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()
-
-
 def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
     """Make the job (pending, with its experiment, event, job-update and doorbell), or return the one made before.
 
@@ -134,7 +127,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     job = session.scalars(
         insert(Job)
         .values(
-            id=new_job_id(),
+            id=new_id(JOB_ID),
             type=new.type,
             queue=QUEUES[new.type],
             payload=payload.model_dump(mode="json"),

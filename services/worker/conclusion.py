@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from common.config import Settings
 from common.jobs.queue import complete, fail, pause, release
-from common.jobs.status import JobStatus
 from services.worker.exit_status import Ending
+from tidal_client.vocabulary import JobStatus
 
 
 def conclude(session: Session, job_id: str, attempt: int, ending: Ending, settings: Settings) -> JobStatus:

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
-from common.jobs.payloads import JobType
-from common.jobs.status import JobStatus, Signal
 from services.api.schemas.base import Reply, Request, UtcTime
+from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]

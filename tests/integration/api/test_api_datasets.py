@@ -21,8 +21,8 @@ from common.datasets import TokenRecord
 from common.db import Job
 from common.jobs.queue import claim, fail, transition
 from common.jobs.retry import Fault
-from common.jobs.status import JobStatus
 from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
+from tidal_client.vocabulary import JobStatus
 
 TEXT = "<|endoftext|>".join(f"The {n}th tale of the tide." for n in range(100)).encode()
 

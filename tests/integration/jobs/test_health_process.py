@@ -15,10 +15,10 @@ import redis
 from sqlalchemy import text
 
 from common.config import PROJECT_ROOT
-from common.jobs.status import JobStatus
 from common.redis import keys
 from common.redis.publisher import HEARTBEAT_KEY
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 

@@ -1,0 +1,1 @@
+"""What the parts of Tidal and its clients share. Stands alone: imports nothing of `common` or `services`."""
