@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.client.local_instance import ProcessState
+from tidal_client.local_instance import ProcessState
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5

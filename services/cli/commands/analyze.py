@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.client import AnalysisResult, Client
 from common.errors import InvalidInputError, NotFoundError
 from common.words import plural
 from services.cli.commands.generate import newest
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
 from services.cli.views.analysis import parts
+from tidal_client import AnalysisResult, Client
 from tidal_client.vocabulary import ChosenGating, GatingMode
 
 app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from common.client import Client, Event, Generation
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
     MOST_REPETITION_PENALTY,
@@ -27,6 +26,7 @@ from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, print_json
 from services.cli.views.tokens import Color, TokenView
+from tidal_client import Client, Event, Generation
 from tidal_client.vocabulary import IMPORTED, GatingMode, JobStatus
 
 INTERRUPTED = 130

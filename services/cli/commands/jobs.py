@@ -11,7 +11,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from common.client import Client, Job
 from common.errors import InvalidInputError
 from services.cli.commands import steer
 from services.cli.configuration import read_overrides
@@ -20,6 +19,7 @@ from services.cli.output import age, duration, err, moment, out, print_json, sta
 from services.cli.views.job_history import attempts, told
 from services.cli.views.queue import print_queue, until
 from services.cli.views.watch import watch as follow
+from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
 
 app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from common.client import Client, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError, TidalError, UnavailableError
 from common.words import plural
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, fail, out, status_text
+from tidal_client import Client, Job
 from tidal_client.vocabulary import LIVE, JobStatus, Signal
 
 POLL_SECONDS = 1.0

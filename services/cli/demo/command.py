@@ -20,7 +20,6 @@ import httpx
 import typer
 from rich.text import Text
 
-from common.client import Client, Job, LocalInstance, read_instance
 from common.errors import TidalError, UnavailableError
 from services.cli.commands.local import describe, launch, port_to_use, up_arguments, wait_until_ready
 from services.cli.configuration import read_overrides
@@ -29,6 +28,7 @@ from services.cli.demo.corpus import Corpus, choose_corpus
 from services.cli.output import duration, err, out
 from services.cli.processes import child_environment, last_lines
 from services.cli.views.watch import watch
+from tidal_client import Client, Job, LocalInstance, read_instance
 from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode, JobStatus
 
 PROMPT = "Once upon a time"

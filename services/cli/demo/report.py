@@ -10,10 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from common.client import Generation, Metrics
 from common.metrics.names import LOSS, VALIDATION_LOSS
 from services.cli.output import duration, table
 from services.cli.views.tokens import coloured
+from tidal_client import Generation, Metrics
 from tidal_client.vocabulary import GatingMode
 
 POLICY_NAMES: dict[str, str] = {

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.client import Event, Job
 from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
+from tidal_client import Event, Job
 from tidal_client.vocabulary import JobStatus
 
 WAITING_FOR_DISK = "waiting_for_disk"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from common.client import JobEvent
+from tidal_client import JobEvent
 from tidal_client.vocabulary import TERMINAL, JobStatus
 
 _LEFT = frozenset({JobStatus.PENDING, JobStatus.PAUSED}) | TERMINAL

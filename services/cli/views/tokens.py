@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.text import Text
 
-from common.client import Generation
 from common.terminal import Terminal
 from common.words import plural
 from services.cli.output import modulation_style
+from tidal_client import Generation
 from tidal_client.vocabulary import GatingMode
 
 LEGEND_STEPS = 11

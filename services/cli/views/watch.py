@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from common.client import Client, Event, Job
 from common.errors import TidalError, UnavailableError
 from common.terminal import printable
 from services.cli.output import duration, err, status_text
 from services.cli.views.job import JobView
+from tidal_client import Client, Event, Job
 from tidal_client.vocabulary import JobStatus
 
 LINE_SECONDS = 10.0
