@@ -11,14 +11,15 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin tidal \
 COPY requirements/slim.txt requirements/
 RUN pip install --require-hashes -r requirements/slim.txt
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir -p common services && touch common/__init__.py services/__init__.py \
+RUN mkdir -p common services tidal_client && touch common/__init__.py services/__init__.py tidal_client/__init__.py \
  && pip install --no-deps --no-build-isolation -e .
 COPY alembic.ini ./
 COPY configs ./configs
 COPY migrations ./migrations
 COPY common ./common
 COPY services ./services
-RUN python -m compileall -q common services migrations
+COPY tidal_client ./tidal_client
+RUN python -m compileall -q common services tidal_client migrations
 # Experiments are named after it. Last, because it changes with every build.
 ARG TIDAL_COMMIT=nogit
 # HOME must be writable; downloads from a hub go to the data volume, beside the corpora.

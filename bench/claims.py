@@ -30,12 +30,12 @@ from bench.local_stack import ROOT
 from bench.report import Row, main
 from common.config import Settings
 from common.db import Job, make_engine, session_factory, upgrade
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, claim, complete, submit
 from common.redis import keys
 from services.api.operations.jobs import list_jobs
 from services.api.workers import Outlook, WorkerBoard
 from services.local.servers import PostgresServer, ValkeyServer, free_port
+from tidal_client.vocabulary import JobType
 
 WAITING = 2000
 CLAIMERS = 4

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from bench.local_stack import RunningStack
-from common.client.local_instance import read_instance
+from tidal_client.local_instance import read_instance
 
 TRAINER = "trainer"
 _CHILDREN = {"services.trainer": TRAINER, "services.generator.engine_child": "engine"}

@@ -28,8 +28,8 @@ import httpx
 from bench.live_clients import api_process
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
-from common.client.local_instance import LocalInstance
 from common.metrics import MetricsWriter
+from tidal_client.local_instance import LocalInstance
 
 IDLE, HALF_HEADERS, HALF_BODIES = 2000, 500, 200
 OPENED_PER_SECOND = 1500

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from common.client.local_instance import LocalInstance, read_instance
+from tidal_client.local_instance import LocalInstance, read_instance
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_LIMIT_SECONDS = 120.0

@@ -17,9 +17,9 @@ import httpx
 
 from bench.local_stack import RunningStack, local_stack
 from bench.report import Row, main
-from common.client.local_instance import LocalInstance
-from common.client.sse import parse_events
 from common.metrics import MetricsWriter
+from tidal_client.local_instance import LocalInstance
+from tidal_client.sse import read_events
 
 PROMISED_MILLISECONDS = 250.0
 
@@ -53,7 +53,7 @@ def _measure(stack: RunningStack, points: int) -> list[float]:
         url = f"{instance.api_url}/api/experiments/{experiment}/stream"
         with httpx.stream("GET", url, timeout=30) as reply:
             connected.set()
-            for event in parse_events(reply.iter_bytes()):
+            for event in read_events(reply):
                 if event.name == "metrics":
                     now = time.time()
                     for point in event.data["points"]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.local_stack import local_stack
 from bench.report import Row, main
-from common.client.client import Client
 from common.config import load_lm_config
+from tidal_client.client import Client
 
 PROMISED_SECONDS = 15.0
 LIMIT_SECONDS = 900.0

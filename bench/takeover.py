@@ -22,9 +22,9 @@ import redis
 
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
-from common.client.local_instance import read_instance
 from common.config import load_lm_config
 from common.redis import keys
+from tidal_client.local_instance import read_instance
 
 PROMISED_SECONDS = 95.0
 START_LIMIT_SECONDS = 300.0

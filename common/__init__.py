@@ -2,5 +2,6 @@
 
 Import order (lower never imports higher), checked by `tests/architecture`:
 errors, logging → config, metrics, artifacts → model, data → checkpoint → controller → training, generation → rl →
-analysis, and config → db → jobs. `common.client` imports errors only. Torch is imported from `model` on.
+analysis, and config → db → jobs. Below all of it is `tidal_client`: its words, errors and reply types. Torch is
+imported from `model` on.
 """

@@ -1,4 +1,4 @@
-"""The one exception tree of Tidal.
+"""The one exception tree of Tidal: the errors that a client can meet too, from `tidal_client.errors`, and our own.
 
 Every error a user can meet derives from `TidalError` and carries a stable `code` (snake_case) and an HTTP `status`.
 The api turns it into a problem document in one place; the CLI prints `message` and exits with 1. It leaves out:
@@ -8,8 +8,40 @@ programming errors, which stay ordinary exceptions and end up in the log with th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+
+from tidal_client.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+    RateLimitedError,
+    TidalError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+__all__ = [
+    "MOST_FINDINGS",
+    "CheckpointError",
+    "ConfigError",
+    "ConflictError",
+    "DataError",
+    "DiskFullError",
+    "DivergedError",
+    "ForbiddenError",
+    "InvalidInputError",
+    "JobFailed",
+    "LeaseLostError",
+    "NotFoundError",
+    "RateLimitedError",
+    "StorageError",
+    "TidalError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "left_out",
+    "require_finite",
+]
 
 MOST_FINDINGS = 50
 """Most findings that one error lists; a request with many wrong keys has as many findings."""
@@ -20,23 +52,6 @@ def left_out(count: int) -> dict[str, str]:
     return {"location": "", "message": f"{count:,} more findings are left out"}
 
 
-class TidalError(Exception):
-    """Something the user can understand and mend. `message` names the bad value and the fix.
-
-    `errors` lists single findings as `{"location": "model.d_model", "message": "…"}`.
-    """
-
-    code = "error"
-    status = 500
-
-    def __init__(self, message: str, *, errors: Sequence[dict[str, Any]] = (), code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.errors = list(errors)
-        if code is not None:
-            self.code = code
-
-
 class ConfigError(TidalError, ValueError):
     """A configuration that cannot be used: unknown key, wrong type, value out of range, unreadable file."""
 
@@ -44,69 +59,11 @@ class ConfigError(TidalError, ValueError):
     status = 422
 
 
-class InvalidInputError(TidalError, ValueError):
-    """A request or argument that can never succeed as it stands."""
-
-    code = "invalid_input"
-    status = 422
-
-    @classmethod
-    def at(cls, location: str, message: str) -> Self:
-        """Return the error about one place of a request, such as `query.cursor`, with that place as its one finding."""
-        return cls(f"{location}: {message}", errors=[{"location": location, "message": message}])
-
-
-class NotFoundError(TidalError, LookupError):
-    """The named thing does not exist."""
-
-    code = "not_found"
-    status = 404
-
-
-class ConflictError(TidalError):
-    """The request is fine, the present state is not: a signal that cannot be taken, a live job in the way."""
-
-    code = "conflict"
-    status = 409
-
-
-class UnauthorizedError(TidalError):
-    """A token is needed and was missing, wrong or expired."""
-
-    code = "unauthorized"
-    status = 401
-
-
-class ForbiddenError(TidalError):
-    """The token is known but lacks the scope."""
-
-    code = "forbidden"
-    status = 403
-
-
 class TooLargeError(TidalError):
     """More bytes than the operator allows."""
 
     code = "body_too_large"
     status = 413
-
-
-class RateLimitedError(TidalError):
-    """Too many requests; `retry_after` in seconds."""
-
-    code = "rate_limited"
-    status = 429
-
-    def __init__(self, message: str, *, retry_after: float, code: str | None = None) -> None:
-        super().__init__(message, code=code)
-        self.retry_after = retry_after
-
-
-class UnavailableError(TidalError):
-    """A part of the system that is needed is away for now: database, Redis, generator."""
-
-    code = "unavailable"
-    status = 503
 
 
 class DataError(TidalError, ValueError):

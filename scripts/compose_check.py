@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common.client import Client, Job
-from common.client.models import TERMINAL_STATUSES
 from common.errors import TidalError
 from common.metrics.names import LOSS
+from tidal_client import Client, Job
+from tidal_client.models import TERMINAL_STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))

@@ -18,6 +18,7 @@ from common.analysis.stats import mean
 from common.analysis.trajectory import SWEEP_KEYS, TrajectoryToken, analyze_batch, analyze_sweep, analyze_trajectory
 from common.config import AnalysisConfig
 from common.errors import InvalidInputError
+from tidal_client.vocabulary import GatingMode
 
 MODULATION_DIGITS = 6
 """Decimal places of a modulation. The serving engine's come with as many, the trainer's with those of a double."""
@@ -29,7 +30,7 @@ class Part:
     """Texts of one prompt that are made alike, with seeds `seed`, `seed` + 1, …"""
 
     prompt: str
-    gating_mode: str
+    gating_mode: GatingMode
     modulation: float
     seed: int
     samples: int
@@ -64,7 +65,7 @@ def plan(config: AnalysisConfig) -> list[Part]:
                 Part(prompt, config.gating_mode, config.modulation, seed, config.samples_per_prompt, sweep=False)
             )
         if config.kind == "sweep" or config.include_extreme_values:
-            parts += [Part(prompt, "fixed", float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
+            parts += [Part(prompt, GatingMode.FIXED, float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
     return parts
 
 

@@ -6,13 +6,13 @@ an immediate answer, which are the api's.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from common.config.base import Section
+from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
 
-AnalysisKind = Literal["single", "batch", "sweep"]
 MAX_PROMPTS: Final = 256
 MAX_SAMPLES: Final = 64
 MAX_TOKENS: Final = 100_000
@@ -36,7 +36,7 @@ class AnalysisConfig(Section):
     """Texts per prompt, analysed as one after the other; 1 for a sweep."""
     max_tokens: int = Field(50, ge=1, le=4096)
     """Most tokens per text; a text ends earlier at end-of-text."""
-    gating_mode: Literal["fixed", "random", "learned"] = "learned"
+    gating_mode: ChosenGating = GatingMode.LEARNED
     """Who chooses the modulation; learned needs a controller. Not used by a sweep."""
     modulation: float = Field(0.5, ge=0, le=1)
     """For gating mode fixed."""
@@ -95,4 +95,4 @@ class AnalysisConfig(Section):
     @property
     def uses_policy(self) -> bool:
         """Whether a controller chooses the modulation of some text."""
-        return self.kind != "sweep" and self.gating_mode == "learned"
+        return self.kind != "sweep" and self.gating_mode is GatingMode.LEARNED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -31,6 +32,7 @@ class Base(DeclarativeBase):
     }
 
 
-def one_of(column: str, values: tuple[str, ...]) -> str:
-    """SQL of a CHECK: `column` is one of `values`."""
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+def one_of(column: str, values: Iterable[str]) -> str:
+    """SQL of a CHECK: `column` is one of `values`, which are listed in their order, those of a set by the alphabet."""
+    listed = sorted(values) if isinstance(values, Set) else values
+    return f"{column} IN ({', '.join(repr(str(value)) for value in listed)})"

@@ -6,7 +6,6 @@ from common.generation.cpu.packed_linear import Precision
 from common.generation.cuda.engine import BatchEngine, DeviceEngine, new_engine
 from common.generation.decoding_model import DecodingModel
 from common.generation.engine import DecodingEngine
-from common.generation.gating import GatingMode
 from common.generation.generate import generate, generate_batch
 from common.generation.result import EffectiveSettings, FinishReason, Generation, TokenStep
 from common.generation.sampling.noise import fresh_seed
@@ -23,6 +22,7 @@ from common.generation.sampling.sample import (
     scored_logits,
 )
 from common.generation.settings import GenerationSettings
+from tidal_client.vocabulary import GatingMode
 
 __all__ = [
     "BatchEngine",

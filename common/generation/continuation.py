@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import tiktoken
 
 from common.errors import CheckpointError, InvalidInputError, TidalError
-from common.generation.gating import GatingMode
 from common.generation.prompt_scores import PromptScore
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.sampling.noise import fresh_seed
 from common.generation.settings import GenerationSettings
 from common.generation.text import EncodedPrompt, StopScanner, TextStream, encode_prompt
+from tidal_client.vocabulary import GatingMode
 
 COLUMNS = 8
 """Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, penalty, modulation."""

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from common.generation.continuation import Continuation
 from common.generation.decoding_model import DecodingModel
-from common.generation.gating import GatingMode
 from common.generation.result import TokenStep
 from common.generation.rows import Plan, Rows
 from common.generation.sampling.batch import Drawn, draw
 from common.generation.sampling.logit_adjustments import Offsets
 from common.generation.window import Window
+from tidal_client.vocabulary import GatingMode
 
 OnToken = Callable[[Continuation, TokenStep], None]
 

@@ -1,26 +1,13 @@
-"""Who picks the modulation of each token: nobody, a constant, chance, or a policy.
+"""The gating mode of a request by its name.
 
-The modes of a request. `random` and `fixed(m)` are also the baselines of the ablation; `neutral` is `fixed(0.5)`.
-Leaves out: picking it for the rows of a batch (`rows`), and what it does to the logits (`common.controller.modulation`,
-`sampling`).
+Leaves out: picking the modulation for the rows of a batch (`rows`), and what it does to the logits
+(`common.controller.modulation`, `sampling`).
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from common.errors import InvalidInputError
-
-NEUTRAL_MODULATION = 0.5
-
-
-class GatingMode(StrEnum):
-    """The modes of a request."""
-
-    NONE = "none"
-    FIXED = "fixed"
-    RANDOM = "random"
-    LEARNED = "learned"
+from tidal_client.vocabulary import GatingMode
 
 
 def parse_mode(mode: GatingMode | str) -> GatingMode:

@@ -20,10 +20,10 @@ from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
 from common.generation.cuda.engine import new_engine
 from common.generation.decoding_model import DecodingModel
-from common.generation.gating import NEUTRAL_MODULATION, GatingMode
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings
 from common.model import TransformerLM
+from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
 
 OnToken = Callable[[int, TokenStep], None]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.config import ModulationConfig
-from common.generation.gating import GatingMode
 from common.generation.prompt_scores import PromptScore
+from tidal_client.vocabulary import GatingMode
 
 
 class FinishReason(StrEnum):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from common.controller import DecodingParameterRows, GatingPolicy, PackedActor, TokenHistory, build_observations
-from common.generation.gating import GatingMode
 from common.generation.sampling.batch import Filter, Known
 from common.generation.sampling.noise import row_noise
 from common.generation.settings import GenerationSettings
+from tidal_client.vocabulary import GatingMode
 
 SPANS = 4
 """temperature, top-k, top-p, repetition penalty: the order of the columns."""

@@ -16,8 +16,9 @@ from common.config.decoding_limits import (
 from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
 from common.controller.modulation import DEFAULT_MODULATION
 from common.errors import InvalidInputError
-from common.generation.gating import NEUTRAL_MODULATION, GatingMode, parse_mode
+from common.generation.gating import parse_mode
 from common.generation.result import EffectiveSettings
+from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
 
 MAX_TOP_LOG_PROBS = 20
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from common.db import Job, JobEvent
 from common.errors import LeaseLostError, NotFoundError
 from common.jobs import outbox
-from common.jobs.status import LEASED, TERMINAL, JobStatus, Writer, may_move
+from common.jobs.status import Writer, may_move
+from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus
 
 Actor = Literal["api", "worker", "reaper", "system"]
 _ACTOR: dict[Writer, Actor] = {

@@ -14,9 +14,9 @@ from common.config import Settings
 from common.db import Job
 from common.jobs.changes import move
 from common.jobs.limits import open_slots, type_limit
-from common.jobs.payloads import JobType
 from common.jobs.sql import lock_type, now_plus
-from common.jobs.status import JobStatus, Writer
+from common.jobs.status import Writer
+from tidal_client.vocabulary import JobStatus, JobType
 
 
 def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:

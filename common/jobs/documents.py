@@ -5,10 +5,11 @@ The `job-update` events carry it. The payload and the idempotency columns stay b
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from common.db.models import Job
+from tidal_client.vocabulary import utc_text
 
 
 def job_document(job: Job) -> dict[str, Any]:
@@ -40,14 +41,13 @@ def job_document(job: Job) -> dict[str, Any]:
             "phase": job.progress_phase,
         },
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
-        "notBefore": timestamp(job.not_before),
-        "createdAt": timestamp(job.created_at),
-        "updatedAt": timestamp(job.updated_at),
-        "startedAt": timestamp(job.started_at),
-        "finishedAt": timestamp(job.finished_at),
+        "notBefore": _optional(job.not_before),
+        "createdAt": utc_text(job.created_at),
+        "updatedAt": utc_text(job.updated_at),
+        "startedAt": _optional(job.started_at),
+        "finishedAt": _optional(job.finished_at),
     }
 
 
-def timestamp(time: datetime | None) -> str | None:
-    """ISO 8601 in UTC with a Z, microseconds kept."""
-    return None if time is None else time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _optional(time: datetime | None) -> str | None:
+    return None if time is None else utc_text(time)

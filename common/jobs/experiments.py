@@ -50,7 +50,7 @@ def commit() -> str:
 def label(payload: Payload) -> str:
     """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, …"""
     source: BaseModel = payload
-    kind = experiment_type(payload)
+    kind: str = experiment_type(payload)
     if isinstance(payload, LmTraining):
         source, kind = payload.config, "config"
     elif isinstance(payload, RlTraining):

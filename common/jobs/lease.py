@@ -17,7 +17,8 @@ from common.db import Job
 from common.errors import LeaseLostError, NotFoundError
 from common.jobs.changes import lock, move
 from common.jobs.sql import now_plus, seconds
-from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
+from common.jobs.status import Writer
+from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from common.config import Settings
 from common.db import Job
 from common.errors import RateLimitedError
-from common.jobs.payloads import JobType
 from common.jobs.sql import lock_waiting
-from common.jobs.status import LEASED, JobStatus
 from common.words import plural
+from tidal_client.vocabulary import LEASED, JobStatus, JobType
 
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0

@@ -23,7 +23,8 @@ from common.jobs.changes import lock, move, note
 from common.jobs.lease import own
 from common.jobs.retry import Fault, judge_job
 from common.jobs.sql import now_plus
-from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer, refusal
+from common.jobs.status import Writer, refusal
+from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 S = JobStatus
 

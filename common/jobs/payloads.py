@@ -9,28 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from common.config import AnalysisConfig, DataConfig, EvaluationConfig, LMConfig, RLConfig, build
 from common.redis.keys import TRAINING_QUEUE
-
-
-class JobType(StrEnum):
-    """What kind of work a job is."""
-
-    LM_TRAINING = "lm-training"
-    RL_TRAINING = "rl-training"
-    EVALUATION = "evaluation"
-    ABLATION = "ablation"
-    ANALYSIS = "analysis"
-    DATASET = "dataset"
-
-
-RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
-"""Types that write training checkpoints: only these can be paused, completed early or resumed from."""
+from tidal_client.vocabulary import ExperimentType, JobType
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
@@ -130,16 +115,15 @@ PAYLOADS: Final[dict[JobType, type[Payload]]] = {
 }
 
 
-def experiment_type(payload: Payload) -> str:
-    """lm, rl, evaluation, ablation, analysis or dataset: the type of the experiment that a job makes, in its row and
-    folder."""
+def experiment_type(payload: Payload) -> ExperimentType:
+    """The type of the experiment that a job makes, in its row and folder."""
     types = {
-        LmTraining: "lm",
-        RlTraining: "rl",
-        Evaluation: "evaluation",
-        Ablation: "ablation",
-        Analysis: "analysis",
-        Dataset: "dataset",
+        LmTraining: ExperimentType.LM,
+        RlTraining: ExperimentType.RL,
+        Evaluation: ExperimentType.EVALUATION,
+        Ablation: ExperimentType.ABLATION,
+        Analysis: ExperimentType.ANALYSIS,
+        Dataset: ExperimentType.DATASET,
     }
     return types[type(payload)]
 

@@ -25,8 +25,9 @@ from common.errors import TidalError
 from common.jobs.changes import move
 from common.jobs.retry import Fault, judge_job
 from common.jobs.sql import now_plus, seconds
-from common.jobs.status import ACTIVE, DesiredState, JobStatus, Writer
+from common.jobs.status import Writer
 from common.logging import get_logger
+from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 BATCH = 200
 SLOW_SWEEP_SECONDS = 15.0

@@ -7,8 +7,6 @@ The file exists, whole, before its row does, and is gone before its row is. Leav
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from sqlalchemy.orm import Session
 from common.db import Analysis, Checkpoint, Job
 from common.jobs.changes import note
 from common.jobs.lease import own
+from tidal_client.vocabulary import ANALYSIS_ID, new_id
 
 CHECKPOINT_FOLDER = "checkpoints"
 
@@ -121,7 +120,9 @@ def save_analysis(session: Session, job_id: str, attempt: int, *, result: Mappin
     """
     job = own(session, job_id, attempt)
     values = {"kind": result["kind"], "request": result["request"], "result": dict(result), "name": job.name}
-    statement = insert(Analysis).values(id=new_analysis_id(), experiment_id=job.experiment_id, job_id=job.id, **values)
+    statement = insert(Analysis).values(
+        id=new_id(ANALYSIS_ID), experiment_id=job.experiment_id, job_id=job.id, **values
+    )
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["job_id"],
@@ -129,11 +130,6 @@ def save_analysis(session: Session, job_id: str, attempt: int, *, result: Mappin
             set_={**values, "created_at": func.now()},
         )
     )
-
-
-def new_analysis_id() -> str:
-    """`ana_` and 16 lower-case base32 characters, 80 random bits."""
-    return "ana_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()
 
 
 KINDS = frozenset({"model", "policy", "result", "other"})

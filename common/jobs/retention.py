@@ -21,8 +21,8 @@ from common.disk import size_of
 from common.errors import StorageError
 from common.jobs.changes import note
 from common.jobs.sql import now_minus
-from common.jobs.status import TERMINAL
 from common.logging import get_logger
+from tidal_client.vocabulary import TERMINAL
 
 FOLDERS = ("logs", "metrics")
 """What goes, below the folder of the experiment."""

@@ -15,17 +15,8 @@ from common.db import Job
 from common.errors import ConflictError
 from common.jobs import outbox
 from common.jobs.changes import lock, move, note
-from common.jobs.payloads import RESUMABLE
-from common.jobs.status import (
-    TERMINAL,
-    DesiredState,
-    JobStatus,
-    Signal,
-    Writer,
-    allowed_signals,
-    useful_signals,
-    wish_after,
-)
+from common.jobs.status import Writer, allowed_signals, useful_signals, wish_after
+from tidal_client.vocabulary import RESUMABLE, TERMINAL, DesiredState, JobStatus, Signal
 
 
 def possible_signals(job: Job) -> frozenset[Signal]:

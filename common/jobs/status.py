@@ -1,4 +1,4 @@
-"""The state machine of a job: statuses, wishes, signals, and the one table of transitions.
+"""The state machine of a job: the one table of transitions, and what signals do to the wish.
 
 Pure: no database, no clock. `common.jobs.queue`, `signals` and `reaper` write rows only along `TRANSITIONS`; the
 database holds the same table in a trigger and refuses everything else, whoever writes (docs/decisions/0034).
@@ -9,50 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-
-class JobStatus(StrEnum):
-    """Where a job is."""
-
-    PENDING = "pending"
-    """Waits for a worker; nobody holds a lease."""
-    PROVISIONING = "provisioning"
-    """Claimed; the supervisor prepares the child."""
-    STARTING = "starting"
-    """The child runs: imports, data, compilation, loading a checkpoint."""
-    RUNNING = "running"
-    """At or past the first real step."""
-    COMPLETING = "completing"
-    """Training has ended; evaluation and final files are being written."""
-    STOPPING = "stopping"
-    """The wish `stop` is being carried out."""
-    PAUSED = "paused"
-    """A checkpoint is registered, the slot is free; waits for resume."""
-    STALE = "stale"
-    """The lease lapsed; the reaper judges it after the quarantine."""
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class DesiredState(StrEnum):
-    """What the user wants of a job, mildest first.
-
-    A wish only becomes more severe, except pause, which may return to run.
-    """
-
-    RUN = "run"
-    PAUSE = "pause"
-    COMPLETE = "complete"
-    STOP = "stop"
-
-
-class Signal(StrEnum):
-    """What the user can send."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    COMPLETE = "complete"
-    STOP = "stop"
+from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus, Signal
 
 
 class Writer(StrEnum):
@@ -69,15 +26,6 @@ class Writer(StrEnum):
 
 
 S = JobStatus
-
-ACTIVE: Final = frozenset({S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING, S.STOPPING})
-"""Somebody holds a lease and is expected to renew it."""
-TERMINAL: Final = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED})
-"""Never left again."""
-LEASED: Final = ACTIVE | {S.STALE}
-"""Counts against the concurrency limit of its type; lease columns are set."""
-LIVE: Final = frozenset(S) - TERMINAL
-"""Everything that may still change."""
 
 
 def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[Writer]]:

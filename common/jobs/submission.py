@@ -7,10 +7,8 @@ key asks `submitted_before` first, and calls `submit` in the same transaction wh
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,10 +24,10 @@ from common.jobs import outbox
 from common.jobs.changes import write_event
 from common.jobs.experiments import create_experiment
 from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
-from common.jobs.payloads import QUEUES, RESUMABLE, JobType, Payload, check_payload
+from common.jobs.payloads import QUEUES, Payload, check_payload
 from common.jobs.sql import lock_idempotency_key, lock_type, now_minus
-from common.jobs.status import JobStatus
 from common.words import plural, with_article
+from tidal_client.vocabulary import JOB_ID, RESUMABLE, JobStatus, JobType, new_id
 
 IDEMPOTENCY_SECONDS = 24 * 3600.0
 MAX_TAGS = 20
@@ -108,11 +106,6 @@ class NewJob:
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def new_job_id() -> str:
-    """`job_` and 16 lower-case base32 characters, 80 random bits."""
-    return "job_" + base64.b32encode(secrets.token_bytes(10)).decode().lower()
-
-
 def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
     """Make the job: pending, with its experiment, event, job-update and doorbell.
 
@@ -135,7 +128,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     job = session.scalars(
         insert(Job)
         .values(
-            id=new_job_id(),
+            id=new_id(JOB_ID),
             type=new.type,
             queue=QUEUES[new.type],
             payload=payload.model_dump(mode="json"),

@@ -22,10 +22,10 @@ from common.jobs.outbox import Publisher
 from common.jobs.payloads import QUEUES
 from common.jobs.reaper import Contact, Reaped, reap
 from common.jobs.sql import SWEEP, now_minus, seconds, standstill_limit, try_lock
-from common.jobs.status import LEASED, JobStatus
 from common.jobs.submission import IDEMPOTENCY_SECONDS, forget_idempotency_keys
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
+from tidal_client.vocabulary import LEASED, JobStatus
 
 MOST_DOORBELLS = 64
 """Per queue and sweep."""

@@ -18,8 +18,8 @@ from common.config import Settings
 from common.db import Job
 from common.jobs.forecast import Busy, Waiting, predict
 from common.jobs.limits import type_limit
-from common.jobs.payloads import QUEUES, JobType
-from common.jobs.status import ACTIVE, LEASED, DesiredState, JobStatus
+from common.jobs.payloads import QUEUES
+from tidal_client.vocabulary import ACTIVE, LEASED, DesiredState, JobStatus, JobType
 
 RECENT = 20
 """Finished jobs of a type that say what one usually takes."""

@@ -13,8 +13,8 @@ from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job
 from common.jobs.retry import Fault, judge_job
-from common.jobs.status import ACTIVE, DesiredState, JobStatus
 from common.words import plural, span
+from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 S = JobStatus
 

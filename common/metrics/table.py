@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from common.metrics.index import MetricIndex
 from common.metrics.index_block import Block, Floats, Steps
+from tidal_client.vocabulary import utc_text
 
 Mask = npt.NDArray[np.bool_]
 
@@ -109,7 +110,7 @@ class MetricTable:
             if len(here):
                 values[name] = float(here[-1]) if np.isfinite(here[-1]) else None
         moment = datetime.fromtimestamp(self.times[begin] / 1000, UTC)
-        stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamp = utc_text(moment, "milliseconds")
         return MetricPoint(int(self.steps[-1]), stamp, int(self.attempts[begin]), values)
 
 

@@ -31,6 +31,7 @@ from common.metrics.segments import Segments
 from common.redis import keys
 from common.redis.client import FEED, connect
 from common.redis.shipper import Entry, StreamShipper
+from tidal_client.vocabulary import utc_text
 
 log = get_logger(__name__)
 
@@ -254,7 +255,7 @@ class MetricsWriter:
         _, step, at, values = point
         if values is None:
             return json.dumps({"rewind": {"attempt": self._attempt, "step": step}}).encode() + b"\n"
-        stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamp = utc_text(datetime.fromtimestamp(at, UTC), "milliseconds")
         clean = {name: _finite(value) for name, value in values.items()}
         return (
             json.dumps({"step": step, "time": stamp, "attempt": self._attempt, "values": clean}, separators=(",", ":"))

@@ -24,6 +24,7 @@ from redis.typing import EncodableT, FieldT
 
 from common.errors import TidalError
 from common.redis import keys
+from tidal_client.vocabulary import READER_ID
 
 ENGINE = "engine"
 EVENTS = "events"
@@ -46,7 +47,7 @@ class Said(NamedTuple):
 
 def new_reader() -> str:
     """The name of an api process as a reader."""
-    return f"gen_{secrets.token_hex(6)}"
+    return f"{READER_ID}{secrets.token_hex(6)}"
 
 
 def new_request_id(reader: str) -> str:

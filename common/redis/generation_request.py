@@ -26,9 +26,9 @@ process that is gone. A request that Redis has lost is answered with an error wi
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
 
 
 class GenerationRequest(BaseModel):
@@ -51,8 +51,8 @@ class GenerationRequest(BaseModel):
     logit_bias: dict[int, float] = Field(default_factory=dict)
     """Token id to what is added to its logit."""
     seed: int | None = None
-    gating_mode: Literal["none", "fixed", "random", "learned"] = "none"
-    modulation: float = 0.5
+    gating_mode: GatingMode = GatingMode.NONE
+    modulation: float = NEUTRAL_MODULATION
     rl_checkpoint: str | None = None
     """The controller, for mode learned."""
     stop: list[str] = Field(default_factory=list)

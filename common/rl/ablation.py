@@ -30,6 +30,7 @@ from common.rl.rewards import reward_weights
 from common.rl.statistics import NgramStatistics
 from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from tidal_client.vocabulary import GatingMode
 
 Chooser = Callable[[Tensor, Tensor], Tensor]
 """Observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
@@ -125,9 +126,9 @@ def end_of_text(model: TransformerLM) -> int | None:
 def choosers(policy: GatingPolicy, fixed_modulation: float) -> dict[str, Chooser]:
     """The compared policies by their name in the results."""
     return {
-        "learned": lambda seen, _: policy.act(seen, deterministic=True).action,
-        "random": lambda _, noise: noise[:, None],
-        "fixed": lambda seen, _: torch.full((seen.shape[0], 1), fixed_modulation, device=seen.device),
+        GatingMode.LEARNED: lambda seen, _: policy.act(seen, deterministic=True).action,
+        GatingMode.RANDOM: lambda _, noise: noise[:, None],
+        GatingMode.FIXED: lambda seen, _: torch.full((seen.shape[0], 1), fixed_modulation, device=seen.device),
     }
 
 

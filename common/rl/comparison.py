@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from common.config import RLConfig
 from common.rl.rewards import COMPONENTS, reward_weights
+from tidal_client.vocabulary import GatingMode
 
 CONFIDENCE = 0.95
 QUANTITIES = ("total", *COMPONENTS, "modulation", "length")
@@ -72,13 +73,13 @@ def compare(
         lengths = summarise(values[:, -1], c.bootstrap_resamples, c.seed)
         rows[name] = {"episodes": episodes, **table(values), "length": lengths}
     paired = {}
-    for other in (name for name in results if name != "learned"):
-        difference = table(results["learned"] - results[other])
+    for other in (name for name in results if name != GatingMode.LEARNED):
+        difference = table(results[GatingMode.LEARNED] - results[other])
         paired[f"learned_minus_{other}"] = {**difference, "verdict": verdict(difference["total"], other)}
     return {
         "policies": rows,
         "paired": paired,
-        "aliases": {"neutral_gating": "fixed"},
+        "aliases": {"neutral_gating": GatingMode.FIXED},
         "conclusion": " ".join(str(entry["verdict"]) for entry in paired.values()),
         "conditions": {
             "prompts": episodes,

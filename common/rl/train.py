@@ -38,6 +38,7 @@ from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_o
 from common.training.leaving import leave
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.starting_point import has_checkpoints
+from tidal_client.vocabulary import GatingMode
 
 EVALUATION_SEED = 9_000_000
 """Noise of the evaluation on the way; the same at every evaluation."""
@@ -294,7 +295,7 @@ class _Run:
         A phase of its own: it lasts as long as many steps and tells nothing meanwhile.
         """
         self.hooks.phase("evaluation")
-        learned = choosers(self.state.policy, self.config.ablation.fixed_modulation)["learned"]
+        learned = choosers(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
         played = play(
             self.model,
             [learned],

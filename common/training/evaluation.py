@@ -25,6 +25,7 @@ from common.metrics import names
 from common.model import TransformerLM
 from common.training.device import Compute
 from common.training.loss import summed_loss
+from tidal_client.vocabulary import GatingMode
 
 RESULTS_FILE = "evaluation_results/evaluation_results.json"
 SAMPLE_SEED = 1234
@@ -87,7 +88,7 @@ def _sample(model: DecodingModel, prompt: str, number: int, config: EvaluationCo
         model,
         prompt,
         max_tokens=config.sample_tokens,
-        gating_mode="none",
+        gating_mode=GatingMode.NONE,
         temperature=config.temperature,
         top_k=config.top_k,
         repetition_penalty=config.repetition_penalty,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.artifacts import ALIASES, ArtifactStore
-from common.client import read_instance
-from common.client.local_instance import instance_folder
 from common.config import get_settings
 from common.errors import InvalidInputError, NotFoundError
+from tidal_client import read_instance
+from tidal_client.local_instance import instance_folder
 
 
 def local_store() -> ArtifactStore:

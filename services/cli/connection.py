@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from common.client import Client, read_instance
 from common.config import get_settings
+from tidal_client import Client, read_instance
 
 Url = Annotated[
     str | None,

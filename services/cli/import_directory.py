@@ -19,7 +19,6 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from common.artifacts import ArtifactStore
-from common.client import read_instance
 from common.config import get_settings
 from common.config.legacy import convert
 from common.config.yaml_text import read_mapping, write_yaml
@@ -28,6 +27,7 @@ from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoun
 from common.files import sha256_of
 from services.cli.commands.database import database_url
 from services.cli.import_metrics import write_metrics, write_rl_metrics
+from tidal_client import read_instance
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
 CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")

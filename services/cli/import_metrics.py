@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.redis.keys import EVENT_METRICS, EVENT_RL_METRICS
+from tidal_client.vocabulary import utc_text
 
 STEP_NAMES = ("step", "iteration", "total_steps", "timestep", "global_step")
 TIME_NAMES = ("timestamp", "time", "wall_time")
@@ -87,7 +88,7 @@ def _time(value: Any) -> str:
         )
     except (ValueError, OverflowError, OSError):
         moment = datetime.fromtimestamp(0, UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    return utc_text(moment)
 
 
 def _parse(text: str) -> Any:

@@ -12,11 +12,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from common.client.problems import to_error
-from common.client.sse import Event
 from common.errors import NotFoundError, UnavailableError
 from services.cli.checkpoint_source import local_store
 from services.cli.processes import computing_environment
+from tidal_client.problems import to_error
+from tidal_client.sse import Event
 
 
 def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[Event]:

@@ -15,22 +15,23 @@ from rich.text import Text
 
 from common.streams import shows_unicode
 from common.terminal import Terminal, WholeWordTable
+from tidal_client.vocabulary import JobStatus
 
 out = Terminal()
 err = Terminal(stderr=True)
 
-STATUS_STYLES = {
-    "pending": "yellow",
-    "provisioning": "cyan",
-    "starting": "cyan",
-    "running": "bold cyan",
-    "completing": "cyan",
-    "stopping": "yellow",
-    "paused": "yellow",
-    "stale": "red",
-    "completed": "green",
-    "failed": "bold red",
-    "cancelled": "dim",
+STATUS_STYLES: dict[str, str] = {
+    JobStatus.PENDING: "yellow",
+    JobStatus.PROVISIONING: "cyan",
+    JobStatus.STARTING: "cyan",
+    JobStatus.RUNNING: "bold cyan",
+    JobStatus.COMPLETING: "cyan",
+    JobStatus.STOPPING: "yellow",
+    JobStatus.PAUSED: "yellow",
+    JobStatus.STALE: "red",
+    JobStatus.COMPLETED: "green",
+    JobStatus.FAILED: "bold red",
+    JobStatus.CANCELLED: "dim",
     "tokenising": "bold cyan",
     "ready": "green",
     "restarting": "red",

@@ -25,6 +25,7 @@ from common.jobs.reaper import Contact, longest_gap
 from common.jobs.sweep import SweepReport, sweep
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
+from tidal_client.vocabulary import utc_text
 
 JUST_AFTER_SECONDS = 0.02
 """A lease is past when the database's clock is beyond its end."""
@@ -107,4 +108,4 @@ class Sweeper:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.now(UTC), "milliseconds")

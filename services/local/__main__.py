@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 
-from common.client.local_instance import STATE_FILE, instance_folder, read_instance
 from common.config import Settings, get_settings
 from common.config.private_files import apply_umask
 from common.errors import TidalError, UnavailableError
@@ -30,6 +29,7 @@ from services.local.server import Server, gone
 from services.local.server_files import leftovers, only_one
 from services.local.servers import PostgresServer, ValkeyServer
 from services.local.supervisor import Supervisor
+from tidal_client.local_instance import STATE_FILE, instance_folder, read_instance
 
 DOWN_SECONDS = 20.0
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.backoff import Backoff
 from common.child.launch import kill_group
-from common.client.local_instance import ProcessState
+from tidal_client.local_instance import ProcessState
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5

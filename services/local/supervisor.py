@@ -19,7 +19,6 @@ import psutil
 from rich.console import Console
 
 from common.child.launch import describe_exit
-from common.client.local_instance import STATE_FILE, LocalInstance, ProcessState
 from common.config import Settings
 from common.config.private_files import apply_umask, close_folder
 from common.errors import ConflictError, StorageError, UnavailableError
@@ -29,6 +28,7 @@ from services.local.log_sink import LogSink
 from services.local.server_files import make_folder, only_one, write_private
 from services.local.servers import PostgresServer, Server, ValkeyServer
 from services.local.wakeup import Wakeup
+from tidal_client.local_instance import STATE_FILE, LocalInstance, ProcessState
 
 READY_SECONDS = 120.0
 """Longest wait for the api; a slow disk, not a promise."""

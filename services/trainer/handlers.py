@@ -26,6 +26,7 @@ from common.jobs.payloads import (
 )
 from common.training.hooks import Outcome, TrainingHooks
 from services.trainer import experiments
+from tidal_client.vocabulary import JobType
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ def _require_inside(data: DataConfig, data_dir: Path) -> None:
 
 
 HANDLERS: dict[str, Handler] = {
-    "lm-training": lm_training,
-    "rl-training": rl_training,
-    "evaluation": evaluation,
-    "ablation": ablation,
-    "analysis": analysis,
-    "dataset": dataset,
+    JobType.LM_TRAINING: lm_training,
+    JobType.RL_TRAINING: rl_training,
+    JobType.EVALUATION: evaluation,
+    JobType.ABLATION: ablation,
+    JobType.ANALYSIS: analysis,
+    JobType.DATASET: dataset,
 }

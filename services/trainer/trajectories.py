@@ -22,6 +22,7 @@ from common.jobs.payloads import Analysis
 from common.training.device import prepare_compute
 from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
+from tidal_client.vocabulary import GatingMode
 
 RESULTS_FILE = "analysis_results.json"
 TEXTS_AT_ONCE = 32
@@ -56,7 +57,7 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
             max_tokens=config.max_tokens,
             gating_mode=mode,
             modulation=modulation,
-            policy=policy if mode == "learned" else None,
+            policy=policy if mode is GatingMode.LEARNED else None,
         )
         texts = [(number, seed) for number in numbers for seed in parts[number].seeds]
         for start in range(0, len(texts), TEXTS_AT_ONCE):

@@ -34,13 +34,13 @@ from common.errors import TidalError
 from common.files import sha256_of
 from common.jobs import queue as rows
 from common.jobs.registry import CHECKPOINT_FOLDER
-from common.jobs.status import JobStatus
 from common.logging import get_logger
 from common.redis import keys
 from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressMeter, ProgressWatch
 from services.worker.row_writer import RowWriter
+from tidal_client.vocabulary import JobStatus, utc_text
 
 log = get_logger(__name__)
 
@@ -142,7 +142,7 @@ class ChildReports:
             "totalSteps": self.meter.total_steps,
             "etaSeconds": self.meter.eta_seconds,
             **({} if self._disk_wait is None else {"disk": _camel(self._disk_wait)}),
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": utc_text(datetime.now(UTC), "milliseconds"),
         }
         self._feed.event(self._job.streams, keys.EVENT_STATUS, status)
         if self._progress_write is None or self._progress_write.done():

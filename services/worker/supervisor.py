@@ -25,7 +25,6 @@ from common.disk import MIB
 from common.errors import LeaseLostError
 from common.jobs.queue import complete, fail, pause, release
 from common.jobs.retry import Fault
-from common.jobs.status import DesiredState, JobStatus
 from common.logging import get_logger
 from common.redis.live_feed import LiveFeed
 from services.worker.child_process import EXIT_SECONDS, ChildProcess, trainer_command
@@ -39,6 +38,7 @@ from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder
 from services.worker.wakeup import Wakeup
+from tidal_client.vocabulary import DesiredState, JobStatus
 
 log = get_logger(__name__)
 

@@ -19,13 +19,13 @@ from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed
 from common.jobs.outbox import ring
 from common.jobs.queue import claim
-from common.jobs.status import JobStatus
 from common.logging import get_logger
 from common.redis.heartbeat import Heartbeat
 from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.supervisor import Supervisor
 from services.worker.wish_listener import WishListener
+from tidal_client.vocabulary import JobStatus
 
 log = get_logger(__name__)
 

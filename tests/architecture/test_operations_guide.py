@@ -11,7 +11,7 @@ import pytest
 
 from common.config import PROJECT_ROOT, Settings
 from common.jobs.retry import Fault
-from common.jobs.status import TERMINAL, DesiredState, JobStatus
+from tidal_client.vocabulary import TERMINAL, DesiredState, JobStatus
 
 GUIDE = (PROJECT_ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 WRITERS = ("note", "write_event", "_leave", "_record")

@@ -18,10 +18,10 @@ import httpx
 import psutil
 import pytest
 
-from common.client.sse import parse_events
 from services.generator.engine_protocol import ENGINE_MODULE
 from tests.integration.acceptance.stack import Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
+from tidal_client.sse import read_events
 
 ENGINE_SECONDS = 60.0
 """A fresh engine imports torch first; no promise."""
@@ -56,7 +56,7 @@ def test_fault_07_the_client_of_a_killed_engine_is_told_and_the_others_are_serve
     neighbour = threading.Thread(target=lambda: waiting.append(ask(stack, 5)))
     body: dict[str, Any] = {"checkpoint": MODEL, "prompt": "Once upon", "maxTokens": 4096, "stream": True}
     with stack.http.stream("POST", "/api/generate", json=body, timeout=ENGINE_SECONDS) as reply:
-        events = parse_events(reply.iter_bytes())
+        events = read_events(reply)
         heard = [next(events) for _ in range(rng.randint(1, 60))]
         neighbour.start()
         os.kill(before.pid, signal.SIGKILL)

@@ -16,17 +16,16 @@ from sqlalchemy.orm import Session, sessionmaker
 from common.config import Settings
 from common.db import Job, JobEvent, make_engine, session_factory
 from common.jobs import queue as rows
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob
 from common.jobs.retry import Fault
 from common.jobs.signals import cancel, request_signal
-from common.jobs.status import JobStatus, Signal
 from services.worker.row_writer import RowWriter
 from tests.faults.checker import check
 from tests.faults.commit_proxy import CommitProxy, When
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.history import read_history
 from tests.integration.worker.fleet import LONG
+from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Moves = tuple[tuple[str, str], ...]
 _MOVE = re.compile(rb"(?:api|worker|reaper)\0\0\0[\x06-\x0c]([a-z]+)\0\0\0[\x06-\x0c]([a-z]+)")

@@ -19,11 +19,11 @@ from common.errors import ConflictError
 from common.jobs.lease import renew
 from common.jobs.queue import complete, register_checkpoint, release, transition
 from common.jobs.signals import cancel
-from common.jobs.status import DesiredState, JobStatus
 from tests.faults.checker import check
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.history import read_history
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import DesiredState, JobStatus
 
 S = JobStatus
 CANCELS = 1000

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from common.jobs.payloads import JobType
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.memory_group import MemoryGroup
 from tests.faults.timers import Timers
 from tests.integration.worker.fleet import LONG, ROOT
+from tidal_client.vocabulary import JobType
 
 LIMIT_MIB = 600
 """Two workers (100 MiB each), their trainers, and no room for a greedy one."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from common.jobs.payloads import JobType
 from tests.faults.fault_fleet import FaultFleet
 from tests.integration.worker.fleet import LONG
+from tidal_client.vocabulary import JobType
 
 SHORT = {"steps": 5, "step_seconds": 0.01}
 

@@ -26,11 +26,11 @@ from common.artifacts import ArtifactStore
 from common.checkpoint import CheckpointManager
 from common.child.protocol import ChildJob
 from common.config import LMConfig, RLConfig
-from common.jobs.payloads import JobType
 from common.training.hooks import NullHooks, Outcome
 from services.trainer.handlers import HANDLERS, Paths
 from tests.faults.fault_fleet import FaultFleet
 from tests.metrics_oracle import read_metrics
+from tidal_client.vocabulary import JobType
 
 pytestmark = pytest.mark.timeout(300)
 

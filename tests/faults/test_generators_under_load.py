@@ -20,11 +20,11 @@ import psutil
 import pytest
 import redis
 
-from common.client.sse import parse_events
 from common.redis import keys
 from common.redis.generation_events import ENGINE, read_entry
 from tests.integration.acceptance.stack import TOKEN, Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
+from tidal_client.sse import read_events
 
 READY_SECONDS = 90.0
 """A fresh engine imports torch first; no promise."""
@@ -169,7 +169,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
 
         def follow(_: int) -> list[Any]:
             with stack.http.stream("POST", "/api/generate", json=body(LONG, stream=True), timeout=100) as reply:
-                return list(parse_events(reply.iter_bytes()))
+                return list(read_events(reply))
 
         following = [pool.submit(follow, number) for number in range(2 * SLOTS)]
         engines.until_begun(2 * SLOTS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-
-ANALYSIS_KINDS = ("single", "batch", "sweep")
+from tidal_client.vocabulary import AnalysisKind
 
 
 class Analysis(Base):
@@ -18,7 +17,7 @@ class Analysis(Base):
 
     __tablename__ = "analyses"
     __table_args__ = (
-        CheckConstraint(one_of("kind", ANALYSIS_KINDS), name="kind"),
+        CheckConstraint(one_of("kind", get_args(AnalysisKind)), name="kind"),
         Index("ix_analyses_listing", "experiment_id", text("created_at DESC"), text("id DESC")),
         Index("uq_analyses_job_id", "job_id", unique=True, postgresql_where=text("job_id IS NOT NULL")),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import get_args
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-
-CHECKPOINT_KINDS = ("training", "model", "policy", "result", "other")
+from tidal_client.vocabulary import CheckpointKind
 
 
 class Checkpoint(Base):
@@ -17,7 +17,7 @@ class Checkpoint(Base):
 
     __tablename__ = "checkpoints"
     __table_args__ = (
-        CheckConstraint(one_of("kind", CHECKPOINT_KINDS), name="kind"),
+        CheckConstraint(one_of("kind", get_args(CheckpointKind)), name="kind"),
         CheckConstraint("kind <> 'training' OR (step IS NOT NULL AND sha256 IS NOT NULL)", name="training"),
         CheckConstraint("size_bytes IS NULL OR size_bytes >= 0", name="size_bytes"),
         UniqueConstraint("experiment_id", "name"),

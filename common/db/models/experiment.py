@@ -9,8 +9,7 @@ from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-
-EXPERIMENT_TYPES = ("lm", "rl", "evaluation", "ablation", "analysis", "dataset")
+from tidal_client.vocabulary import ExperimentType
 
 
 class Experiment(Base):
@@ -18,7 +17,7 @@ class Experiment(Base):
 
     __tablename__ = "experiments"
     __table_args__ = (
-        CheckConstraint(one_of("type", EXPERIMENT_TYPES), name="type"),
+        CheckConstraint(one_of("type", ExperimentType), name="type"),
         Index("ix_experiments_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_experiments_tags", "tags", postgresql_using="gin"),
     )

@@ -1,6 +1,6 @@
 """Table `jobs`: what was asked, and where it stands. The row is the queue.
 
-Statuses are plain text so that this package needs nothing of `common.jobs`; the CHECKs hold the rules a single row can
+Statuses are plain text; the CHECKs hold the rules a single row can
 show, the trigger of the migrations those about its past: the whole table of transitions, who may write each, and that
 `attempt` grows by a claim only.
 """
@@ -14,13 +14,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, fun
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-
-TYPES = ("lm-training", "rl-training", "evaluation", "ablation", "analysis", "dataset")
-ACTIVE = ("provisioning", "starting", "running", "completing", "stopping")
-TERMINAL = ("completed", "failed", "cancelled")
-RESUMABLE = ("lm-training", "rl-training")
-STATUSES = ("pending", *ACTIVE, "paused", "stale", *TERMINAL)
-DESIRED = ("run", "pause", "complete", "stop")
+from tidal_client.vocabulary import ACTIVE, LEASED, RESUMABLE, TERMINAL, DesiredState, JobStatus, JobType
 
 
 class Job(Base):
@@ -28,15 +22,15 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(one_of("type", TYPES), name="type"),
-        CheckConstraint(one_of("status", STATUSES), name="status"),
-        CheckConstraint(one_of("desired_state", DESIRED), name="desired_state"),
+        CheckConstraint(one_of("type", JobType), name="type"),
+        CheckConstraint(one_of("status", JobStatus), name="status"),
+        CheckConstraint(one_of("desired_state", DesiredState), name="desired_state"),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("gpus BETWEEN 0 AND 64", name="gpus"),
         CheckConstraint("attempt >= 0 AND infra_restarts >= 0 AND user_failures >= 0", name="counters"),
         CheckConstraint(
             "(lease_owner IS NOT NULL AND lease_expires_at IS NOT NULL AND attempt > 0)"
-            f" = ({one_of('status', (*ACTIVE, 'stale'))})"
+            f" = ({one_of('status', LEASED)})"
             " AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
             name="lease",
         ),
@@ -72,7 +66,7 @@ class Job(Base):
             "ix_jobs_leased",
             "type",
             "lease_expires_at",
-            postgresql_where=text(one_of("status", (*ACTIVE, "stale"))),
+            postgresql_where=text(one_of("status", LEASED)),
         ),
         Index("ix_jobs_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_status_listing", "status", text("created_at DESC"), text("id DESC")),

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-from common.db.models.job import TERMINAL
+from tidal_client.vocabulary import TERMINAL
 
 ACTORS = ("api", "worker", "reaper", "system")
 

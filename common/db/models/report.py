@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import get_args
 
 from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.base import Base, one_of
-
-REPORT_PATTERNS = ("experiment-overview", "rl-analysis", "trajectory-report", "full-report")
+from tidal_client.vocabulary import ReportPattern
 
 
 class Report(Base):
@@ -17,7 +17,7 @@ class Report(Base):
 
     __tablename__ = "reports"
     __table_args__ = (
-        CheckConstraint(one_of("pattern", REPORT_PATTERNS), name="pattern"),
+        CheckConstraint(one_of("pattern", get_args(ReportPattern)), name="pattern"),
         CheckConstraint("version > 0", name="version"),
         Index("ix_reports_listing", text("created_at DESC"), text("id DESC")),
         Index("ix_reports_experiment_ids", "experiment_ids", postgresql_using="gin"),

@@ -26,12 +26,12 @@ from common.generation.cuda.graph import GraphSteps
 from common.generation.cuda.state import StaticState
 from common.generation.cuda.step import Kind
 from common.generation.decoding_model import DecodingModel
-from common.generation.gating import GatingMode
 from common.generation.prompt_scores import PromptScore
 from common.generation.rows import CAPACITY_STEP, filter_of, most_candidates
 from common.generation.sampling.batch import Filter
 from common.generation.settings import GenerationSettings
 from common.generation.window import Window
+from tidal_client.vocabulary import GatingMode
 
 LEAST_SPAN = 32
 LEAST_CANDIDATES = 64

@@ -15,12 +15,12 @@ from torch import Tensor
 from common.controller import TokenHistory
 from common.generation.cpu.packed_linear import Precision
 from common.generation.decoding_model import DecodingModel
-from common.generation.gating import GatingMode
 from common.generation.rows import COLUMNS, MODULATION, SPANS, columns_of, filter_of
 from common.generation.sampling.batch import Filter
 from common.generation.sampling.noise import STREAMS, row_noise
 from common.generation.settings import MAX_TOP_LOG_PROBS, GenerationSettings
 from common.generation.slot_cache import SlotCache
+from tidal_client.vocabulary import GatingMode
 
 FILTERS = {Filter.TOP_K: 0, Filter.TOP_P: 1, Filter.NOTHING: 2}
 NUMBERS = 9

@@ -12,6 +12,7 @@ from common.reports.facts import ExperimentFacts
 from common.reports.patterns import comparison, overview, rl, trajectory
 from common.reports.patterns.pieces import Section, fewer_charts
 from common.reports.words import literal
+from tidal_client.vocabulary import ExperimentType
 
 Maker = Callable[[ExperimentFacts], list[Section]]
 
@@ -29,7 +30,7 @@ class Pattern:
 
 def _full(facts: ExperimentFacts) -> list[Section]:
     found = overview.sections(facts)
-    if facts.type in ("rl", "ablation") or facts.ablation is not None:
+    if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
         learning = rl.sections(facts)
         told = {section.title for section in learning}  # the reward, in more detail
         found = [section for section in found if section.title not in told] + learning

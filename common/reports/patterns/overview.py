@@ -9,15 +9,16 @@ from common.metrics import names
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme, mappings
 from common.reports.words import code, count, literal, moment, number, plural, size, table, value
+from tidal_client.vocabulary import IMPORTED, ExperimentType, JobStatus
 
 MOST_SETTINGS = 60
 MOST_CHECKPOINTS = 12
 MOST_SAMPLES = 6
-ENDED = {
-    "completed": "It has completed",
-    "failed": "It failed",
-    "cancelled": "It was cancelled",
-    "imported": "It was imported",
+ENDED: dict[str, str] = {
+    JobStatus.COMPLETED: "It has completed",
+    JobStatus.FAILED: "It failed",
+    JobStatus.CANCELLED: "It was cancelled",
+    IMPORTED: "It was imported",
 }
 
 
@@ -25,10 +26,10 @@ def sections(facts: ExperimentFacts) -> list[Section]:
     """The parts of the overview, in their order."""
     found = [Section("What it is", _what(facts)), Section("Configuration", _configuration(facts))]
     found.append(Section("Progress", _progress(facts)))
-    if facts.type in ("lm", "rl"):
-        found.append(Section("Loss" if facts.type != "rl" else "Reward", _course(facts)))
+    if facts.type in (ExperimentType.LM, ExperimentType.RL):
+        found.append(Section("Loss" if facts.type != ExperimentType.RL else "Reward", _course(facts)))
     found.append(Section("Checkpoints", _checkpoints(facts)))
-    if facts.type in ("lm", "evaluation") or facts.evaluation is not None:
+    if facts.type in (ExperimentType.LM, ExperimentType.EVALUATION) or facts.evaluation is not None:
         found.append(Section("Evaluation and samples", _samples(facts)))
     return found
 
@@ -85,7 +86,7 @@ def _progress(facts: ExperimentFacts) -> list[str]:
         steps = f" at step {count(facts.step)} of {count(facts.total_steps)}"
     else:
         steps = f" at step {count(facts.step)}"
-    text = f"{begin}{steps}." if facts.status != "imported" else f"{begin}; its progress was not recorded here."
+    text = f"{begin}{steps}." if facts.status != IMPORTED else f"{begin}; its progress was not recorded here."
     if facts.attempts > 1:
         text += f" It took {facts.attempts} attempts."
     blocks = [text]
@@ -95,7 +96,7 @@ def _progress(facts: ExperimentFacts) -> list[str]:
 
 
 def _course(facts: ExperimentFacts) -> list[str]:
-    if facts.type == "rl":
+    if facts.type == ExperimentType.RL:
         return _reward(facts)
     loss, validation = facts.metrics.get(names.LOSS), facts.metrics.get(names.VALIDATION_LOSS)
     blocks = divergence(facts)

@@ -11,13 +11,14 @@ from typing import Any
 from common.reports.facts import Ends, ExperimentFacts
 from common.reports.markdown import MAX_CHARTS
 from common.reports.words import code, count, number
+from tidal_client.vocabulary import ExperimentType
 
-TYPES = {
-    "lm": "language model",
-    "rl": "controller",
-    "evaluation": "evaluation",
-    "ablation": "ablation",
-    "analysis": "analysis",
+TYPES: dict[str, str] = {
+    ExperimentType.LM: "language model",
+    ExperimentType.RL: "controller",
+    ExperimentType.EVALUATION: "evaluation",
+    ExperimentType.ABLATION: "ablation",
+    ExperimentType.ANALYSIS: "analysis",
 }
 STILL = 0.005
 """A change below this share of the larger end is none worth a word."""

@@ -7,6 +7,7 @@ from common.reports.facts import ExperimentFacts
 from common.reports.patterns import ablation
 from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme
 from common.reports.words import literal, number, table
+from tidal_client.vocabulary import ExperimentType
 
 CONSTANT_SPREAD = 0.01
 """A deviation of the modulation below this is that of a constant."""
@@ -16,9 +17,9 @@ COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
 def sections(facts: ExperimentFacts) -> list[Section]:
     """The parts of the analysis, the verdict first."""
     found = [Section("Did the controller earn its place?", ablation.blocks(facts))]
-    if facts.type == "ablation":
+    if facts.type == ExperimentType.ABLATION:
         return found
-    if facts.type != "rl":
+    if facts.type != ExperimentType.RL:
         kind = TYPES.get(facts.type, facts.type)
         text = f"{literal(facts.label)} is of type {kind}: no controller was trained in it."
         return [*found, Section("Training of the controller", [text])]

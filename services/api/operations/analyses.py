@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session, undefer
 from common.analysis.report import finite
 from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
-from common.jobs.registry import new_analysis_id
 from services.api.operations.experiments import find as find_experiment
 from services.api.paging import newest_page
 from services.api.schemas.analyses import AnalysisList, AnalysisSummary, SaveAnalysisRequest, SavedAnalysis
+from tidal_client.vocabulary import ANALYSIS_ID, ExperimentType, new_id
 
 
 def list_analyses(
@@ -30,7 +30,7 @@ def list_analyses(
     mine = Analysis.experiment_id == experiment_id
     if derived:
         made = select(Experiment.id).where(
-            Experiment.type == "analysis", Experiment.source_experiment_id == experiment_id
+            Experiment.type == ExperimentType.ANALYSIS, Experiment.source_experiment_id == experiment_id
         )
         mine = or_(mine, Analysis.experiment_id.in_(made))
     query = select(Analysis).where(mine)
@@ -59,7 +59,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
     row = session.scalars(
         insert(Analysis)
         .values(
-            id=new_analysis_id(),
+            id=new_id(ANALYSIS_ID),
             experiment_id=experiment_id,
             kind=body.result.kind,
             name=body.name,

@@ -29,6 +29,7 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.completions import merged
 from services.api.operations.generate import Gone
 from services.api.schemas.analyses import AnalysisProgress, AnalyzeRequest
+from tidal_client.vocabulary import GatingMode
 
 MOST_TOKENS = 4096
 """Of an analysis that is awaited in silence."""
@@ -167,7 +168,7 @@ def _request(context: Context, prepared: Prepared, part: Part) -> GenerationRequ
         n=part.samples,
         gating_mode=part.gating_mode,
         modulation=part.modulation,
-        rl_checkpoint=prepared.rl_checkpoint if part.gating_mode == "learned" else None,
+        rl_checkpoint=prepared.rl_checkpoint if part.gating_mode is GatingMode.LEARNED else None,
         stream=prepared.stream,
     )
 

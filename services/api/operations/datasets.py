@@ -18,19 +18,18 @@ from common.config import DataConfig, Settings
 from common.datasets import DatasetStore, Manifest
 from common.db import Experiment, Job
 from common.errors import ConflictError, RateLimitedError
-from common.jobs.payloads import Dataset, JobType
+from common.jobs.payloads import Dataset
 from common.jobs.queue import NewJob, submit
 from common.jobs.sql import lock_dataset
-from common.jobs.status import LEASED, LIVE, JobStatus
 from services.api.operations.job_view import error_of, job_reply, progress_of
 from services.api.schemas.datasets import (
     DatasetDetail,
     DatasetList,
     DatasetReply,
-    DatasetStatus,
     DatasetUploaded,
     DatasetUse,
 )
+from tidal_client.vocabulary import LEASED, LIVE, DatasetStatus, JobStatus, JobType
 
 MOST_USES = 100
 

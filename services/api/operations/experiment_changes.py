@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.artifacts import ArtifactStore
 from common.db import Experiment, Job
-from common.db.models.job import TERMINAL
 from common.errors import ConflictError, NotFoundError
 from services.api.schemas.experiments import ExperimentChange
+from tidal_client.vocabulary import TERMINAL
 
 
 def change(session: Session, experiment_id: str, wanted: ExperimentChange) -> None:

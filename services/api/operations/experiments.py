@@ -29,12 +29,11 @@ from services.api.schemas.experiments import (
     SampleList,
     TagList,
 )
+from tidal_client.vocabulary import IMPORTED, ExperimentType
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 ABLATION_FILE = "ablation_results.json"
 ANALYSIS_FILE = "analysis_results.json"
-DATASET = "dataset"
-"""Type of the experiment in which a dataset is tokenised; it holds a log and nothing to compare."""
 
 
 def list_experiments(
@@ -47,9 +46,10 @@ def list_experiments(
     tag: str | None = None,
     search: str | None = None,
 ) -> ExperimentList:
-    """A page, newest first. Without `kinds` those of all types but dataset, whose place is the list of datasets."""
+    """A page, newest first. Without `kinds` those of all types but dataset, whose place is the list of datasets: the
+    experiment in which one is tokenised holds a log and nothing to compare."""
     query = _with_newest_job()
-    query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != DATASET)
+    query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != ExperimentType.DATASET)
     if status is not None:
         query = query.where(Job.status == status)
     if tag is not None:
@@ -64,7 +64,7 @@ def list_experiments(
 
 def tags(session: Session) -> TagList:
     """Every tag of the experiments that `list_experiments` lists."""
-    found = select(func.unnest(Experiment.tags)).where(Experiment.type != DATASET).distinct()
+    found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 
 
@@ -108,7 +108,7 @@ def status(session: Session, experiment_id: str) -> ExperimentStatus:
     """Where the newest job stands."""
     _, job = find(session, experiment_id)
     if job is None:
-        return ExperimentStatus(experiment_id=experiment_id, status="imported")
+        return ExperimentStatus(experiment_id=experiment_id, status=IMPORTED)
     return ExperimentStatus(
         experiment_id=experiment_id,
         status=job.status,
@@ -130,7 +130,7 @@ def config(session: Session, store: ArtifactStore, experiment_id: str) -> Config
         rl_config=_yaml(folder / "rl_config.yaml"),
     )
     if found.config is None and found.rl_config is None and "config" in experiment.config:
-        key = "rl_config" if experiment.type in ("rl", "ablation") else "config"
+        key = "rl_config" if experiment.type in (ExperimentType.RL, ExperimentType.ABLATION) else "config"
         found = found.model_copy(update={key: experiment.config["config"]})
     return found
 
@@ -171,7 +171,7 @@ def _reply(experiment: Experiment, job: Job | None) -> ExperimentReply:
         imported=experiment.imported,
         source_experiment_id=experiment.source_experiment_id,
         source_checkpoint=experiment.source_checkpoint,
-        status=job.status if job is not None else "imported",
+        status=job.status if job is not None else IMPORTED,
         job_id=job.id if job is not None else None,
         progress=progress_of(job) if job is not None else None,
         created_at=experiment.created_at,

@@ -23,12 +23,12 @@ from starlette.concurrency import run_in_threadpool
 
 from common.child.protocol import WAITING_FOR_DISK
 from common.db import Job, Outbox
-from common.db.models.job import ACTIVE, STATUSES
 from common.disk import MIB
 from common.metrics import names
 from common.redis import keys
 from common.redis.keys import HEALTH
 from services.api.context import Context
+from tidal_client.vocabulary import ACTIVE, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50
@@ -54,7 +54,9 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
             by_status = select(Job.status, func.count()).group_by(Job.status)
             counts: dict[str, int] = dict(session.execute(by_status).all())
             age = session.scalar(
-                select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(Job.status == "pending")
+                select(func.extract("epoch", func.now() - func.min(Job.created_at))).where(
+                    Job.status == JobStatus.PENDING
+                )
             )
             waiting = session.scalar(select(func.count()).where(Outbox.published_at.is_(None)))
             held = select(Job.lease_expires_at > func.now(), func.count()).where(Job.lease_owner.is_not(None))
@@ -69,7 +71,7 @@ def _database(context: Context, registry: CollectorRegistry) -> list[str]:
         return []
     up.set(1)
     jobs = Gauge("tidal_jobs", "Jobs by status", ["status"], registry=registry)
-    for status in STATUSES:
+    for status in JobStatus:
         jobs.labels(status).set(counts.get(status, 0))
     Gauge("tidal_queue_age_seconds", "Age of the oldest pending job; 0 without one", registry=registry).set(age or 0)
     disk = Gauge("tidal_jobs_waiting_for_disk", "Jobs that wait until a disk has room", registry=registry)

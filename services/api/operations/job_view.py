@@ -5,9 +5,9 @@ from __future__ import annotations
 from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import offered_signals
-from common.jobs.status import Signal
 from common.jobs.waiting_line import Place
 from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
+from tidal_client.vocabulary import Signal
 
 
 def progress_of(job: Job) -> JobProgress:

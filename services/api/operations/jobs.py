@@ -13,15 +13,15 @@ from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
 from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
-from common.jobs.payloads import JobType, experiment_type
+from common.jobs.payloads import experiment_type
 from common.jobs.queue import NewJob
-from common.jobs.status import LEASED, LIVE, JobStatus
 from common.jobs.waiting_line import Place
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.paging import newest_page
 from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 from services.api.workers import Outlook
+from tidal_client.vocabulary import LEASED, LIVE, JobStatus, JobType
 
 MOST_LIVE = 1000
 """Jobs in the lists that have no pages: active ones, and the snapshot of the stream."""

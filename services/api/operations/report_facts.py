@@ -24,6 +24,7 @@ from services.api.operations.configs import find_config
 from services.api.operations.job_view import error_of, progress_of
 from services.api.operations.metrics import turn
 from services.api.schemas.reports import MAX_MARKDOWN, GenerateReportRequest, ReportReply, ReportRequest
+from tidal_client.vocabulary import ExperimentType
 
 Kind = Literal["metrics", "rl-metrics"]
 KINDS: tuple[Kind, ...] = ("metrics", "rl-metrics")
@@ -151,7 +152,9 @@ def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Ends
 
 def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts], int]:
     """The newest with their results, its own and those that jobs made of its checkpoints; and how many there are."""
-    made = select(Experiment.id).where(Experiment.type == "analysis", Experiment.source_experiment_id == experiment_id)
+    made = select(Experiment.id).where(
+        Experiment.type == ExperimentType.ANALYSIS, Experiment.source_experiment_id == experiment_id
+    )
     mine = or_(Analysis.experiment_id == experiment_id, Analysis.experiment_id.in_(made))
     query = select(Analysis).where(mine).options(undefer(Analysis.result))
     rows = session.scalars(query.order_by(Analysis.created_at.desc(), Analysis.id.desc()).limit(MOST_ANALYSES))

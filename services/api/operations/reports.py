@@ -3,8 +3,6 @@ exporting (`report_figures`) them."""
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Iterable
 
 from sqlalchemy import delete, func, insert, select, update
@@ -26,6 +24,7 @@ from services.api.schemas.reports import (
     ReportRequest,
     ReportSummary,
 )
+from tidal_client.vocabulary import REPORT_ID, new_id
 
 
 def list_reports(
@@ -54,7 +53,7 @@ def create_report(session: Session, body: ReportRequest, *, pattern: str | None 
     """Keep a new report; InvalidInputError names the line of a chart that is none."""
     charts = check_charts(body.markdown)
     values = {
-        "id": "rep_" + base64.b32encode(secrets.token_bytes(10)).decode().lower(),
+        "id": new_id(REPORT_ID),
         "title": body.title,
         "markdown": body.markdown,
         "pattern": pattern,

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.db import Experiment
-from services.api.operations.experiments import DATASET
 from services.api.schemas.storage import Storage, StoredExperiment
 from services.api.sizes import SizeBoard
+from tidal_client.vocabulary import ExperimentType
 
 LARGEST = 10
 
@@ -27,7 +27,7 @@ def storage(session: Session, store: ArtifactStore, settings: Settings, board: S
     disk = shutil.disk_usage(existing)
     largest = sorted(sizes.experiments.items(), key=lambda item: (-item[1], item[0]))[:LARGEST]
     query = select(Experiment.id, Experiment.name).where(Experiment.id.in_([name for name, _ in largest]))
-    datasets = session.scalars(select(Experiment.id).where(Experiment.type == DATASET))
+    datasets = session.scalars(select(Experiment.id).where(Experiment.type == ExperimentType.DATASET))
     named: dict[str, str | None] = dict(session.execute(query).all())
     return Storage(
         disk_bytes=disk.total,

@@ -32,7 +32,7 @@ from common.config.yaml_text import read_mapping
 from common.datasets import is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError, TidalError
-from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, JobType, LmTraining, Payload, RlTraining
+from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, LmTraining, Payload, RlTraining
 from common.jobs.registry import CHECKPOINT_FOLDER
 from common.jobs.submission import NewJob, submit, submitted_before
 from common.words import with_article
@@ -42,6 +42,7 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
 from services.api.schemas.jobs import JobDetail, JobPrediction, JobRequest
+from tidal_client.vocabulary import JobType
 
 DEFAULT_LM = "base_config.yaml"
 DEFAULT_RL = "rl_config.yaml"

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from common.config.analysis import AnalysisKind
 from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
 from services.api.context import session_of
 from services.api.generating import encode_event, stream_of
@@ -25,6 +24,7 @@ from services.api.schemas.analyses import (
     SavedAnalysis,
 )
 from services.api.schemas.problems import problem_responses
+from tidal_client.vocabulary import AnalysisKind
 
 router = APIRouter(tags=["analyses"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

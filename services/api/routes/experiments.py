@@ -9,7 +9,6 @@ from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from common.jobs.status import JobStatus
 from common.jobs.submission import MAX_TAG
 from common.redis.keys import experiment_stream
 from services.api.auth import ContextDep, Reader, Submitter
@@ -29,6 +28,7 @@ from services.api.schemas.experiments import (
 )
 from services.api.schemas.problems import problem_responses
 from services.api.streaming.entries import format_id
+from tidal_client.vocabulary import JobStatus
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1

@@ -9,9 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from common.db import require_schema
-from common.jobs.payloads import JobType
 from common.jobs.signals import cancel, request_signal
-from common.jobs.status import TERMINAL, JobStatus
 from common.jobs.submission import MAX_TAG, MAX_TEXT
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
@@ -28,6 +26,7 @@ from services.api.schemas.jobs import (
     SignalRequest,
 )
 from services.api.schemas.problems import problem_responses
+from tidal_client.vocabulary import TERMINAL, JobStatus, JobType
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=OneValuePerKeyRoute)
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

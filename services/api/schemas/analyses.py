@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from common.config.analysis import MAX_PROMPTS, AnalysisKind
+from common.config.analysis import MAX_PROMPTS
 from services.api.schemas.base import Reply, Request, UtcTime
+from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
 
 MAX_SAMPLES = 16
 """Of an immediate analysis; a job may have more."""
@@ -45,7 +46,7 @@ class AnalyzeRequest(Request):
     """Texts per prompt, analysed as one after the other; 1 for a sweep."""
     max_tokens: int = Field(50, ge=1, le=4096)
     """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
-    gating_mode: Literal["fixed", "random", "learned"] = "learned"
+    gating_mode: ChosenGating = GatingMode.LEARNED
     """Who chooses the modulation. A sweep does that itself."""
     modulation: float = Field(0.5, ge=0, le=1)
     """For gatingMode fixed."""

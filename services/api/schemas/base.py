@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -16,15 +16,9 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from common.config.unknown_keys import refuse_crowd
+from tidal_client.vocabulary import utc_text
 
-
-def iso_utc(moment: datetime) -> str:
-    """`2026-01-31T12:00:00.123456Z`; a naive time is taken as UTC."""
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-UtcTime = Annotated[datetime, PlainSerializer(iso_utc, return_type=str, when_used="json")]
+UtcTime = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
 """A time that leaves as ISO 8601 in UTC."""
 
 

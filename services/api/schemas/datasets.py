@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from common.datasets.manifest import Format
-from common.jobs.payloads import JobType
-from common.jobs.status import JobStatus
 from services.api.schemas.base import Reply, UtcTime
 from services.api.schemas.jobs import JobError, JobProgress, JobReply
-
-DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
+from tidal_client.vocabulary import DatasetStatus, JobStatus, JobType
 
 
 class DatasetReply(Reply):

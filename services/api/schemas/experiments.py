@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from common.jobs.status import JobStatus
 from common.jobs.submission import MAX_TAGS, MAX_TEXT
 from services.api.schemas.base import Reply, Request, UtcTime
 from services.api.schemas.jobs import JobError, JobProgress, Tag
+from tidal_client.vocabulary import JobStatus
 
 
 class ExperimentReply(Reply):

@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
 
-from common.jobs.payloads import JobType
-from common.jobs.status import JobStatus, Signal
 from common.jobs.submission import MAX_TAG, MAX_TAGS, MAX_TEXT
 from services.api.schemas.base import Reply, Request, UtcTime
+from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 Tag = Annotated[str, StringConstraints(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{MAX_TAG - 1}}}$")]
 ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.jobs.payloads import JobType
 from services.api.schemas.base import Reply, UtcTime
+from tidal_client.vocabulary import JobType
 
 
 class QueuedJob(Reply):

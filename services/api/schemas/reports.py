@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from services.api.schemas.base import Reply, Request, UtcTime
+from tidal_client.vocabulary import ReportPattern
 
-PatternName = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
 MAX_MARKDOWN = 100_000
 """Characters of a report."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
@@ -55,7 +55,7 @@ class GenerateReportRequest(Request):
         }
     )
 
-    pattern: PatternName
+    pattern: ReportPattern
     experiment_id: ExperimentId | None = None
     """One experiment."""
     experiment_ids: list[ExperimentId] = Field([], max_length=MOST_EXPERIMENTS)
@@ -86,7 +86,7 @@ class ReportSummary(Reply):
 
     id: str
     title: str
-    pattern: PatternName | None = None
+    pattern: ReportPattern | None = None
     """What it was made from; null: written by hand."""
     experiment_ids: list[str]
     """What it is about; they may be deleted by now."""
@@ -111,7 +111,7 @@ class ReportList(Reply):
 class PatternReply(Reply):
     """A pattern that reports are made from."""
 
-    name: PatternName
+    name: ReportPattern
     about: str
 
 

@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from common.client import AnalysisResult, Client
 from common.errors import InvalidInputError, NotFoundError
 from common.words import plural
 from services.cli.commands.generate import newest
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
 from services.cli.views.analysis import parts
+from tidal_client import AnalysisResult, Client
+from tidal_client.vocabulary import ChosenGating, GatingMode
 
 app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)
 
 PROMPTS = ["Once upon a time", "The little cat", "Mom said to", "One day, a boy"]
-
-
-class Gating(StrEnum):
-    """Who chooses the modulation."""
-
-    LEARNED = "learned"
-    RANDOM = "random"
-    FIXED = "fixed"
 
 
 Checkpoint = Annotated[
@@ -44,7 +36,7 @@ Checkpoint = Annotated[
 Policy = Annotated[
     str | None, typer.Option("--policy", "-p", help="The controller, EXPERIMENT/final. Default: the newest.")
 ]
-GatingMode = Annotated[Gating, typer.Option("--gating", "-g", help="Who chooses the modulation.")]
+Gating = Annotated[ChosenGating, typer.Option("--gating", "-g", help="Who chooses the modulation.")]
 Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
 Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Most tokens per text.")]
@@ -62,7 +54,7 @@ def single(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")] = PROMPTS[0],
     checkpoint: Checkpoint = None,
     policy: Policy = None,
-    gating: GatingMode = Gating.LEARNED,
+    gating: Gating = GatingMode.LEARNED,
     modulation: Modulation = None,
     samples: Samples = 1,
     max_tokens: MaxTokens = 100,
@@ -91,7 +83,7 @@ def batch(
     prompts_file: PromptsFile = None,
     checkpoint: Checkpoint = None,
     policy: Policy = None,
-    gating: GatingMode = Gating.LEARNED,
+    gating: Gating = GatingMode.LEARNED,
     modulation: Modulation = None,
     samples: Samples = 1,
     max_tokens: MaxTokens = 50,
@@ -218,11 +210,11 @@ def _wanted(
     prompts: list[str],
     checkpoint: str | None,
     policy: str | None,
-    gating: Gating,
+    gating: ChosenGating,
     fields: dict[str, Any],
 ) -> _Wanted:
     """With the newest controller and its model where none were named."""
-    if gating is Gating.LEARNED:
+    if gating is GatingMode.LEARNED:
         try:
             policy = policy or newest(client, "rl")
         except NotFoundError as error:
@@ -231,7 +223,7 @@ def _wanted(
         checkpoint = checkpoint or (f"{source}/final" if source else None)
     elif policy is not None:
         raise InvalidInputError(f"--policy is used with --gating learned only, not {gating}")
-    return _Wanted(kind, prompts, checkpoint or newest(client, "lm"), policy, {**fields, "gating_mode": gating.value})
+    return _Wanted(kind, prompts, checkpoint or newest(client, "lm"), policy, {**fields, "gating_mode": gating})
 
 
 def _run(client: Client, wanted: _Wanted, wishes: _Wishes) -> None:

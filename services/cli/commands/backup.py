@@ -21,13 +21,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from common.client import instance_folder, read_instance
 from common.config import get_settings
 from common.config.private_files import apply_umask
 from common.errors import ConflictError
 from common.words import plural
 from services.cli.output import err, out, size
 from services.cli.processes import child_environment
+from tidal_client import instance_folder, read_instance
 
 QUIET_SECONDS = 2.0
 """What takes longer shows a bar."""

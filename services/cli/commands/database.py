@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from pydantic import SecretStr
 
-from common.client import read_instance
 from common.config import Settings, get_settings
 from common.errors import UnavailableError
 from common.words import plural
 from services.cli.output import out
+from tidal_client import read_instance
 
 app = typer.Typer(help="The database of TIDAL_DATABASE_URL, or of the local stack.", no_args_is_help=True)
 

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from common.client import Client
 from common.datasets import FORMATS, refusal_of_name, split_name, suggest_name
 from common.errors import InvalidInputError, JobFailed
 from common.words import plural
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, size, status_text, table
+from tidal_client import Client
+from tidal_client.vocabulary import JobStatus
 
 app = typer.Typer(help="Upload and look after your own text.", no_args_is_help=True)
 
@@ -138,7 +139,7 @@ def delete(
 def _wait(client: Client, job_id: str) -> None:
     """Until the job has completed; JobFailed when it ends in another way."""
     with err.status("tokenising"):
-        while (job := client.job(job_id)).status != "completed":
+        while (job := client.job(job_id)).status != JobStatus.COMPLETED:
             if job.finished_at is not None:
                 reason = job.error.message or job.error.code if job.error is not None else job.status
                 raise JobFailed(f"it was not tokenised: {reason}")

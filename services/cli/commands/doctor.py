@@ -19,11 +19,11 @@ import httpx
 import typer
 from rich.text import Text
 
-from common.client import instance_folder, read_instance
 from common.config import get_settings
 from common.words import plural
 from services.cli.output import out, print_json, table
 from services.cli.processes import child_environment
+from tidal_client import instance_folder, read_instance
 
 HUB = "https://huggingface.co"
 HUB_CORPUS = "roneneldan/TinyStories"

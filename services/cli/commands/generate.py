@@ -9,12 +9,10 @@ import sys
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from common.client import Client, Event, Generation
 from common.config.decoding_limits import (
     LEAST_REPETITION_PENALTY,
     MOST_REPETITION_PENALTY,
@@ -28,6 +26,8 @@ from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, print_json
 from services.cli.views.tokens import Color, TokenView
+from tidal_client import Client, Event, Generation
+from tidal_client.vocabulary import IMPORTED, GatingMode, JobStatus
 
 INTERRUPTED = 130
 EXAMPLES = """
@@ -43,15 +43,6 @@ tidal generate -c out/lm "Once upon a time"       (no service; a folder of tidal
 
 echo "One day" | tidal generate - --json
 """
-
-
-class GatingMode(StrEnum):
-    """Where the modulation comes from."""
-
-    NONE = "none"
-    FIXED = "fixed"
-    RANDOM = "random"
-    LEARNED = "learned"
 
 
 @dataclass(frozen=True)
@@ -207,8 +198,8 @@ def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
 
 def newest(client: Client, kind: str) -> str:
     """Reference of the newest finished experiment of `kind` (lm or rl)."""
-    trained = client.experiments(kind=kind, status="completed", limit=1)
-    imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == "imported"]
+    trained = client.experiments(kind=kind, status=JobStatus.COMPLETED, limit=1)
+    imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == IMPORTED]
     finished = sorted([*trained, *imported], key=lambda experiment: experiment.created_at)
     if finished:
         return f"{finished[-1].id}/final"

@@ -11,10 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from common.client import Client, Job
 from common.errors import InvalidInputError
-from common.jobs.payloads import JobType
-from common.jobs.status import Signal
 from services.cli.commands import steer
 from services.cli.configuration import read_overrides
 from services.cli.connection import Token, Url, connect
@@ -22,6 +19,8 @@ from services.cli.output import age, duration, err, moment, out, print_json, sta
 from services.cli.views.job_history import attempts, told
 from services.cli.views.queue import print_queue, until
 from services.cli.views.watch import watch as follow
+from tidal_client import Client, Job
+from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
 
 app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
 
@@ -234,7 +233,7 @@ def _watch(client: Client, job: Job) -> None:
     ended = view.job
     numbers = f" · {view.summary()}" if view.summary() else ""
     out.print(status_text(ended.status).append(f" {ended.id}{numbers}", style=""))
-    if ended.status == "failed":
+    if ended.status == JobStatus.FAILED:
         if ended.error is not None:
             err.print(f"{ended.error.code}: {ended.error.message or ''}", soft_wrap=True)
         err.print(f"Its log: tidal jobs logs {ended.id}")
@@ -252,13 +251,15 @@ def _facts(job: Job) -> Table:
     facts: dict[str, str | Text | None] = {
         "type": job.type,
         "status": status_text(job.status),
-        "asked to": ("cancel" if job.cancel_requested else job.desired_state) if job.desired_state != "run" else None,
+        "asked to": ("cancel" if job.cancel_requested else job.desired_state)
+        if job.desired_state != DesiredState.RUN
+        else None,
         "name": job.name,
         "experiment": job.experiment_id,
         "progress": _progress(job),
         "phase": job.progress.phase if not job.ended else None,
         "queue place": str(job.queue_position) if job.queue_position else None,
-        "not before": moment(job.not_before) if job.not_before and job.status == "pending" else None,
+        "not before": moment(job.not_before) if job.not_before and job.status == JobStatus.PENDING else None,
         "starts about": until(job.predicted_start) if job.predicted_start else None,
         "attempt": str(job.attempt) if job.attempt else None,
         "worker": job.worker,

@@ -14,12 +14,12 @@ from typing import Annotated
 import psutil
 import typer
 
-from common.client import LocalInstance, instance_folder, read_instance
-from common.client.local_instance import read_state_file
 from common.config import get_settings
 from common.errors import UnavailableError
 from services.cli.output import age, err, out, print_json, size, status_text, table
 from services.cli.processes import child_environment, last_lines
+from tidal_client import LocalInstance, instance_folder, read_instance
+from tidal_client.local_instance import read_state_file
 
 START_SECONDS = 150.0
 """Above the supervisor's own limit."""

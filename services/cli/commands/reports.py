@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from common.client import Client
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from common.files import write_atomic, write_text
 from common.terminal import printable
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
+from tidal_client import Client
 
 app = typer.Typer(help="Make, read and export reports about experiments.", no_args_is_help=True)
 

@@ -15,16 +15,18 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from common.client import Client, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError, TidalError, UnavailableError
 from common.words import plural
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, fail, out, status_text
+from tidal_client import Client, Job
+from tidal_client.vocabulary import LIVE, JobStatus, Signal
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 """Without an answer of the api while waiting."""
-LIVE = ("pending", "provisioning", "starting", "running", "completing", "stopping", "paused", "stale")
+CANCEL = "cancel"
+"""Stop, and kill at the end of the grace: a request of its own beside the signals."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Wish:
 
     def takes(self, job: Job) -> bool:
         """Whether `job` can be asked this now."""
-        return not job.ended if self.name == "cancel" else self.name in job.signals
+        return not job.ended if self.name == CANCEL else self.name in job.signals
 
     def settled(self, job: Job) -> bool:
         """Whether nothing more will come of it."""
@@ -46,11 +48,11 @@ class Wish:
 WISHES = {
     wish.name: wish
     for wish in (
-        Wish("pause", frozenset({"paused"})),
-        Wish("resume", frozenset({"running", "completing", "completed"})),
-        Wish("complete", frozenset({"completed"})),
-        Wish("stop", frozenset({"cancelled"})),
-        Wish("cancel", frozenset({"cancelled"})),
+        Wish(Signal.PAUSE, frozenset({JobStatus.PAUSED})),
+        Wish(Signal.RESUME, frozenset({JobStatus.RUNNING, JobStatus.COMPLETING, JobStatus.COMPLETED})),
+        Wish(Signal.COMPLETE, frozenset({JobStatus.COMPLETED})),
+        Wish(Signal.STOP, frozenset({JobStatus.CANCELLED})),
+        Wish(CANCEL, frozenset({JobStatus.CANCELLED})),
     )
 }
 
@@ -64,35 +66,35 @@ def pause(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
     """Write a checkpoint and free the slot, until `tidal jobs resume`."""
-    steer("pause", ids, every=every, yes=yes, wait=wait, url=url, token=token)
+    steer(Signal.PAUSE, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def resume(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
     """Put a paused job back into the queue; it goes on at the next step."""
-    steer("resume", ids, every=every, yes=yes, wait=wait, url=url, token=token)
+    steer(Signal.RESUME, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def complete(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
     """End the training now, evaluate, write the final model: completed."""
-    steer("complete", ids, every=every, yes=yes, wait=wait, url=url, token=token)
+    steer(Signal.COMPLETE, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def stop(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
     """Write a checkpoint and end as cancelled. A new job can go on from there with `--resume-from`."""
-    steer("stop", ids, every=every, yes=yes, wait=wait, url=url, token=token)
+    steer(Signal.STOP, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def cancel(
     ids: Ids = None, every: All = False, yes: Yes = False, wait: Wait = False, url: Url = None, token: Token = None
 ) -> None:
     """Like stop, and killed at the end of the grace. Pending and paused jobs end at once."""
-    steer("cancel", ids, every=every, yes=yes, wait=wait, url=url, token=token)
+    steer(CANCEL, ids, every=every, yes=yes, wait=wait, url=url, token=token)
 
 
 def steer(
@@ -118,7 +120,7 @@ def _chosen(client: Client, wish: Wish, ids: Sequence[str], *, every: bool, yes:
     if not every:
         return [_newest(client) if job_id == "last" else job_id for job_id in dict.fromkeys(ids)]
     # A job that moves on meanwhile may be met twice.
-    live = {job.id: job for status in LIVE for job in client.jobs(status=status, limit=None)}
+    live = {job.id: job for status in JobStatus if status in LIVE for job in client.jobs(status=status, limit=None)}
     found = [job for job in live.values() if wish.takes(job)]
     if not found:
         err.print(f"No job takes {wish.name} now.")
@@ -141,7 +143,7 @@ def _newest(client: Client) -> str:
 def _ask(client: Client, wish: Wish, job_id: str) -> Job | None:
     """The job as it is then, None when it does not take the wish."""
     send: Callable[[], Job] = (
-        (lambda: client.cancel_job(job_id)) if wish.name == "cancel" else (lambda: client.signal_job(job_id, wish.name))
+        (lambda: client.cancel_job(job_id)) if wish.name == CANCEL else (lambda: client.signal_job(job_id, wish.name))
     )
     try:
         job = send()
@@ -182,6 +184,6 @@ def _wait(client: Client, wish: Wish, job: Job) -> Job:
 
 def _tell(job: Job) -> None:
     place = f", place {job.queue_position} in the queue" if job.queue_position else ""
-    reason = f" {job.error.code}: {job.error.message or ''}." if job.error and job.status == "failed" else ""
+    reason = f" {job.error.code}: {job.error.message or ''}." if job.error and job.status == JobStatus.FAILED else ""
     line = Text.assemble(f"{job.id}  ", status_text(job.status), f"{place}.{reason} {job.what_next}".rstrip())
     out.print(line, soft_wrap=True)

@@ -20,7 +20,6 @@ import httpx
 import typer
 from rich.text import Text
 
-from common.client import Client, Job, LocalInstance, read_instance
 from common.errors import TidalError, UnavailableError
 from services.cli.commands.local import describe, launch, port_to_use, up_arguments, wait_until_ready
 from services.cli.configuration import read_overrides
@@ -29,6 +28,8 @@ from services.cli.demo.corpus import Corpus, choose_corpus
 from services.cli.output import duration, err, out
 from services.cli.processes import child_environment, last_lines
 from services.cli.views.watch import watch
+from tidal_client import Client, Job, LocalInstance, read_instance
+from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode, JobStatus
 
 PROMPT = "Once upon a time"
 STORY_TOKENS = 60
@@ -120,7 +121,11 @@ def _run(
     _title(4, "Three stories, one prompt and one seed", "generate")
     policy = {"rl_checkpoint": f"{controller.experiment_id}/final"}
     with clock.phase("generation"):
-        for mode, extra in (("none", {}), ("fixed", {"modulation": 0.5}), ("learned", policy)):
+        for mode, extra in (
+            (GatingMode.NONE, {}),
+            (GatingMode.FIXED, {"modulation": NEUTRAL_MODULATION}),
+            (GatingMode.LEARNED, policy),
+        ):
             reply = client.generate(
                 f"{model.experiment_id}/final",
                 PROMPT,
@@ -160,7 +165,7 @@ def _train(client: Client, job_type: str, label: str, config: dict[str, Any], **
     """Submit and follow; UnavailableError with the last log lines unless it is completed."""
     job = client.submit_job(job_type, config=config, name=f"demo: {label}", tags=[TAG], **fields)
     ended = watch(client, job, label=f"      {label}", console=out).job
-    if ended.status == "completed":
+    if ended.status == JobStatus.COMPLETED:
         return ended
     reason = f"{ended.error.code}: {ended.error.message or ''}" if ended.error else f"it is {ended.status}"
     try:

@@ -10,17 +10,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from common.client import Generation, Metrics
 from common.metrics.names import LOSS, VALIDATION_LOSS
 from services.cli.output import duration, table
 from services.cli.views.tokens import coloured
+from tidal_client import Generation, Metrics
+from tidal_client.vocabulary import GatingMode
 
-POLICY_NAMES = {
-    "learned": "learned controller",
-    "random": "random modulation",
-    "fixed": "fixed modulation",
+POLICY_NAMES: dict[str, str] = {
+    GatingMode.LEARNED: "learned controller",
+    GatingMode.RANDOM: "random modulation",
+    GatingMode.FIXED: "fixed modulation",
 }
-POLICY_ORDER = ("learned", "fixed", "random")
+POLICY_ORDER = (GatingMode.LEARNED, GatingMode.FIXED, GatingMode.RANDOM)
 
 
 def losses(metrics: Metrics) -> tuple[float | None, float | None]:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from common.client import AnalysisResult
 from services.cli.output import modulation_style, table
+from tidal_client import AnalysisResult
 
 SIGNAL = "modulation"
 STATISTICS = {"wordCount": "words", "uniqueWordRatio": "different words", "charCount": "characters"}

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.client import Event, Job
 from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
+from tidal_client import Event, Job
+from tidal_client.vocabulary import JobStatus
 
 WAITING_FOR_DISK = "waiting_for_disk"
 """The phase of a trainer that waits because a disk has too little room."""
 WAITING = "waiting for room"
 """How that phase is shown; followed by the space that is missing."""
-QUIET_STATUSES = frozenset({"provisioning", "starting"})
+QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 """Shown as the phase, not as a line of their own."""
 
 
@@ -44,7 +45,7 @@ class JobView:
     @property
     def fraction(self) -> float:
         """Share that is done, of the steps or of the time limit, whichever ends it first; 0 while unknown."""
-        if self.job.status == "completed":
+        if self.job.status == JobStatus.COMPLETED:
             return 1.0
         by_step = self.step / self.total_steps if self.total_steps else 0.0
         by_time = 0.0
@@ -59,7 +60,7 @@ class JobView:
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
         known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None]
-        return min(known) if known and min(known) > 0 and self.job.status == "running" else None
+        return min(known) if known and min(known) > 0 and self.job.status == JobStatus.RUNNING else None
 
     def _time_limit(self) -> float | None:
         """`max_seconds` of the job's configuration: of the section training for a language model, else at the top."""
@@ -137,5 +138,9 @@ class JobView:
         if (job.status, job.attempt) == (before.status, before.attempt) or job.status in QUIET_STATUSES:
             return []
         attempt = f" (attempt {job.attempt})" if job.attempt > 1 else ""
-        reason = f": {job.error.message or job.error.code}" if job.error and job.status in ("failed", "stale") else ""
+        reason = (
+            f": {job.error.message or job.error.code}"
+            if job.error and job.status in (JobStatus.FAILED, JobStatus.STALE)
+            else ""
+        )
         return [f"{job.status}{attempt}{reason}"]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from common.client import JobEvent
+from tidal_client import JobEvent
+from tidal_client.vocabulary import TERMINAL, JobStatus
 
-_LEFT = frozenset({"pending", "paused", "completed", "failed", "cancelled"})
+_LEFT = frozenset({JobStatus.PENDING, JobStatus.PAUSED}) | TERMINAL
 """Statuses nobody executes."""
 
 
@@ -59,7 +60,7 @@ def _with(attempt: Attempt, event: JobEvent) -> Attempt:
         changes["begin"] = "from the beginning"
     elif event.event == "checkpoint":
         changes["checkpoint"] = f"step {details.get('step')}"
-    elif event.to_status == "stale":
+    elif event.to_status == JobStatus.STALE:
         changes["ending"] = "lease lost"
     elif event.event == "healed":
         changes["ending"] = ""

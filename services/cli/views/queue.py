@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from common.client.models import Queue
 from common.words import plural
 from services.cli.output import age, duration, err, out, table
+from tidal_client.models import Queue
 
 SOON_SECONDS = 5.0
 

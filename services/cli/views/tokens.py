@@ -13,10 +13,11 @@ from typing import Any
 
 from rich.text import Text
 
-from common.client import Generation
 from common.terminal import Terminal
 from common.words import plural
 from services.cli.output import modulation_style
+from tidal_client import Generation
+from tidal_client.vocabulary import GatingMode
 
 LEGEND_STEPS = 11
 
@@ -94,7 +95,7 @@ class TokenView:
             return
         self._on_first()
         self._begun = True
-        if self._mode != "none" and self.out.color_system is not None:
+        if self._mode != GatingMode.NONE and self.out.color_system is not None:
             self.err.print(legend(), soft_wrap=True)
         self.out.print(Text(self._prompt, style="dim"), end="", soft_wrap=True)
 
@@ -127,9 +128,9 @@ def effective(reply: Generation, mode: str) -> list[str]:
     if values.get("modulation") is not None:
         words[0] = f"{mode} {values['modulation']:.4g}"
     drawn = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
-    if drawn and mode in ("random", "learned"):
+    if drawn and mode in (GatingMode.RANDOM, GatingMode.LEARNED):
         given = [f"modulation {min(drawn):.2f} to {max(drawn):.2f}, mean {sum(drawn) / len(drawn):.2f}"]
-    if mode != "none" and values.get("gatesFed") is False:
+    if mode != GatingMode.NONE and values.get("gatesFed") is False:
         given.append("gates untrained, off")
     if given:
         words.append(f"({', '.join(given)})")

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
-from common.client import Client, Event, Job
 from common.errors import TidalError, UnavailableError
 from common.terminal import printable
 from services.cli.output import duration, err, status_text
 from services.cli.views.job import JobView
+from tidal_client import Client, Event, Job
+from tidal_client.vocabulary import JobStatus
 
 LINE_SECONDS = 10.0
 """Between lines where there is no terminal."""
@@ -72,7 +73,7 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
             for line in remarks:
                 display.remark(line)
             display.refresh()
-            if view.job.ended or view.job.status == "paused":
+            if view.job.ended or view.job.status == JobStatus.PAUSED:
                 return view
 
 

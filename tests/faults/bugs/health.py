@@ -18,8 +18,8 @@ from common.jobs import outbox
 from common.jobs.changes import write_event
 from common.jobs.reaper import Reaped
 from common.jobs.sql import now_plus
-from common.jobs.status import JobStatus
 from services.health.__main__ import main
+from tidal_client.vocabulary import JobStatus
 
 LATE = 0.6
 """Share of the time after which a trainer stands still."""

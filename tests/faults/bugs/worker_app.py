@@ -25,8 +25,8 @@ from common.jobs.changes import lock
 from common.jobs.claiming import claim
 from common.jobs.lease import Renewal, Wish
 from common.jobs.sql import now_plus
-from common.jobs.status import ACTIVE, DesiredState
 from services.worker.celery_app import app
+from tidal_client.vocabulary import ACTIVE, DesiredState
 
 __all__ = ["app"]
 

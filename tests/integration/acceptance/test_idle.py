@@ -20,10 +20,10 @@ import httpx
 import pytest
 import redis
 
-from common.client.sse import parse_events
 from common.redis import keys
 from tests.integration.acceptance.stack import TOKEN, Stack, free_port
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
+from tidal_client.sse import read_events
 
 READY_SECONDS = 90.0
 IDLE_SECONDS = 2.0
@@ -62,7 +62,7 @@ def stream(http: httpx.Client, tokens: int = 40) -> Iterator[dict[str, Any]]:
     """The data of each event of a streamed generation; an error fails the test."""
     body = {"checkpoint": MODEL, "prompt": "Once", "maxTokens": tokens, "stream": True}
     with http.stream("POST", "/api/generate", json=body, timeout=READY_SECONDS) as reply:
-        for event in parse_events(reply.iter_bytes()):
+        for event in read_events(reply):
             assert event.name in ("token", "done"), event
             yield event.data
 
@@ -118,7 +118,7 @@ def test_an_idle_stream_and_the_board_of_workers_go_on(stack: Stack, redis_clien
     def listen() -> None:
         # The end of the test closes the client under it.
         with suppress(httpx.HTTPError), stack.http.stream("GET", "/api/jobs/stream", timeout=READY_SECONDS) as reply:
-            for event in parse_events(reply.iter_bytes()):
+            for event in read_events(reply):
                 heard.append(json.dumps(event.data))
 
     threading.Thread(target=listen, daemon=True).start()

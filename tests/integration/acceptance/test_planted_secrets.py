@@ -26,11 +26,11 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from common.client.local_instance import LocalInstance, read_instance
 from services.local.server_files import ServerState, free_port, write_state
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.acceptance.stack import ROOT, TINY_LM, long_job
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
+from tidal_client.local_instance import LocalInstance, read_instance
 
 TOKEN, FLOWER, DATABASE, REDIS = "mark-token-1f", "mark-flower-2e", "mark-database-3d", "mark-redis-4c"
 CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"

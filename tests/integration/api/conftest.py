@@ -18,11 +18,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from common.client.sse import Event, parse_events
 from common.config import Settings
 from services.api.app import create_app
 from services.api.context import Context
 from services.api.server import make_server
+from tidal_client.sse import Event, read_events
 
 TOKEN = "administrator-token"
 TLS = httpx.create_ssl_context()
@@ -162,7 +162,7 @@ class Events:
     """The events of an open stream, one after the other."""
 
     def __init__(self, reply: httpx.Response) -> None:
-        self._events = parse_events(reply.iter_bytes())
+        self._events = read_events(reply)
 
     def __iter__(self) -> Iterator[Event]:
         return self._events

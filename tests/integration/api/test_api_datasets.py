@@ -19,9 +19,9 @@ from common.datasets import TokenRecord
 from common.db import Job
 from common.jobs.queue import claim, fail, transition
 from common.jobs.retry import Fault
-from common.jobs.status import JobStatus
 from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
 from tests.integration.api.uploads import TEXT, created, folders, upload
+from tidal_client.vocabulary import JobStatus
 
 
 def tokenised(api: Api, name: str = "tales") -> None:

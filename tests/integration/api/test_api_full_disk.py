@@ -5,9 +5,9 @@ from __future__ import annotations
 from common.child.protocol import WAITING_FOR_DISK
 from common.disk import MIB, Shortage
 from common.jobs.queue import claim, record_event, record_progress, transition
-from common.jobs.status import JobStatus
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.figures import samples
+from tidal_client.vocabulary import JobStatus
 
 ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""

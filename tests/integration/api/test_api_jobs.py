@@ -12,8 +12,8 @@ from common.config import load_lm_config
 from common.db import Job
 from common.jobs.queue import claim, fail, transition
 from common.jobs.retry import Fault
-from common.jobs.status import JobStatus
 from tests.integration.api.conftest import TINY_CONFIG, Api, events_of
+from tidal_client.vocabulary import JobStatus
 
 
 def bring_to_running(api: Api, job_id: str) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 import redis
 
 from common.jobs.queue import claim, record_progress, transition
-from common.jobs.status import JobStatus
 from common.redis import keys
 from tests.integration.api.conftest import Api, RunApi
+from tidal_client.vocabulary import JobStatus
 
 
 def beat(client: redis.Redis, worker: str, **fields: str) -> None:

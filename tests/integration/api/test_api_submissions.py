@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import event
 
 from common.errors import InvalidInputError
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob
 from services.api.operations.corpora import check_corpus
 from tests.integration.api.conftest import TINY_CONFIG, Api
+from tidal_client.vocabulary import JobType
 
 
 def test_a_submission_looks_its_key_up_once(api: Api) -> None:

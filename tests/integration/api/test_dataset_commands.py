@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from common.client import Client
 from services.cli.main import app
 from tests.integration.api.conftest import TOKEN, Api
 from tests.unit.common.datasets.corpus_files import CASES, FILES
+from tidal_client import Client
 
 TEXT = "<|endoftext|>".join(f"The {n}th tale." for n in range(50)).encode() * 2000
 Tidal = Callable[..., Result]

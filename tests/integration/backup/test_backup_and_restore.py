@@ -16,10 +16,10 @@ from common.backup import read_manifest
 from common.config import Settings
 from common.db import Analysis, Experiment, Job, JobEvent, downgrade, make_engine, schema_status, session_factory
 from common.errors import ConflictError, InvalidInputError, StorageError
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
 from tests.integration.backup.backups import restore, save
 from tests.integration.worker.fleet import Fleet
+from tidal_client.vocabulary import JobType
 
 ENDLESS = {"steps": 1_000_000, "every": 5, "step_seconds": 0.02}
 

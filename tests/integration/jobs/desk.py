@@ -11,13 +11,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import Job, JobEvent
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, claim, complete, fail, register_checkpoint, submit, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.retry import Fault
 from common.jobs.signals import request_signal
-from common.jobs.status import JobStatus, Signal
 from common.jobs.submission import submitted_before
+from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 S = JobStatus
 

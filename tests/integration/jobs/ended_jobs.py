@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.artifacts import ArtifactStore
-from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 
 @pytest.fixture

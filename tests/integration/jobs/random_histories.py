@@ -21,8 +21,9 @@ from common.jobs.queue import complete, fail, pause, register_checkpoint, releas
 from common.jobs.reaper import reap
 from common.jobs.retry import Fault
 from common.jobs.signals import cancel, request_signal
-from common.jobs.status import LEASED, TERMINAL, TRANSITIONS, JobStatus, Signal
+from common.jobs.status import TRANSITIONS
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus, Signal
 
 S = JobStatus
 

@@ -15,13 +15,13 @@ from common.child.protocol import Artifact
 from common.db import downgrade, make_engine, upgrade
 from common.errors import LeaseLostError
 from common.jobs.queue import release, save_analysis
-from common.jobs.status import JobStatus
 from common.redis.live_feed import LiveFeed
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 
 def result(seed: int) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Reject
-from common.jobs.celery_settings import DOORBELL_TASK, make_app
 from pydantic import SecretStr
+
+from common.redis.celery_settings import DOORBELL_TASK, make_app
 
 QUEUE, UNACKNOWLEDGED = "training", "unacked"
 """Keys that Celery's transport uses in Redis."""

@@ -6,8 +6,8 @@ import pytest
 
 from common.errors import LeaseLostError
 from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint, release, withdraw_checkpoints
-from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 
 def test_rows_follow_the_folders(desk: Desk) -> None:

@@ -16,8 +16,8 @@ from common.db import make_engine, session_factory
 from common.jobs.queue import claim, complete, release
 from common.jobs.reaper import mark_stale
 from common.jobs.sql import lock_type
-from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from common.jobs.queue import register_artifact, register_checkpoint, release, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import request_signal
-from common.jobs.status import JobStatus, Signal
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 

@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 
 from common.artifacts import ArtifactStore
 from common.config import Settings
-from common.jobs.status import JobStatus
 from services.health import retention as module
 from services.health.retention import LEFTOVER_SECONDS, Retention
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.ended_jobs import ALL, ended, names
+from tidal_client.vocabulary import JobStatus
 
 ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""

@@ -23,8 +23,8 @@ from common.jobs.queue import (
 )
 from common.jobs.retry import Fault
 from common.jobs.signals import cancel, request_signal
-from common.jobs.status import ACTIVE, JobStatus, Signal
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import ACTIVE, JobStatus, Signal
 
 S = JobStatus
 

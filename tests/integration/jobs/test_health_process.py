@@ -14,11 +14,11 @@ import redis
 from sqlalchemy import text
 
 from common.config import PROJECT_ROOT
-from common.jobs.status import JobStatus
 from common.redis import keys
 from common.redis.keys import HEALTH
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.health_process import environment
+from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 

@@ -11,8 +11,8 @@ from common.jobs.queue import (
 )
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import cancel
-from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 

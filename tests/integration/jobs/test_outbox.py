@@ -15,7 +15,6 @@ from common.errors import UnavailableError
 from common.jobs.outbox import prune, publish_after_commit, relay, waiting
 from common.jobs.queue import complete
 from common.jobs.signals import request_signal
-from common.jobs.status import JobStatus, Signal
 from common.redis import keys
 from common.redis.celery_settings import DOORBELL_TASK
 from common.redis.publisher import RedisPublisher
@@ -23,6 +22,7 @@ from services.health.outbox_relay import OutboxRelay
 from services.local.servers import free_port
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.recorder import RecordingPublisher
+from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 

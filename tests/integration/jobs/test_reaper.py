@@ -15,10 +15,10 @@ from common.jobs.queue import complete, register_checkpoint
 from common.jobs.reaper import Contact, longest_gap, reap
 from common.jobs.signals import cancel, request_signal
 from common.jobs.sql import SWEEP
-from common.jobs.status import ACTIVE, JobStatus, Signal
 from common.jobs.sweep import sweep
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.recorder import RecordingPublisher
+from tidal_client.vocabulary import ACTIVE, JobStatus, Signal
 
 S = JobStatus
 

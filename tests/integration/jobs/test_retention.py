@@ -16,11 +16,11 @@ from common.config import PROJECT_ROOT
 from common.db import Experiment, Job
 from common.errors import StorageError
 from common.jobs.retention import expired, retain
-from common.jobs.status import JobStatus
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.ended_jobs import ALL, ended, furnish, names
 from tests.integration.jobs.ended_jobs import store as store
 from tests.integration.jobs.health_process import environment
+from tidal_client.vocabulary import JobStatus
 
 S = JobStatus
 

@@ -10,8 +10,8 @@ from common.errors import ConflictError, NotFoundError
 from common.jobs.queue import register_checkpoint, release, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import cancel, possible_signals, request_signal
-from common.jobs.status import JobStatus, Signal
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 

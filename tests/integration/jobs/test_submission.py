@@ -16,12 +16,12 @@ from common.config import LMConfig, dump_yaml
 from common.db import Experiment, Job, JobEvent, Outbox
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError
 from common.jobs.experiments import label
-from common.jobs.payloads import JobType, LmTraining
+from common.jobs.payloads import LmTraining
 from common.jobs.queue import NewJob, submit
 from common.jobs.signals import cancel
-from common.jobs.status import JobStatus
 from common.jobs.submission import forget_idempotency_keys
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus, JobType
 
 LM = JobType.LM_TRAINING
 S = JobStatus

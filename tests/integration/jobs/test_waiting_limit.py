@@ -14,12 +14,11 @@ from common.db import Job, session_factory
 from common.errors import RateLimitedError
 from common.jobs.limits import NEAR
 from common.jobs.ownership import release
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
 from common.jobs.signals import request_signal
 from common.jobs.sql import lock_waiting
-from common.jobs.status import JobStatus, Signal
 from tests.integration.jobs.desk import Desk, submit_once
+from tidal_client.vocabulary import JobStatus, JobType, Signal
 
 S = JobStatus
 AT_ONCE = 50

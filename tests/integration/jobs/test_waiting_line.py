@@ -9,9 +9,9 @@ import pytest
 from common.jobs.queue import complete, record_progress
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import request_signal
-from common.jobs.status import JobStatus, Signal
 from common.jobs.waiting_line import Place, places_of, usual_seconds, waiting_line
 from tests.integration.jobs.desk import Desk
+from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 

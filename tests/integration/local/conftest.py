@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.client.local_instance import LocalInstance, read_instance
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.paths import ROOT
+from tidal_client.local_instance import LocalInstance, read_instance
 
 SMALL_STACK = Path(__file__).with_name("small_stack.py")
 

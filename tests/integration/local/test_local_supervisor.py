@@ -14,9 +14,9 @@ import psutil
 import pytest
 import redis
 
-from common.client.local_instance import read_instance
 from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.local.conftest import Running, gone
+from tidal_client.local_instance import read_instance
 
 Start = Callable[..., Running]
 

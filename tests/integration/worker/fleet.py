@@ -21,11 +21,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import Checkpoint, Job, JobEvent
-from common.jobs.payloads import JobType
 from common.jobs.queue import NewJob, submit
 from common.jobs.signals import cancel, request_signal
-from common.jobs.status import Signal
 from tests.paths import ROOT
+from tidal_client.vocabulary import JobType, Signal
 
 TIMERS = {
     "TIDAL_LEASE_SECONDS": "3",

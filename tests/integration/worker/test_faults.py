@@ -12,9 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from common.db import Analysis
-from common.jobs.payloads import JobType
 from common.redis.publisher import RedisPublisher
 from tests.integration.worker.fleet import LONG, Fleet
+from tidal_client.vocabulary import JobType
 
 
 def test_kill_9_of_the_trainer_is_noticed_at_once_and_the_job_goes_on_from_its_checkpoint(fleet: Fleet) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from common.client import Client
 from common.errors import (
     ConflictError,
     ForbiddenError,
@@ -20,6 +19,7 @@ from common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from tidal_client import Client
 
 JOB: dict[str, Any] = {
     "id": "job_1",

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import httpx
 import pytest
 
-from common.client import Client
-from common.client.sse import Event, follow, parse_events
 from common.errors import NotFoundError, UnavailableError
+from tidal_client import Client
+from tidal_client.sse import Event, follow, read_events
 
+EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 """`str.splitlines` cuts it into seven; a stream of events does not."""
+
+
+class Chunks(httpx.SyncByteStream):
+    """A body that comes in these pieces."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+
+
+def read(chunks: Iterable[bytes]) -> Iterator[Event]:
+    return read_events(httpx.Response(200, headers=EVENTS, stream=Chunks(chunks)))
 
 
 def test_events_are_read_as_the_standard_says() -> None:
@@ -50,21 +65,26 @@ def test_events_are_read_as_the_standard_says() -> None:
         Event("message", ODD_TEXT, "9-0"),
     ]
     for line_end in ("\n", "\r", "\r\n"):
-        for mark in (b"", b"\xef\xbb\xbf"):
-            whole = mark + line_end.join([*lines, ""]).encode()
-            assert list(parse_events([whole])) == events
-            # Every border between two bytes, so also inside a line end, a character and the byte order mark.
-            assert list(parse_events(bytes([byte]) for byte in whole)) == events
-            for border in range(len(whole)):
-                assert list(parse_events([whole[:border], b"", whole[border:]])) == events
+        whole = line_end.join([*lines, ""]).encode()
+        assert list(read([whole])) == events
+        # Every border between two bytes, so also inside a line end and a character.
+        assert list(read(bytes([byte]) for byte in whole)) == events
+        for border in range(len(whole)):
+            assert list(read([whole[:border], b"", whole[border:]])) == events
 
 
 def test_an_event_is_given_out_when_its_blank_line_has_come_and_not_a_byte_later() -> None:
     def chunks() -> Iterator[bytes]:
-        yield b"data: 1\r\n\r"
+        yield b"data: 1\r\n\r\n"
         raise AssertionError("it waits for what comes after the blank line")
 
-    assert next(parse_events(chunks())) == Event("message", 1)
+    assert next(read(chunks())) == Event("message", 1)
+
+
+def test_a_reply_that_is_no_stream_of_events_says_so() -> None:
+    page = httpx.MockTransport(lambda _: httpx.Response(200, html="<p>a proxy</p>"))
+    with Client("http://tidal", transport=page) as client, pytest.raises(UnavailableError, match="text/html"):
+        list(client.generate_stream("x/final", "Once"))
 
 
 class BrokenStream(httpx.SyncByteStream):
@@ -89,13 +109,15 @@ def test_a_broken_stream_goes_on_after_the_last_event() -> None:
         asked.append(request.headers.get("Last-Event-ID"))
         match len(asked):
             case 1:
-                return httpx.Response(200, stream=BrokenStream(event(1), event(2), b"event: metrics\nid: 3-0\nda"))
+                return httpx.Response(
+                    200, headers=EVENTS, stream=BrokenStream(event(1), event(2), b"event: metrics\nid: 3-0\nda")
+                )
             case 2:
                 return httpx.Response(503, json={"detail": "restarting"})
             case 3:
                 raise httpx.ConnectError("nobody there")
             case _:
-                return httpx.Response(200, stream=BrokenStream(event(3), event(4)))
+                return httpx.Response(200, headers=EVENTS, stream=BrokenStream(event(3), event(4)))
 
     http = httpx.Client(base_url="http://tidal", transport=httpx.MockTransport(answer))
     waits: list[float] = []
@@ -148,13 +170,13 @@ def test_a_generation_ends_with_done_and_its_errors_are_raised() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(json.loads(request.content))
-        return httpx.Response(200, content=body)
+        return httpx.Response(200, headers=EVENTS, content=body)
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
         events = list(client.generate_stream("x/final", "Once", max_tokens=2, gating_mode="fixed", seed=None))
     assert [e.name for e in events] == ["token", "done"]
     assert sent == [{"checkpoint": "x/final", "prompt": "Once", "stream": True, "maxTokens": 2, "gatingMode": "fixed"}]
     failing = b'event: error\ndata: {"code":"unavailable","message":"the engine was restarted","status":503}\n\n'
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=failing))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=EVENTS, content=failing))
     with Client("http://tidal", transport=transport) as client, pytest.raises(UnavailableError, match="restarted"):
         list(client.generate_stream("x/final", "Once"))

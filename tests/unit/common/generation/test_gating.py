@@ -7,10 +7,11 @@ import torch
 
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import InvalidInputError
-from common.generation import GatingMode, GenerationSettings
+from common.generation import GenerationSettings
 from common.generation.gating import parse_mode
 from common.generation.rows import LONG, Rows
 from common.generation.sampling.noise import row_noise
+from tidal_client.vocabulary import GatingMode
 
 torch.set_num_threads(1)
 VOCABULARY = 8

@@ -6,22 +6,8 @@ from itertools import pairwise, product
 
 import pytest
 
-from common.db.models import job as table
-from common.jobs.status import (
-    ACTIVE,
-    LEASED,
-    LIVE,
-    TERMINAL,
-    TRANSITIONS,
-    DesiredState,
-    JobStatus,
-    Signal,
-    Writer,
-    may_move,
-    refusal,
-    useful_signals,
-    wish_after,
-)
+from common.jobs.status import TRANSITIONS, Writer, may_move, refusal, useful_signals, wish_after
+from tidal_client.vocabulary import LEASED, LIVE, TERMINAL, DesiredState, JobStatus, Signal
 
 S = JobStatus
 D = DesiredState
@@ -80,13 +66,6 @@ def test_every_live_status_can_reach_every_terminal_one() -> None:
             edge = {target for source, target in TRANSITIONS if source in edge} - reached
             reached |= edge
         assert reached >= TERMINAL, start
-
-
-def test_the_tables_of_the_database_hold_the_same_names() -> None:
-    assert set(table.STATUSES) == set(S)
-    assert set(table.ACTIVE) == ACTIVE
-    assert set(table.TERMINAL) == TERMINAL
-    assert set(table.DESIRED) == set(D)
 
 
 def test_may_move_asks_for_the_writer() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from common.config import LMConfig, RLConfig
 from common.errors import ConfigError
-from common.jobs.payloads import PAYLOADS, QUEUES, JobType, check_payload, normal_reference
+from common.jobs.payloads import PAYLOADS, QUEUES, check_payload, normal_reference
+from tidal_client.vocabulary import JobType
 
 SMALLEST: dict[JobType, dict[str, Any]] = {
     JobType.LM_TRAINING: {"config": {}},

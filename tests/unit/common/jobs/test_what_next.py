@@ -9,8 +9,8 @@ import pytest
 
 from common.config import Settings
 from common.db import Job
-from common.jobs.status import JobStatus
 from common.jobs.what_next import what_next
+from tidal_client.vocabulary import JobStatus
 
 NOW = datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None)

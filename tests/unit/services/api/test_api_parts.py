@@ -21,8 +21,8 @@ from services.api.operations import logs
 from services.api.operations.logs import read_logs, whole_log
 from services.api.paging import decode_cursor, encode_cursor
 from services.api.rate_limit import Verdict
-from services.api.schemas.base import iso_utc
 from services.api.streaming.entries import encode
+from tidal_client.vocabulary import utc_text
 
 
 def settings(**values: Any) -> Settings:
@@ -69,7 +69,7 @@ def test_a_cursor_of_our_own_making_is_needed(cursor: str) -> None:
 
 def test_times_leave_in_utc() -> None:
     moment = datetime(2026, 1, 1, 1, 0, tzinfo=timezone(timedelta(hours=2)))
-    assert iso_utc(moment) == "2025-12-31T23:00:00Z"
+    assert utc_text(moment) == "2025-12-31T23:00:00Z"
 
 
 def test_log_pages_join_to_the_whole_log(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from common.client import Client
 from common.errors import InvalidInputError, NotFoundError
 from services.cli.commands import analyze
 from services.cli.main import app
+from tidal_client import Client
 
 EXPERIMENTS = [
     {"id": "model", "type": "lm", "status": "completed", "createdAt": "2026-01-31T12:00:00Z"},

@@ -13,13 +13,13 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
-from common.client import Client
 from common.config.decoding_limits import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
 from common.errors import InvalidInputError, NotFoundError
 from services.api.schemas.generate import GenerateRequest
 from services.cli.commands import generate, jobs, steer
 from services.cli.main import app
 from services.cli.views.queue import until
+from tidal_client import Client
 
 JOB = {
     "id": "job_1",

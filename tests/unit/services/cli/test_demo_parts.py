@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from common.client import Generation, Metrics
 from common.errors import InvalidInputError, NotFoundError
 from common.metrics.names import LOSS, VALIDATION_LOSS
 from services.cli.demo import corpus as demo_corpus
 from services.cli.demo import report as demo_report
+from tidal_client import Generation, Metrics
 
 
 def rendered(item: RenderableType) -> str:

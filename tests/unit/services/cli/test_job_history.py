@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.client import JobEvent
 from services.cli.views.job_history import attempts, told
+from tidal_client import JobEvent
 
 
 def events(*rows: tuple[int, str, str | None, dict[str, Any]]) -> list[JobEvent]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.client import Event, Job
 from common.metrics.names import LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 from services.cli.views.job import JobView
+from tidal_client import Event, Job
 
 
 def job(**changes: Any) -> Job:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.jobs.payloads import JobType
 from common.terminal import Terminal
 from common.words import plural, span, with_article
 from services.cli.output import age, duration, modulation_style, moment, size, table
+from tidal_client.vocabulary import JobType
 
 
 @pytest.mark.parametrize(

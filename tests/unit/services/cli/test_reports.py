@@ -11,10 +11,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from common.client import Client
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from services.cli.commands import reports
 from services.cli.main import app
+from tidal_client import Client
 
 REPORT = {
     "id": "rep_1",

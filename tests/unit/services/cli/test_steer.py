@@ -9,10 +9,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from common.client import Client
 from common.errors import InvalidInputError
 from services.cli.commands import steer
 from services.cli.main import app
+from tidal_client import Client
 
 
 class Api:

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from common.client import Generation
 from services.cli.views.tokens import Color, TokenView, console, effective, legend
+from tidal_client import Generation
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -1,4 +1,4 @@
-"""The connection under `Client`: one pool, JSON and streams over it, every failure as an exception of `common.errors`.
+"""The connection under `Client`: one pool, JSON and streams over it, every failure as one of `tidal_client.errors`.
 
 Leaves out: which calls there are.
 """
@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
+from httpx_sse import SSEError
 from pydantic.alias_generators import to_camel
 
-from common.client.models import Reply
-from common.client.problems import raise_for_problem, to_error
-from common.client.sse import Event, follow, parse_events
-from common.errors import InvalidInputError, TidalError, UnavailableError
+from .errors import InvalidInputError, TidalError, UnavailableError
+from .models import Reply
+from .problems import raise_for_problem, to_error
+from .sse import Event, follow, read_events
 
 R = TypeVar("R", bound=Reply)
 
@@ -55,7 +56,7 @@ class Connection:
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 raise_for_problem(response)
-                for event in parse_events(response.iter_bytes()):
+                for event in read_events(response):
                     if event.name == "error":
                         raise _error_of(event)
                     yield event
@@ -111,6 +112,8 @@ class Connection:
                 yield event
 
     def _away(self, error: httpx.TransportError) -> TidalError:
+        if isinstance(error, SSEError):
+            return UnavailableError(f"{self.url} answered with something else than events: {error}")
         if isinstance(error, httpx.ReadTimeout):
             return UnavailableError(f"{self.url} did not answer in time")
         return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")

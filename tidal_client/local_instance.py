@@ -11,8 +11,6 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
-
 STATE_FILE = "state.json"
 
 
@@ -56,6 +54,8 @@ class LocalInstance:
     @property
     def alive(self) -> bool:
         """Whether the supervisor that wrote this still runs."""
+        import psutil  # only here, because who talks to another machine needs no processes
+
         try:
             process = psutil.Process(self.pid)
             same = abs(float(process.create_time()) - self.started) < 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from common.client.connection import Connection, request_body
-from common.client.models import Report, ReportPage, ReportPattern, ReportPatterns
+from .connection import Connection, request_body
+from .models import Report, ReportPage, ReportPattern, ReportPatterns
 
 
 class ReportCalls(Connection):

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import httpx
 
-from common.client.connection import Connection
-from common.client.dataset_models import Dataset, DatasetList, DatasetUpload
+from .connection import Connection
+from .dataset_models import Dataset, DatasetList, DatasetUpload
 
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from common.errors import (
+from .errors import (
     ConflictError,
     ForbiddenError,
     InvalidInputError,

@@ -6,26 +6,21 @@ server cannot continue there it says `reset` and then `snapshot`, which are hand
 
 from __future__ import annotations
 
-import codecs
 import json
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
-from common.client.problems import raise_for_problem
-from common.errors import UnavailableError
+from .errors import UnavailableError
+from .problems import raise_for_problem
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
-
-
-_LINE_END = re.compile("\r\n|\r|\n")
-"""The only three; `str.splitlines` also ends a line at U+2028, U+2029, U+0085 and more, which are text here."""
 
 
 @dataclass(frozen=True)
@@ -38,47 +33,14 @@ class Event:
     """The last id that the stream has sent, with this event or with an earlier one."""
 
 
-def parse_events(chunks: Iterable[bytes]) -> Iterator[Event]:
-    """Events from the bytes of a response, however they are cut
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
-
-    An event that is not complete when the bytes end is dropped.
+def read_events(response: httpx.Response) -> Iterator[Event]:
+    """The events of a response, each as soon as it is complete. Events without data are left out, as the standard says
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and one that is not
+    complete when the response ends is dropped. Raises httpx_sse.SSEError for a response that is no stream of events.
     """
-    name, data, last_id = "", list[str](), None
-    for line in _lines(chunks):
-        if not line:
-            if data:
-                yield Event(name or "message", _value("\n".join(data)), last_id)
-            name, data = "", []
-            continue
-        # A line that begins with a colon is a comment: its key is empty.
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if key == "event":
-            name = value
-        elif key == "data":
-            data.append(value)
-        elif key == "id" and "\0" not in value:
-            last_id = value or None
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Complete lines of UTF-8 text, as soon as their end has come. A byte order mark at the start is no text."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    unfinished = list[str]()
-    after_return = False
-    for chunk in chunks:
-        text = decoder.decode(chunk)
-        if not text:
-            continue
-        # The carriage return at the end of the last chunk has ended its line; this is the rest of that line end.
-        begin = 1 if after_return and text[0] == "\n" else 0
-        after_return = text[-1] == "\r"
-        *ended, rest = _LINE_END.split(text[begin:])
-        for line in ended:
-            yield "".join([*unfinished, line])
-            unfinished.clear()
-        unfinished.append(rest)
+    for event in EventSource(response).iter_sse():
+        if event.data:
+            yield Event(event.event, _value(event.data), event.id or None)
 
 
 Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
@@ -101,7 +63,7 @@ def follow(
                 if response.status_code in (502, 503, 504):
                     raise httpx.ConnectError(f"the server answered {response.status_code}")
                 raise_for_problem(response)
-                for event in parse_events(response.iter_bytes()):
+                for event in read_events(response):
                     delay, deadline = FIRST_DELAY, time.monotonic() + patience
                     since = event.id or since
                     yield event

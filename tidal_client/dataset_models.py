@@ -1,10 +1,10 @@
-"""Replies about datasets. Leaves out: the calls (`common.client.datasets`)."""
+"""Replies about datasets. Leaves out: the calls (`datasets`)."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from common.client.models import Failure, Job, Progress, Reply
+from .models import Failure, Job, Progress, Reply
 
 
 class DatasetUse(Reply):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.client.connection import Connection, request_body
-from common.client.models import Analysis, AnalysisPage, AnalysisResult
-from common.errors import UnavailableError
+from .connection import Connection, request_body
+from .errors import UnavailableError
+from .models import Analysis, AnalysisPage, AnalysisResult
 
 
 class AnalysisCalls(Connection):

@@ -4,7 +4,7 @@
         job = client.submit_job("lm-training", config={"data": {"source": "builtin:stories"}})
         for event in client.follow_experiment(job.experiment_id): ...
 
-Every failure is an exception of `common.errors`. Synchronous; one connection pool; safe to share between threads.
+Every failure is an exception of `tidal_client.errors`. Synchronous; one connection pool; safe to share between threads.
 Leaves out: downloads. Calls on analyses are in `analyses`, on reports in `reports`, on datasets in `datasets`.
 """
 
@@ -15,10 +15,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
-from common.client.analyses import AnalysisCalls
-from common.client.connection import GENERATE_SECONDS, request_body
-from common.client.datasets import DatasetCalls
-from common.client.models import (
+from .analyses import AnalysisCalls
+from .connection import GENERATE_SECONDS, request_body
+from .datasets import DatasetCalls
+from .models import (
     Checkpoint,
     Experiment,
     ExperimentPage,
@@ -33,8 +33,8 @@ from common.client.models import (
     Queue,
     QueueList,
 )
-from common.client.reports import ReportCalls
-from common.client.sse import Event, follow
+from .reports import ReportCalls
+from .sse import Event, follow
 
 
 class Client(AnalysisCalls, ReportCalls, DatasetCalls):
