@@ -7,10 +7,11 @@ stand idle, sends one request of each kind, and prints the files in the order in
 * `metric`: a metric of a running trainer to the browser's stream;
 * `generate`: a prompt at `POST /api/generate` to the tokens at the client.
 
-A function counts when it was called for the request: not during an import, and never or seldom while the stack was
-idle; of `metric`, while the trainer trained and reported nothing. A file is on the way when one of its functions was on
-the call stack as the request left a process (a statement, a message, a new process) or reached its end; `--all` also
-lists the files that only worked for those. Takes about three minutes. `--read FOLDER` evaluates an earlier run again.
+A file is on the way when one of its functions was on the call stack where the request is handed on (`WAYS`): to
+another process or thread, or to its end. What was called for it and returned, such as a check or a query, is listed
+with `--all`: functions that were called in that time, not during an import, and never or seldom while the stack stood
+idle (of `metric`: while the trainer reported nothing). Takes about three minutes. `--read FOLDER` evaluates an earlier
+run again. Leaves out: what other libraries do on the way.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import httpx
 
 from bench.local_stack import ROOT, RunningStack, local_stack
+from common.metrics.names import STEPS_PER_SECOND
 
 HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
 IDLE_SECONDS = 35.0
@@ -35,9 +37,40 @@ IDLE_SECONDS = 35.0
 SELDOM = 3.0
 """A function that is called while the stack is idle counts when it is called so many times as often, and once more."""
 FIRST_STEP = "common/training/pretrain.py:_take_step"
-REPORTED_EVERY = 400
-"""Steps between two metrics of the job that `metric` looks at, so that there is time without a metric."""
+BETWEEN_SECONDS = 4.0
+"""About the time between two metrics of the job that `metric` looks at, so that there is time without a metric."""
 BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
+WAYS = {
+    "submit": (
+        "services/api/json_body.py:OneValuePerKeyRoute.get_route_handler.<locals>.handler",
+        "common/jobs/outbox.py:ring",
+        "common/redis/publisher.py:RedisPublisher.ring",
+        "common/jobs/claiming.py:claim",
+        "services/worker/child_process.py:ChildProcess.start",
+        FIRST_STEP,
+    ),
+    "metric": (
+        "common/metrics/writer.py:MetricsWriter.add",
+        "common/metrics/segments.py:Segments.append",
+        "common/redis/shipper.py:StreamShipper._send",
+        "services/api/streaming/entries.py:entry_of",
+        "services/api/streaming/topic.py:Topic.after",
+        "services/api/middleware.py:_Reply.send",
+    ),
+    "generate": (
+        "services/api/operations/generate.py:_ring",
+        "services/api/operations/generate.py:_enqueue",
+        "services/generator/engine_protocol.py:EngineChannel.send",
+        "services/generator/intake.py:Intake.take",
+        "common/generation/sampling/batch.py:draw",
+        "services/generator/wire.py:wire_token",
+        "services/generator/emitter.py:Emitter._send",
+        "services/api/generations.py:Generations._take_in",
+        "services/api/generating.py:encode_event",
+        "services/api/middleware.py:_Reply.send",
+    ),
+}
+"""The functions at which a request of each kind is handed on."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
@@ -70,35 +103,35 @@ class Passed:
     functions: set[str]
 
 
-Trace = dict[str, dict[str, dict[str, list[float]]]]
-"""Of one process: `calls` and `sends`, by function, by bucket: number and time of the first."""
+Buckets = dict[str, list[float]]
+"""By bucket of time: number of calls, and the time of the first."""
+Trace = dict[str, Any]
+"""Of one process: `calls` by function, `stacks` by relay and function; each with its buckets."""
 
 
 def main() -> int:
     """Trace all ways and print them. Exits with 1 when a way is longer than its bound."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="also list files that only worked for those on the way")
-    parser.add_argument("--read", type=Path, help="evaluate the run in this folder again")
+    parser.add_argument("--all", action="store_true", help="also list files that were only called by those on the way")
+    parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the run in this folder again")
     chosen = parser.parse_args()
     folder = chosen.read or record()
-    print(f"evaluated from {folder}")
     marks = json.loads((folder / "marks").read_text())
     traces: list[Trace] = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     longer = False
     for way, bound in BOUNDS.items():
-        request, idle = (Window(*marks[way]), Window(*marks["training" if way == "metric" else "idle"]))
+        request, idle = Window(*marks[way]), Window(*marks["training" if way == "metric" else "idle"])
         if way == "submit":
             request = Window(request.begin, first_call(traces, FIRST_STEP, request.begin) + 0.001)
-        worked = passed(traces, "calls", request, idle)
-        carried = passed(traces, "sends", request, idle)
-        if way == "submit":
-            carried.setdefault(FIRST_STEP.partition(":")[0], worked[FIRST_STEP.partition(":")[0]])
+        carried, called = on_the_way(traces, way, request), worked(traces, request, idle)
+        beside = {file: its for file, its in called.items() if file not in carried}
         longer |= len(carried) > bound
-        print(f"\n{way}: {len(carried)} files on the way (bound {bound}), {len(worked)} called")
+        print(f"\n{way}: {len(carried)} files on the way (bound {bound}); {len(beside)} more were called by them")
         show(carried)
         if chosen.all:
             print("  called by those:")
-            show({file: its for file, its in worked.items() if file not in carried})
+            show(beside)
+    print(f"\nevaluate this run again with --read {folder}")
     return int(longer)
 
 
@@ -109,25 +142,51 @@ def show(files: dict[str, Passed]) -> None:
         print(f"  {1000 * its.first:9.1f} ms {its.calls:6}  {file:52} {functions[:100]}")
 
 
-def passed(traces: list[Trace], kind: str, request: Window, idle: Window) -> dict[str, Passed]:
-    """What was called in `request` and not, or much less, in `idle`, by file."""
+def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Passed]:
+    """The files that were on the stack at the relays of a way. ValueError when a relay was not called."""
     found: dict[str, Passed] = {}
-    for trace in traces:
-        for name, buckets in trace[kind].items():
-            count, first = counted(buckets, request)
-            usual, _ = counted(buckets, idle)
-            expected = usual * request.seconds / idle.seconds
-            if not count or (usual and count < SELDOM * expected + 1):
-                continue
-            file, _, function = name.partition(":")
-            its = found.setdefault(file, Passed(first - request.begin, 0, set()))
-            its.first = min(its.first, first - request.begin)
-            its.calls += count
-            its.functions.add(function.replace(".<locals>", ""))
+    for relay in WAYS[way]:
+        reached = False
+        for trace in traces:
+            for name, buckets in trace["stacks"].get(relay, {}).items():
+                count, first = counted(buckets, request)
+                if not count or (name.endswith((":main", ":<module>")) and not called(trace, name, request)):
+                    continue  # a `main` that runs since before the request
+                add(found, name, count, first - request.begin)
+                reached = True
+        if not reached:
+            raise ValueError(f"{way}: {relay} was not called; name in WAYS what hands the request on there")
     return found
 
 
-def counted(buckets: dict[str, list[float]], window: Window) -> tuple[int, float]:
+def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Passed]:
+    """What was called in `request` and not, or much less, in `idle`, by file."""
+    found: dict[str, Passed] = {}
+    for trace in traces:
+        for name, buckets in trace["calls"].items():
+            count, first = counted(buckets, request)
+            usual, _ = counted(buckets, idle)
+            expected = usual * request.seconds / idle.seconds
+            if count and not (usual and count < SELDOM * expected + 1):
+                add(found, name, count, first - request.begin)
+    return found
+
+
+def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
+    """Count calls of a function for its file."""
+    file, _, function = name.partition(":")
+    its = found.setdefault(file, Passed(first, 0, set()))
+    its.first = min(its.first, first)
+    its.calls += count
+    its.functions.add(function.replace(".<locals>", ""))
+
+
+def called(trace: Trace, name: str, window: Window) -> bool:
+    """Whether a function of the process was called within `window`."""
+    return counted(trace["calls"].get(name, {}), window)[0] > 0
+
+
+def counted(buckets: Buckets, window: Window) -> tuple[int, float]:
     """Calls within `window` and the time of the first."""
     inside = [(count, first) for count, first in buckets.values() if window.begin <= first <= window.end]
     return int(sum(count for count, _ in inside)), min((first for _, first in inside), default=0.0)
@@ -135,7 +194,8 @@ def counted(buckets: dict[str, list[float]], window: Window) -> tuple[int, float
 
 def first_call(traces: list[Trace], name: str, after: float) -> float:
     """When a function was first called after a time, in whichever process."""
-    return min(first for trace in traces for _, first in trace["calls"].get(name, {}).values() if first >= after)
+    calls: list[Buckets] = [trace["calls"].get(name, {}) for trace in traces]
+    return min(first for buckets in calls for _, first in buckets.values() if first >= after)
 
 
 def record() -> Path:
@@ -143,6 +203,7 @@ def record() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tidal-trace-"))
     shutil.copy(HOOK, folder)
     (folder / "root").write_text(str(ROOT))
+    (folder / "relays").write_text("\n".join(relay for way in WAYS.values() for relay in way))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
     with local_stack() as stack:
         marks = send(stack)
@@ -171,8 +232,10 @@ def send(stack: RunningStack) -> dict[str, list[float]]:
         generate(http, model)
         marks["generate"] = [begun, clock()]
         time.sleep(1)
+        last = http.get(f"/api/experiments/{trained['experimentId']}/metrics").raise_for_status().json()["last"]
+        every = max(1, round(BETWEEN_SECONDS * last["values"][STEPS_PER_SECOND]))
         begun = clock()
-        job = submit(http, max_steps=1_000_000, log_every_steps=REPORTED_EVERY)
+        job = submit(http, max_steps=1_000_000, log_every_steps=every)
         times = metric_times(http, job["experimentId"])
         marks["submit"] = [begun, times[0]]
         marks["training"] = [times[-2] + 0.2, times[-1] - 0.6]
@@ -197,13 +260,13 @@ def generate(http: httpx.Client, model: str) -> None:
 
 
 def metric_times(http: httpx.Client, experiment: str) -> list[float]:
-    """When `metrics` events came to a follower: the first ones, until two are at least three seconds apart."""
+    """When `metrics` events came to a follower: the first ones, until two are two seconds apart."""
     times: list[float] = []
     with http.stream("GET", f"/api/stream?topic=experiments/{experiment}/brief") as reply:
         for line in reply.iter_lines():
             if line == "event: metrics":
                 times.append(time.monotonic())
-                if len(times) > 2 and times[-1] - times[-2] > 3:
+                if len(times) > 2 and times[-1] - times[-2] > 2:
                     break
     return times
 

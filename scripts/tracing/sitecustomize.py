@@ -2,9 +2,9 @@
 
 Python imports a module of this name at its start when its folder is on PYTHONPATH, so every process of a stack that
 was started with it counts, whoever starts it. The script puts a copy of this file into an empty folder, beside it the
-file `root` with the path of the repository; each process rewrites its `<pid>.json` there four times a second. Calls
-during an import are left out. A call that sends bytes to another process is noted with the files that are on the call
-stack. Leaves out: which of the calls belong to a request.
+files `root` with the path of the repository and `relays`; each process rewrites its `<pid>.json` there four times a
+second. Calls during an import are left out. At a call of a function of `relays` all functions on the call stack are
+noted. Leaves out: which of the calls belong to a request.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ SECONDS = 0.25
 """Between two writes of the file."""
 BUCKETS = 20
 """Per second; calls are counted in these."""
-SENDS = frozenset({"send", "sendall", "sendmsg", "sendto", "fork_exec", "send_query_params", "send_query_prepared"})
-"""Functions of C that hand something to another process. Those of psycopg send a statement."""
+RELAYS = frozenset((FOLDER / "relays").read_text().split()) if ROOT else frozenset[str]()
+"""Functions, as `name_of` names them, at whose calls the stack is noted."""
 FUNCTION = 1
 """Flag of a code object that is a function's; modules and classes lack it."""
 
 Calls = dict[int, list[float]]
 """Per bucket: number of calls, time of the first."""
 calls: dict[str, Calls] = {}
-sends: dict[str, Calls] = {}
-"""The same for functions that were on the stack while bytes left the process: how often bytes left."""
+stacks: dict[str, dict[str, Calls]] = {}
+"""By relay, the same for the functions that were on the stack at its calls."""
 _names: dict[CodeType, str | None] = {}
 _importing: dict[int, int] = {}
 
@@ -61,16 +61,12 @@ def profile(frame: FrameType, event: str, argument: Any) -> None:
                 _importing[thread] = _importing.get(thread, 0) + (1 if event == "call" else -1)
         elif event == "call" and not _importing.get(thread):
             _count(calls, name)
-    elif event == "c_call" and argument.__name__ in SENDS and not _importing.get(threading.get_ident()):
-        on_stack: set[str] = set()
-        above: FrameType | None = frame
-        while above is not None:
-            name = name_of(above.f_code)
-            if name is not None:
-                on_stack.add(name)
-            above = above.f_back
-        for name in on_stack:
-            _count(sends, name)
+            if name in RELAYS:
+                above: FrameType | None = frame
+                while above is not None:
+                    if (caller := name_of(above.f_code)) is not None:
+                        _count(stacks.setdefault(name, {}), caller)
+                    above = above.f_back
 
 
 def _count(into: dict[str, Calls], name: str) -> None:
@@ -85,7 +81,7 @@ def _write() -> None:
     while True:
         time.sleep(SECONDS)
         try:
-            text = json.dumps({"command": command, "calls": calls, "sends": sends})
+            text = json.dumps({"command": command, "calls": calls, "stacks": stacks})
         except RuntimeError:  # a dictionary grew meanwhile
             continue
         part = target.with_suffix(".part")
