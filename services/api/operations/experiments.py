@@ -17,7 +17,8 @@ from common.errors import ConfigError, NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import decode_cursor, encode_cursor
-from services.api.schemas.experiments import (
+from tidal_client.vocabulary import IMPORTED, ExperimentType
+from tidal_client.wire.experiment import (
     ConfigReply,
     ExperimentDetail,
     ExperimentList,
@@ -28,7 +29,6 @@ from services.api.schemas.experiments import (
     SampleList,
     TagList,
 )
-from tidal_client.vocabulary import IMPORTED, ExperimentType
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 ABLATION_FILE = "ablation_results.json"

@@ -17,7 +17,7 @@ from common.jobs.sweep_age import FIELDS, sweep_trouble
 from common.logging import get_logger
 from common.redis.publisher import HEARTBEAT_KEY
 from services.api.context import Context
-from services.api.schemas.health import Part, Ready
+from tidal_client.wire.health import Part, Ready
 
 log = get_logger(__name__)
 

@@ -18,10 +18,11 @@ from services.api.context import Context
 from services.api.generations import Event
 from services.api.operations import generate as operation
 from services.api.rate_limit import TooManyRequests
-from services.api.schemas.generate import GenerateReply, GenerateRequest
+from services.api.schemas.generate import GenerateRequest
 from services.api.schemas.problems import problem_responses
 from services.api.streaming import sse
 from services.api.streaming.clients import LiveStream
+from tidal_client.wire.generation import GenerateReply
 
 router = APIRouter(tags=["generation"])
 T = TypeVar("T")
