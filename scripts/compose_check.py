@@ -20,7 +20,6 @@ from pathlib import Path
 from common.errors import TidalError
 from common.metrics.names import LOSS
 from tidal_client import Client, Job
-from tidal_client.models import TERMINAL_STATUSES
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
@@ -104,7 +103,7 @@ def survives_restarts(services: list[str]) -> bool:
                 f"step {before} to {step} in {time.monotonic() - started:.0f} s",
             )
         wait(lambda: bool(api.signal_job(job.id, "complete")), "the signal is taken")
-        wait(lambda: api.job(job.id).status in TERMINAL_STATUSES, "the job ends")
+        wait(lambda: api.job(job.id).ended, "the job ends")
         ended = api.job(job.id)
         logged = [point.step for point in api.metrics(job.experiment_id, keys=[LOSS]).series[LOSS]]
         expected = list(range(LOG_STEPS, logged[-1] + 1, LOG_STEPS))

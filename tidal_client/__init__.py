@@ -15,46 +15,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client import Client
-    from .dataset_models import Dataset, DatasetUpload
     from .local_instance import LocalInstance, instance_folder, read_instance
-    from .models import (
-        Analysis,
-        AnalysisResult,
-        Checkpoint,
-        Experiment,
-        Generation,
-        Job,
-        JobEvent,
-        LogPage,
-        Metrics,
-        Progress,
-        Queue,
-        Report,
-    )
     from .sse import Event
+    from .wire.analysis import AnalysisResult
+    from .wire.analysis import SavedAnalysis as Analysis
+    from .wire.checkpoint import CheckpointReply as Checkpoint
+    from .wire.dataset import DatasetDetail as Dataset
+    from .wire.dataset import DatasetUploaded as DatasetUpload
+    from .wire.experiment import ExperimentDetail as Experiment
+    from .wire.generation import GenerateReply as Generation
+    from .wire.job import JobDetail as Job
+    from .wire.job import JobEventReply as JobEvent
+    from .wire.job import JobProgress as Progress
+    from .wire.job import LogPage
+    from .wire.metrics import MetricsReply as Metrics
+    from .wire.queue import QueueReply as Queue
+    from .wire.report import ReportReply as Report
 
 _PLACES = {
-    "Analysis": "models",
-    "AnalysisResult": "models",
-    "Checkpoint": "models",
-    "Client": "client",
-    "Dataset": "dataset_models",
-    "DatasetUpload": "dataset_models",
-    "Event": "sse",
-    "Experiment": "models",
-    "Generation": "models",
-    "Job": "models",
-    "JobEvent": "models",
-    "LocalInstance": "local_instance",
-    "LogPage": "models",
-    "Metrics": "models",
-    "Progress": "models",
-    "Queue": "models",
-    "Report": "models",
-    "instance_folder": "local_instance",
-    "read_instance": "local_instance",
+    "Analysis": (".wire.analysis", "SavedAnalysis"),
+    "AnalysisResult": (".wire.analysis", "AnalysisResult"),
+    "Checkpoint": (".wire.checkpoint", "CheckpointReply"),
+    "Client": (".client", "Client"),
+    "Dataset": (".wire.dataset", "DatasetDetail"),
+    "DatasetUpload": (".wire.dataset", "DatasetUploaded"),
+    "Event": (".sse", "Event"),
+    "Experiment": (".wire.experiment", "ExperimentDetail"),
+    "Generation": (".wire.generation", "GenerateReply"),
+    "Job": (".wire.job", "JobDetail"),
+    "JobEvent": (".wire.job", "JobEventReply"),
+    "LocalInstance": (".local_instance", "LocalInstance"),
+    "LogPage": (".wire.job", "LogPage"),
+    "Metrics": (".wire.metrics", "MetricsReply"),
+    "Progress": (".wire.job", "JobProgress"),
+    "Queue": (".wire.queue", "QueueReply"),
+    "Report": (".wire.report", "ReportReply"),
+    "instance_folder": (".local_instance", "instance_folder"),
+    "read_instance": (".local_instance", "read_instance"),
 }
-"""Where each public name is defined."""
+"""Where each public name is defined. A noun is what `Client` returns for one thing: `Job` is that of `Client.job`."""
 
 __all__ = [
     "Analysis",
@@ -83,4 +82,5 @@ def __getattr__(name: str) -> Any:
     """The public name, from the module that defines it."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)
+    module, its_name = _PLACES[name]
+    return getattr(import_module(module, __name__), its_name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .connection import Connection, request_body
 from .errors import UnavailableError
-from .models import Analysis, AnalysisPage, AnalysisResult
+from .wire.analysis import AnalysisList, AnalysisProgress, AnalysisResult, AnalysisSummary, SavedAnalysis
 
 
 class AnalysisCalls(Connection):
@@ -30,33 +30,34 @@ class AnalysisCalls(Connection):
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
         for event in self._answer_events("/api/analyze-trajectories", body):
             if event.name == "progress":
-                on_progress(event.data["tokens"], event.data["mostTokens"])
+                progress = AnalysisProgress.model_validate(event.data)
+                on_progress(progress.tokens, progress.most_tokens)
             elif event.name == "done":
                 return AnalysisResult.model_validate(event.data)
         raise UnavailableError("the stream broke off before the analysis was complete; try again")
 
-    def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> Analysis:
+    def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> SavedAnalysis:
         """Keep an analysis with an experiment."""
         body = request_body(name=name, result=result.model_dump(mode="json", by_alias=True))
-        return self._post(Analysis, f"/api/experiments/{experiment_id}/analyses", body)
+        return self._post(SavedAnalysis, f"/api/experiments/{experiment_id}/analyses", body)
 
-    def analyses(self, experiment_id: str, *, kind: str | None = None, limit: int | None = 50) -> list[Analysis]:
+    def analyses(self, experiment_id: str, *, kind: str | None = None, limit: int | None = 50) -> list[AnalysisSummary]:
         """The newest analyses of an experiment, at most `limit` (None: all), without their results."""
-        found: list[Analysis] = []
+        found: list[AnalysisSummary] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
             size = 100 if limit is None else min(limit - len(found), 100)
             path = f"/api/experiments/{experiment_id}/analyses"
-            page = self._get(AnalysisPage, path, kind=kind, limit=size, cursor=cursor)
+            page = self._get(AnalysisList, path, kind=kind, limit=size, cursor=cursor)
             found += page.analyses
             cursor = page.next_cursor
             if cursor is None:
                 break
         return found
 
-    def analysis(self, analysis_id: str) -> Analysis:
+    def analysis(self, analysis_id: str) -> SavedAnalysis:
         """One with its result. NotFoundError."""
-        return self._get(Analysis, f"/api/analyses/{analysis_id}")
+        return self._get(SavedAnalysis, f"/api/analyses/{analysis_id}")
 
     def delete_analysis(self, analysis_id: str) -> None:
         """Delete one. NotFoundError; ConflictError while the job that made it lives."""

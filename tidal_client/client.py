@@ -18,23 +18,14 @@ from typing import Any
 from .analyses import AnalysisCalls
 from .connection import GENERATE_SECONDS, request_body
 from .datasets import DatasetCalls
-from .models import (
-    Checkpoint,
-    Experiment,
-    ExperimentPage,
-    Generation,
-    Job,
-    JobEvent,
-    JobEventPage,
-    JobPage,
-    LogLine,
-    LogPage,
-    Metrics,
-    Queue,
-    QueueList,
-)
 from .reports import ReportCalls
 from .sse import Event, follow
+from .wire.checkpoint import CheckpointList, CheckpointReply
+from .wire.experiment import ExperimentDetail, ExperimentList, ExperimentReply, ResultReply
+from .wire.generation import GenerateReply
+from .wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobReply, LogLine, LogPage
+from .wire.metrics import MetricsReply
+from .wire.queue import QueueList, QueueReply
 
 
 class Client(AnalysisCalls, ReportCalls, DatasetCalls):
@@ -47,14 +38,14 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         config: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         **fields: Any,
-    ) -> Job:
+    ) -> JobDetail:
         """Submit a job; `fields` are those of the api in snake_case (config_path, checkpoint, data, name, tags, …).
 
         The request carries an Idempotency-Key, so repeating the call with the same key after a broken connection
         makes no second job.
         """
         body = request_body(type=job_type, config=dict(config) if config else None, **fields)
-        return self._post(Job, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
+        return self._post(JobDetail, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
     def predict_job(self, job_type: str, **fields: Any) -> dict[str, Any]:
         """What a submission would do, without doing it (`dryRun`)."""
@@ -64,44 +55,44 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         prediction: dict[str, Any] = reply.json()
         return prediction
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> JobDetail:
         """One job, with its payload. NotFoundError."""
-        return self._get(Job, f"/api/jobs/{job_id}")
+        return self._get(JobDetail, f"/api/jobs/{job_id}")
 
     def jobs(
         self, *, status: str | None = None, job_type: str | None = None, tag: str | None = None, limit: int | None = 20
-    ) -> list[Job]:
+    ) -> list[JobReply]:
         """The newest jobs that match, at most `limit`; None: all."""
-        found: list[Job] = []
+        found: list[JobReply] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
             size = 100 if limit is None else min(limit - len(found), 100)
             wanted = {"status": status, "type": job_type, "tag": tag, "limit": size}
-            page = self._get(JobPage, "/api/jobs", cursor=cursor, **wanted)
+            page = self._get(JobList, "/api/jobs", cursor=cursor, **wanted)
             found += page.jobs
             cursor = page.next_cursor
             if cursor is None:
                 break
         return found[:limit]
 
-    def signal_job(self, job_id: str, signal: str) -> Job:
+    def signal_job(self, job_id: str, signal: str) -> JobDetail:
         """pause, resume, complete or stop. ConflictError when its status does not take the signal."""
-        return self._post(Job, f"/api/jobs/{job_id}/signal", {"signal": signal})
+        return self._post(JobDetail, f"/api/jobs/{job_id}/signal", {"signal": signal})
 
-    def cancel_job(self, job_id: str) -> Job:
+    def cancel_job(self, job_id: str) -> JobDetail:
         """Stop it, and kill it at the end of the grace."""
-        return self._post(Job, f"/api/jobs/{job_id}/cancel", None)
+        return self._post(JobDetail, f"/api/jobs/{job_id}/cancel", None)
 
-    def queues(self, *, limit: int = 100) -> list[Queue]:
+    def queues(self, *, limit: int = 100) -> list[QueueReply]:
         """Every queue with its workers and the first `limit` waiting jobs of each type."""
         return self._get(QueueList, "/api/queue", limit=limit).queues
 
-    def job_events(self, job_id: str) -> list[JobEvent]:
+    def job_events(self, job_id: str) -> list[JobEventReply]:
         """Everything that happened to a job, in order."""
-        found: list[JobEvent] = []
+        found: list[JobEventReply] = []
         cursor: str | None = None
         while True:
-            page = self._get(JobEventPage, f"/api/jobs/{job_id}/events", limit=1000, cursor=cursor)
+            page = self._get(JobEventList, f"/api/jobs/{job_id}/events", limit=1000, cursor=cursor)
             found += page.events
             cursor = page.next_cursor
             if cursor is None:
@@ -122,21 +113,23 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
             if page.complete or cursor is None:
                 return list(last)
 
-    def experiments(self, *, kind: str | None = None, status: str | None = None, limit: int = 20) -> list[Experiment]:
+    def experiments(
+        self, *, kind: str | None = None, status: str | None = None, limit: int = 20
+    ) -> list[ExperimentReply]:
         """The newest experiments of this type (lm, rl, …) whose newest job has this status; at most 200.
 
         Without a type those of all types but dataset.
         """
-        return self._get(ExperimentPage, "/api/experiments", type=kind, status=status, limit=limit).experiments
+        return self._get(ExperimentList, "/api/experiments", type=kind, status=status, limit=limit).experiments
 
-    def experiment(self, experiment_id: str) -> Experiment:
+    def experiment(self, experiment_id: str) -> ExperimentDetail:
         """One experiment. NotFoundError."""
-        return self._get(Experiment, f"/api/experiments/{experiment_id}")
+        return self._get(ExperimentDetail, f"/api/experiments/{experiment_id}")
 
-    def metrics(self, experiment_id: str, *, keys: list[str] | None = None, rl: bool = False) -> Metrics:
+    def metrics(self, experiment_id: str, *, keys: list[str] | None = None, rl: bool = False) -> MetricsReply:
         """The whole course of an experiment's metrics, downsampled by the server."""
         path = f"/api/experiments/{experiment_id}/{'rl-metrics' if rl else 'metrics'}"
-        return self._get(Metrics, path, keys=",".join(keys) if keys else None, mode="historical")
+        return self._get(MetricsReply, path, keys=",".join(keys) if keys else None, mode="historical")
 
     def evaluation(self, experiment_id: str) -> dict[str, Any]:
         """evaluation_results.json. NotFoundError when there is none."""
@@ -146,10 +139,9 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         """ablation_results.json. NotFoundError when there is none."""
         return self._result(experiment_id, "ablation")
 
-    def checkpoints(self, experiment_id: str) -> list[Checkpoint]:
+    def checkpoints(self, experiment_id: str) -> list[CheckpointReply]:
         """Files of an experiment, newest first."""
-        found = self._request("GET", f"/api/experiments/{experiment_id}/checkpoints").json()["checkpoints"]
-        return [Checkpoint.model_validate(item) for item in found]
+        return self._get(CheckpointList, f"/api/experiments/{experiment_id}/checkpoints").checkpoints
 
     def follow_experiment(
         self, experiment_id: str, *, since: str | None = None, log_lines: bool = True
@@ -166,11 +158,11 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         """Live events of a job: snapshot, job-update, status, log-lines."""
         return follow(self._connect(f"/api/jobs/{job_id}/stream"), since=since)
 
-    def generate(self, checkpoint: str, prompt: str, **fields: Any) -> Generation:
+    def generate(self, checkpoint: str, prompt: str, **fields: Any) -> GenerateReply:
         """Text that goes on from `prompt`; `fields` in snake_case (max_tokens, gating_mode, modulation, …)."""
         body = request_body(checkpoint=checkpoint, prompt=prompt, **fields)
         reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
-        return Generation.model_validate(reply.json())
+        return GenerateReply.model_validate(reply.json())
 
     def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[Event]:
         """`token` events, and at the end one `done` with the whole reply; an error of the engine is raised.
@@ -181,6 +173,4 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         yield from self._answer_events("/api/generate", body)
 
     def _result(self, experiment_id: str, name: str) -> dict[str, Any]:
-        reply = self._request("GET", f"/api/experiments/{experiment_id}/{name}").json()
-        result: dict[str, Any] = reply["result"]
-        return result
+        return self._get(ResultReply, f"/api/experiments/{experiment_id}/{name}").result

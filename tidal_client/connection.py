@@ -15,9 +15,9 @@ from httpx_sse import SSEError
 from pydantic.alias_generators import to_camel
 
 from .errors import InvalidInputError, TidalError, UnavailableError
-from .models import Reply
 from .problems import raise_for_problem, to_error
 from .sse import Event, follow, read_events
+from .wire.base import Reply
 
 R = TypeVar("R", bound=Reply)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from .connection import Connection
-from .dataset_models import Dataset, DatasetList, DatasetUpload
+from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded
 
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
@@ -28,7 +28,7 @@ class DatasetCalls(Connection):
         kind: str | None = None,
         text_field: str | None = None,
         on_progress: Callable[[int], None] = lambda sent: None,
-    ) -> DatasetUpload:
+    ) -> DatasetUploaded:
         """Send a file as it is, in blocks; without a `name` it is called like the file.
 
         `kind` (txt, jsonl, parquet) is needed where no suffix says it. `on_progress` hears of the bytes sent so far.
@@ -54,15 +54,15 @@ class DatasetCalls(Connection):
             headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
             timeout=UPLOAD_TIMEOUT,
         )
-        return DatasetUpload.model_validate(reply.json())
+        return DatasetUploaded.model_validate(reply.json())
 
-    def datasets(self) -> list[Dataset]:
+    def datasets(self) -> list[DatasetReply]:
         """All of them, newest first."""
         return self._get(DatasetList, PATH).datasets
 
-    def dataset(self, name: str) -> Dataset:
+    def dataset(self, name: str) -> DatasetDetail:
         """One, with the experiments that name it. NotFoundError."""
-        return self._get(Dataset, f"{PATH}/{quote(name, safe='')}")
+        return self._get(DatasetDetail, f"{PATH}/{quote(name, safe='')}")
 
     def delete_dataset(self, name: str) -> None:
         """Its text and its tokens. ConflictError while a live job needs it."""

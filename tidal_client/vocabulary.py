@@ -121,6 +121,8 @@ CheckpointKind = Literal["training", "model", "policy", "result", "other"]
 """What a registered file is: a resumable training checkpoint, or a final artifact."""
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
 """What a report can be made from."""
+DatasetFormat = Literal["txt", "jsonl", "parquet"]
+"""How an uploaded text is written."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
 """uploaded: its job waits, or there is none."""
 

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from common.datasets.manifest import Format, Manifest
+from common.datasets.manifest import Manifest
 from common.datasets.reading import ParquetUnreadableHere, TooMuchText, Unpacker, reader_of
 from common.datasets.store import DatasetStore, IncomingFolder
 from common.errors import TooLargeError
 from common.files import flush, require_space, storage_errors
+from tidal_client.vocabulary import DatasetFormat
 
 LOOK_BYTES = 16 * 1024 * 1024
 """Bytes between two checks of the free space."""
@@ -37,7 +38,7 @@ class Intake:
         self,
         store: DatasetStore,
         name: str,
-        kind: Format,
+        kind: DatasetFormat,
         *,
         text_field: str = "text",
         limit_bytes: int,

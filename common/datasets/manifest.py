@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tidal_client.vocabulary import DatasetFormat
+
 MANIFEST_FILE = "manifest.json"
 TOKENS_FILE = "tokens.json"
-Format = Literal["txt", "jsonl", "parquet"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
 
 
 class Manifest(BaseModel):
@@ -20,7 +21,7 @@ class Manifest(BaseModel):
 
     version: Literal[1] = 1
     name: str
-    format: Format
+    format: DatasetFormat
     text_field: str = "text"
     """Of .jsonl and .parquet."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

@@ -12,8 +12,9 @@ from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from services.api.operations.experiments import find as find_experiment
 from services.api.paging import newest_page
-from services.api.schemas.analyses import AnalysisList, AnalysisSummary, SaveAnalysisRequest, SavedAnalysis
+from services.api.schemas.analyses import SaveAnalysisRequest
 from tidal_client.vocabulary import ANALYSIS_ID, ExperimentType, new_id
+from tidal_client.wire.analysis import AnalysisList, AnalysisSummary, SavedAnalysis
 
 
 def list_analyses(

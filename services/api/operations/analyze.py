@@ -28,8 +28,9 @@ from services.api.generations import Event
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.completions import merged
 from services.api.operations.generate import Gone
-from services.api.schemas.analyses import AnalysisProgress, AnalyzeRequest
+from services.api.schemas.analyses import AnalyzeRequest
 from tidal_client.vocabulary import GatingMode
+from tidal_client.wire.analysis import AnalysisProgress
 
 MOST_TOKENS = 4096
 """Of an analysis that is awaited in silence."""

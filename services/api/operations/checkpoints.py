@@ -14,7 +14,7 @@ from common.db import Checkpoint, Experiment
 from common.errors import InvalidInputError, NotFoundError
 from services.api.operations.experiments import find
 from services.api.paging import newest_page
-from services.api.schemas.checkpoints import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
+from tidal_client.wire.checkpoint import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
 
 Format = Literal["safetensors", "pth"]
 WEIGHTS = "weights.safetensors"

@@ -24,8 +24,8 @@ from services.api.generations import Event
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import Gone, events
-from services.api.schemas.checkpoints import CheckpointReply
 from services.api.schemas.completions import CompletionRequest, Model, ModelList
+from tidal_client.wire.checkpoint import CheckpointReply
 
 _PAGE = 200
 

@@ -9,7 +9,7 @@ from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.files import path_problem, shortened
-from services.api.schemas.configs import ConfigFile, ConfigFileContent
+from tidal_client.wire.config_file import ConfigFile, ConfigFileContent
 
 _RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
 MAX_BYTES = 1024 * 1024

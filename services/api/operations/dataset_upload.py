@@ -16,10 +16,10 @@ from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
 from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, refusal_of_name, split_name
-from common.datasets.manifest import Format
 from common.disk import MIB
 from common.errors import DataError, InvalidInputError, StorageError, TooLargeError
 from common.files import require_space, storage_errors
+from tidal_client.vocabulary import DatasetFormat
 
 BLOCK_BYTES = 1024 * 1024
 """What is written at once."""
@@ -30,11 +30,11 @@ class Wanted:
     """What a request wants to upload."""
 
     name: str
-    format: Format
+    format: DatasetFormat
     text_field: str
 
 
-def wanted(name: str, kind: Format | None, text_field: str) -> Wanted:
+def wanted(name: str, kind: DatasetFormat | None, text_field: str) -> Wanted:
     """The request's parameters, checked. A suffix of `name` is not part of it, and tells the format.
 
     InvalidInputError for a name that no dataset may have, or that is of a file that is no corpus, whatever `kind` says.

@@ -22,14 +22,8 @@ from common.jobs.payloads import Dataset
 from common.jobs.queue import NewJob, submit
 from common.jobs.sql import lock_dataset
 from services.api.operations.job_view import error_of, job_reply, progress_of
-from services.api.schemas.datasets import (
-    DatasetDetail,
-    DatasetList,
-    DatasetReply,
-    DatasetUploaded,
-    DatasetUse,
-)
 from tidal_client.vocabulary import LEASED, LIVE, DatasetStatus, JobStatus, JobType
+from tidal_client.wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded, DatasetUse
 
 MOST_USES = 100
 

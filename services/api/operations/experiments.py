@@ -18,7 +18,8 @@ from common.errors import ConfigError, NotFoundError, StorageError
 from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import newest_page
-from services.api.schemas.experiments import (
+from tidal_client.vocabulary import IMPORTED, ExperimentType
+from tidal_client.wire.experiment import (
     ConfigReply,
     ExperimentDetail,
     ExperimentList,
@@ -29,7 +30,6 @@ from services.api.schemas.experiments import (
     SampleList,
     TagList,
 )
-from tidal_client.vocabulary import IMPORTED, ExperimentType
 
 EVALUATION_FILE = "evaluation_results/evaluation_results.json"
 ABLATION_FILE = "ablation_results.json"

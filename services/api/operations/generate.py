@@ -29,7 +29,8 @@ from services.api.awake import AwakeTimer, within
 from services.api.context import Context
 from services.api.generations import Event, Mailbox
 from services.api.operations.checkpoints import check_reference
-from services.api.schemas.generate import GenerateReply, GenerateRequest
+from services.api.schemas.generate import GenerateRequest
+from tidal_client.wire.generation import GenerateReply
 
 log = get_logger(__name__)
 

@@ -17,7 +17,7 @@ from common.logging import get_logger
 from common.redis.heartbeat import SWEEP_FIELDS, sweep_trouble
 from common.redis.keys import HEALTH
 from services.api.context import Context
-from services.api.schemas.health import Part, Ready
+from tidal_client.wire.health import Part, Ready
 
 log = get_logger(__name__)
 

@@ -6,8 +6,8 @@ from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import offered_signals
 from common.jobs.waiting_line import Place
-from services.api.schemas.jobs import JobDetail, JobError, JobProgress, JobReply
 from tidal_client.vocabulary import Signal
+from tidal_client.wire.job import JobDetail, JobError, JobProgress, JobReply
 
 
 def progress_of(job: Job) -> JobProgress:

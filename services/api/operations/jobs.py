@@ -19,9 +19,9 @@ from common.jobs.waiting_line import Place
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.paging import newest_page
-from services.api.schemas.jobs import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 from services.api.workers import Outlook
 from tidal_client.vocabulary import LEASED, LIVE, JobStatus, JobType
+from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MOST_LIVE = 1000
 """Jobs in the lists that have no pages: active ones, and the snapshot of the stream."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InvalidInputError
-from services.api.schemas.jobs import LogLine, LogPage
+from tidal_client.wire.job import LogLine, LogPage
 
 MAX_LINE_BYTES = 16 * 1024
 """Longer lines are cut in a page, which says so; `whole_log` cuts nothing."""

@@ -11,7 +11,7 @@ from typing import Literal
 from common.artifacts import ArtifactStore
 from common.errors import InvalidInputError
 from common.metrics import downsample, metric_names, read_table
-from services.api.schemas.experiments import MetricPointReply, MetricsReply, Point
+from tidal_client.wire.metrics import MetricPointReply, MetricsReply, Point
 
 LARGE_BYTES = 16 * 1024 * 1024
 """Size of an index from which on reading one takes memory worth counting (about twice its size)."""

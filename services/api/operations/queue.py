@@ -9,9 +9,9 @@ from common.db import Job
 from common.jobs.limits import type_limit
 from common.jobs.payloads import QUEUES
 from common.jobs.waiting_line import usual_seconds, waiting_line
-from services.api.schemas.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
 from services.api.workers import Outlook
 from tidal_client.vocabulary import ACTIVE, LEASED, JobStatus
+from tidal_client.wire.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
 
 
 def queues(session: Session, outlook: Outlook, *, limit: int) -> QueueList:

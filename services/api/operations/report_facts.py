@@ -23,8 +23,9 @@ from services.api.operations import checkpoints, experiments, reports
 from services.api.operations.configs import find_config
 from services.api.operations.job_view import error_of, progress_of
 from services.api.operations.metrics import turn
-from services.api.schemas.reports import MAX_MARKDOWN, GenerateReportRequest, ReportReply, ReportRequest
+from services.api.schemas.reports import MAX_MARKDOWN, GenerateReportRequest, ReportRequest
 from tidal_client.vocabulary import ExperimentType
+from tidal_client.wire.report import ReportReply
 
 Kind = Literal["metrics", "rl-metrics"]
 KINDS: tuple[Kind, ...] = ("metrics", "rl-metrics")

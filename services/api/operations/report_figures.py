@@ -32,7 +32,7 @@ from services.api.operations import reports
 from services.api.operations.experiments import ABLATION_FILE
 from services.api.operations.metrics import turn
 from services.api.operations.report_facts import KINDS, result_of
-from services.api.schemas.reports import ReportReply
+from tidal_client.wire.report import ReportReply
 
 MAX_POINTS = 500
 """Of a line in a file."""

@@ -13,18 +13,17 @@ from common.db import Analysis, Report
 from common.errors import ConflictError, NotFoundError
 from common.reports import PATTERNS, Chart, ChartPart, HtmlPart, analyses_of, check_charts, experiments_of, render_parts
 from services.api.paging import newest_page
-from services.api.schemas.reports import (
+from services.api.schemas.reports import ReportChange, ReportRequest
+from tidal_client.vocabulary import REPORT_ID, new_id
+from tidal_client.wire.report import (
     PatternList,
     PatternReply,
     RenderReply,
-    ReportChange,
     ReportList,
     ReportPart,
     ReportReply,
-    ReportRequest,
     ReportSummary,
 )
-from tidal_client.vocabulary import REPORT_ID, new_id
 
 
 def list_reports(

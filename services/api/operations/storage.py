@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.db import Experiment
-from services.api.schemas.storage import Storage, StoredExperiment
 from services.api.sizes import SizeBoard
 from tidal_client.vocabulary import ExperimentType
+from tidal_client.wire.storage import Storage, StoredExperiment
 
 LARGEST = 10
 

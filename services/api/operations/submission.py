@@ -41,8 +41,9 @@ from services.api.operations import jobs
 from services.api.operations.checkpoints import check_reference
 from services.api.operations.configs import find_config
 from services.api.operations.corpora import check_corpus, hold_datasets
-from services.api.schemas.jobs import JobDetail, JobPrediction, JobRequest
+from services.api.schemas.jobs import JobRequest
 from tidal_client.vocabulary import JobType
+from tidal_client.wire.job import JobDetail, JobPrediction
 
 DEFAULT_LM = "base_config.yaml"
 DEFAULT_RL = "rl_config.yaml"

@@ -15,16 +15,10 @@ from services.api.generating import limit as rate_limit
 from services.api.operations import analyses, analyze
 from services.api.operations.generate import ClientGone
 from services.api.paging import Cursor, Limit
-from services.api.schemas.analyses import (
-    AnalysesDeleted,
-    AnalysisList,
-    AnalysisResult,
-    AnalyzeRequest,
-    SaveAnalysisRequest,
-    SavedAnalysis,
-)
+from services.api.schemas.analyses import AnalyzeRequest, SaveAnalysisRequest
 from services.api.schemas.problems import problem_responses
 from tidal_client.vocabulary import AnalysisKind
+from tidal_client.wire.analysis import AnalysesDeleted, AnalysisList, AnalysisResult, SavedAnalysis
 
 router = APIRouter(tags=["analyses"])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

@@ -13,8 +13,8 @@ from services.api.context import session_of
 from services.api.operations import checkpoint_removal, checkpoints
 from services.api.operations.experiments import find
 from services.api.paging import Cursor, Limit
-from services.api.schemas.checkpoints import CheckpointList, CheckpointOverview
 from services.api.schemas.problems import problem_responses
+from tidal_client.wire.checkpoint import CheckpointList, CheckpointOverview
 
 router = APIRouter(tags=["checkpoints"], dependencies=[Reader])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

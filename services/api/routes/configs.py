@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from services.api.auth import ContextDep, Reader
 from services.api.operations import configs
-from services.api.schemas.configs import ConfigFileContent, ConfigFileList
 from services.api.schemas.problems import problem_responses
+from tidal_client.wire.config_file import ConfigFileContent, ConfigFileList
 
 router = APIRouter(prefix="/api/configs", tags=["configs"], dependencies=[Reader])
 

@@ -11,13 +11,13 @@ from starlette.requests import ClientDisconnect
 
 from common.config.lm import MOST_TEXT_FIELD
 from common.datasets import Manifest
-from common.datasets.manifest import Format
 from common.db import require_schema
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
 from services.api.operations import dataset_upload, datasets
-from services.api.schemas.datasets import DatasetDetail, DatasetList, DatasetUploaded
 from services.api.schemas.problems import problem_responses
+from tidal_client.vocabulary import DatasetFormat
+from tidal_client.wire.dataset import DatasetDetail, DatasetList, DatasetUploaded
 
 PATH = "/api/datasets"
 router = APIRouter(prefix=PATH, tags=["datasets"])
@@ -55,7 +55,9 @@ async def upload(
         str,
         Query(max_length=200, description="What `data.source` will call it. A suffix is cut off and tells the format."),
     ],
-    kind: Annotated[Format | None, Query(alias="format", description="txt: `<|endoftext|>` between documents.")] = None,
+    kind: Annotated[
+        DatasetFormat | None, Query(alias="format", description="txt: `<|endoftext|>` between documents.")
+    ] = None,
     text_field: Annotated[
         str,
         Query(

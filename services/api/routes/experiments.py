@@ -15,20 +15,20 @@ from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
 from services.api.operations import experiment_changes, experiments, metrics
 from services.api.paging import Cursor, Limit
-from services.api.schemas.experiments import (
+from services.api.schemas.experiments import ExperimentChange
+from services.api.schemas.problems import problem_responses
+from services.api.streaming.entries import format_id
+from tidal_client.vocabulary import JobStatus
+from tidal_client.wire.experiment import (
     ConfigReply,
-    ExperimentChange,
     ExperimentDetail,
     ExperimentList,
     ExperimentStatus,
-    MetricsReply,
     ResultReply,
     SampleList,
     TagList,
 )
-from services.api.schemas.problems import problem_responses
-from services.api.streaming.entries import format_id
-from tidal_client.vocabulary import JobStatus
+from tidal_client.wire.metrics import MetricsReply
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1

@@ -11,8 +11,9 @@ from services.api.auth import Caller, ContextDep, reader
 from services.api.generating import encode_event, limit, stream_of
 from services.api.generations import Event
 from services.api.operations import generate as operation
-from services.api.schemas.generate import GenerateReply, GenerateRequest
+from services.api.schemas.generate import GenerateRequest
 from services.api.schemas.problems import problem_responses
+from tidal_client.wire.generation import GenerateReply
 
 router = APIRouter(tags=["generation"])
 

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from services.api.auth import ContextDep, Reader
 from services.api.errors import problem
 from services.api.operations import figures, health
-from services.api.schemas.health import Alive, Ready
 from services.api.schemas.problems import problem_responses
+from tidal_client.wire.health import Alive, Ready
 
 router = APIRouter(tags=["service"])
 

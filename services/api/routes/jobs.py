@@ -16,17 +16,10 @@ from services.api.context import session_of
 from services.api.json_body import OneValuePerKeyRoute
 from services.api.operations import jobs, logs, submission
 from services.api.paging import Cursor, Limit, decode_number
-from services.api.schemas.jobs import (
-    JobDetail,
-    JobEventList,
-    JobList,
-    JobPrediction,
-    JobRequest,
-    LogPage,
-    SignalRequest,
-)
+from services.api.schemas.jobs import JobRequest, SignalRequest
 from services.api.schemas.problems import problem_responses
 from tidal_client.vocabulary import TERMINAL, JobStatus, JobType
+from tidal_client.wire.job import JobDetail, JobEventList, JobList, JobPrediction, LogPage
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=OneValuePerKeyRoute)
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

@@ -11,7 +11,7 @@ from common.jobs.waiting_line import HORIZON
 from services.api.auth import ContextDep, Reader
 from services.api.context import session_of
 from services.api.operations import queue
-from services.api.schemas.queue import QueueList
+from tidal_client.wire.queue import QueueList
 
 router = APIRouter(prefix="/api/queue", tags=["jobs"])
 

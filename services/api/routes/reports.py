@@ -14,16 +14,8 @@ from services.api.context import Context, session_of
 from services.api.operations import report_facts, report_figures, reports
 from services.api.paging import Cursor, Limit
 from services.api.schemas.problems import problem_responses
-from services.api.schemas.reports import (
-    GenerateReportRequest,
-    PatternList,
-    RenderReply,
-    RenderRequest,
-    ReportChange,
-    ReportList,
-    ReportReply,
-    ReportRequest,
-)
+from services.api.schemas.reports import GenerateReportRequest, RenderRequest, ReportChange, ReportRequest
+from tidal_client.wire.report import PatternList, RenderReply, ReportList, ReportReply
 
 router = APIRouter(prefix="/api/reports", tags=["reports"], dependencies=[Reader])
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]

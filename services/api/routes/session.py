@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from services.api.auth import Caller, ContextDep, Scope, anyone
-from services.api.schemas.session import Session
+from tidal_client.wire.session import Session
 
 router = APIRouter(prefix="/api/session", tags=["service"])
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.api.auth import ContextDep, Reader
 from services.api.context import session_of
 from services.api.operations import storage
-from services.api.schemas.storage import Storage
+from tidal_client.wire.storage import Storage
 
 router = APIRouter(prefix="/api/storage", tags=["service"], dependencies=[Reader])
 

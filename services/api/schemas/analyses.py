@@ -1,14 +1,15 @@
-"""Analyses of modulations on the wire: what is asked, what comes back, what is kept."""
+"""Requests for analyses of modulations, and to keep one. Replies: `tidal_client.wire.analysis`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
 from common.config.analysis import MAX_PROMPTS
-from services.api.schemas.base import Reply, Request, UtcTime
+from services.api.schemas.base import Request
 from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
+from tidal_client.wire.analysis import AnalysisResult
 
 MAX_SAMPLES = 16
 """Of an immediate analysis; a job may have more."""
@@ -60,91 +61,9 @@ class AnalyzeRequest(Request):
     """Answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
 
 
-class AnalysisSample(Reply):
-    """One generated text; the three lists have one entry per token."""
-
-    seed: int
-    text: str
-    """Without the prompt."""
-    finish_reason: str
-    token_ids: list[int]
-    token_texts: list[str]
-    modulation: list[float]
-
-
-class PromptTrajectory(Reply):
-    """One prompt: the modulations of its samples, one after the other."""
-
-    prompt: str
-    analysis: dict[str, Any]
-    """`signalStats`, `signalEvolution` (four windows), `phases`, `tokenSignalAlignment` (tokens at both ends)."""
-    samples: list[AnalysisSample]
-
-
-class AnalysisResult(Reply):
-    """A whole analysis."""
-
-    kind: AnalysisKind
-    request: dict[str, Any]
-    """What was asked, every default filled in."""
-    trajectories: list[PromptTrajectory]
-    """One per prompt; none for kind sweep."""
-    batch_analysis: dict[str, Any] | None = None
-    """kind batch: `crossPromptVariance`, `strategyCharacterization`, with `bootstrap` their `confidenceIntervals`."""
-    sweep_analysis: dict[str, Any] | None = None
-    """kind sweep, or `includeExtremeValues`: `prompts` (texts, statistics at "0.0", "0.5", "1.0", deltas) and
-    `meanDeltas`."""
-    tokens_generated: int
-    elapsed_ms: float
-
-
-class AnalysisProgress(Reply):
-    """An event `progress`."""
-
-    texts: int
-    """Finished."""
-    texts_total: int
-    tokens: int
-    """Generated."""
-    most_tokens: int
-    """What may become of them; texts may end earlier."""
-
-
 class SaveAnalysisRequest(Request):
     """A result to keep."""
 
     name: Name | None = None
     result: AnalysisResult
     """As `POST /api/analyze-trajectories` gave it."""
-
-
-class AnalysisSummary(Reply):
-    """A saved analysis without its result."""
-
-    id: str
-    experiment_id: str
-    job_id: str | None = None
-    """The job that made it; null: saved by a client."""
-    kind: AnalysisKind
-    name: str | None = None
-    request: dict[str, Any]
-    created_at: UtcTime
-
-
-class SavedAnalysis(AnalysisSummary):
-    """A saved analysis."""
-
-    result: AnalysisResult
-
-
-class AnalysisList(Reply):
-    """A page of saved analyses, newest first."""
-
-    analyses: list[AnalysisSummary]
-    next_cursor: str | None = None
-
-
-class AnalysesDeleted(Reply):
-    """How many were deleted."""
-
-    deleted: int

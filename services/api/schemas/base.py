@@ -1,37 +1,21 @@
-"""Base classes of everything on the wire: camelCase names, UTC times, requests that refuse what no reply can hold.
+"""Base classes of request bodies: camelCase names; they refuse unknown keys, and text that no reply can hold.
 
-Leaves out: query parameters, paths and headers, which the server decodes with replacement characters.
+Leaves out: replies, whose types are in `tidal_client.wire`; query parameters, paths and headers, which the server
+decodes with replacement characters.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from common.config.unknown_keys import refuse_crowd
-from tidal_client.vocabulary import utc_text
-
-UtcTime = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
-"""A time that leaves as ISO 8601 in UTC."""
-
-
-class Reply(BaseModel):
-    """A reply body; built from rows by attribute."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        from_attributes=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
 
 
 class StrictRequest(BaseModel):

@@ -1,8 +1,8 @@
-"""Generation on the wire."""
+"""A request for text. The reply: `tidal_client.wire.generation`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -11,7 +11,7 @@ from common.config.decoding_limits import (
     MOST_REPETITION_PENALTY,
     Temperature,
 )
-from services.api.schemas.base import Reply, Request
+from services.api.schemas.base import Request
 
 MAX_PROMPT_CHARACTERS = 100_000
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -65,22 +65,3 @@ class GenerateRequest(Request):
         if self.gating_mode != "learned" and self.rl_checkpoint is not None:
             raise ValueError(f"rlCheckpoint is used with gatingMode learned only, not {self.gating_mode}")
         return self
-
-
-class GenerateReply(Reply):
-    """The text and how it came about."""
-
-    model_config = ConfigDict(extra="allow")
-
-    text: str
-    """Without the prompt."""
-    tokens_generated: int
-    elapsed_ms: float
-    finish_reason: str
-    """length, or stop at end-of-text or a stop string."""
-    truncated: int = 0
-    """Tokens of prompt and text that fell out of the window."""
-    trajectory: list[dict[str, Any]] = Field(default_factory=list)
-    """Per token: id, text, modulation, the four decoding parameters, log-probability, entropy (nats)."""
-    effective: dict[str, Any] = Field(default_factory=dict)
-    """The decoding parameters that were in force."""

@@ -21,6 +21,7 @@ from services.cli.views.queue import print_queue, until
 from services.cli.views.watch import watch as follow
 from tidal_client import Client, Job
 from tidal_client.vocabulary import DesiredState, JobStatus, JobType, Signal
+from tidal_client.wire.job import JobReply
 
 app = typer.Typer(help="Submit, follow and steer jobs.", no_args_is_help=True)
 
@@ -277,7 +278,7 @@ def _facts(job: Job) -> Table:
     return grid
 
 
-def _progress(job: Job) -> str:
+def _progress(job: JobReply) -> str:
     step, total = job.progress.step, job.progress.total_steps
     if not step:
         return ""

@@ -21,6 +21,7 @@ from services.cli.connection import Token, Url, connect
 from services.cli.output import err, fail, out, status_text
 from tidal_client import Client, Job
 from tidal_client.vocabulary import LIVE, JobStatus, Signal
+from tidal_client.wire.job import JobReply
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
@@ -36,7 +37,7 @@ class Wish:
     name: str
     wanted: frozenset[str]
 
-    def takes(self, job: Job) -> bool:
+    def takes(self, job: JobReply) -> bool:
         """Whether `job` can be asked this now."""
         return not job.ended if self.name == CANCEL else self.name in job.signals
 

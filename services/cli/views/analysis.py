@@ -10,6 +10,7 @@ from rich.text import Text
 
 from services.cli.output import modulation_style, table
 from tidal_client import AnalysisResult
+from tidal_client.wire.analysis import AnalysisSample, PromptTrajectory
 
 SIGNAL = "modulation"
 STATISTICS = {"wordCount": "words", "uniqueWordRatio": "different words", "charCount": "characters"}
@@ -25,10 +26,10 @@ def parts(result: AnalysisResult) -> Iterator[RenderableType]:
         yield from _sweep(result.sweep_analysis)
 
 
-def _single(trajectory: Mapping[str, Any]) -> Iterator[RenderableType]:
-    for sample in trajectory["samples"]:
-        yield Text.assemble((trajectory["prompt"], "dim"), *_coloured(sample), "\n")
-    analysis = trajectory["analysis"]
+def _single(trajectory: PromptTrajectory) -> Iterator[RenderableType]:
+    for sample in trajectory.samples:
+        yield Text.assemble((trajectory.prompt, "dim"), *_coloured(sample), "\n")
+    analysis = trajectory.analysis
     windows = table("", "mean>", "std>", "min>", "25 %>", "median>", "75 %>", "max>")
     evolution = analysis["signalEvolution"][SIGNAL]
     for name, its in [("whole", analysis["signalStats"][SIGNAL]), *((f"Q{n + 1}", w) for n, w in enumerate(evolution))]:
@@ -45,25 +46,25 @@ def _single(trajectory: Mapping[str, Any]) -> Iterator[RenderableType]:
 def _batch(result: AnalysisResult) -> Iterator[RenderableType]:
     rows = table("prompt", "tokens>", "mean>", "std>", "min>", "max>", "phase changes")
     for its in result.trajectories:
-        figures = its["analysis"]["signalStats"][SIGNAL]
-        tokens = sum(len(sample["tokenIds"]) for sample in its["samples"])
+        figures = its.analysis["signalStats"][SIGNAL]
+        tokens = sum(len(sample.token_ids) for sample in its.samples)
         numbers = [_number(figures[key]) for key in ("mean", "std", "min", "max")]
-        rows.add_row(its["prompt"] or "(new document)", str(tokens), *numbers, _phases(its["analysis"]))
+        rows.add_row(its.prompt or "(new document)", str(tokens), *numbers, _phases(its.analysis))
     yield rows
     batch = result.batch_analysis or {}
     spread = batch["crossPromptVariance"][SIGNAL]
     strategy = batch["strategyCharacterization"][SIGNAL]
     whole = table("modulation", "value>", "95 % interval")
-    for name, its, key in (
+    for name, told, key in (
         ("mean of the prompts", strategy, "globalMean"),
         ("deviation of the prompts' means", strategy, "globalStd"),
         ("variance between prompts", spread, "betweenPromptVar"),
         ("variance within prompts", spread, "withinPromptVar"),
     ):
-        interval = its.get("confidenceIntervals", {}).get(key)
+        interval = told.get("confidenceIntervals", {}).get(key)
         # Variances are small: four digits show what three places would hide.
         shown = f"{interval[0]:.4g} … {interval[1]:.4g}" if interval else "(--bootstrap)"
-        whole.add_row(name, f"{its[key]:.4g}", shown)
+        whole.add_row(name, f"{told[key]:.4g}", shown)
     yield whole
 
 
@@ -93,8 +94,8 @@ def _phases(analysis: Mapping[str, Any]) -> str:
     return ", ".join(f"{its['windowBoundary']} t = {its['tStatistic']:+.1f}" for its in analysis["phases"])
 
 
-def _coloured(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
-    tokens = zip(sample["tokenTexts"], sample["modulation"], strict=True)
+def _coloured(sample: AnalysisSample) -> list[tuple[str, str]]:
+    tokens = zip(sample.token_texts, sample.modulation, strict=True)
     return [(text, modulation_style(value)) for text, value in tokens]
 
 

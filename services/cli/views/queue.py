@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from common.words import plural
 from services.cli.output import age, duration, err, out, table
-from tidal_client.models import Queue
+from tidal_client import Queue
 
 SOON_SECONDS = 5.0
 

@@ -19,18 +19,10 @@ from common.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from tests.unit import api_documents as documents
 from tidal_client import Client
 
-JOB: dict[str, Any] = {
-    "id": "job_1",
-    "type": "lm-training",
-    "status": "pending",
-    "desiredState": "run",
-    "experimentId": "exp",
-    "queuePosition": 1,
-    "createdAt": "2026-01-31T12:00:00Z",
-    "aKeyOfALaterVersion": True,
-}
+JOB = documents.job(queuePosition=1, aKeyOfALaterVersion=True)
 
 
 def client(answer: Callable[[httpx.Request], httpx.Response], token: str | None = None) -> Client:
@@ -76,10 +68,7 @@ def test_pages_of_jobs_are_put_together() -> None:
 def test_the_history_of_a_job_is_whole_however_long_it_is() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         first = int(request.url.params.get("cursor") or 0)
-        events = [
-            {"id": number, "attempt": 1, "event": "checkpoint", "actor": "worker", "at": "2026-01-31T12:00:00Z"}
-            for number in range(first + 1, min(first + 3, 7) + 1)
-        ]
+        events = [documents.job_event(id=number) for number in range(first + 1, min(first + 3, 7) + 1)]
         return httpx.Response(200, json={"events": events, "nextCursor": str(first + 3) if first + 3 < 7 else None})
 
     with client(answer) as api:

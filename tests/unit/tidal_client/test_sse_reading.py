@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from common.errors import NotFoundError, UnavailableError
+from tests.unit import api_documents as documents
 from tidal_client import Client
 from tidal_client.sse import Event, follow, read_events
 
-EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 """`str.splitlines` cuts it into seven; a stream of events does not."""
 
@@ -29,7 +29,7 @@ class Chunks(httpx.SyncByteStream):
 
 
 def read(chunks: Iterable[bytes]) -> Iterator[Event]:
-    return read_events(httpx.Response(200, headers=EVENTS, stream=Chunks(chunks)))
+    return read_events(httpx.Response(200, headers=documents.EVENTS, stream=Chunks(chunks)))
 
 
 def test_events_are_read_as_the_standard_says() -> None:
@@ -110,14 +110,16 @@ def test_a_broken_stream_goes_on_after_the_last_event() -> None:
         match len(asked):
             case 1:
                 return httpx.Response(
-                    200, headers=EVENTS, stream=BrokenStream(event(1), event(2), b"event: metrics\nid: 3-0\nda")
+                    200,
+                    headers=documents.EVENTS,
+                    stream=BrokenStream(event(1), event(2), b"event: metrics\nid: 3-0\nda"),
                 )
             case 2:
                 return httpx.Response(503, json={"detail": "restarting"})
             case 3:
                 raise httpx.ConnectError("nobody there")
             case _:
-                return httpx.Response(200, headers=EVENTS, stream=BrokenStream(event(3), event(4)))
+                return httpx.Response(200, headers=documents.EVENTS, stream=BrokenStream(event(3), event(4)))
 
     http = httpx.Client(base_url="http://tidal", transport=httpx.MockTransport(answer))
     waits: list[float] = []
@@ -170,13 +172,13 @@ def test_a_generation_ends_with_done_and_its_errors_are_raised() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(json.loads(request.content))
-        return httpx.Response(200, headers=EVENTS, content=body)
+        return httpx.Response(200, headers=documents.EVENTS, content=body)
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
         events = list(client.generate_stream("x/final", "Once", max_tokens=2, gating_mode="fixed", seed=None))
     assert [e.name for e in events] == ["token", "done"]
     assert sent == [{"checkpoint": "x/final", "prompt": "Once", "stream": True, "maxTokens": 2, "gatingMode": "fixed"}]
     failing = b'event: error\ndata: {"code":"unavailable","message":"the engine was restarted","status":503}\n\n'
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=EVENTS, content=failing))
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=documents.EVENTS, content=failing))
     with Client("http://tidal", transport=transport) as client, pytest.raises(UnavailableError, match="restarted"):
         list(client.generate_stream("x/final", "Once"))

@@ -136,7 +136,7 @@ def test_every_name_that_the_code_reads_is_known(caplog: pytest.LogCaptureFixtur
 
     known = variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES
     read = set()
-    for folder in ("common", "services", "scripts", "bench", "tests"):
+    for folder in ("common", "services", "tidal_client", "scripts", "bench", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
             read |= set(re.findall(r"""(?:environ(?:\.get)?|getenv)[\[(]["'](TIDAL_\w+)""", path.read_text()))
     for path in (ROOT / "docker-compose.yml", ROOT / ".env.example"):

@@ -15,9 +15,9 @@ import pytest
 from common.config import DataConfig
 from common.data import open_corpus
 from common.datasets import DatasetStore, Intake, Manifest
-from common.datasets.manifest import Format
 from common.errors import ConflictError, DataError, NotFoundError, StorageError, TooLargeError
 from tests.paths import ROOT
+from tidal_client.vocabulary import DatasetFormat
 
 TEXT = "<|endoftext|>".join(f"Story {n} of a sea that rose and fell." for n in range(40)).encode()
 
@@ -31,7 +31,7 @@ def upload(
     store: DatasetStore,
     data: bytes = TEXT,
     name: str = "sea",
-    kind: Format = "txt",
+    kind: DatasetFormat = "txt",
     step: int = 100,
     limit: int = 10**6,
     reserve: int = 0,

@@ -13,17 +13,12 @@ from typer.testing import CliRunner, Result
 from common.errors import InvalidInputError, NotFoundError
 from services.cli.commands import analyze
 from services.cli.main import app
+from tests.unit import api_documents as documents
 from tidal_client import Client
 
 EXPERIMENTS = [
-    {"id": "model", "type": "lm", "status": "completed", "createdAt": "2026-01-31T12:00:00Z"},
-    {
-        "id": "steered",
-        "type": "rl",
-        "status": "completed",
-        "sourceExperimentId": "model",
-        "createdAt": "2026-01-31T13:00:00Z",
-    },
+    documents.experiment(id="model"),
+    documents.experiment(id="steered", type="rl", sourceExperimentId="model", createdAt="2026-01-31T13:00:00Z"),
 ]
 FIGURES = {"mean": 0.25, "std": 0.125, "min": 0.125, "max": 0.375, "q25": 0.1875, "q50": 0.25, "q75": 0.3125}
 TOKENS = [
@@ -106,9 +101,10 @@ class Api:
         if path == "/api/analyze-trajectories":
             progress = json.dumps({"texts": 0, "textsTotal": 1, "tokens": 1, "mostTokens": 2})
             done = json.dumps(result(body["kind"]))
-            return httpx.Response(200, content=f"event: progress\ndata: {progress}\n\nevent: done\ndata: {done}\n\n")
+            events = f"event: progress\ndata: {progress}\n\nevent: done\ndata: {done}\n\n"
+            return httpx.Response(200, headers=documents.EVENTS, content=events)
         if path == "/api/jobs":
-            return httpx.Response(201, json={**saved(None), "id": "job_1", "type": "analysis", "status": "pending"})
+            return httpx.Response(201, json=documents.job(type="analysis", experimentId="steered"))
         if request.method == "DELETE":
             return httpx.Response(204)
         if path.endswith("/analyses") and request.method == "GET":

@@ -19,16 +19,10 @@ from services.api.schemas.generate import GenerateRequest
 from services.cli.commands import generate, jobs, steer
 from services.cli.main import app
 from services.cli.views.queue import until
+from tests.unit import api_documents as documents
 from tidal_client import Client
 
-JOB = {
-    "id": "job_1",
-    "type": "lm-training",
-    "status": "pending",
-    "experimentId": "exp",
-    "queuePosition": 1,
-    "createdAt": "2026-01-31T12:00:00Z",
-}
+JOB = documents.job(queuePosition=1)
 
 DONE = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason": "length"}
 
@@ -48,7 +42,7 @@ class Api:
             found = [item for item in answer["experiments"] if wanted.items() <= item.items()]
             return httpx.Response(200, json={"experiments": found})
         if isinstance(answer, str):
-            return httpx.Response(200, content=answer.encode())
+            return httpx.Response(200, headers=documents.EVENTS, content=answer.encode())
         return (
             httpx.Response(404, json={"detail": "nothing there"})
             if answer is None
@@ -116,7 +110,8 @@ def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal
 def test_json_is_what_the_api_says(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)
-    assert {key: listed[key] for key in JOB} == JOB
+    shown = {key: value for key, value in JOB.items() if key != "payload"}  # which no list has
+    assert {key: listed[key] for key in shown} == shown
 
 
 def test_last_is_the_newest_job(api: Api, tidal: Callable[..., Result]) -> None:
@@ -127,7 +122,7 @@ def test_last_is_the_newest_job(api: Api, tidal: Callable[..., Result]) -> None:
 
 def test_a_stream_is_printed_token_by_token_from_the_newest_model(api: Api, tidal: Callable[..., Result]) -> None:
     def experiment(name: str, kind: str, status: str) -> dict[str, Any]:
-        return {"id": name, "type": kind, "status": status, "createdAt": "2026-01-31T12:00:00Z"}
+        return documents.experiment(id=name, type=kind, status=status)
 
     api.answers["/api/experiments"] = {
         "experiments": [
@@ -223,11 +218,20 @@ def test_logs_are_read_to_their_end(api: Api, tidal: Callable[..., Result]) -> N
 
 
 def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable[..., Result]) -> None:
-    waiting = {"id": "job_9", "priority": 5, "position": 1, "createdAt": "2026-01-31T12:00:00Z"}
+    waiting = {"id": "job_9", "priority": 5, "position": 1, "predictedStart": None, "notBefore": None}
     lm = {"type": "lm-training", "limit": 1, "running": 1, "stale": 0, "pending": 1, "usualSeconds": 125.0}
-    free = {"type": "evaluation", "limit": None, "running": 0, "stale": 0, "pending": 0}
+    waiting["createdAt"] = documents.TIME
+    free = {
+        "type": "evaluation",
+        "limit": None,
+        "running": 0,
+        "stale": 0,
+        "pending": 0,
+        "usualSeconds": None,
+        "jobs": [],
+    }
     worker = {"worker": "w", "host": "h", "device": "cpu", "state": "busy", "job": "job_8"}
-    queue = {"queue": "training", "workers": [worker], "types": [{**lm, "jobs": [waiting]}, {**free, "jobs": []}]}
+    queue = {"queue": "training", "workers": [worker], "types": [{**lm, "jobs": [waiting]}, free]}
     api.answers["/api/queue"] = {"queues": [queue]}
     words = tidal("jobs", "queue").stdout.split()
     assert " ".join(words).startswith("training: 1 worker alive, 1 busy")

@@ -12,6 +12,7 @@ from common.errors import InvalidInputError, NotFoundError
 from common.metrics.names import LOSS, VALIDATION_LOSS
 from services.cli.demo import corpus as demo_corpus
 from services.cli.demo import report as demo_report
+from tests.unit import api_documents as documents
 from tidal_client import Generation, Metrics
 
 
@@ -25,7 +26,7 @@ def rendered(item: RenderableType) -> str:
 def metrics(**series: list[tuple[int, float]]) -> Metrics:
     names = {"loss": LOSS, "validation": VALIDATION_LOSS}
     listed = {names[key]: [{"step": s, "value": v} for s, v in points] for key, points in series.items()}
-    return Metrics.model_validate({"series": listed})
+    return Metrics.model_validate(documents.metrics(series=listed))
 
 
 def test_the_loss_before_is_the_untrained_one_and_after_the_last_validation() -> None:

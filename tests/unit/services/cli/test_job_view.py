@@ -8,20 +8,13 @@ import pytest
 
 from common.metrics.names import LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 from services.cli.views.job import JobView
+from tests.unit import api_documents as documents
 from tidal_client import Event, Job
 
 
 def job(**changes: Any) -> Job:
-    values: dict[str, Any] = {
-        "id": "job_1",
-        "type": "lm-training",
-        "status": "running",
-        "experimentId": "exp",
-        "attempt": 1,
-        "createdAt": "2026-01-31T12:00:00Z",
-        "payload": {"config": {"training": {"max_seconds": 100.0}}},
-    }
-    return Job.model_validate({**values, **changes})
+    payload = {"config": {"training": {"max_seconds": 100.0}}}
+    return Job.model_validate(documents.job(**{"status": "running", "attempt": 1, "payload": payload, **changes}))
 
 
 def points(*steps: int, **values: float) -> Event:
@@ -75,7 +68,7 @@ def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
 
 def test_a_failure_says_why() -> None:
     view = JobView(job())
-    failed = job(status="failed", error={"code": "cuda_oom", "message": "lower micro_batch_size"}, payload=None)
+    failed = job(status="failed", error={"code": "cuda_oom", "message": "lower micro_batch_size"}, payload={})
     assert view.take(failed) == ["failed: lower micro_batch_size"]
     assert view.job.ended
 

@@ -32,6 +32,7 @@ JOB = {
     "signals": [],
     "createdAt": "2026-01-31T12:00:00Z",
     "updatedAt": "2026-01-31T12:00:00Z",
+    "payload": {},
 }
 LINES = {"lines": [{"attempt": 1, "line": 1, "text": NAME}], "nextCursor": None, "complete": True}
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from services.cli.commands import reports
 from services.cli.main import app
+from tests.unit import api_documents as documents
 from tidal_client import Client
 
 REPORT = {
@@ -42,7 +43,7 @@ class Api:
         body = json.loads(request.content) if request.content else query
         self.sent.append((request.method, path, body))
         if path == "/api/experiments":
-            experiment = {"id": "newest", "type": "lm", "status": "completed", "createdAt": "2026-01-31T12:00:00Z"}
+            experiment = documents.experiment(id="newest")
             return httpx.Response(200, json={"experiments": [experiment]})
         if path == "/api/reports":
             return httpx.Response(200, json={"reports": self.reports})

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from common.errors import InvalidInputError
 from services.cli.commands import steer
 from services.cli.main import app
+from tests.unit import api_documents as documents
 from tidal_client import Client
 
 
@@ -48,15 +49,12 @@ class Api:
 
     def document(self, name: str) -> dict[str, Any]:
         status = self.statuses[name][0]
-        return {
-            "id": name,
-            "type": "lm-training",
-            "status": status,
-            "experimentId": "exp",
-            "signals": ["pause", "stop"] if status == "running" else ["resume"] if status == "paused" else [],
-            "whatNext": f"next of {status}.",
-            "createdAt": "2026-01-31T12:00:00Z",
-        }
+        return documents.job(
+            id=name,
+            status=status,
+            signals=["pause", "stop"] if status == "running" else ["resume"] if status == "paused" else [],
+            whatNext=f"next of {status}.",
+        )
 
 
 @pytest.fixture

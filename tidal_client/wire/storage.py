@@ -1,8 +1,8 @@
-"""What lies on the disk, on the wire."""
+"""What lies on the disk of the server."""
 
 from __future__ import annotations
 
-from services.api.schemas.base import Reply, UtcTime
+from .base import Reply, UtcTime
 
 
 class StoredExperiment(Reply):

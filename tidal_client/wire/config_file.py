@@ -1,10 +1,10 @@
-"""The configuration files of the server on the wire."""
+"""The configuration files of the server."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from services.api.schemas.base import Reply
+from .base import Open, Reply
 
 
 class ConfigFile(Reply):
@@ -12,7 +12,7 @@ class ConfigFile(Reply):
 
     name: str
     """Path below the configuration folder: what `configPath` and `rlConfigPath` take."""
-    kind: Literal["lm", "rl", "invalid"]
+    kind: Annotated[Literal["lm", "rl", "invalid"], Open()]
     size_bytes: int
     problem: str | None = None
     """Why it cannot be used."""

@@ -1,8 +1,8 @@
-"""Checkpoints on the wire."""
+"""Checkpoints: files and folders that a model or a controller can be loaded from."""
 
 from __future__ import annotations
 
-from services.api.schemas.base import Reply, UtcTime
+from .base import Reply, UtcTime
 
 
 class CheckpointReply(Reply):

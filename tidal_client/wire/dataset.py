@@ -1,11 +1,12 @@
-"""Datasets on the wire."""
+"""Datasets: text that was uploaded."""
 
 from __future__ import annotations
 
-from common.datasets.manifest import Format
-from services.api.schemas.base import Reply, UtcTime
-from services.api.schemas.jobs import JobError, JobProgress, JobReply
-from tidal_client.vocabulary import DatasetStatus, JobStatus, JobType
+from typing import Annotated
+
+from ..vocabulary import DatasetFormat, DatasetStatus
+from .base import KnownStatus, KnownType, Open, Reply, UtcTime
+from .job import JobError, JobProgress, JobReply
 
 
 class DatasetReply(Reply):
@@ -13,9 +14,9 @@ class DatasetReply(Reply):
     that finds no tokens makes them itself."""
 
     name: str
-    status: DatasetStatus
+    status: Annotated[DatasetStatus, Open()]
     """uploaded: its job waits, or there is none. tokenising. ready. failed: `error` says why."""
-    format: Format
+    format: Annotated[DatasetFormat, Open()]
     text_field: str
     """Of .jsonl and .parquet."""
     sha256: str
@@ -30,7 +31,7 @@ class DatasetReply(Reply):
     job_id: str | None = None
     """The newest job that tokenises it."""
     experiment_id: str | None = None
-    job_status: JobStatus | None = None
+    job_status: KnownStatus | None = None
     progress: JobProgress | None = None
     """Steps are documents."""
     error: JobError | None = None
@@ -45,8 +46,8 @@ class DatasetUse(Reply):
     experiment_id: str
     name: str | None = None
     job_id: str
-    type: JobType
-    status: JobStatus
+    type: KnownType
+    status: KnownStatus
     created_at: UtcTime
 
 

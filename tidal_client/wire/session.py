@@ -1,8 +1,8 @@
-"""Who asks, on the wire."""
+"""Who asks, and what the token of the request is good for."""
 
 from __future__ import annotations
 
-from services.api.schemas.base import Reply
+from .base import Reply
 
 
 class Session(Reply):

@@ -1,9 +1,8 @@
-"""The queue on the wire."""
+"""The queue: its lines by job type, and the workers."""
 
 from __future__ import annotations
 
-from services.api.schemas.base import Reply, UtcTime
-from tidal_client.vocabulary import JobType
+from .base import KnownType, Reply, UtcTime
 
 
 class QueuedJob(Reply):
@@ -23,7 +22,7 @@ class QueuedJob(Reply):
 class QueueType(Reply):
     """The line of one job type."""
 
-    type: JobType
+    type: KnownType
     limit: int | None
     """Most jobs of the type that hold a slot at once; null: as many as there are workers."""
     running: int

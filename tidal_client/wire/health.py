@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.api.schemas.base import Reply
+from .base import Reply
 
 
 class Alive(Reply):

@@ -1,0 +1,94 @@
+"""tidal_client stands alone, its words are those of the OpenAPI document, and unknown fields are ignored."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import tidal_client
+from common.config import Settings
+from services.api.app import create_app
+from tests.unit import api_documents as documents
+from tidal_client.vocabulary import (
+    ACTIVE,
+    LIVE,
+    TERMINAL,
+    DesiredState,
+    GatingMode,
+    JobStatus,
+    JobType,
+    Signal,
+    new_id,
+    parse_utc,
+    utc_text,
+)
+from tidal_client.wire.job import JobDetail, JobReply
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Any]:
+    found: dict[str, Any] = create_app(Settings(), "administrator-token").openapi()["components"]["schemas"]
+    return found
+
+
+@pytest.mark.parametrize("kind", [JobStatus, JobType, Signal])
+def test_the_words_of_the_openapi_document_are_those_of_the_vocabulary(schemas: dict[str, Any], kind: Any) -> None:
+    assert schemas[kind.__name__]["enum"] == [word.value for word in kind]
+    assert schemas["GenerateRequest"]["properties"]["gatingMode"]["enum"] == [mode.value for mode in GatingMode]
+
+
+def test_a_job_of_the_client_has_every_field_of_the_openapi_document(schemas: dict[str, Any]) -> None:
+    for model in (JobReply, JobDetail):
+        names = [field.alias for field in model.model_fields.values()]
+        assert names == list(schemas[model.__name__]["properties"])
+    told = documents.job(notBefore=documents.TIME, infraRestarts=2)
+    job = JobDetail.model_validate(told)
+    assert (job.updated_at, job.not_before, job.infra_restarts) == (job.created_at, parse_utc(documents.TIME), 2)
+
+
+def test_keys_and_words_of_a_later_api_are_read_over() -> None:
+    later = documents.job(status="hibernating", type="distillation", signals=["wake"], colour="blue")
+    job = JobDetail.model_validate(later)
+    assert (job.status, job.type, job.signals, job.ended) == ("hibernating", "distillation", ["wake"], False)
+    assert isinstance(job.status, JobStatus) and job.status.value == "hibernating"
+    told = job.model_dump(mode="json", by_alias=True)
+    assert (told["status"], told["type"], told["signals"]) == ("hibernating", "distillation", ["wake"])
+    assert "colour" not in told
+    with pytest.raises(ValueError, match="status"):
+        JobDetail.model_validate(documents.job(status=3))
+
+
+def test_nothing_of_ours_is_loaded_with_it_and_no_http_library_with_its_words() -> None:
+    words = "import tidal_client, tidal_client.vocabulary, tidal_client.errors, tidal_client.wire.job"
+    whole = "import tidal_client; [getattr(tidal_client, name) for name in tidal_client.__all__]"
+    for script, strangers in ((words, {"common", "services", "httpx", "psutil"}), (whole, {"common", "services"})):
+        listed = f"{script}; import sys; print(*sorted(sys.modules))"
+        loaded = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout
+        assert "tidal_client.vocabulary" in loaded.split()
+        assert not strangers & {name.split(".")[0] for name in loaded.split()}
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(tidal_client.__all__) == sorted(tidal_client._PLACES)
+    for name in tidal_client.__all__:
+        assert getattr(tidal_client, name) is not None
+    with pytest.raises(AttributeError, match="Nobody"):
+        _ = tidal_client.Nobody
+
+
+def test_the_groups_of_statuses_fit_together() -> None:
+    assert TERMINAL.isdisjoint(LIVE) and set(JobStatus) == TERMINAL | LIVE
+    assert ACTIVE < LIVE
+    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # the mildest first
+
+
+def test_ids_and_times_have_one_form() -> None:
+    assert len(new_id("job_")) == 20 and new_id("job_") != new_id("job_")
+    moment = parse_utc("2026-01-31T13:00:00.5+01:00")
+    assert utc_text(moment) == "2026-01-31T12:00:00.500000Z"
+    assert utc_text(moment, "milliseconds") == "2026-01-31T12:00:00.500Z"
+    assert utc_text(moment.replace(tzinfo=None)) == utc_text(moment)
+    assert parse_utc(utc_text(moment)) == moment == parse_utc("2026-01-31T12:00:00.5")

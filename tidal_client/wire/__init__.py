@@ -1,0 +1,1 @@
+"""What the api sends, typed: one module per noun. The api builds its replies of these types, the client reads them."""
