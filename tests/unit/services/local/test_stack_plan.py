@@ -83,7 +83,7 @@ def test_flowers_port_and_password_may_be_set(tmp_path: Path, settings: Settings
     given = Settings(flower_password="a-password-of-mine", flower_port=0)
     assert stack.load_secrets(tmp_path, given).flower_password == "a-password-of-mine"
     assert stack.load_secrets(tmp_path, settings).flower_password != "a-password-of-mine"
-    with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD holds a comma"):
+    with pytest.raises(ConfigError, match="TIDAL_FLOWER_PASSWORD contains a comma"):
         stack.load_secrets(tmp_path, Settings(flower_password="a,b"))
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
