@@ -71,6 +71,8 @@ WAYS = {
     ),
 }
 """The functions at which a request of each kind is handed on."""
+PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
+"""Functions of those that count in one kind of process only: a worker ships log lines with this one."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
@@ -148,6 +150,8 @@ def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Pass
     for relay in WAYS[way]:
         reached = False
         for trace in traces:
+            if PROCESSES.get(relay, "") not in trace["command"]:
+                continue
             for name, buckets in trace["stacks"].get(relay, {}).items():
                 count, first = counted(buckets, request)
                 if not count or (name.endswith((":main", ":<module>")) and not called(trace, name, request)):

@@ -9,6 +9,7 @@ noted. Leaves out: which of the calls belong to a request.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -76,17 +77,22 @@ def _count(into: dict[str, Calls], name: str) -> None:
 
 
 def _write() -> None:
+    """Replace the file of this process."""
     command = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    try:
+        text = json.dumps({"command": command, "calls": calls, "stacks": stacks})
+    except RuntimeError:  # a dictionary grew meanwhile; the next time comes soon
+        return
     target = FOLDER / f"{os.getpid()}.json"
+    part = target.with_name(f"{target.name}.{threading.get_ident()}")
+    part.write_text(text)
+    part.replace(target)
+
+
+def _write_often() -> None:
     while True:
         time.sleep(SECONDS)
-        try:
-            text = json.dumps({"command": command, "calls": calls, "stacks": stacks})
-        except RuntimeError:  # a dictionary grew meanwhile
-            continue
-        part = target.with_suffix(".part")
-        part.write_text(text)
-        part.replace(target)
+        _write()
 
 
 class Started(subprocess.Popen[Any]):
@@ -99,12 +105,13 @@ class Started(subprocess.Popen[Any]):
 
 
 def _begin() -> None:
-    threading.Thread(target=_write, name="trace", daemon=True).start()
+    threading.Thread(target=_write_often, name="trace", daemon=True).start()
     threading.setprofile(profile)
     sys.setprofile(profile)
 
 
 if ROOT:
+    atexit.register(_write)
     os.register_at_fork(after_in_child=_begin)
     vars(subprocess)["Popen"] = Started
     _begin()
