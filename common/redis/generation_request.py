@@ -26,12 +26,12 @@ process that is gone. A request that Redis has lost is answered with an error wi
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
+from tidal_client.wire.sampling import SamplingParameters
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(SamplingParameters):
     """One request, checked by the api. Names are those of `common.generation.generate`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -41,22 +41,13 @@ class GenerationRequest(BaseModel):
     """Reference into the artifact store, `<experiment id>/<file>`, aliases resolved."""
     prompt: str | list[int]
     """Text, or token ids."""
-    max_tokens: int = 50
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.2
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = Field(default_factory=dict)
     """Token id to what is added to its logit."""
     seed: int | None = None
-    gating_mode: GatingMode = GatingMode.NONE
-    modulation: float = NEUTRAL_MODULATION
     rl_checkpoint: str | None = None
     """The controller, for mode learned."""
-    stop: list[str] = Field(default_factory=list)
-    """The text ends before the first of these."""
     n: int = Field(1, ge=1)
     """Choices: texts that go on from the prompt, with seeds seed, seed + 1, …"""
     top_log_probs: int = 0

@@ -6,7 +6,6 @@ Leaves out: decoding (`common.generation`), sending (`emitter`).
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 from common.config.decoding_limits import MAX_PROMPT_TOKENS
@@ -36,15 +35,8 @@ class RunningRequest:
         self._total_seconds = total_seconds
         self._started = time.monotonic()
         settings = GenerationSettings(
-            max_tokens=request.max_tokens,
-            gating_mode=request.gating_mode,
-            modulation=request.modulation,
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
-            repetition_penalty=request.repetition_penalty,
+            **request.sampling(),
             policy=policy,
-            stop=tuple(request.stop),
             top_log_probs=request.top_log_probs,
             score_prompt=request.echo and request.log_probs,
             presence_penalty=request.presence_penalty,
@@ -53,7 +45,7 @@ class RunningRequest:
         )
         prompt = _encoded(request, model)
         # The prompt is told once.
-        others = replace(settings, score_prompt=False)
+        others = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(
                 prompt,

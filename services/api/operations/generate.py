@@ -66,17 +66,10 @@ def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
         id=context.generations.new_id(),
         checkpoint=check_reference(store, request.checkpoint, location="body.checkpoint", policy=False),
         prompt=request.prompt,
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        repetition_penalty=request.repetition_penalty,
         seed=request.seed,
-        gating_mode=request.gating_mode,
-        modulation=request.modulation,
         rl_checkpoint=policy,
-        stop=request.stop,
         stream=request.stream,
+        **request.sampling(),
     )
 
 
