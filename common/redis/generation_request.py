@@ -2,18 +2,8 @@
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
              then the Celery task `tidal.generate.handover` with the id, and n as `texts`
-    engine   XADD tidal:stream:generate:<reader> (`common.redis.generation_events`): events and data, camelCase as the
-             client gets it:
-             token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
-                     "logProb", "entropy", "samplingEntropy"}, with n > 1 also "choice", with topLogProbs also
-                     "alternatives": [{"id", "text", "logProb"}], falling, with logProbs also "token" (the token's own
-                     string) and "start" (characters of the text before it)
-             prompt {"text", "tokens": [{"id", "token", "start", "logProb", "alternatives"}] with logProbs}, before all
-                     others, with echo; logProb is null where the model saw nothing before the token
-             done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
-                     "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0 without trajectory,
-                     and "choices": all. No trajectory where the request wants none
-             error  {"code", "message", "status"} with the names of `common.errors`, last
+    engine   XADD tidal:stream:generate:<reader> (`common.redis.generation_events`): the events of
+             `tidal_client.wire.generation_event`
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
 The engine takes the request away when it begins, and marks it as begun with its name. One that it does not find has

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
 from common.errors import NotFoundError, TidalError
-from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from services.api.context import Context
 from services.api.generations import Event
@@ -26,6 +25,7 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import Gone, events
 from services.api.schemas.completions import CompletionRequest, Model, ModelList
 from tidal_client.wire.checkpoint import CheckpointReply
+from tidal_client.wire.generation_event import EVENT_TOKEN
 from tidal_client.wire.sampling import DEFAULTS
 
 _PAGE = 200
@@ -81,7 +81,7 @@ async def replies(context: Context, prepared: Sequence[GenerationRequest], gone:
     found: list[list[Event]] = [[] for _ in prepared]
     async with aclosing(merged(context, prepared, gone)) as following:
         async for prompt, event in following:
-            if event.name != keys.EVENT_TOKEN:
+            if event.name != EVENT_TOKEN:
                 found[prompt].append(event)
     return found
 

@@ -6,7 +6,6 @@ already, so tokens pass through without being taken apart.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -31,6 +30,7 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.large import built
 from services.api.schemas.generate import GenerateRequest
 from tidal_client.wire.generation import GenerateReply
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, LAST_EVENTS, read_error
 
 log = get_logger(__name__)
 
@@ -108,8 +108,8 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                     continue
                 started = True
                 # Before the yield: whoever has the whole reply asks for no further event.
-                finished = found[-1].name in (keys.EVENT_DONE, keys.EVENT_ERROR)
-                if found[-1].name == keys.EVENT_ERROR:
+                finished = found[-1].name in LAST_EVENTS
+                if found[-1].name == EVENT_ERROR:
                     if len(found) > 1:
                         yield found[:-1]
                     raise _engine_error(found[-1].data)
@@ -176,7 +176,7 @@ async def whole(context: Context, request: GenerationRequest, gone: Gone) -> byt
     """The finished reply, a `GenerateReply` as JSON."""
     async with aclosing(events(context, request, gone)) as following:
         async for event in following:
-            if event.name == keys.EVENT_DONE:
+            if event.name == EVENT_DONE:
                 return await built(len(event.data), partial(_as_reply, event.data))
     raise UnavailableError("the generator ended without an answer; try again")
 
@@ -204,8 +204,7 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 
 
 def _engine_error(data: str) -> TidalError:
-    body = json.loads(data)
-    error = TidalError(str(body.get("message") or "the generator failed"), code=str(body.get("code") or "generation"))
-    status = body.get("status")
-    error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
+    told = read_error(data)
+    error = TidalError(told["message"] or "the generator failed", code=told["code"] or "generation")
+    error.status = told["status"] if 400 <= told["status"] <= 599 else 500
     return error

@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 
 from common.access import address_group
 from common.errors import TidalError
-from common.redis import keys
 from common.redis.generation_events import error_data
 from services.api.auth import Caller, ContextDep, reader
 from services.api.context import Context
@@ -23,6 +22,7 @@ from services.api.schemas.problems import problem_responses
 from services.api.streaming import sse
 from services.api.streaming.clients import LiveStream
 from tidal_client.wire.generation import GenerateReply
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 router = APIRouter(tags=["generation"])
 T = TypeVar("T")
@@ -75,7 +75,7 @@ async def stream_of(
         except operation.ClientGone:
             return
         except TidalError as error:
-            yield sse.encode(None, keys.EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
+            yield sse.encode(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
         finally:
             await events.aclose()
 

@@ -22,6 +22,7 @@ from services.cli.output import err, print_json
 from services.cli.views.tokens import Color, TokenView
 from tidal_client import Client, Event, Generation
 from tidal_client.vocabulary import IMPORTED, GatingMode, JobStatus
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_TOKEN
 from tidal_client.wire.sampling import (
     LEAST_REPETITION_PENALTY,
     MOST_REPETITION_PENALTY,
@@ -186,9 +187,9 @@ def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
     """Let `view` print the tokens, unless `quiet`; the whole reply. UnavailableError when the stream breaks off."""
     with closing(source.events) as events:
         for event in events:
-            if event.name == "token" and not quiet:
+            if event.name == EVENT_TOKEN and not quiet:
                 view.token(event.data)
-            elif event.name == "done":
+            elif event.name == EVENT_DONE:
                 return Generation.model_validate(event.data)
     raise UnavailableError("the stream broke off before the text was complete; try again")
 

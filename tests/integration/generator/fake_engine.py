@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -10,8 +11,8 @@ import redis
 
 from common.child.lifeline import die_with_parent
 from common.redis import keys
+from common.redis.generation_events import Said, entry
 from services.generator.engine_protocol import EngineChannel
-from services.generator.reply_stream import ReplyStream
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
         if request_id.startswith("hang"):
             threading.Event().wait()
         answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
-        ReplyStream(client, request_id).done(answer)
+        client.xadd(keys.generate_stream(request_id), entry("", [Said(request_id, EVENT_DONE, json.dumps(answer))]))
         channel.send("done", request_id)
 
 
