@@ -18,6 +18,7 @@ import redis
 from bench.serving_clients import Server
 from common.redis import keys
 from common.redis.generation_events import Said, read_entry
+from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_TOKEN
 
 LIMIT_SECONDS = 20.0
 """Waiting for one thing; no promise."""
@@ -105,9 +106,9 @@ class Leavers:
 
     def _hear(self, its: Said, at: float) -> None:
         self._heard_at = time.time()
-        if its.event == keys.EVENT_TOKEN:
+        if its.event == EVENT_TOKEN:
             self._begun.add(its.request_id)
-        if its.event == keys.EVENT_ERROR:
+        if its.event == EVENT_ERROR:
             error = json.loads(its.data)
             if error["code"] == "cancelled" and error["seed"] in self._left_at:
                 self.delays[error["seed"]] = at - self._left_at[error["seed"]]

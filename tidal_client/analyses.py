@@ -8,6 +8,7 @@ from typing import Any
 from .connection import Connection, request_body
 from .errors import UnavailableError
 from .wire.analysis import AnalysisList, AnalysisProgress, AnalysisResult, AnalysisSummary, SavedAnalysis
+from .wire.generation_event import EVENT_DONE
 
 
 class AnalysisCalls(Connection):
@@ -32,7 +33,7 @@ class AnalysisCalls(Connection):
             if event.name == "progress":
                 progress = AnalysisProgress.model_validate(event.data)
                 on_progress(progress.tokens, progress.most_tokens)
-            elif event.name == "done":
+            elif event.name == EVENT_DONE:
                 return AnalysisResult.model_validate(event.data)
         raise UnavailableError("the stream broke off before the analysis was complete; try again")
 

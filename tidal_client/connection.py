@@ -18,6 +18,7 @@ from .errors import InvalidInputError, TidalError, UnavailableError
 from .problems import raise_for_problem, to_error
 from .sse import Event, follow, read_events
 from .wire.base import Reply
+from .wire.generation_event import EVENT_ERROR
 
 R = TypeVar("R", bound=Reply)
 
@@ -57,7 +58,7 @@ class Connection:
             with closing(self._http.send(request, stream=True)) as response:
                 raise_for_problem(response)
                 for event in read_events(response):
-                    if event.name == "error":
+                    if event.name == EVENT_ERROR:
                         raise _error_of(event)
                     yield event
         except httpx.TransportError as error:

@@ -110,6 +110,8 @@ class GatingMode(StrEnum):
     LEARNED = "learned"
 
 
+Gating = Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED]
+"""Any mode; in the OpenAPI document its words stand where it is used."""
 ChosenGating = Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED]
 """The modes that give every token a modulation; an analysis has one of these."""
 NEUTRAL_MODULATION: Final = 0.5

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from common.config.base import Section
 from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
+from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
 MAX_PROMPTS: Final = 256
 MAX_SAMPLES: Final = 64
@@ -34,13 +35,13 @@ class AnalysisConfig(Section):
     """Different texts; an empty one starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
     """Texts per prompt, analysed as one after the other; 1 for a sweep."""
-    max_tokens: int = Field(50, ge=1, le=4096)
+    max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per text; a text ends earlier at end-of-text."""
     gating_mode: ChosenGating = GatingMode.LEARNED
     """Who chooses the modulation; learned needs a controller. Not used by a sweep."""
-    modulation: float = Field(0.5, ge=0, le=1)
+    modulation: Modulation = DEFAULTS.modulation
     """For gating mode fixed."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Seed = 0
     """Of the first text; the others follow from it, and so do the resamples. One seed gives one analysis."""
     bootstrap: bool = False
     """batch: 95 % intervals from 1,000 resamples of the prompts."""

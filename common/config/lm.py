@@ -10,12 +10,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
-from common.config.decoding_limits import (
-    LEAST_REPETITION_PENALTY,
-    MOST_REPETITION_PENALTY,
-    Temperature,
-)
 from common.files import path_problem, shortened
+from tidal_client.wire.sampling import LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY, Temperature
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64

@@ -50,13 +50,13 @@ class Continuation:
         unknown = next((token for token, _ in settings.logit_bias if not 0 <= token < vocab_size), None)
         if unknown is not None:
             raise InvalidInputError(f"logit_bias names token {unknown}; the model knows 0..{vocab_size - 1}")
-        gates_fed = gates_trained and settings.mode is not GatingMode.NONE
+        gates_fed = gates_trained and settings.gating_mode is not GatingMode.NONE
         self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed))
         self.ended = False
         self.error: TidalError | None = None
         self._text = TextStream(tokenizer)
         self._scanner = StopScanner(settings.stop)
-        self._has_top_k = settings.mode is not GatingMode.NONE or settings.plain.top_k is not None
+        self._has_top_k = settings.gating_mode is not GatingMode.NONE or settings.plain.top_k is not None
         self._length = 0
         self._started = time.monotonic()
 
@@ -92,7 +92,7 @@ class Continuation:
         if token == self._end_of_text and not settings.ignore_end_of_text:
             self.end(FinishReason.STOP)
             return None
-        gated = settings.mode is not GatingMode.NONE
+        gated = settings.gating_mode is not GatingMode.NONE
         last = len(result.token_ids) + 1 == settings.max_tokens
         start, completed = self._length, self._text.push(token, last=last)
         self._length += len(completed)

@@ -70,7 +70,7 @@ class DecodingEngine:
         for continuation, its_scores in zip(continuations, scores, strict=True):
             prompt, settings, row = continuation.result.prompt_token_ids, continuation.settings, len(self.active)
             # Choices of one request share their token ids.
-            like = first.setdefault((id(prompt), settings.mode), row)
+            like = first.setdefault((id(prompt), settings.gating_mode), row)
             self._rows.join(prompt, settings, continuation.seed, like=None if like == row else like)
             self._offsets.join(len(self.active), continuation.settings)
             self.active.append(continuation)

@@ -10,11 +10,10 @@ Leaves out: serving (queues, checkpoints, wire format), which is `services.gener
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tiktoken
 
-from common.config import ModulationConfig
-from common.controller import GatingPolicy
 from common.data import load_tokenizer
 from common.errors import InvalidInputError
 from common.generation.continuation import Continuation
@@ -23,7 +22,6 @@ from common.generation.decoding_model import DecodingModel
 from common.generation.result import FinishReason, Generation, TokenStep
 from common.generation.settings import GenerationSettings
 from common.model import TransformerLM
-from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
 
 OnToken = Callable[[int, TokenStep], None]
 
@@ -32,45 +30,28 @@ def generate(
     model: TransformerLM | DecodingModel,
     prompt: str | Sequence[int],
     *,
-    max_tokens: int = 50,
-    gating_mode: GatingMode | str = GatingMode.NONE,
-    modulation: float = NEUTRAL_MODULATION,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.2,
     seed: int | None = None,
-    policy: GatingPolicy | None = None,
-    modulation_config: ModulationConfig | None = None,
-    sample_actions: bool = False,
-    stop: Sequence[str] = (),
     on_token: Callable[[TokenStep], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     tokenizer: tiktoken.Encoding | None = None,
+    **settings: Any,
 ) -> Generation:
     """Continue `prompt` (text or token ids; empty: a new document) by up to `max_tokens` tokens.
 
     `on_token` hears of every token at once; `cancelled` is asked before every token and ends the generation. One seed
     gives one result; without it a fresh one is drawn and reported in `effective`. Raises InvalidInputError for values
-    out of range. The arguments are those of `GenerationSettings`.
+    out of range. The other arguments are those of `GenerationSettings`: max_tokens, gating_mode, temperature, policy, …
     """
-    settings = GenerationSettings(
-        max_tokens=max_tokens,
-        gating_mode=gating_mode,
-        modulation=modulation,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        policy=policy,
-        modulation_config=modulation_config,
-        sample_actions=sample_actions,
-        stop=tuple(stop),
-    )
     listener = None if on_token is None else lambda _, step: on_token(step)
     seeds = None if seed is None else [seed]
     return generate_batch(
-        model, [prompt], settings, seeds=seeds, on_token=listener, cancelled=cancelled, tokenizer=tokenizer
+        model,
+        [prompt],
+        GenerationSettings(**settings),
+        seeds=seeds,
+        on_token=listener,
+        cancelled=cancelled,
+        tokenizer=tokenizer,
     )[0]
 
 

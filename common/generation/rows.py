@@ -81,7 +81,7 @@ class Rows:
 
     def join(self, prompt: list[int], settings: GenerationSettings, seed: int, *, like: int | None = None) -> None:
         """One more row. Row `like`, whose prompt and gating mode are the same, has drawn nothing yet."""
-        row, counted = len(self), settings.mode is GatingMode.LEARNED
+        row, counted = len(self), settings.gating_mode is GatingMode.LEARNED
         if like is None:
             kept = prompt if counted or len(prompt) <= DISTINCT_FROM else list(dict.fromkeys(prompt))
             self._lengths.append(len(kept))
@@ -205,7 +205,7 @@ class Rows:
             even=len(set(_short(self._lengths))) <= 1,
             nucleus=any(_least_top_p(settings) < 1.0 for settings in self.settings),
         )
-        modes = [settings.mode for settings in self.settings]
+        modes = [settings.gating_mode for settings in self.settings]
         device = self._table.device
         self._fed = torch.tensor([mode is not GatingMode.NONE for mode in modes], dtype=torch.bool, device=device)
         constant = [mode in (GatingMode.NONE, GatingMode.FIXED) for mode in modes]
@@ -238,18 +238,18 @@ def _short(lengths: list[int]) -> list[int]:
 
 def most_candidates(settings: GenerationSettings) -> int:
     """The largest top-k that a row with these settings may have; 1 without one."""
-    if settings.mode is GatingMode.NONE:
+    if settings.gating_mode is GatingMode.NONE:
         return settings.plain.top_k or 1
     return max(round(settings.map.top_k.high), 1)
 
 
 def _least_top_p(settings: GenerationSettings) -> float:
-    return settings.top_p if settings.mode is GatingMode.NONE else settings.map.top_p.low
+    return settings.top_p if settings.gating_mode is GatingMode.NONE else settings.map.top_p.low
 
 
 def filter_of(settings: GenerationSettings) -> Filter:
     """What decides the candidates of a row with these settings."""
-    if settings.mode is not GatingMode.NONE or settings.plain.top_k is not None:
+    if settings.gating_mode is not GatingMode.NONE or settings.plain.top_k is not None:
         return Filter.TOP_K
     return Filter.NOTHING if settings.top_p >= 1.0 else Filter.TOP_P
 
@@ -257,7 +257,7 @@ def filter_of(settings: GenerationSettings) -> Filter:
 def columns_of(settings: GenerationSettings, vocab_size: int) -> list[float]:
     """One row of the table: four lows, four spans, modulation, episode length."""
     episode = float(settings.episode_length or settings.max_tokens)
-    if settings.mode is GatingMode.NONE:
+    if settings.gating_mode is GatingMode.NONE:
         plain = settings.plain
         top_k = vocab_size if plain.top_k is None else plain.top_k
         columns = [plain.temperature, float(top_k), plain.top_p, plain.repetition_penalty]
@@ -267,5 +267,5 @@ def columns_of(settings: GenerationSettings, vocab_size: int) -> list[float]:
     spans = [ranges.temperature, ranges.top_k, ranges.top_p, ranges.repetition_penalty]
     lows = [base * span.low for base, span in zip(bases, spans, strict=True)]
     widths = [base * (span.high - span.low) for base, span in zip(bases, spans, strict=True)]
-    modulation = settings.modulation if settings.mode is GatingMode.FIXED else 0.0
+    modulation = settings.modulation if settings.gating_mode is GatingMode.FIXED else 0.0
     return [*lows, *widths, modulation, episode]

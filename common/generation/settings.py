@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
+
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, ValidationError
 
 from common.config import ModulationConfig
-from common.config.decoding_limits import (
+from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
+from common.controller.modulation import DEFAULT_MODULATION
+from common.errors import InvalidInputError
+from common.generation.result import EffectiveSettings
+from tidal_client.vocabulary import GatingMode
+from tidal_client.wire.sampling import (
     LEAST_REPETITION_PENALTY,
     LEAST_TEMPERATURE,
     MOST_REPETITION_PENALTY,
     MOST_TEMPERATURE,
+    SamplingParameters,
     check_temperature,
 )
-from common.controller import OBSERVATION_DIM, DecodingParameters, GatingPolicy, decoding_parameters
-from common.controller.modulation import DEFAULT_MODULATION
-from common.errors import InvalidInputError
-from common.generation.gating import parse_mode
-from common.generation.result import EffectiveSettings
-from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
 
 MAX_TOP_LOG_PROBS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationSettings:
+class GenerationSettings(SamplingParameters):
     """How one text is continued; the defaults are those of the API.
 
     `modulation_config` None: the policy's own map in mode learned, the default map otherwise. `sample_actions` draws
@@ -33,50 +35,34 @@ class GenerationSettings:
     the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token, and with
     `score_prompt` also with those of the prompt. `presence_penalty`, `frequency_penalty` and `logit_bias` (pairs of
     token and value) are OpenAI's, see `offsets`. With `max_tokens` 0 the prompt is only read. `temperature` 0 takes the
-    likeliest token each time: that is top-k 1, at a temperature of 1.
+    likeliest token each time: that is top-k 1, at a temperature of 1. Raises InvalidInputError.
     """
 
-    max_tokens: int = 50
-    gating_mode: GatingMode | str = GatingMode.NONE
-    modulation: float = NEUTRAL_MODULATION
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.2
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
     policy: GatingPolicy | None = None
     modulation_config: ModulationConfig | None = None
     sample_actions: bool = False
     episode_length: int | None = None
     ignore_end_of_text: bool = False
-    stop: tuple[str, ...] = ()
     top_log_probs: int = 0
     score_prompt: bool = False
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
 
-    def __post_init__(self) -> None:
-        parse_mode(self.gating_mode)
-        if self.max_tokens < 0:
-            raise InvalidInputError(f"max_tokens {self.max_tokens} is below 0")
+    def __init__(self, **values: Any) -> None:
         try:
-            check_temperature(self.temperature)
-        except ValueError as error:
-            raise InvalidInputError(str(error)) from None
-        if self.top_k is not None and self.top_k < 1:
-            raise InvalidInputError(f"top_k {self.top_k} is below 1; leave it out for no limit")
-        if not 0.0 <= self.top_p <= 1.0:
-            raise InvalidInputError(f"top_p {self.top_p} is outside 0..1")
-        _within("repetition_penalty", self.repetition_penalty, LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY)
-        if not 0.0 <= self.modulation <= 1.0:
-            raise InvalidInputError(f"modulation {self.modulation} is outside 0..1")
-        if self.mode is GatingMode.LEARNED and self.policy is None:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidInputError(_refusal(error)) from None
+        if self.gating_mode is GatingMode.LEARNED and self.policy is None:
             raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
         if self.policy is not None and self.policy.observation_dim != OBSERVATION_DIM:
             raise InvalidInputError(
                 f"the controller wants {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}"
             )
-        if self.mode is not GatingMode.NONE:
+        if self.gating_mode is not GatingMode.NONE:
             _check_map(self.map)
         if "" in self.stop:
             raise InvalidInputError("stop holds an empty string, which every text contains; leave it out")
@@ -85,11 +71,6 @@ class GenerationSettings:
         offsets = [self.presence_penalty, self.frequency_penalty, *(value for _, value in self.logit_bias)]
         if not all(map(math.isfinite, offsets)):
             raise InvalidInputError("presence_penalty, frequency_penalty and logit_bias must be finite numbers")
-
-    @property
-    def mode(self) -> GatingMode:
-        """The gating mode, checked."""
-        return parse_mode(self.gating_mode)
 
     @property
     def plain(self) -> DecodingParameters:
@@ -103,31 +84,52 @@ class GenerationSettings:
         """The modulation map of the gated modes."""
         if self.modulation_config is not None:
             return self.modulation_config
-        if self.mode is GatingMode.LEARNED and self.policy is not None:
+        if self.gating_mode is GatingMode.LEARNED and self.policy is not None:
             return self.policy.modulation_config
         return DEFAULT_MODULATION
 
     def effective(self, seed: int, *, gates_fed: bool) -> EffectiveSettings:
         """What a row with this seed runs with."""
         parameters: DecodingParameters | None = None
-        if self.mode is GatingMode.NONE:
+        if self.gating_mode is GatingMode.NONE:
             parameters = self.plain
-        elif self.mode is GatingMode.FIXED:
+        elif self.gating_mode is GatingMode.FIXED:
             parameters = decoding_parameters(self.modulation, self.map)
         return EffectiveSettings(
-            gating_mode=self.mode,
+            gating_mode=self.gating_mode,
             max_tokens=self.max_tokens,
             seed=seed,
-            modulation=self.modulation if self.mode is GatingMode.FIXED else None,
+            modulation=self.modulation if self.gating_mode is GatingMode.FIXED else None,
             temperature=parameters.temperature if parameters else None,
             top_k=parameters.top_k if parameters else None,
             top_p=parameters.top_p if parameters else None,
             repetition_penalty=parameters.repetition_penalty if parameters else None,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
-            modulation_config=None if self.mode is GatingMode.NONE else self.map,
+            modulation_config=None if self.gating_mode is GatingMode.NONE else self.map,
             gates_fed=gates_fed,
         )
+
+
+def _refusal(error: ValidationError) -> str:
+    """The first thing that is wrong, in words: the value, and what would be possible."""
+    first = error.errors()[0]
+    name, value = str(first["loc"][0]), first["input"]
+    if name == "gating_mode":
+        return f"gating mode {str(value)!r} is not one of {', '.join(GatingMode)}"
+    if name == "temperature" and isinstance(value, int | float):
+        try:
+            check_temperature(value)
+        except ValueError as reason:
+            return str(reason)
+    field = GenerationSettings.model_fields.get(name)
+    ends = {type(end): end for end in field.metadata} if field is not None else {}
+    if first["type"] in ("greater_than_equal", "less_than_equal") and Ge in ends:
+        if Le in ends:
+            return f"{name} {value:g} is outside {ends[Ge].ge:g}..{ends[Le].le:g}"
+        hint = "; leave it out for no limit" if name == "top_k" else ""
+        return f"{name} {value} is below {ends[Ge].ge:g}{hint}"
+    return f"{name}: {first['msg']}"
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

@@ -4,7 +4,7 @@ A stream per request costs the engine a command for every token, and the api a c
 of a request, `<reader>.<number>`, names the api process that reads for it (`keys.generate_stream`), and whatever an
 engine has to say to the requests of one reader goes into one entry with the fields `engine`, its name, `number`, which
 counts the entries of this engine to this reader from 1, and `events`, lines of `<request id> <event> <JSON>`. What the
-events are: `common.redis.generation_request`.
+events are: `tidal_client.wire.generation_event`.
 
 Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that got no answer sends
 an entry again. The numbers show both to the reader. Once a second the engine adds a beacon, an entry with the field
@@ -25,6 +25,7 @@ from redis.typing import EncodableT, FieldT
 from common.errors import TidalError
 from common.redis import keys
 from tidal_client.vocabulary import READER_ID
+from tidal_client.wire.generation_event import ErrorEvent, GenerationEvent
 
 ENGINE = "engine"
 EVENTS = "events"
@@ -55,18 +56,18 @@ def new_request_id(reader: str) -> str:
     return f"{reader}.{uuid4().hex}"
 
 
-def error_data(error: TidalError) -> dict[str, Any]:
+def error_data(error: TidalError) -> ErrorEvent:
     """What an `error` event carries."""
     return {"code": error.code, "message": error.message, "status": error.status}
 
 
-def said(request_id: str, event: str, data: Mapping[str, Any]) -> Said:
+def said(request_id: str, event: str, data: GenerationEvent) -> Said:
     """An event from what it carries."""
     # No line break is left in JSON, whatever the text.
     return Said(request_id, event, json.dumps(data, ensure_ascii=False))
 
 
-def said_in_pieces(request_id: str, event: str, data: Mapping[str, Any]) -> Said:
+def said_in_pieces(request_id: str, event: str, data: GenerationEvent) -> Said:
     """The same for large data, in many small steps: json would keep the interpreter from all other threads."""
     return Said(request_id, event, _in_pieces(data))
 

@@ -2,18 +2,8 @@
 
     api      SET tidal:generate:request:<id> (JSON of `GenerationRequest`, expires when it is too late to begin),
              then the Celery task `tidal.generate.handover` with the id, and n as `texts`
-    engine   XADD tidal:stream:generate:<reader> (`common.redis.generation_events`): events and data, camelCase as the
-             client gets it:
-             token  {"index", "id", "text", "modulation", "temperature", "topK", "topP", "repetitionPenalty",
-                     "logProb", "entropy", "samplingEntropy"}, with n > 1 also "choice", with topLogProbs also
-                     "alternatives": [{"id", "text", "logProb"}], falling, with logProbs also "token" (the token's own
-                     string) and "start" (characters of the text before it)
-             prompt {"text", "tokens": [{"id", "token", "start", "logProb", "alternatives"}] with logProbs}, before all
-                     others, with echo; logProb is null where the model saw nothing before the token
-             done   {"text", "tokensGenerated", "promptTokens", "elapsedMs", "finishReason", "truncated",
-                     "trajectory": [tokens], "effective": {…}}, last; with n > 1 that of choice 0 without trajectory,
-                     and "choices": all. No trajectory where the request wants none
-             error  {"code", "message", "status"} with the names of `common.errors`, last
+    engine   XADD tidal:stream:generate:<reader> (`common.redis.generation_events`): the events of
+             `tidal_client.wire.generation_event`
     api      SET tidal:generate:cancelled:<id> when its client has gone or a deadline has passed
 
 The engine takes the request away when it begins, and marks it as begun with its name. One that it does not find has
@@ -26,12 +16,12 @@ process that is gone. A request that Redis has lost is answered with an error wi
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from tidal_client.vocabulary import NEUTRAL_MODULATION, GatingMode
+from tidal_client.wire.sampling import SamplingParameters
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(SamplingParameters):
     """One request, checked by the api. Names are those of `common.generation.generate`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
@@ -41,22 +31,13 @@ class GenerationRequest(BaseModel):
     """Reference into the artifact store, `<experiment id>/<file>`, aliases resolved."""
     prompt: str | list[int]
     """Text, or token ids."""
-    max_tokens: int = 50
-    temperature: float = 0.8
-    top_k: int | None = 50
-    top_p: float = 1.0
-    repetition_penalty: float = 1.2
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = Field(default_factory=dict)
     """Token id to what is added to its logit."""
     seed: int | None = None
-    gating_mode: GatingMode = GatingMode.NONE
-    modulation: float = NEUTRAL_MODULATION
     rl_checkpoint: str | None = None
     """The controller, for mode learned."""
-    stop: list[str] = Field(default_factory=list)
-    """The text ends before the first of these."""
     n: int = Field(1, ge=1)
     """Choices: texts that go on from the prompt, with seeds seed, seed + 1, …"""
     top_log_probs: int = 0

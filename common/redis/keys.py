@@ -28,15 +28,6 @@ EVENT_JOB_UPDATE = "job-update"
 """data: the job as the api shows it; written by the outbox relay only."""
 EVENT_CHECKPOINT = "checkpoint"
 """data: {"name", "step", "attempt", "sha256", "sizeBytes"}."""
-EVENT_TOKEN = "token"
-"""data: one generated token."""
-EVENT_PROMPT = "prompt"
-"""The prompt of a generation that is to be told again."""
-EVENT_DONE = "done"
-"""data: the whole reply of a generation."""
-EVENT_ERROR = "error"
-"""data: {"code", "message", "status"} of a generation that failed."""
-
 METRIC_KINDS = (EVENT_METRICS, EVENT_RL_METRICS)
 
 JOBS_STREAM = "tidal:stream:jobs"

@@ -13,7 +13,6 @@ from fastapi import Request
 
 from common.access import address_group
 from common.errors import TidalError
-from common.redis import keys
 from common.redis.generation_events import error_data
 from services.api.auth import Caller
 from services.api.context import Context
@@ -22,6 +21,7 @@ from services.api.operations.generate import ClientGone
 from services.api.rate_limit import TooManyRequests
 from services.api.streaming.clients import LiveStream
 from services.api.streaming.entries import encode
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ async def stream_of(
         except ClientGone:
             return
         except TidalError as error:
-            yield encode(None, keys.EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
+            yield encode(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
         finally:
             await events.aclose()
 

@@ -35,6 +35,7 @@ from common.redis.generation_events import ALIVE, ENGINE, NUMBER, error_data, ne
 from common.redis.presence import Absences
 from services.api.awake import AwakeTimer, within
 from services.api.streaming.entries import Fields, read_after
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 log = get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Mailbox:
 
     def fail(self, error: TidalError) -> None:
         """End the generation with an error of this process."""
-        self.put(Event(keys.EVENT_ERROR, json.dumps(error_data(error))))
+        self.put(Event(EVENT_ERROR, json.dumps(error_data(error))))
         self.given_up = True
 
     async def take(self, seconds: float) -> list[Event]:

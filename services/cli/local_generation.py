@@ -17,6 +17,7 @@ from services.cli.checkpoint_source import local_store
 from services.cli.processes import computing_environment
 from tidal_client.problems import to_error
 from tidal_client.sse import Event
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 
 def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[Event]:
@@ -40,11 +41,11 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
         process.stdin.close()
         for line in process.stdout:
             said = json.loads(line)
-            if said["event"] == "error":
+            if said["event"] == EVENT_ERROR:
                 problem = said["data"]
                 raise to_error(int(problem["status"]), {"detail": problem["message"], "code": problem["code"]})
             yield Event(said["event"], said["data"])
-            if said["event"] == "done":
+            if said["event"] == EVENT_DONE:
                 return
         raise UnavailableError(f"the generation ended early (exit status {process.wait()}); see above")
     finally:

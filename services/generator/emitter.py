@@ -5,7 +5,7 @@ A thread of its own, so that the engine decodes on while Redis answers; when Red
 have died, and once a second sends each reader a beacon. While Redis does not answer, an entry is sent again for
 `RESEND_SECONDS` and then dropped: by then the api has answered its clients with an error. Readers recognise repeated
 and lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
-(`common.redis.generation_request`).
+(`tidal_client.wire.generation_event`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -38,6 +37,7 @@ from common.redis.generation_events import (
 )
 from common.redis.presence import Absences
 from services.generator.presence import Presence
+from tidal_client.wire.generation_event import EVENT_ERROR, GenerationEvent
 
 log = get_logger(__name__)
 
@@ -60,7 +60,7 @@ class End:
     wait for."""
 
     request_id: str
-    event: Callable[[], tuple[str, dict[str, Any]]]
+    event: Callable[[], tuple[str, GenerationEvent]]
     large: bool = False
 
     def said(self) -> Said:
@@ -70,7 +70,7 @@ class End:
         except Exception:
             log.exception("a reply cannot be told", request_id=self.request_id)
             error = TidalError("generation failed inside the server; its log has the details", code="internal")
-            return said(self.request_id, keys.EVENT_ERROR, error_data(error))
+            return said(self.request_id, EVENT_ERROR, error_data(error))
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Batch:
     """What one step has to say: (request id, event, data), then what `ends`; `encoded` was made ready before. `watched`
     are all requests that the engine has, whose clients are looked for."""
 
-    events: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[str, str, GenerationEvent]] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
     encoded: list[Said] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)

@@ -18,11 +18,11 @@ from redis.exceptions import RedisError
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
 from common.logging import get_logger
-from common.redis import keys
 from common.redis.generation_events import error_data
 from services.generator.emitter import Batch, Emitter, End
 from services.generator.intake import Intake, Loading
 from services.generator.running_request import RunningRequest
+from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_TOKEN
 
 log = get_logger(__name__)
 
@@ -110,7 +110,7 @@ class Engine:
         self.batches[model].join(choices)
         for running in dict.fromkeys(self._running[its] for its in choices):
             if running.request.echo:
-                self._say.events.append((running.request.id, keys.EVENT_PROMPT, running.prompt_event()))
+                self._say.events.append((running.request.id, EVENT_PROMPT, running.prompt_event()))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
         request = loading.request
@@ -164,7 +164,7 @@ class Engine:
         running = self._running[choice]
         event = running.token_event(choice, step)
         if event is not None:
-            self._say.events.append((running.request.id, keys.EVENT_TOKEN, event))
+            self._say.events.append((running.request.id, EVENT_TOKEN, event))
 
     def _left(self, choices: list[Continuation]) -> None:
         for choice in choices:
@@ -176,7 +176,7 @@ class Engine:
     def _refuse(self, request_id: str, error: TidalError | None) -> None:
         if error is not None:
             log.info("request refused", request_id=request_id, code=error.code, error=error.message)
-            self._say.events.append((request_id, keys.EVENT_ERROR, error_data(error)))
+            self._say.events.append((request_id, EVENT_ERROR, error_data(error)))
         self._say.finished.append(request_id)
 
     def _emit(self) -> None:

@@ -1,6 +1,6 @@
-"""The last word on a request that no engine will finish: one `error` event.
+"""The last word on a request that no engine will finish: an `error` event.
 
-Tokens go through `emitter`. Leaves out: what the events mean (`common.redis.generation_request`).
+Tokens go through `emitter`. Leaves out: what the events mean (`tidal_client.wire.generation_event`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from redis import Redis
 from common.errors import TidalError
 from common.redis import keys
 from common.redis.generation_events import MAX_ENTRIES, entry, error_data, said
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 
 def end_with_error(redis: Redis, request_id: str, error: TidalError) -> None:
     """Write the `error` event that ends the reply of a request. Raises RedisError."""
     stream = keys.generate_stream(request_id)
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.xadd(stream, entry("", [said(request_id, keys.EVENT_ERROR, error_data(error))]), maxlen=MAX_ENTRIES)
+        pipeline.xadd(stream, entry("", [said(request_id, EVENT_ERROR, error_data(error))]), maxlen=MAX_ENTRIES)
         pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
         pipeline.execute()

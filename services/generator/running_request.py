@@ -6,8 +6,6 @@ Leaves out: decoding (`common.generation`), sending (`emitter`).
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import Any
 
 from common.config.decoding_limits import MAX_PROMPT_TOKENS
 from common.controller import GatingPolicy
@@ -15,10 +13,10 @@ from common.data import load_tokenizer
 from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import Continuation, DecodingModel, FinishReason, GenerationSettings, TokenStep
 from common.generation.text import EncodedPrompt, encode_prompt
-from common.redis import keys
 from common.redis.generation_events import error_data
 from common.redis.generation_request import GenerationRequest
 from services.generator.wire import wire_prompt, wire_reply, wire_token
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, DoneEvent, ErrorEvent, PromptEvent, TokenEvent
 
 _SEED_RANGE = 2**63
 LARGE_TOKENS = 256
@@ -36,15 +34,8 @@ class RunningRequest:
         self._total_seconds = total_seconds
         self._started = time.monotonic()
         settings = GenerationSettings(
-            max_tokens=request.max_tokens,
-            gating_mode=request.gating_mode,
-            modulation=request.modulation,
-            temperature=request.temperature,
-            top_k=request.top_k,
-            top_p=request.top_p,
-            repetition_penalty=request.repetition_penalty,
+            **request.sampling(),
             policy=policy,
-            stop=tuple(request.stop),
             top_log_probs=request.top_log_probs,
             score_prompt=request.echo and request.log_probs,
             presence_penalty=request.presence_penalty,
@@ -53,7 +44,7 @@ class RunningRequest:
         )
         prompt = _encoded(request, model)
         # The prompt is told once.
-        others = replace(settings, score_prompt=False)
+        others = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(
                 prompt,
@@ -72,11 +63,11 @@ class RunningRequest:
         """Since it was admitted."""
         return time.monotonic() - self._started
 
-    def prompt_event(self) -> dict[str, Any]:
+    def prompt_event(self) -> PromptEvent:
         """The prompt, as the model has read it."""
         return wire_prompt(self.choices[0].result)
 
-    def token_event(self, choice: Continuation, step: TokenStep) -> dict[str, Any] | None:
+    def token_event(self, choice: Continuation, step: TokenStep) -> TokenEvent | None:
         """What the client hears of a token; one that does not stream hears of the first, which ends its time in the
         queue."""
         if self._told and not self.request.stream:
@@ -96,25 +87,25 @@ class RunningRequest:
             and sum(len(choice.result.trajectory) for choice in self.choices) > LARGE_TOKENS
         )
 
-    def last_event(self) -> tuple[str, dict[str, Any]]:
+    def last_event(self) -> tuple[str, DoneEvent | ErrorEvent]:
         """The end: the whole reply, or the first error. For any thread, once all choices have ended."""
         if self._cancelled:
             written = sum(len(choice.result.token_ids) for choice in self.choices)
             cut = UnavailableError(f"the generation was cancelled after {written} tokens", code="cancelled")
-            return keys.EVENT_ERROR, {**error_data(cut), "tokensGenerated": written, "seed": self.request.seed}
+            return EVENT_ERROR, {**error_data(cut), "tokensGenerated": written, "seed": self.request.seed}
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
-            return keys.EVENT_ERROR, error_data(error)
+            return EVENT_ERROR, error_data(error)
         log_probs, trajectory = self.request.log_probs, self.request.trajectory
         first, *others = [
             wire_reply(choice.result, log_probs=log_probs, trajectory=trajectory) for choice in self.choices
         ]
         if not others:
-            return keys.EVENT_DONE, first
-        return keys.EVENT_DONE, {
-            **{name: told for name, told in first.items() if name != "trajectory"},
-            "choices": [first, *others],
-        }
+            return EVENT_DONE, first
+        done = first.copy()
+        done.pop("trajectory", None)
+        done["choices"] = [first, *others]
+        return EVENT_DONE, done
 
     def check_time(self, now: float) -> None:
         """End it with 503 when its time is over."""

@@ -21,6 +21,7 @@ from common.generation import TokenStep, generate
 from common.redis.generation_events import error_data
 from common.streams import accept_any_text
 from services.generator.wire import wire_reply, wire_token
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, EVENT_TOKEN, GenerationEvent
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
     try:
         _run(**fields)
     except TidalError as error:
-        _say("error", error_data(error))
+        _say(EVENT_ERROR, error_data(error))
         return 1
     return 0
 
@@ -43,15 +44,15 @@ def _run(checkpoint: str, policy: str | None, prompt: str, **fields: Any) -> Non
 
     def tell(step: TokenStep) -> None:
         nonlocal count
-        _say("token", wire_token(count, step))
+        _say(EVENT_TOKEN, wire_token(count, step))
         count += 1
 
     controller = None if policy is None else load_policy(policy, device=device)
     model = load_model(checkpoint, device=device)
-    _say("done", wire_reply(generate(model, prompt, policy=controller, on_token=tell, **fields)))
+    _say(EVENT_DONE, wire_reply(generate(model, prompt, policy=controller, on_token=tell, **fields)))
 
 
-def _say(event: str, data: dict[str, Any]) -> None:
+def _say(event: str, data: GenerationEvent) -> None:
     sys.stdout.write(json.dumps({"event": event, "data": data}) + "\n")
     sys.stdout.flush()
 

@@ -1,19 +1,19 @@
-"""Generations as clients see them: camelCase, described in `common.redis.generation_request`."""
+"""Generations as clients see them: camelCase, described in `tidal_client.wire.generation_event`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from common.data import load_tokenizer
 from common.generation import Generation, TokenStep
 from common.generation.text import TextStream, token_text
+from tidal_client.wire.generation_event import Alternative, DoneEvent, PromptEvent, TokenEvent
 
 
-def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> dict[str, Any]:
+def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> TokenEvent:
     """One token; with `log_probs` its own string and where it starts."""
-    token = {
+    token: TokenEvent = {
         "index": index,
         "id": step.token_id,
         "text": step.text,
@@ -33,14 +33,14 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> dict[
     return token
 
 
-def wire_prompt(generation: Generation) -> dict[str, Any]:
+def wire_prompt(generation: Generation) -> PromptEvent:
     """The prompt, with its scores where the model told them."""
     stream, text = TextStream(load_tokenizer()), ""
     starts = []
     for token in generation.prompt_token_ids:
         starts.append(len(text))
         text += stream.push(token)
-    told: dict[str, Any] = {"text": text + stream.finish()}
+    told: PromptEvent = {"text": text + stream.finish()}
     if generation.prompt_scores is not None:
         told["tokens"] = [
             {
@@ -55,26 +55,29 @@ def wire_prompt(generation: Generation) -> dict[str, Any]:
     return told
 
 
-def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> dict[str, Any]:
+def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> DoneEvent:
     """The whole of one choice; without `trajectory` not token by token."""
     effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
     steps = generation.trajectory if trajectory else []
     told = [wire_token(number, step, log_probs=log_probs) for number, step in enumerate(steps)]
-    return {
+    written: DoneEvent = {
         "text": generation.text,
         "tokensGenerated": len(generation.token_ids),
         "promptTokens": len(generation.prompt_token_ids),
         "elapsedMs": round(generation.elapsed_seconds * 1000, 3),
         "finishReason": str(generation.finish_reason),
         "truncated": generation.truncated,
-        **({"trajectory": told} if trajectory else {}),
+        "trajectory": told,
         "effective": effective,
     }
+    if not trajectory:
+        del written["trajectory"]
+    return written
 
 
-def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
+def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative]:
     return [
         {"id": token, "text": token_text(load_tokenizer(), token), "logProb": _short(log_prob)}
         for token, log_prob in alternatives

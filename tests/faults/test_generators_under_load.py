@@ -25,6 +25,7 @@ from common.redis.generation_events import ENGINE, read_entry
 from tests.integration.acceptance.stack import TOKEN, Stack
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 from tidal_client.sse import read_events
+from tidal_client.wire.generation_event import EVENT_TOKEN
 
 READY_SECONDS = 90.0
 """A fresh engine imports torch first; no promise."""
@@ -80,7 +81,7 @@ class Engines:
             for entry_id, fields in entries:
                 self._streams[stream] = entry_id
                 for its in read_entry(fields):
-                    if its.event == keys.EVENT_TOKEN:
+                    if its.event == EVENT_TOKEN:
                         self.begun.setdefault(its.request_id, fields[ENGINE])
                     else:
                         data = json.loads(its.data)

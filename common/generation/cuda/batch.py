@@ -132,11 +132,11 @@ class StaticBatch:
             self.want_offsets()
         free = [row for row in range(self._state.rows) if row not in self._rows][: len(owners)]
         for its in settings:
-            if its.mode is GatingMode.LEARNED:
+            if its.gating_mode is GatingMode.LEARNED:
                 assert its.policy is not None
                 free_number = next(number for number in count() if number not in self._policies.values())
                 self._policies.setdefault(its.policy, free_number)
-        learned = [its.policy if its.mode is GatingMode.LEARNED else None for its in settings]
+        learned = [its.policy if its.gating_mode is GatingMode.LEARNED else None for its in settings]
         numbers = [-1 if policy is None else self._policies[policy] for policy in learned]
         self._state.put(free, prompts, settings, seeds, numbers)
         joined: list[tuple[int, list[PromptScore] | None]] = []
@@ -251,7 +251,7 @@ class StaticBatch:
         V, longest = self.model.config.vocab_size, max(row.cached for row in living.values())
         policies: dict[GatingPolicy, bool] = {}
         for its in settings:
-            if its.mode is GatingMode.LEARNED and its.policy is not None:
+            if its.gating_mode is GatingMode.LEARNED and its.policy is not None:
                 policies[its.policy] = policies.get(its.policy, False) or its.sample_actions
         return Kind(
             rows=_power(max(living) + 1),
@@ -261,8 +261,8 @@ class StaticBatch:
             whole=Filter.NOTHING in filters,
             nucleus=Filter.TOP_P in filters,
             offsets=any(_has_offsets(its) for its in settings),
-            random=any(its.mode is GatingMode.RANDOM for its in settings),
-            fed=self.model.gates_trained and any(its.mode is not GatingMode.NONE for its in settings),
+            random=any(its.gating_mode is GatingMode.RANDOM for its in settings),
+            fed=self.model.gates_trained and any(its.gating_mode is not GatingMode.NONE for its in settings),
             policies=tuple(sorted(((self._policies[its], its, drawn) for its, drawn in policies.items()), key=_number)),
         )
 

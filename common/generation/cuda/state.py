@@ -117,7 +117,7 @@ class StaticState:
         self.noise[:, at] = row_noise(drawn, counted).view(STREAMS, len(rows), -1)
         self.policy[at] = self.send(policies)
         self.filters[at] = self.send([FILTERS[filter_of(its)] for its in settings])
-        modes = [its.mode for its in settings]
+        modes = [its.gating_mode for its in settings]
         self.random[at] = self.send([mode is GatingMode.RANDOM for mode in modes], torch.bool)
         self.fed[at] = self.send([mode is not GatingMode.NONE for mode in modes], torch.bool)
         self.sampled[at] = self.send([its.sample_actions for its in settings], torch.bool)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
@@ -20,7 +20,6 @@ from common.analysis import Part, Sample, plan, report
 from common.artifacts import ArtifactStore
 from common.config import AnalysisConfig, build
 from common.errors import ConfigError, InvalidInputError
-from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from common.words import plural
 from services.api.context import Context
@@ -31,6 +30,7 @@ from services.api.operations.generate import Gone
 from services.api.schemas.analyses import AnalyzeRequest
 from tidal_client.vocabulary import GatingMode
 from tidal_client.wire.analysis import AnalysisProgress
+from tidal_client.wire.generation_event import EVENT_DONE, WrittenText, choices_of, read_done
 
 MOST_TOKENS = 4096
 """Of an analysis that is awaited in silence."""
@@ -90,9 +90,8 @@ async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGener
         requests = [_request(context, prepared, parts[number]) for number in numbers]
         async with aclosing(merged(context, requests, gone)) as following:
             async for place, event in following:
-                data = json.loads(event.data)
-                if event.name == keys.EVENT_DONE:
-                    made[numbers[place]] = [_sample(choice) for choice in data.get("choices") or [data]]
+                if event.name == EVENT_DONE:
+                    made[numbers[place]] = [_sample(choice) for choice in choices_of(read_done(event.data))]
                     progress.finished(made[numbers[place]])
                 elif prepared.stream:
                     progress.tokens += 1
@@ -108,7 +107,7 @@ async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGener
             elapsed_ms=1000 * (time.monotonic() - begun),
         )
     )
-    yield Event(keys.EVENT_DONE, json.dumps(result))
+    yield Event(EVENT_DONE, json.dumps(result))
 
 
 async def whole(context: Context, prepared: Prepared, gone: Gone) -> str:
@@ -174,14 +173,14 @@ def _request(context: Context, prepared: Prepared, part: Part) -> GenerationRequ
     )
 
 
-def _sample(choice: Mapping[str, Any]) -> Sample:
+def _sample(choice: WrittenText) -> Sample:
     tokens = choice["trajectory"]
     return Sample(
         text=choice["text"],
         finish_reason=choice["finishReason"],
         token_ids=[token["id"] for token in tokens],
         token_texts=[token["text"] for token in tokens],
-        modulation=[token["modulation"] for token in tokens],
+        modulation=[cast(float, token["modulation"]) for token in tokens],
     )
 
 

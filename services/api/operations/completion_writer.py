@@ -6,21 +6,33 @@ a stream tells neither text nor tokens of a stop string. Leaves out: following t
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 from uuid import uuid4
 
 from common.errors import UnavailableError
-from common.redis import keys
 from services.api.generations import Event
 from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
+from tidal_client.wire.generation_event import (
+    EVENT_DONE,
+    EVENT_PROMPT,
+    EVENT_TOKEN,
+    DoneEvent,
+    PromptEvent,
+    PromptToken,
+    TokenEvent,
+    WrittenText,
+    choices_of,
+    read_done,
+    read_prompt,
+    read_token,
+)
 
-Token = Mapping[str, Any]
-"""One token as `common.redis.generation_request` describes it."""
+Token = TokenEvent | PromptToken
+"""One token as `tidal_client.wire.generation_event` describes it."""
 
 
 @dataclass
@@ -48,8 +60,9 @@ class Writer:
         """The reply made of the `prompt` and `done` events of each prompt."""
         choices = []
         for number, its in enumerate(events):
-            told = {event.name: json.loads(event.data) for event in its}
-            prompt, written = told.get(keys.EVENT_PROMPT), self._written(told[keys.EVENT_DONE])
+            told = {event.name: event.data for event in its}
+            prompt = read_prompt(told[EVENT_PROMPT]) if EVENT_PROMPT in told else None
+            written = self._written(read_done(told[EVENT_DONE]))
             if len(written) > self.request.n:
                 written = sorted(written, key=_log_prob_per_token, reverse=True)[: self.request.n]
             for choice, reply in enumerate(written):
@@ -67,20 +80,19 @@ class Writer:
 
     def part(self, prompt: int, event: Event) -> list[Completion]:
         """The parts of a stream that an event of one prompt makes."""
-        data = json.loads(event.data)
         first = prompt * self.request.n
-        if event.name == keys.EVENT_PROMPT:
-            choices = []
+        if event.name == EVENT_PROMPT:
+            data, choices = read_prompt(event.data), []
             for index in range(first, first + self.request.n):
                 self._running[index].before = len(data["text"])
                 choices.append(Choice(text=data["text"], index=index, logprobs=self._log_probs(data, [], 0)))
-        elif event.name == keys.EVENT_TOKEN:
-            index = first + data.get("choice", 0)
-            choice = self._choice(index, [data], data["text"])
+        elif event.name == EVENT_TOKEN:
+            token = read_token(event.data)
+            choice = self._choice(first + token.get("choice", 0), [token], token["text"])
             choices = [choice] if choice.text or choice.logprobs is not None else []
         else:
             choices = []
-            for index, reply in enumerate(self._written(data), first):
+            for index, reply in enumerate(self._written(read_done(event.data)), first):
                 # What was held back for a stop string or half a character came with no token.
                 choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
                 choices[-1].finish_reason = _reason(reply)
@@ -101,9 +113,9 @@ class Writer:
         log_probs = self._log_probs(None, out, running.before) if out else None
         return Choice(text=text, index=index, logprobs=log_probs)
 
-    def _written(self, reply: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _written(self, reply: DoneEvent) -> list[WrittenText]:
         """The choices of a prompt's `done` event, whose tokens are counted."""
-        choices: list[Mapping[str, Any]] = reply.get("choices") or [reply]
+        choices = choices_of(reply)
         self._used[0] += reply["promptTokens"]
         self._used[1] += sum(choice["tokensGenerated"] for choice in choices)
         return choices
@@ -112,11 +124,11 @@ class Writer:
         read, written = self._used
         return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
-    def _log_probs(self, prompt: Mapping[str, Any] | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
+    def _log_probs(self, prompt: PromptEvent | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
         """Of the tokens of a prompt and of those of a text that begins after so many characters."""
         if self.request.logprobs is None:
             return None
-        read: list[Token] = prompt["tokens"] if prompt else []
+        read = prompt["tokens"] if prompt else []
         top = [_likeliest(token) for token in [*read, *tokens]]
         return Logprobs(
             tokens=[token["token"] for token in [*read, *tokens]],
@@ -147,12 +159,12 @@ def _likeliest(token: Token) -> dict[str, float] | None:
     return {its["text"]: its["logProb"] for its in token.get("alternatives", [])} | {token["token"]: token["logProb"]}
 
 
-def _log_prob_per_token(reply: Mapping[str, Any]) -> float:
+def _log_prob_per_token(reply: WrittenText) -> float:
     tokens = reply["trajectory"]
     return sum(token["logProb"] for token in tokens) / len(tokens) if tokens else float("-inf")
 
 
-def _reason(reply: Mapping[str, Any]) -> Literal["length", "stop"]:
+def _reason(reply: WrittenText) -> Literal["length", "stop"]:
     reason = reply["finishReason"]
     if reason not in ("length", "stop"):
         raise UnavailableError(f"the generation ended early ({reason}); try again", code="cancelled")

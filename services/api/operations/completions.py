@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from common.artifacts import ArtifactStore
 from common.errors import NotFoundError, TidalError
-from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from services.api.context import Context
 from services.api.generations import Event
@@ -26,6 +25,8 @@ from services.api.operations.checkpoints import check_reference
 from services.api.operations.generate import Gone, events
 from services.api.schemas.completions import CompletionRequest, Model, ModelList
 from tidal_client.wire.checkpoint import CheckpointReply
+from tidal_client.wire.generation_event import EVENT_TOKEN
+from tidal_client.wire.sampling import DEFAULTS
 
 _PAGE = 200
 
@@ -51,9 +52,9 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
             # The engine numbers the choices of a prompt on from its seed.
             seed=None if request.seed is None else (request.seed + number * request.written) % 2**63,
             gating_mode=request.mode,
-            modulation=0.5 if request.modulation is None else request.modulation,
+            modulation=DEFAULTS.modulation if request.modulation is None else request.modulation,
             rl_checkpoint=policy,
-            stop=stop,
+            stop=tuple(stop),
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
             logit_bias=request.logit_bias,
@@ -80,7 +81,7 @@ async def replies(context: Context, prepared: Sequence[GenerationRequest], gone:
     found: list[list[Event]] = [[] for _ in prepared]
     async with aclosing(merged(context, prepared, gone)) as following:
         async for prompt, event in following:
-            if event.name != keys.EVENT_TOKEN:
+            if event.name != EVENT_TOKEN:
                 found[prompt].append(event)
     return found
 

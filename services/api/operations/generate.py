@@ -6,7 +6,6 @@ already, so tokens pass through without being taken apart.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -31,6 +30,7 @@ from services.api.generations import Event, Mailbox
 from services.api.operations.checkpoints import check_reference
 from services.api.schemas.generate import GenerateRequest
 from tidal_client.wire.generation import GenerateReply
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, LAST_EVENTS, read_error
 
 log = get_logger(__name__)
 
@@ -69,17 +69,10 @@ def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
         id=context.generations.new_id(),
         checkpoint=check_reference(store, request.checkpoint, location="body.checkpoint", policy=False),
         prompt=request.prompt,
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        repetition_penalty=request.repetition_penalty,
         seed=request.seed,
-        gating_mode=request.gating_mode,
-        modulation=request.modulation,
         rl_checkpoint=policy,
-        stop=request.stop,
         stream=request.stream,
+        **request.sampling(),
     )
 
 
@@ -118,8 +111,8 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                     continue
                 started = True
                 # Before the yield: whoever has the whole reply asks for no further event.
-                finished = found[-1].name in (keys.EVENT_DONE, keys.EVENT_ERROR)
-                if found[-1].name == keys.EVENT_ERROR:
+                finished = found[-1].name in LAST_EVENTS
+                if found[-1].name == EVENT_ERROR:
                     if len(found) > 1:
                         yield found[:-1]
                     raise _engine_error(found[-1].data)
@@ -186,7 +179,7 @@ async def whole(context: Context, request: GenerationRequest, gone: Gone) -> byt
     """The finished reply, a `GenerateReply` as JSON."""
     async with aclosing(events(context, request, gone)) as following:
         async for event in following:
-            if event.name == keys.EVENT_DONE:
+            if event.name == EVENT_DONE:
                 return await built(len(event.data), partial(_as_reply, event.data))
     raise UnavailableError("the generator ended without an answer; try again")
 
@@ -214,10 +207,9 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 
 
 def _engine_error(data: str) -> TidalError:
-    body = json.loads(data)
-    error = TidalError(str(body.get("message") or "the generator failed"), code=str(body.get("code") or "generation"))
-    status = body.get("status")
-    error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
+    told = read_error(data)
+    error = TidalError(told["message"] or "the generator failed", code=told["code"] or "generation")
+    error.status = told["status"] if 400 <= told["status"] <= 599 else 500
     return error
 
 

@@ -10,6 +10,7 @@ from common.config.analysis import MAX_PROMPTS
 from services.api.schemas.base import Request
 from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
 from tidal_client.wire.analysis import AnalysisResult
+from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
 MAX_SAMPLES = 16
 """Of an immediate analysis; a job may have more."""
@@ -45,13 +46,13 @@ class AnalyzeRequest(Request):
     """Different texts; an empty one starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
     """Texts per prompt, analysed as one after the other; 1 for a sweep."""
-    max_tokens: int = Field(50, ge=1, le=4096)
+    max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
     gating_mode: ChosenGating = GatingMode.LEARNED
     """Who chooses the modulation. A sweep does that itself."""
-    modulation: float = Field(0.5, ge=0, le=1)
+    modulation: Modulation = DEFAULTS.modulation
     """For gatingMode fixed."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Seed = 0
     """Of the first text; the others and the resamples follow from it. One seed gives one analysis."""
     bootstrap: bool = False
     """kind batch: 95 % intervals from 1,000 resamples of the prompts."""

@@ -13,13 +13,19 @@ from pydantic import (
     model_validator,
 )
 
-from common.config.decoding_limits import (
-    LEAST_REPETITION_PENALTY,
-    MOST_REPETITION_PENALTY,
-    Temperature,
-)
 from services.api.schemas.base import StrictRequest
 from services.api.schemas.generate import MAX_PROMPT_CHARACTERS
+from tidal_client.vocabulary import Gating, GatingMode
+from tidal_client.wire.sampling import (
+    MOST_STOP_CHARACTERS,
+    MOST_STOP_STRINGS,
+    MOST_TOKENS,
+    Modulation,
+    RepetitionPenalty,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
@@ -32,7 +38,6 @@ MAX_TEXTS = 256
 MAX_TOKENS = 65_536
 """Tokens of one request: max_tokens of all texts."""
 MAX_BIASES = 1024
-MAX_STOP_CHARACTERS = 200
 _PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
 
 
@@ -51,11 +56,11 @@ class CompletionRequest(StrictRequest):
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
     """Text or token ids, or a list of either; an empty one starts from end-of-text."""
-    max_tokens: int = Field(16, ge=0, le=4096)
+    max_tokens: int = Field(16, ge=0, le=MOST_TOKENS)
     """0: the prompt is only read, for `echo` with `logprobs`."""
     temperature: Temperature = 1.0
     """0: the likeliest token each time; otherwise 0.001 or more."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: TopP = 1.0
     n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
     """Texts per prompt; the prompt is read once. Texts of all prompts times max_tokens are 65,536 at most."""
     stop: str | list[str] | None = None
@@ -86,13 +91,13 @@ class CompletionRequest(StrictRequest):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
 
-    top_k: int | None = Field(None, ge=1, le=1024)
+    top_k: TopK | None = None
     """null: the full distribution."""
-    repetition_penalty: float = Field(1.0, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
+    repetition_penalty: RepetitionPenalty = 1.0
     """1: none."""
-    gating_mode: Literal["none", "fixed", "random", "learned"] | None = None
+    gating_mode: Gating | None = None
     """null: fixed where a modulation is given, learned where a controller is, else none."""
-    modulation: float | None = Field(None, ge=0, le=1)
+    modulation: Modulation | None = None
     rl_checkpoint: Name | None = Field(None, validate_default=True)
     """The controller, for gating_mode learned."""
 
@@ -119,8 +124,10 @@ class CompletionRequest(StrictRequest):
     @classmethod
     def _up_to_four_strings(cls, given: Any) -> Any:
         strings = given if isinstance(given, list) else [given]
-        if len(strings) > 4 or not all(isinstance(its, str) and 0 < len(its) <= MAX_STOP_CHARACTERS for its in strings):
-            raise ValueError(f"must be a string or up to 4 of them, each of 1 to {MAX_STOP_CHARACTERS} characters")
+        if len(strings) > MOST_STOP_STRINGS or not all(map(_is_stop_string, strings)):
+            raise ValueError(
+                f"must be a string or up to {MOST_STOP_STRINGS} of them, each of 1 to {MOST_STOP_CHARACTERS} characters"
+            )
         return given
 
     @field_validator("logit_bias", "metadata", mode="before")
@@ -173,20 +180,20 @@ class CompletionRequest(StrictRequest):
     @classmethod
     def _controller_where_needed(cls, given: str | None, info: ValidationInfo) -> str | None:
         mode = info.data.get("gating_mode")
-        if given is None and mode == "learned":
+        if given is None and mode is GatingMode.LEARNED:
             raise ValueError("is missing: gating_mode learned needs a controller")
-        if given is not None and mode not in (None, "learned"):
+        if given is not None and mode not in (None, GatingMode.LEARNED):
             raise ValueError(f"is for gating_mode learned, and gating_mode is {mode}")
         return given
 
     @property
-    def mode(self) -> Literal["none", "fixed", "random", "learned"]:
+    def mode(self) -> GatingMode:
         """The gating mode, made out where it is not given."""
         if self.gating_mode is not None:
             return self.gating_mode
         if self.rl_checkpoint is not None:
-            return "learned"
-        return "none" if self.modulation is None else "fixed"
+            return GatingMode.LEARNED
+        return GatingMode.NONE if self.modulation is None else GatingMode.FIXED
 
     @property
     def written(self) -> int:
@@ -286,6 +293,10 @@ def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str 
         else:
             found.append(item)
     return found or [ids]
+
+
+def _is_stop_string(given: Any) -> bool:
+    return isinstance(given, str) and 0 < len(given) <= MOST_STOP_CHARACTERS
 
 
 def _are_ids(given: Any) -> bool:

@@ -21,12 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.errors import InvalidInputError, TidalError
 from common.logging import get_logger
 from common.redis.generation_events import error_data
-from common.redis.keys import EVENT_ERROR
 from services.api.context import Context
 from services.api.streaming.clients import LiveStream
 from services.api.streaming.entries import StreamId, encode, format_id, parse_id
 from services.api.streaming.hub import Reset
 from services.api.streaming.snapshots import Make
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 log = get_logger(__name__)
 

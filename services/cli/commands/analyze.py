@@ -19,6 +19,7 @@ from services.cli.output import age, err, out, print_json, table
 from services.cli.views.analysis import parts
 from tidal_client import AnalysisResult, Client
 from tidal_client.vocabulary import ChosenGating, GatingMode
+from tidal_client.wire.sampling import MOST_TOKENS
 
 app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)
 
@@ -39,7 +40,7 @@ Policy = Annotated[
 Gating = Annotated[ChosenGating, typer.Option("--gating", "-g", help="Who chooses the modulation.")]
 Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
 Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Most tokens per text.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MOST_TOKENS, help="Most tokens per text.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="One seed gives one analysis.")]
 Extremes = Annotated[bool, typer.Option("--extremes", help="A sweep over the same prompts as well.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts-file", help="More prompts, one per line.", dir_okay=False)]

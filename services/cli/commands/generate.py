@@ -13,12 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from common.config.decoding_limits import (
-    LEAST_REPETITION_PENALTY,
-    MOST_REPETITION_PENALTY,
-    MOST_TEMPERATURE,
-    check_temperature,
-)
 from common.errors import InvalidInputError, NotFoundError, UnavailableError
 from common.words import plural
 from services.cli import local_generation
@@ -28,6 +22,17 @@ from services.cli.output import err, print_json
 from services.cli.views.tokens import Color, TokenView
 from tidal_client import Client, Event, Generation
 from tidal_client.vocabulary import IMPORTED, GatingMode, JobStatus
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_TOKEN
+from tidal_client.wire.sampling import (
+    LEAST_REPETITION_PENALTY,
+    MOST_REPETITION_PENALTY,
+    MOST_STOP_STRINGS,
+    MOST_TEMPERATURE,
+    MOST_TOKENS,
+    MOST_TOP_K,
+    SamplingRequest,
+    check_temperature,
+)
 
 INTERRUPTED = 130
 EXAMPLES = """
@@ -54,6 +59,7 @@ class Source:
 
 
 def command(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads it from stdin.")] = "Once upon a time",
     checkpoint: Annotated[
         str | None,
@@ -64,7 +70,7 @@ def command(
             "Default: the newest model.",
         ),
     ] = None,
-    mode: Annotated[
+    gating_mode: Annotated[
         GatingMode, typer.Option("--gating", "-g", help="Where the modulation comes from.")
     ] = GatingMode.NONE,
     modulation: Annotated[
@@ -74,14 +80,14 @@ def command(
         str | None,
         typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=4096, help="Length.")] = 120,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MOST_TOKENS, help="Length.")] = 120,
     temperature: Annotated[
         float | None,
         typer.Option(
             "--temperature", min=0, max=MOST_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
         ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=1024, help="For gating none.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=MOST_TOP_K, help="For gating none.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
     repetition_penalty: Annotated[
         float | None,
@@ -109,10 +115,10 @@ def command(
 
     Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
     """
-    if stop and (len(stop) > 4 or "" in stop):
+    if stop and (len(stop) > MOST_STOP_STRINGS or "" in stop):
         raise InvalidInputError("--stop takes up to four texts, none of them empty")
-    if policy is not None and mode is not GatingMode.LEARNED:
-        raise InvalidInputError(f"--policy is used with --gating learned only, not {mode}")
+    if policy is not None and gating_mode is not GatingMode.LEARNED:
+        raise InvalidInputError(f"--policy is used with --gating learned only, not {gating_mode}")
     if top_p == 0:
         raise InvalidInputError("--top-p 0 leaves no token to draw from; give more, such as 0.9")
     if temperature is not None:
@@ -122,22 +128,14 @@ def command(
             raise InvalidInputError(f"--{error}") from None
     if prompt == "-":
         prompt = sys.stdin.read()
-    fields: dict[str, Any] = {
-        "gating_mode": mode.value,
-        "modulation": modulation,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": stop or None,
-    }
-    learned = mode is GatingMode.LEARNED
+    # An option of the name of a sampling parameter is sent as that parameter.
+    given = {name: value for name, value in context.params.items() if name in SamplingRequest.model_fields}
+    fields: dict[str, Any] = {**given, "gating_mode": gating_mode.value, "stop": stop or None}
+    learned = gating_mode is GatingMode.LEARNED
     here = local or (checkpoint is not None and is_path(checkpoint))
     with ExitStack() as stack:
         waiting = err.status("loading the model" if here else "waiting for the first token")
-        view = TokenView(color, prompt, mode.value, on_first=waiting.stop)
+        view = TokenView(color, prompt, gating_mode.value, on_first=waiting.stop)
         try:
             stack.enter_context(waiting)
             if here:
@@ -189,9 +187,9 @@ def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
     """Let `view` print the tokens, unless `quiet`; the whole reply. UnavailableError when the stream breaks off."""
     with closing(source.events) as events:
         for event in events:
-            if event.name == "token" and not quiet:
+            if event.name == EVENT_TOKEN and not quiet:
                 view.token(event.data)
-            elif event.name == "done":
+            elif event.name == EVENT_DONE:
                 return Generation.model_validate(event.data)
     raise UnavailableError("the stream broke off before the text was complete; try again")
 

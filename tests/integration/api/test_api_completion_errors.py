@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from common.config import Settings
-from common.redis import keys
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import TOKEN, Api, RunApi
 from tests.integration.api.engine_stand_in import Engine, make_checkpoint
@@ -20,6 +19,7 @@ from tests.integration.api.openai_stand import MODEL, Generator
 from tests.integration.api.openai_stand import client as client
 from tests.integration.api.openai_stand import generator as generator
 from tests.integration.api.openai_stand import model as model
+from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_TOKEN
 
 LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "ratelimit-policy")
 
@@ -195,9 +195,9 @@ def test_the_text_of_a_client_that_leaves_is_not_written_to_the_end(
 
 def test_an_error_in_the_middle_of_a_stream_is_raised(api: Api, engine: Engine) -> None:
     def broken(engine: Engine, request: GenerationRequest) -> None:
-        engine.event(request.id, keys.EVENT_TOKEN, {"index": 0, "text": "a"})
+        engine.event(request.id, EVENT_TOKEN, {"index": 0, "text": "a"})
         error = {"code": "accelerator_failed", "message": "the accelerator failed", "status": 500}
-        engine.event(request.id, keys.EVENT_ERROR, error)
+        engine.event(request.id, EVENT_ERROR, error)
 
     engine.answer = broken
     parts: list[str] = []

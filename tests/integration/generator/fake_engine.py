@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -10,8 +11,9 @@ import redis
 
 from common.child.lifeline import die_with_parent
 from common.redis import keys
-from common.redis.generation_events import MAX_ENTRIES, entry, said
+from common.redis.generation_events import MAX_ENTRIES, Said, entry
 from services.generator.engine_protocol import EngineChannel
+from tidal_client.wire.generation_event import EVENT_DONE
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
         if request_id.startswith("hang"):
             threading.Event().wait()
         answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
-        ended = entry("", [said(request_id, keys.EVENT_DONE, answer)])
+        ended = entry("", [Said(request_id, EVENT_DONE, json.dumps(answer))])
         client.xadd(keys.generate_stream(request_id), ended, maxlen=MAX_ENTRIES)
         channel.send("done", request_id)
 

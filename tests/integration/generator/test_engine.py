@@ -26,6 +26,7 @@ from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, POLIC
 from tests.integration.generator.engine_requests import experiments as experiments
 from tests.integration.generator.serving import Serving
 from tests.paths import ROOT
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, EVENT_TOKEN
 
 torch.set_num_threads(1)
 
@@ -60,7 +61,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
     request(redis_client, "r1", gating_mode=mode, seed=4, modulation=0.4, stream=True, rl_checkpoint=rl_checkpoint)
     engine.handle("r1")
     *tokens, (last, reply) = events(redis_client, "r1")
-    assert last == keys.EVENT_DONE
+    assert last == EVENT_DONE
     expected = generate(
         load_model(experiments / MODEL),
         "Once upon",
@@ -73,7 +74,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
     assert reply["text"] == expected.text
     assert reply["finishReason"] == "length"
     assert reply["tokensGenerated"] == 12
-    assert [kind for kind, _ in tokens] == [keys.EVENT_TOKEN] * 12
+    assert [kind for kind, _ in tokens] == [EVENT_TOKEN] * 12
     assert [data for _, data in tokens] == reply["trajectory"]
     assert "".join(data["text"] for _, data in tokens) == reply["text"]
     assert reply["effective"]["gatingMode"] == mode
@@ -87,7 +88,7 @@ def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     """The first token says that the request has left the queue."""
     request(redis_client, "r1")
     engine.handle("r1")
-    assert [kind for kind, _ in events(redis_client, "r1")] == [keys.EVENT_TOKEN, keys.EVENT_DONE]
+    assert [kind for kind, _ in events(redis_client, "r1")] == [EVENT_TOKEN, EVENT_DONE]
 
 
 @pytest.mark.parametrize(
@@ -113,14 +114,14 @@ def test_a_bad_request_is_told_what_is_wrong_and_the_next_one_is_served(
     engine.handle("bad")
     engine.handle("good")
     [(kind, error)] = events(redis_client, "bad")
-    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, status, code)
-    assert events(redis_client, "good")[-1][0] == keys.EVENT_DONE
+    assert (kind, error["status"], error["code"]) == (EVENT_ERROR, status, code)
+    assert events(redis_client, "good")[-1][0] == EVENT_DONE
 
 
 def test_a_request_that_expired_in_the_queue_gets_503(engine: Serving, redis_client: redis.Redis) -> None:
     engine.handle("gone")
     [(kind, error)] = events(redis_client, "gone")
-    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "queue_timeout")
+    assert (kind, error["status"], error["code"]) == (EVENT_ERROR, 503, "queue_timeout")
 
 
 def test_a_request_handed_over_twice_is_answered_once(engine: Serving, redis_client: redis.Redis) -> None:
@@ -155,7 +156,7 @@ def test_a_generation_beyond_its_time_gets_503(redis_client: redis.Redis, redis_
         serving.handle("slow")
         serving.close()
     *_, (kind, error) = events(redis_client, "slow")
-    assert (kind, error["status"], error["code"]) == (keys.EVENT_ERROR, 503, "timeout")
+    assert (kind, error["status"], error["code"]) == (EVENT_ERROR, 503, "timeout")
 
 
 def test_a_replaced_checkpoint_is_loaded_anew(engine: Serving, redis_client: redis.Redis, experiments: Path) -> None:
@@ -207,7 +208,7 @@ def test_the_child_answers_and_ends_with_its_worker(child: Child, redis_client: 
     request(redis_client, "r1")
     child.channel.send("generate", "r1")
     assert next(child.messages) == {"type": "done", "request_id": "r1"}
-    assert events(redis_client, "r1")[-1][0] == keys.EVENT_DONE
+    assert events(redis_client, "r1")[-1][0] == EVENT_DONE
     # In the middle of a generation that would take minutes:
     request(redis_client, "long", max_tokens=4096, stream=True)
     child.channel.send("generate", "long")
@@ -229,5 +230,5 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     watchdog.cancel()
     assert time.monotonic() - started < 2.0  # promised: 1 s
     kind, error = events(redis_client, "long")[-1]
-    assert (kind, error["code"], error["status"]) == (keys.EVENT_ERROR, "cancelled", 503), "nobody takes it for whole"
+    assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), "nobody takes it for whole"
     assert error["tokensGenerated"] < 4096

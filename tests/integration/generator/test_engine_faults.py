@@ -21,6 +21,7 @@ from services.local.servers import ValkeyServer
 from tests.integration.generator.engine_requests import events
 from tests.integration.generator.serving import Serving
 from tests.paths import ROOT
+from tidal_client.wire.generation_event import EVENT_ERROR
 
 WORKER = """
 import os, subprocess, sys, time
@@ -69,7 +70,7 @@ def test_a_fault_is_told_without_its_details(
     with make_engine(redis_client, tmp_path) as engine, ends:
         engine.handle("r1")
     [(kind, data)] = events(redis_client, "r1")
-    assert (kind, data["status"], data["code"]) == (keys.EVENT_ERROR, status, code)
+    assert (kind, data["status"], data["code"]) == (EVENT_ERROR, status, code)
     assert str(error) not in data["message"]
 
 

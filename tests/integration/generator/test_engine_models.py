@@ -22,6 +22,7 @@ from services.generator import model_cache
 from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, events, request
 from tests.integration.generator.engine_requests import experiments as experiments
 from tests.integration.generator.serving import Serving
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 OTHER = f"{EXPERIMENT}/second.safetensors"
 WIDTH = 16
@@ -156,7 +157,7 @@ def test_with_nothing_running_clients_that_leave_a_slow_load_are_dropped_and_oth
     turn_until(serving, lambda: "slow" in serving.finished, DROPPED_SECONDS)
     assert serving.engine.idle
     [(kind, error)] = events(redis_client, "slow")
-    assert (kind, error["code"]) == (keys.EVENT_ERROR, "cancelled")
+    assert (kind, error["code"]) == (EVENT_ERROR, "cancelled")
 
 
 def test_a_large_request_whose_client_left_holds_up_nobody(serving: Serving, redis_client: redis.Redis) -> None:
@@ -217,5 +218,5 @@ def test_a_model_whose_engine_cannot_be_made_fails_alone(
     good = request(redis_client, "good", max_tokens=20)
     serving.handle(good, request(redis_client, "bad", checkpoint=other))
     [(kind, told)] = events(redis_client, "bad")
-    assert (kind, told["code"]) == (keys.EVENT_ERROR, code)
-    assert events(redis_client, "good")[-1][0] == keys.EVENT_DONE
+    assert (kind, told["code"]) == (EVENT_ERROR, code)
+    assert events(redis_client, "good")[-1][0] == EVENT_DONE

@@ -23,6 +23,7 @@ from services.generator.running_request import LARGE_TOKENS, RunningRequest
 from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, events, request
 from tests.integration.generator.engine_requests import experiments as experiments
 from tests.integration.generator.serving import Serving
+from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, EVENT_TOKEN
 
 OTHER = f"{EXPERIMENT}/other.safetensors"
 
@@ -36,7 +37,7 @@ def serving(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 def texts_of(events: list[tuple[str, dict[str, Any]]]) -> str:
-    return "".join(data["text"] for kind, data in events if kind == keys.EVENT_TOKEN)
+    return "".join(data["text"] for kind, data in events if kind == EVENT_TOKEN)
 
 
 def test_more_requests_than_slots_over_two_checkpoints_are_all_answered_as_if_alone(
@@ -60,7 +61,7 @@ def test_more_requests_than_slots_over_two_checkpoints_are_all_answered_as_if_al
         alone = generate(
             models[OTHER if number % 3 == 0 else MODEL], "a" * number, max_tokens=3 + number % 5, seed=number
         )
-        assert last == keys.EVENT_DONE
+        assert last == EVENT_DONE
         assert (reply["text"], reply["tokensGenerated"]) == (alone.text, len(alone.token_ids))
         assert [data["id"] for _, data in tokens] == alone.token_ids
 
@@ -158,15 +159,15 @@ def test_tokens_do_not_wait_for_a_large_reply(serving: Serving, redis_client: re
 
     def build() -> tuple[str, dict[str, Any]]:
         assert may.wait(20)
-        return keys.EVENT_DONE, {"text": "long"}
+        return EVENT_DONE, {"text": "long"}
 
     serving.emitter.send(Batch(ends=[End("large", build, large=True)]))
-    serving.emitter.send(Batch(events=[("small", keys.EVENT_TOKEN, {"index": 0})], finished=["small"]))
+    serving.emitter.send(Batch(events=[("small", EVENT_TOKEN, {"index": 0})], finished=["small"]))
     assert redis_client.xread({keys.generate_stream("small"): 0}, block=9000)
     assert not events(redis_client, "large")
     may.set()
     serving.emitter.drain()
-    assert events(redis_client, "large") == [(keys.EVENT_DONE, {"text": "long"})]
+    assert events(redis_client, "large") == [(EVENT_DONE, {"text": "long"})]
     assert serving.finished == ["small", "large"]
 
 
@@ -205,17 +206,17 @@ def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redi
     for number in range(6):
         redis_client.set(keys.generate_cancelled(f"long{number}"), "1", ex=60)
     serving.handle()
-    assert events(redis_client, "next")[-1][0] == keys.EVENT_DONE
+    assert events(redis_client, "next")[-1][0] == EVENT_DONE
     for number in range(6):
         kind, reply = events(redis_client, f"long{number}")[-1]
-        assert (kind, reply["code"]) == (keys.EVENT_ERROR, "cancelled")
+        assert (kind, reply["code"]) == (EVENT_ERROR, "cancelled")
 
 
 def test_a_request_whose_client_left_in_the_queue_is_not_begun(serving: Serving, redis_client: redis.Redis) -> None:
     redis_client.set(keys.generate_cancelled(request(redis_client, "left")), "1", ex=60)
     serving.handle("left")
     assert serving.finished == ["left"]
-    assert [kind for kind, _ in events(redis_client, "left")] == [keys.EVENT_ERROR]
+    assert [kind for kind, _ in events(redis_client, "left")] == [EVENT_ERROR]
 
 
 def test_a_fault_of_one_batch_leaves_the_other_running(
@@ -237,6 +238,6 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     monkeypatch.setattr(broken, "advance", fail)
     serving.handle()
     kind, error = events(redis_client, "bad")[-1]
-    assert (kind, error["code"]) == (keys.EVENT_ERROR, "internal")
+    assert (kind, error["code"]) == (EVENT_ERROR, "internal")
     assert "secret" not in error["message"]
-    assert events(redis_client, "good")[-1][0] == keys.EVENT_DONE
+    assert events(redis_client, "good")[-1][0] == EVENT_DONE

@@ -1,4 +1,4 @@
-"""tidal_client stands alone, its words are those of the OpenAPI document, and unknown fields are ignored."""
+"""tidal_client stands alone, its words are those of the OpenAPI document, what it does not know does no harm."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import torch
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import InvalidInputError
 from common.generation import GenerationSettings
-from common.generation.gating import parse_mode
 from common.generation.rows import LONG, Rows
 from common.generation.sampling.noise import row_noise
 from tidal_client.vocabulary import GatingMode
@@ -148,9 +147,9 @@ def test_a_row_that_leaves_gives_its_place_to_the_last() -> None:
 
 
 def test_impossible_gatings_are_refused() -> None:
-    assert parse_mode("fixed") is GatingMode.FIXED
+    assert GenerationSettings(gating_mode="fixed").gating_mode is GatingMode.FIXED
     with pytest.raises(InvalidInputError, match="none, fixed, random, learned"):
-        parse_mode("wild")
+        GenerationSettings(gating_mode="wild")
     with pytest.raises(InvalidInputError, match="controller"):
         GenerationSettings(gating_mode="learned")
     with pytest.raises(InvalidInputError, match="wants 20"):

@@ -13,7 +13,6 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
-from common.config.decoding_limits import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
 from common.errors import InvalidInputError, NotFoundError
 from services.api.schemas.generate import GenerateRequest
 from services.cli.commands import generate, jobs, steer
@@ -21,6 +20,7 @@ from services.cli.main import app
 from services.cli.views.queue import until
 from tests.unit import api_documents as documents
 from tidal_client import Client
+from tidal_client.wire.sampling import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
 
 JOB = documents.job(queuePosition=1)
 
