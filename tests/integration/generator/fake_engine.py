@@ -13,6 +13,7 @@ from common.child.lifeline import die_with_parent
 from common.redis import keys
 from common.redis.generation_events import Said, entry
 from services.generator.engine_protocol import EngineChannel
+from tidal_client.wire.generation_event import EVENT_DONE
 
 
 def main() -> None:
