@@ -144,7 +144,8 @@ def test_an_experiment_without_log_lines_goes_on_after_its_last_event() -> None:
         asked.append(str(request.url.params))
         numbers = (1, 2) if len(asked) == 1 else (3,)
         missing = b'event: error\ndata: {"message": "it is gone", "status": 404}\n\n'
-        return httpx.Response(200, stream=BrokenStream(topic, *map(event, numbers), *([missing] * (len(asked) - 1))))
+        stream = BrokenStream(topic, *map(event, numbers), *([missing] * (len(asked) - 1)))
+        return httpx.Response(200, headers=documents.EVENTS, stream=stream)
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
         events = client.follow_experiment("x", log_lines=False)
