@@ -24,7 +24,6 @@ from common.generation import generate
 from common.model import ModelConfig, TransformerLM
 from common.redis import keys
 from common.redis.generation_events import read_entry
-from common.redis.generation_request import GenerationRequest
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from tests.integration.generator.serving import Serving
 from tests.paths import ROOT
@@ -62,11 +61,9 @@ def engine(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
-    """Put a request where the api puts it."""
-    wanted = GenerationRequest(
-        id=request_id, **{"checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
-    )
-    client.set(keys.generate_request(request_id), wanted.model_dump_json(), ex=60)
+    """Put a request where the api puts it, and also one that no api would."""
+    wanted = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
+    client.set(keys.generate_request(request_id), json.dumps(wanted), ex=60)
     return request_id
 
 

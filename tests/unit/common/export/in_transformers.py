@@ -72,5 +72,7 @@ with torch.no_grad():
     half = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.bfloat16)
     results["bfloat16 tables"] = half.rope_cos
     results["bfloat16"] = half(ids).logits
-results["tidal modules"] = [name for name in sys.modules if name.split(".")[0] in ("common", "services", "tidal_client")]
+results["tidal modules"] = [
+    name for name in sys.modules if name.split(".")[0] in ("common", "services", "tidal_client")
+]
 torch.save(results, results_path)
