@@ -16,7 +16,6 @@ from common.data import load_tokenizer
 from common.model import ModelConfig, TransformerLM
 from common.redis import keys
 from common.redis.generation_events import read_entry
-from common.redis.generation_request import GenerationRequest
 
 EXPERIMENT = "20260101-000000-demo"
 
@@ -44,11 +43,9 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
-    """Put a request where the api puts it."""
-    wanted = GenerationRequest(
-        id=request_id, **{"checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
-    )
-    client.set(keys.generate_request(request_id), wanted.model_dump_json(), ex=60)
+    """Put a request where the api puts it, and also one that no api would."""
+    wanted = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
+    client.set(keys.generate_request(request_id), json.dumps(wanted), ex=60)
     return request_id
 
 
