@@ -7,7 +7,6 @@ from common.controller.modulation import (
     DecodingParameters,
     decoding_parameter_rows,
     decoding_parameters,
-    parameter_rows,
 )
 from common.controller.observation import OBSERVATION_DIM, build_observation, build_observations
 from common.controller.packed_actor import PackedActor
@@ -32,6 +31,5 @@ __all__ = [
     "exponentials",
     "load_policy",
     "pad",
-    "parameter_rows",
     "policy_from_state_dict",
 ]

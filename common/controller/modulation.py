@@ -70,18 +70,5 @@ def decoding_parameter_rows(modulation: Tensor, config: ModulationConfig = DEFAU
     )
 
 
-def parameter_rows(
-    parameters: DecodingParameters, batch_size: int, vocab_size: int, *, device: torch.device | str = "cpu"
-) -> DecodingParameterRows:
-    """One `DecodingParameters` repeated for every row; top-k None becomes `vocab_size`."""
-    top_k = vocab_size if parameters.top_k is None else parameters.top_k
-    return DecodingParameterRows(
-        temperature=torch.full((batch_size,), parameters.temperature, device=device),
-        top_k=torch.full((batch_size,), top_k, dtype=torch.long, device=device),
-        top_p=torch.full((batch_size,), parameters.top_p, device=device),
-        repetition_penalty=torch.full((batch_size,), parameters.repetition_penalty, device=device),
-    )
-
-
 def _between(span: Range, m: float) -> float:
     return span.low + m * (span.high - span.low)

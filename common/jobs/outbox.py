@@ -122,13 +122,6 @@ def publish_after_commit(engine: Engine, publisher: Publisher) -> None:
         log.warning("outbox not published after commit; the relay will", exc_info=True)
 
 
-def waiting(session: Session) -> tuple[int, float]:
-    """(rows not yet published, age of the oldest in seconds), for metrics."""
-    age = func.extract("epoch", func.now() - func.min(Outbox.created_at))
-    count, seconds = session.execute(select(func.count(), age).where(Outbox.published_at.is_(None))).one()
-    return int(count), float(seconds or 0.0)
-
-
 def prune(session: Session, *, keep_seconds: float = KEEP_SECONDS, limit: int = 5000) -> int:
     """Delete published rows older than `keep_seconds`; returns how many."""
     old = select(Outbox.id).where(Outbox.published_at < now_minus(keep_seconds)).limit(limit)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
 
+from common.db import Outbox
 from common.errors import UnavailableError
-from common.jobs.outbox import prune, publish_after_commit, relay, waiting
+from common.jobs.outbox import prune, publish_after_commit, relay
 from common.jobs.queue import complete
 from common.jobs.signals import request_signal
 from common.redis import keys
@@ -25,6 +27,13 @@ from tests.integration.jobs.recorder import RecordingPublisher
 from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
+
+
+def waiting(session: Session) -> tuple[int, float]:
+    """Rows that are not published yet, and the age of the oldest in seconds."""
+    age = func.extract("epoch", func.now() - func.min(Outbox.created_at))
+    count, seconds = session.execute(select(func.count(), age).where(Outbox.published_at.is_(None))).one()
+    return int(count), float(seconds or 0.0)
 
 
 def documents(client: redis.Redis, stream: str) -> list[dict[str, Any]]:

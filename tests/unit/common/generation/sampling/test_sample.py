@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.controller import DecodingParameterRows, DecodingParameters, decoding_parameter_rows, parameter_rows
+from common.controller import DecodingParameterRows, DecodingParameters, decoding_parameter_rows
 from common.generation import (
     filter_candidates,
     filtered_probabilities,
@@ -29,6 +29,17 @@ REFERENCE = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))
 EDGES = json.loads((PARITY / "edge_cases.json").read_text(encoding="utf-8"))
 TENSORS = load_file(PARITY / "reference.safetensors")
 torch.set_num_threads(1)
+
+
+def parameter_rows(parameters: DecodingParameters, batch_size: int, vocab_size: int) -> DecodingParameterRows:
+    """One `DecodingParameters` repeated for every row; top-k None becomes `vocab_size`."""
+    top_k = vocab_size if parameters.top_k is None else parameters.top_k
+    return DecodingParameterRows(
+        temperature=torch.full((batch_size,), parameters.temperature),
+        top_k=torch.full((batch_size,), top_k, dtype=torch.long),
+        top_p=torch.full((batch_size,), parameters.top_p),
+        repetition_penalty=torch.full((batch_size,), parameters.repetition_penalty),
+    )
 
 
 def mask(sequence: list[int], vocab_size: int) -> Tensor:
