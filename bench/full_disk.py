@@ -22,10 +22,10 @@ from typing import Any
 
 from bench.local_stack import RunningStack, local_stack
 from bench.report import Row, main
-from common.child.protocol import WAITING_FOR_DISK
 from common.disk import MIB, free_bytes
 from common.metrics import names
 from tidal_client import Client, Job
+from tidal_client.vocabulary import WAITING_FOR_DISK
 
 SIZE_MB, RESERVE_MB, LEFT_MB = 300, 64, 45
 STEPS = 400

@@ -77,8 +77,11 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
                 worker_cpu += spent
     finally:
         stop.set()
+        host.leave()
         popper.join()
         host.close()
+        app.close()
+        client.close()
     median = statistics.median(through_celery) * 1000
     name = "request in Redis to first event"
     return [

@@ -17,22 +17,28 @@ if TYPE_CHECKING:
     from .client import Client
     from .local_instance import LocalInstance, instance_folder, read_instance
     from .sse import Event
-    from .wire.analysis import AnalysisResult
+    from .wire.analysis import AnalysisResult, AnalysisSummary
     from .wire.analysis import SavedAnalysis as Analysis
     from .wire.checkpoint import CheckpointReply as Checkpoint
     from .wire.dataset import DatasetDetail as Dataset
+    from .wire.dataset import DatasetReply
     from .wire.dataset import DatasetUploaded as DatasetUpload
     from .wire.experiment import ExperimentDetail as Experiment
     from .wire.generation import GenerateReply as Generation
     from .wire.job import JobDetail as Job
     from .wire.job import JobEventReply as JobEvent
     from .wire.job import JobProgress as Progress
-    from .wire.job import LogPage
+    from .wire.job import JobReply, LogPage
     from .wire.metrics import MetricsReply as Metrics
     from .wire.queue import QueueReply as Queue
     from .wire.report import ReportReply as Report
+    from .wire.report import ReportSummary
 
 _PLACES = {
+    "DatasetReply": (".wire.dataset", "DatasetReply"),
+    "ReportSummary": (".wire.report", "ReportSummary"),
+    "AnalysisSummary": (".wire.analysis", "AnalysisSummary"),
+    "JobReply": (".wire.job", "JobReply"),
     "Analysis": (".wire.analysis", "SavedAnalysis"),
     "AnalysisResult": (".wire.analysis", "AnalysisResult"),
     "Checkpoint": (".wire.checkpoint", "CheckpointReply"),
@@ -58,21 +64,25 @@ _PLACES = {
 __all__ = [
     "Analysis",
     "AnalysisResult",
+    "AnalysisSummary",
     "Checkpoint",
     "Client",
     "Dataset",
+    "DatasetReply",
     "DatasetUpload",
     "Event",
     "Experiment",
     "Generation",
     "Job",
     "JobEvent",
+    "JobReply",
     "LocalInstance",
     "LogPage",
     "Metrics",
     "Progress",
     "Queue",
     "Report",
+    "ReportSummary",
     "instance_folder",
     "read_instance",
 ]

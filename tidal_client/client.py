@@ -18,6 +18,7 @@ from typing import Any
 from .analyses import AnalysisCalls
 from .connection import GENERATE_SECONDS, request_body
 from .datasets import DatasetCalls
+from .errors import NotFoundError
 from .reports import ReportCalls
 from .sse import Event, follow
 from .wire.checkpoint import CheckpointList, CheckpointReply
@@ -150,9 +151,16 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
 
         Without `log_lines`, the `log-lines` events hold no lines, and in `next` the number of the next line.
         """
-        if log_lines:
-            return follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
-        return self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
+        if not log_lines:
+            try:
+                brief = self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
+                yield next(brief)
+            except NotFoundError:  # no such experiment, or an api that has no brief topics yet
+                pass
+            else:
+                yield from brief
+                return
+        yield from follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
 
     def follow_job(self, job_id: str, *, since: str | None = None) -> Iterator[Event]:
         """Live events of a job: snapshot, job-update, status, log-lines."""

@@ -8,10 +8,14 @@ Leaves out: who may move a job from one status to another, which is `common.jobs
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
 
 
 class JobType(StrEnum):
@@ -110,9 +114,22 @@ class GatingMode(StrEnum):
     LEARNED = "learned"
 
 
-Gating = Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED]
+def _name_the_words(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
+    """An error about another word lists the words themselves, not the members of the enumeration."""
+    try:
+        return known(value)
+    except ValidationError as error:
+        words = re.sub(r"<\w+\.\w+: ('[^']*')>", r"\1", error.errors()[0]["msg"])
+        raise PydanticCustomError("literal_error", words) from None
+
+
+Gating = Annotated[
+    Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
+]
 """Any mode; in the OpenAPI document its words stand where it is used."""
-ChosenGating = Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED]
+ChosenGating = Annotated[
+    Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
+]
 """The modes that give every token a modulation; an analysis has one of these."""
 NEUTRAL_MODULATION: Final = 0.5
 """Mode `fixed` with it is the baseline `neutral`."""
@@ -125,6 +142,8 @@ ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report
 """What a report can be made from."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
 """How an uploaded text is written."""
+WAITING_FOR_DISK: Final = "waiting_for_disk"
+"""Phase of a trainer that waits because a disk has too little room; also the event that says so."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
 """uploaded: its job waits, or there is none."""
 

@@ -84,7 +84,7 @@ def launch(
             start_new_session=True,
             env={**environ, CHILD_FD_VARIABLE: str(theirs.fileno()), PARENT_PID_VARIABLE: str(os.getpid())},
         )
-    except OSError:
+    except BaseException:
         ours.close()
         raise
     finally:

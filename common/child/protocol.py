@@ -27,8 +27,6 @@ from common.child.socket import ChildSocket
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
 """Exit codes after `finished` and `failed`; anything else is a crash."""
-WAITING_FOR_DISK = "waiting_for_disk"
-"""Name of the phase in which the child waits because a disk has too little free space."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.config.base import Section, on_or_off
 from common.files import path_problem, shortened
-from tidal_client.wire.sampling import LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY, Temperature
+from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
@@ -127,7 +127,7 @@ class EvaluationConfig(Section):
     temperature: Temperature = 0.8
     """0: the likeliest token each time; otherwise 0.001 or more."""
     top_k: int = Field(40, ge=1)
-    repetition_penalty: float = Field(1.2, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)
+    repetition_penalty: RepetitionPenalty = 1.2
 
 
 class TrainingConfig(Section):

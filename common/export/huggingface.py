@@ -19,6 +19,7 @@ from common.datasets.reading import END_OF_TEXT
 from common.export import model_card
 from common.files import write_text
 from common.model import TransformerLM
+from tidal_client.wire.sampling import DEFAULTS
 
 CODE = "modeling_tidal"
 
@@ -74,9 +75,9 @@ def generation_configuration(has_tokenizer: bool) -> dict[str, Any]:
     return {
         **dict.fromkeys(ends, END_OF_TEXT_ID if has_tokenizer else None),
         "do_sample": True,
-        "temperature": 0.8,
-        "top_k": 50,
-        "repetition_penalty": 1.2,
+        "temperature": DEFAULTS.temperature,
+        "top_k": DEFAULTS.top_k,
+        "repetition_penalty": DEFAULTS.repetition_penalty,
     }
 
 

@@ -1,6 +1,7 @@
 """One prompt that is being continued: what it is asked, what has come of it so far, and when it is over.
 
-Lives on the host; the numbers of each step come from the engine. Leaves out: how tokens are drawn (`rows`, `draw`).
+Lives on the host; the numbers of each step come from the engine. Leaves out: how tokens are sampled (`rows`,
+`sampling.batch`).
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job
 from common.jobs.retry import Fault, judge_job
 from common.words import plural, span
-from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
+from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobStatus
 
 S = JobStatus
 

@@ -1,7 +1,7 @@
 """The one place that opens connections to Redis, and the list of what callers need of them.
 
     client = connect(settings.redis_url, FEED)              # redis.Redis
-    client = connect_async(settings.redis_url, REQUESTS)    # redis.asyncio.Redis
+    client = connect_async(settings.redis_url, requests(50))  # redis.asyncio.Redis
 
 A `Need` says how long a caller waits for a connection and for an answer, and whether redis-py tries a failed command
 again. Both functions return at once: the first command connects. Leaves out: Celery, which opens its own connections

@@ -19,6 +19,7 @@ from common.disk import DiskReserve, Shortage
 from common.metrics import MetricsWriter, names
 from common.training.disks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
+from tidal_client.vocabulary import WAITING_FOR_DISK
 
 PRINT_SECONDS = 10.0
 """Between two printed losses."""
@@ -158,7 +159,7 @@ class LocalHooks(DiskHooks):
 
     def event(self, name: str, **details: Any) -> None:
         """Print the event, except those of a wait for disk space, for which `waiting_for_disk` prints lines."""
-        if name in ("waiting_for_disk", "disk_wait_ended"):
+        if name in (WAITING_FOR_DISK, "disk_wait_ended"):
             return
         text = ", ".join(f"{key} {value}" for key, value in details.items())
         self.console.print(f"{name.replace('_', ' ')}: {text}", highlight=False)

@@ -1,6 +1,6 @@
 """ASGI middleware that answers 503 to requests above the limit on concurrent requests. Health checks are exempt.
 
-Leaves out: the limit on connections (`connections`) and the share of streams (`stream_clients`).
+Leaves out: the limit on connections (`connections`) and the share of streams (`streaming.clients`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 * Reply: the connection is closed when the client reads none of it for twice `TIDAL_REQUEST_BODY_SECONDS`.
 
 uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`).
-Leaves out: the number of connections (`connections`); the shorter limits of live streams (`stream_clients`); and
+Leaves out: the number of connections (`connections`); the shorter limits of live streams (`streaming.clients`); and
 unreachable peers, whose connections the kernel closes (TCP_USER_TIMEOUT in `__main__`).
 """
 

@@ -28,6 +28,7 @@ from common.files import sha256_of
 from services.cli.commands.database import database_url
 from services.cli.import_metrics import write_metrics, write_rl_metrics
 from tidal_client import read_instance
+from tidal_client.vocabulary import parse_utc
 
 COPIED = ("evaluation_results/evaluation_results.json", "ablation_results.json")
 CONFIG_FILES = ("config.yaml", "base_config.yaml", "rl_config.yaml")
@@ -200,7 +201,6 @@ def _id_from(name: str) -> str:
 
 def _time(value: Any) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(str(value))
+        return parse_utc(str(value))
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -16,7 +16,6 @@ from common.child.lifeline import Lifeline
 from common.child.protocol import (
     EXIT_FAILED,
     EXIT_FINISHED,
-    WAITING_FOR_DISK,
     Artifact,
     Channel,
     Checkpoint,
@@ -37,6 +36,7 @@ from common.logging import get_logger
 from common.metrics import MetricsWriter
 from common.training.disks import DiskHooks
 from common.training.hooks import Outcome, SavedCheckpoint, StopRequest, outcome_of
+from tidal_client.vocabulary import WAITING_FOR_DISK
 
 log = get_logger(__name__)
 

@@ -16,7 +16,6 @@ from pydantic.alias_generators import to_camel
 
 from common.artifacts import ArtifactStore
 from common.child.protocol import (
-    WAITING_FOR_DISK,
     Artifact,
     Checkpoint,
     DiskWait,
@@ -40,7 +39,7 @@ from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
 from services.worker.progress import ProgressMeter, ProgressWatch
 from services.worker.row_writer import RowWriter
-from tidal_client.vocabulary import JobStatus, utc_text
+from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
 
 log = get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package of `common` and `services`, and no path that does not exist."""
+"""docs/architecture.md names every package of ours, and no path that does not exist."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from tests.paths import ROOT
 
 MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-NAMED = set(re.findall(r"`((?:common|services|tests|docs)/[\w./-]*)`", MAP))
+NAMED = set(re.findall(r"`((?:common|services|tests|docs|tidal_client)/[\w./-]*)`", MAP))
 
 
 def test_every_package_is_on_the_map() -> None:
     packages = {
         f"{top}/{folder.name}"
-        for top in ("common", "services")
+        for top in ("common", "services", "tidal_client")
         for folder in (ROOT / top).iterdir()
         if _has_source(folder)
     }

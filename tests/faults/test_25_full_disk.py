@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job
 from common.metrics import names
@@ -23,6 +22,7 @@ from tests.faults.fault_fleet import FaultFleet
 from tests.faults.moments import trainers_of
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.integration.acceptance.stack import long_job
+from tidal_client.vocabulary import WAITING_FOR_DISK
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -32,7 +32,7 @@ class PromptTrajectory(Reply):
 class AnalysisResult(Reply):
     """A whole analysis."""
 
-    kind: AnalysisKind
+    kind: Annotated[AnalysisKind, Open()]
     request: dict[str, Any]
     """What was asked, every default filled in."""
     trajectories: list[PromptTrajectory]

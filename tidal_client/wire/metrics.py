@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from .base import Reply
+from .base import Open, Reply
 
 
 class Point(Reply):
@@ -27,7 +27,7 @@ class MetricsReply(Reply):
     """Metrics of an experiment."""
 
     experiment_id: str
-    mode: Literal["recent", "historical"]
+    mode: Annotated[Literal["recent", "historical"], Open()]
     keys: list[str]
     """Names in this reply."""
     available_keys: list[str]

@@ -81,7 +81,7 @@ class SamplingRequest(SamplingParameters):
     top_k: TopK | None = DEFAULTS.top_k
     """null: the full distribution."""
     top_p: TopP | None = None  # type: ignore[assignment]  # null and the default are one
-    stop: tuple[StopString, ...] = Field(default_factory=tuple, max_length=MOST_STOP_STRINGS)
+    stop: list[StopString] = Field(default_factory=list, max_length=MOST_STOP_STRINGS)  # type: ignore[assignment]
     """The text ends before the first of these."""
     seed: Seed | None = None
     """The same seed gives the same text."""

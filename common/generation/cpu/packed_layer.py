@@ -1,4 +1,4 @@
-"""The weights of one transformer block, packed for decoding (`dense`).
+"""The weights of one transformer block, packed for decoding (`packed_linear`).
 
 Queries, keys and values come from one matrix, whose columns are reordered so that the two halves of a rotary pair lie
 side by side. Leaves out: the forward pass (`decoding_model`, `one_row`).

@@ -7,7 +7,7 @@
 A launch returns at once; its tokens arrive in pinned memory and are read when it lands. So the device never waits for
 the host to look at a token. The host knows all lengths without looking: a living row grows by one per launch. Rows are
 counted up to the next power of two, attention spans too, so that few kinds of step exist. Leaves out: texts, and when a
-row has ended for another reason than its length (`device_engine`).
+row has ended for another reason than its length (`engine`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ its hundreds of kernels.
 
 All graphs share one memory pool: what lies in it is dead between two replays, and replays follow one another on one
 stream. What lives on is in the `StaticState`. Where capture fails, one line in the log says so and steps are launched
-kernel by kernel from then on; on a CPU they always are. Leaves out: when to step (`static_batch`).
+kernel by kernel from then on; on a CPU they always are. Leaves out: when to step (`batch`).
 """
 
 from __future__ import annotations

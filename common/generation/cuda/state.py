@@ -2,7 +2,7 @@
 
 Nothing here changes its place in memory but by `grow`. A row whose `remaining` is 0 is dead: a step leaves its counts
 alone, and what it writes for it is never read. Shapes: R rows, L layers, H heads, K head width, V vocabulary, D width.
-Leaves out: who has which row (`static_batch`), and the step itself (`static_step`).
+Leaves out: who has which row (`batch`), and the step itself (`step`).
 """
 
 from __future__ import annotations

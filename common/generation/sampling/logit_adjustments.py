@@ -4,7 +4,7 @@
 
 Counts are of the tokens that the row has drawn, not of its prompt. This comes before the repetition penalty and the
 temperature. Only rows that ask for it take part: a batch without them does nothing here. Shapes: k such rows of n rows,
-V vocabulary. Leaves out: the repetition penalty (`draw`).
+V vocabulary. Leaves out: the repetition penalty (`batch`).
 """
 
 from __future__ import annotations

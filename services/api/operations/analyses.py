@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session, undefer
@@ -13,8 +13,11 @@ from common.errors import ConflictError, InvalidInputError, NotFoundError
 from services.api.operations.experiments import find as find_experiment
 from services.api.paging import newest_page
 from services.api.schemas.analyses import SaveAnalysisRequest
-from tidal_client.vocabulary import ANALYSIS_ID, ExperimentType, new_id
+from tidal_client.vocabulary import ANALYSIS_ID, AnalysisKind, ExperimentType, new_id
 from tidal_client.wire.analysis import AnalysisList, AnalysisSummary, SavedAnalysis
+from tidal_client.wire.base import extended
+
+KINDS: tuple[str, ...] = get_args(AnalysisKind)
 
 
 def list_analyses(
@@ -51,7 +54,12 @@ def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
 
 
 def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisRequest) -> SavedAnalysis:
-    """Keep a result. InvalidInputError when a number in it is not finite, NotFoundError without the experiment."""
+    """Keep a result. InvalidInputError for an unknown kind and when a number in it is not finite, NotFoundError without
+    the experiment."""
+    if body.result.kind not in KINDS:  # a client reads unknown ones, the api does not keep them
+        raise InvalidInputError.at(
+            "body.result.kind", f"Input should be {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}"
+        )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not finite(result):
         message = "it holds a number that is not finite"
@@ -69,7 +77,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
         )
         .returning(Analysis)
     ).one()
-    return SavedAnalysis(**AnalysisSummary.model_validate(row).model_dump(), result=body.result)
+    return extended(SavedAnalysis, AnalysisSummary.model_validate(row), result=body.result)
 
 
 def delete_analysis(session: Session, analysis_id: str) -> None:

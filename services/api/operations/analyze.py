@@ -32,7 +32,7 @@ from tidal_client.vocabulary import GatingMode
 from tidal_client.wire.analysis import AnalysisProgress
 from tidal_client.wire.generation_event import EVENT_DONE, WrittenText, choices_of, read_done
 
-MOST_TOKENS = 4096
+MOST_SILENT_TOKENS = 4096
 """Of an analysis that is awaited in silence."""
 MOST_TOKENS_STREAMED = 20_000
 TEXTS_AT_ONCE = 32
@@ -59,7 +59,7 @@ def prepare(store: ArtifactStore, request: AnalyzeRequest) -> Prepared:
         config = build(AnalysisConfig, values, where="body")
     except ConfigError as error:
         raise _placed(error) from None
-    limit = MOST_TOKENS_STREAMED if request.stream else MOST_TOKENS
+    limit = MOST_TOKENS_STREAMED if request.stream else MOST_SILENT_TOKENS
     if config.most_tokens > limit:
         raise _too_long(config, stream=request.stream)
     if config.uses_policy and request.rl_checkpoint is None:
@@ -191,7 +191,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     message = (
         f"{plural(config.texts, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
         f"{plural(config.most_tokens, 'token')}, more than the "
-        f"{MOST_TOKENS_STREAMED if stream else MOST_TOKENS} of an immediate answer; {hint}"
+        f"{MOST_TOKENS_STREAMED if stream else MOST_SILENT_TOKENS} of an immediate answer; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]
     return InvalidInputError(message, errors=errors, code="analysis_too_long")

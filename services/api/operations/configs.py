@@ -9,6 +9,7 @@ from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.files import path_problem, shortened
+from tidal_client.wire.base import extended
 from tidal_client.wire.config_file import ConfigFile, ConfigFileContent
 
 _RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
@@ -63,7 +64,7 @@ def get_config(folder: Path, name: str) -> ConfigFileContent:
         config = load_lm_config(path).model_dump(mode="json")
     elif about.kind == "rl":
         config = load_rl_config(path).model_dump(mode="json")
-    return ConfigFileContent(**about.model_dump(), text=text, config=config)
+    return extended(ConfigFileContent, about, text=text, config=config)
 
 
 def _names(root: Path) -> list[str]:

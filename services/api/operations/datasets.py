@@ -23,6 +23,7 @@ from common.jobs.queue import NewJob, submit
 from common.jobs.sql import lock_dataset
 from services.api.operations.job_view import error_of, job_reply, progress_of
 from tidal_client.vocabulary import LEASED, LIVE, DatasetStatus, JobStatus, JobType
+from tidal_client.wire.base import extended
 from tidal_client.wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded, DatasetUse
 
 MOST_USES = 100
@@ -36,7 +37,7 @@ def list_datasets(session: Session, store: DatasetStore) -> DatasetList:
 def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDetail:
     """One, with the experiments that name it; NotFoundError."""
     reply = _replies(session, store, [store.find(name)])[0]
-    return DatasetDetail(**reply.model_dump(), uses=_uses(session, name))
+    return extended(DatasetDetail, reply, uses=_uses(session, name))
 
 
 def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:

@@ -19,6 +19,7 @@ from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import newest_page
 from tidal_client.vocabulary import IMPORTED, ExperimentType
+from tidal_client.wire.base import extended
 from tidal_client.wire.experiment import (
     ConfigReply,
     ExperimentDetail,
@@ -79,8 +80,9 @@ def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -
         results.append("ablation")
     if (folder / ANALYSIS_FILE).is_file():
         results.append("analysis")
-    return ExperimentDetail(
-        **_reply(experiment, job).model_dump(),
+    return extended(
+        ExperimentDetail,
+        _reply(experiment, job),
         metric_names=metric_names(folder, "metrics"),
         rl_metric_names=metric_names(folder, "rl-metrics"),
         results=results,

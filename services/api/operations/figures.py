@@ -21,14 +21,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
-from common.child.protocol import WAITING_FOR_DISK
 from common.db import Job, Outbox
 from common.disk import MIB
 from common.metrics import names
 from common.redis import keys
 from common.redis.keys import HEALTH
 from services.api.context import Context
-from tidal_client.vocabulary import ACTIVE, JobStatus
+from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50

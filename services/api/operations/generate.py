@@ -208,8 +208,9 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 
 def _engine_error(data: str) -> TidalError:
     told = read_error(data)
-    error = TidalError(told["message"] or "the generator failed", code=told["code"] or "generation")
-    error.status = told["status"] if 400 <= told["status"] <= 599 else 500
+    error = TidalError(told.get("message") or "the generator failed", code=told.get("code") or "generation")
+    status = told.get("status")  # an engine of another version may leave something out
+    error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
 
 

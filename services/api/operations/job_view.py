@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import offered_signals
@@ -27,12 +29,16 @@ def error_of(job: Job) -> JobError | None:
 
 def job_reply(job: Job, place: Place | None = None) -> JobReply:
     """Everything but the payload."""
-    offered = offered_signals(job)
-    signals = [signal for signal in Signal if signal in offered]
-    waits = {"queuePosition": place.position, "predictedStart": place.predicted_start} if place else {}
-    return JobReply.model_validate({**job_document(job), **waits, "signals": signals})
+    return JobReply.model_validate(_document(job, place))
 
 
 def job_detail(job: Job, place: Place | None = None, what_next: str = "") -> JobDetail:
     """With the payload and what happens next."""
-    return JobDetail(**job_reply(job, place).model_dump(), payload=job.payload, what_next=what_next)
+    return JobDetail.model_validate({**_document(job, place), "payload": job.payload, "whatNext": what_next})
+
+
+def _document(job: Job, place: Place | None) -> dict[str, Any]:
+    offered = offered_signals(job)
+    signals = [signal for signal in Signal if signal in offered]
+    waits = {"queuePosition": place.position, "predictedStart": place.predicted_start} if place else {}
+    return {**job_document(job), **waits, "signals": signals}

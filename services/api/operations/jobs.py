@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, defer
 
-from common.child.protocol import WAITING_FOR_DISK
 from common.config import Settings
 from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
@@ -20,7 +19,7 @@ from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.paging import newest_page
 from services.api.workers import Outlook
-from tidal_client.vocabulary import LEASED, LIVE, JobStatus, JobType
+from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, JobType
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MOST_LIVE = 1000

@@ -140,7 +140,7 @@ def list_analyses(
     with connect(url, token) as client:
         found = client.analyses(experiment, limit=limit)
     if as_json:
-        print_json([its.model_dump(mode="json", by_alias=True, exclude={"result"}) for its in found])
+        print_json([its.model_dump(mode="json", by_alias=True) for its in found])
         return
     if not found:
         err.print("No analyses. Make one with `tidal analyze batch --save`.")

@@ -80,7 +80,7 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
     with connect(url, token) as client:
         found = client.datasets()
     if as_json:
-        print_json([one.model_dump(mode="json", by_alias=True, exclude={"uses"}) for one in found])
+        print_json([one.model_dump(mode="json", by_alias=True) for one in found])
         return
     if not found:
         err.print("No datasets. Upload one with `tidal datasets upload FILE`.")

@@ -1,6 +1,6 @@
 """`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with.
 
-From the API, or without any service from a file on this machine. Both give the same events, printed by `token_view`.
+From the API, or without any service from a file on this machine. Both give the same events, printed by `views.tokens`.
 """
 
 from __future__ import annotations

@@ -15,17 +15,9 @@ from common.terminal import printable
 from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
 from tidal_client import Client
+from tidal_client.vocabulary import ReportPattern
 
 app = typer.Typer(help="Make, read and export reports about experiments.", no_args_is_help=True)
-
-
-class Pattern(StrEnum):
-    """What a report is made from."""
-
-    OVERVIEW = "experiment-overview"
-    RL = "rl-analysis"
-    TRAJECTORY = "trajectory-report"
-    FULL = "full-report"
 
 
 class Form(StrEnum):
@@ -52,7 +44,7 @@ def list_reports(
     with connect(url, token) as client:
         found = client.reports(search=search, experiment=experiment, limit=limit)
     if as_json:
-        print_json([its.model_dump(mode="json", by_alias=True, exclude={"markdown"}) for its in found])
+        print_json([its.model_dump(mode="json", by_alias=True) for its in found])
         return
     if not found:
         err.print("No reports. Make one with `tidal reports generate`.")
@@ -91,7 +83,7 @@ def generate(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest.")
     ] = None,
-    pattern: Annotated[Pattern, typer.Option("--pattern", "-p", help="What it is made from.")] = Pattern.FULL,
+    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="What it is made from.")] = "full-report",
     title: Annotated[str | None, typer.Option("--title", help="Default: from the pattern and the experiment.")] = None,
     as_json: Json = False,
     url: Url = None,
@@ -99,7 +91,7 @@ def generate(
 ) -> None:
     """Have a report made from what is stored about experiments."""
     with connect(url, token) as client:
-        made = client.generate_report(pattern.value, experiments or [_newest(client)], title=title)
+        made = client.generate_report(pattern, experiments or [_newest(client)], title=title)
     if as_json:
         print_json(made.model_dump(mode="json", by_alias=True))
         return

@@ -14,10 +14,8 @@ from typing import Any
 from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 from tidal_client import Event, Job
-from tidal_client.vocabulary import JobStatus
+from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
-WAITING_FOR_DISK = "waiting_for_disk"
-"""The phase of a trainer that waits because a disk has too little room."""
 WAITING = "waiting for room"
 """How that phase is shown; followed by the space that is missing."""
 QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})

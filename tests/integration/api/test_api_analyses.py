@@ -14,6 +14,14 @@ from tests.integration.api.analyses import MODEL, POLICY, RESULT
 from tests.integration.api.conftest import Api
 
 
+def test_an_unknown_kind_of_analysis_is_not_kept(api: Api) -> None:
+    experiment = api.submit()["experimentId"]
+    refused = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": {**RESULT, "kind": "heatmap"}})
+    assert refused.status_code == 422
+    expected = {"location": "body.result.kind", "message": "Input should be 'single', 'batch' or 'sweep'"}
+    assert refused.json()["errors"] == [expected]
+
+
 def test_a_saved_analysis_comes_back_as_it_was(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     path = f"/api/experiments/{experiment}/analyses"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from common.child.protocol import WAITING_FOR_DISK
 from common.disk import MIB, Shortage
 from common.jobs.queue import claim, record_event, record_progress, transition
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.figures import samples
-from tidal_client.vocabulary import JobStatus
+from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 ENDLESS_MB = 10**9
 """A reserve that no disk has, in MiB."""

@@ -155,6 +155,20 @@ def test_an_experiment_without_log_lines_goes_on_after_its_last_event() -> None:
     assert asked == ["topic=experiments%2Fx%2Fbrief", "topic=experiments%2Fx%2Fbrief%402-0"]
 
 
+def test_an_api_without_brief_topics_is_followed_with_its_lines() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        missing = b'event: error\ndata: {"message": "no experiment x/brief", "status": 404}\n\n'
+        known = request.url.path == "/api/experiments/x/stream"
+        return httpx.Response(200, headers=documents.EVENTS, stream=BrokenStream(event(1) if known else missing))
+
+    with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
+        assert next(client.follow_experiment("x", log_lines=False)).data == 1
+    assert asked == ["/api/stream", "/api/experiments/x/stream"]
+
+
 def test_patience_has_an_end() -> None:
     def away(_: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("nobody there")

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import tidal_client
 from common.config import Settings
@@ -16,7 +17,9 @@ from tidal_client.vocabulary import (
     ACTIVE,
     LIVE,
     TERMINAL,
+    ChosenGating,
     DesiredState,
+    Gating,
     GatingMode,
     JobStatus,
     JobType,
@@ -25,7 +28,10 @@ from tidal_client.vocabulary import (
     parse_utc,
     utc_text,
 )
+from tidal_client.wire.analysis import AnalysisResult
+from tidal_client.wire.base import extended
 from tidal_client.wire.job import JobDetail, JobReply
+from tidal_client.wire.sampling import SamplingParameters, SamplingRequest
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +98,38 @@ def test_ids_and_times_have_one_form() -> None:
     assert utc_text(moment, "milliseconds") == "2026-01-31T12:00:00.500Z"
     assert utc_text(moment.replace(tzinfo=None)) == utc_text(moment)
     assert parse_utc(utc_text(moment)) == moment == parse_utc("2026-01-31T12:00:00.5")
+
+
+class Gated(BaseModel):
+    gating_mode: Gating
+    chosen: ChosenGating = GatingMode.LEARNED
+
+
+def test_an_unknown_gating_mode_is_answered_with_the_words() -> None:
+    with pytest.raises(ValueError, match="Input should be 'none', 'fixed', 'random' or 'learned'"):
+        Gated.model_validate({"gating_mode": "zz"})
+    with pytest.raises(ValueError, match="Input should be 'fixed', 'random' or 'learned'"):
+        Gated.model_validate({"gating_mode": "fixed", "chosen": "none"})
+    assert Gated.model_validate({"gating_mode": "fixed"}).gating_mode is GatingMode.FIXED
+
+
+def test_stop_strings_of_a_request_are_a_list() -> None:
+    with pytest.raises(ValueError, match="Input should be a valid list"):
+        SamplingRequest.model_validate({"stop": 7})
+    with pytest.raises(ValueError, match="List should have at most 4 items"):
+        SamplingRequest.model_validate({"stop": list("abcde")})
+    request = SamplingRequest.model_validate({"stop": ["a"]})
+    assert SamplingParameters.model_validate(request.sampling()).stop == ("a",)
+
+
+def test_an_analysis_of_a_later_kind_is_read() -> None:
+    told = {"kind": "heatmap", "request": {}, "trajectories": [], "tokensGenerated": 0, "elapsedMs": 1.0}
+    assert AnalysisResult.model_validate(told).kind == "heatmap"
+
+
+def test_a_reply_extends_without_a_second_validation() -> None:
+    short = JobReply.model_validate(documents.job())
+    detail = extended(JobDetail, short, payload={"a": 1}, what_next="It waits.")
+    whole = JobDetail.model_validate({**documents.job(), "payload": {"a": 1}, "whatNext": "It waits."})
+    assert detail.model_dump(mode="json", by_alias=True) == whole.model_dump(mode="json", by_alias=True)
+    assert detail.model_dump_json(by_alias=True) == whole.model_dump_json(by_alias=True)

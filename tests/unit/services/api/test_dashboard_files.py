@@ -15,6 +15,7 @@ from common.config import Settings
 from services.api.app import create_app
 from services.api.static_files import INDEX, STATIC, StaticFiles
 from tests.paths import ROOT
+from tidal_client.wire.sampling import DEFAULTS
 
 MOST_BYTES = 150_000
 
@@ -148,3 +149,16 @@ def test_the_stop_ladder_speaks_the_words_of_the_reference(client: TestClient) -
     assert [name for name, _, _ in entries] == ["pause", "resume", "complete", "stop", "cancel"]
     for name, text, rest in entries:
         assert text in document or "own: true" in rest, f"{name}: the reference does not say {text!r}"
+
+
+def test_the_playground_begins_with_the_defaults_of_the_api() -> None:
+    page = (STATIC / "js" / "pages" / "playground.js").read_text()
+    found = dict(re.findall(r"^  (\w+): ([\d.]+),", page, re.MULTILINE))
+    expected = {
+        "modulation": DEFAULTS.modulation,
+        "temperature": DEFAULTS.temperature,
+        "topK": DEFAULTS.top_k,
+        "topP": DEFAULTS.top_p,
+        "repetitionPenalty": DEFAULTS.repetition_penalty,
+    }
+    assert {name: float(value) for name, value in found.items()} == expected
