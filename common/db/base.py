@@ -33,6 +33,6 @@ class Base(DeclarativeBase):
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
-    """SQL of a CHECK: `column` is one of `values`, which are listed in their order, those of a set by the alphabet."""
-    listed = sorted(values) if isinstance(values, Set) else values
+    """SQL of a CHECK: `column` is one of `values`, in their order; a set of words in the order of its enumeration."""
+    listed = [word for word in type(next(iter(values))) if word in values] if isinstance(values, Set) else values
     return f"{column} IN ({', '.join(repr(str(value)) for value in listed)})"

@@ -124,7 +124,7 @@ def test_bodies_are_refused_with_an_error_and_in_bounded_memory(stack: Stack) ->
         assert peak(stack) <= MOST_MEMORY, found
         assert reply.status_code in (400, 422), found
         if what.startswith("deep"):
-            assert "too many lists and objects inside each other" in reply.text, found
+            assert "nests lists and objects too deeply" in reply.text, found
     assert "Traceback" not in stack.log("api").read_text()
 
 

@@ -63,7 +63,7 @@ def test_settings_reach_the_engine_and_the_whole_answer_is_json(api: Api, engine
     printed, remarks = process.communicate(timeout=30)
     assert process.returncode == 0, remarks
     [request] = engine.requests
-    assert (request.stop, request.seed, request.top_p, request.max_tokens) == (["end", "\n\n"], 7, 0.5, 120)
+    assert (request.stop, request.seed, request.top_p, request.max_tokens) == (("end", "\n\n"), 7, 0.5, 120)
     answer = json.loads(printed)
     assert (answer["text"], answer["tokensGenerated"], answer["trajectory"][0]["id"]) == ("ONCE", 2, 5)
 
