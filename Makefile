@@ -31,7 +31,7 @@ pin: ## Write the digests of docker compose's base images to .env
 test: ## Unit, architecture, integration, browser tests and the core faults (TESTS=path: only these)
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(PYTHON) scripts/chromium.py
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(or $(TESTS),-m "core_fault or not fault" $(SUITES))
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(or $(TESTS),-m "core_fault or not fault" $(SUITES))
 	@$(if $(TESTS),,$(BIN)/python -m pytest tests/browser)
 
 faults: ## The 31 faults with real processes (SEED=n; FULL=1: real timers and the soak, over an hour)

@@ -20,15 +20,3 @@ def same_random_numbers() -> None:
         sys.modules["numpy"].random.seed(20)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(20)
-
-
-SLOW = ("acceptance", "faults", "worker", "backup", "local")
-"""Folders whose files take longest."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no worker ends with a file of minutes while the others are idle.
-
-    xdist keeps this order with `--no-loadscope-reorder`.
-    """
-    items.sort(key=lambda item: not any(name in item.path.parts for name in SLOW))
