@@ -67,7 +67,8 @@ class SamplingParameters(BaseModel):
     def sampling(self) -> dict[str, Any]:
         """The sampling parameters by name, to hand on; null stands for the default where a parameter has no null."""
         values = {name: getattr(self, name) for name in SamplingParameters.model_fields}
-        return {**values, "top_p": DEFAULTS.top_p if values["top_p"] is None else values["top_p"]}
+        top_p = DEFAULTS.top_p if values["top_p"] is None else values["top_p"]
+        return {**values, "top_p": top_p, "stop": tuple(values["stop"])}
 
 
 DEFAULTS: Final = SamplingParameters()
