@@ -136,7 +136,7 @@ class Stack:
     def signal(self, job_id: str, name: str) -> httpx.Response:
         return self.http.post(f"/api/jobs/{job_id}/signal", json={"signal": name})
 
-    def wait_status(self, job_id: str, statuses: str | Iterable[str], seconds: float = 120) -> dict[str, Any]:
+    def wait_status(self, job_id: str, statuses: str | Iterable[str], seconds: float = 60) -> dict[str, Any]:
         """The job once its status is one of `statuses`; fails early when it ends in another one."""
         wanted = {statuses} if isinstance(statuses, str) else set(statuses)
 
@@ -149,7 +149,7 @@ class Stack:
         self.wait_for(f"status {wanted} of {job_id}", check, seconds)
         return self.job(job_id)
 
-    def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, what: str, check: Callable[[], bool], seconds: float = 60) -> None:
         """Poll until `check()`; fails with the tail of every log."""
         until = time.monotonic() + seconds
         while not check():
