@@ -30,15 +30,19 @@ import httpx
 
 from bench.local_stack import ROOT, RunningStack, local_stack
 from common.metrics.names import STEPS_PER_SECOND
+from tidal_client import Client
+from tidal_client.vocabulary import TERMINAL
 
 HOOK = ROOT / "scripts" / "tracing" / "sitecustomize.py"
 IDLE_SECONDS = 35.0
-"""Longer than the periods of the heartbeats and of the sweeps."""
+"""How long the stack is watched without a request. Longer than the periods of heartbeats and sweeps."""
+SETTLE_SECONDS = 3.0
+"""Time after a request in which processes still finish its work. It belongs to no window."""
 SELDOM = 3.0
-"""A function that is called while the stack is idle counts when it is called so many times as often, and once more."""
+"""A function that is also called while idle counts if the request calls it more than this many times as often."""
 FIRST_STEP = "common/training/pretrain.py:_take_step"
 BETWEEN_SECONDS = 4.0
-"""About the time between two metrics of the job that `metric` looks at, so that there is time without a metric."""
+"""Approximate time between two metrics of the job that `metric` follows; the pause serves as the idle window."""
 BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
 WAYS = {
     "submit": (
@@ -70,9 +74,9 @@ WAYS = {
         "services/api/middleware.py:_Reply.send",
     ),
 }
-"""The functions at which a request of each kind is handed on."""
+"""The relays of each kind of request: functions that hand the request to another process or thread, or end it."""
 PROCESSES = {"common/redis/shipper.py:StreamShipper._send": "services.trainer"}
-"""Functions of those that count in one kind of process only: a worker ships log lines with this one."""
+"""Relays that count only in processes whose command contains this text; a worker ships log lines with the same one."""
 TINY: dict[str, Any] = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "context_length": 16},
     "data": {"source": "builtin:stories", "max_documents": 200},
@@ -84,35 +88,35 @@ TINY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of time, by the monotonic clock that all processes share, in seconds."""
+    """A period of time in seconds of the monotonic clock, which all processes share."""
 
     begin: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Return the length of the window."""
         return self.end - self.begin
 
 
 @dataclass
 class Passed:
-    """What of one file was called for a request."""
+    """The calls into one file during a request."""
 
     first: float
-    """Seconds after the request."""
+    """Time of the first call, in seconds after the request."""
     calls: int
     functions: set[str]
 
 
 Buckets = dict[str, list[float]]
-"""By bucket of time: number of calls, and the time of the first."""
+"""Maps a bucket of time to the number of calls and the time of the first call."""
 Trace = dict[str, Any]
-"""Of one process: `calls` by function, `stacks` by relay and function; each with its buckets."""
+"""The counts of one process: `calls` maps functions, `stacks` maps relays and functions to buckets."""
 
 
 def main() -> int:
-    """Trace all ways and print them. Exits with 1 when a way is longer than its bound."""
+    """Trace all kinds of requests and print their files. Returns 1 if a request passes through more than its bound."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="also list files that were only called by those on the way")
     parser.add_argument("--read", type=Path, metavar="FOLDER", help="evaluate the run in this folder again")
@@ -138,14 +142,14 @@ def main() -> int:
 
 
 def show(files: dict[str, Passed]) -> None:
-    """One line for each file, in the order of time."""
+    """Print one line for each file, ordered by the first call."""
     for file, its in sorted(files.items(), key=lambda item: item[1].first):
         functions = ", ".join(sorted(its.functions))
         print(f"  {1000 * its.first:9.1f} ms {its.calls:6}  {file:52} {functions[:100]}")
 
 
 def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Passed]:
-    """The files that were on the stack at the relays of a way. ValueError when a relay was not called."""
+    """Return the files that were on the call stack of a relay. Raises ValueError if a relay was not called."""
     found: dict[str, Passed] = {}
     for relay in WAYS[way]:
         reached = False
@@ -155,7 +159,7 @@ def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Pass
             for name, buckets in trace["stacks"].get(relay, {}).items():
                 count, first = counted(buckets, request)
                 if not count or (name.endswith((":main", ":<module>")) and not called(trace, name, request)):
-                    continue  # a `main` that runs since before the request
+                    continue  # a `main` that has been running since before the request
                 add(found, name, count, first - request.begin)
                 reached = True
         if not reached:
@@ -164,7 +168,7 @@ def on_the_way(traces: list[Trace], way: str, request: Window) -> dict[str, Pass
 
 
 def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Passed]:
-    """What was called in `request` and not, or much less, in `idle`, by file."""
+    """Return the files with functions that were called in `request` but seldom or never in `idle`."""
     found: dict[str, Passed] = {}
     for trace in traces:
         for name, buckets in trace["calls"].items():
@@ -177,7 +181,7 @@ def worked(traces: list[Trace], request: Window, idle: Window) -> dict[str, Pass
 
 
 def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
-    """Count calls of a function for its file."""
+    """Add the calls of a function to its file."""
     file, _, function = name.partition(":")
     its = found.setdefault(file, Passed(first, 0, set()))
     its.first = min(its.first, first)
@@ -186,18 +190,18 @@ def add(found: dict[str, Passed], name: str, count: int, first: float) -> None:
 
 
 def called(trace: Trace, name: str, window: Window) -> bool:
-    """Whether a function of the process was called within `window`."""
+    """Return whether the process called a function within `window`."""
     return counted(trace["calls"].get(name, {}), window)[0] > 0
 
 
 def counted(buckets: Buckets, window: Window) -> tuple[int, float]:
-    """Calls within `window` and the time of the first."""
+    """Return the number of calls within `window` and the time of the first."""
     inside = [(count, first) for count, first in buckets.values() if window.begin <= first <= window.end]
     return int(sum(count for count, _ in inside)), min((first for _, first in inside), default=0.0)
 
 
 def first_call(traces: list[Trace], name: str, after: float) -> float:
-    """When a function was first called after a time, in whichever process."""
+    """Return when any process first called a function after the time `after`."""
     calls: list[Buckets] = [trace["calls"].get(name, {}) for trace in traces]
     return min(first for buckets in calls for _, first in buckets.values() if first >= after)
 
@@ -211,31 +215,28 @@ def record() -> Path:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
     with local_stack() as stack:
         marks = send(stack)
-        time.sleep(1)  # the processes write what they have counted
     (folder / "marks").write_text(json.dumps(marks))
     return folder
 
 
 def send(stack: RunningStack) -> dict[str, list[float]]:
-    """All requests, one after another; the windows in which they were under way."""
+    """Send all requests, one after another, and return the windows in which they were processed."""
     instance, clock = stack.instance, time.monotonic
     headers = {"Authorization": f"Bearer {instance.token}"}
     marks: dict[str, list[float]] = {}
     with httpx.Client(base_url=instance.api_url, headers=headers, timeout=120, trust_env=False) as http:
-        # Once before it counts: what a process does for its first request alone is not part of the way.
+        # Send each request once before counting, so that what a process does only for its first request is left out.
         trained = submit(http)
-        while not http.get(f"/api/jobs/{trained['id']}").json()["finishedAt"]:
-            time.sleep(0.5)
+        follow_to_the_end(instance.api_url, instance.token, trained["id"])
         model = f"{trained['experimentId']}/final"
         generate(http, model)
-        time.sleep(3)
-        begun = clock()
-        time.sleep(IDLE_SECONDS)
+        begun = clock() + SETTLE_SECONDS
+        time.sleep(SETTLE_SECONDS + IDLE_SECONDS)
         marks["idle"] = [begun, clock()]
         begun = clock()
         generate(http, model)
         marks["generate"] = [begun, clock()]
-        time.sleep(1)
+        time.sleep(SETTLE_SECONDS)
         last = http.get(f"/api/experiments/{trained['experimentId']}/metrics").raise_for_status().json()["last"]
         every = max(1, round(BETWEEN_SECONDS * last["values"][STEPS_PER_SECOND]))
         begun = clock()
@@ -248,15 +249,23 @@ def send(stack: RunningStack) -> dict[str, list[float]]:
     return marks
 
 
+def follow_to_the_end(url: str, token: str, job_id: str) -> None:
+    """Read the events of a job until it has ended."""
+    with Client(url, token) as client:
+        for event in client.follow_job(job_id):
+            if event.name == "job-update" and event.data["status"] in TERMINAL:
+                return
+
+
 def submit(http: httpx.Client, **training: Any) -> dict[str, Any]:
-    """A job that trains a tiny model."""
+    """Submit a job that trains a tiny model, and return it."""
     config = {**TINY, "training": {**TINY["training"], **training}}
     reply = http.post("/api/jobs", json={"type": "lm-training", "config": config})
     return dict(reply.raise_for_status().json())
 
 
 def generate(http: httpx.Client, model: str) -> None:
-    """Eight tokens, read to the end."""
+    """Generate eight tokens and read the stream to its end."""
     body = {"checkpoint": model, "prompt": "Once upon a time", "maxTokens": 8, "stream": True}
     with http.stream("POST", "/api/generate", json=body) as reply:
         reply.raise_for_status()
@@ -264,7 +273,7 @@ def generate(http: httpx.Client, model: str) -> None:
 
 
 def metric_times(http: httpx.Client, experiment: str) -> list[float]:
-    """When `metrics` events came to a follower: the first ones, until two are two seconds apart."""
+    """Return the times at which `metrics` events arrived, until two arrived more than two seconds apart."""
     times: list[float] = []
     with http.stream("GET", f"/api/stream?topic=experiments/{experiment}/brief") as reply:
         for line in reply.iter_lines():

@@ -1,10 +1,10 @@
 """Counts the calls of this project's functions in a Python process, for `scripts/trace_request.py`.
 
-Python imports a module of this name at its start when its folder is on PYTHONPATH, so every process of a stack that
-was started with it counts, whoever starts it. The script puts a copy of this file into an empty folder, beside it the
-files `root` with the path of the repository and `relays`; each process rewrites its `<pid>.json` there four times a
-second. Calls during an import are left out. At a call of a function of `relays` all functions on the call stack are
-noted. Leaves out: which of the calls belong to a request.
+Python imports a module with this name when it starts, if the folder of the module is on PYTHONPATH. So every process
+that inherits this PYTHONPATH counts its calls. The script copies this file into an empty folder, next to the files
+`root` (the path of the repository) and `relays` (names of functions). Each process rewrites `<pid>.json` in this folder
+four times a second and when it ends. Calls during an import are not counted. When a function of `relays` is called, all
+functions on the call stack are counted separately. Leaves out: which calls belong to a request.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = (FOLDER / "root").read_text() if (FOLDER / "root").exists() else ""
 OURS = tuple(f"{ROOT}/{package}/" for package in ("common", "services", "tidal_client"))
 SECONDS = 0.25
-"""Between two writes of the file."""
+"""Time between two writes of the file."""
 BUCKETS = 20
-"""Per second; calls are counted in these."""
+"""Buckets of time in a second; calls are counted per bucket."""
 RELAYS = frozenset((FOLDER / "relays").read_text().split()) if ROOT else frozenset[str]()
-"""Functions, as `name_of` names them, at whose calls the stack is noted."""
+"""Names (see `name_of`) of the functions whose callers are counted."""
 FUNCTION = 1
-"""Flag of a code object that is a function's; modules and classes lack it."""
+"""Flag of a code object that belongs to a function. Code objects of modules and classes lack it."""
 
 Calls = dict[int, list[float]]
-"""Per bucket: number of calls, time of the first."""
+"""Maps each bucket to the number of calls and the time of the first call (monotonic, seconds)."""
 calls: dict[str, Calls] = {}
 stacks: dict[str, dict[str, Calls]] = {}
-"""By relay, the same for the functions that were on the stack at its calls."""
+"""Maps each relay to the functions that were on the call stack when it was called."""
+_ended = threading.Event()
 _names: dict[CodeType, str | None] = {}
 _importing: dict[int, int] = {}
 
 
 def name_of(code: CodeType) -> str | None:
-    """`<file>:<function>` of our own code, relative to the repository; None for all other code."""
+    """Return `<file>:<function>`, relative to the repository, or None for code of other projects."""
     if code not in _names:
         ours = code.co_filename.startswith(OURS)
         _names[code] = f"{code.co_filename[len(ROOT) + 1 :]}:{code.co_qualname}" if ours else None
@@ -50,7 +51,7 @@ def name_of(code: CodeType) -> str | None:
 
 
 def profile(frame: FrameType, event: str, argument: Any) -> None:
-    """Called by the interpreter at each call and return."""
+    """Count a call. The interpreter calls this function at each call and return."""
     if event == "call" or event == "return":
         code = frame.f_code
         name = name_of(code)
@@ -77,11 +78,11 @@ def _count(into: dict[str, Calls], name: str) -> None:
 
 
 def _write() -> None:
-    """Replace the file of this process."""
+    """Write the counts of this process, replacing its file."""
     command = Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     try:
         text = json.dumps({"command": command, "calls": calls, "stacks": stacks})
-    except RuntimeError:  # a dictionary grew meanwhile; the next time comes soon
+    except RuntimeError:  # another thread added a key meanwhile; the next write follows soon
         return
     target = FOLDER / f"{os.getpid()}.json"
     part = target.with_name(f"{target.name}.{threading.get_ident()}")
@@ -90,18 +91,22 @@ def _write() -> None:
 
 
 def _write_often() -> None:
-    while True:
-        time.sleep(SECONDS)
+    while not _ended.wait(SECONDS):
         _write()
 
 
 class Started(subprocess.Popen[Any]):
-    """A process that counts too, whatever environment it is given."""
+    """A process that also counts its calls, even if its environment is given explicitly."""
 
     def __init__(self, *arguments: Any, env: Any = None, **named: Any) -> None:
         if env is not None:
             env = {**env, "PYTHONPATH": os.pathsep.join([str(FOLDER), env.get("PYTHONPATH", "")])}
-        super().__init__(*arguments, env=env, **named)  # type: ignore[call-overload]
+        super().__init__(*arguments, env=env, **named)
+
+
+def _end() -> None:
+    _ended.set()
+    _write()
 
 
 def _begin() -> None:
@@ -111,7 +116,7 @@ def _begin() -> None:
 
 
 if ROOT:
-    atexit.register(_write)
+    atexit.register(_end)
     os.register_at_fork(after_in_child=_begin)
     vars(subprocess)["Popen"] = Started
     _begin()

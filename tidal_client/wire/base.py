@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -88,5 +88,4 @@ KnownSignal = Annotated[Signal, Open()]
 
 def extended(kind: type[R], reply: Reply, **fields: Any) -> R:
     """Return `reply` as the larger type `kind`, with the `fields` that it adds. Nothing is validated a second time."""
-    made: R = kind.model_construct(**dict(reply), **fields)  # type: ignore[assignment]  # the plugin reports Reply
-    return made
+    return cast(R, kind.model_construct(**dict(reply), **fields))

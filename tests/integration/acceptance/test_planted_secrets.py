@@ -8,6 +8,7 @@ Leaves out Redis, whose streams carry prompts to the engine, and the rows of ana
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
@@ -31,6 +32,8 @@ from services.local.servers import PostgresServer, ValkeyServer
 from tests.integration.acceptance.stack import ROOT, TINY_LM, long_job
 from tests.integration.acceptance.tiny_model import MODEL, save_tiny_model
 from tidal_client.local_instance import LocalInstance, read_instance
+
+log = logging.getLogger(__name__)
 
 TOKEN, FLOWER, DATABASE, REDIS = "mark-token-1f", "mark-flower-2e", "mark-database-3d", "mark-redis-4c"
 CLOUD, HUB = "mark-cloud-5b", "mark-hub-6a"
@@ -168,7 +171,7 @@ def test_no_secret_is_found_where_it_does_not_belong(running: Running, folder: P
     running.until(_stopped(running), "cancelled")
 
     searched = {"replies": "\n".join(running.replies), **_rows(running), **_pages(running), **_logs(folder)}
-    print({name: len(text) for name, text in searched.items()})  # noqa: T201 (with -s: the size of each searched text)
+    log.info("characters searched: %s", {name: len(text) for name, text in searched.items()})
     assert {name: _marks(text) for name, text in searched.items() if _marks(text)} == {}
     assert "a token was rejected" in searched["log stack/logs/api.log"]
     assert "a login was rejected" in searched["log stack/logs/flower.log"]

@@ -33,7 +33,7 @@ def requests(things: Things) -> list[tuple[str, str, str, Valid]]:
             label = f"{method.upper()} {path}"
             valid = things.valid(label)
             values = {**things.path_values(), **valid.path}
-            filled = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)  # type: ignore[misc]
+            filled = re.sub(r"\{(\w+)\}", lambda found, values=values: values[found.group(1)], path)
             found.append((label, method.upper(), filled, valid))
     return found
 

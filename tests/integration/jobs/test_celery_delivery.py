@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 import redis
@@ -24,9 +24,10 @@ def app(redis_url: str) -> Celery:
     return make_app("test", SecretStr(redis_url))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until_acknowledged(client: redis.Redis) -> None:
+    """Poll Redis, because Celery's event loop sends the acknowledgement on its own time."""
     until = time.monotonic() + 20
-    while not condition():
+    while client.hlen(UNACKNOWLEDGED):
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -35,34 +36,33 @@ def test_a_busy_worker_has_acknowledged_its_message_and_fetched_no_other(
     app: Celery, redis_client: redis.Redis
 ) -> None:
     started, finish = threading.Event(), threading.Event()
-    done: list[str] = []
+    done: queue.Queue[str] = queue.Queue()
 
     @app.task(name=DOORBELL_TASK, shared=False)
     def work(name: str) -> None:
         started.set()
         assert finish.wait(30)
-        done.append(name)
+        done.put(name)
 
     with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False, shutdown_timeout=30):
         for name in ("first", "second", "third"):
             app.send_task(DOORBELL_TASK, args=[name])
         try:
             assert started.wait(20)
-            wait_until(lambda: redis_client.hlen(UNACKNOWLEDGED) == 0)
+            wait_until_acknowledged(redis_client)
             assert redis_client.llen(QUEUE) == 2, "other workers can take what this one has no slot for"
         finally:
             finish.set()
-        wait_until(lambda: len(done) == 3)
-    assert done == ["first", "second", "third"]
-    assert redis_client.hlen(UNACKNOWLEDGED) == 0
+        assert [done.get(timeout=20) for _ in range(3)] == ["first", "second", "third"]
+        wait_until_acknowledged(redis_client)
 
 
 def test_a_task_that_fails_is_not_delivered_again(app: Celery, redis_client: redis.Redis) -> None:
-    calls: list[str] = []
+    calls: queue.Queue[str] = queue.Queue()
 
     @app.task(name=DOORBELL_TASK, shared=False)
     def work(name: str) -> None:
-        calls.append(name)
+        calls.put(name)
         if name == "rejected":
             raise Reject("no")
         if name == "failed":
@@ -71,6 +71,7 @@ def test_a_task_that_fails_is_not_delivered_again(app: Celery, redis_client: red
     with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False, shutdown_timeout=30):
         for name in ("failed", "rejected", "last"):
             app.send_task(DOORBELL_TASK, args=[name])
-        wait_until(lambda: "last" in calls)
-    assert calls == ["failed", "rejected", "last"]
-    assert redis_client.llen(QUEUE) == redis_client.hlen(UNACKNOWLEDGED) == 0
+        assert [calls.get(timeout=20) for _ in range(3)] == ["failed", "rejected", "last"]
+        wait_until_acknowledged(redis_client)
+    assert calls.empty()
+    assert redis_client.llen(QUEUE) == 0

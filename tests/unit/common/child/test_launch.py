@@ -22,12 +22,12 @@ channel.send(Phase(name=str(channel.receive().job.attempt)))
 channel.receive()
 """
 STAYS = """
-import signal, subprocess, time
+import signal, subprocess
 from common.child.protocol import Channel, Running
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen(["sleep", "600"])
 Channel.from_environment().send(Running())
-time.sleep(600)
+signal.pause()
 """
 LEAVES_A_PROCESS = """
 import subprocess
@@ -91,7 +91,7 @@ def test_what_a_child_writes_goes_to_the_descriptor_it_was_given() -> None:
     code = "import os, sys\nprint(*os.environ)\nprint('wrong', file=sys.stderr)"
     child = launch(Channel, [sys.executable, "-I", "-c", code], {"ONLY": "this"}, output=writer)
     os.close(writer)
-    with open(reader, encoding="utf-8") as pipe:  # noqa: PTH123 (a descriptor)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
         text = pipe.read()
     assert child.wait(30) == 0
     child.close()
