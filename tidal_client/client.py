@@ -78,7 +78,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return found[:limit]
 
     def signal_job(self, job_id: str, signal: str) -> JobDetail:
-        """Send a signal: pause, resume, complete or stop. Raises ConflictError when the job's status does not allow it."""
+        """Send a signal: pause, resume, complete or stop. Raises ConflictError when the job cannot accept it."""
         return self._post(JobDetail, f"/api/jobs/{job_id}/signal", {"signal": signal})
 
     def cancel_job(self, job_id: str) -> JobDetail:

@@ -98,7 +98,7 @@ class Connection:
         return connect
 
     def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[Event]:
-        """Yield the events of one topic of `/api/stream`. Raises the error of an `error` event, which ends the topic."""
+        """Yield the events of one topic of `/api/stream`. Raises the error of an `error` event, which ends it."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
             last_id = headers.pop("Last-Event-ID", None)

@@ -65,5 +65,5 @@ class DatasetCalls(Connection):
         return self._get(DatasetDetail, f"{PATH}/{quote(name, safe='')}")
 
     def delete_dataset(self, name: str) -> None:
-        """Delete the text and the tokens of a dataset. Raises NotFoundError, or ConflictError while a live job needs it."""
+        """Delete a dataset: its text and tokens. Raises NotFoundError, or ConflictError while a live job needs it."""
         self._request("DELETE", f"{PATH}/{quote(name, safe='')}")

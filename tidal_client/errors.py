@@ -47,7 +47,7 @@ class NotFoundError(TidalError, LookupError):
 
 
 class ConflictError(TidalError):
-    """The present state does not allow the request: a job cannot accept a signal, or a live job needs what is deleted."""
+    """The present state does not allow the request, for example because a live job needs the dataset to delete."""
 
     code = "conflict"
     status = 409

@@ -24,7 +24,8 @@ class ReportCalls(Connection):
     def create_report(self, title: str, markdown: str, *, experiments: Sequence[str] | None = None) -> ReportReply:
         """Store a new report. Raises InvalidInputError with the line of an invalid chart."""
         ids = list(experiments) if experiments is not None else None
-        return self._post(ReportReply, "/api/reports", request_body(title=title, markdown=markdown, experiment_ids=ids))
+        body = request_body(title=title, markdown=markdown, experiment_ids=ids)
+        return self._post(ReportReply, "/api/reports", body)
 
     def change_report(
         self, report: ReportReply, *, title: str | None = None, markdown: str | None = None
