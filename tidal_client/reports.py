@@ -30,7 +30,7 @@ class ReportCalls(Connection):
     def change_report(
         self, report: ReportReply, *, title: str | None = None, markdown: str | None = None
     ) -> ReportReply:
-        """Change the title or text of `report`. Raises ConflictError if the stored report was changed since it was read."""
+        """Change the title or text of `report`. Raises ConflictError if it was changed since it was read."""
         body = request_body(
             version=report.version,
             title=report.title if title is None else title,

@@ -3,7 +3,7 @@
 Engines write to the stream of this process (`common.redis.generation_events`); the reader runs while there are
 mailboxes. A generation whose answer can no longer come ends with an error within seconds:
 
-* its engine is gone (`common.redis.presence`),
+* its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
 * Redis was emptied or restarted and has lost the request or a part of the answer. Lost entries show in their numbers;
   a lost request is neither in Redis nor marked as begun, and no engine says that it has it.

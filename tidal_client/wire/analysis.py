@@ -25,7 +25,7 @@ class PromptTrajectory(Reply):
 
     prompt: str
     analysis: dict[str, Any]
-    """`signalStats`, `signalEvolution` (four windows), `phases` and `tokenSignalAlignment` (the tokens with the lowest and
+    """`signalStats`, `signalEvolution` (four windows), `phases` and `tokenSignalAlignment` (tokens with the lowest and
     highest modulation)."""
     samples: list[AnalysisSample]
 

@@ -71,7 +71,7 @@ class Open:
 
 
 def _new_word(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `kind` for an unknown word, with `value` and `name` like any member."""
+    """Return a function that creates a member of `kind`, with `value` and `name`, for an unknown word."""
 
     def make(value: str) -> StrEnum:
         word = str.__new__(kind, value)

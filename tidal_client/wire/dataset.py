@@ -10,7 +10,7 @@ from .job import JobError, JobProgress, JobReply
 
 
 class DatasetReply(Reply):
-    """An uploaded text. A configuration with `data.source: <name>` trains on it, whatever its status: if the dataset has
+    """An uploaded text. A configuration with `data.source: <name>` trains on it, whatever its status: if it has
     no tokens yet, the training job tokenises it."""
 
     name: str

@@ -26,7 +26,7 @@ class Alternative(TypedDict):
 
 
 class TokenEvent(TypedDict):
-    """One generated token with the modulation and the four decoding parameters of its sampling. Entropies are in nats."""
+    """One generated token with the modulation and decoding parameters of its sampling. Entropies are in nats."""
 
     index: int
     id: int

@@ -27,4 +27,4 @@ class Ready(Reply):
 
     ready: bool
     parts: dict[str, Part]
-    """Required parts: `database`, `schema`, `redis`, `store`. Not required: `disk` (ok if its reserve is free), `sweeps`."""
+    """Required: `database`, `schema`, `redis`, `store`. Optional: `disk` (ok if its reserve is free), `sweeps`."""

@@ -58,7 +58,7 @@ class SamplingParameters(BaseModel):
     top_p: float = Field(1.0, ge=0, le=1)
     repetition_penalty: RepetitionPenalty = 1.2
     gating_mode: Gating = GatingMode.NONE
-    """In mode none, temperature, topK, topP and repetitionPenalty apply as given; otherwise the modulation sets them."""
+    """none: temperature, topK, topP and repetitionPenalty apply as given; otherwise they follow the modulation."""
     modulation: Modulation = NEUTRAL_MODULATION
     """The constant modulation for gatingMode fixed."""
     stop: tuple[str, ...] = ()

@@ -32,7 +32,10 @@ def of_experiment(session: Session, store: ArtifactStore, experiment_id: str, *,
 def overview(
     session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
 ) -> CheckpointOverview:
-    """Those of every experiment that has some, newest experiment first; `limit` counts experiments looked at."""
+    """Return a page of checkpoints by experiment, newest experiment first.
+
+    `limit` counts experiments, including those without checkpoints, which the reply omits.
+    """
     page, following = newest_page(
         session, select(Experiment), Experiment.created_at, Experiment.id, limit=limit, cursor=cursor
     )
