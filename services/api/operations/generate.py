@@ -87,7 +87,7 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
     settings = context.settings
     waited = AwakeTimer(2 * LOOK_SECONDS)
     looked_at = 0.0
-    started = told = finished = False
+    started = yielded = finished = False
     with context.generations.follow(request.id) as mailbox:
         try:
             await _hand_over(context, request, mailbox)
@@ -108,7 +108,7 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                         raise ClientGone
                 found = await mailbox.take(min(LOOK_SECONDS, left))
                 if not found:
-                    if told:
+                    if yielded:
                         yield []
                     continue
                 started = True
@@ -118,7 +118,7 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                     if len(found) > 1:
                         yield found[:-1]
                     raise _engine_error(found[-1].data)
-                told = True
+                yielded = True
                 yield found
         except QueueFull:
             finished = True  # there is nothing to stop

@@ -65,7 +65,7 @@ async def _redis(context: Context) -> Part:
 
 
 async def _sweeps(context: Context) -> Part:
-    """Check the sweeps of the reaper. They are not required: without them lost jobs are not requeued, but requests work."""
+    """Check the sweeps of the reaper. They are optional: without them lost jobs are not requeued, but requests work."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)

@@ -248,7 +248,7 @@ def _checkpoint(context: Context, request: JobRequest) -> str:
 
 
 def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConfig:
-    """Return the configuration with which the model was trained, or if it is unknown, that of `configPath` or default."""
+    """Return the configuration of the model's training; if it is unknown, that of `configPath` or the default."""
     folder = context.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
         try:

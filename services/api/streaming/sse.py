@@ -60,7 +60,10 @@ class Source:
 
 
 async def stream(context: Context, source: Source) -> LiveStream:
-    """Return the response of a stream endpoint. Raises what `state` raises, and RedisError (503), before the first byte."""
+    """Return the response of a stream endpoint.
+
+    Raises what `source.state` raises, and RedisError (503), before the first byte.
+    """
     context.stream_clients.require_room()
     return LiveStream(await _open(context, source), context.stream_clients)
 
