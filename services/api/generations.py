@@ -96,11 +96,11 @@ class Mailbox:
 
 
 class Generations:
-    """One per app. `ringing` are those on their way into the queue, which its length does not show yet."""
+    """One per app. `enqueuing` counts the requests that are about to enter the queue and are not part of its length yet."""
 
     def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
         """`redis_seconds`: generations end with 503 when Redis does not answer for so long."""
-        self.ringing = 0
+        self.enqueuing = 0
         self.redis_seconds = redis_seconds
         self._reader = new_reader()
         self._redis = redis

@@ -94,7 +94,7 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
     if file is None:
         raise InvalidInputError.at(
-            location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest"
+            location, f"{reference!r} is not a checkpoint; name a model file or a folder with a manifest"
         )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")

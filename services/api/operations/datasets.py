@@ -110,7 +110,7 @@ def _status(job: Job | None) -> DatasetStatus:
 
 
 def _newest_jobs(session: Session, manifests: Iterable[Manifest]) -> dict[str, Job]:
-    """The newest job that tokenises each, by name; a job about an earlier content of that name is none."""
+    """Return the newest job that tokenises each dataset, by name; jobs about an earlier content are ignored."""
     current = {manifest.name: manifest.sha256 for manifest in manifests}
     if not current:
         return {}

@@ -175,15 +175,15 @@ async def _withdraw(context: Context, request: GenerationRequest) -> bool:
 async def _enqueue(context: Context, request: GenerationRequest) -> None:
     settings, generations = context.settings, context.generations
     # Requests that this process is enqueuing count too; those of other api processes do not.
-    generations.ringing += 1
+    generations.enqueuing += 1
     try:
-        if await context.redis.llen(GENERATE_QUEUE) + generations.ringing > settings.generate_queue_limit:
+        if await context.redis.llen(GENERATE_QUEUE) + generations.enqueuing > settings.generate_queue_limit:
             raise QueueFull(settings.generate_queue_limit)
         key, seconds = keys.generate_request(request.id), math.ceil(settings.generate_queue_seconds) + 1
         await context.redis.set(key, request.model_dump_json(), ex=seconds)
-        await run_in_threadpool(_ring, context.celery, request)
+        await run_in_threadpool(_notify_engine, context.celery, request)
     finally:
-        generations.ringing -= 1
+        generations.enqueuing -= 1
 
 
 async def whole(context: Context, request: GenerationRequest, gone: Gone) -> bytes:
@@ -199,7 +199,7 @@ def _as_reply(data: str) -> bytes:
     return GenerateReply.model_validate_json(data).model_dump_json(by_alias=True).encode()
 
 
-def _ring(celery: Celery, request: GenerationRequest) -> None:
+def _notify_engine(celery: Celery, request: GenerationRequest) -> None:
     celery.send_task(
         HANDOVER_TASK,
         args=[request.id],
