@@ -96,7 +96,7 @@ class Mailbox:
 
 
 class Generations:
-    """One per app. `enqueuing` counts the requests that are about to enter the queue and are not part of its length yet."""
+    """One per app. `enqueuing` counts the requests that will enter the queue and do not count in its length yet."""
 
     def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
         """`redis_seconds`: generations end with 503 when Redis does not answer for so long."""
