@@ -1,4 +1,4 @@
-"""The one exception tree of Tidal: the errors that a client can meet too, from `tidal_client.errors`, and our own.
+"""The exception tree of Tidal: the errors that a client can receive too (`tidal_client.errors`), and internal ones.
 
 Every error a user can meet derives from `TidalError` and carries a stable `code` (snake_case) and an HTTP `status`.
 The api turns it into a problem document in one place; the CLI prints `message` and exits with 1. It leaves out:
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 MOST_FINDINGS = 50
-"""Most findings that one error lists; a request with many wrong keys has as many findings."""
+"""Largest number of findings that one error lists. A request with many wrong keys has as many findings."""
 
 
 def left_out(count: int) -> dict[str, str]:

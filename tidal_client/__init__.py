@@ -1,11 +1,12 @@
-"""The Python client of Tidal: typed calls on its API, and the words, reply types and errors that both sides share.
+"""The Python client of Tidal: typed calls of its API, and the vocabulary, reply types and errors of both sides.
 
     from tidal_client import Client
 
     with Client("http://127.0.0.1:4400", token) as client: ...
 
-It stands alone: it needs httpx, httpx-sse and pydantic, and nothing else of Tidal. Every process of Tidal imports
-`vocabulary`, `errors` and `wire`, which load without httpx; so the names below are imported when they are first used.
+The package depends on httpx, httpx-sse and pydantic only, and on no other package of Tidal. Every process of Tidal
+imports `vocabulary`, `errors` and `wire`, which do not need httpx; for this reason, the names below are imported on
+first use.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ _PLACES = {
     "instance_folder": (".local_instance", "instance_folder"),
     "read_instance": (".local_instance", "read_instance"),
 }
-"""Where each public name is defined. A noun is what `Client` returns for one thing: `Job` is that of `Client.job`."""
+"""Module and name of each public name. A noun is the type that `Client` returns: `Client.job` returns a `Job`."""
 
 __all__ = [
     "Analysis",
@@ -89,8 +90,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, from the module that defines it."""
+    """Import and return a public name from the module that defines it."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, its_name = _PLACES[name]
-    return getattr(import_module(module, __name__), its_name)
+    module, defined_name = _PLACES[name]
+    return getattr(import_module(module, __name__), defined_name)

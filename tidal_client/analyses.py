@@ -1,4 +1,4 @@
-"""Calls on analyses: compute one, keep it, find it again."""
+"""Calls of `Client` for analyses: compute, save, list, show, delete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .wire.generation_event import EVENT_DONE
 
 
 class AnalysisCalls(Connection):
-    """Part of `Client`."""
+    """The methods of `Client` for analyses."""
 
     def analyze(
         self,
@@ -22,11 +22,12 @@ class AnalysisCalls(Connection):
         on_progress: Callable[[int, int], None] = lambda tokens, most: None,
         **fields: Any,
     ) -> AnalysisResult:
-        """Generate from the prompts and analyse the modulations; `fields` in snake_case (rl_checkpoint, kind,
-        samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values).
+        """Generate texts from the prompts and analyse their modulations.
 
-        `on_progress` hears of the tokens so far and the most there may be. InvalidInputError for what is too long for
-        an immediate answer (code `analysis_too_long`: submit a job of type analysis) and for texts without a token.
+        `fields` are the fields of the request in snake_case (rl_checkpoint, kind, samples_per_prompt, max_tokens,
+        gating_mode, modulation, seed, bootstrap, include_extreme_values). `on_progress` is called with the number of
+        tokens generated so far and the largest possible number. Raises InvalidInputError when the analysis is too long
+        for an immediate answer (code `analysis_too_long`: submit a job of type analysis), or when a text has no token.
         """
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
         for event in self._answer_events("/api/analyze-trajectories", body):
@@ -38,12 +39,12 @@ class AnalysisCalls(Connection):
         raise UnavailableError("the stream broke off before the analysis was complete; try again")
 
     def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> SavedAnalysis:
-        """Keep an analysis with an experiment."""
+        """Save an analysis with an experiment. Raises NotFoundError for an unknown experiment."""
         body = request_body(name=name, result=result.model_dump(mode="json", by_alias=True))
         return self._post(SavedAnalysis, f"/api/experiments/{experiment_id}/analyses", body)
 
     def analyses(self, experiment_id: str, *, kind: str | None = None, limit: int | None = 50) -> list[AnalysisSummary]:
-        """The newest analyses of an experiment, at most `limit` (None: all), without their results."""
+        """Return the newest analyses of an experiment, at most `limit` (None: all), without their results."""
         found: list[AnalysisSummary] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
@@ -57,9 +58,9 @@ class AnalysisCalls(Connection):
         return found
 
     def analysis(self, analysis_id: str) -> SavedAnalysis:
-        """One with its result. NotFoundError."""
+        """Return a saved analysis with its result. Raises NotFoundError."""
         return self._get(SavedAnalysis, f"/api/analyses/{analysis_id}")
 
     def delete_analysis(self, analysis_id: str) -> None:
-        """Delete one. NotFoundError; ConflictError while the job that made it lives."""
+        """Delete a saved analysis. Raises NotFoundError, or ConflictError until the job that made it has ended."""
         self._request("DELETE", f"/api/analyses/{analysis_id}")

@@ -1,6 +1,6 @@
-"""The connection under `Client`: one pool, JSON and streams over it, every failure as one of `tidal_client.errors`.
+"""The base of `Client`: sends requests and reads streams over one connection pool.
 
-Leaves out: which calls there are.
+Every failure raises an exception of `tidal_client.errors`. Leaves out: the calls themselves (`client`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ R = TypeVar("R", bound=Reply)
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 GENERATE_SECONDS = 130.0
-"""Above the server's own limit of 120 s."""
+"""Timeout of a generation in seconds; longer than the server's limit of 120 s, so that its own error arrives."""
 SILENCE_SECONDS = 45.0
-"""A stream says something every 15 s."""
+"""A stream that sends nothing for so many seconds is broken: the server sends a comment about every 15 s."""
 
 
 class Connection:
-    """A connection to one api. `token` is needed for everything that changes something."""
+    """A connection pool to one api server. `token` is required for every request that changes something."""
 
     def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
@@ -48,11 +48,11 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection pool."""
         self._http.close()
 
     def _answer_events(self, path: str, body: Any) -> Iterator[Event]:
-        """The events that answer a POST; an `error` among them is raised."""
+        """Send a POST and yield the events of its reply. Raises the error that an `error` event reports."""
         request = self._built("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -81,7 +81,7 @@ class Connection:
         return response
 
     def _built(self, method: str, path: str, **options: Any) -> httpx.Request:
-        """Raises InvalidInputError for what JSON cannot carry."""
+        """Build a request. Raises InvalidInputError for values that cannot be encoded."""
         try:
             return self._http.build_request(method, path, **options)
         except UnicodeEncodeError:
@@ -98,11 +98,11 @@ class Connection:
         return connect
 
     def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[Event]:
-        """The events of one topic of `/api/stream`; an `error` that ends the topic is raised."""
+        """Yield the events of one topic of `/api/stream`. Raises the error of an `error` event, which ends it."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
-            at = headers.pop("Last-Event-ID", None)
-            query = httpx.QueryParams(topic=f"{topic}@{at}" if at else topic)
+            last_id = headers.pop("Last-Event-ID", None)
+            query = httpx.QueryParams(topic=f"{topic}@{last_id}" if last_id else topic)
             opened: AbstractContextManager[httpx.Response] = self._connect(f"/api/stream?{query}")(headers)
             return opened
 
@@ -114,19 +114,19 @@ class Connection:
 
     def _away(self, error: httpx.TransportError) -> TidalError:
         if isinstance(error, SSEError):
-            return UnavailableError(f"{self.url} answered with something else than events: {error}")
+            return UnavailableError(f"{self.url} did not answer with server-sent events: {error}")
         if isinstance(error, httpx.ReadTimeout):
             return UnavailableError(f"{self.url} did not answer in time")
         return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
 
 
 def _error_of(event: Event) -> TidalError:
-    """The error that an `error` event tells."""
+    """Return the exception that an `error` event describes."""
     problem = event.data if isinstance(event.data, dict) else {}
     detail = problem.get("message") or problem.get("detail")
     return to_error(int(problem.get("status") or 500), {**problem, "detail": detail})
 
 
 def request_body(**fields: Any) -> dict[str, Any]:
-    """camelCase names, without what was not given."""
+    """Return the body of a request: `fields` with camelCase names, without those that are None."""
     return {to_camel(name): value for name, value in fields.items() if value is not None}

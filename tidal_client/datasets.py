@@ -1,4 +1,4 @@
-"""Calls of `Client` on datasets: upload with progress, list, show, delete."""
+"""Calls of `Client` for datasets: upload with progress, list, show, delete."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploa
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
-"""The server looks through a parquet file once it has all of it."""
+"""The long read timeout is for parquet files, which the server checks after it has received the whole file."""
 
 
 class DatasetCalls(Connection):
-    """Part of `Client`."""
+    """The methods of `Client` for datasets."""
 
     def upload_dataset(
         self,
@@ -29,11 +29,11 @@ class DatasetCalls(Connection):
         text_field: str | None = None,
         on_progress: Callable[[int], None] = lambda sent: None,
     ) -> DatasetUploaded:
-        """Send a file as it is, in blocks; without a `name` it is called like the file.
+        """Upload a file in blocks, unchanged. The default `name` is the file's name.
 
-        `kind` (txt, jsonl, parquet) is needed where no suffix says it. `on_progress` hears of the bytes sent so far.
-        ConflictError when there is other text of this name, InvalidInputError for what is no corpus; OSError when the
-        file cannot be read.
+        `kind` (txt, jsonl, parquet) is required if the name has no such suffix. `on_progress` is called with the number
+        of bytes sent so far. Raises ConflictError when a dataset of this name has another text, InvalidInputError when
+        the file is not a corpus, and OSError when it cannot be read.
         """
         size = path.stat().st_size
 
@@ -57,13 +57,13 @@ class DatasetCalls(Connection):
         return DatasetUploaded.model_validate(reply.json())
 
     def datasets(self) -> list[DatasetReply]:
-        """All of them, newest first."""
+        """Return all datasets, newest first."""
         return self._get(DatasetList, PATH).datasets
 
     def dataset(self, name: str) -> DatasetDetail:
-        """One, with the experiments that name it. NotFoundError."""
+        """Return a dataset with the experiments that use it. Raises NotFoundError."""
         return self._get(DatasetDetail, f"{PATH}/{quote(name, safe='')}")
 
     def delete_dataset(self, name: str) -> None:
-        """Its text and its tokens. ConflictError while a live job needs it."""
+        """Delete a dataset: its text and tokens. Raises NotFoundError, or ConflictError while a live job needs it."""
         self._request("DELETE", f"{PATH}/{quote(name, safe='')}")

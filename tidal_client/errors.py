@@ -1,7 +1,7 @@
-"""The errors that a caller of the api can meet. Each carries a stable `code` (snake_case) and an HTTP `status`.
+"""The errors that a caller of the api can receive. Each has a stable `code` (snake_case) and an HTTP `status`.
 
-The api turns them into problem documents, `problems` turns those back into the same errors; `errors` adds what
-only the processes of Tidal raise. Leaves out: programming errors, which stay ordinary exceptions.
+The api converts them to problem documents, and `problems` converts those back to the same errors. `common.errors` adds
+the errors that only the processes of Tidal raise. Leaves out: programming errors, which stay ordinary exceptions.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Self
 
 
 class TidalError(Exception):
-    """Something the user can understand and mend. `message` names the bad value and the fix.
+    """An error that the user can understand and correct. `message` names the wrong value and the fix.
 
-    `errors` lists single findings as `{"location": "model.d_model", "message": "…"}`.
+    `errors` lists the single findings, each as `{"location": "model.d_model", "message": "…"}`.
     """
 
     code = "error"
@@ -28,7 +28,7 @@ class TidalError(Exception):
 
 
 class InvalidInputError(TidalError, ValueError):
-    """A request or argument that can never succeed as it stands."""
+    """A request or argument that is wrong in itself: repeating it unchanged can never succeed."""
 
     code = "invalid_input"
     status = 422
@@ -47,28 +47,28 @@ class NotFoundError(TidalError, LookupError):
 
 
 class ConflictError(TidalError):
-    """The request is fine, the present state is not: a signal that cannot be taken, a live job in the way."""
+    """The present state does not allow the request, for example because a live job needs the dataset to delete."""
 
     code = "conflict"
     status = 409
 
 
 class UnauthorizedError(TidalError):
-    """A token is needed and was missing, wrong or expired."""
+    """The request needs a token, and the token was missing, wrong or expired."""
 
     code = "unauthorized"
     status = 401
 
 
 class ForbiddenError(TidalError):
-    """The token is known but lacks the scope."""
+    """The token is valid but lacks the scope that the request needs."""
 
     code = "forbidden"
     status = 403
 
 
 class RateLimitedError(TidalError):
-    """Too many requests; `retry_after` in seconds."""
+    """The caller has sent too many requests; the next one may succeed after `retry_after` seconds."""
 
     code = "rate_limited"
     status = 429
@@ -79,7 +79,7 @@ class RateLimitedError(TidalError):
 
 
 class UnavailableError(TidalError):
-    """A part of the system that is needed is away for now: database, Redis, generator."""
+    """A required part of the system is unavailable for now: database, Redis or generator."""
 
     code = "unavailable"
     status = 503

@@ -1,7 +1,7 @@
-"""The local stack of a folder as `.tidal/state.json` describes it: addresses, token, processes.
+"""The state file of a local stack, `.tidal/state.json`: addresses, token, processes.
 
-Written by the supervisor of `tidal up`, read by everybody who wants to talk to it. A file whose supervisor is gone
-counts as no stack. Leaves out: starting and stopping.
+The supervisor of `tidal up` writes the file, and clients read it to connect to the stack. A file whose supervisor no
+longer runs counts as no stack. Leaves out: starting and stopping a stack.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STATE_FILE = "state.json"
 
 @dataclass
 class ProcessState:
-    """One process of the tree. `pid` is None while it waits to be started again."""
+    """One process of the stack. `pid` is None while the process waits to be restarted."""
 
     pid: int | None = None
     port: int | None = None
@@ -26,20 +26,20 @@ class ProcessState:
 
 @dataclass
 class LocalInstance:
-    """A running stack. The file holds secrets: mode 0600."""
+    """The content of the state file. The file holds secrets, so its mode is 0600."""
 
     pid: int
     """Process id of the supervisor."""
     started: float
-    """Its start, seconds since the epoch as the kernel tells it: a recycled process id does not fool the reader."""
+    """Start time of the supervisor in seconds since the epoch, from the kernel. Detects a reused process id."""
     status: str
-    """starting, ready or stopping."""
+    """State of the stack: starting, ready or stopping."""
     folder: str
     api_url: str
     token: str
     flower_url: str
     flower_password: str
-    """Of the user `tidal`."""
+    """Password of the user `tidal` in Flower."""
     database_url: str
     redis_url: str
     experiments_dir: str
@@ -48,13 +48,13 @@ class LocalInstance:
     processes: dict[str, ProcessState] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The content of the state file."""
+        """Return the content of the state file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @property
     def alive(self) -> bool:
-        """Whether the supervisor that wrote this still runs."""
-        import psutil  # only here, because who talks to another machine needs no processes
+        """Return whether the supervisor that wrote the file still runs."""
+        import psutil  # imported here, because clients of a remote api do not need it
 
         try:
             process = psutil.Process(self.pid)
@@ -65,12 +65,12 @@ class LocalInstance:
 
 
 def instance_folder() -> Path:
-    """TIDAL_HOME, or `.tidal` in the working directory; absolute."""
+    """Return the absolute path of TIDAL_HOME, or of `.tidal` in the working directory."""
     return Path(os.environ.get("TIDAL_HOME") or ".tidal").absolute()
 
 
 def read_state_file(folder: Path) -> LocalInstance | None:
-    """What the last supervisor of `folder` wrote, running or not; None without a readable file."""
+    """Return what the last supervisor of `folder` wrote, whether it still runs or not; None without a readable file."""
     try:
         values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         processes = {name: ProcessState(**state) for name, state in values.pop("processes").items()}
@@ -80,6 +80,6 @@ def read_state_file(folder: Path) -> LocalInstance | None:
 
 
 def read_instance(folder: Path | None = None) -> LocalInstance | None:
-    """The stack that runs in `folder` (default: `instance_folder()`), or None."""
+    """Return the stack that runs in `folder` (default: `instance_folder()`), or None."""
     instance = read_state_file(folder or instance_folder())
     return instance if instance is not None and instance.alive else None

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457) back into the exceptions they came from."""
+"""Converts problem documents (RFC 9457) back to the exceptions from which the api made them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BY_STATUS: dict[int, type[TidalError]] = {
 
 
 def raise_for_problem(response: httpx.Response) -> None:
-    """Nothing for a success; otherwise the TidalError that belongs to the status, with the server's words."""
+    """Raise the TidalError for the status of a failed response, with the server's message; return for a success."""
     if response.is_success:
         return
     response.read()
@@ -39,7 +39,7 @@ def raise_for_problem(response: httpx.Response) -> None:
 
 
 def to_error(status: int, document: dict[str, Any], retry_after: str | None = None) -> TidalError:
-    """The exception for a status and a problem document."""
+    """Return the exception for an HTTP status and a problem document."""
     detail = str(document.get("detail") or document.get("title") or f"the server answered {status}")
     if status == 429:
         return RateLimitedError(

@@ -1,4 +1,4 @@
-"""Calls on reports: make, write, change, find, export."""
+"""Calls of `Client` for reports: generate, create, change, list, show, export, delete."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from .wire.report import PatternList, PatternReply, ReportList, ReportReply, Rep
 
 
 class ReportCalls(Connection):
-    """Part of `Client`."""
+    """The methods of `Client` for reports."""
 
     def report_patterns(self) -> list[PatternReply]:
-        """What `generate_report` can make."""
+        """Return the patterns that `generate_report` accepts."""
         return self._get(PatternList, "/api/reports/patterns").patterns
 
     def generate_report(self, pattern: str, experiments: Sequence[str], *, title: str | None = None) -> ReportReply:
-        """Make a report about one or several experiments from what is stored. NotFoundError."""
+        """Generate a report about one or several experiments from their stored data. Raises NotFoundError."""
         body = request_body(pattern=pattern, experiment_ids=list(experiments), title=title)
         return self._post(ReportReply, "/api/reports/generate", body)
 
     def create_report(self, title: str, markdown: str, *, experiments: Sequence[str] | None = None) -> ReportReply:
-        """Keep a report. InvalidInputError names the line of a chart that is none."""
-        given = list(experiments) if experiments is not None else None
-        return self._post(
-            ReportReply, "/api/reports", request_body(title=title, markdown=markdown, experiment_ids=given)
-        )
+        """Store a new report. Raises InvalidInputError with the line of an invalid chart."""
+        ids = list(experiments) if experiments is not None else None
+        body = request_body(title=title, markdown=markdown, experiment_ids=ids)
+        return self._post(ReportReply, "/api/reports", body)
 
     def change_report(
         self, report: ReportReply, *, title: str | None = None, markdown: str | None = None
     ) -> ReportReply:
-        """A new title or text for `report`, as `Client.report` gave it. ConflictError when it was changed since."""
+        """Change the title or text of `report`. Raises ConflictError if it was changed since it was read."""
         body = request_body(
             version=report.version,
             title=report.title if title is None else title,
@@ -42,7 +41,7 @@ class ReportCalls(Connection):
     def reports(
         self, *, search: str | None = None, experiment: str | None = None, limit: int | None = 50
     ) -> list[ReportSummary]:
-        """The newest reports, at most `limit` (None: all), without their texts."""
+        """Return the newest reports, at most `limit` (None: all), without their texts."""
         found: list[ReportSummary] = []
         cursor: str | None = None
         while limit is None or len(found) < limit:
@@ -57,14 +56,14 @@ class ReportCalls(Connection):
         return found
 
     def report(self, report_id: str) -> ReportReply:
-        """One with its text. NotFoundError."""
+        """Return a report with its text. Raises NotFoundError."""
         return self._get(ReportReply, f"/api/reports/{report_id}")
 
     def export_report(self, report_id: str, form: Literal["html", "md"] = "html") -> str:
-        """The file's text: one HTML page, or Markdown with the charts' end values. NotFoundError."""
+        """Return a report as an HTML page, or as Markdown with the end values of its charts. Raises NotFoundError."""
         reply = self._request("GET", f"/api/reports/{report_id}/export", params={"format": form})
         return reply.content.decode("utf-8")
 
     def delete_report(self, report_id: str) -> None:
-        """Delete one. NotFoundError."""
+        """Delete a report. Raises NotFoundError."""
         self._request("DELETE", f"/api/reports/{report_id}")

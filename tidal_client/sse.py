@@ -1,7 +1,7 @@
-"""Server-sent events: reading them, and going on after a broken connection without gap or duplicate.
+"""Reads server-sent events, and resumes a stream after a broken connection without gap or duplicate.
 
-The position is the id of the last event that was handed out; a new connection sends it as `Last-Event-ID`. When the
-server cannot continue there it says `reset` and then `snapshot`, which are handed out like any other event.
+A new connection sends the id of the last event that was yielded as `Last-Event-ID`. If the server cannot resume at this
+id, it sends the events `reset` and `snapshot`, which are yielded like any other event.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ from .problems import raise_for_problem
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
+"""The delay before a new connection in seconds: the first delay, doubled after every failure up to the longest."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `data` is parsed JSON, or the text itself when it is none."""
+    """One event. `data` is the parsed JSON, or the text itself if it is not JSON."""
 
     name: str
     data: Any
     id: str | None = None
-    """The last id that the stream has sent, with this event or with an earlier one."""
+    """The last id that the stream has sent, with this event or with an earlier one; None if it has sent none."""
 
 
 def read_events(response: httpx.Response) -> Iterator[Event]:
-    """The events of a response, each as soon as it is complete. Events without data are left out, as the standard says
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and one that is not
-    complete when the response ends is dropped. Raises httpx_sse.SSEError for a response that is no stream of events.
+    """Yield the events of a response, each as soon as it is complete.
+
+    Skips events without data, as the standard requires
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and an event that is
+    incomplete when the response ends. Raises httpx_sse.SSEError for a response that is not an event stream.
     """
     for event in EventSource(response).iter_sse():
         if event.data:
@@ -44,16 +47,16 @@ def read_events(response: httpx.Response) -> Iterator[Event]:
 
 
 Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
-"""Opens the stream with these headers."""
+"""A function that opens the stream with the given request headers."""
 
 
 def follow(
     connect: Connect, *, since: str | None = None, patience: float = 60.0, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[Event]:
-    """Every event after `since`, across broken connections, until the caller stops or the server refuses.
+    """Yield every event after the id `since`, and reconnect after a broken connection.
 
-    Raises UnavailableError when no connection succeeds for `patience` seconds, and the error of a problem document
-    (but a 503 or 502 counts as a broken connection).
+    Raises UnavailableError when no event arrives for `patience` seconds and the connection fails, and the error of a
+    problem document. A reply 502, 503 or 504 counts as a broken connection.
     """
     delay, deadline = FIRST_DELAY, time.monotonic() + patience
     while True:
@@ -69,7 +72,7 @@ def follow(
                     yield event
         except httpx.TransportError as error:
             if time.monotonic() > deadline:
-                raise UnavailableError(f"the stream broke off and does not come back: {error}") from error
+                raise UnavailableError(f"the stream broke off and could not be resumed: {error}") from error
         sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)
 

@@ -1,8 +1,8 @@
-"""The words that all parts of Tidal share: types and statuses of jobs, signals, gating modes, prefixes of ids, times.
+"""The vocabulary that all parts of Tidal share: job types and statuses, signals, gating modes, id prefixes, times.
 
-Each is written here once; the database, the queue, the api, the command line and the client import them. Two copies are
-independent on purpose: `migrations/`, because a migration never changes, and the checkers of the tests.
-Leaves out: who may move a job from one status to another, which is `common.jobs.status`.
+The database, the queue, the api, the command line and the client import these definitions. Two copies are independent
+on purpose: the one in `migrations/`, because a migration never changes, and the one in the checkers of the tests.
+Leaves out: the allowed transitions between job statuses (`common.jobs.status`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 
 class JobType(StrEnum):
-    """What kind of work a job is."""
+    """The kind of work that a job does."""
 
     LM_TRAINING = "lm-training"
     RL_TRAINING = "rl-training"
@@ -30,11 +30,11 @@ class JobType(StrEnum):
 
 
 RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
-"""Types that write training checkpoints: only these can be paused, completed early or resumed from."""
+"""Job types that write training checkpoints; only these can be paused, completed early or resumed."""
 
 
 class ExperimentType(StrEnum):
-    """What kind of thing a job made."""
+    """The kind of an experiment, which follows from the job that created it."""
 
     LM = "lm"
     RL = "rl"
@@ -45,28 +45,28 @@ class ExperimentType(StrEnum):
 
 
 IMPORTED: Final = "imported"
-"""The status of an experiment that no job of this installation made."""
+"""Status of an experiment that no job of this installation created."""
 
 
 class JobStatus(StrEnum):
-    """Where a job is."""
+    """The status of a job."""
 
     PENDING = "pending"
-    """Waits for a worker; nobody holds a lease."""
+    """The job waits for a worker; no worker holds its lease."""
     PROVISIONING = "provisioning"
-    """Claimed; the supervisor prepares the child."""
+    """A worker has claimed the job, and its supervisor prepares the child process."""
     STARTING = "starting"
-    """The child runs: imports, data, compilation, loading a checkpoint."""
+    """The child process imports modules, loads data and a checkpoint, and compiles."""
     RUNNING = "running"
-    """At or past the first real step."""
+    """The first step of the actual work has begun."""
     COMPLETING = "completing"
     """Training has ended; evaluation and final files are being written."""
     STOPPING = "stopping"
-    """The wish `stop` is being carried out."""
+    """The trainer is carrying out a stop request."""
     PAUSED = "paused"
-    """A checkpoint is registered, the slot is free; waits for resume."""
+    """A checkpoint is registered and the slot is free; the job waits for the signal resume."""
     STALE = "stale"
-    """The lease lapsed; the reaper judges it after the quarantine."""
+    """The lease has expired; after the quarantine, the reaper requeues or ends the job."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -75,19 +75,19 @@ class JobStatus(StrEnum):
 ACTIVE: Final = frozenset(
     {JobStatus.PROVISIONING, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.COMPLETING, JobStatus.STOPPING}
 )
-"""Somebody holds a lease and is expected to renew it."""
+"""Statuses in which a worker holds the lease and is expected to renew it."""
 TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
-"""Never left again."""
+"""Statuses that a job never leaves."""
 LEASED: Final = ACTIVE | {JobStatus.STALE}
-"""Counts against the concurrency limit of its type; lease columns are set."""
+"""Statuses that count against the concurrency limit of the job's type; the lease columns are set."""
 LIVE: Final = frozenset(JobStatus) - TERMINAL
-"""Everything that may still change."""
+"""Statuses of jobs that have not ended."""
 
 
 class DesiredState(StrEnum):
-    """What the user wants of a job, mildest first.
+    """The state that the user has requested for a job, mildest first.
 
-    A wish only becomes more severe, except pause, which may return to run.
+    A desired state can only become more severe, except that pause may return to run.
     """
 
     RUN = "run"
@@ -97,7 +97,7 @@ class DesiredState(StrEnum):
 
 
 class Signal(StrEnum):
-    """What the user can send."""
+    """A signal that the user can send to a job."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -106,7 +106,7 @@ class Signal(StrEnum):
 
 
 class GatingMode(StrEnum):
-    """Who picks the modulation of each token: nobody, a constant, chance, or a policy."""
+    """What determines the modulation of each token: nothing, a constant, chance, or a learned policy."""
 
     NONE = "none"
     FIXED = "fixed"
@@ -115,7 +115,7 @@ class GatingMode(StrEnum):
 
 
 def _name_the_words(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
-    """An error about another word lists the words themselves, not the members of the enumeration."""
+    """Validate a mode; an error message lists the values of the enumeration instead of its members."""
     try:
         return known(value)
     except ValidationError as error:
@@ -126,46 +126,46 @@ def _name_the_words(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
 Gating = Annotated[
     Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
 ]
-"""Any mode; in the OpenAPI document its words stand where it is used."""
+"""Any gating mode. The OpenAPI document lists the values at each field that uses this type."""
 ChosenGating = Annotated[
     Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
 ]
-"""The modes that give every token a modulation; an analysis has one of these."""
+"""The modes that give every token a modulation; an analysis uses one of these."""
 NEUTRAL_MODULATION: Final = 0.5
-"""Mode `fixed` with it is the baseline `neutral`."""
+"""Modulation of the baseline `neutral`, which uses the mode `fixed`."""
 
 AnalysisKind = Literal["single", "batch", "sweep"]
-"""What is computed of the modulations; `common.config.analysis` explains each."""
+"""What an analysis computes from the modulations; `common.config.analysis` explains each kind."""
 CheckpointKind = Literal["training", "model", "policy", "result", "other"]
-"""What a registered file is: a resumable training checkpoint, or a final artifact."""
+"""The kind of a registered file: a resumable training checkpoint, or a final artifact."""
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
-"""What a report can be made from."""
+"""The pattern from which a report is generated."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
-"""How an uploaded text is written."""
+"""The file format of an uploaded text."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
-"""Phase of a trainer that waits because a disk has too little room; also the event that says so."""
+"""Phase of a trainer that waits because a disk has too little room, and name of the event that records it."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
-"""uploaded: its job waits, or there is none."""
+"""Status of a dataset; `uploaded` means that its job is still waiting, or that it has none."""
 
 JOB_ID: Final = "job_"
 ANALYSIS_ID: Final = "ana_"
 REPORT_ID: Final = "rep_"
 READER_ID: Final = "gen_"
-"""Prefix of the name under which an api process reads generations."""
+"""Prefix of the id under which an api process receives the events of its generations."""
 
 
 def new_id(prefix: str) -> str:
-    """The prefix and 16 lower-case base32 characters, 80 random bits."""
+    """Return a new id: the prefix and 16 lower-case base32 characters, which encode 80 random bits."""
     return prefix + base64.b32encode(secrets.token_bytes(10)).decode().lower()
 
 
 def utc_text(moment: datetime, timespec: Literal["auto", "milliseconds"] = "auto") -> str:
-    """ISO 8601 in UTC with a Z, such as `2026-01-31T12:00:00.123456Z`; a naive time is taken as UTC."""
+    """Return a time as ISO 8601 in UTC, such as `2026-01-31T12:00:00.123456Z`. A naive time is taken as UTC."""
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def parse_utc(text: str) -> datetime:
-    """The time that an ISO 8601 text names, in UTC; one without a time zone is taken as UTC. ValueError."""
+    """Return the time in UTC that an ISO 8601 text names; UTC if it has no time zone. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

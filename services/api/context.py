@@ -70,7 +70,7 @@ class Context:
     """Held while a parquet upload is decoded; further uploads wait for it."""
 
     async def close(self) -> None:
-        """End streams, close connections."""
+        """End all streams and close all connections."""
         await self.hub.close()
         await self.generations.close()
         for client in (self.redis, self.blocking_redis, self.limiter_redis):
@@ -138,7 +138,7 @@ def make_context(settings: Settings, token: str) -> Context:
 
 
 def context_of(request: Request) -> Context:
-    """Dependency: the app's context."""
+    """Return the context of the app (a FastAPI dependency)."""
     context: Context = request.app.state.context
     return context
 

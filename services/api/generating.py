@@ -1,6 +1,6 @@
-"""What the routes that generate text share: the limit of a caller, and a reply as server-sent events.
+"""Shared by the routes that generate text: the rate limit of a caller, and replies as server-sent events.
 
-Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have OpenAI's shape.
+Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have the format of OpenAI.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 async def limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
-    """Count a caller, by token or by address; the headers of its bucket, which errors carry too. TooManyRequests."""
+    """Count a request of the caller, by token or by address, and return the rate-limit headers for the reply.
+
+    Error replies contain the headers too. Raises TooManyRequests.
+    """
     limiter = context.limiter if caller is None else context.token_limiter
     if limiter is None:
         return {}
@@ -37,7 +40,7 @@ async def limit(context: Context, request: Request, caller: Caller | None) -> di
         return {}
     if not verdict.allowed:
         raise TooManyRequests(verdict, "" if caller is not None else ", or send a token")
-    # Whatever comes of the request, its reply tells them (`middleware`).
+    # `middleware` adds these headers to every reply of the request, including errors.
     request.state.reply_headers = verdict.headers()
     return verdict.headers()
 
@@ -45,15 +48,17 @@ async def limit(context: Context, request: Request, caller: Caller | None) -> di
 async def stream_of(
     context: Context, events: AsyncGenerator[T], encoded: Callable[[T], bytes], headers: dict[str, str]
 ) -> LiveStream:
-    """Server-sent events; an error on the way is the last of them. Waits for the first, so that one before it is an
-    ordinary error."""
+    """Return a reply that sends `events` as server-sent events.
+
+    Waits for the first event: an error before it becomes an ordinary error reply, a later one the last event.
+    """
     first = await anext(events)
 
     async def body() -> AsyncGenerator[bytes]:
         try:
             yield encoded(first)
-            async for its in events:
-                yield encoded(its)
+            async for event in events:
+                yield encoded(event)
         except ClientGone:
             return
         except TidalError as error:
@@ -67,5 +72,5 @@ async def stream_of(
 
 
 def encode_event(event: Event) -> bytes:
-    """One event on the wire."""
+    """Return the bytes of a server-sent event."""
     return encode(None, event.name, event.data)

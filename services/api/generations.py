@@ -3,7 +3,7 @@
 Engines write to the stream of this process (`common.redis.generation_events`); the reader runs while there are
 mailboxes. A generation whose answer can no longer come ends with an error within seconds:
 
-* its engine is gone (`common.redis.presence`),
+* its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
 * Redis was emptied or restarted and has lost the request or a part of the answer. Lost entries show in their numbers;
   a lost request is neither in Redis nor marked as begun, and no engine says that it has it.
@@ -96,11 +96,11 @@ class Mailbox:
 
 
 class Generations:
-    """One per app. `ringing` are those on their way into the queue, which its length does not show yet."""
+    """One per app. `enqueuing` counts the requests that will enter the queue and do not count in its length yet."""
 
     def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
         """`redis_seconds`: generations end with 503 when Redis does not answer for so long."""
-        self.ringing = 0
+        self.enqueuing = 0
         self.redis_seconds = redis_seconds
         self._reader = new_reader()
         self._redis = redis

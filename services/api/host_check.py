@@ -19,7 +19,7 @@ CODE = "unknown_host"
 
 
 class HostCheck:
-    """Passes a request on only if every `Host` header of it is known."""
+    """Passes a request on only if all of its `Host` headers are known."""
 
     def __init__(self, app: ASGIApp, hosts: KnownHosts) -> None:
         self.app = app

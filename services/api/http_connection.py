@@ -3,8 +3,9 @@
 * Header: it must be complete `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the first byte
   of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a reply.
 * Body: each body has a balance of at most `TIDAL_REQUEST_BODY_SECONDS`. Waiting for the client reduces the balance, and
-  every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. So a client may pause and a
-  large upload may be slow, but a trickle of single bytes ends. Time in which the api does not read is not counted.
+  every received byte adds 1 / `TIDAL_REQUEST_BODY_RATE` seconds. At zero the reply is 408. A client may therefore
+  pause, and a large upload may be slow, but a trickle of single bytes ends with 408. Time in which the api does not
+  read is not counted.
 * Reply: the connection is closed when the client reads none of it for twice `TIDAL_REQUEST_BODY_SECONDS`.
 
 uvicorn closes connections that are idle between two requests (`TIDAL_KEEP_ALIVE_SECONDS`).

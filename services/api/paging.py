@@ -1,6 +1,7 @@
 """Pages of lists, newest first, and their cursors: opaque text that holds the sort position of the last row.
 
-So pages stay right while rows arrive. Leaves out: the cursors of logs (`operations.logs`), which are places in files.
+Pages therefore stay correct while rows are added. Leaves out: the cursors of logs (`operations.logs`), which are
+positions in files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Cursor = Annotated[
     str | None, Query(max_length=300, description="`nextCursor` of the page before; without it the newest come first.")
 ]
 
-NO_CURSOR = "no cursor of this list; use `nextCursor` of the page before as it is"
+NO_CURSOR = "not a cursor of this list; use `nextCursor` of the page before as it is"
 Entity = TypeVar("Entity")
 Columns = TypeVarTuple("Columns")
 
@@ -52,14 +53,14 @@ def newest_page(
 
 
 def decode_number(cursor: str | None) -> int:
-    """Return the cursor of a list that is ordered by a counted id; 0 without one. Raises InvalidInputError."""
+    """Parse the cursor of a list that is ordered by a numeric id; 0 without a cursor. Raises InvalidInputError."""
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise InvalidInputError.at("query.cursor", NO_CURSOR)
     return int(cursor or 0)
 
 
 def encode_cursor(created_at: datetime, row_id: str) -> str:
-    """The position after the row with this time and id."""
+    """Return the cursor that continues after the row with this time and id."""
     return base64.urlsafe_b64encode(json.dumps([created_at.isoformat(), row_id]).encode()).decode().rstrip("=")
 
 

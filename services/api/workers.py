@@ -1,7 +1,7 @@
-"""Which workers are alive, from their heartbeats in Redis, and so where a job waits and when it will probably start.
+"""The live workers, from their heartbeats in Redis, and the queue positions and start times predicted from them.
 
-For display and predictions only. Never in a request's way: one thread asks, the others take what was known for a
-moment; while Redis is away it is asked rarely.
+For display and predictions only. Requests do not wait for Redis: one thread reads the heartbeats while the others use a
+recent result, and while Redis is unavailable it is queried rarely.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 @dataclass(frozen=True)
 class WorkerBeat:
-    """What a worker last said of itself."""
+    """The last heartbeat of a worker."""
 
     worker: str
     queue: str
     host: str
     device: str
     state: str
-    """idle, busy or leaving."""
+    """One of idle, busy, leaving."""
     job: str | None
 
 
 class WorkerBoard:
-    """The heartbeats, from any thread."""
+    """Caches the heartbeats of all workers; safe to use from any thread."""
 
     def __init__(self, redis_url: str) -> None:
         self._client = connect(redis_url, GLANCE)
@@ -47,7 +47,7 @@ class WorkerBoard:
         self._good_until = 0.0
 
     def alive(self, queue: str) -> list[WorkerBeat] | None:
-        """The workers of `queue`, by name; None while Redis does not answer."""
+        """Return the workers of `queue`, sorted by name; None while Redis does not answer."""
         if time.monotonic() >= self._good_until and self._lock.acquire(blocking=self._good_until == 0.0):
             try:
                 self._refresh()
@@ -57,7 +57,7 @@ class WorkerBoard:
         return None if known is None else [beat for beat in known if beat.queue == queue]
 
     def slots(self, queue: str) -> int | None:
-        """Jobs that the workers of `queue` can run at once: one each; None while Redis does not answer."""
+        """Return how many jobs the workers of `queue` can run at once, one each; None while Redis does not answer."""
         beats = self.alive(queue)
         return None if beats is None else sum(beat.state != "leaving" for beat in beats)
 
@@ -67,7 +67,7 @@ class WorkerBoard:
 
     def _refresh(self) -> None:
         if time.monotonic() < self._good_until:
-            return  # somebody else did while this thread waited
+            return  # another thread has refreshed while this one waited
         try:
             names = [str(name) for name in self._client.zrange(keys.WORKERS, 0, -1)]
             pipe = self._client.pipeline(transaction=False)
@@ -90,11 +90,11 @@ class WorkerBoard:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a request needs to say where a job waits: the limits, and the workers alive. One per app."""
+    """Predicts where jobs wait, from the limits and the live workers. One object per app."""
 
     settings: Settings
     workers: WorkerBoard
 
     def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, Place]:
-        """Where these jobs wait; those that do not are missing."""
+        """Return the queue positions of the jobs that wait, by job id; other jobs are omitted."""
         return places_of(session, self.settings, self.workers.slots, job_ids)

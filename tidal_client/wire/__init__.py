@@ -1,1 +1,1 @@
-"""What the api sends, typed: one module per noun. The api builds its replies of these types, the client reads them."""
+"""The types of the api's replies, one module per noun. The api builds replies from them, the client parses them."""

@@ -1,4 +1,4 @@
-"""Analyses of modulations: the result, how far one is, and those that were saved."""
+"""Analyses of modulations: results, progress, and saved analyses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .base import Open, Reply, UtcTime
 
 
 class AnalysisSample(Reply):
-    """One generated text; the three lists have one entry per token."""
+    """One generated text. Each of the three lists has one entry per token."""
 
     seed: int
     text: str
-    """Without the prompt."""
+    """The generated text without the prompt."""
     finish_reason: str
     token_ids: list[int]
     token_texts: list[str]
@@ -21,41 +21,43 @@ class AnalysisSample(Reply):
 
 
 class PromptTrajectory(Reply):
-    """One prompt: the modulations of its samples, one after the other."""
+    """One prompt, with its samples and the analysis of their concatenated modulations."""
 
     prompt: str
     analysis: dict[str, Any]
-    """`signalStats`, `signalEvolution` (four windows), `phases`, `tokenSignalAlignment` (tokens at both ends)."""
+    """`signalStats`, `signalEvolution` (four windows), `phases` and `tokenSignalAlignment` (tokens with the lowest and
+    highest modulation)."""
     samples: list[AnalysisSample]
 
 
 class AnalysisResult(Reply):
-    """A whole analysis."""
+    """The complete result of an analysis."""
 
     kind: Annotated[AnalysisKind, Open()]
     request: dict[str, Any]
-    """What was asked, every default filled in."""
+    """The request with every default filled in."""
     trajectories: list[PromptTrajectory]
-    """One per prompt; none for kind sweep."""
+    """One entry per prompt; empty for kind sweep."""
     batch_analysis: dict[str, Any] | None = None
-    """kind batch: `crossPromptVariance`, `strategyCharacterization`, with `bootstrap` their `confidenceIntervals`."""
+    """For kind batch: `crossPromptVariance` and `strategyCharacterization`; with `bootstrap`, also their
+    `confidenceIntervals`."""
     sweep_analysis: dict[str, Any] | None = None
-    """kind sweep, or `includeExtremeValues`: `prompts` (texts, statistics at "0.0", "0.5", "1.0", deltas) and
-    `meanDeltas`."""
+    """For kind sweep or with `includeExtremeValues`: `prompts` (for each prompt the texts and statistics at the
+    modulations "0.0", "0.5" and "1.0", and their differences) and `meanDeltas`."""
     tokens_generated: int
     elapsed_ms: float
 
 
 class AnalysisProgress(Reply):
-    """An event `progress`."""
+    """The data of an event `progress`."""
 
     texts: int
-    """Finished."""
+    """Number of finished texts."""
     texts_total: int
     tokens: int
-    """Generated."""
+    """Number of tokens generated so far."""
     most_tokens: int
-    """What may become of them; texts may end earlier."""
+    """Largest possible number of tokens; a text may end earlier."""
 
 
 class AnalysisSummary(Reply):
@@ -64,7 +66,7 @@ class AnalysisSummary(Reply):
     id: str
     experiment_id: str
     job_id: str | None = None
-    """The job that made it; null: saved by a client."""
+    """The job that created the analysis; null if a client saved it."""
     kind: Annotated[AnalysisKind, Open()]
     name: str | None = None
     request: dict[str, Any]
@@ -72,7 +74,7 @@ class AnalysisSummary(Reply):
 
 
 class SavedAnalysis(AnalysisSummary):
-    """A saved analysis."""
+    """A saved analysis with its result."""
 
     result: AnalysisResult
 
@@ -85,6 +87,6 @@ class AnalysisList(Reply):
 
 
 class AnalysesDeleted(Reply):
-    """How many were deleted."""
+    """The number of deleted analyses."""
 
     deleted: int

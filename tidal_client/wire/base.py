@@ -1,6 +1,6 @@
-"""The base of everything that the api sends: camelCase names, UTC times, words that a later version may add to.
+"""Base types of all replies: camelCase names, UTC times, and enumerations to which a later version may add words.
 
-Leaves out: requests, whose rules are the api's alone (`services.api.schemas.base`).
+Leaves out: requests, which only the api validates (`services.api.schemas.base`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 from ..vocabulary import JobStatus, JobType, Signal, utc_text
 
 UtcTime = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
-"""A time that leaves as ISO 8601 in UTC."""
+"""A time that is serialised as ISO 8601 in UTC."""
 
 
 R = TypeVar("R", bound="Reply")
@@ -33,7 +33,7 @@ R = TypeVar("R", bound="Reply")
 class Reply(BaseModel):
     """A reply body. Unknown keys are ignored, so that an older client understands a newer api.
 
-    The api builds replies from rows by attribute.
+    The api builds replies from the attributes of database rows.
     """
 
     model_config = ConfigDict(
@@ -48,13 +48,13 @@ class Reply(BaseModel):
 
 
 class Open:
-    """Marks an enumeration or Literal to which a later api may add words: an unknown one is read as it is.
+    """Annotates an enumeration or Literal to which a later api may add words; an unknown word is accepted unchanged.
 
-    The JSON schema lists the words that are known today.
+    The JSON schema lists the words of this version.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The schema of the words, which lets through every other text."""
+        """Return a schema that accepts the known words and every other text."""
         make = _new_word(source) if isinstance(source, type) and issubclass(source, StrEnum) else str
 
         def known_or_new(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
@@ -71,7 +71,7 @@ class Open:
 
 
 def _new_word(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Makes members of `kind` that it does not list, so that whoever asks for `value` or `name` finds them."""
+    """Return a function that creates a member of `kind`, with `value` and `name`, for an unknown word."""
 
     def make(value: str) -> StrEnum:
         word = str.__new__(kind, value)

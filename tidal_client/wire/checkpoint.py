@@ -1,4 +1,4 @@
-"""Checkpoints: files and folders that a model or a controller can be loaded from."""
+"""Checkpoints: files and folders from which a model or a controller can be loaded."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ class CheckpointReply(Reply):
     """A file or checkpoint folder of an experiment."""
 
     name: str
-    """Path below the experiment's folder."""
+    """Path relative to the experiment's folder."""
     reference: str
-    """`<experiment id>/<name>`: what `checkpoint` of a request takes."""
+    """`<experiment id>/<name>`, the value for the field `checkpoint` of a request."""
     kind: str
-    """training (resumable), model, policy, result, other."""
+    """One of training (resumable), model, policy, result, other."""
     step: int | None = None
     sha256: str | None = None
     size_bytes: int | None = None
     created_at: UtcTime
     usable_as_base: bool = False
-    """A language model that rl-training and generation can load."""
+    """Whether this is a language model that rl-training and generation can load."""
     usable_as_policy: bool = False
-    """A controller that generation can load."""
+    """Whether this is a controller that generation can load."""
     best: bool = False
-    """The best its training measured so far: lowest validation loss, or highest evaluation reward."""
+    """Whether this checkpoint has the best value of its training so far: the lowest validation loss, or the highest
+    evaluation reward."""
     download: str
-    """Where to get it."""
+    """Path of the URL from which the checkpoint can be downloaded."""
 
 
 class CheckpointList(Reply):
-    """Checkpoints of one experiment, newest first."""
+    """The checkpoints of one experiment, newest first."""
 
     experiment_id: str
     checkpoints: list[CheckpointReply]
 
 
 class CheckpointGroup(Reply):
-    """The checkpoints of one experiment in the list of all."""
+    """The checkpoints of one experiment within the list of all checkpoints."""
 
     experiment_id: str
     type: str
@@ -46,7 +47,7 @@ class CheckpointGroup(Reply):
 
 
 class CheckpointOverview(Reply):
-    """All checkpoints, grouped by experiment, newest experiment first."""
+    """A page of checkpoints, grouped by experiment, newest experiment first."""
 
     experiments: list[CheckpointGroup]
     next_cursor: str | None = None

@@ -1,4 +1,4 @@
-"""The configuration files of the server."""
+"""The configuration files on the server."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from .base import Open, Reply
 
 
 class ConfigFile(Reply):
-    """One YAML file that a job may name."""
+    """A YAML file that a job can use as its configuration."""
 
     name: str
-    """Path below the configuration folder: what `configPath` and `rlConfigPath` take."""
+    """Path relative to the configuration folder, the value for `configPath` and `rlConfigPath`."""
     kind: Annotated[Literal["lm", "rl", "invalid"], Open()]
     size_bytes: int
     problem: str | None = None
-    """Why it cannot be used."""
+    """Why the file cannot be used; null if it can."""
 
 
 class ConfigFileList(Reply):
-    """All of them, by name."""
+    """All configuration files, sorted by name."""
 
     configs: list[ConfigFile]
 
 
 class ConfigFileContent(ConfigFile):
-    """One file with its text and what it means."""
+    """A configuration file with its text and the parsed configuration."""
 
     text: str
     config: dict[str, Any] | None = None
-    """With every default filled in."""
+    """The configuration with every default filled in; null if the file cannot be used."""

@@ -1,4 +1,4 @@
-"""Datasets: text that was uploaded."""
+"""Datasets: uploaded texts."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from .job import JobError, JobProgress, JobReply
 
 
 class DatasetReply(Reply):
-    """Text that was uploaded. `data.source: <name>` in a configuration trains on it, whatever its status: a training
-    that finds no tokens makes them itself."""
+    """An uploaded text. A configuration with `data.source: <name>` trains on it, whatever its status: if it has
+    no tokens yet, the training job tokenises it."""
 
     name: str
     status: Annotated[DatasetStatus, Open()]
-    """uploaded: its job waits, or there is none. tokenising. ready. failed: `error` says why."""
+    """uploaded: no job is tokenising it now. tokenising: a job is running. ready: the tokens exist. failed: `error`
+    contains the reason."""
     format: Annotated[DatasetFormat, Open()]
     text_field: str
-    """Of .jsonl and .parquet."""
+    """Name of the field or column that contains the text, for jsonl and parquet."""
     sha256: str
-    """Of the unpacked text."""
+    """SHA-256 of the unpacked text."""
     size_bytes: int
     documents: int | None = None
-    """Null: parquet that nobody has counted yet."""
+    """Number of documents; null for a parquet file whose documents have not been counted yet."""
     tokens: int | None = None
-    """Training and validation together; null until ready."""
+    """Number of tokens for training and validation together; null until the status is ready."""
     validation_tokens: int | None = None
-    """Of these, held out with the default `validation_fraction`."""
+    """How many of these tokens are held out for validation with the default `validation_fraction`."""
     job_id: str | None = None
-    """The newest job that tokenises it."""
+    """The newest job that tokenises the dataset."""
     experiment_id: str | None = None
     job_status: KnownStatus | None = None
     progress: JobProgress | None = None
-    """Steps are documents."""
+    """Progress of this job; one step is one document."""
     error: JobError | None = None
     used_by: int = 0
-    """Experiments that name it."""
+    """Number of experiments that use the dataset."""
     created_at: UtcTime
 
 
 class DatasetUse(Reply):
-    """An experiment whose configuration names the dataset."""
+    """An experiment whose configuration uses the dataset."""
 
     experiment_id: str
     name: str | None = None
@@ -52,10 +53,10 @@ class DatasetUse(Reply):
 
 
 class DatasetDetail(DatasetReply):
-    """One dataset, with who uses it."""
+    """A dataset with the experiments that use it."""
 
     uses: list[DatasetUse]
-    """The newest 100."""
+    """The newest 100 experiments that use the dataset."""
 
 
 class DatasetList(Reply):
@@ -65,8 +66,8 @@ class DatasetList(Reply):
 
 
 class DatasetUploaded(Reply):
-    """An upload that was taken."""
+    """The reply to an accepted upload."""
 
     dataset: DatasetReply
     job: JobReply | None = None
-    """The job that tokenises it; null when its tokens are there already."""
+    """The job that tokenises the dataset; null if the tokens exist already or too many jobs are waiting."""

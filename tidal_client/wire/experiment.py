@@ -1,4 +1,4 @@
-"""An experiment, which is what a job made: itself, its status, configuration and results."""
+"""Experiments: the experiment itself, its status, configuration and results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .job import JobError, JobProgress
 
 
 class ExperimentReply(Reply):
-    """One experiment: what a job made."""
+    """An experiment: the files, metrics and results of a job."""
 
     id: str
     type: str
-    """lm, rl, evaluation, ablation, analysis or dataset."""
+    """One of lm, rl, evaluation, ablation, analysis, dataset."""
     name: str | None = None
     tags: list[str]
     notes: str | None = None
     imported: bool = False
     source_experiment_id: str | None = None
-    """Whose checkpoint it began from."""
+    """The experiment whose checkpoint this one started from."""
     source_checkpoint: str | None = None
     status: KnownStatus | Literal["imported"]
-    """Of its newest job."""
+    """Status of the newest job of the experiment; imported if no job of this installation created it."""
     job_id: str | None = None
     progress: JobProgress | None = None
     created_at: UtcTime
@@ -30,16 +30,16 @@ class ExperimentReply(Reply):
 
 
 class ExperimentDetail(ExperimentReply):
-    """One experiment with what there is to see of it."""
+    """An experiment with the names of its metrics and results."""
 
     metric_names: list[str]
     rl_metric_names: list[str]
     results: list[str]
-    """Which of `evaluation`, `ablation`, `analysis`, `samples` exist."""
+    """The results that exist, of `evaluation`, `ablation`, `analysis` and `samples`."""
     size_bytes: int
-    """Of all its files."""
+    """Size of all files of the experiment in bytes."""
     archive_deleted_at: UtcTime | None = None
-    """When retention deleted its logs and metrics."""
+    """When the retention limit led to the deletion of its logs and metrics; null if they are kept."""
 
 
 class ExperimentList(Reply):
@@ -50,13 +50,13 @@ class ExperimentList(Reply):
 
 
 class TagList(Reply):
-    """Every tag that is in use, in the order of their letters."""
+    """All tags in use, in alphabetical order."""
 
     tags: list[str]
 
 
 class ExperimentStatus(Reply):
-    """Where its newest job stands."""
+    """The status of the newest job of an experiment."""
 
     experiment_id: str
     status: KnownStatus | Literal["imported"]
@@ -68,31 +68,31 @@ class ExperimentStatus(Reply):
 
 
 class ConfigReply(Reply):
-    """The configuration of an experiment, every default filled in."""
+    """The configuration of an experiment with every default filled in."""
 
     experiment_id: str
     config: dict[str, Any] | None = None
-    """Of the language model."""
+    """Configuration of the language model."""
     rl_config: dict[str, Any] | None = None
-    """Of the controller."""
+    """Configuration of the controller and its training."""
 
 
 class ResultReply(Reply):
-    """A result file as it was written."""
+    """The unchanged content of a result file."""
 
     experiment_id: str
     result: dict[str, Any]
 
 
 class Sample(Reply):
-    """A text the trained model wrote."""
+    """A text that the trained model generated."""
 
     prompt: str
     generated: str
 
 
 class SampleList(Reply):
-    """Texts of the evaluation."""
+    """The texts that the evaluation generated."""
 
     experiment_id: str
     samples: list[Sample]

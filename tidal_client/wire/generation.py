@@ -1,4 +1,4 @@
-"""The answer to a request for text."""
+"""The reply to a generation request."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .base import Reply
 
 
 class GenerateReply(Reply):
-    """The text and how it came about."""
+    """A generated text and how it was sampled."""
 
     model_config = ConfigDict(extra="allow")
 
     text: str
-    """Without the prompt."""
+    """The generated text without the prompt."""
     tokens_generated: int
     elapsed_ms: float
     finish_reason: str
-    """length, or stop at end-of-text or a stop string."""
+    """`length` when the token limit was reached; `stop` at end-of-text or at a stop string."""
     truncated: int = 0
-    """Tokens of prompt and text that fell out of the window."""
+    """Number of tokens of prompt and text that no longer fitted into the context window."""
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
-    """Per token: id, text, modulation, the four decoding parameters, log-probability, entropy (nats)."""
+    """For each token: id, text, modulation, the four decoding parameters, log-probability, and entropy in nats."""
     effective: dict[str, Any] = Field(default_factory=dict)
-    """The decoding parameters that were in force."""
+    """The decoding parameters that were applied."""

@@ -1,8 +1,8 @@
-"""The events of a generation, as the engine writes them, the api passes them on and the client reads them.
+"""The events of a generation: the engine writes them, the api forwards them, and the client reads them.
 
-Typed dictionaries with the keys of the wire, because tokens pass through the api unopened and a class for each would
-cost the engine time. `token` comes once per token, `prompt` before all others where it is wanted, and last comes `done`
-or `error`. Leaves out: how they travel (`common.redis.generation_events`).
+The types are dictionaries with the keys of the JSON, because the api forwards tokens without parsing them, and an
+object per token would slow the engine down. An optional event `prompt` comes first, then one event `token` per token,
+and last `done` or `error`. Leaves out: the transport (`common.redis.generation_events`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LAST_EVENTS: Final = (EVENT_DONE, EVENT_ERROR)
 
 
 class Alternative(TypedDict):
-    """One of the likeliest tokens at a place."""
+    """One of the most likely tokens at a position."""
 
     id: int
     text: str
@@ -26,12 +26,12 @@ class Alternative(TypedDict):
 
 
 class TokenEvent(TypedDict):
-    """One written token: the modulation and the four decoding parameters it was sampled with, nats."""
+    """One generated token with the modulation and decoding parameters of its sampling. Entropies are in nats."""
 
     index: int
     id: int
     text: str
-    """Empty where the token ends inside a character or in what may be a stop string."""
+    """Empty while the text ends within a character or with the possible beginning of a stop string."""
     modulation: float | None
     temperature: float
     topK: int | None
@@ -41,17 +41,17 @@ class TokenEvent(TypedDict):
     entropy: float
     samplingEntropy: float
     token: NotRequired[str]
-    """With logProbs: the token's own string."""
+    """Present with logProbs: the string of the token itself."""
     start: NotRequired[int]
-    """With logProbs: characters of the text before it."""
+    """Present with logProbs: the number of characters before the token in the text."""
     alternatives: NotRequired[list[Alternative]]
-    """With topLogProbs, falling."""
+    """Present with topLogProbs: the most likely tokens, in order of decreasing probability."""
     choice: NotRequired[int]
-    """With n > 1."""
+    """Present with n > 1: the number of the choice."""
 
 
 class PromptToken(TypedDict):
-    """One token of the prompt; `logProb` is None where the model saw nothing before it."""
+    """One token of the prompt; `logProb` is None if the model has seen no token before it."""
 
     id: int
     token: str
@@ -61,15 +61,15 @@ class PromptToken(TypedDict):
 
 
 class PromptEvent(TypedDict):
-    """The prompt as the model has read it, with echo."""
+    """The prompt as the model has read it; sent if the request asks for echo."""
 
     text: str
     tokens: NotRequired[list[PromptToken]]
-    """With logProbs."""
+    """Present with logProbs: the tokens of the prompt."""
 
 
 class WrittenText(TypedDict):
-    """One whole choice."""
+    """One complete choice."""
 
     text: str
     tokensGenerated: int
@@ -78,25 +78,25 @@ class WrittenText(TypedDict):
     finishReason: str
     truncated: int
     trajectory: NotRequired[list[TokenEvent]]
-    """Left out where the request wants none."""
+    """Absent if the request does not ask for it."""
     effective: dict[str, Any]
 
 
 class DoneEvent(WrittenText):
-    """The end: the text, with n > 1 that of choice 0 without its trajectory."""
+    """The last event of a successful generation: the text; with n > 1, the text of choice 0 without its trajectory."""
 
     choices: NotRequired[list[WrittenText]]
-    """With n > 1: all of them."""
+    """Present with n > 1: all choices."""
 
 
 class ErrorEvent(TypedDict):
-    """The end without a text; `code` and `status` are those of the error."""
+    """The last event of a failed generation; `code` and `status` are those of the error."""
 
     code: str
     message: str
     status: int
     tokensGenerated: NotRequired[int]
-    """Of one that was cancelled."""
+    """Present after a cancellation: the number of tokens generated before it."""
     seed: NotRequired[int | None]
 
 
@@ -104,25 +104,25 @@ GenerationEvent = TokenEvent | PromptEvent | DoneEvent | ErrorEvent
 
 
 def read_token(data: str) -> TokenEvent:
-    """The data of an event `token`."""
+    """Parse the data of an event `token`."""
     return cast(TokenEvent, json.loads(data))
 
 
 def read_prompt(data: str) -> PromptEvent:
-    """The data of an event `prompt`."""
+    """Parse the data of an event `prompt`."""
     return cast(PromptEvent, json.loads(data))
 
 
 def read_done(data: str) -> DoneEvent:
-    """The data of an event `done`."""
+    """Parse the data of an event `done`."""
     return cast(DoneEvent, json.loads(data))
 
 
 def read_error(data: str) -> ErrorEvent:
-    """The data of an event `error`."""
+    """Parse the data of an event `error`."""
     return cast(ErrorEvent, json.loads(data))
 
 
 def choices_of(done: DoneEvent) -> list[WrittenText]:
-    """Every choice, also where there is one."""
+    """Return all choices of a generation, as a list even if there is only one."""
     return done.get("choices") or [done]

@@ -1,4 +1,4 @@
-"""What the health endpoints say."""
+"""Replies of the health endpoints."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from .base import Reply
 
 
 class Alive(Reply):
-    """The process answers."""
+    """The reply of a process that is alive."""
 
     status: str = "ok"
     version: str
 
 
 class Part(Reply):
-    """One thing the api needs."""
+    """One part that the api depends on."""
 
     ok: bool
     detail: str
-    """`ok`, or what is wrong and what to do."""
+    """`ok`, or what is wrong and how to fix it."""
     required: bool = True
-    """Whether requests cannot be served without it."""
+    """Whether the api can serve requests only if this part is ok."""
 
 
 class Ready(Reply):
-    """Whether requests can be served."""
+    """Whether the api can serve requests."""
 
     ready: bool
     parts: dict[str, Part]
-    """Required: `database`, `schema`, `redis`, `store`. Not required: `disk` (ok if its reserve is free), `sweeps`."""
+    """Required: `database`, `schema`, `redis`, `store`. Optional: `disk` (ok if its reserve is free), `sweeps`."""

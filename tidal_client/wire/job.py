@@ -1,4 +1,4 @@
-"""A job, lists of jobs, what happened to one, its log, and what a submission would do."""
+"""Jobs: one job, lists of jobs, events, logs, and predictions of a submission."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from .base import KnownSignal, KnownStatus, KnownType, Reply, UtcTime
 
 
 class JobProgress(Reply):
-    """How far the present or last attempt is."""
+    """Progress of the current or last attempt."""
 
     step: int | None = None
-    """Finished optimiser updates; transitions for rl-training."""
+    """Number of finished optimiser updates; for rl-training, the number of transitions."""
     total_steps: int | None = None
     eta_seconds: float | None = None
     phase: str | None = None
-    """What the trainer is doing: loading data, training, evaluation, … `waiting_for_disk` means that the trainer waits
-    until a disk has room again; `whatNext` has the details."""
+    """What the trainer is doing: loading data, training, evaluation, … In the phase `waiting_for_disk`, the trainer
+    waits until a disk has room again; `whatNext` has the details."""
 
 
 class JobError(Reply):
-    """Why a job failed, or why its last attempt did."""
+    """Why a job or its last attempt failed."""
 
     code: str
     message: str | None = None
@@ -34,9 +34,9 @@ class JobReply(Reply):
     type: KnownType
     status: KnownStatus
     desired_state: str
-    """What was last wished: run, pause, complete, stop."""
+    """The state that was requested last: run, pause, complete or stop."""
     cancel_requested: bool = False
-    """Stopping came as cancel: the trainer is killed at the end of its grace."""
+    """Whether the job was cancelled; its trainer is killed if it still runs when the grace period ends."""
     experiment_id: str
     name: str | None = None
     tags: list[str]
@@ -44,27 +44,28 @@ class JobReply(Reply):
     gpus: int = 1
     queue: str
     queue_position: int | None = None
-    """1 = next of its type to be claimed; only while pending."""
+    """Position among the waiting jobs of its type, 1 = claimed next; null unless pending."""
     predicted_start: UtcTime | None = None
-    """When it will probably be claimed: from the remaining time of those that run, what the last jobs of each type
-    took, limits, `notBefore` and the workers alive. Null: cannot be said."""
+    """When a worker will probably claim the job, estimated from the remaining time of running jobs, the durations of
+    the last jobs of each type, limits, `notBefore` and the live workers. Null if no estimate is possible."""
     attempt: int = 0
-    """Executions so far."""
+    """Number of attempts so far."""
     infra_restarts: int = 0
-    """Attempts lost to the infrastructure since the newest checkpoint."""
+    """Number of attempts since the newest checkpoint that ended because of the infrastructure."""
     user_failures: int = 0
     worker: str | None = None
-    """Who runs it now."""
+    """The worker that runs the job now."""
     status_before_stale: KnownStatus | None = None
     parent_id: str | None = None
     """The job this one resumes."""
     checkpoint_ref: str | None = None
-    """Newest training checkpoint; the next attempt begins there."""
+    """Newest training checkpoint, from which the next attempt resumes."""
     checkpoint_step: int | None = None
     progress: JobProgress
     error: JobError | None = None
     signals: list[KnownSignal]
-    """Signals that would change something now. A repeated wish (resume of a running job) is accepted but not listed."""
+    """The signals that would change something now. A signal without effect, such as resume for a running job, is
+    accepted but not listed."""
     not_before: UtcTime | None = None
     created_at: UtcTime
     updated_at: UtcTime
@@ -73,17 +74,17 @@ class JobReply(Reply):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more can happen to it."""
+        """Return whether the job has ended."""
         return self.status in TERMINAL
 
 
 class JobDetail(JobReply):
-    """One job with what it was asked to do."""
+    """A job with its payload and what happens next."""
 
     what_next: str = ""
-    """What is happening and what Tidal does next, with deadlines: for people, in words that may change."""
+    """What is happening and what Tidal does next, with deadlines. For people; the wording may change."""
     payload: dict[str, Any]
-    """The complete, checked request: every default filled in. Names inside are those of the YAML files."""
+    """The complete, checked request with every default filled in. Its keys are those of the YAML files."""
 
 
 class JobList(Reply):
@@ -101,13 +102,13 @@ class JobPrediction(Reply):
     experiment_type: str
     payload: dict[str, Any]
     would_wait: bool
-    """The type's concurrency limit is reached, so it would wait in the queue."""
+    """Whether the job would wait in the queue, because the concurrency limit of its type is reached."""
     queue_position: int
-    """Place it would take, 1 = next."""
+    """Position that the job would have in the queue, 1 = claimed next."""
 
 
 class JobEventReply(Reply):
-    """One change of a job."""
+    """An event: one change of a job."""
 
     id: int
     attempt: int
@@ -120,26 +121,26 @@ class JobEventReply(Reply):
 
 
 class JobEventList(Reply):
-    """Events in the order they happened."""
+    """A page of events, oldest first."""
 
     events: list[JobEventReply]
     next_cursor: str | None = None
 
 
 class LogLine(Reply):
-    """One line a trainer printed."""
+    """One line that a trainer printed."""
 
     attempt: int
     line: int
-    """Number within the attempt, from 1."""
+    """Number of the line within the attempt, from 1."""
     text: str
 
 
 class LogPage(Reply):
-    """Log lines in order."""
+    """A page of log lines, oldest first."""
 
     lines: list[LogLine]
     next_cursor: str | None
-    """Where the next page begins; the same cursor again finds what was written since."""
+    """Cursor of the next page. At the end of the log, the same cursor later returns the lines written since."""
     complete: bool
-    """The end of what exists now was reached."""
+    """Whether this page reaches the present end of the log."""

@@ -8,14 +8,14 @@ from .base import Open, Reply
 
 
 class Point(Reply):
-    """One value."""
+    """One value of a metric."""
 
     step: int
     value: float
 
 
 class MetricPointReply(Reply):
-    """One point as it was reported."""
+    """All metrics of one reported point."""
 
     step: int
     time: str
@@ -29,16 +29,17 @@ class MetricsReply(Reply):
     experiment_id: str
     mode: Annotated[Literal["recent", "historical"], Open()]
     keys: list[str]
-    """Names in this reply."""
+    """Names of the metrics in this reply."""
     available_keys: list[str]
     total_points: int
-    """Points in the range before downsampling."""
+    """Number of points in the range before downsampling."""
     series: dict[str, list[Point]]
-    """Per name at most `maxPoints` points, chosen by largest-triangle-three-buckets."""
+    """For each metric at most `maxPoints` points, downsampled with largest-triangle-three-buckets."""
     diverged: dict[str, int]
-    """Names in this reply that hold values which are not finite (NaN or infinity), each with the first step at which
-    it does: training diverged there. Such values are left out of `series` and null in `last`."""
+    """Metrics in this reply with a value that is not finite (NaN or infinity), each with the first step of such a
+    value, at which training diverged. These values are omitted from `series` and null in `last`."""
     last: MetricPointReply | None = None
-    """The newest point in the range, whole."""
+    """The newest point in the range, with all metrics."""
     stream_cursor: str | None = None
-    """Following the experiment's stream with `?since=` this misses no point; points already here may come again."""
+    """Cursor for the experiment's stream: with `?since=<streamCursor>`, the stream misses no point after this reply,
+    but may repeat points of it."""

@@ -1,4 +1,4 @@
-"""The problem document (RFC 9457): the one shape of every error."""
+"""The problem document (RFC 9457), the format of every error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from .base import Reply
 
 
 class Finding(Reply):
-    """One thing that is wrong."""
+    """One error in a request."""
 
     location: str
-    """Dotted place of the value: `body.config.model.d_model`, `query.limit`; empty for the whole."""
+    """Dotted path of the value, such as `body.config.model.d_model` or `query.limit`; empty for the whole request."""
     message: str
 
 
 class Problem(Reply):
-    """Media type `application/problem+json`."""
+    """A problem document, sent as `application/problem+json`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -36,7 +36,7 @@ class Problem(Reply):
     type: str
     """`urn:tidal:problem:<code>`."""
     title: str
-    """The phrase of the HTTP status."""
+    """The reason phrase of the HTTP status."""
     status: int = Field(ge=400, le=599)
     detail: str
     """What went wrong, and what to do about it."""
@@ -44,6 +44,6 @@ class Problem(Reply):
     """Stable name of the kind of error, snake_case."""
     errors: list[Finding]
     request_id: str | None = None
-    """Also in the header `X-Request-ID` and in the log."""
+    """Id of the request, which is also in the header `X-Request-ID` and in the log."""
     current_status: str | None = None
-    """On a 409 of a job: the status it has now."""
+    """Present status of the job, in a 409 about a job."""

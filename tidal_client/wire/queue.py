@@ -1,4 +1,4 @@
-"""The queue: its lines by job type, and the workers."""
+"""Queues: the waiting jobs by type, and the workers."""
 
 from __future__ import annotations
 
@@ -6,58 +6,58 @@ from .base import KnownType, Reply, UtcTime
 
 
 class QueuedJob(Reply):
-    """A job that waits."""
+    """A waiting job."""
 
     id: str
     name: str | None = None
     priority: int
     position: int
-    """1 = next of its type."""
+    """Position among the waiting jobs of its type, 1 = claimed next."""
     predicted_start: UtcTime | None
-    """When it will probably be claimed; null: cannot be said (always so beyond the first 100 of a type)."""
+    """When a worker will probably claim the job; null if no estimate is possible, as beyond the first 100 of a type."""
     not_before: UtcTime | None
     created_at: UtcTime
 
 
 class QueueType(Reply):
-    """The line of one job type."""
+    """The jobs of one type in a queue."""
 
     type: KnownType
     limit: int | None
-    """Most jobs of the type that hold a slot at once; null: as many as there are workers."""
+    """Largest number of jobs of the type that hold a slot at once; null if only the number of workers limits it."""
     running: int
-    """Jobs that hold a slot and whose worker is heard of."""
+    """Number of jobs that hold a slot and whose worker renews the lease."""
     stale: int
-    """Jobs whose lease lapsed; they count against the limit until they are judged."""
+    """Number of jobs whose lease has expired; they count against the limit until the reaper requeues or ends them."""
     pending: int
-    """All that wait, also those that `jobs` does not show."""
+    """Number of waiting jobs, including those that `jobs` does not list."""
     usual_seconds: float | None
-    """Median from first claim to completion of the last 20 jobs; null before the first."""
+    """Median time in seconds from the first claim to completion of the last 20 jobs; null before the first."""
     jobs: list[QueuedJob]
-    """In the order in which they will be claimed."""
+    """The first waiting jobs, in the order in which they will be claimed."""
 
 
 class QueueWorker(Reply):
-    """A worker that has beaten lately. It runs one job at a time."""
+    """A worker with a recent heartbeat. It runs one job at a time."""
 
     worker: str
     host: str
     device: str
     state: str
-    """idle, busy or leaving."""
+    """One of idle, busy, leaving."""
     job: str | None
 
 
 class QueueReply(Reply):
-    """One queue: its workers and its lines."""
+    """A queue with its workers and its jobs by type."""
 
     queue: str
     workers: list[QueueWorker] | None
-    """Null while Redis does not answer."""
+    """The live workers; null while Redis does not answer."""
     types: list[QueueType]
 
 
 class QueueList(Reply):
-    """All queues of jobs."""
+    """All job queues."""
 
     queues: list[QueueReply]

@@ -1,4 +1,4 @@
-"""Reports: Markdown with charts about experiments."""
+"""Reports: Markdown with charts, about experiments."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class ReportSummary(Reply):
     id: str
     title: str
     pattern: Annotated[ReportPattern, Open()] | None = None
-    """What it was made from; null: written by hand."""
+    """The pattern from which the report was generated; null if it was written by hand."""
     experiment_ids: list[str]
-    """What it is about; they may be deleted by now."""
+    """The experiments that the report is about; they may have been deleted since."""
     version: int
     created_at: UtcTime
     updated_at: UtcTime
 
 
 class ReportReply(ReportSummary):
-    """A report."""
+    """A report with its text."""
 
     markdown: str
 
@@ -36,7 +36,7 @@ class ReportList(Reply):
 
 
 class PatternReply(Reply):
-    """A pattern that reports are made from."""
+    """A pattern from which reports can be generated."""
 
     name: Annotated[ReportPattern, Open()]
     about: str
@@ -49,20 +49,20 @@ class PatternList(Reply):
 
 
 class ReportPart(Reply):
-    """A piece of a rendered report."""
+    """A part of a rendered report."""
 
     kind: Literal["html", "chart", "problem"]
     html: str | None = None
-    """Of `html`: safe to be shown as it is."""
+    """For kind html: HTML that is safe to show unchanged."""
     chart: dict[str, Any] | None = None
-    """Of `chart`: what the block says, every default filled in."""
+    """For kind chart: the content of the chart block with every default filled in."""
     message: str | None = None
-    """Of `problem`: why the block is no chart."""
+    """For kind problem: why the block is not a valid chart."""
     line: int | None = None
-    """Of `chart` and `problem`: where the block begins, counted from 1."""
+    """For kinds chart and problem: the line at which the block begins, from 1."""
 
 
 class RenderReply(Reply):
-    """A rendered report, in its order."""
+    """The parts of a rendered report, in their order."""
 
     parts: list[ReportPart]

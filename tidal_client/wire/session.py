@@ -1,4 +1,4 @@
-"""Who asks, and what the token of the request is good for."""
+"""The session: the owner and the scopes of the request's token."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from .base import Reply
 
 
 class Session(Reply):
-    """What the token of the request is good for."""
+    """The owner and the scopes of the token in the request."""
 
     name: str | None = None
-    """Whose token it is; null without a valid one."""
+    """Name of the token's owner; null without a valid token."""
     scopes: list[str]
-    """What may be done: `read`, `submit`, `admin`. Open reads need no token."""
+    """The scopes of the token: `read`, `submit`, `admin`. Open reads need no token."""
     reads_open: bool
-    """Whether reading needs no token."""
+    """Whether requests that read need no token."""
     version: str
-    """Of Tidal."""
+    """Version of Tidal."""

@@ -1,4 +1,4 @@
-"""What lies on the disk of the server."""
+"""The disk usage of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .base import Reply, UtcTime
 
 
 class StoredExperiment(Reply):
-    """How much one experiment takes."""
+    """The disk usage of one experiment."""
 
     id: str
     name: str | None = None
@@ -17,17 +17,17 @@ class Storage(Reply):
     """The disk of the artifact store."""
 
     disk_bytes: int
-    """Size of the disk."""
+    """Size of the disk in bytes."""
     free_bytes: int
     experiments_bytes: int
-    """Of all files of all experiments, with those of dataset jobs."""
+    """Size of the files of all experiments in bytes, including those of dataset jobs."""
     experiments: int
-    """Experiments with files, without those of dataset jobs."""
+    """Number of experiments with files, excluding those of dataset jobs."""
     largest: list[StoredExperiment]
-    """The ten that take most, the largest first."""
+    """The ten largest experiments, largest first."""
     data_bytes: int
-    """Of corpora and the token cache."""
+    """Size of the corpora and the token cache in bytes."""
     retention_days: float
-    """After so many days health deletes logs and metrics of what has ended; 0: never."""
+    """Days after which the logs and metrics of ended experiments are deleted; 0: never."""
     measured_at: UtcTime
-    """Sizes are measured at most once a minute."""
+    """When the sizes were measured; they are measured at most once a minute."""

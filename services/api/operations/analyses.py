@@ -45,7 +45,7 @@ def list_analyses(
 
 
 def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
-    """One with its result; NotFoundError."""
+    """Return a saved analysis with its result. Raises NotFoundError."""
     query = select(Analysis).where(Analysis.id == analysis_id).options(undefer(Analysis.result))
     row = session.scalars(query).one_or_none()
     if row is None:
@@ -54,16 +54,18 @@ def get_analysis(session: Session, analysis_id: str) -> SavedAnalysis:
 
 
 def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisRequest) -> SavedAnalysis:
-    """Keep a result. InvalidInputError for an unknown kind and when a number in it is not finite, NotFoundError without
-    the experiment."""
-    if body.result.kind not in KINDS:  # a client reads unknown ones, the api does not keep them
+    """Save a result with an experiment.
+
+    Raises InvalidInputError for an unknown kind or a number that is not finite, and NotFoundError for an unknown
+    experiment.
+    """
+    if body.result.kind not in KINDS:  # the reply type accepts unknown kinds, but the api does not store them
         raise InvalidInputError.at(
             "body.result.kind", f"Input should be {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}"
         )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not finite(result):
-        message = "it holds a number that is not finite"
-        raise InvalidInputError.at("body.result", message)
+        raise InvalidInputError.at("body.result", "it holds a number that is not finite")
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)
@@ -81,7 +83,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
 
 
 def delete_analysis(session: Session, analysis_id: str) -> None:
-    """Delete one. NotFoundError; ConflictError while the job that made it lives."""
+    """Delete an analysis. Raises NotFoundError, or ConflictError until the job that created it has ended."""
     row = session.get(Analysis, analysis_id)
     if row is None:
         raise NotFoundError(f"there is no analysis {analysis_id!r}")

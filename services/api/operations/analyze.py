@@ -33,10 +33,11 @@ from tidal_client.wire.analysis import AnalysisProgress
 from tidal_client.wire.generation_event import EVENT_DONE, WrittenText, choices_of, read_done
 
 MOST_SILENT_TOKENS = 4096
-"""Of an analysis that is awaited in silence."""
+"""Largest number of tokens of an analysis whose reply is not streamed."""
 MOST_TOKENS_STREAMED = 20_000
+"""Largest number of tokens of an analysis whose progress is streamed."""
 TEXTS_AT_ONCE = 32
-"""Half of an engine's slots, so that others are served meanwhile."""
+"""Texts generated at the same time: half of an engine's slots, so that other requests are served meanwhile."""
 PROGRESS_SECONDS = 0.2
 
 EVENT_PROGRESS = "progress"
@@ -111,7 +112,7 @@ async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGener
 
 
 async def whole(context: Context, prepared: Prepared, gone: Gone) -> str:
-    """The result as JSON."""
+    """Return the result as JSON."""
     async with aclosing(events(context, prepared, gone)) as following:
         return [event.data async for event in following][-1]
 

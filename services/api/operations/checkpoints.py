@@ -32,7 +32,10 @@ def of_experiment(session: Session, store: ArtifactStore, experiment_id: str, *,
 def overview(
     session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
 ) -> CheckpointOverview:
-    """Those of every experiment that has some, newest experiment first; `limit` counts experiments looked at."""
+    """Return a page of checkpoints by experiment, newest experiment first.
+
+    `limit` counts experiments, including those without checkpoints, which the reply omits.
+    """
     page, following = newest_page(
         session, select(Experiment), Experiment.created_at, Experiment.id, limit=limit, cursor=cursor
     )
@@ -91,7 +94,7 @@ def check_reference(store: ArtifactStore, reference: str, *, location: str, poli
     file = next((file for file in store.checkpoint_files(experiment_id) if file.name == name), None)
     if file is None:
         raise InvalidInputError.at(
-            location, f"{reference!r} is no checkpoint; name a model file or a folder with a manifest"
+            location, f"{reference!r} is not a checkpoint; name a model file or a folder with a manifest"
         )
     if file.policy != policy:
         wanted, other = ("controller", "language model") if policy else ("language model", "controller")

@@ -32,7 +32,7 @@ from tidal_client.wire.generation_event import (
 )
 
 Token = TokenEvent | PromptToken
-"""One token as `tidal_client.wire.generation_event` describes it."""
+"""A token of a prompt or of a generated text."""
 
 
 @dataclass
@@ -57,12 +57,12 @@ class Writer:
         self._used = [0, 0]
 
     def whole(self, events: Sequence[Sequence[Event]]) -> Completion:
-        """The reply made of the `prompt` and `done` events of each prompt."""
+        """Return the reply for the `prompt` and `done` events of each prompt."""
         choices = []
-        for number, its in enumerate(events):
-            told = {event.name: event.data for event in its}
-            prompt = read_prompt(told[EVENT_PROMPT]) if EVENT_PROMPT in told else None
-            written = self._written(read_done(told[EVENT_DONE]))
+        for number, prompt_events in enumerate(events):
+            data = {event.name: event.data for event in prompt_events}
+            prompt = read_prompt(data[EVENT_PROMPT]) if EVENT_PROMPT in data else None
+            written = self._written(read_done(data[EVENT_DONE]))
             if len(written) > self.request.n:
                 written = sorted(written, key=_log_prob_per_token, reverse=True)[: self.request.n]
             for choice, reply in enumerate(written):
@@ -79,7 +79,7 @@ class Writer:
         return self._completion(choices, usage=self._usage())
 
     def part(self, prompt: int, event: Event) -> list[Completion]:
-        """The parts of a stream that an event of one prompt makes."""
+        """Return the parts of a stream for an event of one prompt."""
         first = prompt * self.request.n
         if event.name == EVENT_PROMPT:
             data, choices = read_prompt(event.data), []
@@ -114,7 +114,7 @@ class Writer:
         return Choice(text=text, index=index, logprobs=log_probs)
 
     def _written(self, reply: DoneEvent) -> list[WrittenText]:
-        """The choices of a prompt's `done` event, whose tokens are counted."""
+        """Return the choices of a prompt's `done` event, and add their tokens to the usage."""
         choices = choices_of(reply)
         self._used[0] += reply["promptTokens"]
         self._used[1] += sum(choice["tokensGenerated"] for choice in choices)
@@ -125,7 +125,7 @@ class Writer:
         return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
     def _log_probs(self, prompt: PromptEvent | None, tokens: Sequence[Token], before: int) -> Logprobs | None:
-        """Of the tokens of a prompt and of those of a text that begins after so many characters."""
+        """Return the log-probabilities of a prompt and of a text that begins after `before` characters."""
         if self.request.logprobs is None:
             return None
         read = prompt["tokens"] if prompt else []

@@ -19,7 +19,10 @@ from common.jobs.sql import lock_dataset
 
 
 def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
-    """InvalidInputError when a source of this `data` section leads outside the data folder or names no dataset."""
+    """Check the sources of a `data` section.
+
+    Raises InvalidInputError when a source leads outside the data folder or names a dataset that does not exist.
+    """
     for field, source in (("source", data.source), ("validation_source", data.validation_source)):
         if source is None:
             continue
@@ -36,9 +39,10 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
 
 
 def hold_datasets(session: Session, data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
-    """Until the transaction ends no dataset that `data` names is deleted. InvalidInputError where one is gone already.
+    """Lock the datasets that `data` names against deletion until the transaction ends.
 
-    A dataset may have been deleted since `check_corpus`, so this looks again once it holds the locks.
+    A dataset may have been deleted since `check_corpus`, so this checks again after it has acquired the locks. Raises
+    InvalidInputError when one does not exist any more.
     """
     for name in sorted(set(_datasets(data).values())):
         lock_dataset(session, name, shared=True)
@@ -55,7 +59,7 @@ def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -
 
 
 def _datasets(data: DataConfig) -> dict[str, str]:
-    """Names of datasets by field. The validation part of a data set on the hub is a split of it."""
+    """Return the names of datasets by field. For a data set of the hub, `validation_source` names a split of it."""
     source, validation = data.source, data.validation_source
     found = {"source": source} if is_dataset_name(source) else {}
     if validation is not None and not is_hub_name(source) and is_dataset_name(validation):

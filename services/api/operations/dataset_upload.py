@@ -22,12 +22,12 @@ from common.files import require_space, storage_errors
 from tidal_client.vocabulary import DatasetFormat
 
 BLOCK_BYTES = 1024 * 1024
-"""What is written at once."""
+"""Size of the blocks in which the body is written."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request wants to upload."""
+    """The checked parameters of an upload request."""
 
     name: str
     format: DatasetFormat
@@ -35,20 +35,20 @@ class Wanted:
 
 
 def wanted(name: str, kind: DatasetFormat | None, text_field: str) -> Wanted:
-    """The request's parameters, checked. A suffix of `name` is not part of it, and tells the format.
+    """Check the parameters of a request. A suffix of `name` determines the format and is removed from the name.
 
-    InvalidInputError for a name that no dataset may have, or that is of a file that is no corpus, whatever `kind` says.
+    Raises InvalidInputError for a name that no dataset may have, and for a suffix of a file that is not a corpus, even
+    if `kind` is given.
     """
     plain, by_suffix = split_name(name)
     if by_suffix is None and (refusal := refusal_of_name(name)) is not None:
-        message = f"{name[:80]!r}: {refusal}"
-        raise InvalidInputError.at("query.name", message)
+        raise InvalidInputError.at("query.name", f"{name[:80]!r}: {refusal}")
     check_name(plain)
     chosen = kind or by_suffix
     for known in FORMATS:
         if chosen == known:
             return Wanted(plain, known, text_field)
-    message = f"say what it is: format={' or '.join(FORMATS)}, or a name with a suffix, such as {plain}.txt"
+    message = f"the format is unknown; give format={' or '.join(FORMATS)}, or a name with a suffix, such as {plain}.txt"
     raise InvalidInputError.at("query.format", message)
 
 
@@ -88,7 +88,7 @@ async def receive(
 
 
 async def _gathered(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of about a MiB: one thread switch each instead of one per packet."""
+    """Yield the same bytes in blocks of about 1 MiB, so that a thread switch is needed per block, not per packet."""
     gathered = bytearray()
     async for block in blocks:
         gathered += block

@@ -35,13 +35,13 @@ def list_datasets(session: Session, store: DatasetStore) -> DatasetList:
 
 
 def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDetail:
-    """One, with the experiments that name it; NotFoundError."""
+    """Return a dataset with the experiments that use it. Raises NotFoundError."""
     reply = _replies(session, store, [store.find(name)])[0]
     return extended(DatasetDetail, reply, uses=_uses(session, name))
 
 
 def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
-    """Return the dataset with the live job that tokenises it, or with a new one if neither it nor the tokens exist.
+    """Return the dataset with the live job that tokenises it; submit a job if there is none and no tokens exist.
 
     The job is None when the tokens exist, or when too many jobs are waiting to submit another.
     """
@@ -110,7 +110,7 @@ def _status(job: Job | None) -> DatasetStatus:
 
 
 def _newest_jobs(session: Session, manifests: Iterable[Manifest]) -> dict[str, Job]:
-    """The newest job that tokenises each, by name; a job about an earlier content of that name is none."""
+    """Return the newest job that tokenises each dataset, by name; jobs about an earlier content are ignored."""
     current = {manifest.name: manifest.sha256 for manifest in manifests}
     if not current:
         return {}

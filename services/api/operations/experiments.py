@@ -47,8 +47,11 @@ def list_experiments(
     tag: str | None = None,
     search: str | None = None,
 ) -> ExperimentList:
-    """A page, newest first. Without `kinds` those of all types but dataset, whose place is the list of datasets: the
-    experiment in which one is tokenised holds a log and nothing to compare."""
+    """Return a page of experiments, newest first.
+
+    Without `kinds`, experiments of all types except dataset are returned: these contain only the log of a dataset job
+    and nothing to compare, and the list of datasets shows them.
+    """
     query = _with_newest_job()
     query = query.where(Experiment.type.in_(kinds) if kinds else Experiment.type != ExperimentType.DATASET)
     if status is not None:
@@ -64,7 +67,7 @@ def list_experiments(
 
 
 def tags(session: Session) -> TagList:
-    """Every tag of the experiments that `list_experiments` lists."""
+    """Return all tags of the experiments that `list_experiments` returns by default."""
     found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 
@@ -107,7 +110,7 @@ def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
 
 
 def status(session: Session, experiment_id: str) -> ExperimentStatus:
-    """Where the newest job stands."""
+    """Return the status of the newest job of an experiment."""
     _, job = find(session, experiment_id)
     if job is None:
         return ExperimentStatus(experiment_id=experiment_id, status=IMPORTED)

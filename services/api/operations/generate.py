@@ -1,7 +1,7 @@
-"""One generation: hand it over, follow its token stream, give up in time, cancel it when the client disconnects.
+"""One generation: enqueue it, follow its events, enforce time limits, cancel it when the client disconnects.
 
-The wire between api and generator is described in `common.redis.generation_request`. The engine's events are camelCase
-already, so tokens pass through without being taken apart.
+`common.redis.generation_request` describes the protocol between api and generator. The engine's events already have
+camelCase keys, so tokens are forwarded without parsing them.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, LAST_EVE
 log = get_logger(__name__)
 
 RETRY_SECONDS = 5.0
-"""What a caller is told to wait when the queue is full."""
+"""Seconds after which a caller may retry when the queue is full (`Retry-After`)."""
 LOOK_SECONDS = 0.25
-"""Between looks at whether the client is still there."""
+"""Seconds between checks whether the client is still connected."""
 LARGE_CHARACTERS = 100_000
-"""Beyond this a reply takes some milliseconds to build."""
+"""A reply with more characters takes some milliseconds to build, so a thread builds it."""
 
 T = TypeVar("T")
 Gone = Callable[[], Awaitable[bool]]
-"""Whether the client has left."""
+"""Returns whether the client has disconnected."""
 
 
 class ClientGone(Exception):
@@ -60,7 +60,7 @@ class QueueFull(RateLimitedError):
 
 
 def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
-    """The request for the engine; InvalidInputError when a checkpoint cannot be used."""
+    """Return the request for the engine. Raises InvalidInputError when a checkpoint cannot be used."""
     store = context.store
     policy = None
     if request.rl_checkpoint is not None:
@@ -77,17 +77,17 @@ def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
 
 
 async def batches(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[list[Event]]:
-    """Hand the request over and yield its events, all that are there at a time; the very last one is `done`.
+    """Enqueue the request and yield batches of its events; the last event of the last batch is `done`.
 
-    After the first, empty batches say that nothing new came for a while.
+    After the first event, an empty batch means that no event arrived for a while.
 
-    Raises QueueFull, UnavailableError when nothing came within the queue's time or not all within the whole time, the
-    engine's own error, and ClientGone. However it ends early, the engine is told to stop.
+    Raises QueueFull, UnavailableError when no event arrives within the queue's time limit or `done` not within the
+    total limit, the engine's own error, and ClientGone. If it ends early for any reason, the engine is told to stop.
     """
     settings = context.settings
     waited = AwakeTimer(2 * LOOK_SECONDS)
     looked_at = 0.0
-    started = told = finished = False
+    started = yielded = finished = False
     with context.generations.follow(request.id) as mailbox:
         try:
             await _hand_over(context, request, mailbox)
@@ -96,7 +96,9 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
                 left = limit - waited.seconds
                 if left <= 0 and not started and not await _withdraw(context, request):
-                    started = True  # the engine has taken it; it sends no tokens to those who want the whole reply
+                    started = (
+                        True  # the engine has taken it; without `stream` it sends no tokens before the whole reply
+                    )
                     continue
                 if left <= 0:
                     raise _too_late(settings.generate_total_seconds if started else None, waited.seconds)
@@ -106,17 +108,17 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                         raise ClientGone
                 found = await mailbox.take(min(LOOK_SECONDS, left))
                 if not found:
-                    if told:
+                    if yielded:
                         yield []
                     continue
                 started = True
-                # Before the yield: whoever has the whole reply asks for no further event.
+                # Set before the yield, because a caller that has the whole reply requests no further event.
                 finished = found[-1].name in LAST_EVENTS
                 if found[-1].name == EVENT_ERROR:
                     if len(found) > 1:
                         yield found[:-1]
                     raise _engine_error(found[-1].data)
-                told = True
+                yielded = True
                 yield found
         except QueueFull:
             finished = True  # there is nothing to stop
@@ -129,7 +131,7 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
 
 
 async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
-    """The events of `batches` one by one."""
+    """Yield the events of `batches` one by one."""
     async with aclosing(batches(context, request, gone)) as following:
         async for batch in following:
             for event in batch:
@@ -137,12 +139,19 @@ async def events(context: Context, request: GenerationRequest, gone: Gone) -> As
 
 
 async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mailbox) -> None:
-    """Put the request into the queue. Raises QueueFull when more wait than can be answered in time, UnavailableError
-    when Redis does not take it."""
+    """Enqueue the request.
+
+    Raises QueueFull when more requests wait than can be answered in time, and UnavailableError when Redis fails.
+    """
     generations = context.generations
     try:
         await within(generations.redis_seconds, _enqueue(context, request))
-    except (TimeoutError, OSError, RedisError, KombuError) as error:  # Kombu's own when Celery's connection was cut
+    except (
+        TimeoutError,
+        OSError,
+        RedisError,
+        KombuError,
+    ) as error:  # Kombu raises its own error when Celery's connection was cut
         raise UnavailableError(
             f"Redis did not take the request: {error or 'no answer'}; try again", code="redis_unavailable"
         ) from error
@@ -150,8 +159,10 @@ async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mail
 
 
 async def _withdraw(context: Context, request: GenerationRequest) -> bool:
-    """Take the request out of Redis. Returns False when a generator has already taken it. Raises UnavailableError when
-    Redis does not answer."""
+    """Remove the request from Redis; return False when a generator has already taken it.
+
+    Raises UnavailableError when Redis does not answer.
+    """
     try:
         return bool(await context.redis.delete(keys.generate_request(request.id)))
     except (OSError, RedisError) as error:
@@ -163,20 +174,20 @@ async def _withdraw(context: Context, request: GenerationRequest) -> bool:
 
 async def _enqueue(context: Context, request: GenerationRequest) -> None:
     settings, generations = context.settings, context.generations
-    # Those of this process that are on their way count; other api processes may let in as many more.
-    generations.ringing += 1
+    # Requests that this process is enqueuing count too; those of other api processes do not.
+    generations.enqueuing += 1
     try:
-        if await context.redis.llen(GENERATE_QUEUE) + generations.ringing > settings.generate_queue_limit:
+        if await context.redis.llen(GENERATE_QUEUE) + generations.enqueuing > settings.generate_queue_limit:
             raise QueueFull(settings.generate_queue_limit)
         key, seconds = keys.generate_request(request.id), math.ceil(settings.generate_queue_seconds) + 1
         await context.redis.set(key, request.model_dump_json(), ex=seconds)
-        await run_in_threadpool(_ring, context.celery, request)
+        await run_in_threadpool(_notify_engine, context.celery, request)
     finally:
-        generations.ringing -= 1
+        generations.enqueuing -= 1
 
 
 async def whole(context: Context, request: GenerationRequest, gone: Gone) -> bytes:
-    """The finished reply, a `GenerateReply` as JSON."""
+    """Return the finished reply, a `GenerateReply` as JSON."""
     async with aclosing(events(context, request, gone)) as following:
         async for event in following:
             if event.name == EVENT_DONE:
@@ -188,10 +199,14 @@ def _as_reply(data: str) -> bytes:
     return GenerateReply.model_validate_json(data).model_dump_json(by_alias=True).encode()
 
 
-def _ring(celery: Celery, request: GenerationRequest) -> None:
-    told = {"texts": request.n}
+def _notify_engine(celery: Celery, request: GenerationRequest) -> None:
     celery.send_task(
-        HANDOVER_TASK, args=[request.id], kwargs=told, queue=GENERATE_QUEUE, retry=False, ignore_result=True
+        HANDOVER_TASK,
+        args=[request.id],
+        kwargs={"texts": request.n},
+        queue=GENERATE_QUEUE,
+        retry=False,
+        ignore_result=True,
     )
 
 
@@ -207,13 +222,13 @@ def _too_late(total: float | None, waited: float) -> UnavailableError:
 
 
 def _engine_error(data: str) -> TidalError:
-    told = read_error(data)
-    error = TidalError(told.get("message") or "the generator failed", code=told.get("code") or "generation")
-    status = told.get("status")  # an engine of another version may leave something out
+    failure = read_error(data)
+    error = TidalError(failure.get("message") or "the generator failed", code=failure.get("code") or "generation")
+    status = failure.get("status")  # an engine of another version may omit keys
     error.status = status if isinstance(status, int) and 400 <= status <= 599 else 500
     return error
 
 
 async def built(characters: int, build: Callable[[], T]) -> T:
-    """What `build` makes of so many characters; a large reply is built in a thread, so that the event loop goes on."""
+    """Return the result of `build`, which processes `characters`; a large one is built in a thread."""
     return await run_in_threadpool(build) if characters > LARGE_CHARACTERS else build()

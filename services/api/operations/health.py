@@ -65,7 +65,7 @@ async def _redis(context: Context) -> Part:
 
 
 async def _sweeps(context: Context) -> Part:
-    """Without them lost workers are not replaced; requests are served all the same."""
+    """Check the sweeps of the reaper. They are optional: without them lost jobs are not requeued, but requests work."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
@@ -82,15 +82,12 @@ def _text(value: bytes | str | None) -> str | None:
 def _store(root: Path) -> Part:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Part(
-            ok=False,
-            detail="TIDAL_EXPERIMENTS_DIR is not a folder that this process may write; check it",
-        )
+        return Part(ok=False, detail="TIDAL_EXPERIMENTS_DIR is not a folder that this process may write; check it")
     return Part(ok=True, detail="ok")
 
 
 def _disk(settings: Settings) -> Part:
-    """Report a disk below its reserve as not required: training waits and uploads fail, all else works."""
+    """Check the disk reserve. It is not required: below it training waits and uploads fail, but all else works."""
     reserve = DiskReserve(
         {"experiments": settings.experiments_dir, "data": settings.data_dir}, settings.disk_reserve_mb * MIB
     )

@@ -1,4 +1,4 @@
-"""A job row as the api shows it: the document of the `job-update` events, with what only a request can know."""
+"""Converts job rows to replies: the document of the `job-update` events, plus signals and queue position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidal_client.wire.job import JobDetail, JobError, JobProgress, JobReply
 
 
 def progress_of(job: Job) -> JobProgress:
-    """How far it is."""
+    """Return the progress of a job."""
     return JobProgress(
         step=job.progress_step,
         total_steps=job.progress_total_steps,
@@ -23,17 +23,17 @@ def progress_of(job: Job) -> JobProgress:
 
 
 def error_of(job: Job) -> JobError | None:
-    """Why it or its last attempt failed."""
+    """Return why a job or its last attempt failed; None without an error."""
     return JobError(code=job.error_code, message=job.error_message) if job.error_code else None
 
 
 def job_reply(job: Job, place: Place | None = None) -> JobReply:
-    """Everything but the payload."""
+    """Return a job without its payload."""
     return JobReply.model_validate(_document(job, place))
 
 
 def job_detail(job: Job, place: Place | None = None, what_next: str = "") -> JobDetail:
-    """With the payload and what happens next."""
+    """Return a job with its payload and what happens next."""
     return JobDetail.model_validate({**_document(job, place), "payload": job.payload, "whatNext": what_next})
 
 

@@ -23,7 +23,7 @@ from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, J
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MOST_LIVE = 1000
-"""Jobs in the lists that have no pages: active ones, and the snapshot of the stream."""
+"""Most jobs in the lists without pages: active jobs, and the snapshot of the stream."""
 
 
 def list_jobs(
@@ -37,7 +37,7 @@ def list_jobs(
     tag: str | None = None,
     experiment_id: str | None = None,
 ) -> JobList:
-    """A page, newest first."""
+    """Return a page of jobs, newest first."""
     query = _rows()
     if statuses:
         query = query.where(Job.status.in_(statuses))

@@ -45,7 +45,9 @@ def parse_position(cursor: str | None) -> Position:
         return Position(0, 0, 0)
     found = _CURSOR.fullmatch(cursor)
     if not found:
-        raise InvalidInputError.at("query.cursor", "no cursor of a log; use `nextCursor` of the page before as it is")
+        raise InvalidInputError.at(
+            "query.cursor", "not a cursor of a log; use `nextCursor` of the page before as it is"
+        )
     return Position(*(int(part) for part in found.groups()))
 
 

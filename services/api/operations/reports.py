@@ -40,7 +40,7 @@ def list_reports(
 
 
 def get_report(session: Session, report_id: str) -> ReportReply:
-    """One with its text; NotFoundError."""
+    """Return a report with its text. Raises NotFoundError."""
     query = select(Report).where(Report.id == report_id).options(undefer(Report.markdown))
     row = session.scalars(query, execution_options={"populate_existing": True}).one_or_none()
     if row is None:
@@ -49,7 +49,7 @@ def get_report(session: Session, report_id: str) -> ReportReply:
 
 
 def create_report(session: Session, body: ReportRequest, *, pattern: str | None = None) -> ReportReply:
-    """Keep a new report; InvalidInputError names the line of a chart that is none."""
+    """Store a new report. Raises InvalidInputError with the line of an invalid chart."""
     charts = check_charts(body.markdown)
     values = {
         "id": new_id(REPORT_ID),

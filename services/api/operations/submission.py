@@ -1,7 +1,7 @@
-"""From the body of `POST /api/jobs` to a job: files found, overrides merged, references checked, the job written.
+"""Submits the job that a body of `POST /api/jobs` describes: reads files, merges overrides, checks references.
 
-Everything that can be known before a worker looks is checked here, so that a job that is accepted does not fail for a
-typing error an hour later. Files are read before the transaction begins, because it holds the lock of the
+Everything that does not need a worker is checked here, so that an accepted job does not fail because of a typing error
+an hour later. Files are read before the transaction begins, because the transaction holds the lock of the
 Idempotency-Key. Leaves out: the rows of a job (`common.jobs.submission`).
 """
 
@@ -62,10 +62,11 @@ _SPECIFIC = frozenset({"config_path", "rl_config_path", "config", "data", "check
 
 
 def submit_job(context: Context, request: JobRequest, idempotency_key: str | None) -> tuple[JobDetail, bool]:
-    """Make the job that `request` describes, or find the one that the key has made before; True when it was found.
+    """Submit the job that `request` describes, or return the job that was submitted with the same key before.
 
-    A repeat gets its job even when the files it names have changed since, so what is wrong with them is raised only
-    when the key is new. Errors are those of `new_job` and of `common.jobs.submission`.
+    The second value is True for a job that existed before. A repeated request returns its job even if the files that it
+    names have changed since, so errors in these files are raised only for a new key. Raises the errors of `new_job` and
+    of `common.jobs.submission`.
     """
     digest = body_hash(request) if idempotency_key is not None else None
     new: NewJob | TidalError
@@ -86,7 +87,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
-    """Say what `submit_job` would do now; writes nothing. Errors are the same."""
+    """Predict what `submit_job` would do now; writes nothing. Raises the same errors."""
     new = new_job(context, request)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
@@ -96,7 +97,7 @@ def predict_job(context: Context, request: JobRequest) -> JobPrediction:
 def new_job(
     context: Context, request: JobRequest, *, idempotency_key: str | None = None, digest: str | None = None
 ) -> NewJob:
-    """The submission, checked. InvalidInputError, ConfigError or NotFoundError name the field."""
+    """Return the checked submission. Raises InvalidInputError, ConfigError or NotFoundError, which name the field."""
     given = request.model_fields_set & _SPECIFIC
     unused = sorted(given - _USED[request.type])
     if unused:
@@ -146,7 +147,7 @@ def _fresh(context: Context, request: JobRequest) -> Payload:
 
 
 def _corpus(payload: Payload) -> tuple[DataConfig, str] | None:
-    """The corpus that a job reads, and where the request names it."""
+    """Return the corpus that a job reads and its location in the request; None for a job that reads no corpus."""
     if isinstance(payload, LmTraining):
         return payload.config.data, "body.config.data"
     if isinstance(payload, RlTraining | Evaluation | Ablation | Dataset):
@@ -203,7 +204,7 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
 
 
 def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
-    """The job to go on from, and the checkpoint where it is not the newest one.
+    """Return the job to resume from, and the checkpoint if it is not the newest one.
 
     `resumeFrom` names a job, an experiment (its newest job), or a checkpoint of one: `<experiment id>/<file>`.
     """
@@ -228,7 +229,7 @@ def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
 
 
 def _training_checkpoint(context: Context, reference: str, *, policy: bool) -> str:
-    """The reference of a checkpoint that holds training state, aliases resolved."""
+    """Return the reference, with aliases resolved, of a checkpoint that holds training state."""
     found = check_reference(context.store, reference, location="body.resumeFrom", policy=policy)
     experiment_id, name = found.split("/", 1)
     if not name.startswith(f"{CHECKPOINT_FOLDER}/"):
@@ -247,7 +248,7 @@ def _checkpoint(context: Context, request: JobRequest) -> str:
 
 
 def _inherited(context: Context, request: JobRequest, checkpoint: str) -> LMConfig:
-    """The configuration the language model was trained with; without one (imported) that of `configPath`, defaults."""
+    """Return the configuration of the model's training; if it is unknown, that of `configPath` or the default."""
     folder = context.store.experiment(checkpoint.split("/", 1)[0])
     for name in ("config.yaml", "base_config.yaml"):
         try:
@@ -307,6 +308,6 @@ def _invalid(field: str, message: str) -> InvalidInputError:
 
 
 def body_hash(request: JobRequest) -> str:
-    """Equal for bodies that mean the same, whatever their spacing and order."""
+    """Return a hash that is equal for bodies with the same content, whatever their spacing and order."""
     body = request.model_dump(mode="json", exclude_unset=True)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -42,7 +42,7 @@ def list_patterns() -> PatternList:
 
 @router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
 def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
-    """422 names the line of a block `chart` that is none."""
+    """422 names the line of an invalid `chart` block."""
     with context.sessions.begin() as session:
         made = reports.create_report(session, body)
     response.headers["Location"] = _location(context, made)

@@ -27,7 +27,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     **problem_responses(404, 503),
 }
 BRIEF = "/brief"
-"""End of a topic's name whose follower does not want the lines of logs, only their position."""
+"""Suffix of a topic name that requests `log-lines` events without the lines, with only their position."""
 Since = Annotated[
     str | None,
     Query(
@@ -42,8 +42,9 @@ Topics = Annotated[
     Query(
         min_length=1,
         max_length=64,
-        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>` it goes on after this event. With "
-        "`/brief` behind the id, its `log-lines` events hold no lines, and in `next` the number of the next line.",
+        description="`jobs`, `jobs/<id>` or `experiments/<id>`; with `@<event id>`, the stream continues after "
+        "this event. With `/brief` after the id, `log-lines` events contain no lines; `next` is the number of the next "
+        "line.",
     ),
 ]
 
@@ -96,7 +97,7 @@ def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.Source
     if kind == "experiments" and name:
         reading = _reading(context, lambda session: _experiment(context, session, name))
         return sse.Source(experiment_stream(name), cursor, reading, brief)
-    message = f"'{topic[:50]}' is no stream; expected jobs, jobs/<id> or experiments/<id>"
+    message = f"'{topic[:50]}' is not a stream; expected jobs, jobs/<id> or experiments/<id>"
     raise InvalidInputError(message, errors=[{"location": "query.topic", "message": message}])
 
 

@@ -1,4 +1,4 @@
-"""Requests for analyses of modulations, and to keep one. Replies: `tidal_client.wire.analysis`."""
+"""Requests to compute and to save analyses of modulations. The replies are in `tidal_client.wire.analysis`."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ class AnalyzeRequest(Request):
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
     gating_mode: ChosenGating = GatingMode.LEARNED
-    """Who chooses the modulation. A sweep does that itself."""
+    """What determines the modulation of each token. A sweep sets the modulation itself."""
     modulation: Modulation = DEFAULTS.modulation
-    """For gatingMode fixed."""
+    """The constant modulation for gatingMode fixed."""
     seed: Seed = 0
-    """Of the first text; the others and the resamples follow from it. One seed gives one analysis."""
+    """Seed of the first text, from which the seeds of the other texts and of the resamples follow. The same seed gives
+    the same analysis."""
     bootstrap: bool = False
     """kind batch: 95 % intervals from 1,000 resamples of the prompts."""
     include_extreme_values: bool = False
@@ -63,8 +64,8 @@ class AnalyzeRequest(Request):
 
 
 class SaveAnalysisRequest(Request):
-    """A result to keep."""
+    """A request to save a result."""
 
     name: Name | None = None
     result: AnalysisResult
-    """As `POST /api/analyze-trajectories` gave it."""
+    """The result as `POST /api/analyze-trajectories` returned it."""

@@ -1,4 +1,4 @@
-"""Base classes of request bodies: camelCase names; they refuse unknown keys, and text that no reply can hold.
+"""Base classes of request bodies: camelCase names; unknown keys and invalid Unicode are rejected.
 
 Leaves out: replies, whose types are in `tidal_client.wire`; query parameters, paths and headers, which the server
 decodes with replacement characters.
@@ -19,7 +19,7 @@ from common.config.unknown_keys import refuse_crowd
 
 
 class StrictRequest(BaseModel):
-    """A request body; an unknown key is an error, and so is text that is no Unicode, wherever in the body it stands."""
+    """A request body. An unknown key is an error, and so is invalid Unicode anywhere in the body."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 

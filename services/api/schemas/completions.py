@@ -59,7 +59,7 @@ class CompletionRequest(StrictRequest):
     max_tokens: int = Field(16, ge=0, le=MOST_TOKENS)
     """0: the prompt is only read, for `echo` with `logprobs`."""
     temperature: Temperature = 1.0
-    """0: the likeliest token each time; otherwise 0.001 or more."""
+    """0 selects the most likely token each time; any other value must be at least 0.001."""
     top_p: TopP = 1.0
     n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
     """Texts per prompt; the prompt is read once. Texts of all prompts times max_tokens are 65,536 at most."""
@@ -92,11 +92,11 @@ class CompletionRequest(StrictRequest):
     prompt_cache_key: str | None = None
 
     top_k: TopK | None = None
-    """null: the full distribution."""
+    """Number of most likely tokens to sample from; null samples from the full distribution."""
     repetition_penalty: RepetitionPenalty = 1.0
-    """1: none."""
+    """Penalty on tokens that occurred before; 1 means no penalty."""
     gating_mode: Gating | None = None
-    """null: fixed where a modulation is given, learned where a controller is, else none."""
+    """null: learned if rl_checkpoint is given, else fixed if modulation is given, else none."""
     modulation: Modulation | None = None
     rl_checkpoint: Name | None = Field(None, validate_default=True)
     """The controller, for gating_mode learned."""
@@ -188,7 +188,7 @@ class CompletionRequest(StrictRequest):
 
     @property
     def mode(self) -> GatingMode:
-        """The gating mode, made out where it is not given."""
+        """Return the gating mode; if it is not given, derive it from the controller and the modulation."""
         if self.gating_mode is not None:
             return self.gating_mode
         if self.rl_checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Requests about experiments. Replies: `tidal_client.wire.experiment` and `metrics`."""
+"""Requests about experiments. The replies are in `tidal_client.wire.experiment` and `tidal_client.wire.metrics`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.api.schemas.jobs import Tag
 
 
 class ExperimentChange(Request):
-    """What to set; what is left out stays."""
+    """The fields to change; omitted fields keep their value."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None
     tags: list[Tag] = Field([], max_length=MAX_TAGS)

@@ -1,4 +1,4 @@
-"""A request for text. The reply: `tidal_client.wire.generation`."""
+"""Generation requests. The reply is in `tidal_client.wire.generation`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ MAX_PROMPT_CHARACTERS = 100_000
 
 
 class _Text(Request):
-    """What to go on with."""
+    """The model and the prompt of a generation."""
 
     checkpoint: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
     """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
-    """Its last context − 1 tokens are used; an empty one starts from end-of-text."""
+    """The text to continue, of which the last context − 1 tokens are used; an empty prompt starts from end-of-text."""
 
 
 class GenerateRequest(SamplingRequest, _Text):
-    """A text to go on with."""
+    """A request to continue a text."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""Requests about jobs. Replies: `tidal_client.wire.job`."""
+"""Requests about jobs. The replies are in `tidal_client.wire.job`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class JobRequest(Request):
 
 
 class SignalRequest(Request):
-    """A wish for a job."""
+    """A signal to a job."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"signal": "pause"}]})
 

@@ -1,4 +1,4 @@
-"""Problem documents in the OpenAPI document. Their shape: `tidal_client.wire.problem`."""
+"""Problem documents in the OpenAPI document. `tidal_client.wire.problem` defines the type."""
 
 from __future__ import annotations
 

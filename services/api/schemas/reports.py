@@ -1,4 +1,4 @@
-"""Requests about reports. Replies: `tidal_client.wire.report`."""
+"""Requests about reports. The replies are in `tidal_client.wire.report`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Live streams: Redis streams to server-sent events, with one reader per stream and process."""
+"""Live streams: sends the entries of Redis streams as server-sent events, with one reader per stream and process."""

@@ -1,4 +1,4 @@
-"""The response of a live stream: one task that writes, one that notices the client is gone, nothing else per client.
+"""The response of a live stream: one task that writes, one that detects a disconnected client.
 
 A thousand clients are fed by one wake-up, so what each costs is what matters here: no timer, no queue and no task group
 of its own. One task per process, the pulse, looks after all of them: it drops a client whose socket has been full for
@@ -68,7 +68,7 @@ class StreamClients:
             self._pulse = asyncio.create_task(self._beat(), name="stream pulse")
 
     def remove(self, client: LiveStream) -> None:
-        """A stream has ended."""
+        """Remove a stream that has ended."""
         self._open.discard(client)
         self.metrics.sse_clients.dec()
 
@@ -87,7 +87,7 @@ class StreamClients:
 
 
 class LiveStream(Response):
-    """Sends what `chunks` yields, until it ends or the client is gone. An empty chunk means: nothing new."""
+    """Sends what `chunks` yields, until it ends or the client disconnects. An empty chunk means: nothing new."""
 
     media_type = "text/event-stream"
 

@@ -1,6 +1,7 @@
-"""One entry of a stream: its id, how it is read from Redis, and how it goes over the wire.
+"""The entries of streams: parses ids, reads entries from Redis, and encodes them as server-sent events.
 
-Ids are pairs of numbers, which compare as Redis compares them. Leaves out: who reads when, and who gets what (`hub`).
+Ids are pairs of numbers, which are ordered as in Redis. Leaves out: when to read, and which client gets which entry
+(`hub`).
 """
 
 from __future__ import annotations
@@ -17,52 +18,52 @@ from common.redis.keys import EVENT_LOG_LINES
 Fields = dict[str, str]
 StreamId = tuple[int, int]
 ORIGIN: StreamId = (0, 0)
-"""Before every entry."""
+"""The position before the first entry of every stream."""
 
 
 def parse_id(text: str) -> StreamId:
-    """`1700000000000-3` as numbers; the part after the dash may be missing. ValueError when it is no stream id."""
+    """Parse an id such as `1700000000000-3`; the part after the dash is optional. Raises ValueError."""
     first, _, second = text.strip().partition("-")
     parts = first, second or "0"
     if not all(part.isascii() and part.isdecimal() and len(part) <= 20 and int(part) < 2**64 for part in parts):
-        raise ValueError(f"'{text[:50]}' is no stream id; expected digits-digits, as in an event's id line")
+        raise ValueError(f"'{text[:50]}' is not a stream id; expected digits-digits, as in an event's id line")
     return int(parts[0]), int(parts[1])
 
 
 def format_id(stream_id: StreamId) -> str:
-    """The text form Redis uses."""
+    """Return the id in the text form of Redis."""
     return f"{stream_id[0]}-{stream_id[1]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a stream, as it goes over the wire; encoded once for all clients."""
+    """One entry of a stream as a server-sent event, encoded once for all clients."""
 
     id: StreamId
     encoded: bytes
     brief: bytes
-    """The same for clients that do not want the lines of a log, only how far it is."""
+    """The event for brief topics: `log-lines` without the lines; otherwise the same as `encoded`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a stream, and the life of the Redis data it belongs to."""
+    """A position in a stream, and the epoch of the Redis data to which it belongs."""
 
     id: StreamId
     epoch: str
 
 
 def encode(stream_id: str | None, event: str, data: str) -> bytes:
-    """One event on the wire."""
+    """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
-        # JSON has no line breaks; the general way costs as much as all the rest of a token.
+        # JSON has no line breaks. The general encoder would take as long as all other work for a token.
         head = "" if stream_id is None else f"id: {stream_id}\n"
         return f"{head}event: {event}\ndata: {data}\n\n".encode()
     return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()
 
 
 def entry_of(raw_id: str, fields: Fields) -> Entry:
-    """The entry that Redis gave as text."""
+    """Return the encoded entry for an id and fields from Redis."""
     event, data = fields.get("event", "message"), fields.get("data", "null")
     encoded = encode(raw_id, event, data)
     brief = encode(raw_id, event, _without_lines(data)) if event == EVENT_LOG_LINES else encoded
@@ -70,20 +71,20 @@ def entry_of(raw_id: str, fields: Fields) -> Entry:
 
 
 def _without_lines(data: str) -> str:
-    """The data of `log-lines` as a position: no lines, and in `next` the number of the line that comes after them."""
+    """Return the data of a `log-lines` event without its lines; `next` is the number of the line that follows them."""
     try:
-        told = json.loads(data)
-        return json.dumps({**told, "lines": [], "next": told["lines"][-1]["n"] + 1})
-    except (ValueError, LookupError, TypeError):  # it has no lines that could be left out
+        page = json.loads(data)
+        return json.dumps({**page, "lines": [], "next": page["lines"][-1]["n"] + 1})
+    except (ValueError, LookupError, TypeError):  # the data contains no lines
         return data
 
 
 async def read_after(redis: Redis, key: str, last_id: str, *, count: int, block: int) -> list[tuple[str, Fields]]:
-    """What follows `last_id`, waiting up to `block` ms for the first entry; empty when none came. RedisError."""
+    """Return the entries after `last_id`, after waiting up to `block` ms for the first one. Raises RedisError."""
     reply = cast(list[Any], await redis.xread({key: last_id}, count=count, block=block))
     return cast(list[tuple[str, Fields]], reply[0][1]) if reply else []
 
 
 async def page_after(redis: Redis, key: str, last_id: str, *, count: int) -> list[tuple[str, Fields]]:
-    """What follows `last_id` at once, at most `count` entries. RedisError."""
+    """Return at most `count` entries after `last_id` without waiting. Raises RedisError."""
     return cast(list[tuple[str, Fields]], await redis.xrange(key, min=f"({last_id}", max="+", count=count))

@@ -1,13 +1,14 @@
-"""One Redis reader per stream and process, shared by all its clients, with replay that has no gap and no duplicate.
+"""One Redis reader per stream and process, shared by all clients of the stream; replay without gap or duplicate.
 
-A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is nothing but a
-cursor (a stream id): while the ring still holds what follows its cursor it is fed from there, otherwise it pages
-through Redis until it has caught up. So a slow client costs one batch of memory, and joining live to replay needs no
-hand-over.
+A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is only a cursor (a
+stream id). It receives entries from the ring while the ring holds those after its cursor; otherwise it pages through
+Redis until it has caught up. A slow client therefore costs one batch of memory, and the change from replay to live
+entries needs no hand-over.
 
 A cursor that cannot be continued (entries after it were trimmed, it lies beyond the last id, or Redis was emptied
-since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. Emptying is
-told by `tidal:epoch`, whose value begins with the Redis time at which it was written: an older cursor is from before.
+since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. The
+key `tidal:epoch` detects that Redis was emptied: its value begins with the Redis time at which it was written, and an
+older cursor belongs to the earlier data.
 
 Leaves out: the wire format and the snapshots (`sse.py`).
 """
@@ -74,7 +75,7 @@ class Reset:
 
 
 class StreamHub:
-    """All topics of this process."""
+    """The topics of this process, and the clients' access to them."""
 
     def __init__(self, redis: Redis, blocking_redis: Redis, metrics: HttpMetrics, *, linger_seconds: float) -> None:
         """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer. A stream is
@@ -99,21 +100,21 @@ class StreamHub:
         await asyncio.gather(*readers, return_exceptions=True)
 
     async def ensure_epoch(self) -> str:
-        """The present life of the Redis data; begun here when Redis is empty. RedisError."""
+        """Return the epoch of the Redis data; write a new one when Redis is empty. Raises RedisError."""
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
     async def position(self, key: str) -> Position:
-        """Where the stream ends now. Read it before making a snapshot. RedisError."""
+        """Return the present end of the stream. Call this before making a snapshot. Raises RedisError."""
         epoch = await self.ensure_epoch()
         return Position(_last_id(await self._info(key)), epoch)
 
     def epoch_of(self, key: str, cursor: StreamId) -> str | None:
-        """The epoch of a cursor that is the place of an entry in memory, so that it need not be judged; else None."""
+        """Return the epoch of a cursor that the ring holds, so that it needs no check; None for any other."""
         topic = self._topics.get(key)
         return topic.epoch if topic is not None and topic.holds(cursor) else None
 
     def wake(self) -> None:
-        """Let every client look for news, and be handed an empty batch when there are none."""
+        """Wake every client; one without new entries yields an empty batch."""
         for topic in self._topics.values():
             topic.wake()
 

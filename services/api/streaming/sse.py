@@ -1,4 +1,4 @@
-"""Server-sent events over `hub`: cursor of the request, snapshot, several streams in one response.
+"""Server-sent events from `hub`: the cursor of a request, snapshots, and several streams in one response.
 
 A stream begins after `Last-Event-ID` (or `?since=`). Without one it begins with a `snapshot` event that carries the
 position it was made at; with one that cannot be continued, with a `reset` event and then the snapshot. Every other
@@ -31,17 +31,17 @@ from tidal_client.wire.generation_event import EVENT_ERROR
 log = get_logger(__name__)
 
 RETRY_MILLISECONDS = 2000
-"""How long a browser waits before it connects again."""
+"""Milliseconds that a browser waits before it reconnects."""
 
 
 def cursor_of(request: Request) -> StreamId | None:
-    """The position a client wants to go on from. InvalidInputError when it is no stream id."""
+    """Return the id after which the client continues, or None. Raises InvalidInputError when it is not a stream id."""
     given = request.headers.get("last-event-id") or request.query_params.get("since")
     return parse_cursor(given, "query.since") if given else None
 
 
 def parse_cursor(given: str, location: str) -> StreamId:
-    """A stream id that a client sent at `location`. InvalidInputError when it is none."""
+    """Parse a stream id that a client sent at `location`. Raises InvalidInputError."""
     try:
         return parse_id(given)
     except ValueError as error:
@@ -50,26 +50,29 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One stream that a client wants: its Redis key, where to go on, how to make its snapshot, and how much of it."""
+    """One requested stream: its Redis key, the cursor, and the function that makes its snapshot."""
 
     key: str
     cursor: StreamId | None
     state: Make
     brief: bool = False
-    """Without the lines of a log: `log-lines` events tell a position only."""
+    """Whether `log-lines` events contain only a position instead of the lines."""
 
 
 async def stream(context: Context, source: Source) -> LiveStream:
-    """The response of a stream endpoint. Raises what `state` raises, and RedisError (503), before the first byte."""
+    """Return the response of a stream endpoint.
+
+    Raises what `source.state` raises, and RedisError (503), before the first byte.
+    """
     context.stream_clients.require_room()
     return LiveStream(await _open(context, source), context.stream_clients)
 
 
 async def streams(context: Context, sources: Mapping[str, Source]) -> LiveStream:
-    """Several streams as one response: an event `topic` says to which of them the events after it belong.
+    """Return one response for several streams; an event `topic` names the stream of the events that follow it.
 
-    One that does not exist is an `error` event of its topic, and the others go on. Raises RedisError and what makes
-    all of them impossible (503) before the first byte.
+    A stream that does not exist sends an `error` event for its topic, and the others continue. Raises RedisError and
+    errors that affect all streams (503) before the first byte.
     """
     context.stream_clients.require_room()
     opened = await asyncio.gather(*(_open_or_error(context, source) for source in sources.values()))
@@ -86,12 +89,12 @@ async def _open_or_error(context: Context, source: Source) -> AsyncGenerator[byt
 
 
 async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
-    """The chunks of a stream, once it is known to exist."""
+    """Return the chunks of a stream after checking that it exists."""
     key, cursor = source.key, source.cursor
     epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
     first = f"retry: {RETRY_MILLISECONDS}\n\n".encode()
     if cursor is None or epoch is None:
-        # With a cursor it only tells what does not exist; a cursor in the ring needs no such question.
+        # With a cursor, the snapshot only checks that the stream exists; a cursor in the ring proves it.
         snapshot = await context.snapshots.take(key, source.state)
         if cursor is None:
             cursor, epoch = snapshot.position.id, snapshot.position.epoch
@@ -100,9 +103,9 @@ async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
 
 
 async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | TidalError]) -> AsyncGenerator[bytes]:
-    """The chunks of all streams as they come; ends when the first of them ends, so that the client connects again."""
+    """Yield the chunks of all streams as they arrive; end with the first stream, so that the client reconnects."""
     waiting: dict[asyncio.Task[bytes], str] = {}
-    following = {name: one for name, one in opened.items() if not isinstance(one, TidalError)}
+    following = {name: chunks for name, chunks in opened.items() if not isinstance(chunks, TidalError)}
     current = None
 
     def wait_for(name: str) -> None:
@@ -133,8 +136,8 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        for one in following.values():
-            await one.aclose()
+        for chunks in following.values():
+            await chunks.aclose()
 
 
 def _topic(name: str) -> bytes:
@@ -152,7 +155,7 @@ async def _chunks(
             try:
                 snapshot = await context.snapshots.take(source.key, source.state)
             except (SQLAlchemyError, TidalError, RedisError) as error:
-                # The client connects again with its old cursor and is reset then.
+                # The client reconnects with its old cursor and is reset then.
                 log.warning("stream closed, no snapshot could be made", stream=source.key, error=str(error))
                 return
             yield encode(None, "reset", json.dumps({"reason": batch.reason}))

@@ -33,7 +33,7 @@ class Topic:
         """Life of the Redis data that the ring belongs to."""
         self.reader: asyncio.Task[None] | None = None
         self.leaving: asyncio.TimerHandle | None = None
-        """Ends the reading once nobody has followed for a while."""
+        """Timer that stops the reader after no client has followed the stream for a while."""
         self._size = 0
         self._news = asyncio.Event()
 
