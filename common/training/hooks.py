@@ -189,7 +189,7 @@ class NullHooks:
         return None
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """A shortage with 0 bytes free."""
+        """Return a shortage with 0 free bytes."""
         return Shortage("data" if data else "experiments", 0, next_write_bytes, reason=reason)
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:

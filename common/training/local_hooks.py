@@ -138,7 +138,7 @@ class LocalHooks(DiskHooks):
         """Not needed: who is in a hurry presses Ctrl-C twice."""
 
     def before_checkpoint(self) -> None:
-        """The metrics up to it come first."""
+        """Write the metrics up to the checkpoint to disk first."""
         self.flush_metrics()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
