@@ -5,7 +5,8 @@
 
 Delivery is at least once: if a relay dies between publishing and its commit, the messages are published again. Repeated
 notifications do no harm; the publisher drops a repeated job-update by the id of its row. Only one relay works at a
-time, in order of id, and all rows of a job are inserted under its row lock, so its updates arrive in the order of commits.
+time, in order of id, and all rows of a job are inserted under its row lock, so the updates of a job
+arrive in the order of commits.
 """
 
 from __future__ import annotations

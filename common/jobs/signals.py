@@ -98,7 +98,10 @@ def _resume(session: Session, job: Job) -> Job:
 
 
 def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
-    """Write the desired state, its event and the notification of the owner. The grace period starts with the first stop."""
+    """Write the desired state, its event and the notification of the owner.
+
+    The grace period starts with the first stop.
+    """
     if job.desired_state != fields["desired_state"]:
         fields["desired_at"] = func.now()
     before = job.desired_state

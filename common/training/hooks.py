@@ -83,7 +83,7 @@ class TrainingHooks(Protocol):
     """
 
     def phase(self, name: str) -> None:
-        """Report the start of a phase: "loading data", "compile", "training", "evaluation", "checkpoint", "ablation", …"""
+        """Report the start of a phase: "loading data", "compile", "training", "evaluation", "checkpoint", …"""
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Report one point of the series of `kind` ("metrics" or "rl-metrics"). Never blocks."""
