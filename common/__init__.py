@@ -2,6 +2,6 @@
 
 Import order (lower never imports higher), checked by `tests/architecture`:
 errors, logging → config, metrics, artifacts → model, data → checkpoint → controller → training, generation → rl →
-analysis, and config → db → jobs. Below all of it is `tidal_client`: its words, errors and reply types. Torch is
-imported from `model` on.
+analysis, and config → db → jobs. All of them may import `tidal_client`, which
+holds vocabulary, errors and reply types. The packages from `model` on import torch.
 """

@@ -1,26 +1,27 @@
-"""How long to wait before the next try of something that has failed: twice as long each time, up to a limit.
+"""Exponential backoff: the delay before the next attempt doubles with each failure, up to a limit.
 
     backoff = Backoff(0.2, 5.0)
     while not attempt():
         stop.wait(backoff.next())
     backoff.reset()
 
-Pure: nothing here waits. Leaves out: pauses of constant length, and how often somebody may try.
+This module only computes delays; the caller waits. Leaves out delays of constant length, jitter, and a limit on the
+number of attempts.
 """
 
 from __future__ import annotations
 
 _MOST_DOUBLINGS = 60
-"""Beyond this every delay has reached its limit; the exponent stays small whatever the number of failures."""
+"""Most doublings that are computed, which keeps the power a finite float however many failures there are."""
 
 
 def doubled(first: float, longest: float, times: int) -> float:
-    """`first` seconds, doubled so many times, but not more than `longest`."""
+    """Return `first` (in seconds) doubled `times` times, but not more than `longest`."""
     return min(longest, first * 2.0 ** min(max(0, times), _MOST_DOUBLINGS))
 
 
 class Backoff:
-    """The delays of one thing that is tried again and again; all durations in seconds."""
+    """Counts the failures of one operation and computes its delays; all durations are in seconds."""
 
     def __init__(self, first: float, longest: float) -> None:
         self._first, self._longest = first, longest
@@ -28,7 +29,7 @@ class Backoff:
 
     @property
     def failures(self) -> int:
-        """Delays given since the last success."""
+        """Return the number of failures since the last success."""
         return self._failures
 
     def next(self) -> float:
@@ -37,5 +38,5 @@ class Backoff:
         return doubled(self._first, self._longest, self._failures - 1)
 
     def reset(self) -> None:
-        """It has succeeded: the next delay is the first one again."""
+        """Record a success: the next delay is the shortest one again."""
         self._failures = 0

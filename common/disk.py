@@ -31,7 +31,7 @@ def is_full(error: OSError) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`; what vanishes meanwhile, or is not there, counts as nothing."""
+    """Return the size of all files below `folder` in bytes; files that are missing or deleted meanwhile count 0."""
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:
@@ -42,7 +42,7 @@ def size_of(folder: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Return the bytes that this user may still write to the file system of `folder` or its nearest existing parent."""
-    existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
 
 

@@ -82,9 +82,9 @@ def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress
 def publish(staged: list[Staged], store: DatasetStore) -> Path | None:
     """Publish the datasets, moving those with the same names aside; return the folder of the latter, None if none."""
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    for one in staged:
-        store.put_aside(one.manifest.name, aside)
-        store.publish(one.folder, one.manifest)
+    for dataset in staged:
+        store.put_aside(dataset.manifest.name, aside)
+        store.publish(dataset.folder, dataset.manifest)
     return aside if aside.exists() else None
 
 

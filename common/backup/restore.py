@@ -114,7 +114,7 @@ def restore_backup(
             aside=aside.experiments,
             datasets=len(staged),
             datasets_aside=aside.datasets,
-            damaged=tuple(sorted(text.needed.keys() - {one.manifest.name for one in staged})),
+            damaged=tuple(sorted(text.needed.keys() - {dataset.manifest.name for dataset in staged})),
             redis_emptied=_empty(redis_url),
         )
     finally:
@@ -213,7 +213,7 @@ def _replace(
     keep_files: bool,
     place_datasets: Callable[[], Path | None],
 ) -> _Aside:
-    """From here on a failure leaves less than was there; a second run with force mends it."""
+    """Replace tables and files. A failure here loses existing data; another run with `force` completes the restore."""
     if schema_status(engine).state != "unmigrated":
         downgrade(url)
     upgrade(url, manifest.revision)
@@ -236,7 +236,7 @@ def _place(store: ArtifactStore, staged: Path) -> Path | None:
 
 
 def _empty(url: str | SecretStr) -> bool:
-    """Doorbells, live streams and heartbeats of before; False when Redis is away (they do no harm but show)."""
+    """Delete notifications, live streams and heartbeats; False if Redis fails: the old entries do no harm."""
     try:
         with connect(url, LONG_COMMAND) as client:
             client.flushdb()

@@ -1,1 +1,1 @@
-"""Child processes of workers and generators: launch, socket, messages, lifeline and the clock of a lease. No torch."""
+"""Child processes of workers and generators: their launch, socket, messages, and lease. Does not import torch."""

@@ -1,15 +1,15 @@
-"""Starts a child process with a socketpair to it, and ends it together with everything that it has started.
+"""Starts a child process with a socketpair to it, and ends the child together with all processes that it has started.
 
-    child = launch(Channel, command, environ)        # `Channel` is the protocol; raises OSError
+    child = launch(Channel, command, environ)        # `Channel` implements the protocol; may raise OSError
     child.channel.send(...)
-    status = child.wait(5.0)                         # kills the child when it has not left by then
+    status = child.wait(5.0)                         # kills the child if it has not exited by then
     child.close()
 
-The child leads a session and a process group of its own. It finds its end of the socketpair and its parent's process
-id in its environment, and asks for SIGKILL at the death of the thread that started it
-(`common.child.lifeline.die_with_parent`): call `launch` from a thread that outlives the child. Leaves out: what is said
-over the channel (`common.child.protocol`, `services.generator.engine_protocol`), when a child is asked to stop, and
-the services of a local stack, which have no channel (`services.local.child`).
+The child leads a session and a process group of its own. Environment variables tell it the descriptor of its end of
+the socketpair and the process id of its parent. The kernel sends SIGKILL to the child when the thread that started it
+ends (`common.child.lifeline.die_with_parent`), so call `launch` from a thread that outlives the child. Leaves out: the
+messages on the channel (`common.child.protocol`, `services.generator.engine_protocol`), when a child is asked to stop,
+and the services of a local stack, which have no channel (`services.local.child`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ChannelT = TypeVar("ChannelT", bound=ChildSocket)
 
 
 class LaunchedChild(Generic[ChannelT]):
-    """A child that was started; its methods may be called from any thread."""
+    """A child process that was started. All methods may be called from any thread."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: ChannelT) -> None:
         self._process = process
@@ -36,30 +36,30 @@ class LaunchedChild(Generic[ChannelT]):
 
     @property
     def pid(self) -> int:
-        """Process id, also the id of its process group and session."""
+        """Return the process id, which is also the id of the process group and of the session."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether the child itself has ended; what it has started may live on."""
+        """Return whether the child itself has ended; processes that it has started may still run."""
         return self._process.poll() is not None
 
     def terminate(self) -> None:
-        """Send SIGTERM to the child itself."""
+        """Send SIGTERM to the child, but not to the processes that it has started."""
         if not self.ended:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to the child and to everything in its process group."""
+        """Send SIGKILL to all processes in the process group of the child."""
         kill_group(self.pid)
 
     def wait(self, seconds: float) -> int:
-        """Return the exit status (negative: signal); kill the child when it has not left after `seconds`."""
+        """Return the exit status (negative: signal); kill the child if it has not exited after `seconds`."""
         return wait_or_kill(self._process, seconds)
 
     def close(self) -> None:
-        """Make sure that nothing of the child is left, and close the channel."""
-        # The group outlives its leader when processes that the child has started do.
+        """Kill all processes of the child that still run, and close the channel."""
+        # The process group exists as long as any process in it, even if the child has ended.
         self.kill()
         self._process.wait()
         self.channel.close()
@@ -68,9 +68,9 @@ class LaunchedChild(Generic[ChannelT]):
 def launch(
     channel: type[ChannelT], command: Sequence[str], environ: Mapping[str, str], *, output: int | None = None
 ) -> LaunchedChild[ChannelT]:
-    """Execute `command` with these environment variables and one end of a new socketpair.
+    """Execute `command` with the variables `environ` and one end of a new socketpair.
 
-    `output` is a descriptor for standard output and error; without it the child writes where this process does.
+    `output` is a descriptor for standard output and error; by default the child inherits both from this process.
     Raises OSError when the command cannot be executed.
     """
     ours, theirs = channel.pair()
@@ -93,9 +93,9 @@ def launch(
 
 
 def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
-    """Return the exit status (negative: signal); a process that has not left after `seconds` is killed.
+    """Return the exit status (negative: signal); kill the process if it has not exited after `seconds`.
 
-    A process that leads a process group is killed together with its group.
+    If the process leads a process group, the whole group is killed.
     """
     try:
         return process.wait(seconds)
@@ -106,13 +106,13 @@ def wait_or_kill(process: subprocess.Popen[Any], seconds: float) -> int:
 
 
 def kill_group(leader: int) -> None:
-    """Send SIGKILL to the process group that `leader` leads; nothing happens when there is none."""
+    """Send SIGKILL to the process group that `leader` leads; do nothing if there is no such group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def describe_exit(status: int) -> str:
-    """`exit code 1`, `SIGKILL`, `signal 70`; `status` as `subprocess` gives it."""
+    """Return a text such as `exit code 1`, `SIGKILL` or `signal 70` for a return code of `subprocess`."""
     if status >= 0:
         return f"exit code {status}"
     try:

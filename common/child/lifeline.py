@@ -1,10 +1,10 @@
-"""What ties a child to its supervisor: the death signal, and the lease as the child sees it, with the lease's clock.
+"""Ends or suspends a child that has lost its supervisor: the death signal, and the child's view of the lease.
 
-Three things end a child whose supervisor is gone: PR_SET_PDEATHSIG, end of file on the channel, and a supervisor that
-merely stands still suspends it through `Lifeline`. Worker and child age a lease between two renewals by `lease_clock`,
-which counts the time a machine sleeps: after a laptop's lid was closed, or a virtual machine paused, for an hour, the
-last renewal is an hour old and the trainer stands still until the database has spoken. Whether a lease has lapsed is
-judged by the database alone (`common.jobs.sql`). Leaves out: the messages (`common.child.protocol`).
+When the supervisor dies, PR_SET_PDEATHSIG and the end of file on the channel each end the child. When the supervisor is
+only suspended, `Lifeline` suspends the child. Worker and child measure the age of the last renewal with `lease_clock`,
+which includes the time that the machine sleeps. After an hour of sleep (a closed laptop, a paused virtual machine) the
+last renewal is an hour old, so the trainer waits until the worker has renewed the lease. Only the database decides
+whether a lease has expired (`common.jobs.sql`). Leaves out: the messages (`common.child.protocol`).
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def lease_clock() -> float:
-    """Seconds since the machine was started, sleep included; one clock for all processes of a machine.
+    """Return the seconds since the machine was started, including sleep; all processes of a machine share this clock.
 
-    Source: CLOCK_BOOTTIME of Linux. Elsewhere the monotonic clock, which may stand still during sleep.
+    Reads CLOCK_BOOTTIME on Linux, elsewhere the monotonic clock, which may stop during sleep.
     """
     return time.clock_gettime(_CLOCK)
 
 
 class Lifeline:
-    """The child's view of the lease: fed with `ping` and `suspend`, asked before each micro-batch.
+    """The child's view of the lease, updated by the messages `ping` and `suspend` and checked before each micro-batch.
 
-    A supervisor that stands still (SIGSTOP, swapped out) sends nothing, so silence alone suspends the child.
+    A suspended supervisor (SIGSTOP, swapped out) sends nothing, so the absence of messages also suspends the child.
     """
 
     def __init__(self, pause_after_seconds: float, renewed_at: float | None = None) -> None:
-        """`renewed_at`: as in `start`; a child that was slow to begin must not count from its own beginning."""
+        """`renewed_at` comes from the message `start`, because the child may have started long after that renewal."""
         self._pause_after = pause_after_seconds
         self._renewed_at = lease_clock() if renewed_at is None else renewed_at
         self._held = False
         self._changed = threading.Condition()
 
     def hear(self, message: Message) -> None:
-        """Take in one message of the supervisor; others than the two are ignored."""
+        """Process one message of the supervisor; all types except `ping` and `suspend` are ignored."""
         with self._changed:
             if isinstance(message, Ping):
                 self._renewed_at = max(self._renewed_at, message.renewed_at)
@@ -57,20 +57,20 @@ class Lifeline:
             self._changed.notify_all()
 
     def suspended(self) -> bool:
-        """Whether the child must stand still now."""
+        """Return whether the child must not continue now."""
         return self._held or lease_clock() - self._renewed_at > self._pause_after
 
     def wait(self) -> None:
-        """Return once the child may act; returns at once in the ordinary case."""
+        """Block until the child may continue; usually returns at once."""
         with self._changed:
             while self.suspended():
                 self._changed.wait()
 
 
 def die_with_parent(environ: Mapping[str, str] = os.environ) -> None:
-    """Ask Linux for SIGKILL when the thread that started this process ends; exit at once if it already has.
+    """Have Linux send SIGKILL when the thread that started this process ends; exit at once if the parent has ended.
 
-    Elsewhere (and between fork and this call) end of file on the channel has to do.
+    On other systems, and between fork and this call, only the end of file on the channel ends the child.
     """
     if sys.platform != "linux":
         return

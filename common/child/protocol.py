@@ -1,10 +1,10 @@
-"""What supervisor and trainer child say to each other: JSON lines over an inherited socketpair.
+"""The messages between supervisor and trainer child: JSON lines over an inherited socketpair.
 
 Supervisor to child: `start` (first line, once), `stop`, `suspend`, `ping` (the lease was renewed).
 Child to supervisor: `phase`, `progress`, `running`, `checkpoint`, `kept`, `withdrawn`, `artifact`, `event`, and last
 `finished` or `failed`.
-End of file is a message too: in the child it means the supervisor is gone (exit at once), in the supervisor that the
-child is. Standard output and error of the child are log text only.
+End of file means that the other process has ended; a child whose supervisor has ended exits at once. Standard output
+and error of the child contain only log text.
 
 Leaves out: torch, the database, Redis, and what either side does with a message. Both ends use `Channel`:
 
@@ -31,7 +31,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 class ProtocolError(ValueError):
-    """A line that is no message of this protocol."""
+    """A line is not a message of this protocol."""
 
 
 class _Message(BaseModel):
@@ -39,7 +39,7 @@ class _Message(BaseModel):
 
 
 class ChildJob(_Message):
-    """The job row as far as the trainer needs it."""
+    """The columns of the job row that the trainer needs."""
 
     job_id: str
     attempt: int
@@ -49,7 +49,7 @@ class ChildJob(_Message):
 
 
 class Start(_Message):
-    """First line to the child."""
+    """The first message to the child: the job and the settings of the child."""
 
     type: Literal["start"] = "start"
     job: ChildJob
@@ -58,28 +58,28 @@ class Start(_Message):
     redis_url: str | None = None
     stream_max_length: int = 20_000
     pause_after_seconds: float = 40.0
-    """The child stands still when the newest renewal it knows of is older than this."""
+    """Age in seconds of the newest known renewal above which the child suspends itself."""
     disk_reserve_bytes: int = 0
     """The child waits while its disks have less free space than this, in bytes; 0 disables the check."""
     renewed_at: float | None = None
-    """`lease_clock()` of the newest renewal before this message; None: the child counts from its own start."""
+    """`lease_clock()` of the newest renewal before this message; None stands for the start of the child."""
 
 
 class Stop(_Message):
-    """A wish: finish the micro-batch, save, leave with the matching outcome."""
+    """Stop request: finish the micro-batch, save a checkpoint, and exit with the matching outcome."""
 
     type: Literal["stop"] = "stop"
     request: Literal["pause", "complete", "stop", "drain"]
 
 
 class Suspend(_Message):
-    """Stand still at the next micro-batch, until a `ping`: the lease cannot be renewed."""
+    """The lease cannot be renewed: wait before the next micro-batch until a `ping` arrives."""
 
     type: Literal["suspend"] = "suspend"
 
 
 class Ping(_Message):
-    """The lease was renewed. `renewed_at`: `lease_clock()` read before the renewal was sent."""
+    """The lease was renewed. `renewed_at` is `lease_clock()`, read before the renewal was sent."""
 
     type: Literal["ping"] = "ping"
     renewed_at: float
@@ -106,13 +106,13 @@ class Phase(_Message):
 
 
 class Progress(_Message):
-    """Finished optimiser updates (RL: transitions) of all; sent per micro-batch, at most five a second."""
+    """Finished and total optimiser updates (RL: transitions); sent per micro-batch, at most five times a second."""
 
     type: Literal["progress"] = "progress"
     step: int
     total_steps: int
     time_share: float = 0.0
-    """Share of a time limit that is used up; 0 without one."""
+    """Used share of the time limit, from 0 to 1; 0 if there is no limit."""
 
 
 class Running(_Message):
@@ -122,7 +122,7 @@ class Running(_Message):
 
 
 class Checkpoint(_Message):
-    """A checkpoint whose manifest is on disk, `name` relative to the experiment's folder."""
+    """A checkpoint was written completely; `name` is relative to the experiment's folder."""
 
     type: Literal["checkpoint"] = "checkpoint"
     name: str
@@ -132,24 +132,24 @@ class Checkpoint(_Message):
 
 
 class Kept(_Message):
-    """All checkpoints on disk, names relative to the experiment's folder; older ones were removed."""
+    """Lists all checkpoints on disk after a pruning; `names` are relative to the experiment's folder."""
 
     type: Literal["kept"] = "kept"
     names: list[str]
 
 
 class Withdrawn(_Message):
-    """Training diverged: the checkpoints `names` can no longer be resumed from. Names as in `Kept`."""
+    """Training diverged, so that the checkpoints `names` must not be resumed from; names as in `Kept`."""
 
     type: Literal["withdrawn"] = "withdrawn"
     names: list[str]
     newest: str | None = None
-    """Where training can go on; None: from no checkpoint of this experiment."""
+    """The newest checkpoint that training can resume from; None if the experiment has none."""
     newest_step: int | None = None
 
 
 class Artifact(_Message):
-    """A final file, `name` relative to the experiment's folder."""
+    """A final file was written; `name` is relative to the experiment's folder."""
 
     type: Literal["artifact"] = "artifact"
     name: str
@@ -157,7 +157,7 @@ class Artifact(_Message):
 
 
 class Event(_Message):
-    """Something for the job's history: resume_inexact, checkpoint_skipped, corpus, …"""
+    """An event for the history of the job: resume_inexact, checkpoint_skipped, corpus, …"""
 
     type: Literal["event"] = "event"
     name: str
@@ -165,14 +165,14 @@ class Event(_Message):
 
 
 class Finished(_Message):
-    """The handler returned."""
+    """The job handler returned; the last message."""
 
     type: Literal["finished"] = "finished"
     outcome: Literal["completed", "paused", "stopped", "drained"]
 
 
 class Failed(_Message):
-    """The handler raised. `kind` decides the retry budget."""
+    """The job handler raised an error; the last message. `kind` selects the retry budget."""
 
     type: Literal["failed"] = "failed"
     code: str
@@ -201,12 +201,12 @@ _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
 def encode(message: Message) -> bytes:
-    """One line, newline included."""
+    """Return the message as one line, including the newline."""
     return message.model_dump_json().encode() + b"\n"
 
 
 def decode(line: bytes | str) -> Message:
-    """The message in one line; ProtocolError names what is wrong with it."""
+    """Return the message in `line`. Raises ProtocolError if it is not a message."""
     try:
         return _ADAPTER.validate_json(line)
     except ValidationError as error:
@@ -223,13 +223,13 @@ class Channel(ChildSocket):
         self._buffer = bytearray()
 
     def fileno(self) -> int:
-        """Descriptor, for selectors."""
+        """Return the descriptor, for use with selectors."""
         return self._socket.fileno()
 
     def send(self, message: Message, *, droppable: bool = False) -> bool:
-        """Write one line. A droppable one is left out (False) when the peer reads too slowly to take it at once.
+        """Send `message`; return False if it is `droppable` and was dropped, because the peer reads too slowly.
 
-        Raises OSError (BrokenPipeError) when the peer is gone.
+        Raises OSError (BrokenPipeError) when the peer has ended.
         """
         line = encode(message)
         with self._send_lock:
@@ -239,9 +239,9 @@ class Channel(ChildSocket):
         return True
 
     def receive(self, timeout: float | None = None, *, wakeup: int | None = None) -> Message | None:
-        """The next message; None after `timeout` seconds without one, or as soon as descriptor `wakeup` is readable.
+        """Return the next message; None after `timeout` seconds, or as soon as the descriptor `wakeup` is readable.
 
-        Raises EOFError when the peer closed its end, ProtocolError for a line that is no message.
+        Raises EOFError when the peer closed its end, ProtocolError when a line is not a message.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while (end := self._buffer.find(b"\n")) < 0:
@@ -268,7 +268,7 @@ class Channel(ChildSocket):
         return bool(poller.poll(0))
 
     def _readable(self, timeout: float | None, wakeup: int | None) -> bool:
-        """Whether there is something to read (end of file counts); a wake-up alone is not."""
+        """Wait; return whether the socket is readable, which includes end of file but not `wakeup`."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         if wakeup is not None:

@@ -1,6 +1,6 @@
-"""The socketpair between a process and the child it starts: both ends, and how the child finds its own.
+"""The socketpair between a process and its child, and the environment variables by which the child finds its end.
 
-Leaves out what is said over it (`common.child.protocol`, `services.generator.engine_protocol`).
+Leaves out the messages on the socket (`common.child.protocol`, `services.generator.engine_protocol`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Self
 CHILD_FD_VARIABLE = "TIDAL_CHILD_FD"
 """Environment variable with the number of the inherited socket."""
 PARENT_PID_VARIABLE = "TIDAL_PARENT_PID"
-"""Environment variable with the process id the child must find as its parent."""
+"""Environment variable with the process id that the parent of the child must have."""
 
 
 class ChildSocket:
@@ -27,19 +27,19 @@ class ChildSocket:
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
-        """The parent's end, and the socket whose descriptor the child inherits."""
+        """Create a socketpair; return the parent's end, and the socket whose descriptor the child inherits."""
         ours, theirs = socket.socketpair()
         return cls(ours), theirs
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """The child's end, from TIDAL_CHILD_FD; KeyError when the process was not started by such a parent."""
+        """Return the child's end, from TIDAL_CHILD_FD. Raises KeyError if the variable is not set."""
         sock = socket.socket(fileno=int(environ[CHILD_FD_VARIABLE]))
         sock.set_inheritable(False)
         return cls(sock)
 
     def close(self) -> None:
-        """Shut the socket down; the peer reads end of file."""
+        """Shut the socket down and close it; the peer reads end of file."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -1,8 +1,8 @@
-"""The size of a request to a generator. Bounds of the sampling parameters are in `tidal_client.wire.sampling`."""
+"""Limits the size of a request to a generator. `tidal_client.wire.sampling` has the bounds of sampling parameters."""
 
 from __future__ import annotations
 
 from typing import Final
 
 MAX_PROMPT_TOKENS: Final = 65_536
-"""Tokens of a prompt times its texts in one request to a generator, which holds each of these tokens."""
+"""Most tokens of a prompt, multiplied by the number of texts, in one request: the generator keeps all in memory."""

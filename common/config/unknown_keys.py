@@ -33,9 +33,9 @@ def refuse_crowd(model: type[BaseModel], given: Any) -> None:
 
 def first_of(errors: Sequence[Any]) -> tuple[list[Any], int]:
     """Return the pydantic errors to list one by one, at most MOST_FINDINGS, and the number of the others."""
-    told = [item for item in errors if item["type"] != "left_out"]
+    listed = [item for item in errors if item["type"] != "left_out"]
     counted = sum(item["ctx"]["count"] for item in errors if item["type"] == "left_out")
-    return told[:MOST_FINDINGS], counted + max(0, len(told) - MOST_FINDINGS)
+    return listed[:MOST_FINDINGS], counted + max(0, len(listed) - MOST_FINDINGS)
 
 
 @lru_cache(maxsize=256)

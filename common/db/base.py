@@ -33,6 +33,6 @@ class Base(DeclarativeBase):
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
-    """SQL of a CHECK: `column` is one of `values`, in their order; a set of words in the order of its enumeration."""
+    """Return the SQL for a CHECK that `column` is one of `values`; a set is listed in the order of its enumeration."""
     listed = [word for word in type(next(iter(values))) if word in values] if isinstance(values, Set) else values
     return f"{column} IN ({', '.join(repr(str(value)) for value in listed)})"

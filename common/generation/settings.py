@@ -34,8 +34,9 @@ class GenerationSettings(SamplingParameters):
     observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text. The text ends before the first of
     the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token, and with
     `score_prompt` also with those of the prompt. `presence_penalty`, `frequency_penalty` and `logit_bias` (pairs of
-    token and value) are OpenAI's, see `offsets`. With `max_tokens` 0 the prompt is only read. `temperature` 0 takes the
-    likeliest token each time: that is top-k 1, at a temperature of 1. Raises InvalidInputError.
+    token and value) are OpenAI's, see `sampling.logit_adjustments`. With `max_tokens` 0 the
+    prompt is only read. `temperature` 0 takes the likeliest token each time: that is top-k 1, at a temperature of 1.
+    The constructor raises InvalidInputError for values out of range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -112,7 +113,7 @@ class GenerationSettings(SamplingParameters):
 
 
 def _refusal(error: ValidationError) -> str:
-    """The first thing that is wrong, in words: the value, and what would be possible."""
+    """Return the message for the first error: the name and value of the field, and the allowed values."""
     first = error.errors()[0]
     name, value = str(first["loc"][0]), first["input"]
     if name == "gating_mode":

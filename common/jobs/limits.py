@@ -1,6 +1,6 @@
-"""Limits on jobs: how many of a type may hold a slot at once, how many do, and how many jobs may wait.
+"""Limits on jobs: how many jobs of a type may hold a slot at the same time, and how many jobs may wait.
 
-The other limit is the worker itself: a worker is one slot (one process per GPU), and a slot runs one job.
+The number of workers is another limit: a worker is one slot (one process per GPU), and a slot runs one job.
 """
 
 from __future__ import annotations

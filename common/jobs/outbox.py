@@ -1,11 +1,12 @@
-"""The outbox: messages for Redis are rows of the transaction they tell about; a relay publishes them afterwards.
+"""The outbox: a transaction writes its messages for Redis as rows, which a relay publishes after the commit.
 
     ring / announce / push_wish   inside the transaction of the change
     relay(engine, publisher)      by the health process, and by the api right after its commit
 
-Delivery is at least once: a relay that dies between publishing and its commit repeats. Doorbells may repeat freely;
-the publisher drops a repeated job-update by the id of its row. One relay acts at a time, in order of id, and all rows
-of one job are inserted under its row lock, so the updates of a job arrive in the order of their commits.
+Delivery is at least once: if a relay dies between publishing and its commit, the messages are published again. Repeated
+notifications do no harm; the publisher drops a repeated job-update by the id of its row. Only one relay works at a
+time, in order of id, and all rows of a job are inserted under its row lock, so the updates of a job
+arrive in the order of commits.
 """
 
 from __future__ import annotations
@@ -24,61 +25,60 @@ from common.logging import get_logger
 CHANNEL = "tidal_outbox"
 """NOTIFY channel that wakes the relay at the commit."""
 KEEP_SECONDS = 3600.0
-"""Published rows stay so long, for questions at 3 a.m."""
+"""Seconds for which published rows are kept, for troubleshooting."""
 BATCH = 200
 
 log = get_logger(__name__)
 
 
 class Publisher(Protocol):
-    """Where the messages go. Each method raises UnavailableError when Redis is away.
+    """Publishes the messages. Each method raises UnavailableError when Redis does not answer.
 
-    Anything else that they raise is a fault of the one message.
+    Any other exception means that this message cannot be published.
     """
 
     def ring(self, queue: str) -> None:
-        """Wake one worker of `queue`."""
+        """Notify one worker of `queue`."""
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
         """Append a job-update to the streams; `final` when the job has ended. Repeating `outbox_id` changes nothing."""
 
     def wish(self, job_id: str) -> None:
-        """Tell the supervisor of `job_id` that its desired_state has changed."""
+        """Notify the supervisor of `job_id` that the desired state has changed."""
 
     def waiting(self, queue: str) -> int:
-        """Doorbells of `queue` that no worker has taken yet."""
+        """Return the number of notifications of `queue` that no worker has received yet."""
 
 
 def ring(session: Session, queue: str, count: int = 1) -> None:
-    """`count` doorbells for `queue`, to go out after the commit."""
+    """Add `count` notifications for `queue`, to be published after the commit."""
     if count > 0:
         _add(session, *({"kind": "doorbell", "queue": queue} for _ in range(count)))
 
 
 def announce(session: Session, job: Job, event: str) -> None:
-    """A job-update with the row as it is now. The caller holds the row lock."""
+    """Add a job-update with the present row. The caller holds the row lock."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 
 def push_wish(session: Session, job: Job) -> None:
-    """Push a changed wish to the owner, who would otherwise poll it."""
+    """Add a notification that the desired state has changed; without it the owner would only poll."""
     _add(session, {"kind": "wish", "job_id": job.id, "payload": {}})
 
 
 def _add(session: Session, *rows: dict[str, Any]) -> None:
-    # One round trip: claims queue behind each other while these rows are written.
+    # One round trip, because other claims wait while these rows are written.
     session.execute(insert(Outbox).returning(func.pg_notify(CHANNEL, "")), list(rows))
 
 
 def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: bool = False) -> int:
-    """Publish up to `limit` waiting rows; returns how many went out, 0 when another relay is at it.
+    """Publish up to `limit` waiting rows and return how many; 0 if another relay is running.
 
-    With `wait` it waits for the other one instead, and then sees what that one could not see yet.
-
-    Raises UnavailableError when Redis is away; what went out before is marked, the rest stays for the next pass. A row
-    that cannot be published is logged and marked like the others, so that those behind it go out; streams are told
-    again with the next change of its job.
-    The transaction stays open while Redis is written: its lock keeps the order, and the client's timeouts bound it.
+    With `wait` it waits for the other relay instead, and then also sees rows that were committed in the meantime.
+    Raises UnavailableError when Redis does not answer; rows published before that are marked, the others stay for the
+    next call. A row that cannot be published is logged and marked like the others, so that it does not block them; the
+    streams are up to date again with the next change of its job. The transaction stays open while Redis is written: its
+    lock keeps the order, and the client's timeouts limit its duration.
     """
     trouble: UnavailableError | None = None
     published: list[int] = []
@@ -114,16 +114,16 @@ def _publish(publisher: Publisher, row: Outbox) -> None:
 
 
 def publish_after_commit(engine: Engine, publisher: Publisher) -> None:
-    """Publish at once what a request has just committed. Never raises: the relay of health repeats what failed."""
+    """Publish at once what a request has just committed. Never raises: the health process publishes what is left."""
     try:
         relay(engine, publisher)
     except Exception:
-        # The request has succeeded; whatever is wrong here is the relay's to repeat.
+        # The request itself has succeeded, and the relay of the health process will try again.
         log.warning("outbox not published after commit; the relay will", exc_info=True)
 
 
 def prune(session: Session, *, keep_seconds: float = KEEP_SECONDS, limit: int = 5000) -> int:
-    """Delete published rows older than `keep_seconds`; returns how many."""
+    """Delete the rows that were published more than `keep_seconds` ago; return how many."""
     old = select(Outbox.id).where(Outbox.published_at < now_minus(keep_seconds)).limit(limit)
-    gone = session.scalars(delete(Outbox).where(Outbox.id.in_(old)).returning(Outbox.id))
-    return len(gone.all())
+    deleted = session.scalars(delete(Outbox).where(Outbox.id.in_(old)).returning(Outbox.id))
+    return len(deleted.all())

@@ -116,7 +116,7 @@ PAYLOADS: Final[dict[JobType, type[Payload]]] = {
 
 
 def experiment_type(payload: Payload) -> ExperimentType:
-    """The type of the experiment that a job makes, in its row and folder."""
+    """Return the type of the experiment that a job with this payload creates."""
     types = {
         LmTraining: ExperimentType.LM,
         RlTraining: ExperimentType.RL,
@@ -145,9 +145,9 @@ QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
 
 
 def check_payload(job_type: JobType, payload: Mapping[str, Any] | Payload) -> Payload:
-    """The payload of a `job_type`, complete and checked; raises ConfigError naming every bad place.
+    """Validate and complete the payload of a `job_type`. Raises ConfigError that lists all errors.
 
-    A payload that is of the type's model already was checked when it was made and is returned as it is.
+    An instance of the model of this type is returned unchanged, because its constructor has validated it.
     """
     model = PAYLOADS[job_type]
     return payload if isinstance(payload, model) else build(model, dict(payload), where=job_type.value)

@@ -1,7 +1,8 @@
-"""What users ask of a job: pause, resume, complete, stop, cancel.
+"""Records the signals of users for a job: pause, resume, complete, stop, cancel.
 
-Where nobody holds a lease (pending, paused) the status itself is written; elsewhere only the wish, which the owner
-carries out and the reaper minds. A signal that is not possible now is a ConflictError naming the present status.
+If the job has no lease (pending, paused), the status itself is written. Otherwise only the desired state is written,
+which the owner carries out and the reaper respects. A signal that is not possible now raises ConflictError, which names
+the present status.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from tidal_client.vocabulary import RESUMABLE, TERMINAL, DesiredState, JobStatus
 
 
 def possible_signals(job: Job) -> frozenset[Signal]:
-    """The signals that are not answered with 409 because of the status of `job`; some may repeat its present wish."""
+    """Return the signals that `job` accepts in its present status; some may repeat its present desired state."""
     return allowed_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
 def offered_signals(job: Job) -> frozenset[Signal]:
-    """The signals that would change what becomes of `job`: for buttons and lists."""
+    """Return the signals that would change something for `job` now, for buttons and lists."""
     return useful_signals(JobStatus(job.status), DesiredState(job.desired_state), resumable=job.type in RESUMABLE)
 
 
 def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
-    """Record `signal` and return the row as it is then; the caller commits.
+    """Record `signal` and return the changed row; the caller commits.
 
-    Repeating a wish changes nothing. Raises NotFoundError, ConflictError (`errors[0]` holds the status).
+    Repeating a signal has no effect. Raises NotFoundError, ConflictError (`errors[0]` holds the status).
     """
     job = lock(session, job_id)
     status = JobStatus(job.status)
@@ -48,18 +49,18 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     if status is JobStatus.PAUSED:
         return _resume(session, job)
     present = DesiredState(job.desired_state)
-    wish = wish_after(present, signal)
-    if wish is None:
+    desired = wish_after(present, signal)
+    if desired is None:
         raise _conflict(job, f"job {job_id} ({status}) is already asked to {present}; {signal} would be less")
-    if wish is present:
+    if desired is present:
         return job
-    return _record(session, job, signal.value, desired_state=wish)
+    return _record(session, job, signal.value, desired_state=desired)
 
 
 def cancel(session: Session, job_id: str) -> Job:
-    """Stop, with SIGKILL at the end of the grace; at once where nobody holds a lease.
+    """Stop the job, with SIGKILL at the end of the grace period; a job without a lease is cancelled at once.
 
-    Also hardens a stop that is already under way. Raises NotFoundError, ConflictError for a job that has ended.
+    Also applies to a stop that is already in progress. Raises NotFoundError, ConflictError for a job that has ended.
     """
     job = lock(session, job_id)
     if job.status in TERMINAL:
@@ -97,7 +98,10 @@ def _resume(session: Session, job: Job) -> Job:
 
 
 def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
-    """Write the wish, its event and the push to the owner. The grace counts from the first time stop was wished."""
+    """Write the desired state, its event and the notification of the owner.
+
+    The grace period starts with the first stop.
+    """
     if job.desired_state != fields["desired_state"]:
         fields["desired_at"] = func.now()
     before = job.desired_state

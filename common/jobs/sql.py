@@ -1,8 +1,9 @@
-"""Pieces of SQL that several statements about jobs share: durations, and the advisory locks.
+"""SQL expressions that several statements about jobs share: points in time, and advisory locks.
 
-Leases are judged by the database's `now()`, never by the clock of a worker. `now()` is the start of the transaction: a
-transaction that waited for a lock grants a slightly shorter lease and sees a slightly younger one, both on the safe
-side. Each lock has one purpose and one key, and ends with the transaction, which is safe behind a pooler.
+The age of a lease is computed with the database's `now()`, never with the clock of a worker. `now()` is the start of
+the transaction. So a transaction that had to wait for a lock grants a slightly shorter lease, and treats other leases
+as slightly younger; both are safe. Each lock has one purpose and one key. It ends with the transaction, which also
+works behind a connection pooler.
 """
 
 from __future__ import annotations
@@ -22,35 +23,35 @@ _WAITING: Final = 7_310_007
 
 
 def seconds(amount: float) -> ColumnElement[Any]:
-    """An interval of `amount` seconds."""
+    """Return an interval of `amount` seconds."""
     return func.make_interval(0, 0, 0, 0, 0, 0, literal(amount), type_=Interval)
 
 
 def now_plus(amount: float) -> ColumnElement[datetime]:
-    """`now()` and `amount` seconds."""
+    """Return the time `amount` seconds after `now()`."""
     return func.now() + seconds(amount)
 
 
 def now_minus(amount: float) -> ColumnElement[datetime]:
-    """`now()` less `amount` seconds."""
+    """Return the time `amount` seconds before `now()`."""
     return func.now() - seconds(amount)
 
 
 def try_lock(session: Session, key: int) -> bool:
-    """Take `key` for this transaction if it is free."""
+    """Take the lock `key` for this transaction if it is free; return whether it was."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
 def standstill_limit(seconds: float) -> ColumnElement[str]:
-    """Selected beside the lock: whoever stands still longer inside this transaction loses it, and the lock with it.
+    """Return an expression to select together with the lock, which ends a transaction that is idle for `seconds`.
 
-    Otherwise a process frozen at the wrong moment (a suspended machine, a paused container) keeps all others out.
+    The lock then ends too. Otherwise a suspended process (a sleeping machine, a paused container) would keep it.
     """
     return func.set_config("idle_in_transaction_session_timeout", f"{round(seconds * 1000)}ms", True)
 
 
 def wait_lock(session: Session, key: int) -> None:
-    """Take `key` for this transaction, waiting as long as lock_timeout allows."""
+    """Take the lock `key` for this transaction; wait for at most lock_timeout."""
     session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
@@ -70,6 +71,6 @@ def lock_waiting(session: Session) -> None:
 
 
 def lock_dataset(session: Session, name: str, *, shared: bool) -> None:
-    """Submissions that name a dataset share it; its deletion waits until they are in the table."""
+    """Lock a dataset: `shared` for submissions that name it, so that its deletion waits until they are committed."""
     lock = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
     session.execute(select(lock(_DATASET, func.hashtext(name))))

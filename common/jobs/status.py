@@ -1,7 +1,7 @@
-"""The state machine of a job: the one table of transitions, and what signals do to the wish.
+"""The state machine of a job: the table of allowed transitions, and how signals change the desired state.
 
-Pure: no database, no clock. `common.jobs.queue`, `signals` and `reaper` write rows only along `TRANSITIONS`; the
-database holds the same table in a trigger and refuses everything else, whoever writes (docs/decisions/0034).
+Uses neither the database nor a clock. `common.jobs.queue`, `signals` and `reaper` write only the transitions of
+`TRANSITIONS`; a trigger of the database holds the same table and refuses all others (docs/decisions/0034).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Writer(StrEnum):
     """Who may write a transition."""
 
     API = "api"
-    """Only where no lease exists."""
+    """The api, only while the job has no lease."""
     CLAIMER = "claimer"
     """The worker that takes a pending job."""
     OWNER = "owner"
     """The holder of the lease, fenced by `attempt`."""
     REAPER = "reaper"
-    """Only after the lease lapsed."""
+    """The reaper, only after the lease has expired."""
 
 
 S = JobStatus
@@ -58,7 +58,7 @@ def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[Writer]]:
 
 
 TRANSITIONS: Final = _table()
-"""(from, to) → who may write it. What is not here never happens."""
+"""(from, to) → who may write it; all other transitions are forbidden."""
 
 _SIGNALS: Final[dict[JobStatus, frozenset[Signal]]] = {
     S.PENDING: frozenset({Signal.STOP}),
@@ -81,15 +81,15 @@ _WISH: Final = {
 
 
 def may_move(source: JobStatus, target: JobStatus, writer: Writer) -> bool:
-    """Whether `writer` may move a job from `source` to `target`."""
+    """Return whether `writer` may move a job from `source` to `target`."""
     return writer in TRANSITIONS.get((source, target), frozenset())
 
 
 def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool) -> frozenset[Signal]:
-    """The signals a job in `status` under the wish `desired` takes; everything else is answered with 409.
+    """Return the signals that a job in `status` with the desired state `desired` accepts; others are refused with 409.
 
-    A job that keeps no checkpoint (not `resumable`) takes stop only. A pending job takes resume while
-    the wish is pause: it left a worker before it had a checkpoint to pause at, and would pause at its first safe point.
+    A job without checkpoints (not `resumable`) accepts only stop. A pending job accepts resume if its desired state is
+    pause: it left a worker before its first checkpoint, and would otherwise pause as soon as it has one.
     """
     signals = _SIGNALS.get(status, frozenset())
     if status is S.PENDING and desired is DesiredState.PAUSE:
@@ -98,18 +98,18 @@ def allowed_signals(status: JobStatus, desired: DesiredState, *, resumable: bool
 
 
 def useful_signals(status: JobStatus, desired: DesiredState, *, resumable: bool) -> frozenset[Signal]:
-    """Those of `allowed_signals` that would change something now: what a button or a hint offers.
+    """Return the signals of `allowed_signals` that would change something now, for buttons and hints.
 
-    Left out are repetitions (resume of a job that is to run, a second stop) and what would be milder than the wish.
+    Leaves out repetitions (such as a second stop) and signals that are milder than the desired state.
     """
     allowed = allowed_signals(status, desired, resumable=resumable)
     return frozenset(signal for signal in allowed if wish_after(desired, signal) not in (None, desired))
 
 
 def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
-    """The wish once `signal` is recorded, or None where it would be milder than the present one.
+    """Return the desired state after `signal`, or None if it would be milder than `present`.
 
-    A wish only becomes more severe (run < pause < complete < stop); only pause may return to run.
+    A desired state only becomes more severe (run < pause < complete < stop); only pause may return to run.
     """
     wanted = _WISH[signal]
     if _SEVERITY[wanted] >= _SEVERITY[present]:
@@ -120,10 +120,10 @@ def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
 
 
 def refusal(target: JobStatus, desired: DesiredState, *, has_checkpoint: bool) -> str | None:
-    """Why the owner may not write `target` under this wish, or None when it may.
+    """Return why the owner may not write the status `target`, or None if it may. The caller holds the row lock.
 
-    To be read under the row lock: completed needs a wish other than stop, paused the wish pause and a registered
-    checkpoint, stopping and cancelled the wish stop.
+    Completed is forbidden if the desired state is stop; paused needs the desired state pause and a registered
+    checkpoint; stopping and cancelled need the desired state stop.
     """
     if target is S.COMPLETED and desired is DesiredState.STOP:
         return "the user wants it stopped"

@@ -1,8 +1,8 @@
-"""Submission: one transaction that makes experiment, job, event, and outbox rows; or finds that it was made already.
+"""Submits a job: inserts its experiment, job, event and outbox rows in one transaction.
 
-Everything that can be checked without the artifact store is checked here. An Idempotency-Key is kept for 24 h: the
-same key with the same body returns the job that exists, with another body it is refused (422). So a submission with a
-key asks `submitted_before` first, and calls `submit` in the same transaction when there is no such job.
+All checks that do not need the artifact store are made here. An Idempotency-Key is kept for 24 h: a second submission
+with the same key and body returns the existing job, one with a different body is refused (422). A caller with a key
+therefore calls `submitted_before` first, and calls `submit` in the same transaction if that returns None.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class NewJob:
         return self.payload
 
     def digest(self) -> str:
-        """What tells two submissions with one key apart: `body_hash`, or a SHA-256 over the other fields."""
+        """Return the hash that submissions with one key must share: `body_hash`, or a SHA-256 of the other fields."""
         if self.body_hash is not None:
             return self.body_hash
         body = {
@@ -107,9 +107,9 @@ class NewJob:
 
 
 def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
-    """Make the job: pending, with its experiment, event, job-update and doorbell.
+    """Insert a pending job with its experiment, event, job-update and notification, and return the job.
 
-    With an Idempotency-Key the caller has asked `submitted_before` in this transaction, which holds the key's lock.
+    With an Idempotency-Key the caller must call `submitted_before` first, in the same transaction: it locks the key.
     Raises InvalidInputError (parent without checkpoint), NotFoundError (no such parent), ConflictError (`wait=False`
     and the type is at its limit, or the parent is still active), RateLimitedError (the limit of waiting jobs is
     reached). The caller commits.
@@ -153,7 +153,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
 
 
 def forget_idempotency_keys(session: Session) -> int:
-    """Clear the keys older than 24 h; returns how many."""
+    """Clear the Idempotency-Keys that are older than 24 h; return how many."""
     old = (
         update(Job)
         .where(Job.idempotency_key.is_not(None), Job.created_at < now_minus(IDEMPOTENCY_SECONDS))
@@ -171,7 +171,7 @@ def _job_type(value: str) -> JobType:
 
 
 def submitted_before(session: Session, key: str, digest: str) -> Job | None:
-    """The job that `key` made in the last 24 h, None without one; others with this key wait until the caller commits.
+    """Return the job that `key` created in the last 24 h, or None. Locks the key until the transaction ends.
 
     Raises InvalidInputError when the job was made from a body of another digest (`NewJob.body_hash`).
     """
@@ -193,7 +193,7 @@ def submitted_before(session: Session, key: str, digest: str) -> Job | None:
 
 
 def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, needed: bool) -> str | None:
-    """The newest checkpoint of an ended job; InvalidInputError without one that is `needed`."""
+    """Return the newest checkpoint of an ended job. Raises InvalidInputError if it is `needed` and there is none."""
     parent = session.get(Job, parent_id)
     if parent is None:
         raise NotFoundError(f"resumeFrom: there is no job {parent_id!r}")

@@ -1,8 +1,8 @@
 """The points that count, as columns: attempts merged, rewinds applied, one series per name.
 
-For each step the highest attempt counts, a rewind voids later points of earlier
-attempts, values that were not finite are left out of a series. Built on the index, so a million points are a matter of
-a fraction of a second. Leaves out: thinning (`common.metrics.downsample`).
+For each step the highest attempt counts, a rewind voids later points of earlier attempts, and a series leaves out
+values that were not finite. Reads the index, so a million points take a fraction of a second. Leaves out: thinning
+(`common.metrics.downsample`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class MetricPoint:
-    """One point. `time` is ISO 8601 UTC; a value of None was not finite."""
+    """The values of one step. `time` is ISO 8601 in UTC; a value of None was not finite."""
 
     step: int
     time: str
@@ -34,7 +34,7 @@ class MetricPoint:
     values: dict[str, float | None]
 
     def as_dict(self) -> dict[str, Any]:
-        """As on the wire."""
+        """Return the point as the JSON object of the api and the live stream."""
         return {"step": self.step, "time": self.time, "attempt": self.attempt, "values": self.values}
 
 
@@ -140,7 +140,7 @@ def read_table(
 
 
 def metric_names(directory: Path, kind: str) -> list[str]:
-    """The names that occur in the archive, sorted."""
+    """Return the names of all metrics in the archive, sorted."""
     return sorted({name for block in MetricIndex(directory, kind).blocks(()) for name in block.names})
 
 

@@ -1,1 +1,1 @@
-"""Redis: key names, clients, live feed, heartbeats, notifications, and the messages between API and generator."""
+"""Everything that uses Redis: key names, clients, live feed, heartbeats, notifications, and generation messages."""

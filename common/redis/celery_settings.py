@@ -1,8 +1,8 @@
-"""The Celery configuration that every process shares: workers, and whoever publishes a doorbell.
+"""The Celery configuration that all processes share: the workers, and the processes that only publish messages.
 
-A message is a doorbell, the row in Postgres is the queue (docs/decisions/0019). So messages are acknowledged before
-the work, nothing is prefetched, there are no results, and nothing relies on a message being delivered exactly once.
-Leaves out: the tasks themselves; each service registers its own on the app that `make_app` gives it.
+A message only notifies a worker; the queue is the table in PostgreSQL (docs/decisions/0019). So messages are
+acknowledged before the work, nothing is prefetched, there are no results, and no code relies on a message being
+delivered exactly once. Leaves out: the tasks, which each service registers on the app that `make_app` returns.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ WORKER_FLAGS: Final = ("--task-events", "--without-gossip", "--without-mingle", 
 
 
 def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
-    """Settings for `Celery.conf.update`; durations in seconds."""
+    """Return the settings for `Celery.conf.update`; durations are in seconds."""
     url = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
     return {
         "broker_url": url,
         "result_backend": None,
         "task_ignore_result": True,
-        # Acknowledged before the work: with late acknowledgement a reset of the connection runs a task twice.
+        # Acknowledge before the work: with late acknowledgement, a reset connection makes a task run twice.
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # A doorbell that waits in Redis can be heard by another worker, a prefetched one cannot.
+        # Another worker can receive a notification that waits in Redis, but not one that is prefetched.
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
@@ -66,14 +66,14 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
 
 
 def make_app(name: str, redis_url: str | SecretStr) -> Celery:
-    """A Celery app with these settings and no tasks; enough to publish with `send_task`."""
+    """Return a Celery app with these settings and without tasks, which is enough for `send_task`."""
     app = Celery(name, set_as_current=False)
     app.conf.update(celery_settings(redis_url))
     return app
 
 
 def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -> Celery:
-    """An app that only publishes, and fails when Redis takes longer than `timeout` seconds to connect or answer."""
+    """Return an app that only publishes, and fails if Redis takes more than `timeout` seconds to connect or answer."""
     app = make_app(name, redis_url)
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,
@@ -85,13 +85,13 @@ def make_producer(name: str, redis_url: str | SecretStr, timeout: float = 5.0) -
 
 
 def worker_command(app: str, queue: str, arguments: Sequence[str] = (), *, sweeps: bool = False) -> list[str]:
-    """Command line of a worker with one slot for `queue`; `app` is the module that holds its Celery app.
+    """Return the command line of a worker with one slot for `queue`; `app` is the module of its Celery app.
 
     With `sweeps` the worker also takes the task `tidal.health.sweep`, which needs access to the database.
     """
     return [
         sys.executable,
-        # Root is warned of messages that run code when they are read; only JSON is read here.
+        # Celery warns root of message formats that can execute code; this app accepts only JSON.
         "-W",
         "ignore:You're running the worker with superuser privileges",
         "-m",

@@ -1,15 +1,15 @@
-"""Tokens on their way from the engines to an api: one Redis stream per api process, one entry per step of an engine.
+"""Encodes the events of generations for Redis: one stream per api process, one entry per step of an engine.
 
-A stream per request costs the engine a command for every token, and the api a connection for every client. So the id
-of a request, `<reader>.<number>`, names the api process that reads for it (`keys.generate_stream`), and whatever an
-engine has to say to the requests of one reader goes into one entry with the fields `engine`, its name, `number`, which
-counts the entries of this engine to this reader from 1, and `events`, lines of `<request id> <event> <JSON>`. What the
-events are: `tidal_client.wire.generation_event`.
+A stream per request would cost the engine one command per token, and the api one connection per client. Instead, the id
+of a request, `<reader>.<number>`, names the api process that reads its events (`keys.generate_stream`). An engine sends
+all events for the requests of one reader in one entry with three fields: `engine` is the name of the engine, `number`
+counts the entries of this engine for this reader from 1, and `events` holds lines of `<request id> <event> <JSON>`.
+`tidal_client.wire.generation_event` defines the events.
 
-Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that got no answer sends
-an entry again. The numbers show both to the reader. Once a second the engine adds a beacon, an entry with the field
-`alive` instead of `events`: the ids of the requests that it has, and the number of its last entry, so that a lost last
-entry is noticed too.
+Redis can lose entries (it was emptied, or crashed before they reached the disk), and an engine that received no answer
+sends an entry again. The reader detects both by the numbers. Once a second the engine adds a beacon: an entry with the
+field `alive` instead of `events`, which holds the ids of the engine's active requests. Its `number` is that of the last
+entry, so that the reader also notices when the last entry was lost.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ EVENTS = "events"
 NUMBER = "number"
 ALIVE = "alive"
 MAX_ENTRIES = 4096
-"""Entries that a stream keeps for an api that does not read; one that does trims behind itself."""
+"""Most entries that a stream keeps for an api that does not read; an api that reads deletes what it has read."""
 
 PIECE = 16
-"""Entries of a list that are encoded in one step."""
+"""Most items of a list that are encoded in one call of `json.dumps`."""
 
 
 class Said(NamedTuple):
-    """One event of one request; `data` is JSON in one line."""
+    """One encoded event of one request; `data` is JSON on one line."""
 
     request_id: str
     event: str
@@ -47,41 +47,41 @@ class Said(NamedTuple):
 
 
 def new_reader() -> str:
-    """The name of an api process as a reader."""
+    """Return a new name for an api process that reads events."""
     return f"{READER_ID}{secrets.token_hex(6)}"
 
 
 def new_request_id(reader: str) -> str:
-    """An id whose events `reader` reads."""
+    """Return a new request id whose events are sent to `reader`."""
     return f"{reader}.{uuid4().hex}"
 
 
 def error_data(error: TidalError) -> ErrorEvent:
-    """What an `error` event carries."""
+    """Return the data of an `error` event."""
     return {"code": error.code, "message": error.message, "status": error.status}
 
 
 def said(request_id: str, event: str, data: GenerationEvent) -> Said:
-    """An event from what it carries."""
-    # No line break is left in JSON, whatever the text.
+    """Encode an event."""
+    # JSON escapes line breaks, so the result is always one line.
     return Said(request_id, event, json.dumps(data, ensure_ascii=False))
 
 
 def said_in_pieces(request_id: str, event: str, data: GenerationEvent) -> Said:
-    """The same for large data, in many small steps: json would keep the interpreter from all other threads."""
+    """Encode an event with large data in small steps: one call of `json.dumps` would block all other threads."""
     return Said(request_id, event, _in_pieces(data))
 
 
 def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
-    """The events by the stream they belong to, in order."""
+    """Group events by the stream they belong to, keeping their order."""
     streams: dict[str, list[Said]] = {}
-    for its in events:
-        streams.setdefault(keys.generate_stream(its.request_id), []).append(its)
+    for event in events:
+        streams.setdefault(keys.generate_stream(event.request_id), []).append(event)
     return streams
 
 
 def entry(engine: str, events: Iterable[Said], number: int | None = None) -> dict[FieldT, EncodableT]:
-    """The fields of one stream entry; without engine and number where no engine speaks."""
+    """Return the fields of one stream entry; entries that no engine sends have an empty `engine` and no `number`."""
     fields: dict[FieldT, EncodableT] = {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
     if number is not None:
         fields[NUMBER] = number
@@ -89,13 +89,13 @@ def entry(engine: str, events: Iterable[Said], number: int | None = None) -> dic
 
 
 def beacon(engine: str, request_ids: Iterable[str], number: int) -> dict[FieldT, EncodableT]:
-    """The fields of a beacon: the requests of the reader that the engine has, and the number of its last entry."""
+    """Return the fields of a beacon: the active requests of the reader, and the number of the engine's last entry."""
     return {ENGINE: engine, ALIVE: " ".join(request_ids), NUMBER: number}
 
 
 def _in_pieces(value: Any) -> str:
-    if isinstance(value, Mapping) and any(_is_long(its) for its in value.values()):
-        return "{" + ", ".join(f"{json.dumps(str(key))}: {_in_pieces(its)}" for key, its in value.items()) + "}"
+    if isinstance(value, Mapping) and any(_is_long(item) for item in value.values()):
+        return "{" + ", ".join(f"{json.dumps(str(key))}: {_in_pieces(item)}" for key, item in value.items()) + "}"
     if _is_long(value):
         return "[" + ", ".join(map(_in_pieces, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -106,7 +106,7 @@ def _is_long(value: Any) -> bool:
 
 
 def read_entry(fields: Mapping[str, str]) -> Iterator[Said]:
-    """The events of one stream entry; a beacon has none."""
+    """Yield the events of one stream entry; a beacon has none."""
     if EVENTS not in fields:
         return
     for line in fields[EVENTS].split("\n"):

@@ -1,8 +1,8 @@
-"""The heartbeats in Redis: of the workers, for display, and of the health process, for checks.
+"""Heartbeats in Redis: writes those of the workers, and evaluates the heartbeat of the health process.
 
-A worker's says host, device, memory and what it does; the lease decides, this only shows. The health process's says
-when a sweep last succeeded, because a reaper that fails must not fail silently. Leaves out: writing the latter
-(`common.redis.publisher`).
+The heartbeat of a worker holds its host, device, memory and present task. It is only displayed; the lease decides
+whether a worker still owns its job. The heartbeat of the health process holds the time of the last successful sweep, so
+that a failing reaper is noticed. Leaves out: writing the heartbeat of the health process (`common.redis.publisher`).
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from common.redis.client import FEED, connect
 from common.redis.live_feed import LiveFeed
 
 MISSED = 3
-"""Beats that may be missed before the worker vanishes from the display."""
+"""Missed heartbeats after which a worker is no longer displayed."""
 SWEEP_FIELDS = ("sweptAt", "trouble")
-"""What `sweep_trouble` needs of the heartbeat of the health process (`keys.HEALTH`)."""
+"""Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_trouble` needs."""
 MISSED_SWEEPS = 6
+"""Missed sweeps after which `sweep_trouble` reports a problem."""
 LEAST_SECONDS = 60.0
-"""A database that restarts is no alarm."""
+"""Least age in seconds of the last sweep that is a problem: a restart of the database causes no alarm."""
 
 
 class Heartbeat:
-    """Beats every `seconds`, and whenever `beat` is called; `describe` adds fields.
+    """Sends a heartbeat every `seconds`, and whenever `beat` is called; `describe` returns additional fields.
 
-    `children` names the processes whose memory counts as the worker's.
+    `children` returns the process ids whose memory counts as the worker's.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Heartbeat:
         self._thread.start()
 
     def beat(self) -> None:
-        """Say now what the worker does. Never blocks."""
+        """Send a heartbeat now. Never blocks."""
         now = time.time()
         memory = psutil.virtual_memory()
         fields = {
@@ -75,7 +76,7 @@ class Heartbeat:
         self._feed.heartbeat(self._worker, fields, now=now, seconds_to_live=MISSED * self._seconds)
 
     def close(self) -> None:
-        """Beat no more and leave the display."""
+        """Stop the heartbeats and remove the worker from the display."""
         self._stop.set()
         self._thread.join()
         self._feed.farewell(self._worker)
@@ -86,7 +87,7 @@ class Heartbeat:
             self.beat()
 
     def _memory(self) -> int:
-        """Resident bytes of the worker and its children, without a look at every process of the machine."""
+        """Return the resident bytes of the worker and its children; does not scan all processes of the machine."""
         total = 0
         for pid in (os.getpid(), *self._children()):
             with contextlib.suppress(psutil.Error):
@@ -95,7 +96,7 @@ class Heartbeat:
 
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
-    """Whether a worker of `queue` on this host has beaten lately; False also when Redis does not answer."""
+    """Return whether a worker of `queue` on `host` (default: here) has a heartbeat; False if Redis does not answer."""
     client = connect(redis_url, FEED)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):
@@ -110,7 +111,7 @@ def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
 
 
 def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
-    """Model of the first NVIDIA GPU that the driver names, else "cpu". Without torch."""
+    """Return the model of the first NVIDIA GPU that the driver lists, or "cpu". Does not import torch."""
     for information in sorted(proc.glob("*/information")):
         for line in information.read_text().splitlines():
             name, _, value = line.partition(":")
@@ -120,7 +121,7 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
 
 
 def sweep_trouble(swept_at: str | None, trouble: str | None, reaper_seconds: float) -> str:
-    """What is wrong with the sweeps, empty when nothing is. `swept_at`: ISO time of the last one that succeeded."""
+    """Describe the problem with the sweeps, or return "". `swept_at` is the ISO time of the last successful sweep."""
     if swept_at is None:
         return "no health process runs; lost workers are not replaced until one does (python -m services.health)"
     age = (datetime.now(UTC) - datetime.fromisoformat(swept_at)).total_seconds()

@@ -1,8 +1,8 @@
-"""The names of everything in Redis, and the event types of its streams. Pure strings; nothing here connects.
+"""The names of all keys, channels and queues in Redis, and the event types of the streams. Never connects to Redis.
 
-One stream per topic carries all event types of that topic, so one stream id is one position in it. An entry has the
-fields `event` (one of the EVENT_ constants) and `data` (JSON). Celery keeps the messages of a queue in a list that has
-the name of the queue.
+One stream per topic contains all event types of that topic, so one stream id is a position in all of them. An entry has
+the fields `event` (one of the EVENT_ constants) and `data` (JSON). Celery keeps the messages of a queue in a list whose
+key is the name of the queue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 TRAINING_QUEUE: Final = "training"
 GENERATE_QUEUE: Final = "generate"
 HEALTH_QUEUE: Final = "health"
-"""Work by hand when the health loop is down; every worker listens to it."""
+"""For sweeps that an operator requests while the health process is down; workers with database access read it."""
 
 EVENT_METRICS = "metrics"
 """data: {"points": [{"step", "time", "attempt", "values": {name: number}}]}, one entry per flush."""
@@ -40,52 +40,52 @@ WORKERS = "tidal:workers"
 HEALTH = "tidal:health"
 """Heartbeat of the health process, a hash with a time to live: pid, host, sweptAt, published, …"""
 COUNTERS = "tidal:counters"
-"""Hash of counters that processes without a `/metrics` of their own add to."""
+"""Hash of counters for processes that have no `/metrics` endpoint."""
 METRICS_DROPPED = "metricsDropped"
 """Field of COUNTERS: points that a `MetricsWriter` lost."""
 GENERATE_TTL_SECONDS = 120
-"""Life of the marks of a generate request, that it was begun or cancelled: as long as a generation may take."""
+"""Time to live of the marks that a generate request was begun or cancelled: as long as a generation may take."""
 GENERATE_STREAM_SECONDS = 3600
-"""Life of the token stream of an api process after the last entry; an api that was suspended reads on within it."""
+"""Time to live of the event stream of an api process after the last entry; a suspended api can resume within it."""
 STREAM_TTL_AFTER_END_SECONDS = 3600
-"""Life of a job's streams once the job has ended."""
+"""Time to live of a job's streams after its end."""
 
 
 def job_stream(job_id: str) -> str:
-    """Stream of one job: job-update, status, log-lines."""
+    """Return the key of the stream of one job: job-update, status, log-lines."""
     return f"tidal:stream:job:{job_id}"
 
 
 def experiment_stream(experiment_id: str) -> str:
-    """Stream of one experiment: metrics, rl-metrics, rewind, status, checkpoint, log-lines, job-update."""
+    """Return the key of the stream of one experiment: metrics, rl-metrics, rewind, checkpoint, and those of a job."""
     return f"tidal:stream:experiment:{experiment_id}"
 
 
 def heartbeat(worker: str) -> str:
-    """Hash of one worker, with a time to live."""
+    """Return the key of the heartbeat of one worker: a hash with a time to live."""
     return f"tidal:heartbeat:{worker}"
 
 
 def generate_request(request_id: str) -> str:
-    """JSON of one generate request, with a time to live."""
+    """Return the key of one generate request: JSON with a time to live."""
     return f"tidal:generate:request:{request_id}"
 
 
 def generate_stream(request_id: str) -> str:
-    """Stream with the tokens of a generate request: that of its reader, the part of the id before the dot."""
+    """Return the key of the stream with the events of a request: the stream of the reader that the id names."""
     return f"tidal:stream:generate:{request_id.partition('.')[0]}"
 
 
 def generate_begun(request_id: str) -> str:
-    """Name of the engine that has looked for the request, so that a second message about it is left alone."""
+    """Return the key of the mark that an engine has begun a request; further messages about it are then ignored."""
     return f"tidal:generate:begun:{request_id}"
 
 
 def presence(name: str) -> str:
-    """Channel that the api process or engine of this name subscribes to while it lives (`common.redis.presence`)."""
+    """Return the channel that an api process or engine subscribes to while it runs (`common.redis.presence`)."""
     return f"tidal:present:{name}"
 
 
 def generate_cancelled(request_id: str) -> str:
-    """Set when the client of a generate request went away."""
+    """Return the key that is set to cancel a request: its client has disconnected, or a deadline has passed."""
     return f"tidal:generate:cancelled:{request_id}"

@@ -1,8 +1,8 @@
-"""What a worker tells Redis for display: status, checkpoints, heartbeats. Best effort, never in anybody's way.
+"""Sends what a worker displays to Redis: status, checkpoints, heartbeats. Never blocks, and may drop commands.
 
-Calls put a command into a bounded queue and return; one thread sends them in pipelines. While Redis is away commands
-are dropped: the truth is in Postgres and in the archive, and the next heartbeat repeats itself. Leaves out: metrics and
-logs, which must not lose a line (`common.metrics.writer`, `services.worker.log_capture`).
+Each call puts a command into a bounded queue and returns; one thread sends the commands in pipelines. While Redis is
+not available, commands are dropped: PostgreSQL and the archive hold the data that counts, and heartbeats are repeated.
+Leaves out: metrics and logs, of which no line may be lost (`common.metrics.writer`, `services.worker.log_capture`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Command = Callable[["redis.client.Pipeline"], object]
 
 
 class LiveFeed:
-    """One per worker process."""
+    """The live feed of one worker process."""
 
     def __init__(self, redis_url: str, *, stream_max_length: int) -> None:
         self._client = connect(redis_url, FEED)
@@ -66,7 +66,7 @@ class LiveFeed:
         self._put(command)
 
     def farewell(self, worker: str) -> None:
-        """The worker leaves."""
+        """Remove `worker` and its heartbeat."""
 
         def command(pipe: redis.client.Pipeline) -> None:
             pipe.delete(keys.heartbeat(worker))
@@ -75,7 +75,7 @@ class LiveFeed:
         self._put(command)
 
     def close(self) -> None:
-        """Send what waits, if Redis answers."""
+        """Send the waiting commands, if Redis answers, and close the connection."""
         self._stop.set()
         with contextlib.suppress(queue.Full):
             self._commands.put_nowait(None)

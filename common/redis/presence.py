@@ -1,14 +1,13 @@
-"""How the api and the engines learn that the other side has died: a subscription that each process holds in Redis.
+"""Decides which api processes and engines have died, by the subscriptions that they hold in Redis.
 
-Every api process and every engine subscribes to a channel of its own (`keys.presence`) as long as it lives. Redis drops
-the subscription when the process dies, because the kernel closes its connection, and at no other time: not when the
-process is idle, suspended or slow, and not when the keys are deleted. A key with a time to live would say "dead" of a
-process that was suspended, and of every process after a FLUSHALL. `PUBSUB NUMSUB` counts the subscribers; nothing is
-ever published.
+Every api process and every engine subscribes to its own channel (`keys.presence`) while it runs. Redis drops the
+subscription only when the process dies, because the kernel closes its connection: not when the process is idle,
+suspended or slow, and not when the keys are deleted. A key with a time to live would expire while a process is
+suspended, and FLUSHALL would delete it. `PUBSUB NUMSUB` counts the subscribers; nothing is ever published.
 
-A process counts as gone when it was present before and absent in several looks in a row. When the observer's own
-subscription was interrupted (Redis was restarted or did not answer), everybody else's may have been too: the observer
-then forgets what it has seen, and judges nobody until it has seen them again. Leaves out: asking Redis.
+A process counts as dead when it was present before and absent in several checks in a row. An interruption of the
+observer's own subscription (Redis was restarted or did not answer) may have affected all other processes too. The
+observer then discards its results, and reports a process only after it was present again. Leaves out: querying Redis.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 MISSES = 2
-"""Looks in a row in which a process must be absent; it may lose its connection for a moment."""
+"""Successive checks in which a dead process is absent; more than one, because a connection may break for a moment."""
 
 
 class Absences:
-    """Judges who is gone. Use from one thread; `seconds` lie between two looks."""
+    """Decides which processes are dead, from checks every `seconds`. Use from one thread."""
 
     def __init__(self, seconds: float, misses: int = MISSES) -> None:
         self._seconds = seconds
@@ -28,17 +27,17 @@ class Absences:
         self._looked_at = float("-inf")
         self._subscription: int | None = None
         self._missed: dict[str, int | None] = {}
-        """Looks in a row without each process; None: it was never seen."""
+        """Process → successive checks in which it was absent; None: it was never present."""
 
     def due(self, names: Iterable[str], now: float) -> bool:
-        """Whether to look now: it is time, or somebody was never looked for."""
+        """Return whether to check now: `seconds` have passed, or one of `names` was never checked."""
         names = set(names)
         return bool(names) and (now - self._looked_at >= self._seconds or not names <= self._missed.keys())
 
     def look(self, present: Mapping[str, bool], subscription: int | None, now: float) -> set[str]:
-        """Take in a look and return those that are gone.
+        """Process the result of a check and return the processes that are dead.
 
-        `present` holds all that were asked for; the others are forgotten. `subscription` is the number of the
+        `present` holds all processes that were checked; all others are forgotten. `subscription` is the number of the
         observer's own subscription, counted from its start, or None while it has none.
         """
         old = now - self._looked_at > 3 * self._seconds

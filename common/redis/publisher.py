@@ -1,8 +1,8 @@
-"""Publishing to Redis: doorbells as Celery messages, job-updates into the streams, wishes on their channel.
+"""Publishes to Redis: notifications of workers as Celery messages, job-updates in streams, changed desired states.
 
-Celery is used as a producer only (no worker, no result backend). Every call has a timeout of a few seconds and
-raises UnavailableError when Redis does not answer, ValueError for a message that Redis will never take. One publisher
-per thread: it owns its connections.
+Celery is used only as a producer (no worker, no result backend). Every call has a timeout of a few seconds. It raises
+UnavailableError when Redis does not answer, ValueError for a message that Redis will never accept. Each thread needs
+its own publisher, which owns its connections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.redis.celery_settings import DOORBELL_TASK, make_producer
 from common.redis.client import COMMANDS, connect
 
 REPEAT_SECONDS: Final = 24 * 3600
-"""How long a published row's id is remembered, so that a relay that repeats it adds nothing."""
+"""Seconds for which the id of a published row is kept, so that publishing the row again has no effect."""
 
 _UPDATE = """
 if redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) == false then return 0 end
@@ -36,26 +36,26 @@ return 1
 
 
 class RedisPublisher:
-    """The `common.jobs.outbox.Publisher` of production."""
+    """The implementation of `common.jobs.outbox.Publisher` for production."""
 
     def __init__(
         self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = COMMANDS.answer
     ) -> None:
-        """Connects on first use. `timeout` in seconds bounds every connect and every answer."""
+        """Connect on first use. `timeout` is the most seconds to wait for a connection, and for each answer."""
         self._stream_max_length = stream_max_length
         self._redis = connect(redis_url, replace(COMMANDS, answer=timeout, connect=timeout))
         self._update = self._redis.register_script(_UPDATE)
         self._celery = make_producer("tidal-producer", redis_url, timeout)
 
     def ring(self, queue: str) -> None:
-        """One doorbell for `queue`."""
+        """Notify the workers of `queue` that a job may be claimed."""
         with _redis_errors():
             self._celery.send_task(DOORBELL_TASK, args=[queue], queue=queue, retry=False, ignore_result=True)
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
-        """Append `document` to the streams of all jobs, of the job and of its experiment; once per `outbox_id`.
+        """Append `document` to the streams of all jobs, of the job and of its experiment, once per `outbox_id`.
 
-        The last two expire an hour after the end of the job.
+        The streams of the job and the experiment expire one hour after the end of the job, which `final` announces.
         """
         streams = [
             keys.JOBS_STREAM,
@@ -74,12 +74,12 @@ class RedisPublisher:
             self._update(keys=[f"tidal:outbox:{outbox_id}", *streams], args=[str(value) for value in arguments])
 
     def wish(self, job_id: str) -> None:
-        """Push a changed wish."""
+        """Notify the workers that the desired state of a job has changed."""
         with _redis_errors():
             self._redis.publish(keys.WISHES_CHANNEL, job_id)
 
     def waiting(self, queue: str) -> int:
-        """Doorbells nobody has taken; Celery keeps a queue as the Redis list of its name."""
+        """Return the number of notifications in `queue` that no worker has received yet."""
         with _redis_errors():
             return self._redis.llen(queue)
 
@@ -92,7 +92,7 @@ class RedisPublisher:
             pipe.execute()
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         self._celery.close()
         self._redis.close()
 

@@ -1,9 +1,9 @@
-"""Send the complete lines of growing files to Redis streams, each exactly once, whatever happens to Redis.
+"""Sends the complete lines of growing files to Redis streams, each exactly once, also after lost connections.
 
-The files are the truth; this only remembers how far it got. Each batch of entries and the new position are written in
-one MULTI, so after a lost connection the position in Redis says whether the batch in doubt arrived. A Redis that was
-emptied has no position: then ours counts, and readers restart from the archive. Never raises for reasons of Redis.
-Leaves out: writing the files, threads, timing.
+The files hold the data; this module only keeps the position up to which it was sent. Each batch of entries and the new
+position are written in one MULTI, so after a lost connection the position in Redis shows whether the last batch
+arrived. If Redis was emptied and has no position, the position in memory is used, and readers restart from the archive.
+Errors of Redis are never raised. Leaves out: writing the files, threads, timing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 
 Entry = tuple[str, str]
-"""Event type and JSON data."""
+"""The event type and its data as JSON."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """File by index, byte offset in it, and lines sent so far in all."""
+    """The index of a file, the byte offset in that file, and the number of lines sent from all files."""
 
     file: int = 0
     offset: int = 0
@@ -40,7 +40,7 @@ class Position:
 
 
 class StreamShipper:
-    """Tails a list of files into `streams`; use from one thread."""
+    """Follows a list of growing files and sends their lines to `streams`. Use from one thread."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StreamShipper:
         *,
         max_length: int = 20_000,
     ) -> None:
-        """`render` makes stream entries of complete lines; its second argument is the number of the first one."""
+        """`render` converts complete lines to stream entries; its second argument is the number of the first line."""
         self._client = client
         self._streams = tuple(streams)
         self._render = render
@@ -63,11 +63,11 @@ class StreamShipper:
 
     @property
     def position(self) -> Position:
-        """Everything before it is in the streams."""
+        """Return the position up to which all lines are in the streams."""
         return self._position
 
     def ship(self, files: Sequence[Path], *, force: bool = False) -> bool:
-        """Send what is new; True when nothing is left. `force` tries at once in spite of an earlier failure."""
+        """Send all new lines; return whether that succeeded. `force` ignores the delay after an earlier failure."""
         if not force and time.monotonic() < self._retry_at:
             return False
         try:
@@ -85,7 +85,7 @@ class StreamShipper:
         return True
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._client.close()
 
     def _next(self, files: Sequence[Path]) -> tuple[list[bytes], Position] | None:
@@ -120,7 +120,7 @@ class StreamShipper:
 
 
 def _complete_lines(path: Path, offset: int) -> list[bytes]:
-    """Up to CHUNK_BYTES of whole lines from `offset`; one longer line is returned whole."""
+    """Return complete lines from `offset`, up to CHUNK_BYTES in total; a single longer line is returned completely."""
     limit = CHUNK_BYTES
     try:
         with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""Everything a controller training needs to go on exactly where it stood.
+"""The complete state of a controller training, from which it can be resumed bit for bit.
 
-The point to resume from is the boundary between two iterations: `mark` copies the environment and the random states
-there, the policy changes only inside `take_iteration`, under a lock. A checkpoint written in the middle of a rollout is
-therefore the last boundary, and the rollout is done again, bit for bit. Leaves out: saving
+A training is resumed at the boundary between two iterations: `mark` copies the environment and the random states there,
+and the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a rollout
+therefore holds the last boundary, and the rollout is repeated bit for bit. Leaves out: saving
 (`common.training.resumable`), the loop (`common.rl.train`).
 """
 
@@ -78,9 +78,9 @@ class ControllerState(Resumable):
         self.mark()
 
     def take_iteration(self, update: Callable[[], dict[str, float]], transitions: int) -> dict[str, float]:
-        """Run `update`, which changes the policy and returns the point to log; count it and mark.
+        """Run `update`, which changes the policy and returns the point to log; count the iteration and mark the state.
 
-        When `update` raises, the policy is between two iterations and nothing of it is written any more.
+        If `update` raises, the policy may be changed only in part, so no further checkpoint is written.
         """
         with self._lock:
             try:
@@ -95,15 +95,15 @@ class ControllerState(Resumable):
         return point
 
     def finish(self) -> None:
-        """Training has ended; the next checkpoint says so."""
+        """Record in the marked state that training has ended."""
         with self._lock:
             self.counters.finished = True
             self.mark()
 
     def save_in_background(self, *, evaluation: float | None = None) -> None:
-        """Copy the marked state to host memory and have it written, unless that is done or under way.
+        """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        With `evaluation` (a reward) it is the best so far, and is written in any case.
+        With `evaluation` (a reward) the state is the best so far; it is always submitted.
         """
         self._save_in_background(None if evaluation is None else Score("evaluation reward", evaluation))
 

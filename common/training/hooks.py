@@ -1,8 +1,8 @@
-"""What training code tells its surroundings and asks of them.
+"""The interface between training code and its surroundings, such as a worker or a terminal.
 
 `TrainingHooks` is all that pretraining, controller training, evaluation and ablation know about jobs: they report
-metrics, progress, phases and checkpoints, and ask whether somebody wants them to stop. The child process of a worker
-implements it over a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`).
+metrics, progress, phases and checkpoints, and check for stop requests. The child process of a worker implements it over
+a socket (`services.trainer`), the command line over a terminal (`common.training.local_hooks`).
 Leaves out: torch, databases, files.
 """
 
@@ -16,7 +16,7 @@ from common.disk import Shortage
 
 
 class StopRequest(StrEnum):
-    """What somebody wants of a running training. Checked at least once per micro-batch or rollout step."""
+    """A request to end a running training, checked at least once per micro-batch or rollout step."""
 
     PAUSE = "pause"
     """Write a checkpoint and end; the job resumes later."""
@@ -25,7 +25,7 @@ class StopRequest(StrEnum):
     STOP = "stop"
     """Write a checkpoint and end; the job is cancelled."""
     DRAIN = "drain"
-    """Write a checkpoint and end; the worker goes away and another one goes on."""
+    """Write a checkpoint and end; the worker shuts down, and another worker resumes the job."""
 
 
 class Outcome(StrEnum):
@@ -46,7 +46,7 @@ _OUTCOMES = {
 
 
 def outcome_of(request: StopRequest) -> Outcome:
-    """The outcome to return once `request` has been obeyed."""
+    """Return the outcome of a training that has obeyed `request`."""
     return _OUTCOMES[request]
 
 
@@ -75,7 +75,7 @@ class SavedCheckpoint(Protocol):
 
 
 class TrainingHooks(Protocol):
-    """The surroundings of a training. No method may raise for reasons of transport.
+    """The surroundings of a training. No method may raise because of a failed connection.
 
     Only `before_checkpoint` and `wait_while_suspended` may block, and the methods that check a disk, for as long as the
     check takes. The three methods that report checkpoints on disk and `event` are also called from the thread that
@@ -83,44 +83,44 @@ class TrainingHooks(Protocol):
     """
 
     def phase(self, name: str) -> None:
-        """A named phase began: "loading data", "compile", "training", "evaluation", "checkpoint", "ablation", …"""
+        """Report the start of a phase: "loading data", "compile", "training", "evaluation", "checkpoint", …"""
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One point of the series of `kind` ("metrics" or "rl-metrics"); never blocks."""
+        """Report one point of the series of `kind` ("metrics" or "rl-metrics"). Never blocks."""
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        """Called at every micro-batch; `step` counts finished optimiser updates (controller: transitions).
+        """Report progress at every micro-batch; `step` counts finished optimiser updates (controller: transitions).
 
         `time_share` is the share of a time limit that is used up, 0 without a limit. Whichever of steps and time is
         further along ends the training.
         """
 
     def requested_stop(self) -> StopRequest | None:
-        """The wish that holds now; None: go on."""
+        """Return the present stop request, or None."""
 
     def before_checkpoint(self) -> None:
-        """A checkpoint is about to become visible: bring the metrics so far to disk, then wait while suspended.
+        """Before a checkpoint becomes visible, write the metrics so far to disk, then wait while suspended.
 
-        Raises StorageError when the disk does not take the metrics; the checkpoint is not published then.
+        Raises StorageError when the metrics cannot be written; the checkpoint is then not published.
         """
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """A checkpoint is whole on disk; told again for the one that a training goes on from."""
+        """Report a checkpoint that is complete on disk; called again for the one that a training resumes from."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """The names of all checkpoints on disk, after older ones were removed."""
+        """Report the names of all checkpoints on disk, after older ones were removed."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Training diverged: the checkpoints `names` are gone, `newest` is where to go on, None: nowhere."""
+        """Report that training diverged: `names` were withdrawn, `newest` can be resumed from (None: no checkpoint)."""
 
     def artifact_saved(self, name: str, kind: str) -> None:
-        """A file of the experiment is whole on disk; `name` is relative to its folder.
+        """Report a file that is complete on disk; `name` is relative to the folder of the experiment.
 
         Kinds: "model", "policy", "evaluation", "ablation".
         """
 
     def event(self, name: str, **details: Any) -> None:
-        """Something worth keeping happened: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", "diverged"."""
+        """Report an event for the history of the job: "corpus", "resumed", "resume_inexact", "checkpoint_skipped", …"""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
         """Return the shortage when less is free than the reserve, or than `next_write_bytes` need; None otherwise.
@@ -139,64 +139,64 @@ class TrainingHooks(Protocol):
         """
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Lend a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
+        """Offer a function that saves the last finished step, for a stop that cannot wait for a micro-batch.
 
-        The surroundings may call it once, from any thread, and must end the process afterwards: training does not go
-        on. It tells of the checkpoint itself, and returns None when the training is already on its own way out. It
-        raises StorageError when there is no checkpoint at all. `offer_checkpoint(None)` takes it back.
+        The surroundings may call it once, from any thread, and must end the process afterwards, because training does
+        not continue. It reports the checkpoint itself, and returns None if the training is already ending. It raises
+        StorageError when there is no checkpoint at all. `offer_checkpoint(None)` withdraws the offer.
         """
 
     def wait_while_suspended(self) -> None:
-        """Blocks while the right to run is in doubt (the lease could not be renewed)."""
+        """Block while it is uncertain whether the training may run, because the lease could not be renewed."""
 
 
 class NullHooks:
-    """Surroundings that listen to nothing and never want a stop."""
+    """Surroundings that ignore all reports and never request a stop."""
 
     def phase(self, name: str) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def requested_stop(self) -> StopRequest | None:
         """Always None."""
         return None
 
     def before_checkpoint(self) -> None:
-        """Returns at once."""
+        """Return at once."""
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def artifact_saved(self, name: str, kind: str) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def event(self, name: str, **details: Any) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
         """Always None."""
         return None
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """A shortage with 0 bytes free."""
+        """Return a shortage with 0 free bytes."""
         return Shortage("data" if data else "experiments", 0, next_write_bytes, reason=reason)
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def wait_while_suspended(self) -> None:
-        """Returns at once."""
+        """Return at once."""

@@ -1,9 +1,9 @@
-"""Opening a job's corpus, and saying during any long phase that it gets on.
+"""Opens the corpus of a job, and reports during long phases that the training is alive.
 
-Tokenising a large corpus, fetching it, or waiting for another process that does so takes hours: meanwhile a wish to
-stop or drain must be heard within a second, whatever library is busy, and the silence of a healthy training must not be
-taken for a hang. So the work is done in a thread, and the training's own thread listens. A pause waits for the first
-checkpoint, because leaving earlier would keep nothing; a training that has one leaves at once.
+Tokenising a large corpus, fetching it, or waiting for another process that does so can take hours. Meanwhile a request
+to stop or drain must be obeyed within a second, whatever library is busy, and a silent but healthy training must not be
+mistaken for a hang. So a second thread does the work while the thread of the training checks for stop requests. A pause
+waits for the first checkpoint, because there would be nothing to resume from; with a checkpoint it is obeyed at once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 BEAT_SECONDS = 5.0
 LISTEN_SECONDS = 0.1
-"""Between two looks at the wish."""
+"""Seconds between two checks for a stop request."""
 TIDY_SECONDS = 1.0
-"""What the work gets to remove its unfinished files once somebody wants out."""
+"""Seconds that the work gets to remove its unfinished files after a stop request."""
 FETCH_SECONDS = 6 * 3600.0
-"""A library that fetches says nothing about how far it is: so long it counts as healthy."""
+"""Seconds for which a download counts as healthy, because the library does not report its progress."""
 
 
 class StoppedWhileLoading(Exception):
-    """Somebody wants out before there is any state to save."""
+    """A stop request came before there was any state to save."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -41,14 +41,14 @@ class StoppedWhileLoading(Exception):
 
 
 class LongPhase:
-    """Enters a phase; `beat()` at every piece of work in it says so again, every few seconds at most."""
+    """Reports a phase; call `beat` at every piece of work in it to repeat the report every few seconds."""
 
     def __init__(self, hooks: TrainingHooks, name: str) -> None:
         self._hooks, self._name = hooks, name
         self._enter()
 
     def beat(self) -> None:
-        """Wait while the right to run is in doubt, then be heard."""
+        """Wait while the training is suspended, then repeat the report if it is due."""
         self._hooks.wait_while_suspended()
         if time.monotonic() - self._heard_at >= BEAT_SECONDS:
             self._enter()
@@ -67,10 +67,10 @@ def load_corpus(
     phase: str = "loading data",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Corpus:
-    """`open_corpus` as a phase, with its event; StoppedWhileLoading on a wish to stop or drain.
+    """Run `open_corpus` as a phase and report its event. Raises StoppedWhileLoading on a request to stop or drain.
 
-    `may_pause`: there is a checkpoint, so a pause is obeyed as well. `progress` is told by the caller's own thread how
-    many documents were tokenised, of how many where known.
+    `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called from the
+    caller's own thread with the number of tokenised documents and, where known, of all documents.
     """
     leaving = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
 

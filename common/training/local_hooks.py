@@ -1,4 +1,4 @@
-"""`TrainingHooks` for a terminal: progress bars, a line per event, metrics into the experiment's folder.
+"""`TrainingHooks` for a terminal: progress bars, a line per event, metrics in the experiment's folder.
 
 Ctrl-C is a pause: the training writes a checkpoint and the same command goes on from it. A second Ctrl-C ends at once.
 """
@@ -22,7 +22,7 @@ from common.training.hooks import SavedCheckpoint, StopRequest
 from tidal_client.vocabulary import WAITING_FOR_DISK
 
 PRINT_SECONDS = 10.0
-"""Between two printed losses."""
+"""Seconds between two printed losses."""
 _SHOWN = {
     names.LOSS: "loss",
     names.VALIDATION_LOSS: "validation loss",
@@ -36,7 +36,7 @@ _SHOWN = {
 
 
 class LocalHooks(DiskHooks):
-    """Use as a context manager; `directory` is the experiment's folder."""
+    """The hooks of a local training, a context manager; `directory` is the experiment's folder."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class LocalHooks(DiskHooks):
         self._writer.close()
 
     def request(self, request: StopRequest) -> None:
-        """A wish, from a signal handler; raises KeyboardInterrupt when there already is one."""
+        """Record a stop request from a signal handler; raise KeyboardInterrupt if there already is one."""
         if self._request is not None:
             raise KeyboardInterrupt
         self._request = request
@@ -87,12 +87,12 @@ class LocalHooks(DiskHooks):
             )
 
     def phase(self, name: str) -> None:
-        """Shown beside the bar."""
+        """Show the phase beside the bar."""
         self._phase = name
         self._progress.update(self._bar, description=name)
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Archived; printed every few seconds, validations always."""
+        """Archive the point; print losses every few seconds, and validations always."""
         self._writer.add(kind, step, values)
         now = time.monotonic()
         if now - self._printed_at < PRINT_SECONDS and names.VALIDATION_LOSS not in values:
@@ -102,7 +102,7 @@ class LocalHooks(DiskHooks):
         self.console.print(f"step {step:>6}  " + "  ".join(shown), highlight=False)
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        """Moves the bar, which counts steps or time, whichever ends the training first."""
+        """Move the bar, which counts steps or time, whichever ends the training first."""
         if not self._started:
             self._started = True
             if self._attempt > 1:
@@ -111,7 +111,7 @@ class LocalHooks(DiskHooks):
         self._progress.update(self._bar, completed=share, steps=f"step {step:,}/{total_steps:,}")
 
     def requested_stop(self) -> StopRequest | None:
-        """The wish of a signal."""
+        """Return the stop request of a signal."""
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
@@ -132,29 +132,29 @@ class LocalHooks(DiskHooks):
         self._progress.update(self._bar, description=f"waiting for room, {shortage}")
 
     def wait_while_suspended(self) -> None:
-        """Returns at once: nobody else may want to run this."""
+        """Return at once: a local training has no lease."""
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Not needed: who is in a hurry presses Ctrl-C twice."""
+        """Ignore the offer: a second Ctrl-C ends the training at once."""
 
     def before_checkpoint(self) -> None:
-        """The metrics up to it come first."""
+        """Write the metrics up to the checkpoint to disk first."""
         self.flush_metrics()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """Not shown."""
+        """Do nothing."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Printed."""
+        """Print a line."""
         if names:
             self.console.print(f"set aside, because training diverged from there: {', '.join(names)}", highlight=False)
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Printed."""
+        """Print a line."""
         self.console.print(f"checkpoint {info.name} ({info.size_bytes / 1e6:,.1f} MB)", style="dim", highlight=False)
 
     def artifact_saved(self, name: str, kind: str) -> None:
-        """Printed."""
+        """Print a line."""
         self.console.print(f"{kind}: {name}", highlight=False)
 
     def event(self, name: str, **details: Any) -> None:

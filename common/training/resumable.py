@@ -1,9 +1,10 @@
-"""The lock and the marked state that make a training savable at any moment, from any thread.
+"""Makes the state of a training savable at any moment, from any thread.
 
-A training marks a moment at which it could be resumed; what it marks are copies. Weights change only under the lock, in
-a block that ends with a new mark. So a checkpoint is always the marked state, even if another thread writes it while
-the training computes. Leaves out: what belongs to the state and when it is marked (`common.training.training_state`,
-`common.rl.state`), files and the thread that writes them (`common.checkpoint`).
+At each point where it could be resumed, a training calls `mark`, which copies its state except weights and optimiser.
+Weights change only under the lock, in a block that ends with another call of `mark`. So a checkpoint always holds the
+marked state, even if another thread writes it while the training computes. Leaves out: the contents of the state and
+the calls of `mark` (`common.training.training_state`, `common.rl.state`), files and the thread that writes them
+(`common.checkpoint`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot,
 
 
 class Resumable(ABC):
-    """The state of a training: it is marked between two changes of the weights, and saved as it was marked.
+    """The state of a training, which is marked between two changes of the weights and saved as it was then.
 
-    A subclass ends its constructor with `self.mark()`, changes the weights while it holds `_lock`, and counts its
-    checkpoints by the counter that `NUMBER` names.
+    A subclass calls `self.mark()` at the end of its constructor, and holds `_lock` while it changes the weights.
     """
 
     NUMBER: ClassVar[str]
+    """Name of the counter that identifies a checkpoint: "step" or "iteration"."""
 
     def __init__(self, trained: nn.Module, optimizer: torch.optim.Optimizer, writer: CheckpointWriter) -> None:
         self.optimizer = optimizer
@@ -34,18 +35,18 @@ class Resumable(ABC):
         self._trained = trained
         self._lock = threading.Lock()
         self._leaving = False
-        """Nothing is written any more, except what `leave` writes."""
+        """Whether the training has ended or is ending: no thread may begin another checkpoint."""
         self._marked: dict[str, Any] = {}
 
     @abstractmethod
     def _copy(self) -> dict[str, Any]:
-        """Copy everything besides weights and optimiser; `counters` holds `finished` and the counter `NUMBER`."""
+        """Return a copy of the state without weights and optimiser; its `counters` include `finished` and `NUMBER`."""
 
     @abstractmethod
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
     ) -> Snapshot:
-        """Make the checkpoint of the marked state out of its parts."""
+        """Return the marked state with these weights and optimiser; `copied` tells whether they are host copies."""
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -57,7 +58,7 @@ class Resumable(ABC):
         return newest.size_bytes if newest is not None else 3 * tensor_bytes(self._trained.state_dict())
 
     def mark(self) -> None:
-        """Declare this moment, between two changes of the weights, to be the point to resume from."""
+        """Copy the present state as the point to resume from; call it only between two changes of the weights."""
         self._marked = self._copy()
 
     def save(self) -> CheckpointInfo:
@@ -66,18 +67,18 @@ class Resumable(ABC):
             return self.writer.write(self._key(), self._capture)
 
     def leave(self) -> CheckpointInfo:
-        """Like `save`, and no other thread will write one; an older checkpoint has to do when the disk refuses.
+        """Write the last checkpoint and return it; no thread writes another one afterwards.
 
-        Raises StorageError when there is none.
+        If the disk refuses the write, return the newest older checkpoint. Raises StorageError when there is none.
         """
         with self._lock:
             self._leaving = True
             return self.writer.leave(self._key(), self._capture)
 
     def save_and_hold(self) -> CheckpointInfo | None:
-        """From another thread: `leave`, and let training go no further; the process must end.
+        """Like `leave`, for another thread: keep the lock, so that training cannot continue. The process must end.
 
-        None when training is on its own way out and has written, or is writing, its last checkpoint.
+        Returns None when the training is ending and has written, or is writing, its last checkpoint.
         """
         self._lock.acquire()
         if self._leaving:
@@ -86,14 +87,14 @@ class Resumable(ABC):
         return self.writer.leave(self._key(), self._capture)
 
     def abandon(self) -> None:
-        """From here on nothing of this training is written, by no thread: it has diverged."""
+        """Prevent any further checkpoint of this training, from any thread, because the training has diverged."""
         with self._lock:
             self._leaving = True
 
     def _save_in_background(self, score: Score | None) -> None:
-        """Copy the marked state to host memory and have it written, unless that is done or under way.
+        """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        A state with a score is the best so far, and is written in any case.
+        A state with a score is the best so far; it is always submitted.
         """
         with self._lock:
             if not self._leaving and (score is not None or not self.writer.has(self._key())):
@@ -104,7 +105,7 @@ class Resumable(ABC):
         return counters[self.NUMBER], counters["finished"]
 
     def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
-        """The marked state; `copied` makes it independent of what training does next."""
+        """Return the marked state; with `copied` it does not change when the training continues."""
         weights, optimizer = self._trained.state_dict(), self.optimizer.state_dict()
         if copied:
             weights, optimizer = host_copy(weights), host_copy(optimizer)
@@ -112,5 +113,5 @@ class Resumable(ABC):
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is no longer as it was at the checkpoint, so that the continuation will not be bit-exact."""
+    """Return the differences from the checkpoint because of which the continuation will not be bit-exact."""
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]

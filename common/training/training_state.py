@@ -1,8 +1,8 @@
-"""Everything a pretraining needs to go on exactly where it stood.
+"""The complete state of a pretraining, from which it can be resumed exactly.
 
-Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the
-end of a step. So a checkpoint is always the state as of the last finished optimiser step, also when it is written from
-another thread in the middle of an accumulation, whose gradients are then discarded. Leaves out: saving
+Weights change only inside `take_step`, under the lock; random states and the position in the data are copied at the end
+of a step. So a checkpoint always holds the state after the last finished optimiser step. If another thread writes it
+during an accumulation, the gradients accumulated so far are discarded. Leaves out: saving
 (`common.training.resumable`), the loop (`common.training.pretrain`).
 """
 
@@ -87,7 +87,7 @@ class TrainingState(Resumable):
         return self.loader.position == self.loader.num_chunks
 
     def take_step(self, update: Callable[[], None], tokens: int) -> None:
-        """Run `update`, which changes the weights, count it and mark."""
+        """Run `update`, which changes the weights, count the step and mark the state."""
         with self._lock:
             update()
             self.counters.step += 1
@@ -95,23 +95,24 @@ class TrainingState(Resumable):
             self.mark()
 
     def finish(self) -> None:
-        """Training has ended: the marked state is the final one, whatever was begun since is discarded."""
+        """Record that training has ended with the marked state; work since the last mark is discarded."""
         self.counters.finished = True
         self._marked = {**self._marked, "counters": asdict(self.counters)}
 
     def save_in_background(self, *, validation_loss: float | None = None) -> None:
-        """Copy the marked state to host memory and have it written, unless that is done or under way.
+        """Copy the marked state to host memory and submit it to the writer, unless it is already written or submitted.
 
-        Call it when a finite loss of these weights is known. With `validation_loss` it is the best so far, and is
-        written in any case.
+        Call it only when these weights have a finite loss. With `validation_loss` the state is the best so far; it is
+        always submitted.
         """
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
-        """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
+        """Load a checkpoint; return why the continuation will not be bit-exact (an empty list: it will be).
 
-        `own` False: it belongs to another experiment, so it has to be written here again, and that experiment's end,
-        time and patience do not count. Raises CheckpointError when it is damaged or belongs to another model.
+        `own` False means that it belongs to another experiment: it is then written again in this one, and that
+        experiment's end, time and patience are reset. Raises CheckpointError if the checkpoint is damaged or does not
+        fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
@@ -135,7 +136,7 @@ class TrainingState(Resumable):
 
     def _restore_position(self, state: dict[str, Any]) -> list[str]:
         if state["environment"]["corpus"] != self._corpus_digest:
-            return []  # named by `differences`; the new corpus is read from its beginning
+            return []  # `differences` reports this; the new corpus is read from its beginning
         try:
             self.loader.load_state_dict(state["loader"])
         except DataError as error:
@@ -172,7 +173,7 @@ class TrainingState(Resumable):
                 "finished": counters["finished"],
             },
             score=score,
-            # Only a training that goes on copies, and it does so when it knows a finite loss of these weights.
+            # A copy is only made while training continues, and only when these weights have a finite loss.
             proven=copied or counters["validated_step"] == counters["step"],
         )
 

@@ -1,8 +1,7 @@
 """Table `jobs`: what was asked, and where it stands. The row is the queue.
 
-Statuses are plain text; the CHECKs hold the rules a single row can
-show, the trigger of the migrations those about its past: the whole table of transitions, who may write each, and that
-`attempt` grows by a claim only.
+Statuses are plain text. The CHECKs enforce the rules about a single row. A trigger, created by the migrations, enforces
+the rules about changes: the transitions, who may write each of them, and that only a claim increases `attempt`.
 """
 
 from __future__ import annotations

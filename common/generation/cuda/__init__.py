@@ -1,1 +1,1 @@
-"""Decoding on an accelerator: steps that are recorded once and launched ahead of the host."""
+"""Decoding on a GPU: steps are captured once as CUDA graphs and launched before the host has read the last tokens."""

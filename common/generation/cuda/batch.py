@@ -126,17 +126,19 @@ class StaticBatch:
         """
         self._reserve(
             len(self._rows) + len(owners),
-            max(len(prompt) + its.max_tokens for prompt, its in zip(prompts, settings, strict=True)),
+            max(len(prompt) + row_settings.max_tokens for prompt, row_settings in zip(prompts, settings, strict=True)),
         )
-        if any(_has_offsets(its) for its in settings):
+        if any(_has_offsets(row_settings) for row_settings in settings):
             self.want_offsets()
         free = [row for row in range(self._state.rows) if row not in self._rows][: len(owners)]
-        for its in settings:
-            if its.gating_mode is GatingMode.LEARNED:
-                assert its.policy is not None
+        for row_settings in settings:
+            if row_settings.gating_mode is GatingMode.LEARNED:
+                assert row_settings.policy is not None
                 free_number = next(number for number in count() if number not in self._policies.values())
-                self._policies.setdefault(its.policy, free_number)
-        learned = [its.policy if its.gating_mode is GatingMode.LEARNED else None for its in settings]
+                self._policies.setdefault(row_settings.policy, free_number)
+        learned = [
+            row_settings.policy if row_settings.gating_mode is GatingMode.LEARNED else None for row_settings in settings
+        ]
         numbers = [-1 if policy is None else self._policies[policy] for policy in learned]
         self._state.put(free, prompts, settings, seeds, numbers)
         joined: list[tuple[int, list[PromptScore] | None]] = []
@@ -218,8 +220,10 @@ class StaticBatch:
         self, rows: Sequence[int], inputs: Sequence[Sequence[int]], settings: Sequence[GenerationSettings]
     ) -> list[tuple[int, list[PromptScore] | None]]:
         window = Window(self.model)
-        scores = window.join(inputs, [its.top_log_probs if its.score_prompt else None for its in settings])
-        lengths = [len(its) - truncated for its, truncated in zip(inputs, window.truncated, strict=True)]
+        scores = window.join(
+            inputs, [row_settings.top_log_probs if row_settings.score_prompt else None for row_settings in settings]
+        )
+        lengths = [len(tokens) - truncated for tokens, truncated in zip(inputs, window.truncated, strict=True)]
         at = self._state.fill(rows, window.cache, lengths)
         self._state.logits[at] = window.logits
         self._state.hidden[at] = window.hidden
@@ -246,24 +250,29 @@ class StaticBatch:
 
     def _kind(self, living: dict[int, Row]) -> Kind:
         settings = [row.settings for row in living.values()]
-        filters = {filter_of(its) for its in settings}
-        with_top_k = [most_candidates(its) for its in settings if filter_of(its) is Filter.TOP_K]
+        filters = {filter_of(row_settings) for row_settings in settings}
+        with_top_k = [
+            most_candidates(row_settings) for row_settings in settings if filter_of(row_settings) is Filter.TOP_K
+        ]
         V, longest = self.model.config.vocab_size, max(row.cached for row in living.values())
         policies: dict[GatingPolicy, bool] = {}
-        for its in settings:
-            if its.gating_mode is GatingMode.LEARNED and its.policy is not None:
-                policies[its.policy] = policies.get(its.policy, False) or its.sample_actions
+        for row_settings in settings:
+            if row_settings.gating_mode is GatingMode.LEARNED and row_settings.policy is not None:
+                policies[row_settings.policy] = policies.get(row_settings.policy, False) or row_settings.sample_actions
         return Kind(
             rows=_power(max(living) + 1),
             span=min(max(_power(longest + 1), LEAST_SPAN), self._state.context),
             most=min(max(_power(max(with_top_k)), LEAST_CANDIDATES), V) if with_top_k else 1,
-            alternatives=any(its.top_log_probs for its in settings),
+            alternatives=any(row_settings.top_log_probs for row_settings in settings),
             whole=Filter.NOTHING in filters,
             nucleus=Filter.TOP_P in filters,
-            offsets=any(_has_offsets(its) for its in settings),
-            random=any(its.gating_mode is GatingMode.RANDOM for its in settings),
-            fed=self.model.gates_trained and any(its.gating_mode is not GatingMode.NONE for its in settings),
-            policies=tuple(sorted(((self._policies[its], its, drawn) for its, drawn in policies.items()), key=_number)),
+            offsets=any(_has_offsets(row_settings) for row_settings in settings),
+            random=any(row_settings.gating_mode is GatingMode.RANDOM for row_settings in settings),
+            fed=self.model.gates_trained
+            and any(row_settings.gating_mode is not GatingMode.NONE for row_settings in settings),
+            policies=tuple(
+                sorted(((self._policies[policy], policy, drawn) for policy, drawn in policies.items()), key=_number)
+            ),
         )
 
 

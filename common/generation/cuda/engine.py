@@ -4,7 +4,7 @@
 
 The device draws and decodes up to `ahead` tokens per row before the host has looked at the first of them. The host
 reads texts, finds stop strings and says who has left; tokens drawn behind the end of a text are thrown away. The
-results are those of `DecodingEngine`: the noise is a function of seed and step. Leaves out: the steps (`step`),
+results are those of `DecodingEngine`: the noise is a function of seed and step. Leaves out: the steps (`step`) and
 their launches (`batch`).
 """
 

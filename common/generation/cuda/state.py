@@ -69,7 +69,7 @@ class StaticState:
         self.out = number(NUMBERS)
         self.top_ids = whole(min(MAX_TOP_LOG_PROBS, c.vocab_size))
         self.top_log_probs = number(min(MAX_TOP_LOG_PROBS, c.vocab_size))
-        # Rows (R, V) of what is added to logits, see `offsets`; made when first asked for.
+        # Rows (R, V) of what is added to logits, see `logit_adjustments`; made when first asked for.
         self.sums: Tensor | None = None
         self.drawn: Tensor | None = None
         self.penalties = number(2)
@@ -105,9 +105,9 @@ class StaticState:
         made = TokenHistory.of(prompts, vocab_size=self.history.vocab_size, device=self.device)
         self.history.tokens[at] = made.tokens.new_full((len(rows), self.places), -1)
         self.history.tokens[at, : made.capacity] = made.tokens
-        for mine, its in zip(_counts(self.history), _counts(made), strict=True):
-            mine[at] = its
-        columns = [columns_of(its, self.history.vocab_size) for its in settings]
+        for mine, new in zip(_counts(self.history), _counts(made), strict=True):
+            mine[at] = new
+        columns = [columns_of(row_settings, self.history.vocab_size) for row_settings in settings]
         table = self.send(columns, torch.float64)
         parameters = table[:, :SPANS] + table[:, MODULATION, None] * table[:, SPANS:MODULATION]
         parameters[:, 1].round_()
@@ -116,20 +116,24 @@ class StaticState:
         counted = torch.arange(self.places + 1, device=self.device).repeat(len(rows))
         self.noise[:, at] = row_noise(drawn, counted).view(STREAMS, len(rows), -1)
         self.policy[at] = self.send(policies)
-        self.filters[at] = self.send([FILTERS[filter_of(its)] for its in settings])
-        modes = [its.gating_mode for its in settings]
+        self.filters[at] = self.send([FILTERS[filter_of(row_settings)] for row_settings in settings])
+        modes = [row_settings.gating_mode for row_settings in settings]
         self.random[at] = self.send([mode is GatingMode.RANDOM for mode in modes], torch.bool)
         self.fed[at] = self.send([mode is not GatingMode.NONE for mode in modes], torch.bool)
-        self.sampled[at] = self.send([its.sample_actions for its in settings], torch.bool)
-        self.remaining[at] = self.send([its.max_tokens for its in settings])
+        self.sampled[at] = self.send([row_settings.sample_actions for row_settings in settings], torch.bool)
+        self.remaining[at] = self.send([row_settings.max_tokens for row_settings in settings])
         self.steps[at] = 0
         self.previous[at] = 0.0
         if self.sums is not None and self.drawn is not None:
             self.sums[at] = 0.0
             self.drawn[at] = False
-            penalties = [[its.presence_penalty, its.frequency_penalty] for its in settings]
+            penalties = [[row_settings.presence_penalty, row_settings.frequency_penalty] for row_settings in settings]
             self.penalties[at] = self.send(penalties, torch.float32)
-            bias = [(row, *pair) for row, its in zip(rows, settings, strict=True) for pair in its.logit_bias]
+            bias = [
+                (row, *pair)
+                for row, row_settings in zip(rows, settings, strict=True)
+                for pair in row_settings.logit_bias
+            ]
             if bias:
                 owners, tokens, values = zip(*bias, strict=True)
                 self.sums[self.send(owners), self.send(tokens)] = self.send(values, torch.float32)

@@ -3,8 +3,8 @@
 The shapes depend on the `Kind` alone and nothing waits for the device, so a step of one kind can be captured as a CUDA
 graph and replayed; run plainly it gives the same. The maths is that of `rows`, `sampling.batch` and
 `DecodingModel.decode`; here all rows take every way that one of them needs, and a mask picks. Rows that are dead are
-worked on and stay as they are.
-Leaves out: prompts, and dropping the oldest tokens of a full window, which happen between steps (`batch`).
+worked on and stay as they are. Leaves out: prompts, and dropping the oldest tokens of a full window, which happen
+between steps (`batch`).
 
 Shapes: n rows, V vocabulary, G gates, H heads, K head width, D model width.
 """

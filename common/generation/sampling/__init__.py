@@ -1,1 +1,1 @@
-"""Sampling: from logits to tokens, for single sequences and for a running batch."""
+"""Samples tokens from logits, for single sequences and for a running batch."""

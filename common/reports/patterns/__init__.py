@@ -32,8 +32,8 @@ def _full(facts: ExperimentFacts) -> list[Section]:
     found = overview.sections(facts)
     if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
         learning = rl.sections(facts)
-        told = {section.title for section in learning}  # the reward, in more detail
-        found = [section for section in found if section.title not in told] + learning
+        replaced = {section.title for section in learning}  # the reward, in more detail
+        found = [section for section in found if section.title not in replaced] + learning
     return found + trajectory.sections(facts)
 
 
