@@ -1,7 +1,7 @@
-"""The points of an experiment's metrics, read line by line: what `common.metrics.read_table` is compared with.
+"""A slow reader of an experiment's metrics, with which tests compare `common.metrics.read_table`.
 
-For each step the point of the highest attempt counts; a rewind line voids later points of earlier attempts. A torn
-last line (a writer that was killed) is skipped. Reads the files alone and knows no index.
+It reads the files line by line and uses no index. For each step the point of the highest attempt counts. A rewind line
+voids the later points of earlier attempts. A torn last line, which a killed writer leaves, is skipped.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def read_metrics(
     after_step: int | None = None,
     last: int | None = None,
 ) -> list[MetricPoint]:
-    """The points of `kind` in the experiment folder `directory`, by step; empty when there are none.
+    """Return the points of `kind` in the experiment folder `directory`, sorted by step.
 
-    `keys` keeps only these values (points without any of them fall away), `after_step` only later steps, `last` only
-    so many newest points.
+    `keys` keeps only the values with these names and drops points without any of them; `after_step` keeps only later
+    steps; `last` keeps only that many of the newest points.
     """
     by_step: dict[int, MetricPoint] = {}
     rewinds: dict[int, int] = {}

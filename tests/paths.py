@@ -1,4 +1,4 @@
-"""Where the repository and its test data are, for tests at any depth."""
+"""The paths of the repository and of its test data, for tests in any folder."""
 
 from __future__ import annotations
 

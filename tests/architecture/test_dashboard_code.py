@@ -1,30 +1,29 @@
-"""The dashboard's code is narrow and short, and is checked against the libraries that are vendored.
+"""Lines and files of the dashboard's code are short, and types are checked against the versions that are vendored.
 
-`scripts/check_dashboard.py` formats, lints and checks the types; `make check` runs it. Here is what it leaves out.
+`scripts/check_dashboard.py`, which `make check` runs, checks format, lint rules and types, but none of the above.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from scripts.vendor_dashboard import LIBRARIES
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARD = ROOT / "services" / "dashboard"
 MAX_COLUMNS = 120
 MAX_LINES = 400
 
 
 def written_by_hand() -> dict[str, list[str]]:
-    """The lines of each file, without those of other people."""
+    """Return the lines of each source file by its path, without vendored files."""
     found = [path for kind in ("js", "css", "html", "ts") for path in DASHBOARD.rglob(f"*.{kind}")]
     ours = [path for path in found if path.parent.name != "vendor"]
     assert len(ours) > 60
     return {str(path.relative_to(DASHBOARD)): path.read_text().split("\n") for path in ours}
 
 
-def test_no_line_is_wider_than_a_screen() -> None:
+def test_no_line_is_longer_than_the_limit() -> None:
     wide = {
         f"{name}:{number}": len(line)
         for name, lines in written_by_hand().items()
@@ -34,13 +33,14 @@ def test_no_line_is_wider_than_a_screen() -> None:
     assert not wide, f"break these lines: {wide}"
 
 
-def test_files_hold_one_thing() -> None:
+def test_no_script_has_more_lines_than_the_limit() -> None:
     scripts = {name: lines for name, lines in written_by_hand().items() if name.endswith((".js", ".ts"))}
     long = {name: len(lines) for name, lines in scripts.items() if len(lines) > MAX_LINES}
     assert not long, f"split these: {long}"
 
 
 def test_the_types_of_the_libraries_are_those_of_the_vendored_versions() -> None:
-    checked = json.loads((DASHBOARD / "checks" / "package.json").read_text())["devDependencies"]
+    installed = json.loads((DASHBOARD / "checks" / "package.json").read_text())["devDependencies"]
     vendored = {library.name: library.version for library in LIBRARIES if library.types}
-    assert {name: checked[name] for name in vendored} == vendored
+    assert vendored
+    assert {name: installed[name] for name in vendored} == vendored

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every package of ours, and no path that does not exist."""
+"""docs/architecture.md names every package of this project, and every path that it names exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAP = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`((?:common|services|tests|docs|tidal_client)/[\w./-]*)`", MAP))
 
 
-def test_every_package_is_on_the_map() -> None:
+def test_every_package_is_named() -> None:
     packages = {
         f"{top}/{folder.name}"
         for top in ("common", "services", "tidal_client")
@@ -22,9 +22,9 @@ def test_every_package_is_on_the_map() -> None:
     assert packages <= NAMED, f"add to docs/architecture.md: {sorted(packages - NAMED)}"
 
 
-def test_every_path_on_the_map_exists() -> None:
-    gone = sorted(name for name in NAMED if not (ROOT / name).exists())
-    assert not gone, f"docs/architecture.md names what does not exist: {gone}"
+def test_every_named_path_exists() -> None:
+    missing = sorted(name for name in NAMED if not (ROOT / name).exists())
+    assert not missing, f"docs/architecture.md names paths that do not exist: {missing}"
 
 
 def _has_source(folder: Path) -> bool:

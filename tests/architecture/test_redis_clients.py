@@ -1,4 +1,4 @@
-"""Only `common.redis.client` opens connections to Redis, so that every time-out stands in one place."""
+"""Only `common.redis.client` creates clients of Redis, so that all timeouts are defined in one module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAKERS = {"Redis", "StrictRedis", "ConnectionPool", "BlockingConnectionPool", "f
 
 
 def clients_in(source: str) -> list[int]:
-    """The lines that make a client or a pool of connections."""
+    """Return the numbers of the lines that create a client or a connection pool."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
@@ -22,13 +22,13 @@ def clients_in(source: str) -> list[int]:
     return sorted(found)
 
 
-def test_only_the_factory_makes_clients() -> None:
+def test_only_the_factory_creates_clients() -> None:
     modules = [path for folder in ("common", "services") for path in (ROOT / folder).rglob("*.py") if path != FACTORY]
     found = {f"{path.relative_to(ROOT)}:{line}" for path in modules for line in clients_in(read(path))}
     assert not found, f"use common.redis.client.connect or connect_async in {sorted(found)}"
 
 
-def test_every_way_to_make_a_client_would_be_found() -> None:
+def test_every_way_to_create_a_client_is_found() -> None:
     assert clients_in(read(FACTORY))
     for call in (
         "redis.Redis(host='x')",

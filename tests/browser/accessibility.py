@@ -1,7 +1,7 @@
-"""The accessibility check of a page."""
+"""The script of axe-core, with which tests check the accessibility of a page."""
 
 from __future__ import annotations
 
-from tests.browser.conftest import ROOT
+from tests.paths import DATA
 
-AXE = ROOT / "tests" / "data" / "axe" / "axe.min.js"
+AXE = DATA / "axe" / "axe.min.js"

@@ -99,8 +99,8 @@ def assert_undisturbed(fleet: FaultFleet, job_id: str, reference: str) -> None:
     """Assert that every step was taken once, with the metrics and final weights of the job `reference`."""
     ours, theirs = points(fleet, job_id), points(fleet, reference)
     assert [point["step"] for point in ours] == list(range(1, STEPS + 1))
-    for our, their in zip(ours, theirs, strict=True):
-        assert [our["values"][name] for name in SAME] == [their["values"][name] for name in SAME]
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert [actual["values"][name] for name in SAME] == [expected["values"][name] for name in SAME]
     models = [next(fleet.experiment(one).glob("*.safetensors")) for one in (job_id, reference)]
     weights, expected = (load_file(model) for model in models)
     assert weights.keys() == expected.keys()

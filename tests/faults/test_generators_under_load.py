@@ -80,13 +80,13 @@ class Engines:
         for stream, entries in found:
             for entry_id, fields in entries:
                 self._streams[stream] = entry_id
-                for its in read_entry(fields):
-                    if its.event == EVENT_TOKEN:
-                        self.begun.setdefault(its.request_id, fields[ENGINE])
+                for event in read_entry(fields):
+                    if event.event == EVENT_TOKEN:
+                        self.begun.setdefault(event.request_id, fields[ENGINE])
                     else:
-                        data = json.loads(its.data)
+                        data = json.loads(event.data)
                         reason = data.get("finishReason") or data["code"]
-                        self.ended[its.request_id] = (int(entry_id.partition("-")[0]) / 1000, reason)
+                        self.ended[event.request_id] = (int(entry_id.partition("-")[0]) / 1000, reason)
 
     def until_begun(self, count: int) -> None:
         until = time.monotonic() + READY_SECONDS

@@ -1,4 +1,4 @@
-"""Tests of what runs on an accelerator. Without a CUDA device `test_same_texts` uses the CPU, the rest is left out."""
+"""Fixtures for tests on an accelerator. Without a CUDA device only `test_same_texts` runs, on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 AVAILABLE = any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg"))
-if AVAILABLE:  # otherwise torch is not loaded for nothing
+if AVAILABLE:  # without a device file there is no need to import torch
     from torch import cuda
 
     AVAILABLE = cuda.is_available()
@@ -29,6 +29,6 @@ def device() -> torch.device:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """No test is left out silently."""
+    """Report the test files that were left out."""
     if not AVAILABLE:
         terminalreporter.write_line(f"tests/gpu: {', '.join(NEED_CUDA)} left out, this machine has no CUDA device")

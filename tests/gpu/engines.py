@@ -1,4 +1,4 @@
-"""Models on a device, and texts that an engine writes with several settings."""
+"""Copies of a model on a device, and texts that an engine generates with several settings."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ SETTINGS = [
 
 
 def on(device: torch.device, model: TransformerLM, precision: str = "float32") -> DecodingModel:
+    """Return a copy of `model` on `device` for decoding."""
     return DecodingModel(copy.deepcopy(model).to(device), precision=precision)
 
 
 def texts(
     engine: DecodingEngine | DeviceEngine, tokenizer: tiktoken.Encoding, settings: list[GenerationSettings]
 ) -> list[Continuation]:
+    """Generate one text for each element of `settings`, all in one batch, and return them in that order."""
     model = engine.model
-    choices = [
+    continuations = [
         Continuation(
             [number + 1, 2, 3],
-            its,
+            setting,
             vocab_size=model.config.vocab_size,
             gates_trained=model.gates_trained,
             tokenizer=tokenizer,
             seed=number,
         )
-        for number, its in enumerate(settings)
+        for number, setting in enumerate(settings)
     ]
-    engine.join(choices)
+    engine.join(continuations)
     while engine.active:
         engine.step()
-    return choices
+    return continuations

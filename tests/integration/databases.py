@@ -68,7 +68,7 @@ END $$
 
 
 class Databases:
-    """The copies of one template on one server."""
+    """The pool: it creates databases on one server as copies of one template, and reuses them."""
 
     def __init__(self, server: PostgresServer, template: str) -> None:
         self._server = server

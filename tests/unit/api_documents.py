@@ -1,16 +1,16 @@
-"""What the api sends, whole, for tests of who reads it: each document has every key that is never left out."""
+"""Complete documents as the api sends them, for tests of code that reads them; each has every required key."""
 
 from __future__ import annotations
 
 from typing import Any
 
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
-"""The header of a stream."""
+"""The headers of a reply that streams events."""
 TIME = "2026-01-31T12:00:00Z"
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """A pending job as `GET /api/jobs/job_1` gives it."""
+    """Return a pending job as `GET /api/jobs/job_1` does; `changes` replace or add keys."""
     return {
         "id": "job_1",
         "type": "lm-training",
@@ -29,12 +29,12 @@ def job(**changes: Any) -> dict[str, Any]:
 
 
 def job_event(**changes: Any) -> dict[str, Any]:
-    """A change of a job that left its status."""
+    """Return an event of a job that did not change its status; `changes` replace or add keys."""
     return {"id": 1, "attempt": 1, "event": "checkpoint", "actor": "worker", "details": {}, "at": TIME, **changes}
 
 
 def experiment(**changes: Any) -> dict[str, Any]:
-    """A finished experiment as `GET /api/experiments/{id}` gives it."""
+    """Return a finished experiment as `GET /api/experiments/{id}` does; `changes` replace or add keys."""
     return {
         "id": "exp",
         "type": "lm",
@@ -51,6 +51,6 @@ def experiment(**changes: Any) -> dict[str, Any]:
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
-    """Metrics without a point."""
+    """Return the metrics of an experiment without points; `changes` replace or add keys."""
     empty: dict[str, Any] = {"keys": [], "availableKeys": [], "totalPoints": 0, "series": {}, "diverged": {}}
     return {"experimentId": "exp", "mode": "historical", **empty, **changes}

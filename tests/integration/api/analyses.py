@@ -1,11 +1,10 @@
-"""An analysis with known numbers."""
+"""The result of an analysis with known numbers, and the checkpoints that it refers to."""
 
 from __future__ import annotations
 
 from typing import Any
 
 MODEL, POLICY = "exp-1/model.safetensors", "exp-2/rl_checkpoint_final.pth"
-
 
 RESULT: dict[str, Any] = {
     "kind": "single",

@@ -1,4 +1,4 @@
-"""A stand-in for the engine: it takes requests from Redis and answers with the events that a test wants."""
+"""A stand-in for the engine: it takes requests from Redis and publishes the events that a test chooses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer = Callable[["Engine", GenerationRequest], None]
 
 
 class Engine:
-    """Hears the Celery messages of the queue `generate` and answers each request with `answer`."""
+    """A thread that takes Celery messages from the queue `generate` and calls `answer` for each request."""
 
     def __init__(self, url: str) -> None:
         self.redis = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
@@ -33,9 +33,11 @@ class Engine:
         self._thread.start()
 
     def event(self, request_id: str, name: str, data: dict[str, Any], number: int | None = None) -> None:
+        """Publish an event of the request, with `number` as its position in the stream if given."""
         self.redis.xadd(keys.generate_stream(request_id), entry(self.name, [said(request_id, name, data)], number))
 
     def until_cancelled(self, request_id: str) -> None:
+        """Wait until the api cancels the request, then set `left`."""
         while not self._stop.is_set() and not self.redis.exists(keys.generate_cancelled(request_id)):
             self._stop.wait(0.01)
         self.left.set()
@@ -62,10 +64,12 @@ class Engine:
 
 
 def celery_body(message: str) -> str:
+    """Return the decoded body of a Celery message, which is JSON."""
     return base64.b64decode(json.loads(message)["body"]).decode()
 
 
 def reply_of(request: GenerationRequest) -> dict[str, Any]:
+    """Return the data of the event `done` for the request."""
     return {
         "text": request.prompt.upper(),
         "tokensGenerated": 2,
@@ -78,6 +82,7 @@ def reply_of(request: GenerationRequest) -> dict[str, Any]:
 
 
 def whole_answer(engine: Engine, request: GenerationRequest) -> None:
+    """Publish two tokens if the request asks for a stream, and then the reply."""
     if request.stream:
         for index in range(2):
             engine.event(request.id, "token", {"index": index, "text": "ab"[index]})
@@ -97,6 +102,7 @@ def checkpoint(api: Api) -> str:
 
 
 def make_checkpoint(api: Api) -> str:
+    """Write files in place of a model and a policy, and return the reference of the model."""
     (api.experiment_folder("exp-1") / "model.safetensors").write_bytes(b"x")
     (api.experiment_folder("exp-2") / "rl_checkpoint_final.pth").write_bytes(b"x")
     return "exp-1/model.safetensors"

@@ -1,8 +1,9 @@
-"""Entries of live streams, and what a client shows of them."""
+"""Fixtures and helpers for tests of live streams: a stream in Redis, its entries, and the metrics of its clients."""
 
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import redis
@@ -12,12 +13,13 @@ from tests.integration.api.conftest import Api
 
 
 def add(client: redis.Redis, key: str, number: int, event: str = "metrics") -> str:
+    """Add an event to the stream `key` and return the id of its entry."""
     return str(client.xadd(key, {"event": event, "data": json.dumps({"n": number})}))
 
 
 @pytest.fixture
 def path(api: Api, redis_client: redis.Redis) -> str:
-    """The stream of a new experiment, once its first entry (the job was submitted) has arrived."""
+    """Return the URL path of the stream of a new experiment, whose first entry reports the submission of the job."""
     experiment = api.submit()["experimentId"]
     assert redis_client.xread({experiment_stream(experiment): "0"}, block=5000)
     return f"/api/experiments/{experiment}/stream"
@@ -25,9 +27,15 @@ def path(api: Api, redis_client: redis.Redis) -> str:
 
 @pytest.fixture
 def key(path: str) -> str:
+    """Return the key of the same stream in Redis."""
     return experiment_stream(path.split("/")[3])
 
 
 def shows(api: Api, line: str) -> bool:
-    """Whether the metrics come to say so: the server notices a closed connection on its own."""
-    return any(line in api.http.get("/metrics").text for _ in range(500))
+    """Wait up to 20 s until /metrics contains `line`, because the server notices a closed connection with a delay."""
+    deadline = time.monotonic() + 20
+    while line not in api.http.get("/metrics").text:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -14,7 +14,7 @@ from tests.integration.api.analyses import MODEL, POLICY, RESULT
 from tests.integration.api.conftest import Api
 
 
-def test_an_unknown_kind_of_analysis_is_not_kept(api: Api) -> None:
+def test_an_unknown_kind_of_analysis_is_refused(api: Api) -> None:
     experiment = api.submit()["experimentId"]
     refused = api.admin.post(f"/api/experiments/{experiment}/analyses", json={"result": {**RESULT, "kind": "heatmap"}})
     assert refused.status_code == 422

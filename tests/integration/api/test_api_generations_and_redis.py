@@ -82,10 +82,10 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("error", [KombuOperationalError("reset by peer"), redis.ConnectionError("reset by peer")])
-def test_redis_lost_while_it_takes_the_request_has_the_same_code(
+def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
     api: Api, monkeypatch: pytest.MonkeyPatch, stream: bool, error: Exception
 ) -> None:
-    """Whichever library notices first that the connection was cut."""
+    """The code does not depend on whether Celery or the Redis client raises the error."""
 
     def lose(*args: object, **kwargs: object) -> None:
         raise error

@@ -14,7 +14,7 @@ from tests.integration.api.streams import add, key, path, shows
 __all__ = ["key", "path"]
 
 
-def test_several_streams_come_on_one_connection_each_event_under_its_topic(
+def test_several_streams_share_one_connection_and_each_event_follows_its_topic(
     api: Api, path: str, key: str, redis_client: redis.Redis
 ) -> None:
     first = path.split("/")[3]
@@ -41,12 +41,12 @@ def test_several_streams_come_on_one_connection_each_event_under_its_topic(
     missing = found.pop("jobs/nosuch")
     assert [(name, data["status"]) for name, data in missing if isinstance(data, dict)] == [("error", 404)]
     assert found.pop(f"experiments/{first}") == [("metrics", {"n": 2})]
-    assert {topic: its[0][0] for topic, its in found.items()} == dict.fromkeys(
+    assert {topic: topic_events[0][0] for topic, topic_events in found.items()} == dict.fromkeys(
         ["jobs", f"experiments/{other}"], "snapshot"
     )
 
 
-def test_a_brief_topic_tells_how_far_a_log_is_and_the_whole_one_its_lines(
+def test_a_brief_topic_has_the_next_line_number_of_a_log_instead_of_its_lines(
     api: Api, path: str, key: str, redis_client: redis.Redis
 ) -> None:
     experiment = path.split("/")[3]

@@ -1,4 +1,4 @@
-"""Submissions over HTTP while other things happen: one key, slow files, a dataset that goes away, limits."""
+"""Submissions over HTTP: repeated idempotency keys, slow files, a dataset deleted meanwhile, and limits of tags."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.integration.api.conftest import TINY_CONFIG, Api
 from tidal_client.vocabulary import JobType
 
 
-def test_a_submission_looks_its_key_up_once(api: Api) -> None:
+def test_a_submission_looks_up_its_idempotency_key_once(api: Api) -> None:
     statements: list[str] = []
-    event.listen(api.context.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    event.listen(api.context.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
     for _ in range(2):
         statements.clear()
         body = {"type": "lm-training", "config": TINY_CONFIG}
@@ -26,10 +26,10 @@ def test_a_submission_looks_its_key_up_once(api: Api) -> None:
         assert sum("idempotency_key = " in statement for statement in statements) == 1, statements
 
 
-def test_reading_files_does_not_hold_the_lock_of_the_key(api: Api) -> None:
+def test_the_lock_of_an_idempotency_key_is_not_held_while_files_are_read(api: Api) -> None:
     folder = api.experiment_folder("exp-1")
     (folder / "model.safetensors").write_bytes(b"x")
-    os.mkfifo(folder / "config.yaml")  # whoever reads it waits until somebody writes
+    os.mkfifo(folder / "config.yaml")  # blocks its reader until the test writes
     evaluation = {"type": "evaluation", "checkpoint": "exp-1/final"}
     key = {"Idempotency-Key": "k-1"}
     with ThreadPoolExecutor(1) as pool:
@@ -38,7 +38,7 @@ def test_reading_files_does_not_hold_the_lock_of_the_key(api: Api) -> None:
             quick = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG}, headers=key)
             pipe.write(b"data:\n  source: builtin:stories\n")
         assert quick.status_code == 201, quick.text
-        # The key was taken meanwhile, by another body.
+        # Meanwhile the second submission used the key with another body.
         assert (slow.result(timeout=30).status_code, slow.result().json()["code"]) == (422, "idempotency_key_reused")
 
 
@@ -47,20 +47,20 @@ def test_a_dataset_that_is_deleted_during_the_submission_refuses_it(api: Api, mo
     for job in api.http.get("/api/jobs").json()["jobs"]:
         api.admin.post(f"/api/jobs/{job['id']}/cancel")
 
-    def look_and_delete(*arguments: Any, **named: Any) -> None:
+    def check_and_delete(*arguments: Any, **named: Any) -> None:
         check_corpus(*arguments, **named)
         assert api.admin.delete("/api/datasets/sea").status_code == 204
 
-    monkeypatch.setattr("services.api.operations.submission.check_corpus", look_and_delete)
+    monkeypatch.setattr("services.api.operations.submission.check_corpus", check_and_delete)
     refused = api.admin.post("/api/jobs", json={"type": "lm-training", "config": {"data": {"source": "sea"}}})
     assert (refused.status_code, refused.json()["errors"][0]["location"]) == (422, "body.config.data.source")
 
 
-def test_a_job_takes_the_tags_that_the_request_allows_and_no_more(api: Api) -> None:
+def test_tags_have_the_same_limits_in_a_request_and_in_a_job(api: Api) -> None:
     tags = [f"{number:02}-" + "x" * 61 for number in range(20)]
     assert api.submit(tags=tags)["tags"] == tags
-    for wrong in ([*tags, "one-more"], ["x" * 65]):
+    for wrong, message in (([*tags, "one-more"], "21 tags are more than 20"), (["x" * 65], "64 characters")):
         reply = api.admin.post("/api/jobs", json={"type": "lm-training", "config": TINY_CONFIG, "tags": wrong})
         assert (reply.status_code, reply.json()["errors"][0]["location"][:9]) == (422, "body.tags")
-        with pytest.raises(InvalidInputError, match=r"20|64"):
+        with pytest.raises(InvalidInputError, match=message):
             NewJob(type=JobType.LM_TRAINING, payload={"config": {}}, tags=tuple(wrong))

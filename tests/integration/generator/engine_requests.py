@@ -1,4 +1,4 @@
-"""A model, requests for an engine, and the events that it answers with."""
+"""A store with a tiny model, requests for an engine, and the events that the engine publishes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ from common.redis import keys
 from common.redis.generation_events import read_entry
 
 EXPERIMENT = "20260101-000000-demo"
-
-
 MODEL = f"{EXPERIMENT}/model.safetensors"
-
-
 POLICY = f"{EXPERIMENT}/rl_checkpoint_final.pth"
 
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one experiment: a tiny model whose end-of-text is rare, and a policy."""
+    """Return a store with one experiment: a tiny model that hardly ever emits end-of-text, a policy, a broken file."""
     folder = tmp_path_factory.mktemp("experiments")
     (folder / EXPERIMENT).mkdir()
     torch.manual_seed(0)
@@ -43,13 +39,13 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def request(client: redis.Redis, request_id: str, **fields: Any) -> str:
-    """Put a request where the api puts it, and also one that no api would."""
-    wanted = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
-    client.set(keys.generate_request(request_id), json.dumps(wanted), ex=60)
+    """Store a request where the api stores it; `fields` may also hold values that the api would refuse."""
+    document = {"id": request_id, "checkpoint": MODEL, "prompt": "Once upon", "max_tokens": 12, **fields}
+    client.set(keys.generate_request(request_id), json.dumps(document), ex=60)
     return request_id
 
 
 def events(client: redis.Redis, request_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What was said to it, in a stream of its own: the ids of these tests name no reader."""
+    """Return the events of a request; each has its own stream here, because the ids of these tests name no reader."""
     entries = client.xrange(keys.generate_stream(request_id))
-    return [(its.event, json.loads(its.data)) for _, fields in entries for its in read_entry(fields)]
+    return [(part.event, json.loads(part.data)) for _, fields in entries for part in read_entry(fields)]

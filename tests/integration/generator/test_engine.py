@@ -230,5 +230,7 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     watchdog.cancel()
     assert time.monotonic() - started < 2.0  # promised: 1 s
     kind, error = events(redis_client, "long")[-1]
-    assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), "nobody takes it for whole"
+    assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), (
+        "the client can tell that the text is incomplete"
+    )
     assert error["tokensGenerated"] < 4096

@@ -70,9 +70,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loads]:
 
 
 def turn_until(serving: Serving, reached: Callable[[], bool], seconds: float = 75.0) -> None:
+    """Run turns of the engine until `reached` returns True; fail after `seconds`."""
     until = time.monotonic() + seconds
     while not reached():
-        assert time.monotonic() < until, "it did not come about in time"
+        assert time.monotonic() < until, f"not reached within {seconds} s"
         serving.engine.turn()
         serving.emitter.drain()
 
@@ -217,6 +218,6 @@ def test_a_model_whose_engine_cannot_be_made_fails_alone(
     monkeypatch.setattr(engine_module, "new_engine", make)
     good = request(redis_client, "good", max_tokens=20)
     serving.handle(good, request(redis_client, "bad", checkpoint=other))
-    [(kind, told)] = events(redis_client, "bad")
-    assert (kind, told["code"]) == (EVENT_ERROR, code)
+    [(kind, error_data)] = events(redis_client, "bad")
+    assert (kind, error_data["code"]) == (EVENT_ERROR, code)
     assert events(redis_client, "good")[-1][0] == EVENT_DONE

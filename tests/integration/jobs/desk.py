@@ -22,7 +22,7 @@ S = JobStatus
 
 
 def submit_once(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
-    """The job that the key of `new` has made before, else a new one: what the api does in one transaction."""
+    """Return the job submitted earlier with the idempotency key of `new`, or else submit it, as the api does."""
     key = new.idempotency_key
     known = submitted_before(session, key, new.digest()) if key is not None else None
     return known or submit(session, new, settings)

@@ -1,4 +1,4 @@
-"""Jobs that ended some time ago, and the files they leave."""
+"""Jobs that ended some days ago, and the files that they left in their experiment folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def store(desk: Desk) -> ArtifactStore:
 
 
 def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
-    """Files as a training leaves them: 300 bytes of them are logs and metrics."""
+    """Write the files that a training leaves, 300 bytes of which are logs and metrics; return the folder."""
     folder = store.experiment(desk.job(job_id).experiment_id)
     for name in (
         "logs/1.log",
@@ -36,20 +36,23 @@ def furnish(desk: Desk, store: ArtifactStore, job_id: str) -> Path:
 
 
 def names(folder: Path) -> set[str]:
+    """Return the names of the entries of `folder`."""
     return {path.name for path in folder.iterdir()}
 
 
 def ended(desk: Desk, store: ArtifactStore, status: JobStatus, days: float) -> tuple[str, Path]:
-    """A job that came to this end so many days ago, with its files."""
+    """Return the id and the folder of a job that ended with `status` so many `days` ago."""
     job_id = desk.bring(status)
     age(desk, job_id, days)
     return job_id, furnish(desk, store, job_id)
 
 
 def age(desk: Desk, job_id: str, days: float) -> None:
+    """Move the end of a job `days` into the past."""
     desk.sql(
         "UPDATE jobs SET finished_at = now() - make_interval(secs => :s) WHERE id = :id", s=days * 86400, id=job_id
     )
 
 
 ALL = {"logs", "metrics", "config.yaml", "model.safetensors", "checkpoints"}
+"""The names in the folder after `furnish`."""

@@ -1,4 +1,4 @@
-"""The health service as a process."""
+"""The environment of a health process with short intervals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 
 def environment(database_url: str, redis_url: str) -> dict[str, str]:
+    """Return the environment of this process with the two URLs and with intervals of less than a second."""
     return {
         **os.environ,
         "TIDAL_DATABASE_URL": database_url,

@@ -1,4 +1,4 @@
-"""Random histories of jobs, checked after every step."""
+"""A state machine for Hypothesis that runs random histories of jobs and checks them after every step."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from common.errors import ConflictError, LeaseLostError
 from common.jobs.lease import renew
@@ -26,27 +19,21 @@ from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus, Signal
 
 S = JobStatus
-
-
 TYPES = ("lm-training", "evaluation")
 
-
 HISTORY = "SELECT job_id, attempt, event, from_status, to_status FROM job_events ORDER BY job_id, id"
-
-
-TOLD = "SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY job_id, id"
-
-
+PUBLISHED = "SELECT job_id, payload->>'status' FROM outbox WHERE kind = 'job-update' ORDER BY job_id, id"
 ROWS = "SELECT id, status, attempt, desired_state, type FROM jobs"
 
 
 class Histories(RuleBasedStateMachine):
-    """One database, up to a few jobs at a time; `desk`, `limit` and `most` are set by the test."""
+    """Random rules over the jobs of one database; a subclass in the test sets `desk`, `limit` and `most`."""
 
     desk: Desk
     limit: int
+    """The number of jobs of one type that may be leased at the same time."""
     most: dict[str, int]
-    """Most jobs of a type that held a place at once, over all histories."""
+    """The largest number of jobs of each type that were leased at the same time, over all histories."""
     jobs = Bundle("jobs")
     attempts = Bundle("attempts")
 
@@ -56,7 +43,7 @@ class Histories(RuleBasedStateMachine):
         self.ended: dict[str, str] = {}
 
     def owner(self, function: Any, owned: tuple[str, int], *arguments: Any, **named: Any) -> None:
-        """A write of an owner; an outdated one must be refused, whatever it writes."""
+        """Call `function` as the owner of an attempt, and assert that an outdated attempt is refused."""
         job_id, attempt = owned
         if self.desk.job(job_id).attempt == attempt:
             self.attempt(function, job_id, attempt, *arguments, **named)
@@ -68,7 +55,7 @@ class Histories(RuleBasedStateMachine):
         raise AssertionError(f"outdated attempt {attempt} of {job_id} wrote {function.__name__}")
 
     def attempt(self, function: Any, *arguments: Any, **named: Any) -> None:
-        """Do it; being refused is fine, breaking is not."""
+        """Call `function`; a refusal is fine, every other error fails the test."""
         try:
             self.desk.do(function, *arguments, **named)
         except (ConflictError, LeaseLostError):
@@ -78,7 +65,7 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(target=jobs)
     def begin(self) -> Any:
-        """Enough to fill every place twice."""
+        """Submit twice as many jobs of each type as the limit allows to be leased."""
         return multiple(*[self.desk.submit(job_type) for job_type in TYPES for _ in range(2 * self.limit)])
 
     @rule(target=jobs, job_type=st.sampled_from(TYPES), priority=st.integers(-2, 2))
@@ -87,16 +74,18 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=attempts, count=st.integers(1, 4))
     def claim(self, count: int) -> Any:
-        """Several workers hear a doorbell, one after the other; a claim finds nothing only when no place is free."""
+        """Let several workers claim in turn; a claim may find no job only if each waiting type is at its limit."""
         claimed = [self.desk.claim(f"worker-{number}") for number in range(count)]
         if claimed[-1] is None:
             rows = self.desk.rows(ROWS + " WHERE not_before IS NULL OR not_before <= now()")
             waiting = {row[4] for row in rows if row[1] == S.PENDING}
-            assert all(self.leased(job_type) == self.limit for job_type in waiting), "a free place was not filled"
+            assert all(self.leased(job_type) == self.limit for job_type in waiting), (
+                "a job waits although its type is below the limit"
+            )
         return multiple(*[(job.id, job.attempt) for job in claimed if job is not None])
 
     def leased(self, job_type: str) -> int:
-        """Jobs of the type that hold a place."""
+        """Return the number of leased jobs of the type."""
         return sum(row[4] == job_type and row[1] in LEASED for row in self.desk.rows(ROWS))
 
     @rule(owned=attempts, to=st.sampled_from(list(S)))
@@ -159,9 +148,9 @@ class Histories(RuleBasedStateMachine):
         events: dict[str, list[Any]] = {job_id: [] for job_id in rows}
         for row in self.desk.rows(HISTORY):
             events[row[0]].append(row)
-        told: dict[str, list[str]] = {job_id: [] for job_id in rows}
-        for job_id, status in self.desk.rows(TOLD):
-            told[job_id].append(status)
+        published: dict[str, list[str]] = {job_id: [] for job_id in rows}
+        for job_id, status in self.desk.rows(PUBLISHED):
+            published[job_id].append(status)
         for job_id, (_, status, attempt, _, _) in rows.items():
             moves = [row for row in events[job_id] if row[4] is not None]
             assert (moves[0][3], moves[0][4]) == (None, "pending")
@@ -171,18 +160,20 @@ class Histories(RuleBasedStateMachine):
                 assert after[1] - before[1] == (after[2] == "claimed"), "an attempt is exactly one claim"
             assert (moves[-1][4], moves[-1][1]) == (status, attempt)
             assert sum(row[4] in TERMINAL for row in moves) == (status in TERMINAL)
-            assert [after for after, _ in _runs(told[job_id])] == [after for after, _ in _runs([m[4] for m in moves])]
+            assert [after for after, _ in _runs(published[job_id])] == [
+                after for after, _ in _runs([m[4] for m in moves])
+            ]
             if job_id in self.ended:
                 assert status == self.ended[job_id], "a terminal row moved"
             if status in TERMINAL:
                 self.ended[job_id] = status
         for job_type in TYPES:
             held = sum(row[4] == job_type and row[1] in LEASED for row in rows.values())
-            assert held <= self.limit, f"{held} {job_type} jobs hold a place"
+            assert held <= self.limit, f"{held} {job_type} jobs are leased"
             self.most[job_type] = max(self.most.get(job_type, 0), held)
 
     def teardown(self) -> None:
-        """Left alone, every job that is asked to stop ends, and exactly once."""
+        """Cancel every job, expire its lease, and assert that each job ends exactly once."""
         for (job_id,) in self.desk.rows("SELECT id FROM jobs"):
             self.attempt(cancel, job_id)
             self.lose_worker(job_id, 3600)
@@ -191,7 +182,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _runs(values: list[str]) -> list[tuple[str, int]]:
-    """Neighbours that are equal become one: an update without a change of status repeats the last one."""
+    """Return each run of equal values with its length; an update without a change of status repeats the status."""
     runs: list[tuple[str, int]] = []
     for value in values:
         if runs and runs[-1][0] == value:

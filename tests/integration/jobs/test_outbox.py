@@ -30,7 +30,7 @@ S = JobStatus
 
 
 def waiting(session: Session) -> tuple[int, float]:
-    """Rows that are not published yet, and the age of the oldest in seconds."""
+    """Return the number of unpublished rows, and the age of the oldest one in seconds."""
     age = func.extract("epoch", func.now() - func.min(Outbox.created_at))
     count, seconds = session.execute(select(func.count(), age).where(Outbox.published_at.is_(None))).one()
     return int(count), float(seconds or 0.0)
@@ -61,7 +61,7 @@ def test_a_job_life_reaches_its_three_streams_in_order(
     assert redis_client.ttl(keys.JOBS_STREAM) == -1
 
 
-def test_a_doorbell_is_a_celery_message_with_the_queue_name_only(
+def test_a_notification_is_a_celery_message_with_the_queue_name_only(
     desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
     desk.submit()
@@ -85,7 +85,9 @@ def test_a_repeated_row_adds_nothing(desk: Desk, engine: Engine, redis_url: str,
     publisher.close()
 
 
-def test_a_wish_reaches_the_channel(desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_stop_request_is_published_on_its_channel(
+    desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
+) -> None:
     job_id = desk.bring(S.RUNNING)
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)

@@ -1,17 +1,15 @@
-"""Random users, owners (also outdated ones), lost leases and sweeps: whatever the order, the histories stay lawful.
+"""Users, owners (also outdated ones), lost leases and sweeps in random order produce only valid histories of jobs.
 
-The checker reads nothing but rows: every event continues where the one before ended, along the table of the
-specification, terminal ends are final and single, attempts grow by one per claim, limits hold, the outbox tells the
-same story as the events.
+The checks read only rows: every event starts at the status at which the previous one ended, along the transitions of
+the specification; a terminal status is final; each claim increments the attempt; the limits hold; and the outbox
+publishes the same changes of status as the events.
 """
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import (
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import run_state_machine_as_test
 
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.random_histories import TYPES, Histories
@@ -32,8 +30,8 @@ def test_random_histories_are_lawful(desk: Desk, limit: int) -> None:
             stateful_step_count=40,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate],  # shrinking takes minutes; the steps printed are enough
+            phases=[Phase.generate],  # shrinking would take minutes, and the printed steps are enough
             suppress_health_check=list(HealthCheck),
         ),
     )
-    assert Bound.most == dict.fromkeys(TYPES, limit)  # the limits were reached, not just kept
+    assert Bound.most == dict.fromkeys(TYPES, limit), "the limits were reached, not only kept"

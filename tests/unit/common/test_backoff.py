@@ -1,4 +1,4 @@
-"""What fails again and again is tried ever more rarely, and what has succeeded starts anew."""
+"""Delays between retries grow with each failure, and start again from the first delay after a success."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common.backoff import Backoff, doubled
 
 
-def test_delays_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:
+def test_delays_double_up_to_the_longest_and_start_again_after_a_success() -> None:
     backoff = Backoff(0.2, 5.0)
     assert [backoff.next() for _ in range(7)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert backoff.failures == 7
@@ -20,9 +20,7 @@ def test_delays_double_up_to_the_longest_and_begin_anew_after_a_success() -> Non
 
 
 @given(st.floats(0.001, 60.0), st.floats(0.001, 3600.0), st.integers(-5, 10**9))
-def test_no_delay_is_longer_than_the_longest_however_often_something_failed(
-    first: float, longest: float, times: int
-) -> None:
-    delays = [doubled(first, longest, count) for count in range(times, times + 3)]
+def test_delays_never_shrink_and_never_exceed_the_longest(first: float, longest: float, failures: int) -> None:
+    delays = [doubled(first, longest, count) for count in range(failures, failures + 3)]
     assert all(0 < delay <= longest for delay in delays)
-    assert all(one <= next_one for one, next_one in pairwise(delays))
+    assert all(delay <= next_delay for delay, next_delay in pairwise(delays))

@@ -1,11 +1,11 @@
-"""Errors that name the place of what is wrong."""
+"""Errors that name the location of the invalid input."""
 
 from __future__ import annotations
 
 from common.errors import InvalidInputError
 
 
-def test_an_error_at_a_place_says_it_in_its_text_and_as_its_one_finding() -> None:
+def test_an_error_at_a_location_has_it_in_the_message_and_in_the_list_of_errors() -> None:
     error = InvalidInputError.at("query.cursor", "no cursor of this list")
     assert (error.message, error.status, error.code) == ("query.cursor: no cursor of this list", 422, "invalid_input")
     assert error.errors == [{"location": "query.cursor", "message": "no cursor of this list"}]

@@ -32,7 +32,10 @@ def test_an_image_installs_the_tested_versions_by_hash(name: str, extras: tuple[
     differing = {package: (locked[package], tested[package]) for package in locked.keys() & tested.keys()}
     assert not {package: pair for package, pair in differing.items() if pair[0] != pair[1]}, "run `make lock`"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]
+    listed = [
+        *project["dependencies"],
+        *(requirement for extra in extras for requirement in project["optional-dependencies"][extra]),
+    ]
     needed = {
         canonicalize_name(requirement.name)
         for requirement in map(Requirement, listed)

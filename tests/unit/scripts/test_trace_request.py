@@ -1,4 +1,4 @@
-"""The trace of a request: what a process counts, and which of it belongs to the request."""
+"""The trace of a request: the calls that a process counts, and the selection of those that belong to the request."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": sys.argv[1]})
 """
 
 
-def test_a_process_and_its_children_count_calls_and_note_the_stacks(tmp_path: Path) -> None:
+def test_a_process_and_its_children_count_calls_and_record_stacks(tmp_path: Path) -> None:
     shutil.copy(HOOK, tmp_path)
     (tmp_path / "root").write_text(str(ROOT))
     (tmp_path / "relays").write_text("common/words.py:with_article")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    begun = time.monotonic()
+    started = time.monotonic()
     subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT)], env=environment, check=True, timeout=60)
     traces: list[dict[str, Any]] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     calls = {name: buckets for trace in traces for name, buckets in trace["calls"].items()}
-    assert set(calls) == {"common/words.py:plural", "common/words.py:with_article"}  # and nothing of the imports
+    assert set(calls) == {"common/words.py:plural", "common/words.py:with_article"}  # no call at import time is counted
     [[count, first]] = calls["common/words.py:plural"].values()
-    assert count == 1 and begun <= first <= time.monotonic()
+    assert count == 1 and started <= first <= time.monotonic()
     [stacks] = [trace["stacks"] for trace in traces if trace["stacks"]]
     assert set(stacks["common/words.py:with_article"]) == {"common/words.py:with_article"}
 
 
-def test_what_an_idle_stack_does_too_is_not_of_the_request() -> None:
+def test_calls_that_an_idle_stack_makes_too_do_not_belong_to_the_request() -> None:
     calls = {
         "a.py:only_now": {"0": [1, 10.1]},
         "a.py:always": {str(second): [1, float(second)] for second in range(12)},
@@ -51,13 +51,15 @@ def test_what_an_idle_stack_does_too_is_not_of_the_request() -> None:
         "d.py:later": {"0": [1, 11.5]},
     }
     found = worked([{"calls": calls}], Window(10, 11), Window(0, 9.5))
-    assert {file: (its.calls, its.functions) for file, its in found.items()} == {
+    assert {file: (work.calls, work.functions) for file, work in found.items()} == {
         "a.py": (1, {"only_now"}),
         "c.py": (40, {"more"}),
     }
 
 
-def test_the_way_is_what_is_on_the_stack_where_the_request_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_of_a_request_is_read_from_the_stacks_of_the_functions_that_forward_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(trace_request, "WAYS", {"way": ("b.py:out", "c.py:out")})
     monkeypatch.setattr(trace_request, "PROCESSES", {"c.py:out": "trainer"})
     of_api = {"b.py:out": {"b.py:out": {"0": [2, 10.5]}, "a.py:route": {"0": [1, 10.5]}, "m.py:main": {"0": [1, 10.5]}}}
@@ -69,6 +71,6 @@ def test_the_way_is_what_is_on_the_stack_where_the_request_is_handed_on(monkeypa
         {"command": "worker", "calls": {}, "stacks": of_worker},
     ]
     found = on_the_way(traces, "way", Window(10, 11))
-    assert {file: its.calls for file, its in found.items()} == {"b.py": 2, "a.py": 1, "c.py": 1, "m.py": 1}
+    assert {file: work.calls for file, work in found.items()} == {"b.py": 2, "a.py": 1, "c.py": 1, "m.py": 1}
     with pytest.raises(ValueError, match="was not called"):
         on_the_way(traces, "way", Window(12, 13))

@@ -19,7 +19,7 @@ ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 
 
 class Chunks(httpx.SyncByteStream):
-    """A body that comes in these pieces."""
+    """A response body that arrives in the given chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
@@ -29,6 +29,7 @@ class Chunks(httpx.SyncByteStream):
 
 
 def read(chunks: Iterable[bytes]) -> Iterator[Event]:
+    """Return the events of a response whose body arrives in `chunks`."""
     return read_events(httpx.Response(200, headers=documents.EVENTS, stream=Chunks(chunks)))
 
 
@@ -67,21 +68,21 @@ def test_events_are_read_as_the_standard_says() -> None:
     for line_end in ("\n", "\r", "\r\n"):
         whole = line_end.join([*lines, ""]).encode()
         assert list(read([whole])) == events
-        # Every border between two bytes, so also inside a line end and a character.
+        # Split the body at every byte, also inside a line end and inside a character.
         assert list(read(bytes([byte]) for byte in whole)) == events
-        for border in range(len(whole)):
-            assert list(read([whole[:border], b"", whole[border:]])) == events
+        for index in range(len(whole)):
+            assert list(read([whole[:index], b"", whole[index:]])) == events
 
 
-def test_an_event_is_given_out_when_its_blank_line_has_come_and_not_a_byte_later() -> None:
+def test_an_event_is_returned_as_soon_as_its_blank_line_has_arrived() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"data: 1\r\n\r\n"
-        raise AssertionError("it waits for what comes after the blank line")
+        raise AssertionError("the reader asks for bytes after the blank line")
 
     assert next(read(chunks())) == Event("message", 1)
 
 
-def test_a_reply_that_is_no_stream_of_events_says_so() -> None:
+def test_a_reply_that_is_not_an_event_stream_is_an_error_with_its_content_type() -> None:
     page = httpx.MockTransport(lambda _: httpx.Response(200, html="<p>a proxy</p>"))
     with Client("http://tidal", transport=page) as client, pytest.raises(UnavailableError, match="text/html"):
         list(client.generate_stream("x/final", "Once"))
@@ -136,26 +137,26 @@ def test_a_refusal_is_not_tried_again() -> None:
         next(client.follow_experiment("x"))
 
 
-def test_an_experiment_without_log_lines_goes_on_after_its_last_event() -> None:
+def test_following_an_experiment_without_log_lines_resumes_after_the_last_event() -> None:
     asked: list[str] = []
     topic = b'event: topic\ndata: "experiments/x/brief"\n\n'
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(str(request.url.params))
         numbers = (1, 2) if len(asked) == 1 else (3,)
-        missing = b'event: error\ndata: {"message": "it is gone", "status": 404}\n\n'
+        missing = b'event: error\ndata: {"message": "no experiment x", "status": 404}\n\n'
         stream = BrokenStream(topic, *map(event, numbers), *([missing] * (len(asked) - 1)))
         return httpx.Response(200, headers=documents.EVENTS, stream=stream)
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
         events = client.follow_experiment("x", log_lines=False)
         assert [each.data for each in islice(events, 3)] == [1, 2, 3]
-        with pytest.raises(NotFoundError, match="it is gone"):
+        with pytest.raises(NotFoundError, match="no experiment x"):
             next(events)
     assert asked == ["topic=experiments%2Fx%2Fbrief", "topic=experiments%2Fx%2Fbrief%402-0"]
 
 
-def test_an_api_without_brief_topics_is_followed_with_its_lines() -> None:
+def test_following_falls_back_to_the_whole_stream_if_the_api_has_no_brief_topics() -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""tidal_client stands alone, its words are those of the OpenAPI document, what it does not know does no harm."""
+"""tidal_client imports no server code, matches the OpenAPI document, and accepts keys and words of later versions."""
 
 from __future__ import annotations
 
@@ -50,34 +50,37 @@ def test_a_job_of_the_client_has_every_field_of_the_openapi_document(schemas: di
     for model in (JobReply, JobDetail):
         names = [field.alias for field in model.model_fields.values()]
         assert names == list(schemas[model.__name__]["properties"])
-    told = documents.job(notBefore=documents.TIME, infraRestarts=2)
-    job = JobDetail.model_validate(told)
+    document = documents.job(notBefore=documents.TIME, infraRestarts=2)
+    job = JobDetail.model_validate(document)
     assert (job.updated_at, job.not_before, job.infra_restarts) == (job.created_at, parse_utc(documents.TIME), 2)
 
 
-def test_keys_and_words_of_a_later_api_are_read_over() -> None:
+def test_unknown_keys_of_a_later_api_are_ignored_and_unknown_words_are_kept() -> None:
     later = documents.job(status="hibernating", type="distillation", signals=["wake"], colour="blue")
     job = JobDetail.model_validate(later)
     assert (job.status, job.type, job.signals, job.ended) == ("hibernating", "distillation", ["wake"], False)
     assert isinstance(job.status, JobStatus) and job.status.value == "hibernating"
-    told = job.model_dump(mode="json", by_alias=True)
-    assert (told["status"], told["type"], told["signals"]) == ("hibernating", "distillation", ["wake"])
-    assert "colour" not in told
+    dumped = job.model_dump(mode="json", by_alias=True)
+    assert (dumped["status"], dumped["type"], dumped["signals"]) == ("hibernating", "distillation", ["wake"])
+    assert "colour" not in dumped
     with pytest.raises(ValueError, match="status"):
         JobDetail.model_validate(documents.job(status=3))
 
 
-def test_nothing_of_ours_is_loaded_with_it_and_no_http_library_with_its_words() -> None:
-    words = "import tidal_client, tidal_client.vocabulary, tidal_client.errors, tidal_client.wire.job"
-    whole = "import tidal_client; [getattr(tidal_client, name) for name in tidal_client.__all__]"
-    for script, strangers in ((words, {"common", "services", "httpx", "psutil"}), (whole, {"common", "services"})):
+def test_the_client_loads_no_server_code_and_its_vocabulary_no_http_library() -> None:
+    vocabulary = "import tidal_client, tidal_client.vocabulary, tidal_client.errors, tidal_client.wire.job"
+    everything = "import tidal_client; [getattr(tidal_client, name) for name in tidal_client.__all__]"
+    for script, forbidden in (
+        (vocabulary, {"common", "services", "httpx", "psutil"}),
+        (everything, {"common", "services"}),
+    ):
         listed = f"{script}; import sys; print(*sorted(sys.modules))"
         loaded = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout
         assert "tidal_client.vocabulary" in loaded.split()
-        assert not strangers & {name.split(".")[0] for name in loaded.split()}
+        assert not forbidden & {name.split(".")[0] for name in loaded.split()}
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_can_be_loaded() -> None:
     assert sorted(tidal_client.__all__) == sorted(tidal_client._PLACES)
     for name in tidal_client.__all__:
         assert getattr(tidal_client, name) is not None
@@ -85,10 +88,10 @@ def test_every_public_name_is_there() -> None:
         _ = tidal_client.Nobody
 
 
-def test_the_groups_of_statuses_fit_together() -> None:
+def test_the_groups_of_statuses_are_consistent() -> None:
     assert TERMINAL.isdisjoint(LIVE) and set(JobStatus) == TERMINAL | LIVE
     assert ACTIVE < LIVE
-    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # the mildest first
+    assert list(DesiredState) == ["run", "pause", "complete", "stop"]  # from the mildest to the harshest
 
 
 def test_ids_and_times_have_one_form() -> None:
@@ -105,7 +108,7 @@ class Gated(BaseModel):
     chosen: ChosenGating = GatingMode.LEARNED
 
 
-def test_an_unknown_gating_mode_is_answered_with_the_words() -> None:
+def test_an_unknown_gating_mode_is_refused_with_the_list_of_modes() -> None:
     with pytest.raises(ValueError, match="Input should be 'none', 'fixed', 'random' or 'learned'"):
         Gated.model_validate({"gating_mode": "zz"})
     with pytest.raises(ValueError, match="Input should be 'fixed', 'random' or 'learned'"):
@@ -122,14 +125,14 @@ def test_stop_strings_of_a_request_are_a_list() -> None:
     assert SamplingParameters.model_validate(request.sampling()).stop == ("a",)
 
 
-def test_an_analysis_of_a_later_kind_is_read() -> None:
-    told = {"kind": "heatmap", "request": {}, "trajectories": [], "tokensGenerated": 0, "elapsedMs": 1.0}
-    assert AnalysisResult.model_validate(told).kind == "heatmap"
+def test_an_analysis_of_an_unknown_kind_is_read() -> None:
+    document = {"kind": "heatmap", "request": {}, "trajectories": [], "tokensGenerated": 0, "elapsedMs": 1.0}
+    assert AnalysisResult.model_validate(document).kind == "heatmap"
 
 
 def test_a_reply_extends_without_a_second_validation() -> None:
-    short = JobReply.model_validate(documents.job())
-    detail = extended(JobDetail, short, payload={"a": 1}, what_next="It waits.")
-    whole = JobDetail.model_validate({**documents.job(), "payload": {"a": 1}, "whatNext": "It waits."})
-    assert detail.model_dump(mode="json", by_alias=True) == whole.model_dump(mode="json", by_alias=True)
-    assert detail.model_dump_json(by_alias=True) == whole.model_dump_json(by_alias=True)
+    reply = JobReply.model_validate(documents.job())
+    detail = extended(JobDetail, reply, payload={"a": 1}, what_next="It waits.")
+    validated = JobDetail.model_validate({**documents.job(), "payload": {"a": 1}, "whatNext": "It waits."})
+    assert detail.model_dump(mode="json", by_alias=True) == validated.model_dump(mode="json", by_alias=True)
+    assert detail.model_dump_json(by_alias=True) == validated.model_dump_json(by_alias=True)

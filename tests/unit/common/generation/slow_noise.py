@@ -1,10 +1,10 @@
-"""The noise of a batch, computed number by number."""
+"""The random numbers of a batch, computed one by one for comparison."""
 
 from __future__ import annotations
 
 
 def slow_noise(seed: int, step: int, stream: int) -> float:
-    """SplitMix64 with whole numbers of Python."""
+    """Return the random number in [0, 1) of a step and stream, from SplitMix64 with integers of Python."""
 
     def mix(state: int) -> int:
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) % 2**64

@@ -1,4 +1,4 @@
-"""Settings of a generation have the defaults of the api and refuse what cannot be computed, in our own words."""
+"""Settings of a generation have the defaults of the api, and refuse impossible values with errors of Tidal."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tidal_client.wire.sampling import DEFAULTS, SamplingParameters
 
 
 def test_the_defaults_are_the_same_from_the_request_to_the_engine() -> None:
-    asked = GenerateRequest(checkpoint="exp/final")
-    handed = GenerationRequest.model_validate_json(
-        GenerationRequest(id="gen_1.1", checkpoint="exp/model.pth", prompt="", **asked.sampling()).model_dump_json()
+    request = GenerateRequest(checkpoint="exp/final")
+    forwarded = GenerationRequest.model_validate_json(
+        GenerationRequest(id="gen_1.1", checkpoint="exp/model.pth", prompt="", **request.sampling()).model_dump_json()
     )
-    settings = GenerationSettings(**handed.sampling())
-    known = {"max_tokens": 50, "temperature": 0.8, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.2}
-    known |= {"gating_mode": GatingMode.NONE, "modulation": 0.5, "stop": ()}
-    for its in (DEFAULTS, asked, handed, settings):
-        assert its.sampling() == known
-    assert set(known) == set(SamplingParameters.model_fields)
+    settings = GenerationSettings(**forwarded.sampling())
+    expected = {"max_tokens": 50, "temperature": 0.8, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.2}
+    expected |= {"gating_mode": GatingMode.NONE, "modulation": 0.5, "stop": ()}
+    for parameters in (DEFAULTS, request, forwarded, settings):
+        assert parameters.sampling() == expected
+    assert set(expected) == set(SamplingParameters.model_fields)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"max_tokens": -1}, "max_tokens -1 is below 0"),
         ({"top_k": 0}, "top_k 0 is below 1; leave it out for no limit"),
@@ -43,13 +43,13 @@ def test_the_defaults_are_the_same_from_the_request_to_the_engine() -> None:
         ({"temprature": 1.0}, "temprature: Extra inputs are not permitted"),
     ],
 )
-def test_what_cannot_be_computed_is_refused_with_the_value(values: dict[str, Any], said: str) -> None:
+def test_an_impossible_setting_is_refused_with_its_value(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         GenerationSettings(**values)
-    assert caught.value.message.startswith(said)
+    assert caught.value.message.startswith(message)
 
 
-def test_a_caller_in_the_process_may_ask_for_more_than_a_request() -> None:
+def test_settings_allow_more_than_a_request_over_http() -> None:
     assert GenerationSettings(max_tokens=5000, top_k=5000, top_p=0, stop=("a",) * 5).max_tokens == 5000
     for values in ({"maxTokens": 5000}, {"topK": 5000}, {"topP": 0}, {"stop": ["a"] * 5}, {"maxTokens": 0}):
         with pytest.raises(ValueError, match="validation error for GenerateRequest"):

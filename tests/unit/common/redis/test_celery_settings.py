@@ -1,4 +1,4 @@
-"""Celery settings: routes, known names, flags. tests/integration/jobs/test_celery_delivery.py checks what they do."""
+"""The settings and flags of Celery are known to it; tests/integration/jobs/test_celery_delivery.py tests deliveries."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def test_every_setting_is_one_that_celery_knows() -> None:
     assert unknown == set()
 
 
-def test_workers_do_not_gossip_and_send_events() -> None:
+def test_workers_send_task_events_and_heartbeats_without_gossip() -> None:
     assert {"--task-events", "--without-gossip", "--without-mingle"} <= set(WORKER_FLAGS)
     assert "--without-heartbeat" not in WORKER_FLAGS

@@ -1,4 +1,4 @@
-"""Each caller gets the time-outs, retries and limits that it needs; the numbers here were those of the callers."""
+"""A Redis client has the timeouts, retries and connection limits that its caller needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from common.redis.client import (
 URL = SecretStr("redis://:secret@127.0.0.1:1/0")
 
 
-def made(need: Need, *, asynchronous: bool = False) -> dict[str, Any]:
-    client: Any = (connect_async if asynchronous else connect)(URL, need)
-    values: dict[str, Any] = client.connection_pool.connection_kwargs
-    return values
+def options(need: Need) -> dict[str, Any]:
+    """Return the connection options of a client for `need`."""
+    return dict(connect(URL, need).connection_pool.connection_kwargs)
 
 
 @pytest.mark.parametrize(
-    ("need", "answer", "connecting", "check", "text"),
+    ("need", "timeout", "connect_timeout", "health_check", "text"),
     [
         (COMMANDS, 5, 5, 25, True),
         (FEED, 2, 2, 0, True),
@@ -44,28 +43,28 @@ def made(need: Need, *, asynchronous: bool = False) -> dict[str, Any]:
         (LAST_REPLIES, 5, 2, 0, False),
     ],
 )
-def test_a_client_waits_as_long_as_its_caller_needs(
-    need: Need, answer: float, connecting: float, check: int, text: bool
+def test_a_client_has_the_timeouts_that_its_caller_needs(
+    need: Need, timeout: float, connect_timeout: float, health_check: int, text: bool
 ) -> None:
-    values = made(need)
-    assert (values["socket_timeout"], values["socket_connect_timeout"]) == (answer, connecting)
-    assert (values["health_check_interval"], values["decode_responses"]) == (check, text)
+    values = options(need)
+    assert (values["socket_timeout"], values["socket_connect_timeout"]) == (timeout, connect_timeout)
+    assert (values["health_check_interval"], values["decode_responses"]) == (health_check, text)
     assert values["password"] == "secret"
 
 
 @pytest.mark.parametrize("need", [COMMANDS, FEED, GLANCE, LAST_REPLIES, LONG_COMMAND])
-def test_other_callers_get_their_error_at_once(need: Need) -> None:
-    assert made(need)["retry"].get_retries() == 0
+def test_these_clients_raise_an_error_without_a_retry(need: Need) -> None:
+    assert options(need)["retry"].get_retries() == 0
 
 
-def test_the_engine_tries_again_within_a_second() -> None:
-    retry = made(REPLIES)["retry"]
+def test_the_engine_retries_within_a_second() -> None:
+    retry = options(REPLIES)["retry"]
     assert retry.get_retries() == 3
     assert retry._backoff == ExponentialBackoff(cap=1.0, base=0.05)
 
 
 @pytest.mark.parametrize(
-    ("need", "answer", "connecting", "retries", "most"),
+    ("need", "timeout", "connect_timeout", "retries", "most_connections"),
     [
         (requests(50), 5, 5, 1, 50),
         (blocking_reads(20_000), 30, 5, 0, 5000),
@@ -73,15 +72,15 @@ def test_the_engine_tries_again_within_a_second() -> None:
     ],
 )
 def test_the_clients_of_the_api_have_limits(
-    need: Need, answer: float, connecting: float, retries: int, most: int
+    need: Need, timeout: float, connect_timeout: float, retries: int, most_connections: int
 ) -> None:
     client = connect_async(URL, need)
     values = client.connection_pool.connection_kwargs
-    assert (values["socket_timeout"], values["socket_connect_timeout"]) == (answer, connecting)
+    assert (values["socket_timeout"], values["socket_connect_timeout"]) == (timeout, connect_timeout)
     assert values["retry"].get_retries() == retries
     assert values["retry"]._backoff == NoBackoff()
     assert (values["health_check_interval"], values["decode_responses"]) == (25, True)
-    assert client.connection_pool.max_connections == most
+    assert client.connection_pool.max_connections == most_connections
 
 
 def test_requests_wait_for_a_connection_and_fail_after_five_seconds() -> None:

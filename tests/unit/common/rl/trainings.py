@@ -1,4 +1,4 @@
-"""Small controller trainings, and what they reported."""
+"""Small trainings of a controller, and hooks that record what they report."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.unit.common.rl.toys import END, toy_config, toy_corpus, toy_model
 
 
 class Listener(NullHooks):
-    """Keeps what it is told; wishes for `request` once `asked` progress reports have come."""
+    """Hooks that record all reports, and request `request` after `request_after` reports of progress."""
 
-    def __init__(self, request: StopRequest | None = None, asked: int = 0) -> None:
-        self.request, self.asked = request, asked
+    def __init__(self, request: StopRequest | None = None, request_after: int = 0) -> None:
+        self.request, self.request_after = request, request_after
         self.points: list[tuple[int, dict[str, float]]] = []
         self.progress: list[tuple[int, int]] = []
         self.checkpoints: list[SavedCheckpoint] = []
@@ -48,20 +48,23 @@ class Listener(NullHooks):
         self.events.append((name, details))
 
     def requested_stop(self) -> StopRequest | None:
-        return self.request if len(self.progress) >= self.asked else None
+        return self.request if len(self.progress) >= self.request_after else None
 
 
 def run_training(
     directory: Path, config: RLConfig | None = None, hooks: Listener | None = None
 ) -> tuple[Outcome, Listener]:
+    """Train a policy for the toy model in `directory`, and return the outcome and the hooks."""
     hooks = hooks or Listener()
     outcome = train_policy(config or toy_config(), toy_model(), toy_corpus(), directory, hooks, end_token=END)
     return outcome, hooks
 
 
 def weights_of(directory: Path) -> dict[str, Tensor]:
+    """Return the weights of the final policy in `directory`."""
     return load_policy(directory / FINAL_POLICY).state_dict()
 
 
 def comparable(hooks: Listener) -> list[tuple[int, dict[str, float]]]:
+    """Return the metrics without the speed, so that two equal trainings have equal metrics."""
     return [(step, {k: v for k, v in values.items() if k != "steps_per_second"}) for step, values in hooks.points]

@@ -1,4 +1,4 @@
-"""Configurations of trainings that diverge."""
+"""Configuration sections for trainings that diverge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sections(**training: Any) -> dict[str, Any]:
-    """Twelve steps, a checkpoint every two, a log line at none of them."""
+    """Return sections for twelve steps with a checkpoint every two steps; `training` adds or replaces values."""
     return {
         "training": {"max_steps": 12, "log_every_steps": 50, "patience": 100, **training},
         "evaluation": {"every_steps": 4},

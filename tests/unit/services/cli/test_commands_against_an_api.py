@@ -110,7 +110,7 @@ def test_names_and_logs_are_text_and_neither_markup_nor_commands(api: Api, tidal
 def test_json_is_what_the_api_says(api: Api, tidal: Callable[..., Result]) -> None:
     api.answers["/api/jobs"] = {"jobs": [JOB]}
     (listed,) = json.loads(tidal("jobs", "list", "--json").output)
-    shown = {key: value for key, value in JOB.items() if key != "payload"}  # which no list has
+    shown = {key: value for key, value in JOB.items() if key != "payload"}  # lists leave the payload out
     assert {key: listed[key] for key in shown} == shown
 
 

@@ -104,9 +104,8 @@ def test_the_printed_lines_load_what_was_written(folder: Path) -> None:
     lines = [line.strip() for line in shown.stdout.split("Load it:\n")[1].splitlines()]
     assert len(lines) == 2
     script = "; ".join([*lines, "import sys; sys.stdout.write(str(model.num_parameters))"])
-    root = ROOT
     loaded = subprocess.run(
-        [sys.executable, "-c", script], env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert loaded.stdout == str(model.num_parameters), loaded.stderr
     ids = torch.randint(0, 61, (1, 8))

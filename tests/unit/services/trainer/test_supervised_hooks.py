@@ -70,7 +70,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def wait_for_the_emergency_exit() -> None:
-    """Return when no thread that could leave in the middle of a step is left."""
+    """Wait until every thread that may end the training in the middle of a step has ended."""
     for thread in threading.enumerate():
         if thread.name == "urgent-stop":
             thread.join(10)
@@ -78,7 +78,7 @@ def wait_for_the_emergency_exit() -> None:
 
 
 def observe_waits(lifeline: Lifeline) -> threading.Event:
-    """Return an event that is set when a thread blocks until the lease is sure again."""
+    """Return an event that is set as soon as a thread waits until the lease is certain again."""
     blocked = threading.Event()
 
     class Observed(threading.Condition):
@@ -90,7 +90,7 @@ def observe_waits(lifeline: Lifeline) -> threading.Event:
     return blocked
 
 
-def test_a_wish_that_the_loop_cannot_hear_is_obeyed_from_outside(bench: Bench) -> None:
+def test_a_stop_request_that_the_loop_does_not_read_is_obeyed_by_another_thread(bench: Bench) -> None:
     def save() -> Info:
         bench.hooks.checkpoint_saved(Info())
         return Info()
@@ -105,7 +105,7 @@ def test_a_wish_that_the_loop_cannot_hear_is_obeyed_from_outside(bench: Bench) -
     assert bench.exits == [0]
 
 
-def test_complete_never_leaves_in_a_hurry(bench: Bench) -> None:
+def test_complete_causes_no_emergency_exit(bench: Bench) -> None:
     called = threading.Event()
     bench.hooks.offer_checkpoint(lambda: called.set())
     bench.hooks.request(StopRequest.COMPLETE)
@@ -121,7 +121,7 @@ def test_complete_after_a_pause_that_was_not_obeyed_yet_lets_the_training_comple
     wait_for_the_emergency_exit()
     assert not called.is_set()
     bench.hooks.request(StopRequest.DRAIN)
-    assert called.wait(10), "a later wish is obeyed from outside again"
+    assert called.wait(10), "a later stop request starts another emergency exit"
     assert bench.exits == []
 
 
@@ -137,7 +137,7 @@ def test_complete_during_the_emergency_save_does_not_count_as_completed(bench: B
 
 
 @pytest.mark.parametrize("answer", [None, "withdrawn"])
-def test_a_training_on_its_way_out_is_left_alone(bench: Bench, answer: str | None) -> None:
+def test_a_training_that_is_ending_already_is_not_ended_by_the_emergency_exit(bench: Bench, answer: str | None) -> None:
     called = threading.Event()
 
     def save() -> None:
@@ -204,7 +204,7 @@ def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Pa
     theirs.close()
 
 
-def test_a_full_disk_in_the_hurry_of_a_pause_is_reported(bench: Bench) -> None:
+def test_a_full_disk_during_the_emergency_exit_of_a_pause_is_reported(bench: Bench) -> None:
     def save() -> Any:
         raise StorageError("disk full")
 
@@ -215,7 +215,7 @@ def test_a_full_disk_in_the_hurry_of_a_pause_is_reported(bench: Bench) -> None:
     assert bench.exits == [1]
 
 
-def test_an_unexpected_error_in_the_hurry_ends_the_process(bench: Bench) -> None:
+def test_an_unexpected_error_in_the_emergency_exit_ends_the_process(bench: Bench) -> None:
     def save() -> Any:
         raise RuntimeError("no such tensor")
 
@@ -227,7 +227,7 @@ def test_an_unexpected_error_in_the_hurry_ends_the_process(bench: Bench) -> None
     assert bench.exits == [1]
 
 
-def test_progress_is_limited_but_the_end_is_always_told(bench: Bench) -> None:
+def test_progress_is_limited_but_the_last_step_is_always_sent(bench: Bench) -> None:
     for step in range(1000):
         bench.hooks.report_progress(step, 1000)
     bench.hooks.report_progress(1000, 1000)
@@ -259,7 +259,7 @@ def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
     thread.join()
 
 
-def test_a_supervisor_that_is_gone_ends_the_process(bench: Bench) -> None:
+def test_a_disconnected_supervisor_ends_the_process(bench: Bench) -> None:
     bench.supervisor.close()
     ending: Callable[[], bool] = bench.ended.is_set
     for _ in range(100):
@@ -277,6 +277,6 @@ def test_every_reported_point_is_a_line_of_the_log(bench: Bench) -> None:
     assert lines == [("step 1", 10.0, 0.001), ("step 2", 5.0, 0.001), ("step 3", 3.3333, 0.001)]
 
 
-def test_withdrawn_checkpoints_are_told_with_the_one_to_go_on_from(bench: Bench) -> None:
+def test_withdrawn_checkpoints_are_sent_to_the_supervisor(bench: Bench) -> None:
     bench.hooks.checkpoints_withdrawn(["step-000000008"], None)
     assert bench.supervisor.receive(10) == Withdrawn(names=["checkpoints/step-000000008"])

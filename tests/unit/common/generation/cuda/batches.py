@@ -1,4 +1,4 @@
-"""Batches of the device's engine, and the texts they write."""
+"""Batches of an engine, and the texts that they generate with settings of many kinds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from common.generation.cuda.engine import BatchEngine
 from tests.unit.common.generation.conftest import VOCABULARY, reacting_policy
 
 ACTOR, OTHER = reacting_policy(), reacting_policy()
-
 
 KINDS = [
     GenerationSettings(max_tokens=20),
@@ -38,12 +37,12 @@ def write(
     joins: int,
     kinds: Sequence[GenerationSettings] = KINDS,
 ) -> list[Continuation]:
-    """Texts of every kind that join at chosen steps; some are cancelled by what they have written."""
-    chance, model = random.Random(seed), engine.model
-    wanted = []
+    """Generate 26 texts that join at random steps before step `joins`; cancel three of them after a few tokens."""
+    rng, model = random.Random(seed), engine.model
+    planned = []
     for number in range(26):
-        prompt = [chance.randrange(256) for _ in range(chance.randrange(0, 40))]
-        its = Continuation(
+        prompt = [rng.randrange(256) for _ in range(rng.randrange(0, 40))]
+        continuation = Continuation(
             prompt,
             kinds[number % len(kinds)],
             vocab_size=VOCABULARY,
@@ -51,25 +50,26 @@ def write(
             tokenizer=tokenizer,
             seed=number,
         )
-        wanted.append((its, chance.randrange(joins)))
-    doomed = {number: chance.randrange(1, 8) for number in (3, 9, 16)}
+        planned.append((continuation, rng.randrange(joins)))
+    cancel_after = {number: rng.randrange(1, 8) for number in (3, 9, 16)}
 
-    def listen(its: Continuation, _: object) -> None:
-        for number, tokens in doomed.items():
-            if wanted[number][0] is its and len(its.result.token_ids) == tokens:
-                its.end(FinishReason.CANCELLED)
+    def cancel_some(continuation: Continuation, _: object) -> None:
+        for number, tokens in cancel_after.items():
+            if planned[number][0] is continuation and len(continuation.result.token_ids) == tokens:
+                continuation.end(FinishReason.CANCELLED)
 
-    left: list[Continuation] = []
+    ended: list[Continuation] = []
     for step in range(joins):
-        engine.join([its for its, at in wanted if at == step])
-        left += engine.step(listen)
+        engine.join([continuation for continuation, at in planned if at == step])
+        ended += engine.step(cancel_some)
     while engine.active:
-        left += engine.step(listen)
-    assert sorted(map(id, left)) == sorted(id(its) for its, _ in wanted)
-    return [its for its, _ in wanted]
+        ended += engine.step(cancel_some)
+    assert sorted(map(id, ended)) == sorted(id(continuation) for continuation, _ in planned)
+    return [continuation for continuation, _ in planned]
 
 
 def batch_of(model: DecodingModel, settings: list[GenerationSettings], *, graphs: bool = True) -> StaticBatch:
+    """Return a full batch with one text for each element of `settings`, with logit adjustments enabled."""
     batch = StaticBatch(model, slots=len(settings), graphs=graphs)
     batch.want_offsets()
     prompts = [[number + 1, 5, 6] for number in range(len(settings))]

@@ -37,21 +37,21 @@ def test_every_text_is_the_one_of_the_plain_engine(
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
     plain = write(DecodingEngine(model), tokenizer, seed, joins=25)
     texts = write(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
-    assert {its.result.finish_reason for its in plain} == set(FinishReason)
-    assert max(its.result.truncated for its in plain) > 24
-    for mine, other in zip(texts, plain, strict=True):
-        assert mine.result.token_ids == other.result.token_ids
-        assert mine.result.text == other.result.text
-        assert mine.result.finish_reason == other.result.finish_reason
-        assert mine.result.truncated == other.result.truncated
-        assert mine.result.prompt_scores == other.result.prompt_scores
-        for a, b in zip(mine.result.trajectory, other.result.trajectory, strict=True):
+    assert {continuation.result.finish_reason for continuation in plain} == set(FinishReason)
+    assert max(continuation.result.truncated for continuation in plain) > 24
+    for actual, expected in zip(texts, plain, strict=True):
+        assert actual.result.token_ids == expected.result.token_ids
+        assert actual.result.text == expected.result.text
+        assert actual.result.finish_reason == expected.result.finish_reason
+        assert actual.result.truncated == expected.result.truncated
+        assert actual.result.prompt_scores == expected.result.prompt_scores
+        for a, b in zip(actual.result.trajectory, expected.result.trajectory, strict=True):
             assert (a.text, a.top_k) == (b.text, b.top_k)
             assert a.temperature == pytest.approx(b.temperature, abs=1e-5)
             assert a.top_p == pytest.approx(b.top_p, abs=1e-5)
             assert a.repetition_penalty == pytest.approx(b.repetition_penalty, abs=1e-5)
-            if mine.settings.gating_mode == "fixed":
-                assert a.top_k == b.top_k == mine.result.effective.top_k
+            if actual.settings.gating_mode == "fixed":
+                assert a.top_k == b.top_k == actual.result.effective.top_k
             assert a.modulation == pytest.approx(b.modulation, abs=1e-5)
             assert a.log_prob == pytest.approx(b.log_prob, abs=1e-4)
             assert a.entropy == pytest.approx(b.entropy, abs=1e-4)
@@ -60,7 +60,7 @@ def test_every_text_is_the_one_of_the_plain_engine(
 
 
 class Watch(TorchDispatchMode):
-    """Fails at an operation that would wait for the device, or bring numbers of the host into a captured step."""
+    """A mode that fails at operations that wait for the device or copy numbers of the host into a captured step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,9 +80,9 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = DecodingModel(tiny_model(gates_trained=True), precision=precision)
-    batch = batch_of(model, [its for its in KINDS if its.max_tokens])
+    batch = batch_of(model, [kind for kind in KINDS if kind.max_tokens])
     watch = Watch()
-    # In inference mode an operation that consists of others would be seen as one; without it, its parts are.
+    # Inference mode would hide the operations that a composite operation consists of.
     plainly = torch.no_grad()(inspect.unwrap(static_step))
 
     def watched(state: Any, kind: Any) -> None:
@@ -97,16 +97,16 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     assert "scalar_tensor" in watch.seen
 
 
-def test_the_watch_finds_what_it_looks_for() -> None:
+def test_the_watch_fails_at_each_forbidden_operation() -> None:
     for fault in (lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: x + torch.tensor([1.0, 2.0])):
         with pytest.raises(AssertionError), Watch():
             fault(torch.ones(2))
 
 
 def test_warming_up_changes_nothing_that_is_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A capture is preceded by runs of the step; the texts must not notice."""
+    """The runs of a step that precede its capture must not change the texts."""
     model = DecodingModel(tiny_model(gates_trained=True))
-    settings = [its for its in KINDS if its.max_tokens]
+    settings = [kind for kind in KINDS if kind.max_tokens]
     quiet, disturbed = batch_of(model, settings), batch_of(model, settings)
     run = disturbed.steps.run
 
@@ -118,9 +118,9 @@ def test_warming_up_changes_nothing_that_is_read_later(monkeypatch: pytest.Monke
     for _ in range(7):
         for batch in (quiet, disturbed):
             batch.launch()
-        mine, other = quiet.land(), disturbed.land()
-        assert torch.equal(mine.numbers, other.numbers)
-        assert mine.owners == other.owners
+        expected, actual = quiet.land(), disturbed.land()
+        assert torch.equal(actual.numbers, expected.numbers)
+        assert actual.owners == expected.owners
 
 
 def test_shapes_repeat_so_that_few_steps_have_to_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:

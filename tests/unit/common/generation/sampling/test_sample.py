@@ -32,7 +32,7 @@ torch.set_num_threads(1)
 
 
 def parameter_rows(parameters: DecodingParameters, batch_size: int, vocab_size: int) -> DecodingParameterRows:
-    """One `DecodingParameters` repeated for every row; top-k None becomes `vocab_size`."""
+    """Return `parameters` repeated for each row of a batch; `vocab_size` replaces a top-k of None."""
     top_k = vocab_size if parameters.top_k is None else parameters.top_k
     return DecodingParameterRows(
         temperature=torch.full((batch_size,), parameters.temperature),
