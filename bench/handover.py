@@ -1,9 +1,10 @@
-"""What the Celery message between api and engine costs, against an engine that takes requests from Redis directly.
+"""Measure the cost of the Celery message between api and engine, compared with an engine that reads a Redis list.
 
-Both write one token with a tiny model, so that the way is nearly all of the time: from the moment the request is in
-Redis to the first event in the stream that the api reads. Ours goes through Celery, the generator's worker and the
-socket of the engine child; the reference is a second engine child of this run to which a thread hands what it pops off
-a Redis list, which is what an engine without Celery would do. The two alternate; medians are printed.
+Both paths generate one token with a tiny model, so that the transport takes nearly all of the time. The time runs from
+the moment the request is in Redis to the first event in the stream that the api reads. The first path goes through
+Celery, the generator's worker and the socket of the engine child. The reference path uses a second engine child; a
+thread passes it the ids that it pops from a Redis list, as an engine without Celery would do. The two paths alternate;
+the medians are printed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MODEL = ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=32, context_l
 
 
 def run(quick: bool) -> list[Row]:
-    """`quick`: fewer requests."""
+    """Measure both paths, with fewer requests when `quick`."""
     requests = 40 if quick else 300
     with local_stack() as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
@@ -45,7 +46,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def compare(stack: RunningStack, requests: int) -> list[Row]:
-    """Time both ways in turn, and the CPU time of the generator's Celery worker for a request."""
+    """Time both paths alternately, and measure the CPU time of the generator's Celery worker per request."""
     url = SecretStr(stack.instance.redis_url)
     client = connect(url, LONG_COMMAND)
     app = make_app("bench", url)
@@ -62,15 +63,17 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
     directly: list[float] = []
     worker_cpu = 0.0
     try:
-        for number in range(-10, requests):  # the first ones load the model
+        for number in range(-10, requests):  # requests below 0 load the model and are not measured
             before = sum(worker.cpu_times()[:2])
             celery = first_event(
                 client,
                 f"celery{number}",
-                lambda its: app.send_task(HANDOVER_TASK, args=[its], kwargs={"texts": 1}, queue="generate"),
+                lambda request_id: app.send_task(
+                    HANDOVER_TASK, args=[request_id], kwargs={"texts": 1}, queue="generate"
+                ),
             )
             spent = sum(worker.cpu_times()[:2]) - before
-            direct = first_event(client, f"direct{number}", lambda its: client.lpush(LIST, its))
+            direct = first_event(client, f"direct{number}", lambda request_id: client.lpush(LIST, request_id))
             if number >= 0:
                 through_celery.append(celery)
                 directly.append(direct)
@@ -91,18 +94,18 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
 
 
 def first_event(client: redis.Redis, request_id: str, hand_over: Callable[[str], object]) -> float:
-    """Seconds until the engine has sent something about a new request."""
+    """Hand over a new request and return the seconds until its first event is in the stream."""
     request = GenerationRequest(id=request_id, checkpoint=CHECKPOINT, prompt="Once", max_tokens=1)
     client.set(keys.generate_request(request_id), request.model_dump_json(), ex=60)
     started = time.perf_counter()
     hand_over(request_id)
     if not client.xread({keys.generate_stream(request_id): "0-0"}, block=30_000, count=1):
-        raise RuntimeError(f"nothing came for {request_id}")
+        raise RuntimeError(f"no event arrived for {request_id} within 30 s")
     return time.perf_counter() - started
 
 
 def pop(client: redis.Redis, host: EngineHost, stop: threading.Event) -> None:
-    """Hand over what is on the list."""
+    """Pass the ids on the list to `host` until `stop` is set."""
     while not stop.is_set():
         found = client.brpop([LIST], timeout=0.5)
         if found:

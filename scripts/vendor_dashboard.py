@@ -37,9 +37,9 @@ class Library:
     files: dict[str, str]
     folder: Path = FOLDER
     append: str = ""
-    """Added to every script: an export for one that is published as a plain script."""
+    """Text appended to every script, for example an export for a library that is published as a plain script."""
     types: dict[str, str] = field(default_factory=dict)
-    """Files that tell the type check (scripts/check_dashboard.py) which npm package describes a script."""
+    """Type declaration files by name: they map each script to the npm package with its types, for the type check."""
 
 
 LIBRARIES = [

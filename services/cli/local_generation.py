@@ -40,12 +40,12 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
         process.stdin.write(json.dumps(request))
         process.stdin.close()
         for line in process.stdout:
-            said = json.loads(line)
-            if said["event"] == EVENT_ERROR:
-                problem = said["data"]
+            message = json.loads(line)
+            if message["event"] == EVENT_ERROR:
+                problem = message["data"]
                 raise to_error(int(problem["status"]), {"detail": problem["message"], "code": problem["code"]})
-            yield Event(said["event"], said["data"])
-            if said["event"] == EVENT_DONE:
+            yield Event(message["event"], message["data"])
+            if message["event"] == EVENT_DONE:
                 return
         raise UnavailableError(f"the generation ended early (exit status {process.wait()}); see above")
     finally:

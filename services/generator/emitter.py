@@ -1,10 +1,10 @@
-"""The one writer of tokens: what all requests have to say since the last call goes to Redis as one entry per reader.
+"""Sends the events of all requests to Redis: those since the last call form one stream entry per reader.
 
-A thread of its own, so that the engine decodes on while Redis answers; when Redis is slow the entries grow, and when
-`BACKLOG` batches wait, the engine does. The same call asks which clients have disconnected and which api processes
-have died, and once a second sends each reader a beacon. While Redis does not answer, an entry is sent again for
-`RESEND_SECONDS` and then dropped: by then the api has answered its clients with an error. Readers recognise repeated
-and lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
+It has its own thread, so that the engine goes on decoding while Redis answers. When Redis is slow, the entries grow;
+when `BACKLOG` batches wait, the engine waits too. The same call checks which clients have disconnected and which api
+processes have ended, and once a second sends each reader a beacon. While Redis does not answer, an entry is sent again
+for `RESEND_SECONDS` and then dropped: by then the api has answered its clients with an error. Readers recognise
+repeated and lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
 (`tidal_client.wire.generation_event`).
 """
 
@@ -42,56 +42,64 @@ from tidal_client.wire.generation_event import EVENT_ERROR, GenerationEvent
 log = get_logger(__name__)
 
 BACKLOG = 64
-"""Batches that may wait."""
+"""Most batches that may wait to be sent."""
 BEACON_SECONDS = 1.0
-"""Between two beacons."""
+"""Seconds between two beacons."""
 BEACONS_AFTER_SECONDS = 10.0
-"""A reader gets beacons for so long after its last entry, so that it learns of one that was lost."""
+"""Seconds after its last entry during which a reader gets beacons, which show it whether an entry was lost."""
 RESEND_SECONDS = 5.0
-"""An entry is sent again for so long while Redis does not answer."""
+"""Seconds for which an entry is sent again while Redis does not answer."""
 RETRY_SECONDS = 0.2
 WATCH_SECONDS = 0.2
-"""Between two looks at which clients have gone."""
+"""Seconds between two checks for disconnected clients."""
 
 
 @dataclass(frozen=True)
 class End:
-    """The last event of a request, made on the way: not by the thread that decodes, a `large` one by none that others
-    wait for."""
+    """The last event of a request, which `event` builds outside the decoding thread.
+
+    A `large` event is built in another thread than the emitter's, so that other events do not wait for it.
+    """
 
     request_id: str
     event: Callable[[], tuple[str, GenerationEvent]]
     large: bool = False
 
     def said(self) -> Said:
-        """The event, encoded; an error where it cannot be made."""
+        """Return the encoded event, or an error event if building it fails."""
         try:
             return (said_in_pieces if self.large else said)(self.request_id, *self.event())
         except Exception:
-            log.exception("a reply cannot be told", request_id=self.request_id)
+            log.exception("a reply could not be built", request_id=self.request_id)
             error = TidalError("generation failed inside the server; its log has the details", code="internal")
             return said(self.request_id, EVENT_ERROR, error_data(error))
 
 
 @dataclass
 class Batch:
-    """What one step has to say: (request id, event, data), then what `ends`; `encoded` was made ready before. `watched`
-    are all requests that the engine has, whose clients are looked for."""
+    """The events of one step. They are sent in the order of the fields: `events`, `ends`, `encoded`."""
 
     events: list[tuple[str, str, GenerationEvent]] = field(default_factory=list)
+    """Events as (request id, name, data)."""
     ends: list[End] = field(default_factory=list)
     encoded: list[Said] = field(default_factory=list)
+    """Events that are already encoded."""
     finished: list[str] = field(default_factory=list)
+    """Requests that end with this batch without an entry in `ends`."""
     watched: Iterable[str] = ()
+    """All requests that the engine has, whose clients are checked."""
 
 
 Entry = tuple[str, dict[FieldT, EncodableT]]
-"""A stream and the fields of an entry for it."""
+"""The key of a stream, and the fields of an entry for it."""
 
 
 class Emitter:
-    """`on_finished` is called with the id of a request once its last event was sent, or given up. `name` is that of
-    the engine, in every entry it writes. An api process that is gone is looked for every `presence_seconds`."""
+    """Calls `on_finished` with the id of a request once its last event was sent or dropped.
+
+    `name` identifies the engine in every entry. `presence_seconds` is the time between two checks
+    for api processes that have ended.
+    """
 
     def __init__(
         self, redis: Redis, *, presence_seconds: float, on_finished: Callable[[str], None] = lambda _: None
@@ -107,11 +115,11 @@ class Emitter:
         self._looked_at = 0.0
         self._beacons_at = 0.0
         self._alive: set[str] = set()
-        """The requests that the engine has, for the beacons."""
+        """The requests that the engine has, which beacons list."""
         self._numbers: dict[str, int] = {}
-        """Entries so far, by reader. Never forgotten: a number that began anew would look like a repetition."""
+        """Number of entries so far, by reader. Never removed: a restarted number would look like a repetition."""
         self._sent_at: dict[str, float] = {}
-        """When each reader that gets beacons was sent its last entry."""
+        """Time of the last entry, by reader that gets beacons."""
         self._closing = threading.Event()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: set[Future[None]] = set()
@@ -119,28 +127,28 @@ class Emitter:
         self._thread.start()
 
     def send(self, batch: Batch) -> None:
-        """Hand over what is to be sent; blocks while too much waits."""
+        """Queue a batch. Blocks while `BACKLOG` batches wait."""
         self._queue.put(batch)
 
     def look_due(self) -> bool:
-        """Whether it is time to look for clients that have disconnected."""
+        """Return whether it is time to check for disconnected clients."""
         return time.monotonic() - self._looked_at >= WATCH_SECONDS
 
     def take_gone(self) -> set[str]:
-        """The requests whose clients were found to have disconnected since the last call."""
+        """Return the requests whose clients were found disconnected since the last call."""
         with self._lock:
             gone, self._gone = self._gone, set()
         return gone
 
     def drain(self) -> None:
-        """Wait until everything handed over was sent, or given up."""
+        """Wait until every queued batch was sent or dropped."""
         self._queue.join()
         while encoding := list(self._encoding):
             wait(encoding)
             self._queue.join()
 
     def close(self) -> None:
-        """Send what waits, if Redis answers, and end the threads."""
+        """Send the queued batches, if Redis answers, and end the threads."""
         self._closing.set()
         self.drain()
         self._encoder.shutdown()
@@ -170,7 +178,7 @@ class Emitter:
         self._queue.task_done()
 
     def _encode_large(self, batch: Batch) -> None:
-        """Large ends come back as batches of their own, encoded: tokens and beacons do not wait for them."""
+        """Encode large ends in another thread, which queues each as its own batch; tokens and beacons do not wait."""
 
         def encode(end: End) -> None:
             self._queue.put(Batch(encoded=[end.said()], finished=[end.request_id]))
@@ -183,7 +191,7 @@ class Emitter:
             encoding.add_done_callback(self._encoding.discard)
 
     def _taken(self) -> list[Batch | None]:
-        """All that waits, up to the end; nothing when it is only time for beacons."""
+        """Return all queued batches, up to the None that ends the thread; empty when only beacons are due."""
         try:
             taken = [self._queue.get(timeout=BEACON_SECONDS)]
         except queue.Empty:
@@ -193,7 +201,7 @@ class Emitter:
         return taken
 
     def _deliver(self, batches: list[Batch], ended: list[str]) -> None:
-        """Send these batches, again and again while Redis does not answer."""
+        """Send the events of these batches; repeat while Redis does not answer, for at most `RESEND_SECONDS`."""
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
         self._alive = (self._alive | set(watched)) - set(ended)
         entries = self._entries(batches)
@@ -213,7 +221,7 @@ class Emitter:
                 return
 
     def _entries(self, batches: list[Batch]) -> list[Entry]:
-        """An entry for each stream, numbered once, however often it is sent."""
+        """Return one entry per stream. An entry keeps its number however often it is sent."""
         entries = []
         for stream, events in by_stream(_all_said(batches)).items():
             reader = _reader(events[0].request_id)
@@ -226,7 +234,7 @@ class Emitter:
         alive: dict[str, list[str]] = {}
         for request_id in self._alive:
             alive.setdefault(_reader(request_id), []).append(request_id)
-        self._sent_at = {its: at for its, at in self._sent_at.items() if now - at < BEACONS_AFTER_SECONDS}
+        self._sent_at = {reader: at for reader, at in self._sent_at.items() if now - at < BEACONS_AFTER_SECONDS}
         return [
             (keys.generate_stream(reader), beacon(self.name, alive.get(reader, []), self._numbers.get(reader, 0)))
             for reader in sorted(alive.keys() | self._sent_at.keys())
@@ -255,13 +263,13 @@ class Emitter:
         left: set[str] = set()
         if look:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
-            # What interrupted our subscription meanwhile may have ended those of others too.
+            # An interruption of this subscription may also have ended those of the readers.
             same = subscription if self._presence.subscription == subscription else None
             left = self._absences.look(present, same, now)
             if left:
-                log.warning("api processes are gone, their texts end", readers=sorted(left))
+                log.warning("api processes have ended; their requests are cancelled", readers=sorted(left))
         marks = zip(watched, answers[-1], strict=True)
-        gone = {its for its, mark in marks if mark is not None or _reader(its) in left}
+        gone = {request_id for request_id, mark in marks if mark is not None or _reader(request_id) in left}
         if gone:
             with self._lock:
                 self._gone |= gone
@@ -272,7 +280,7 @@ def _reader(request_id: str) -> str:
 
 
 def _all_said(batches: Iterable[Batch]) -> Iterator[Said]:
-    """In order: a request's end comes after its tokens."""
+    """Yield the encoded events in order: the end of a request comes after its tokens."""
     for batch in batches:
         yield from (said(*event) for event in batch.events)
         yield from (end.said() for end in batch.ends)

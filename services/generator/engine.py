@@ -1,9 +1,9 @@
-"""All requests at once: `submit` takes ids, every `turn` admits what fits and draws one token for each text.
+"""Runs all requests together: `submit` takes ids; every `turn` admits what fits and samples one token for each text.
 
-One running batch per loaded checkpoint, `slots` texts in all. A fault of a request reaches its client as an `error`
-event and no other request; one of a whole batch all requests in it. What ends the process is raised: a fault of the
-accelerator, after which no model in it can be trusted. Leaves out: the process around it (`engine_child`), Redis
-(`intake`, `emitter`).
+There is one running batch per loaded checkpoint, with `slots` texts in all. The failure of a request ends only that
+request, with an `error` event; the failure of a batch ends all requests in it. Only a fault of the accelerator is
+raised and ends the process, because it may have corrupted every model. Leaves out: the process around it
+(`engine_child`), Redis (`intake`, `emitter`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_
 log = get_logger(__name__)
 
 PREFILL_TEXTS = 16
-"""Texts that join in one turn: more would hold up those that are being written."""
+"""Most texts that join in one turn. More would delay those that are running."""
 
 
 class Engine:
-    """For one thread; `submit` may be called between turns only. `batches` are the running batches by their model."""
+    """Not thread-safe: call `submit` only between turns. `batches` maps each model to its running batch."""
 
     def __init__(self, intake: Intake, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
         self._intake = intake
@@ -40,24 +40,24 @@ class Engine:
         self._total_seconds = total_seconds
         self.batches: dict[DecodingModel, BatchEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
-        self._say = Batch()
+        self._batch = Batch()
         intake.name = emitter.name
-        # The loader asks too: one list() of a dict is a single step for other threads.
+        # The loader's thread calls this too; list() of a dict is atomic.
         intake.keep_loaded(lambda: list(self.batches))
 
     @property
     def idle(self) -> bool:
-        """Nothing runs and nothing waits."""
+        """Whether no request runs or waits."""
         return not (self._running or self._intake.waiting or self._intake.loading)
 
     def submit(self, request_id: str) -> None:
-        """Answer this request as soon as there is room. One that was answered before is left alone."""
+        """Queue a request until there is room. A request that was answered before is ignored."""
         self._intake.waiting.append(request_id)
 
     def turn(self) -> None:
-        """Admit, draw one token for every text, tell the clients, decode.
+        """Admit requests, sample one token for every text, send the events and decode.
 
-        Raises torch.AcceleratorError after a fault of the device; the clients have been told.
+        Raises torch.AcceleratorError after a fault of the device, when the clients have been sent an error.
         """
         try:
             self._admit()
@@ -74,17 +74,17 @@ class Engine:
 
     def _admit(self) -> None:
         try:
-            # What runs and what loads do not add up: others may run until a model is there.
+            # Running and loading requests are not added: others may run until a model is loaded.
             room = self._slots - max(len(self._running) + self._intake.loaded, len(self._intake.loading))
             if room > 0 and not self._intake.blocked(self._slots):
                 for refused in self._intake.take(min(room, PREFILL_TEXTS)):
                     self._refuse(refused.request_id, refused.error)
         except RedisError as error:
-            # Nothing was taken; the api's own deadlines answer the clients.
+            # No request was taken; the api answers the clients when its own deadlines pass.
             lost = list(self._intake.waiting)
             self._intake.waiting.clear()
-            log.warning("requests lost their way", requests=len(lost), error=str(error))
-            self._say.finished += lost
+            log.warning("requests could not be taken from Redis", requests=len(lost), error=str(error))
+            self._batch.finished += lost
         if self._intake.loading and not self._running:
             self._intake.wait()
         joining: dict[DecodingModel, list[Continuation]] = {}
@@ -108,9 +108,9 @@ class Engine:
         if model not in self.batches:
             self.batches[model] = new_engine(model, slots=self._slots)
         self.batches[model].join(choices)
-        for running in dict.fromkeys(self._running[its] for its in choices):
+        for running in dict.fromkeys(self._running[choice] for choice in choices):
             if running.request.echo:
-                self._say.events.append((running.request.id, EVENT_PROMPT, running.prompt_event()))
+                self._batch.events.append((running.request.id, EVENT_PROMPT, running.prompt_event()))
 
     def _begin(self, loading: Loading) -> RunningRequest | None:
         request = loading.request
@@ -123,7 +123,7 @@ class Engine:
             self._refuse(request.id, _accelerator_failed())
             raise
         except Exception as error:
-            self._refuse(request.id, _told(error, request.id))
+            self._refuse(request.id, _client_error(error, request.id))
             return None
         self._running.update(dict.fromkeys(running.choices, running))
         return running
@@ -139,10 +139,10 @@ class Engine:
             elif (dropped := self._intake.drop(request_id)) is not None:
                 self._refuse(dropped.request_id, dropped.error)
         if self._emitter.look_due():
-            self._say.watched = [*by_id, *self._intake.ids]
+            self._batch.watched = [*by_id, *self._intake.ids]
 
     def _guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
-        """Do the work of a batch; a fault ends all requests in it."""
+        """Call `work` for the batch of `model`; an error ends all requests in that batch."""
         try:
             work()
         except torch.AcceleratorError:
@@ -151,47 +151,48 @@ class Engine:
             self._running.clear()
             raise
         except Exception as error:
-            told = _told(error, "")
-            for running in {its for its in self._running.values() if its.model is model}:
-                self._refuse(running.request.id, told)
-            self._running = {choice: its for choice, its in self._running.items() if its.model is not model}
+            shown = _client_error(error, "")
+            for running in set(self._running.values()):
+                if running.model is model:
+                    self._refuse(running.request.id, shown)
+            self._running = {choice: one for choice, one in self._running.items() if one.model is not model}
             self.batches.pop(model, None)
 
     def _draw(self, batch: BatchEngine) -> None:
-        self._left(batch.draw(self._on_token))
+        self._finish(batch.draw(self._on_token))
 
     def _on_token(self, choice: Continuation, step: TokenStep) -> None:
         running = self._running[choice]
         event = running.token_event(choice, step)
         if event is not None:
-            self._say.events.append((running.request.id, EVENT_TOKEN, event))
+            self._batch.events.append((running.request.id, EVENT_TOKEN, event))
 
-    def _left(self, choices: list[Continuation]) -> None:
+    def _finish(self, choices: list[Continuation]) -> None:
         for choice in choices:
             running = self._running.pop(choice)
             if not any(other in self._running for other in running.choices):
-                self._say.ends.append(End(running.request.id, running.last_event, large=running.large))
+                self._batch.ends.append(End(running.request.id, running.last_event, large=running.large))
                 log.info("request answered", request_id=running.request.id, seconds=round(running.seconds, 3))
 
     def _refuse(self, request_id: str, error: TidalError | None) -> None:
         if error is not None:
             log.info("request refused", request_id=request_id, code=error.code, error=error.message)
-            self._say.events.append((request_id, EVENT_ERROR, error_data(error)))
-        self._say.finished.append(request_id)
+            self._batch.events.append((request_id, EVENT_ERROR, error_data(error)))
+        self._batch.finished.append(request_id)
 
     def _emit(self) -> None:
-        say = self._say
-        if say.events or say.ends or say.finished or say.watched:
-            self._say = Batch()
-            self._emitter.send(say)
+        batch = self._batch
+        if batch.events or batch.ends or batch.finished or batch.watched:
+            self._batch = Batch()
+            self._emitter.send(batch)
 
 
 def _accelerator_failed() -> TidalError:
     return TidalError("the accelerator failed; the generator restarts", code="accelerator_failed")
 
 
-def _told(error: Exception, request_id: str) -> TidalError:
-    """What clients hear of a fault that is not theirs."""
+def _client_error(error: Exception, request_id: str) -> TidalError:
+    """Return the error that clients get; errors of the server are logged and hidden behind a general message."""
     if isinstance(error, TidalError):
         return error
     if isinstance(error, torch.OutOfMemoryError):

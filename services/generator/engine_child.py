@@ -74,18 +74,18 @@ def main() -> int:
 
 
 def _done(channel: EngineChannel, request_id: str) -> None:
-    # A worker that is gone ends this process through the reader.
+    # The reader ends this process when the worker has ended.
     with contextlib.suppress(OSError):
         channel.send("done", request_id)
 
 
 def engine_settings() -> Settings:
-    """From the environment the worker gave; not from `.env`, whose secrets are not for this process."""
+    """Read the settings from the environment that the worker passed, not from `.env`, which holds further secrets."""
     return Settings(_env_file=None)
 
 
 def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
-    """Queue the requests; end the process when the worker has closed its end."""
+    """Queue the requests that arrive, and end the process when the worker has closed its end."""
     status = 0
     try:
         for message in channel.messages():
@@ -100,7 +100,7 @@ def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
 
 
 def prepare(settings: Settings) -> torch.device:
-    """Threads, and the device with the memory that it may give. Raises ConfigError where there is no such device."""
+    """Set the number of threads and return the device, with a memory limit. Raises ConfigError if it is missing."""
     device = _device(settings.generator_device)
     # The emitter may keep the interpreter from the main thread for so long; by default 5 ms, a fifth of a step.
     sys.setswitchinterval(0.0005)

@@ -1,7 +1,7 @@
 """Keeps one engine child alive and hands it requests by id.
 
-A thread of its own starts the child (the child dies with that thread), reads what it says and starts a fresh one when
-it ends. Requests the dead child had not begun go to the new one; those it was working on are answered with an error, so
+A separate thread starts the child (the child dies with that thread), reads its messages and starts a new child when it
+ends. Requests that the dead child had not begun go to the new child; those in progress are answered with an error, so
 that no client waits in vain. `hand_over` returns when the child has room for more: the queue stays in Redis.
 Leaves out: torch, the requests themselves (`services.generator.engine`).
 """
@@ -40,28 +40,29 @@ ENGINE_SETTINGS = (
     "generator_slots",
     "presence_seconds",
 )
-"""What the engine takes of the settings, as variables: it reads no `.env`, which holds secrets."""
+"""Settings that the engine receives as environment variables, because it does not read `.env`, which holds secrets."""
 ENGINE_ENVIRONMENT = {
     # Huge pages for what torch allocates as well (`common.generation.cpu.huge_pages`); no effect before glibc 2.35.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    # Threads wait some 30 µs for the next of a token's 150 operations before they sleep: to be woken takes longer than
-    # most of them (one text 5.0 -> 3.6 ms per token), to spin for long takes a busy machine's cores away.
+    # Threads spin for about 30 µs before they sleep, because waking one takes longer than most of the 150 operations of
+    # a token (one text: 5.0 -> 3.6 ms per token). Spinning longer would take cores from other work on a busy machine.
     "GOMP_SPINCOUNT": "10000",
-    # Every length of a prompt and number of rows is a kernel of its own; the usual 1,024 are used up by prompts.
+    # Each combination of prompt length and batch size is a separate kernel; prompts alone use up the default of 1,024.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
-"""What the engine's process has besides `compute_environment`, where the host's own does not say otherwise."""
+"""Variables that the engine gets in addition to `compute_environment`. Those set on the host take precedence."""
 FIRST_RESTART_SECONDS = 1.0
-"""Before the next start after one that came to nothing; a child that took requests is replaced at once."""
+"""Delay before the next start after a child that never became ready. One that took requests is replaced at once."""
 LAST_RESTART_SECONDS = 10.0
+"""Longest delay before a start, reached after repeated failures."""
 FINISH_SECONDS = 3.0
-"""What `close` gives requests that are being answered."""
+"""Time that `close` gives to requests in progress."""
 EXIT_SECONDS = 3.0
-"""From the end of the channel to SIGKILL of a child that does not leave."""
+"""Time from the end of the channel to SIGKILL for a child that does not exit."""
 
 
 class EngineHost:
-    """One per generator process. `command` is a seam for tests."""
+    """Runs the engine child of a generator process. Create one per process; tests replace `command`."""
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
@@ -74,28 +75,27 @@ class EngineHost:
         self._child: LaunchedChild[EngineChannel] | None = None
         self._closing = self._leaving = False
         self.ready = threading.Event()
-        """The child takes requests."""
+        """Set while the child accepts requests."""
         self.restarts = 0
         self._thread = threading.Thread(target=self._run, name="engine-host", daemon=True)
         self._thread.start()
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child, None while there is none."""
+        """Process id of the child; None while no child runs."""
         child = self._child
         return None if child is None else child.pid
 
     @property
     def waiting(self) -> int:
-        """Requests the child has."""
+        """Number of requests that were handed over and are not finished."""
         return len(self._handed_over)
 
     def hand_over(self, request_id: str, texts: int = 1) -> bool:
-        """Give a request for so many texts to the child, now or as soon as there is one; False when the host is
-        closing.
+        """Send a request for `texts` texts to the child, or to the next child if none runs.
 
-        Blocks afterwards while the child has as many texts as it writes at once: so the next request stays in the
-        queue, where another generator may take it, rather than here.
+        Return False when the host is closing. Otherwise block while the child has as many texts as it can write at
+        once, so that the next request stays in the queue, where another generator may take it.
         """
         with self._changed:
             if self._closing:
@@ -106,13 +106,13 @@ class EngineHost:
         return True
 
     def leave(self) -> None:
-        """Block no more: the process is about to end."""
+        """Release blocked callers of `hand_over`, because the process is about to end."""
         with self._changed:
             self._leaving = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let the child finish for three seconds, answer the rest with an error, end the child."""
+        """Give the child `FINISH_SECONDS` to finish, answer the other requests with an error and end the child."""
         with self._changed:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
             self._closing = self._leaving = True
@@ -145,7 +145,7 @@ class EngineHost:
             self._settle()
 
     def _serve(self) -> None:
-        """Start a child and read what it says until it ends."""
+        """Start a child and read its messages until it ends."""
         environ = ENGINE_ENVIRONMENT | child_environment(os.environ, hub=False) | self._settings
         child = launch(EngineChannel, self._command, environ)
         channel = child.channel
@@ -177,7 +177,7 @@ class EngineHost:
             log.warning("engine child ended, starting another", status=status, waiting=len(self._handed_over))
 
     def _settle(self) -> None:
-        """After a child's end: keep what it had not begun, answer what it had."""
+        """After a child has ended, keep the requests that it had not begun and answer the others with an error."""
         with self._changed:
             left = list(self._handed_over)
         for request_id in left:
@@ -189,13 +189,13 @@ class EngineHost:
                 error = UnavailableError("the generator was restarted; try again", code="generator_restarted")
                 end_with_error(self._redis, request_id, error)
             except redis.RedisError as error:
-                log.warning("a request lost its way", request_id=request_id, error=str(error))
+                log.warning("a request could not be answered", request_id=request_id, error=str(error))
             with self._changed:
                 self._handed_over.pop(request_id, None)
                 self._changed.notify_all()
 
     def _send(self, request_id: str) -> None:
-        """To the child if there is one; otherwise the next one gets it. The caller holds the lock."""
+        """Send a request to the child; if none runs, the next child gets it. The caller holds the lock."""
         if self._channel is not None:
             try:
                 self._channel.send("generate", request_id)
@@ -204,7 +204,7 @@ class EngineHost:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    """The settings of the engine as environment variables; those that are None are left out."""
+    """Return the settings of the engine as environment variables, without those that are None."""
     values = {name: getattr(settings, name) for name in ENGINE_SETTINGS}
     texts = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)

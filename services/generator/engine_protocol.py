@@ -1,10 +1,10 @@
-"""What the generator's Celery worker and its engine child say to each other: JSON lines over an inherited socketpair.
+"""The messages between the generator's Celery worker and its engine child: JSON lines over an inherited socketpair.
 
-Worker to child: `{"type": "generate", "request_id": …}`; a close of the socket ends the child at once.
-Child to worker: `{"type": "ready"}` once, when it can take requests, and `{"type": "done", "request_id": …}` after
-each, whatever came of it. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves
-out torch, Redis, and starting the child: the worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs
-`python -m services.generator.engine_child`.
+Worker to child: `{"type": "generate", "request_id": …}`; a close of the socket ends the child at once. Child to worker:
+`{"type": "ready"}` once it accepts requests, and `{"type": "done", "request_id": …}` after each request, whether it
+succeeded or not. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves out
+torch, Redis, and starting the child: the worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs `python -m
+services.generator.engine_child`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Literal, TypedDict
 from common.child.socket import ChildSocket
 
 ENGINE_MODULE = "services.generator.engine_child"
-"""What `python -m` starts."""
+"""Name of the module that `python -m` runs."""
 MAX_LINE_BYTES = 64 * 1024
 
 
 class EngineMessage(TypedDict):
-    """One line, either way; `request_id` is empty in `ready`."""
+    """One line, in either direction; `request_id` is empty in `ready`."""
 
     type: Literal["generate", "ready", "done"]
     request_id: str
@@ -31,13 +31,13 @@ class EngineChannel(ChildSocket):
     """One end of the socketpair. `send` may be called from any thread, `messages` from one only."""
 
     def send(self, kind: Literal["generate", "ready", "done"], request_id: str = "") -> None:
-        """Write one line. Raises OSError (BrokenPipeError) when the peer is gone."""
+        """Write one line. Raises OSError (BrokenPipeError) when the peer has closed its end."""
         line = json.dumps(EngineMessage(type=kind, request_id=request_id)).encode() + b"\n"
         with self._send_lock:
             self._socket.sendall(line)
 
     def messages(self) -> Iterator[EngineMessage]:
-        """Messages until the peer closes its end. Raises ValueError for a line that is no message."""
+        """Yield messages until the peer closes its end. Raises ValueError for a line that is not a message."""
         buffer = bytearray()
         while chunk := self._receive():
             buffer += chunk

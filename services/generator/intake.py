@@ -23,14 +23,14 @@ from common.redis.generation_request import GenerationRequest
 from services.generator.model_cache import ModelCache
 
 WAIT_SECONDS = 0.02
-"""Longest wait for a model while no text is written: as long as other requests may have to wait for their turn."""
+"""Longest wait for a model while no text runs. New requests may have to wait as long for the next turn."""
 
 Models = Future[tuple[DecodingModel, GatingPolicy | None]]
 
 
 @dataclass
 class Loading:
-    """A request whose model and policy are on their way, or there; `passed` are the texts that went before it."""
+    """A request whose model and policy are loading or loaded. `passed` counts the texts that have overtaken it."""
 
     request: GenerationRequest
     models: Models
@@ -39,15 +39,17 @@ class Loading:
 
 @dataclass(frozen=True)
 class Refused:
-    """A request that will not run; without an error nobody is to hear of it."""
+    """A request that will not run. `error` is sent to its client; with None no event is sent."""
 
     request_id: str
     error: TidalError | None
 
 
 class Intake:
-    """`waiting` were handed over, `loading` taken from Redis. `name` is that of the engine, for those who look for the
-    one that took a request."""
+    """Requests that do not run yet: `waiting` holds ids, `loading` the requests that were taken from Redis.
+
+    `name` is the name of the engine, by which the api finds the engine that took a request.
+    """
 
     def __init__(self, redis: Redis, models: ModelCache) -> None:
         self.name = "engine"
@@ -58,29 +60,29 @@ class Intake:
         self.loading: deque[Loading] = deque()
 
     def keep_loaded(self, in_use: Callable[[], Collection[DecodingModel]]) -> None:
-        """Models that stay loaded, whatever else is asked for; asked from the loader's thread too."""
+        """Set a function that returns models to keep loaded. The loader's thread calls it too."""
         self._models.in_use = in_use
 
     @property
     def loaded(self) -> int:
-        """Requests that wait for nothing but room."""
-        return sum(its.models.done() for its in self.loading)
+        """Number of requests whose models are loaded and that wait only for room."""
+        return sum(loading.models.done() for loading in self.loading)
 
     @property
     def ids(self) -> list[str]:
-        """All of them."""
-        return [*self.waiting, *(its.request.id for its in self.loading)]
+        """Ids of all requests, waiting and loading."""
+        return [*self.waiting, *(loading.request.id for loading in self.loading)]
 
     def close(self) -> None:
         """End the loader."""
         self._loader.shutdown(cancel_futures=True)
 
     def take(self, count: int) -> list[Refused]:
-        """Take up to `count` of the waiting requests; those that cannot run come back. RedisError."""
+        """Take up to `count` waiting requests and return those that cannot run. Raises RedisError."""
         ids = [self.waiting[number] for number in range(min(count, len(self.waiting)))]
         if not ids:
             return []
-        # A transaction: the api takes a request for lost that is neither in Redis nor marked as begun.
+        # In one transaction, because the api regards a request as lost that is neither in Redis nor marked as begun.
         with self._redis.pipeline(transaction=True) as pipeline:
             for request_id in ids:
                 pipeline.getdel(keys.generate_request(request_id))
@@ -106,52 +108,52 @@ class Intake:
         return refused
 
     def blocked(self, slots: int) -> bool:
-        """Whether one has let so many texts pass that all others wait for it."""
-        return any(its.passed >= slots for its in self.loading)
+        """Return whether a request was overtaken by so many texts that all others must wait for it."""
+        return any(loading.passed >= slots for loading in self.loading)
 
     def next_loaded(self, room: int, slots: int) -> Loading | None:
-        """Take out the first whose models are there and whose texts fit into the room, or never would.
+        """Remove and return the first loaded request whose texts fit into `room`, or exceed `slots` and never will.
 
-        One that does not fit lets `slots` texts pass, then no more, so that many small ones cannot keep it out.
-        Its model stays loaded until `release`.
+        A request that does not fit is overtaken by at most `slots` texts, so that many small requests cannot starve it.
+        The model of the returned request stays loaded until `release`.
         """
         passed: list[Loading] = []
-        for its in self.loading:
-            if not its.models.done():
+        for loading in self.loading:
+            if not loading.models.done():
                 continue
-            if its.request.n <= room or its.request.n > slots:
-                self.loading.remove(its)
+            if loading.request.n <= room or loading.request.n > slots:
+                self.loading.remove(loading)
                 for other in passed:
-                    other.passed += its.request.n
-                return its
-            if its.passed >= slots:
+                    other.passed += loading.request.n
+                return loading
+            if loading.passed >= slots:
                 return None
-            passed.append(its)
+            passed.append(loading)
         return None
 
     def wait(self) -> None:
-        """Wait a moment for any model."""
-        wait([its.models for its in self.loading], WAIT_SECONDS, FIRST_COMPLETED)
+        """Wait up to `WAIT_SECONDS` for any model."""
+        wait([loading.models for loading in self.loading], WAIT_SECONDS, FIRST_COMPLETED)
 
     def release(self, request_id: str) -> None:
-        """The request runs, or never will: its model stays loaded on its behalf no longer."""
+        """Stop keeping the model of this request loaded, because the request runs now or never will."""
         self._models.release(request_id)
 
     def drop(self, request_id: str) -> Refused | None:
-        """Forget a request whose client has gone; None when it is not here."""
+        """Remove a request whose client has disconnected; return None if it is not here."""
         if request_id in self.waiting:
             self.waiting.remove(request_id)
             return Refused(request_id, _client_gone())
-        for its in self.loading:
-            if its.request.id == request_id:
-                self.loading.remove(its)
-                its.models.cancel()
-                its.models.add_done_callback(lambda _: self._models.release(request_id))
+        for loading in self.loading:
+            if loading.request.id == request_id:
+                self.loading.remove(loading)
+                loading.models.cancel()
+                loading.models.add_done_callback(lambda _: self._models.release(request_id))
                 return Refused(request_id, _client_gone())
         return None
 
     def _held(self, request: GenerationRequest) -> Models | None:
-        """Without the loader, which may be busy with another model; None where it is needed, also for the errors."""
+        """Return models that are loaded already, without the loader. None if the loader must load them or fails to."""
         try:
             found = self._models.held(request.checkpoint, request.rl_checkpoint, request.id)
         except (TidalError, OSError):

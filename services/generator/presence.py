@@ -1,4 +1,4 @@
-"""Holds the engine's own subscription, so that others see that it lives (`common.redis.presence`).
+"""Holds the engine's own subscription, by which api processes see that it runs (`common.redis.presence`).
 
 One thread and one connection; it subscribes again after every interruption. Leaves out: judging others (`emitter`).
 """
@@ -34,7 +34,7 @@ class Presence:
 
     @property
     def subscription(self) -> int | None:
-        """The number of the present subscription, counted from the start; None while there is none."""
+        """Number of the current subscription, counted from the start; None while there is none."""
         return self._count if self._subscribed else None
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The last word on a request that no engine will finish: an `error` event.
+"""Ends the reply of a request that no engine will finish with an `error` event.
 
-Tokens go through `emitter`. Leaves out: what the events mean (`tidal_client.wire.generation_event`).
+The `emitter` sends all other events. Leaves out: what the events mean (`tidal_client.wire.generation_event`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tidal_client.wire.generation_event import EVENT_ERROR
 
 
 def end_with_error(redis: Redis, request_id: str, error: TidalError) -> None:
-    """Write the `error` event that ends the reply of a request. Raises RedisError."""
+    """Write the `error` event that ends the reply of a request. Raises RedisError if Redis does not answer."""
     stream = keys.generate_stream(request_id)
     with redis.pipeline(transaction=False) as pipeline:
         pipeline.xadd(stream, entry("", [said(request_id, EVENT_ERROR, error_data(error))]), maxlen=MAX_ENTRIES)

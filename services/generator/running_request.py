@@ -1,4 +1,4 @@
-"""One request while it runs: its choices, and what its client hears of them.
+"""A request while it runs: its choices (continuations), and the events that its client receives.
 
 Leaves out: decoding (`common.generation`), sending (`emitter`).
 """
@@ -20,11 +20,11 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, DoneEven
 
 _SEED_RANGE = 2**63
 LARGE_TOKENS = 256
-"""Told in one event, some milliseconds of work."""
+"""Number of trajectory tokens above which building the last event takes several milliseconds."""
 
 
 class RunningRequest:
-    """`request.n` continuations of one prompt. Raises InvalidInputError when it asks for what cannot be."""
+    """`request.n` continuations of one prompt. Raises InvalidInputError if prompt or settings are invalid."""
 
     def __init__(
         self, request: GenerationRequest, model: DecodingModel, policy: GatingPolicy | None, *, total_seconds: float
@@ -43,7 +43,7 @@ class RunningRequest:
             logit_bias=tuple(request.logit_bias.items()),
         )
         prompt = _encoded(request, model)
-        # The prompt is told once.
+        # Only the first choice reports the scores of the prompt.
         others = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(
@@ -56,31 +56,33 @@ class RunningRequest:
             )
             for number in range(request.n)
         ]
-        self._told = self._cancelled = False
+        self._token_sent = self._cancelled = False
 
     @property
     def seconds(self) -> float:
-        """Since it was admitted."""
+        """Seconds since the request was admitted."""
         return time.monotonic() - self._started
 
     def prompt_event(self) -> PromptEvent:
-        """The prompt, as the model has read it."""
+        """Return the event with the prompt, as the model has read it."""
         return wire_prompt(self.choices[0].result)
 
     def token_event(self, choice: Continuation, step: TokenStep) -> TokenEvent | None:
-        """What the client hears of a token; one that does not stream hears of the first, which ends its time in the
-        queue."""
-        if self._told and not self.request.stream:
+        """Return the event for a token, or None if the client does not get one.
+
+        A client that does not stream gets only the first token, which shows the api that the request left the queue.
+        """
+        if self._token_sent and not self.request.stream:
             return None
-        self._told = True
+        self._token_sent = True
         token = wire_token(len(choice.result.token_ids) - 1, step, log_probs=self.request.log_probs)
         if self.request.n > 1:
-            token["choice"] = next(number for number, its in enumerate(self.choices) if its is choice)
+            token["choice"] = next(number for number, other in enumerate(self.choices) if other is choice)
         return token
 
     @property
     def large(self) -> bool:
-        """Whether its last event takes long to build."""
+        """Whether the last event takes long to build."""
         return (
             self.request.trajectory
             and not self._cancelled
@@ -88,7 +90,10 @@ class RunningRequest:
         )
 
     def last_event(self) -> tuple[str, DoneEvent | ErrorEvent]:
-        """The end: the whole reply, or the first error. For any thread, once all choices have ended."""
+        """Return name and data of the last event: the whole reply, or the first error.
+
+        May be called from any thread once all choices have ended.
+        """
         if self._cancelled:
             written = sum(len(choice.result.token_ids) for choice in self.choices)
             cut = UnavailableError(f"the generation was cancelled after {written} tokens", code="cancelled")
@@ -108,7 +113,7 @@ class RunningRequest:
         return EVENT_DONE, done
 
     def check_time(self, now: float) -> None:
-        """End it with 503 when its time is over."""
+        """End the request with an error (503) if its time limit is over."""
         if now - self._started > self._total_seconds:
             self.fail(
                 UnavailableError(
@@ -117,7 +122,7 @@ class RunningRequest:
             )
 
     def cancel(self) -> None:
-        """End it with an error, in case somebody still listens: its client has disconnected."""
+        """End the request because its client has disconnected; a remaining reader of the stream gets an error."""
         self._cancelled = True
         for choice in self.choices:
             choice.end(FinishReason.CANCELLED)

@@ -2,7 +2,7 @@
 
 Reads one JSON object on stdin, {"checkpoint": path, "policy": path or null, "prompt": "…", fields of
 `common.generation.generate`}; writes JSON lines, {"event": "token" | "done" | "error", "data": {…}}, with the data of
-`wire`. Ctrl-C, or a reader that goes away, ends it at once.
+`wire`. Ctrl-C or a closed standard output ends the process at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR, EVENT_TO
 
 
 def main() -> int:
-    """Exit status: 0, 1 after an `error` event."""
+    """Generate one text and return the exit status: 0, or 1 after an `error` event."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     accept_any_text()
@@ -33,7 +33,7 @@ def main() -> int:
     try:
         _run(**fields)
     except TidalError as error:
-        _say(EVENT_ERROR, error_data(error))
+        _write(EVENT_ERROR, error_data(error))
         return 1
     return 0
 
@@ -42,17 +42,17 @@ def _run(checkpoint: str, policy: str | None, prompt: str, **fields: Any) -> Non
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     count = 0
 
-    def tell(step: TokenStep) -> None:
+    def send_token(step: TokenStep) -> None:
         nonlocal count
-        _say(EVENT_TOKEN, wire_token(count, step))
+        _write(EVENT_TOKEN, wire_token(count, step))
         count += 1
 
     controller = None if policy is None else load_policy(policy, device=device)
     model = load_model(checkpoint, device=device)
-    _say(EVENT_DONE, wire_reply(generate(model, prompt, policy=controller, on_token=tell, **fields)))
+    _write(EVENT_DONE, wire_reply(generate(model, prompt, policy=controller, on_token=send_token, **fields)))
 
 
-def _say(event: str, data: GenerationEvent) -> None:
+def _write(event: str, data: GenerationEvent) -> None:
     sys.stdout.write(json.dumps({"event": event, "data": data}) + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""Generations as clients see them: camelCase, described in `tidal_client.wire.generation_event`."""
+"""Converts generations to the events that clients receive (camelCase, `tidal_client.wire.generation_event`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidal_client.wire.generation_event import Alternative, DoneEvent, PromptEve
 
 
 def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> TokenEvent:
-    """One token; with `log_probs` its own string and where it starts."""
+    """Return the event data of a token; with `log_probs` also its own string and its start in the text."""
     token: TokenEvent = {
         "index": index,
         "id": step.token_id,
@@ -34,15 +34,15 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> Token
 
 
 def wire_prompt(generation: Generation) -> PromptEvent:
-    """The prompt, with its scores where the model told them."""
+    """Return the event data of the prompt, with the scores of its tokens if they were computed."""
     stream, text = TextStream(load_tokenizer()), ""
     starts = []
     for token in generation.prompt_token_ids:
         starts.append(len(text))
         text += stream.push(token)
-    told: PromptEvent = {"text": text + stream.finish()}
+    prompt: PromptEvent = {"text": text + stream.finish()}
     if generation.prompt_scores is not None:
-        told["tokens"] = [
+        prompt["tokens"] = [
             {
                 "id": score.token_id,
                 "token": token_text(load_tokenizer(), score.token_id),
@@ -52,29 +52,29 @@ def wire_prompt(generation: Generation) -> PromptEvent:
             }
             for start, score in zip(starts, generation.prompt_scores, strict=True)
         ]
-    return told
+    return prompt
 
 
 def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> DoneEvent:
-    """The whole of one choice; without `trajectory` not token by token."""
+    """Return the event data of a finished choice; with `trajectory` it contains every token."""
     effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
     steps = generation.trajectory if trajectory else []
-    told = [wire_token(number, step, log_probs=log_probs) for number, step in enumerate(steps)]
-    written: DoneEvent = {
+    tokens = [wire_token(number, step, log_probs=log_probs) for number, step in enumerate(steps)]
+    reply: DoneEvent = {
         "text": generation.text,
         "tokensGenerated": len(generation.token_ids),
         "promptTokens": len(generation.prompt_token_ids),
         "elapsedMs": round(generation.elapsed_seconds * 1000, 3),
         "finishReason": str(generation.finish_reason),
         "truncated": generation.truncated,
-        "trajectory": told,
+        "trajectory": tokens,
         "effective": effective,
     }
     if not trajectory:
-        del written["trajectory"]
-    return written
+        del reply["trajectory"]
+    return reply
 
 
 def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative]:
@@ -85,7 +85,7 @@ def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative
 
 
 def _short(value: float) -> float:
-    """float32 as JSON without the digits that it does not have: 0.8, not 0.800000011920929."""
+    """Round a float32 to the digits it really has, so that JSON shows 0.8 and not 0.800000011920929."""
     return round(value, 6)
 
 

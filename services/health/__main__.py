@@ -1,4 +1,4 @@
-"""`python -m services.health`: the process that keeps the promises nobody else is awake for.
+"""`python -m services.health`: the process for periodic work that no other process does.
 
 Three loops in one process: sweeps (main thread), the outbox relay and retention (a thread each). SIGTERM and SIGINT end
 them within about two seconds; every pass is a transaction, so a kill at any moment costs nothing. Any number may run.

@@ -16,15 +16,15 @@ from common.redis.keys import HEALTH
 
 
 def trouble(settings: Settings) -> str:
-    """What is wrong; empty when nothing is."""
+    """Return what is wrong, empty when nothing is."""
     client = connect(settings.redis_url, COMMANDS)
     try:
-        swept_at, told = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))
+        swept_at, error_text = (None if value is None else str(value) for value in client.hmget(HEALTH, SWEEP_FIELDS))
     except redis.RedisError as error:
         return f"Redis does not answer: {error}"
     finally:
         client.close()
-    return sweep_trouble(swept_at, told, settings.reaper_seconds)
+    return sweep_trouble(swept_at, error_text, settings.reaper_seconds)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from common.logging import get_logger
 
 LISTEN = sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL))
 WAITING = sql.SQL("SELECT EXISTS (SELECT FROM outbox WHERE published_at IS NULL)")
-"""What a look by itself costs when nothing waits; the relay's own transaction is ten times that."""
+"""Cheap check that polls use: a transaction of the relay takes ten times as long."""
 
 log = get_logger(__name__)
 
 
 class OutboxRelay:
-    """Runs until `stop` is set, and notices it within `poll_seconds`, the longest time between two looks."""
+    """Runs until `stop` is set, which it notices within `poll_seconds`, the longest time between two polls."""
 
     def __init__(
         self, engine: Engine, publisher: Publisher, stop: threading.Event, *, poll_seconds: float = 1.0
@@ -37,7 +37,7 @@ class OutboxRelay:
         self._poll_seconds = poll_seconds
         self._trouble: str | None = None
         self.published = 0
-        """Rows since the start."""
+        """Number of rows published since the start."""
 
     def run(self) -> None:
         """Listen and publish; database and Redis may go away and come back."""

@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 
 class Retention:
-    """Runs until `stop` is set."""
+    """The loop. It runs until `stop` is set."""
 
     def __init__(
         self, engine: Engine, settings: Settings, stop: threading.Event, *, look_seconds: float = LOOK_SECONDS

@@ -1,4 +1,4 @@
-"""One supervised process: started, read, started again with back-off after a crash, stopped with a deadline.
+"""A supervised process: it is started, read, restarted with back-off after a crash, and stopped with a deadline.
 
 Non-blocking throughout; `services.local.supervisor` holds the loop. Start only from the main thread: the death signal
 of `launch.py` is bound to the thread that forks.
@@ -24,12 +24,12 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 HEALTHY_SECONDS = 60.0
-"""A process that lived so long starts again without a growing delay."""
+"""Run time in seconds after which the restart delay is reset."""
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to run. `module_arguments` follow the Python interpreter."""
+    """The command, environment and limits of a child. `module_arguments` follow the Python interpreter."""
 
     name: str
     module_arguments: tuple[str, ...]
@@ -37,20 +37,20 @@ class ChildSpec:
     """The complete environment of the child; nothing is inherited."""
     nice: int = 0
     stop_seconds: float = 3.0
-    """From SIGTERM to SIGKILL."""
+    """Seconds from SIGTERM to SIGKILL."""
     after_ready: bool = False
-    """Start it when the api answers: keeps the way to readiness short."""
+    """Whether to start the child only once the api answers, so that the api is ready sooner."""
     port: int | None = None
 
 
 class Child:
-    """A process that should run until it is stopped."""
+    """A process that runs until it is stopped."""
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
         self.restarts = 0
         self.start_at: float | None = 0.0
-        """Monotonic time of the next start; None: not to be started."""
+        """Monotonic time of the next start; None when no start is planned."""
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._silent = False
@@ -60,25 +60,25 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process that has not been collected."""
+        """Whether there is a process whose exit status has not been collected."""
         return self._process is not None
 
     @property
     def output(self) -> int | None:
-        """The descriptor of its stdout and stderr, None when it does not run or has closed both."""
+        """Descriptor of stdout and stderr; None when the process does not run or has closed both."""
         if self._process is None or self._process.stdout is None or self._silent:
             return None
         return self._process.stdout.fileno()
 
     @property
     def state(self) -> ProcessState:
-        """For the state file."""
+        """Return the entry for the state file."""
         process = self._process
         status = "running" if process else "restarting" if self.start_at is not None else "stopped"
         return ProcessState(process.pid if process else None, self.spec.port, status, self.restarts)
 
     def start(self) -> None:
-        """Start it in a session of its own."""
+        """Start the process in a new session."""
         arguments = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(self.spec.nice)]
         self._process = subprocess.Popen(
             [*arguments, sys.executable, *self.spec.module_arguments],
@@ -95,7 +95,7 @@ class Child:
         self.start_at = None
 
     def read_lines(self) -> list[str]:
-        """The whole lines it has written since the last call."""
+        """Return the complete lines that the process has written since the last call."""
         if self.output is None:
             return []
         with suppress(BlockingIOError):
@@ -108,7 +108,7 @@ class Child:
         return [line.decode(errors="replace") for line in lines]
 
     def collect(self) -> tuple[int, list[str]] | None:
-        """Exit status (negative: a signal) and last lines when it has ended, else None. Plans no new start."""
+        """Return exit status (negative: signal) and last lines of an ended process, else None. Plans no start."""
         if self._process is None or self._process.poll() is None:
             return None
         lines = self.read_lines()
@@ -116,7 +116,7 @@ class Child:
             lines.append(self._rest.decode(errors="replace"))
             self._rest = b""
         status = self._process.returncode
-        kill_group(self._process.pid)  # what it left behind in its session
+        kill_group(self._process.pid)  # processes that the child left in its session
         if self._process.stdout:
             self._process.stdout.close()
         self._process = None
@@ -124,7 +124,7 @@ class Child:
         return status, lines
 
     def plan_restart(self) -> float:
-        """Start again after the returned delay in seconds; it doubles with each early end."""
+        """Plan a restart and return its delay in seconds, which doubles with each early end."""
         if time.monotonic() - self._started >= HEALTHY_SECONDS:
             self._backoff.reset()
         delay = self._backoff.next()
@@ -133,7 +133,7 @@ class Child:
         return delay
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Ask it to end and set the deadline after which `enforce` kills it; `at_once`: kill now."""
+        """Send SIGTERM and set the deadline after which `enforce` kills the process. With `at_once`, kill it now."""
         self.start_at = None
         if self._process is None:
             return
@@ -145,7 +145,7 @@ class Child:
             self._kill_at = time.monotonic() + self.spec.stop_seconds
 
     def enforce(self) -> bool:
-        """Kill it if its deadline has passed; True when that happened just now."""
+        """Kill the process if its deadline has passed. Return whether this call killed it."""
         if self._process is None or self._kill_at is None or time.monotonic() < self._kill_at:
             return False
         self._kill_at = None

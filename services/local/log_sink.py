@@ -25,7 +25,7 @@ from common.plain_text import escaped
 
 MAX_BYTES = 20_000_000
 MOST_CHARACTERS = 100_000
-"""Length to which a line is cut."""
+"""Most characters of a line; longer lines are cut."""
 KEPT_LINES = 30
 COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
 LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red", "critical": "bold red"}
@@ -33,7 +33,7 @@ LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold 
 STRUCTURED = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z\s+\[(\w+)\s*\]\s+(.*)$")
 PLAIN_LEVEL = re.compile(r"\b(INFO|WARNING|ERROR|CRITICAL)\b")
 SAME_LINES = 100
-"""Raw lines of one process that differ only in numbers: this many are written at once."""
+"""Number of raw lines of one process, equal except for numbers, that are written without delay."""
 SECONDS_PER_LINE = 3.0
 """After the first `SAME_LINES`, one more line is written per this many seconds."""
 MOST_KINDS = 1000
@@ -45,7 +45,7 @@ SERVICE = re.compile(r"\s*\bservice=\S+")
 
 
 class LogSink:
-    """`write(name, line)` for one line without its newline. `console` None: files only."""
+    """Call `write(name, line)` for each line, without its newline. With `console` None it writes only files."""
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self._folder = folder
@@ -86,7 +86,7 @@ class LogSink:
                 self._console.print(self._for_terminal(name, line), soft_wrap=True)
 
     def lost(self, name: str) -> int:
-        """Lines of `name` that its file has not got and does not mention yet."""
+        """Return the number of lines of `name` that are missing in its file and not reported there yet."""
         return self._lost.get(name, 0)
 
     def last_lines(self, name: str, count: int = 12) -> list[str]:
@@ -146,7 +146,7 @@ class _Repeats:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """By line without its numbers: how many lines may still be written, and when that was computed."""
+        """Maps a line without its numbers to the count of lines that may be written and the time of that count."""
         self._left_out = 0
         self._since = 0.0
 

@@ -1,4 +1,4 @@
-"""What the local stack consists of: folders, secrets, ports and the processes with their environment.
+"""Defines the local stack: folders, secrets, ports, and the processes with their environment.
 
 Everything lives in one folder (`.tidal`, or TIDAL_HOME). Secrets are drawn once and kept (0600), so a token that was
 copied somewhere stays valid after a restart.
@@ -44,7 +44,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the two web services listen."""
+    """Hosts and ports on which the two web services listen."""
 
     host: str
     port: int
@@ -52,13 +52,13 @@ class Addresses:
 
     @property
     def api_url(self) -> str:
-        """The api as this machine reaches it."""
+        """URL of the api on this machine."""
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def flower_url(self) -> str:
-        """Flower, on loopback only."""
+        """URL of Flower, which listens on loopback only."""
         return f"http://127.0.0.1:{self.flower_port}"
 
 
@@ -104,17 +104,17 @@ def choose_addresses(settings: Settings, port: int | None, flower_port: int | No
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA device is there, told without loading torch."""
+    """Return whether an NVIDIA device exists, without loading torch."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
 
 
 def experiments_dir(folder: Path, settings: Settings) -> Path:
-    """The artifact store: as set, else inside the folder."""
+    """Return the folder of the artifact store: the one that is set, else one inside `folder`."""
     return _as_set_or(settings, "experiments_dir", settings.experiments_dir, folder / "experiments")
 
 
 def data_dir(folder: Path, settings: Settings) -> Path:
-    """Corpora and token cache: as set, else inside the folder."""
+    """Return the folder of corpora and token cache: the one that is set, else one inside `folder`."""
     return _as_set_or(settings, "data_dir", settings.data_dir, folder / "data")
 
 
@@ -148,7 +148,7 @@ def with_database(environment: Mapping[str, str], servers: Servers) -> dict[str,
 def processes(
     settings: Settings, addresses: Addresses, kept: Secrets, servers: Servers, environment: Mapping[str, str]
 ) -> list[ChildSpec]:
-    """Return the children in the order in which they start. PostgreSQL and Valkey start before and are not among them.
+    """Return the children in the order in which they start. PostgreSQL and Valkey start earlier and are not included.
 
     Each process gets only the secrets it needs: the api gets the token, Flower its password, and the processes that
     read jobs get the password of the database.
@@ -180,7 +180,7 @@ def processes(
             "generator",
             module("generator"),
             generator,
-            # Without a GPU it shares the cores with the trainer and gives way to it.
+            # Without a GPU the generator shares the cores with the trainer, which takes precedence.
             nice=10 if cpu_only else 0,
             stop_seconds=min(5.0, longest),
             after_ready=True,

@@ -31,11 +31,11 @@ from services.local.wakeup import Wakeup
 from tidal_client.local_instance import STATE_FILE, LocalInstance, ProcessState
 
 READY_SECONDS = 120.0
-"""Longest wait for the api; a slow disk, not a promise."""
+"""Longest wait for the api, generous enough for a slow disk."""
 EARLY_ENDS = 3
-"""So many ends before the api ever answered mean that it will not."""
+"""Number of early exits after which the supervisor gives up on an api that has never answered."""
 WATCH_SECONDS = 1.0
-"""Between looks at the two servers, which need not be our children."""
+"""Seconds between two checks of the servers, which may be children of another process."""
 NAME = "tidal"
 MIGRATE = ("-m", "services.local", "migrate")
 Plan = Callable[[Settings, stack.Addresses, stack.Secrets, stack.Servers, Mapping[str, str]], list[ChildSpec]]
@@ -76,7 +76,7 @@ class Supervisor:
         self._watch_at = 0.0
 
     def run(self) -> int:
-        """Start, serve until a signal, stop. Raises TidalError when the start fails; nothing is left running then."""
+        """Start, serve until a signal, stop. Raises TidalError when the start fails; then nothing is left running."""
         with only_one(self.folder), Wakeup(self._on_signal) as wakeup:
             self._wakeup = wakeup
             failed = True
@@ -89,7 +89,7 @@ class Supervisor:
         return 0
 
     def say(self, line: str) -> None:
-        """A line of the supervisor's own."""
+        """Log a line of the supervisor."""
         self._sink.write(NAME, line)
 
     def _on_signal(self) -> None:
@@ -143,7 +143,7 @@ class Supervisor:
             self.say(f"{self.folder} is now closed to other users of this machine (TIDAL_UMASK {self.settings.umask})")
 
     def _server(self, name: str, setting: str, server: Server) -> str:
-        """URL of the server: the one that is set, else ours, started or found."""
+        """Return the URL of a server: the one that is set, else that of the embedded server, started if necessary."""
         if setting in self.settings.model_fields_set:
             self.say(f"{server.name}: the one of TIDAL_{setting.upper()}")
             return str(getattr(self.settings, setting).get_secret_value())

@@ -56,7 +56,7 @@ class ValkeyServer(Server):
             "save": '""',
             "appendonly": "yes",
             "appendfsync": "everysec",
-            # Finds the connections of a host that lost its power (`common.redis.presence`) within half a minute.
+            # Detects connections to a host that lost power within half a minute (`common.redis.presence`).
             "tcp-keepalive": "15",
             "maxmemory": "1gb",
             "maxmemory-policy": "noeviction",

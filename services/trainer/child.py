@@ -1,7 +1,7 @@
-"""One attempt of a job as a child of a supervisor: receive, execute the handler, report how it ended.
+"""Runs one attempt of a job as a child of a supervisor: receives the job, calls its handler and reports the result.
 
-The socket says everything (`common.child.protocol`); its end of file means that the supervisor is gone, and the
-process exits at once, whatever it is doing. Leaves out: what the jobs do (`services.trainer.handlers`).
+All messages go through the socket (`common.child.protocol`). End of file on it means that the supervisor has ended; the
+process then exits at once, whatever it does. Leaves out: what the jobs do (`services.trainer.handlers`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ log = get_logger(__name__)
 
 
 def run_child() -> int:
-    """Execute the job that the supervisor sends; returns the exit code."""
+    """Execute the job that the supervisor sends and return the exit code."""
     die_with_parent()
     configure("trainer")
     if CHILD_FD_VARIABLE not in os.environ:
-        print(  # noqa: T201 (nobody else is there to be told)
+        print(  # noqa: T201 (there is no supervisor to report to)
             "services.trainer is started by a worker; to train without services use: tidal train lm|rl", file=sys.stderr
         )
         return 2
@@ -73,7 +73,7 @@ def _execute(channel: Channel, start: Start) -> int:
         request = wait_for_disk(hooks, obeyed=_obeyed_at_the_start(start, directory))
         if request is not None:
             return _report_outcome(channel, hooks, outcome_of(request))
-        # Imported here: torch takes seconds, and the supervisor may go away meanwhile.
+        # Imported here: torch takes seconds, and the supervisor may end meanwhile.
         from services.trainer.handlers import HANDLERS, Paths
 
         handler = HANDLERS.get(job.job_type)
@@ -81,7 +81,7 @@ def _execute(channel: Channel, start: Start) -> int:
             raise ProtocolError(f"job type '{job.job_type}' has no handler; known are {', '.join(sorted(HANDLERS))}")
         outcome = handler(job, Paths(store, Path(start.data_dir)), hooks)
     except DiskFullError as error:
-        # Raised where the work cannot wait. The job goes back to the queue; its next attempt waits before it begins.
+        # Raised where the work cannot wait. The job returns to the queue; its next attempt waits before it begins.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
         wait_for_room(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)
@@ -117,7 +117,7 @@ def _report_failure(channel: Channel, hooks: SupervisedHooks, error: Exception) 
 
 
 def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
-    """The supervisor's messages, until it is gone."""
+    """Handle the supervisor's messages until the channel is closed."""
     while True:
         try:
             message = channel.receive()

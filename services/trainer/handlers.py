@@ -1,4 +1,4 @@
-"""One handler per job type: the payload checked, references resolved, the library called.
+"""One handler per job type. Each checks the payload, resolves references and calls the library.
 
 Each imports torch and its library when it is called. To add a type: a payload in `common.jobs.payloads`, a function
 here, a line in HANDLERS. Leaves out: the socket, the database, and how a job fails (exceptions leave a handler as they
@@ -31,7 +31,7 @@ from tidal_client.vocabulary import JobType
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a job reads and writes."""
+    """The artifact store and the data folder of a job."""
 
     store: ArtifactStore
     data_dir: Path
@@ -82,7 +82,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
 
 def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """Perplexity and samples of a checkpoint."""
+    """Compute perplexity and samples of a checkpoint."""
     from services.trainer import language_model
 
     payload = Evaluation.model_validate(job.payload)
@@ -111,7 +111,7 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
 
 def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
-    """What a controller, or a fixed or random choice, does with the modulation."""
+    """Analyse the modulation that a controller, or a fixed or random choice, produces."""
     from services.trainer import trajectories
 
     payload = Analysis.model_validate(job.payload)

@@ -25,7 +25,7 @@ EXIT_STOPPED = 3
 
 
 def run_local(arguments: list[str]) -> int:
-    """Parse, train, print; returns the exit code."""
+    """Parse the arguments, train, print the result and return the exit code."""
     options = _parser().parse_args(arguments)
     configure("trainer")
     console = Terminal(highlight=True)
@@ -145,7 +145,7 @@ def _existing(path: Path) -> Path:
 
 
 def _start(options: argparse.Namespace) -> Path | None:
-    """The checkpoint folder of `--resume-from`, None without it. Checkpoints that `--out` has already go before it."""
+    """Return the checkpoint folder of `--resume-from`, or None. Checkpoints already in `--out` take precedence."""
     if options.resume_from is None:
         return None
     start: Path = _existing(options.resume_from).resolve()
@@ -161,7 +161,7 @@ def _start(options: argparse.Namespace) -> Path | None:
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    """Manifests of the checkpoints in `out`; a folder whose name begins with a dot is none."""
+    """Return the manifests of the checkpoints in `out`. Folders whose names begin with a dot are not checkpoints."""
     return list((out / "checkpoints").glob("[!.]*/manifest.json"))
 
 

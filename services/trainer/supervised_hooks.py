@@ -1,6 +1,6 @@
 """`TrainingHooks` over the supervisor's socket, and the emergency exit for a stop that cannot wait.
 
-A micro-batch of a large model takes a minute on a CPU. When a wish to leave has not been obeyed after
+A micro-batch of a large model takes a minute on a CPU. When a request to stop has not been obeyed after
 `urgent_seconds`, the state of the last finished step is saved from another thread and the process ends.
 """
 
@@ -42,11 +42,11 @@ log = get_logger(__name__)
 
 PROGRESS_SECONDS = 0.2
 URGENT_SECONDS = 3.0
-"""From a wish to leave to the emergency exit. A local stop leaves a trainer 10 s."""
+"""Seconds from a stop request to the emergency exit. A local stop gives a trainer 10 s."""
 
 
 class SupervisedHooks(DiskHooks):
-    """The surroundings of a training under a supervisor; the wishes arrive from the thread that reads the socket."""
+    """Connects a training to its supervisor. Stop requests arrive from the thread that reads the socket."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SupervisedHooks(DiskHooks):
         super().__init__(reserve, writer)
         self.lifeline = lifeline
         self.leaving = False
-        """The last message is on its way: end of file is no longer an alarm."""
+        """Whether the last message is being sent, after which end of file is expected."""
         self._channel = channel
         self._attempt = attempt
         self._phase = "starting"
@@ -78,10 +78,10 @@ class SupervisedHooks(DiskHooks):
         self._rewound = False
         self._progress_at = -PROGRESS_SECONDS
         self._progress: Progress | None = None
-        """The newest one that has not been sent."""
+        """The newest progress that has not been sent."""
 
     def request(self, request: StopRequest) -> None:
-        """A wish arrived; the newest one counts. May be called from any thread and from a signal handler."""
+        """Set the stop request, replacing an earlier one. May be called from any thread and from a signal handler."""
         self._request = request
         if request is StopRequest.COMPLETE or self._urgent is not None:
             return
@@ -89,7 +89,7 @@ class SupervisedHooks(DiskHooks):
         self._urgent.start()
 
     def leave(self) -> None:
-        """The handler has ended: bring all metrics out; only the last message may follow."""
+        """Write all metrics after the handler has ended. Only the last message may follow."""
         with self._lender:
             self._save = None
         self._over.set()
@@ -98,22 +98,25 @@ class SupervisedHooks(DiskHooks):
         self.leaving = True
 
     def phase(self, name: str) -> None:
-        """Tell the supervisor."""
+        """Report a new phase to the supervisor."""
         self._phase = name
         self._send_progress()
         self._send(Phase(name=name))
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Into the writer's queue, and a line of the log; a validation may come before the first step of this
-        attempt."""
+        """Queue metrics for the writer and log them.
+
+        The first call of this attempt may come from a validation, before its first step.
+        """
         self._rewind(step)
         self._writer.add(kind, step, values)
         log.info(f"step {step}", **{name: float(f"{value:.5g}") for name, value in values.items()})
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
-        """`running` and the rewind of earlier attempts at the first call; then at most five messages a second.
+        """Report progress to the supervisor, at most five times a second.
 
-        The newest one is never left out for long: the next phase, and the end, send it.
+        The first call also reports `running` and rewinds the metrics of earlier attempts. The next phase and the end
+        send progress that was held back.
         """
         if not self._running:
             self._running = True
@@ -126,11 +129,11 @@ class SupervisedHooks(DiskHooks):
             self._send(self._progress, droppable=True)
 
     def requested_stop(self) -> StopRequest | None:
-        """The newest wish."""
+        """Return the newest stop request."""
         return self._request
 
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
-        """Report the wait to the supervisor, which takes it as a sign of life. None reports the phase before it."""
+        """Report the wait to the supervisor, for which it is a sign of life. None reports the phase before the wait."""
         if shortage is None:
             self._send(Phase(name=self._phase))
             return
@@ -144,25 +147,25 @@ class SupervisedHooks(DiskHooks):
         self._send(Phase(name=WAITING_FOR_DISK, disk=wait))
 
     def wait_while_suspended(self) -> None:
-        """Blocks while the lease is in doubt."""
+        """Block while the lease may be lost."""
         self.lifeline.wait()
 
     def offer_checkpoint(self, save: Callable[[], SavedCheckpoint | None] | None) -> None:
-        """Keep the function for the emergency exit."""
+        """Keep `save` for the emergency exit."""
         with self._lender:
             self._save = save
 
     def before_checkpoint(self) -> None:
-        """Metrics to disk, then wait while the lease is in doubt: an attempt that may be replaced publishes nothing."""
+        """Flush metrics, then wait while the lease may be lost: an attempt that may be replaced publishes nothing."""
         self.flush_metrics()
         self.lifeline.wait()
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """Tell the supervisor, which drops the rows of the others."""
+        """Report the kept checkpoints to the supervisor, which deletes the rows of all others."""
         self._send(Kept(names=[f"checkpoints/{name}" for name in names]))
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Tell the supervisor, which drops their rows and notes where the next job may go on."""
+        """Report withdrawn checkpoints to the supervisor, which deletes their rows and records the newest one left."""
         self._send(
             Withdrawn(
                 names=[f"checkpoints/{name}" for name in names],
@@ -172,17 +175,17 @@ class SupervisedHooks(DiskHooks):
         )
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Tell the supervisor, which registers it."""
+        """Report a checkpoint to the supervisor, which registers it."""
         self._send(
             Checkpoint(name=f"checkpoints/{info.name}", step=info.step, sha256=info.sha256, size_bytes=info.size_bytes)
         )
 
     def artifact_saved(self, name: str, kind: str) -> None:
-        """Tell the supervisor."""
+        """Report an artifact to the supervisor."""
         self._send(Artifact(name=name, kind=kind))
 
     def event(self, name: str, **details: Any) -> None:
-        """Tell the supervisor, and the log."""
+        """Log an event and report it to the supervisor."""
         log.info(name, **details)
         self._send(Event(name=name, details=details))
 
@@ -192,7 +195,7 @@ class SupervisedHooks(DiskHooks):
         self._rewound = True
 
     def _send_progress(self) -> None:
-        progress, self._progress = self._progress, None  # both threads may come here at the end
+        progress, self._progress = self._progress, None  # both threads may call this at the end
         if progress is not None:
             self._send(progress)
 
@@ -200,7 +203,7 @@ class SupervisedHooks(DiskHooks):
         try:
             self._channel.send(message, droppable=droppable)
         except OSError:
-            # Nobody may act for a supervisor that is gone: another attempt may be running already.
+            # The supervisor has ended, so another attempt may be running already; this one must not continue.
             self._end_process(EXIT_FAILED)
 
     def _leave_in_a_hurry(self) -> None:
@@ -209,9 +212,9 @@ class SupervisedHooks(DiskHooks):
         self.lifeline.wait()
         with self._lender:
             save = self._save
-        self._urgent = None  # a wish that comes from here on gets a thread of its own
+        self._urgent = None  # a request that arrives from now on starts another thread
         request = self._request
-        assert request is not None  # this thread is started by one
+        assert request is not None  # a request has started this thread
         if save is None or request is StopRequest.COMPLETE:  # nothing to save yet, or the training ends by itself
             return
         self._urgent = threading.current_thread()
@@ -235,10 +238,10 @@ class SupervisedHooks(DiskHooks):
             self._end_process(EXIT_FAILED)
             return
         if self._request is not None and self._request is not StopRequest.COMPLETE:
-            request = self._request  # it may have become more severe meanwhile; who left has not completed
+            request = self._request  # a stricter one may have arrived; an attempt that stops early is not completed
         log.info("left in the middle of a step", request=request.value)
         self.leave()
-        # The row of a paused job names a checkpoint, so a pause without one ends as a drain, back to the queue.
+        # A paused job needs a checkpoint to resume from; without one the attempt is drained and returns to the queue.
         paused_without = request is StopRequest.PAUSE and info is None
         self._send(Finished(outcome=(Outcome.DRAINED if paused_without else outcome_of(request)).value))
         self._end_process(EXIT_FINISHED)

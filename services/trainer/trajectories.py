@@ -90,7 +90,7 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
 
 
 def sample_of(generation: Generation) -> Sample:
-    """What the analysis needs of a text that a gated mode made."""
+    """Return the fields of a text, generated with modulation, that the analysis needs."""
     steps = generation.trajectory
     return Sample(
         text=generation.text,
@@ -102,7 +102,7 @@ def sample_of(generation: Generation) -> Sample:
 
 
 def _alike(parts: list[Part]) -> dict[tuple[str, float], list[int]]:
-    """The numbers of the parts that one batch can hold."""
+    """Group the indices of parts that may share a batch: those with equal gating mode and modulation."""
     groups: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
     for number, part in enumerate(parts):
         groups[part.gating_mode, part.modulation].append(number)
@@ -110,6 +110,6 @@ def _alike(parts: list[Part]) -> dict[tuple[str, float], list[int]]:
 
 
 def _leave(hooks: TrainingHooks) -> StopRequest | None:
-    """The wish, unless it is to complete, which is what happens anyway."""
+    """Return the stop request, but None for COMPLETE, which happens anyway."""
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -1,7 +1,7 @@
-"""The trainer as a child process: started with its log, read and written by the supervisor, ended.
+"""Runs the trainer as a child process, connected to its log and to the supervisor.
 
-Leaves out: how a child is launched and ended (`common.child.launch`), what the messages mean
-(`services.worker.supervisor`), what an exit means (`services.worker.exit_status`).
+Leaves out: launching and ending a child (`common.child.launch`), the meaning of messages
+(`services.worker.supervisor`) and of exit statuses (`services.worker.exit_status`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from services.worker.log_capture import LogCapture
 from services.worker.wakeup import Wakeup
 
 OOM_SCORE_ADJUSTMENT = 500
-"""Of -1000 … 1000: when memory runs out the kernel shall take the trainer, not a server or the worker beside it."""
+"""Score (-1000 … 1000) that makes the kernel kill the trainer, not a server or the worker, when memory runs out."""
 EXIT_SECONDS = 5.0
-"""From the end of the channel to SIGKILL of a child that does not leave."""
+"""Time from the end of the channel to SIGKILL for a child that does not exit."""
 
 
 def trainer_command(configured: str) -> list[str]:
-    """The command line of a trainer; `configured` empty means this Python's `services.trainer`."""
+    """Return the command line of a trainer. Empty `configured` means this Python's `services.trainer`."""
     return shlex.split(configured) if configured else [sys.executable, "-m", "services.trainer"]
 
 
@@ -48,7 +48,7 @@ class ChildProcess:
         return None if self._child is None else self._child.pid
 
     def start(self, message: Start) -> None:
-        """Execute the command and hand it the job; raises OSError when it cannot be executed."""
+        """Execute the command and send it the job. Raises OSError when it cannot be executed."""
         try:
             self._child = child = launch(Channel, self._command, self._environ, output=self._log.write_fd)
         finally:
@@ -59,7 +59,7 @@ class ChildProcess:
         self.send(message)
 
     def send(self, message: Message) -> bool:
-        """Hand over a message; False when the child is gone."""
+        """Send a message; return False when the child has ended."""
         if self._child is None:
             return False
         try:
@@ -68,33 +68,34 @@ class ChildProcess:
             return False
 
     def receive(self, timeout: float, wakeup: Wakeup) -> Message | None:
-        """The next message; None after `timeout` seconds, or once it was woken. EOFError when the child is gone.
+        """Return the next message, or None after `timeout` seconds or once `wakeup` is set.
 
-        A child that is gone is noticed within `timeout` even if something it started holds its end of the channel.
+        Raises EOFError when the child has ended. That is noticed within `timeout` even if a process that the child
+        started still holds the child's end of the channel.
         """
         assert self._child is not None, "start the child first"
-        gone = self._child.ended
-        message = self._child.channel.receive(0.0 if gone else timeout, wakeup=wakeup.fileno())
-        if gone and message is None:
+        ended = self._child.ended
+        message = self._child.channel.receive(0.0 if ended else timeout, wakeup=wakeup.fileno())
+        if ended and message is None:
             raise EOFError("the child has ended")
         return message
 
     def terminate(self) -> None:
-        """SIGTERM to the trainer itself."""
+        """Send SIGTERM to the trainer itself."""
         if self._child is not None:
             self._child.terminate()
 
     def kill(self) -> None:
-        """SIGKILL to the trainer's whole process group, which it shares with its own workers."""
+        """Send SIGKILL to the trainer's process group, which contains its data workers."""
         if self._child is not None:
             self._child.kill()
 
     def wait(self, timeout: float = EXIT_SECONDS) -> int:
-        """The exit status (negative: signal); a child that has not left after `timeout` seconds is killed."""
+        """Return the exit status (negative: signal). Kills a child that has not exited after `timeout` seconds."""
         assert self._child is not None, "start the child first"
         return self._child.wait(timeout)
 
     def close(self) -> None:
-        """Make sure that nothing of the child is left, and free the descriptors."""
+        """Kill what is left of the child's process group, and free the descriptors."""
         if self._child is not None:
             self._child.close()

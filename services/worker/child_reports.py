@@ -1,7 +1,7 @@
-"""What the child says, turned into writes to the job's row and events for the live streams.
+"""Turns the messages of the child into writes to the job's row and events for the live streams.
 
 Checkpoints and artifacts are registered only when their file lies inside the experiment; progress is written at most
-once a second and never queues up. Leaves out: deciding anything about the child (`services.worker.supervisor`).
+once a second and never queues up. Leaves out: decisions about the child (`services.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus, utc_text
 log = get_logger(__name__)
 
 REPORT_SECONDS = 1.0
-"""Between two writes of progress."""
+"""Least seconds between two writes of progress."""
 LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases after the last training step."""
 ANALYSIS = "analysis"
-"""The file of this kind is also kept as an analysis of the experiment."""
+"""Kind of artifact whose file is also kept as an analysis of the experiment."""
 RESULT_KINDS = frozenset({"evaluation", "ablation", ANALYSIS})
 
 
 class ChildReports:
-    """The child's side of the story so far. `now` is a monotonic clock in seconds."""
+    """Handles the messages of one child. `now` is the time of a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class ChildReports:
         self._progress_write: Future[None] | None = None
 
     def move(self, status: JobStatus) -> None:
-        """Write a status that needs no judgement: starting, running, completing, stopping."""
+        """Write a status that needs no decision: starting, running, completing, stopping."""
         self.status = status
         self._writer.submit(lambda session: rows.transition(session, self._job.id, self._job.attempt, status))
 
     def hear(self, message: Message, now: float) -> None:
-        """Take in one message."""
+        """Handle one message."""
         if isinstance(message, Progress):
             self.watch.progress(now)
             self.meter.hear(message.step, message.total_steps, now, time_share=message.time_share)
@@ -110,12 +110,12 @@ class ChildReports:
             log.warning("the child sent what only a supervisor sends", message_type=message.type)
 
     def event(self, name: str, **details: object) -> None:
-        """A line in the job's history."""
+        """Record an event in the job's history."""
         write = partial(rows.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
         self._writer.submit(write)
 
     def last_report(self, now: float) -> None:
-        """Write the newest progress, whenever the last one was."""
+        """Write the newest progress, however recent the last write was."""
         if self.meter.step is not None:
             self._progress_write = None
             self._report(now)
@@ -156,8 +156,8 @@ class ChildReports:
             )
             self._progress_write = self._writer.submit(write)
 
-    def _checkpoint(self, said: Checkpoint) -> None:
-        name = said.name if "/" in said.name else f"{CHECKPOINT_FOLDER}/{said.name}"
+    def _checkpoint(self, message: Checkpoint) -> None:
+        name = message.name if "/" in message.name else f"{CHECKPOINT_FOLDER}/{message.name}"
         if self._existing(name) is None:
             return
         write = partial(
@@ -165,16 +165,16 @@ class ChildReports:
             job_id=self._job.id,
             attempt=self._job.attempt,
             name=name,
-            step=said.step,
-            sha256=said.sha256,
-            size_bytes=said.size_bytes,
+            step=message.step,
+            sha256=message.sha256,
+            size_bytes=message.size_bytes,
         )
         data = {
             "name": name,
-            "step": said.step,
+            "step": message.step,
             "attempt": self._job.attempt,
-            "sha256": said.sha256,
-            "sizeBytes": said.size_bytes,
+            "sha256": message.sha256,
+            "sizeBytes": message.size_bytes,
         }
 
         def announce(written: Future[str]) -> None:
@@ -183,48 +183,48 @@ class ChildReports:
 
         self._writer.submit(write).add_done_callback(announce)
 
-    def _keep(self, said: Kept) -> None:
+    def _keep(self, message: Kept) -> None:
         write = partial(
-            rows.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(said.names)
+            rows.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(message.names)
         )
         self._writer.submit(write)
 
-    def _withdraw(self, said: Withdrawn) -> None:
-        newest = said.newest if said.newest is not None and self._existing(said.newest) is not None else None
+    def _withdraw(self, message: Withdrawn) -> None:
+        newest = message.newest if message.newest is not None and self._existing(message.newest) is not None else None
         write = partial(
             rows.withdraw_checkpoints,
             job_id=self._job.id,
             attempt=self._job.attempt,
-            names=frozenset(said.names),
+            names=frozenset(message.names),
             newest=newest,
-            newest_step=said.newest_step,
+            newest_step=message.newest_step,
         )
         self._writer.submit(write)
 
-    def _artifact(self, said: Artifact) -> None:
-        path = self._existing(said.name)
+    def _artifact(self, message: Artifact) -> None:
+        path = self._existing(message.name)
         if path is None:
             return
         digest = size = None
         if path.is_file():
             digest = sha256_of(path)
             size = path.stat().st_size
-        kind = "result" if said.kind in RESULT_KINDS else said.kind
+        kind = "result" if message.kind in RESULT_KINDS else message.kind
         write = partial(
             rows.register_artifact,
             job_id=self._job.id,
             attempt=self._job.attempt,
-            name=said.name,
+            name=message.name,
             kind=kind,
             sha256=digest,
             size_bytes=size,
         )
         self._writer.submit(write)
-        if said.kind == ANALYSIS:
+        if message.kind == ANALYSIS:
             self._analysis(path)
 
     def _analysis(self, path: Path) -> None:
-        """Keep the result in `path` as an analysis; read here, so that no transaction waits for the file."""
+        """Save the result in `path` as an analysis. The file is read here, so that no transaction waits for it."""
         try:
             result = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -234,7 +234,7 @@ class ChildReports:
         self._writer.submit(write)
 
     def _existing(self, name: str) -> Path | None:
-        """The path of a file the child wrote; what lies outside its experiment or nowhere is not registered."""
+        """Return the path of a file that the child wrote, or None if it is missing or outside the experiment."""
         try:
             path = self._store.path(self._job.experiment_id, name)
         except TidalError as error:

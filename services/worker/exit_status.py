@@ -1,7 +1,7 @@
 """What the end of a trainer means: an outcome it announced, or a fault with the budget it is charged to.
 
-Pure. The words of the child count only together with a fitting exit: `finished` and status 0. Leaves out: who counts
-the kernel's kills (`services.worker.oom_kills`), what the job's row becomes (`services.worker.supervisor`).
+Pure. A message of the child counts only with a matching exit: `finished` with status 0. Leaves out: counting the
+processes that the kernel killed (`services.worker.oom_kills`), writing the job's row (`services.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class KillReason(StrEnum):
     """Why the supervisor itself killed the trainer."""
 
     STOP_GRACE = "stop_grace"
-    """A wish was not carried out in time."""
+    """The trainer did not obey a stop request in time."""
     DRAIN = "drain"
-    """The worker had to leave."""
+    """The worker had to shut down."""
     NO_PROGRESS = "no_progress"
     LEASE_LOST = "lease_lost"
 

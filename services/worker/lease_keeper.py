@@ -1,8 +1,9 @@
-"""Keeps the lease of one job and knows the user's present wish.
+"""Keeps the lease of one job and reads the desired state that users set.
 
-One thread renews every `lease_renew_seconds` and asks for the wish every `wish_poll_seconds`, or at once when it is
-pushed. Only the database judges the lease; the lease clock tells how old the last renewal is, taken before it
-was sent. Leaves out: what follows from a wish or a lost lease (`services.worker.supervisor`).
+One thread renews the lease every `lease_renew_seconds` and reads the desired state every `wish_poll_seconds`, or at
+once after a notification. Only the database decides whether the lease is valid; the lease clock, read before a renewal
+is sent, gives the age of the last renewal. Leaves out: reactions to a new desired state or a lost lease
+(`services.worker.supervisor`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ _RETRY_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Start with `claimed_at` = `lease_clock()` before the claim was sent.
+    """`claimed_at` is the value of `lease_clock()` before the claim was sent.
 
-    `changed` is called from the keeper's thread after a renewal, a new wish or the loss of the lease.
+    `changed` is called from the keeper's thread after a renewal, a change of the desired state or the loss of the
+    lease.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class LeaseKeeper:
         self._stop = threading.Event()
         self._trouble = False
         self.renewed_at = claimed_at
-        """By `lease_clock`; the right to run is at least that fresh."""
+        """Time of `lease_clock` before the last successful renewal was sent."""
         self.wish: Wish | None = None
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -56,11 +58,11 @@ class LeaseKeeper:
         self._thread.start()
 
     def wake(self) -> None:
-        """The wish may have changed: ask now."""
+        """Read the desired state now, because it may have changed."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         self._stop.set()
         self._wake.set()
         self._thread.join()

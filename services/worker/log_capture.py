@@ -28,19 +28,19 @@ log = get_logger(__name__)
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = 4096
-"""Characters of a line in the live stream; the file has it whole."""
+"""Most characters of a line in the live stream; the file has the whole line."""
 LINES_PER_ENTRY = 200
 SHIP_SECONDS = 0.2
 PIPE_BYTES = 1024 * 1024
-"""More than a pipe holds by default: what is read of it after the child's end and the grace of `close`."""
+"""Most bytes that are read from the pipe after the child has ended and the grace of `close` is over."""
 BACKLOG_BYTES = 1024 * 1024
 """Most bytes of output that are kept in memory while the disk is full. A waiting trainer writes little."""
 CLOSE_SECONDS = 2.0
-"""What `close` gives a pipe held open by a grandchild, and an absent Redis."""
+"""Seconds that `close` waits for a pipe held open by a grandchild, and for Redis when it does not answer."""
 
 
 class LogCapture:
-    """One attempt's log. Give `write_fd` to the child, then call `child_has_it`; `close` when the child is gone."""
+    """The log of one attempt. Pass `write_fd` to the child, call `child_has_it`, then `close` after the child's end."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class LogCapture:
         except OSError as error:
             if not is_full(error):
                 raise
-            # The trainer must start nevertheless: it waits for room by itself, in the phase `waiting_for_disk`.
+            # The trainer must start nevertheless: it waits for space itself, in the phase `waiting_for_disk`.
             log.warning("the disk is full; the log is kept in memory", path=str(path), error=str(error))
         self._read_fd, self.write_fd = os.pipe()
         self._stop = threading.Event()
         self._news = threading.Event()
-        """Whole lines that have not been sent, or the end."""
+        """Set when complete lines wait to be sent, or at the end."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
             client = connect(redis_url, FEED)
@@ -82,18 +82,18 @@ class LogCapture:
             thread.start()
 
     def child_has_it(self) -> None:
-        """Close our copy of the pipe's writing end, so that the child's exit ends the pipe."""
+        """Close this process's copy of the writing end, so that the pipe ends when the child exits."""
         fd, self.write_fd = self.write_fd, -1
         if fd >= 0:
             os.close(fd)
 
     @property
     def tail(self) -> str:
-        """The newest lines, for an error message."""
+        """Return the newest lines, for an error message."""
         return self._tail.decode(errors="replace").strip()
 
     def close(self) -> None:
-        """Return when everything the child wrote is in the file, and in Redis if Redis answers."""
+        """Wait until all output of the child is in the file, and in Redis if Redis answers."""
         self.child_has_it()
         self._threads[0].join(CLOSE_SECONDS)
         self._stop.set()

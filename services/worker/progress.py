@@ -1,6 +1,6 @@
-"""Judges the progress of a trainer: the time it still needs, and whether it stands still although it is alive.
+"""Estimates the remaining time of a trainer, and detects one that is alive but makes no progress.
 
-Both are pure: the caller passes the time of a monotonic clock, in seconds.
+Both classes are pure: the caller passes the time of a monotonic clock, in seconds.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Callable
 from statistics import median
 
 WINDOW_SECONDS = 60.0
-"""The pace is that of the last minute or more."""
+"""Least length of the window over which the pace is measured."""
 FACTOR = 10.0
+"""Silence limit between steps, as a multiple of the median interval."""
 WARM_UP = 20
-"""Intervals before the median is believed; until then the limit of a phase holds."""
+"""Number of intervals from which the median is used; before that the limit of a phase applies."""
 
 
 class ProgressMeter:
-    """Newest step and total, and the time left.
+    """Holds the newest step and the number of steps, and estimates the remaining time.
 
-    A training ends with its last step or with its time limit, whichever comes first; so does the remaining time.
+    A training ends with its last step or with its time limit; the estimate uses whichever comes first.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class ProgressMeter:
         self._samples: deque[tuple[float, int, float]] = deque()
 
     def hear(self, step: int, total_steps: int, now: float, *, time_share: float = 0.0) -> None:
-        """`step` of `total_steps` finished, `time_share` of a time limit used up (0 without one)."""
+        """Record a finished step and the `time_share` of the time limit that is used (0 without a limit)."""
         self._time_share = time_share
         if self.step != step:
             self._samples.append((now, step, time_share))
@@ -38,17 +39,17 @@ class ProgressMeter:
         self.step, self.total_steps = step, total_steps
 
     def restart(self) -> None:
-        """Forget the pace: time passed in which nothing could be done."""
+        """Forget the pace, because the trainer could not work in the meantime."""
         self._samples.clear()
 
     @property
     def steps_per_second(self) -> float | None:
-        """None before the second step."""
+        """Steps per second within the window; None before the second step."""
         return self._pace(lambda sample: sample[1])
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the last step, or to the end of the time limit, at the present pace; None while it is unknown."""
+        """Estimated seconds to the last step or to the end of the time limit; None while the pace is unknown."""
         pace = self.steps_per_second
         if pace is None or self.step is None or self.total_steps is None:
             return None
@@ -56,54 +57,56 @@ class ProgressMeter:
         time_pace = self._pace(lambda sample: sample[2])
         return to_last_step if time_pace is None else min(to_last_step, max(0.0, 1.0 - self._time_share) / time_pace)
 
-    def _pace(self, of: Callable[[tuple[float, int, float]], float]) -> float | None:
+    def _pace(self, quantity: Callable[[tuple[float, int, float]], float]) -> float | None:
         if len(self._samples) < 2:
             return None
         first, last = self._samples[0], self._samples[-1]
-        return (of(last) - of(first)) / (last[0] - first[0]) if last[0] > first[0] and of(last) > of(first) else None
+        gained, seconds = quantity(last) - quantity(first), last[0] - first[0]
+        return gained / seconds if seconds > 0 and gained > 0 else None
 
 
 class ProgressWatch:
-    """Detects a trainer that is alive but makes no progress, from what the child says.
+    """Detects a trainer that is alive but makes no progress, by the time since its last message.
 
-    Between steps: no progress for ten times the median interval so far (after 20 of them, never under a floor). In a
-    named phase (compile, evaluation, checkpoint, …): a limit of its own. A suspended trainer is exempt. A trainer that
-    waits for room on a disk reports its phase every few seconds, which restarts the limit.
+    Between steps the limit is `FACTOR` times the median interval so far, at least `floor_seconds`, once `WARM_UP`
+    intervals are known. In a named phase (compile, evaluation, checkpoint, …) it is `phase_seconds`. A suspended
+    trainer is exempt. A trainer that waits for space on a disk reports its phase every few seconds, which restarts the
+    limit.
     """
 
     def __init__(self, now: float, *, floor_seconds: float, phase_seconds: float) -> None:
         self._floor, self._phase_limit = floor_seconds, phase_seconds
         self._intervals: deque[float] = deque(maxlen=200)
-        self._heard_at = now
+        self._last_message_at = now
         self._stepping = False
 
     def progress(self, now: float) -> None:
-        """A micro-batch was finished."""
+        """Record that a micro-batch was finished."""
         if self._stepping:
-            self._intervals.append(now - self._heard_at)
+            self._intervals.append(now - self._last_message_at)
         self._stepping = True
-        self._heard_at = now
+        self._last_message_at = now
 
     def phase(self, name: str, now: float) -> None:
-        """The child entered a phase."""
+        """Record that the child entered a phase."""
         self._stepping = False
-        self._heard_at = now
+        self._last_message_at = now
 
     def excuse(self, now: float) -> None:
-        """The child is suspended: its silence is ours."""
-        self._heard_at = now
+        """Restart the limit, because the worker has suspended the child."""
+        self._last_message_at = now
 
     def limit(self) -> float:
-        """Seconds of silence allowed now."""
+        """Return the seconds of silence that are allowed now."""
         if not self._stepping or len(self._intervals) < WARM_UP:
             return self._phase_limit
         return max(self._floor, FACTOR * median(self._intervals))
 
     def overdue(self, now: float) -> bool:
-        """Whether the silence has lasted too long."""
+        """Return whether the silence has lasted too long."""
         return now > self.overdue_at
 
     @property
     def overdue_at(self) -> float:
-        """When the present silence will have lasted too long."""
-        return self._heard_at + self.limit()
+        """Time at which the present silence will have lasted too long."""
+        return self._last_message_at + self.limit()

@@ -1,6 +1,6 @@
-"""What the owner of a job writes to its row: in order, each write until it is committed, off the supervisor's loop.
+"""Writes to the row of an owned job, in order, outside the supervisor's loop; repeats each write until it is committed.
 
-A database that is away delays writes and loses none; a lease that is lost ends them all. The functions of
+An unavailable database delays writes but loses none; the loss of the lease ends all of them. The functions of
 `common.jobs.queue` may be repeated when the answer to a commit got lost, so every write here is one of them. Leaves
 out: the renewal of the lease, which must not wait behind other writes (`services.worker.lease_keeper`).
 """
@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
+"""Longest delay between two tries of a write."""
 
 
 class RowWriter:
-    """One thread; `lost` is set when a write found that another attempt owns the job."""
+    """Runs the writes in one thread. `lost` is set when a write finds that another attempt owns the job."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
@@ -47,7 +48,7 @@ class RowWriter:
         return cast("Future[T]", future)
 
     def close(self, *, abandon: bool = False) -> None:
-        """Finish what was submitted; `abandon` gives up everything at the first write the database does not take."""
+        """Finish the submitted writes. With `abandon`, drop all of them once the database does not accept one."""
         if abandon:
             self._abandoned.set()
         self._writes.put(None)

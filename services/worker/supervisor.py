@@ -45,9 +45,9 @@ log = get_logger(__name__)
 TICK_SECONDS = 1.0
 """Longest wait for anything to happen. What is known beforehand has its own time, the rest wakes the loop."""
 SHORTEST_TICK_SECONDS = 0.05
-"""Between two looks at a child whose deadline is over and that has not gone yet."""
+"""Seconds between two checks of a child that is past its deadline and still runs."""
 TEARDOWN_SECONDS = 15.0
-"""As EXIT_SECONDS, after `finished`: everything is on disk, torch may take a while to leave."""
+"""As EXIT_SECONDS, but after `finished`: everything is on disk, and torch may take a while to exit."""
 
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
@@ -86,7 +86,7 @@ class Supervisor:
 
     @property
     def job(self) -> ClaimedJob:
-        """What is being run."""
+        """The job that is run."""
         return self._job
 
     @property
@@ -95,15 +95,15 @@ class Supervisor:
         return None if self._child is None else self._child.pid
 
     def wish_pushed(self) -> None:
-        """Somebody changed desired_state: look at once. From any thread."""
+        """Check the desired state now, because it was changed. May be called from any thread."""
         self._keeper.wake()
 
     def drain_begun(self) -> None:
-        """`drain` was set: look at once. From any thread."""
+        """Check `drain` now, because it was set. May be called from any thread."""
         self._wakeup.set()
 
     def describe(self) -> dict[str, str]:
-        """The attempt for a heartbeat. From any thread."""
+        """Return the attempt for a heartbeat. May be called from any thread."""
         meter = self._reports.meter
         pace = meter.steps_per_second
         return {
@@ -191,7 +191,7 @@ class Supervisor:
         )
 
     def _watch_child(self, child: ChildProcess) -> None:
-        """Until the child's end of the channel is closed."""
+        """Handle messages until the child's end of the channel is closed."""
         while True:
             message = None
             try:
@@ -212,7 +212,7 @@ class Supervisor:
                 self._kill(child, KillReason.NO_PROGRESS)
 
     def _patience(self, now: float) -> float:
-        """Seconds until something is due even if nobody says a word."""
+        """Return the seconds until something is due even if no message arrives."""
         due = [TICK_SECONDS, self._reports.watch.overdue_at - now]
         if self._ladder.next_at is not None:
             due.append(self._ladder.next_at - now)
@@ -274,7 +274,7 @@ class Supervisor:
             child.kill()
 
     def _conclude(self, ending: Ending) -> JobStatus | None:
-        """Write the ending, for as long as the database takes and the lease is not another's."""
+        """Write the ending and return the committed status; None when the lease is lost or a drain ends the wait."""
         job = self._job
         ending = replace(ending, message=ServerPaths(self._settings).hidden(ending.message))
         write = partial(_write_ending, job_id=job.id, attempt=job.attempt, ending=ending, settings=self._settings)
@@ -296,8 +296,9 @@ class Supervisor:
 def _write_ending(session: Session, job_id: str, attempt: int, ending: Ending, settings: Settings) -> JobStatus:
     """Write the end of the attempt and return the status that was really written.
 
-    Called when the child is gone. The wish in the row has the last word (`common.jobs.ownership`): stop beats
-    everything, a withdrawn pause goes back to the queue. Raises LeaseLostError when another attempt owns the job.
+    Call this after the child has ended. The desired state in the row takes precedence (`common.jobs.ownership`): a stop
+    overrides every outcome, and after a withdrawn pause the job returns to the queue. Raises LeaseLostError when
+    another attempt owns the job.
     """
     if ending.fault is not None:
         return fail(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)

@@ -1,4 +1,4 @@
-"""Hears that the wish for a job has changed, at once instead of at the next poll."""
+"""Receives the notification that the desired state of a job has changed, without waiting for the next poll."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RETRY_SECONDS = 1.0
 
 
 class WishListener:
-    """Calls `hear(job_id)` for each pushed wish. Polling covers whatever is missed while Redis is away."""
+    """Calls `hear(job_id)` for each notification. Polling covers those that are missed while Redis is unavailable."""
 
     def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
         self._client = connect(redis_url, FEED)
@@ -24,7 +24,7 @@ class WishListener:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more; returns within two seconds."""
+        """Stop listening; returns within two seconds."""
         self._stop.set()
         self._thread.join()
         self._client.close()

@@ -1,7 +1,7 @@
-"""A training worker: hears a doorbell, claims the best job, supervises it, and beats for the display.
+"""A training worker: on a notification it claims the best job and supervises it; it sends heartbeats for the display.
 
-One per Celery process, made on first use. `drain` is called when the process has to leave. Leaves out: Celery
-(`services.worker.tasks`).
+There is one per Celery process, created on first use. `drain` is called when the process has to leave. Leaves out:
+Celery (`services.worker.tasks`).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from tidal_client.vocabulary import JobStatus
 log = get_logger(__name__)
 
 _RETRY_SECONDS = 1.0
-"""Between two tries to reach the database."""
+"""Seconds between two attempts to reach the database."""
 
 
 def worker_name() -> str:
-    """`host:pid:random`: no two workers share it, not even after a restart in a container."""
+    """Return `host:pid:random`, which is unique even after a restart in a container."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
 
 class Worker:
-    """`run_next` per doorbell; several threads may call it, each runs one job."""
+    """Call `run_next` for every notification. Several threads may call it; each runs one job."""
 
     def __init__(self, settings: Settings, *, queue: str, name: str | None = None) -> None:
         self.name = name or worker_name()
@@ -90,7 +90,7 @@ class Worker:
         return text
 
     def _claim(self, queue: str) -> ClaimedJob | str:
-        """The best job of `queue`; or why there is none."""
+        """Return the best job of `queue`, or the reason why there is none."""
         away = False
         while not self._leaving.is_set():
             claimed_at = lease_clock()
@@ -109,15 +109,15 @@ class Worker:
         return "the worker is leaving"
 
     def _pass_on(self, queue: str) -> None:
-        """A doorbell that was heard by one who leaves rings again for the others, who may all be idle."""
+        """Send the notification again, because this worker shuts down and all others may be idle."""
         try:
             with self._sessions.begin() as session:
                 ring(session, queue)
         except SQLAlchemyError as error:
-            log.warning("a doorbell was not passed on; the sweep rings again", error=str(error).splitlines()[0])
+            log.warning("a notification was not passed on; the sweep sends it again", error=str(error).splitlines()[0])
 
     def drain(self) -> None:
-        """Claim nothing more; running jobs write a checkpoint and go back to the queue. Returns at once."""
+        """Stop claiming; running jobs write a checkpoint and return to the queue. Does not wait for them."""
         self._leaving.set()
         with self._lock:
             running = list(self._running.values())
@@ -125,7 +125,7 @@ class Worker:
             supervisor.drain_begun()
 
     def close(self) -> None:
-        """Free connections and threads; call it when nothing runs."""
+        """Free connections and threads. Call this when no job runs."""
         self._leaving.set()
         self._heartbeat.close()
         self._wishes.close()

@@ -37,12 +37,12 @@ Checkpoint = Annotated[
 Policy = Annotated[
     str | None, typer.Option("--policy", "-p", help="The controller, EXPERIMENT/final. Default: the newest.")
 ]
-Gating = Annotated[ChosenGating, typer.Option("--gating", "-g", help="Who chooses the modulation.")]
+Gating = Annotated[ChosenGating, typer.Option("--gating", "-g", help="How the modulation is chosen.")]
 Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
 Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MOST_TOKENS, help="Most tokens per text.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="One seed gives one analysis.")]
-Extremes = Annotated[bool, typer.Option("--extremes", help="A sweep over the same prompts as well.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same analysis.")]
+Extremes = Annotated[bool, typer.Option("--extremes", help="Also sweep the modulation over the same prompts.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts-file", help="More prompts, one per line.", dir_okay=False)]
 Save = Annotated[bool, typer.Option("--save", help="Keep it with the experiment of the controller, or of the model.")]
 Name = Annotated[str | None, typer.Option("--name", help="A name to find it by; with --save or --job.")]
@@ -140,16 +140,17 @@ def list_analyses(
     with connect(url, token) as client:
         found = client.analyses(experiment, limit=limit)
     if as_json:
-        print_json([its.model_dump(mode="json", by_alias=True) for its in found])
+        print_json([analysis.model_dump(mode="json", by_alias=True) for analysis in found])
         return
     if not found:
         err.print("No analyses. Make one with `tidal analyze batch --save`.")
         return
     rows = table("analysis", "kind", "prompts>", "name", "made by", "made")
-    for its in found:
-        prompts = its.request.get("prompts")
+    for analysis in found:
+        prompts = analysis.request.get("prompts")
         count = str(len(prompts)) if isinstance(prompts, list) else ""
-        rows.add_row(its.id, its.kind, count, its.name or "", its.job_id or "", age(its.created_at))
+        made = age(analysis.created_at)
+        rows.add_row(analysis.id, analysis.kind, count, analysis.name or "", analysis.job_id or "", made)
     out.print(rows)
 
 
@@ -214,7 +215,7 @@ def _wanted(
     gating: ChosenGating,
     fields: dict[str, Any],
 ) -> _Wanted:
-    """With the newest controller and its model where none were named."""
+    """Return the request; controller and model default to the newest ones."""
     if gating is GatingMode.LEARNED:
         try:
             policy = policy or newest(client, "rl")

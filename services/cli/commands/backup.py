@@ -30,7 +30,7 @@ from services.cli.processes import child_environment
 from tidal_client import instance_folder, read_instance
 
 QUIET_SECONDS = 2.0
-"""What takes longer shows a bar."""
+"""Seconds after which a progress bar is shown."""
 
 
 @dataclass(frozen=True)

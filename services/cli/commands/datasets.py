@@ -80,21 +80,22 @@ def list_datasets(as_json: Json = False, url: Url = None, token: Token = None) -
     with connect(url, token) as client:
         found = client.datasets()
     if as_json:
-        print_json([one.model_dump(mode="json", by_alias=True) for one in found])
+        print_json([dataset.model_dump(mode="json", by_alias=True) for dataset in found])
         return
     if not found:
         err.print("No datasets. Upload one with `tidal datasets upload FILE`.")
         return
     rows = table("dataset", "status", "documents>", "tokens>", "size>", "used by>", "uploaded")
-    for one in found:
-        figures = _count(one.documents), _count(one.tokens), size(one.size_bytes), str(one.used_by or "")
-        rows.add_row(one.name, status_text(one.status), *figures, age(one.created_at))
+    for dataset in found:
+        counts = _count(dataset.documents), _count(dataset.tokens)
+        use = size(dataset.size_bytes), str(dataset.used_by or ""), age(dataset.created_at)
+        rows.add_row(dataset.name, status_text(dataset.status), *counts, *use)
     out.print(rows)
 
 
 @app.command()
 def show(name: Name, as_json: Json = False, url: Url = None, token: Token = None) -> None:
-    """Show one dataset and who uses it."""
+    """Show one dataset and the experiments that use it."""
     with connect(url, token) as client:
         one = client.dataset(name)
     if as_json:
@@ -137,7 +138,7 @@ def delete(
 
 
 def _wait(client: Client, job_id: str) -> None:
-    """Until the job has completed; JobFailed when it ends in another way."""
+    """Wait until the job has completed. Raises JobFailed when it ends in another way."""
     with err.status("tokenising"):
         while (job := client.job(job_id)).status != JobStatus.COMPLETED:
             if job.finished_at is not None:
@@ -147,7 +148,7 @@ def _wait(client: Client, job_id: str) -> None:
 
 
 def _name_for(file: Path) -> str:
-    """The dataset's name where none was chosen, and a line about it where it is not that of the file."""
+    """Return a name for the dataset made from the file name. Prints a line if the two differ."""
     plain, kind = split_name(file.name)
     if kind is None and (refusal := refusal_of_name(file.name)) is not None:
         raise InvalidInputError(f"{file}: {refusal}")
@@ -165,7 +166,7 @@ def _count(value: int | None) -> str:
 
 @contextmanager
 def _bar(file: Path) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, gone when it is full; call it with the bytes sent so far."""
+    """Show a bar on stderr until it is full. Yields a function to call with the bytes sent so far."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

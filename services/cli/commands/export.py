@@ -30,11 +30,11 @@ tidal export checkpoints/step-000001000 --format pth
 """
 
 EXIT_SECONDS = 5.0
-"""From the last line of the child to SIGKILL of one that does not leave."""
+"""Seconds from the last line of the child to SIGKILL if it does not exit."""
 
 
 class Format(StrEnum):
-    """What others read."""
+    """The form of an export."""
 
     SAFETENSORS = "safetensors"
     PTH = "pth"
@@ -94,12 +94,12 @@ def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]
     try:
         with err.status("starting") as status:
             for line in process.stdout:
-                said = json.loads(line)
-                if "error" in said:
-                    raise _Refused(said["error"])
-                if "done" in said:
-                    return dict(said["done"])
-                status.update(Text(f"{said['phase']} ({time.monotonic() - began:.0f} s)"))
+                message = json.loads(line)
+                if "error" in message:
+                    raise _Refused(message["error"])
+                if "done" in message:
+                    return dict(message["done"])
+                status.update(Text(f"{message['phase']} ({time.monotonic() - began:.0f} s)"))
     finally:
         process.stdout.close()
         wait_or_kill(process, EXIT_SECONDS)
@@ -107,11 +107,11 @@ def run(source: Path, folder: Path, form: Format, force: bool) -> dict[str, Any]
 
 
 class _Refused(TidalError):
-    """What the child said."""
+    """The error that the child reported."""
 
 
 def report(done: dict[str, Any], *, shown: Path) -> None:
-    """What was written, and the two lines that load it."""
+    """Print what was written, and the two lines of code that load it."""
     what = "controller" if done["kind"] == "rl" else "language model"
     out.print(f"Wrote {shown}/, a {what} of {done['parameters']:,} parameters:", soft_wrap=True)
     files = table("file", "size>")

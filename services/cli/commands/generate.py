@@ -1,6 +1,7 @@
 """`tidal generate`: text from a trained model, token by token, coloured by the modulation each was sampled with.
 
-From the API, or without any service from a file on this machine. Both give the same events, printed by `views.tokens`.
+The text comes from the API or, without any service, from a child process that loads a file of this machine. Both send
+the same events, which `views.tokens` prints.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ echo "One day" | tidal generate - --json
 
 @dataclass(frozen=True)
 class Source:
-    """Who generates: a reference for the API, or a file for a child process."""
+    """The source of a generation: a reference for the API, or a file for a child process."""
 
     name: str
     events: Generator[Event]
@@ -128,7 +129,7 @@ def command(
             raise InvalidInputError(f"--{error}") from None
     if prompt == "-":
         prompt = sys.stdin.read()
-    # An option of the name of a sampling parameter is sent as that parameter.
+    # Each option named like a sampling parameter is sent as that parameter.
     given = {name: value for name, value in context.params.items() if name in SamplingRequest.model_fields}
     fields: dict[str, Any] = {**given, "gating_mode": gating_mode.value, "stop": stop or None}
     learned = gating_mode is GatingMode.LEARNED
@@ -165,7 +166,7 @@ command.__doc__ = (command.__doc__ or "") + EXAMPLES
 def on_this_machine(
     checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> Source:
-    """Generation by a child process. NotFoundError when a file is not there."""
+    """Return the source for a child process. Raises NotFoundError when a file does not exist."""
     model = checkpoint_path(checkpoint) if checkpoint else local_generation.newest(policy=False)
     controller = None
     if learned:
@@ -176,7 +177,7 @@ def on_this_machine(
 def from_the_api(
     client: Client, checkpoint: str | None, policy: str | None, learned: bool, prompt: str, fields: dict[str, Any]
 ) -> Source:
-    """Generation by the service. NotFoundError when it has nothing finished yet and nothing is named."""
+    """Return the source for the API. Raises NotFoundError when no checkpoint is named and none is finished."""
     model = checkpoint or newest(client, "lm")
     if learned:
         fields = {**fields, "rl_checkpoint": policy or newest(client, "rl")}
@@ -184,7 +185,7 @@ def from_the_api(
 
 
 def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
-    """Let `view` print the tokens, unless `quiet`; the whole reply. UnavailableError when the stream breaks off."""
+    """Print tokens through `view` unless `quiet`; return the reply. Raises UnavailableError if it breaks off."""
     with closing(source.events) as events:
         for event in events:
             if event.name == EVENT_TOKEN and not quiet:
@@ -195,7 +196,7 @@ def follow(source: Source, view: TokenView, *, quiet: bool) -> Generation:
 
 
 def newest(client: Client, kind: str) -> str:
-    """Reference of the newest finished experiment of `kind` (lm or rl)."""
+    """Return the reference of the newest finished experiment of `kind` (lm or rl)."""
     trained = client.experiments(kind=kind, status=JobStatus.COMPLETED, limit=1)
     imported = [found for found in client.experiments(kind=kind, limit=100) if found.status == IMPORTED]
     finished = sorted([*trained, *imported], key=lambda experiment: experiment.created_at)

@@ -44,15 +44,15 @@ def list_reports(
     with connect(url, token) as client:
         found = client.reports(search=search, experiment=experiment, limit=limit)
     if as_json:
-        print_json([its.model_dump(mode="json", by_alias=True) for its in found])
+        print_json([report.model_dump(mode="json", by_alias=True) for report in found])
         return
     if not found:
         err.print("No reports. Make one with `tidal reports generate`.")
         return
     rows = table("report", "title", "made from", "experiments>", "changed")
-    for its in found:
-        made_from = its.pattern or "by hand"
-        rows.add_row(its.id, its.title, made_from, str(len(its.experiment_ids)), age(its.updated_at))
+    for report in found:
+        made_from = report.pattern or "by hand"
+        rows.add_row(report.id, report.title, made_from, str(len(report.experiment_ids)), age(report.updated_at))
     out.print(rows)
 
 
@@ -83,7 +83,7 @@ def generate(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="Ids of one to eight experiments. Default: the newest.")
     ] = None,
-    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="What it is made from.")] = "full-report",
+    pattern: Annotated[ReportPattern, typer.Option("--pattern", "-p", help="The kind of report.")] = "full-report",
     title: Annotated[str | None, typer.Option("--title", help="Default: from the pattern and the experiment.")] = None,
     as_json: Json = False,
     url: Url = None,

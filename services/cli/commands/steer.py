@@ -25,9 +25,9 @@ from tidal_client.wire.job import JobReply
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
-"""Without an answer of the api while waiting."""
+"""Longest time without an answer of the api while waiting, in seconds."""
 CANCEL = "cancel"
-"""Stop, and kill at the end of the grace: a request of its own beside the signals."""
+"""Stop, then kill after the grace period. The api has a separate endpoint for it; it is not a signal."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Wish:
     wanted: frozenset[str]
 
     def takes(self, job: JobReply) -> bool:
-        """Whether `job` can be asked this now."""
+        """Return whether `job` accepts this request now."""
         return not job.ended if self.name == CANCEL else self.name in job.signals
 
     def settled(self, job: Job) -> bool:
@@ -142,7 +142,7 @@ def _newest(client: Client) -> str:
 
 
 def _ask(client: Client, wish: Wish, job_id: str) -> Job | None:
-    """The job as it is then, None when it does not take the wish."""
+    """Return the job after the request, or None when it does not accept the request."""
     send: Callable[[], Job] = (
         (lambda: client.cancel_job(job_id)) if wish.name == CANCEL else (lambda: client.signal_job(job_id, wish.name))
     )

@@ -138,7 +138,7 @@ def _run(
 
 
 def _cancel_leftovers(client: Client) -> None:
-    """Jobs of a demonstration that was interrupted would run before ours. The stack is new, so nobody watches them."""
+    """Cancel jobs of an interrupted demonstration, which would run first. The stack is new, so no user follows them."""
     for job in client.jobs(tag=TAG, limit=100):
         if not job.ended:
             client.cancel_job(job.id)

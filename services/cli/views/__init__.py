@@ -1,1 +1,1 @@
-"""What the commands show on a terminal. No command is defined here."""
+"""The terminal output of the commands. Commands themselves are in `commands`."""

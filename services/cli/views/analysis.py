@@ -45,26 +45,27 @@ def _single(trajectory: PromptTrajectory) -> Iterator[RenderableType]:
 
 def _batch(result: AnalysisResult) -> Iterator[RenderableType]:
     rows = table("prompt", "tokens>", "mean>", "std>", "min>", "max>", "phase changes")
-    for its in result.trajectories:
-        figures = its.analysis["signalStats"][SIGNAL]
-        tokens = sum(len(sample.token_ids) for sample in its.samples)
+    for trajectory in result.trajectories:
+        figures = trajectory.analysis["signalStats"][SIGNAL]
+        tokens = sum(len(sample.token_ids) for sample in trajectory.samples)
         numbers = [_number(figures[key]) for key in ("mean", "std", "min", "max")]
-        rows.add_row(its.prompt or "(new document)", str(tokens), *numbers, _phases(its.analysis))
+        prompt = trajectory.prompt or "(new document)"
+        rows.add_row(prompt, str(tokens), *numbers, _phases(trajectory.analysis))
     yield rows
     batch = result.batch_analysis or {}
     spread = batch["crossPromptVariance"][SIGNAL]
     strategy = batch["strategyCharacterization"][SIGNAL]
     whole = table("modulation", "value>", "95 % interval")
-    for name, told, key in (
+    for name, values, key in (
         ("mean of the prompts", strategy, "globalMean"),
         ("deviation of the prompts' means", strategy, "globalStd"),
         ("variance between prompts", spread, "betweenPromptVar"),
         ("variance within prompts", spread, "withinPromptVar"),
     ):
-        interval = told.get("confidenceIntervals", {}).get(key)
-        # Variances are small: four digits show what three places would hide.
+        interval = values.get("confidenceIntervals", {}).get(key)
+        # Four significant digits, because three decimal places would round small variances to zero.
         shown = f"{interval[0]:.4g} … {interval[1]:.4g}" if interval else "(--bootstrap)"
-        whole.add_row(name, f"{told[key]:.4g}", shown)
+        whole.add_row(name, f"{values[key]:.4g}", shown)
     yield whole
 
 

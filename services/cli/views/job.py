@@ -17,9 +17,9 @@ from tidal_client import Event, Job
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 WAITING = "waiting for room"
-"""How that phase is shown; followed by the space that is missing."""
+"""Text for the phase `waiting_for_disk`; the missing space is appended."""
 QUIET_STATUSES = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
-"""Shown as the phase, not as a line of their own."""
+"""Statuses that are shown as the phase, not on a separate line."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class JobView:
 
     @property
     def fraction(self) -> float:
-        """Share that is done, of the steps or of the time limit, whichever ends it first; 0 while unknown."""
+        """Return the finished share of the steps or of the time limit, whichever is larger; 0 while unknown."""
         if self.job.status == JobStatus.COMPLETED:
             return 1.0
         by_step = self.step / self.total_steps if self.total_steps else 0.0
@@ -54,7 +54,7 @@ class JobView:
 
     @property
     def seconds_left(self) -> float | None:
-        """What the trainer expects, or what the time limit leaves if that is less; None while unknown."""
+        """Return seconds left by the trainer's estimate or by the time limit, whichever is less; None while unknown."""
         limit = self._time_limit()
         by_time = limit - (self.clock() - self._first_step_at) if limit and self._first_step_at is not None else None
         known = [seconds for seconds in (self.eta_seconds, by_time) if seconds is not None]
@@ -115,9 +115,8 @@ class JobView:
 
     def _take_progress(self, progress: Mapping[str, Any]) -> None:
         phase = progress.get("phase") or self.phase
-        if phase != WAITING_FOR_DISK or not self.phase.startswith(
-            WAITING
-        ):  # keep the text with the free space, which is newer than the row
+        # While the job waits, keep the text with the free space, which is newer than the row.
+        if phase != WAITING_FOR_DISK or not self.phase.startswith(WAITING):
             self.phase = phase
         self.step = max(self.step, progress.get("step") or 0)
         if self.step and self._first_step_at is None:

@@ -11,7 +11,7 @@ from tidal_client import JobEvent
 from tidal_client.vocabulary import TERMINAL, JobStatus
 
 _LEFT = frozenset({JobStatus.PENDING, JobStatus.PAUSED}) | TERMINAL
-"""Statuses nobody executes."""
+"""Statuses in which no worker runs the job."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def ending(event: str, details: Mapping[str, Any]) -> str:
 
 
 def told(events: Sequence[JobEvent]) -> list[tuple[JobEvent, str]]:
-    """Events with what their details say. Of checkpoints in a row only the newest is told, with their number."""
+    """Return events with details as text. Of consecutive checkpoints only the newest is listed, with their number."""
     lines: list[tuple[JobEvent, str]] = []
     row = 0
     for event in events:

@@ -66,7 +66,7 @@ class TokenView:
         self._print(str(data.get("text") or ""), modulation_style(data.get("modulation")))
 
     def whole(self, reply: Generation) -> None:
-        """A finished reply, all of it, or what the stream has not said yet (the end of a held-back stop string)."""
+        """Print a finished reply: all of it, or the part that was not streamed (the end of a held-back stop string)."""
         self._begin()
         if not self._printed:
             for step in reply.trajectory:
@@ -127,9 +127,10 @@ def effective(reply: Generation, mode: str) -> list[str]:
     words = [mode]
     if values.get("modulation") is not None:
         words[0] = f"{mode} {values['modulation']:.4g}"
-    drawn = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
-    if drawn and mode in (GatingMode.RANDOM, GatingMode.LEARNED):
-        given = [f"modulation {min(drawn):.2f} to {max(drawn):.2f}, mean {sum(drawn) / len(drawn):.2f}"]
+    modulations = [step["modulation"] for step in reply.trajectory if step.get("modulation") is not None]
+    if modulations and mode in (GatingMode.RANDOM, GatingMode.LEARNED):
+        mean = sum(modulations) / len(modulations)
+        given = [f"modulation {min(modulations):.2f} to {max(modulations):.2f}, mean {mean:.2f}"]
     if mode != GatingMode.NONE and values.get("gatesFed") is False:
         given.append("gates untrained, off")
     if given:
