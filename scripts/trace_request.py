@@ -62,7 +62,7 @@ WAYS = {
         "services/api/middleware.py:_Reply.send",
     ),
     "generate": (
-        "services/api/operations/generate.py:_ring",
+        "services/api/operations/generate.py:_notify_engine",
         "services/api/operations/generate.py:_enqueue",
         "services/generator/engine_protocol.py:EngineChannel.send",
         "services/generator/intake.py:Intake.take",
