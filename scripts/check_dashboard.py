@@ -71,7 +71,7 @@ def installed() -> bool:
         print(
             f"{LOG.read_text()[-2000:]}\n"
             f"The tools that check the dashboard cannot be installed; the whole log is {LOG}.\n"
-            "They come from the npm registry. Check that it can be reached (to use another one, set npm's `registry` or "
+            "They come from the npm registry. Check that it can be reached (to use another, set npm's `registry` or "
             "the variable NPM_CONFIG_REGISTRY), then run this again.",
             file=sys.stderr,
         )
