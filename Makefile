@@ -56,7 +56,7 @@ check: ## Lint, formatting, types, import rules, of Python and of the dashboard'
 	@$(BIN)/python scripts/check_dashboard.py
 	@$(BIN)/python -m pytest tests/architecture
 
-audit: ## Report known vulnerabilities, SBOM and licences of what runs (build/supply-chain)
+audit: ## Report known vulnerabilities, SBOM and licences of run-time packages (build/supply-chain)
 	@$(PYTHON) scripts/bootstrap.py audit
 	@$(BIN)/python scripts/supply_chain.py
 

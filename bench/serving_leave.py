@@ -101,14 +101,14 @@ class Leavers:
             for entry_id, fields in entries:
                 self._last[key] = entry_id
                 at = int(entry_id.partition("-")[0]) / 1000
-                for its in read_entry(fields):
-                    self._hear(its, at)
+                for event in read_entry(fields):
+                    self._hear(event, at)
 
-    def _hear(self, its: Said, at: float) -> None:
+    def _hear(self, event: Said, at: float) -> None:
         self._heard_at = time.time()
-        if its.event == EVENT_TOKEN:
-            self._begun.add(its.request_id)
-        if its.event == EVENT_ERROR:
-            error = json.loads(its.data)
+        if event.event == EVENT_TOKEN:
+            self._begun.add(event.request_id)
+        if event.event == EVENT_ERROR:
+            error = json.loads(event.data)
             if error["code"] == "cancelled" and error["seed"] in self._left_at:
                 self.delays[error["seed"]] = at - self._left_at[error["seed"]]

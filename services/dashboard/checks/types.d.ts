@@ -1,22 +1,22 @@
-// The types that the dashboard's modules share, for the type check only; nothing of this is served.
+// Types that several modules of the dashboard use. Only the type check reads this file; it is not served.
 //
-// Everything that the API's OpenAPI document describes is taken from there (`tidal-api` is written from it by each run
-// of scripts/check_dashboard.py). Written by hand are only the events of streams, the results that programs write as
-// free-form objects, and what the modules hand each other.
+// Types that the API's OpenAPI document describes come from there (each run of scripts/check_dashboard.py writes
+// `tidal-api` from it). Written by hand are only the events of streams, the results that the document describes as
+// free-form objects, and the types of values that modules pass to each other.
 import type { ComponentChildren, VNode } from "preact";
 import type uPlot from "uplot";
 import type { components, paths } from "tidal-api";
 import type { SeriesStore } from "../static/js/charts/series.js";
 
 type Schemas = components["schemas"];
-/** The API leaves no field of a reply out. */
+/** The same type without optional fields, because the API never omits a field of a reply. */
 type Complete<T> = T extends object ? { [K in keyof T]-?: Complete<T[K]> } : T;
 type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : false) : false;
 /** `/api/jobs/{job_id}` as the template `api/jobs/${string}`. */
 type Filled<P> = P extends `${infer Before}{${string}}${infer After}` ? `${Before}${string}${Filled<After>}` : P;
 type Template<P> = P extends `/${infer Rest}` ? Filled<Rest> : never;
 type WithoutQuery<P> = P extends `${infer Path}?${string}` ? Path : P;
-/** The path of the document that a request is for. */
+/** The path in the document that matches the path of a request. */
 type PathOf<P> = P extends unknown
   ? { [K in keyof paths]: Same<WithoutQuery<P>, Template<K>> extends true ? K : never }[keyof paths]
   : never;
@@ -28,7 +28,7 @@ type Success<O> = O extends { responses: infer R }
 declare global {
   namespace Api {
     type Method = "get" | "post" | "patch" | "put" | "delete";
-    /** Refuses a path that the document does not have for this method. */
+    /** `never` for a path that the document lacks for this method, so that the call is an error. */
     type Known<P, M extends Method> = [PathOf<P>] extends [never]
       ? never
       : Same<paths[PathOf<P>][M], undefined> extends true
@@ -46,7 +46,7 @@ declare global {
     type ExperimentPath = `api/experiments/${string}`;
     type ReportPath = `api/reports/${string}`;
 
-    /** The document calls what the analysis says free-form. */
+    /** An analysis; the document describes its results as free-form objects. */
     type Analysis = Complete<Omit<Schemas["AnalysisResult"], "trajectories" | "batchAnalysis" | "sweepAnalysis">> & {
       trajectories: Trajectory[];
       batchAnalysis: BatchAnalysis | null;
@@ -65,7 +65,7 @@ declare global {
     type Experiment = Complete<Schemas["ExperimentDetail"]>;
     type ExperimentRow = Complete<Schemas["ExperimentReply"]>;
     type Finding = Complete<Schemas["Finding"]>;
-    /** The document calls the tokens free-form. */
+    /** The document describes the tokens as free-form objects. */
     type Generated = Complete<Schemas["GenerateReply"]> & { trajectory?: Token[] };
     type Job = Complete<Schemas["JobDetail"]>;
     type JobRow = Complete<Schemas["JobReply"]>;
@@ -83,10 +83,10 @@ declare global {
     type Session = Complete<Schemas["Session"]>;
     type Signal = Schemas["Signal"];
     type Storage = Complete<Schemas["Storage"]>;
-    /** A problem document; an answer of somebody else, a proxy for instance, may lack any of it. */
+    /** A problem document. An answer of another program, such as a proxy, may lack any field. */
     type ProblemBody = Partial<Complete<Schemas["Problem"]>> & { retryAfter?: number };
 
-    /** The two kinds of metrics: names of paths, of events and of series. */
+    /** The two kinds of metrics, which name paths, events and series. */
     type Kind = "metrics" | "rl-metrics";
     /** The live status of a trainer: its progress, and the disk while it waits for room on one. */
     type LiveProgress = Progress & { disk?: { freeBytes: number; neededBytes: number; reason: string } | null };
@@ -112,7 +112,7 @@ declare global {
     type StreamEvent = { [N in keyof StreamEvents]: [name: N, data: StreamEvents[N]] }[keyof StreamEvents];
     type OnEvent = (...event: StreamEvent) => unknown;
 
-    /** What the generator says of each token. */
+    /** The data of a token, as the generator sends it. */
     type Token = {
       text: string;
       modulation: number | null;
@@ -131,7 +131,7 @@ declare global {
       mostTokens: number;
     }
 
-    /** What takes the events of an answer that is a stream, by the name of the event. */
+    /** Handlers for the events of a streamed answer, by the name of the event. */
     interface AnswerHandlers {
       token?: (token: Token) => void;
       progress?: (progress: AnalysisProgress) => void;
@@ -167,7 +167,7 @@ declare global {
       value: number;
       tokenText: string;
     }
-    /** What an analysis says of one prompt; by the name of the signal, which is the modulation. */
+    /** The analysis of one prompt, by the name of the signal (the modulation). */
     interface PromptAnalysis {
       signalStats: Record<string, Stats>;
       signalEvolution: Record<string, Stats[]>;
@@ -212,7 +212,7 @@ declare global {
       currentTarget: HTMLElement;
     };
     type Handler = (event: Event) => void;
-    /** What may stand in a template: a function that says nothing of its parameter handles an event. */
+    /** A value in a template. A function without a type for its parameter handles an event. */
     type Value = {} | null | undefined | Handler;
     type Html = (strings: TemplateStringsArray, ...values: Value[]) => Node;
 
@@ -221,7 +221,7 @@ declare global {
       set: (next: T | ((old: T) => T)) => void;
       watch: (listener: (value: T) => unknown) => () => void;
     }
-    /** Whatever a request or a page may fail with; a `Problem` carries the rest. */
+    /** An error of a request or a page; a `Problem` has the optional fields. */
     interface Failure extends Error {
       status?: number;
       code?: string;
@@ -229,9 +229,9 @@ declare global {
       requestId?: string | null;
       retryAfter?: number;
     }
-    /** Who is signed in; `known` once the server has answered. */
+    /** The user who is signed in; `known` is true once the server has answered. */
     type Session = Api.Session & { token: string | null; known: boolean };
-    /** A text that saves itself, and how the saving stands. */
+    /** A text that is saved automatically, and the state of saving it. */
     interface DraftState {
       title: string;
       markdown: string;
@@ -251,11 +251,11 @@ declare global {
       problem: Failure | null;
       reply: Api.DatasetUploaded | null;
     }
-    /** A stream that is wanted, and the event after which it goes on. */
+    /** A subscription to a stream, and the id of the event after which it continues. */
     type Sub = [topic: string, since: string | null];
-    /** What a window says to the line: all that it wants, or, without `subs`, that it lives. */
+    /** A message of a window to the line: all its subscriptions or, without `subs`, a sign of life. */
     type LineWish = { address: string; token: string | null; subs: Record<string, Sub> } | { subs?: undefined };
-    /** What the line says to a window. */
+    /** A message of the line to a window. */
     interface LineMessage {
       topic?: string;
       name?: string;
@@ -276,13 +276,13 @@ declare global {
       loading: boolean;
     }
     interface Load<T> extends Loading<T> {
-      /** Asks again; a failure becomes `error`. */
+      /** Loads again; a failure is set as `error`. */
       reload: () => void;
       setData: (change: T | ((old: T) => T)) => void;
     }
-    /** What a loader gives once it is there. */
+    /** The result of a loader that has finished. */
     type Data<S> = S extends Load<infer T> ? T : never;
-    /** Ties label, hint and error to a control. */
+    /** Attributes that connect a control with its label, hint and error. */
     interface FieldProps {
       id: string;
       "aria-describedby": string | undefined;
@@ -293,7 +293,7 @@ declare global {
       text: string;
     }
     type Flat = Map<string, unknown>;
-    /** The settings of one panel of the playground; what was typed stays as it was typed. */
+    /** The settings of one panel of the playground, as the text that was typed. */
     interface Panel {
       checkpoint: string;
       rlCheckpoint: string;
@@ -331,7 +331,7 @@ declare global {
     type Zoom = Store<Range | null>;
     type Plot = uPlot;
     type OnCursor = (index: number | null, plot: uPlot) => void;
-    /** One quantity of a chart in the catalogue. */
+    /** A quantity of a chart in the catalogue. */
     interface LineSpec {
       name: string;
       label: string;

@@ -53,7 +53,7 @@ function pageOf({ parts, page }) {
 }
 
 /**
- * Keeps one broken page from taking the frame with it; another address is another try.
+ * Shows an error instead of a page that fails, and keeps the frame; another address is rendered anew.
  *
  * @extends {Component<{at: string, children: Ui.Children}, {error?: Ui.Failure, at?: string}>}
  */

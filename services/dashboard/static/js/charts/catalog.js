@@ -171,7 +171,7 @@ const PLAIN = new Set([
 ]);
 
 /**
- * The charts that have something to show, `has(kind, name)`; `names(kind)` lists what there is.
+ * Returns the charts that have data. `has(kind, name)` tells whether a metric exists, `names(kind)` lists all.
  *
  * @param {(kind: Api.Kind, name: string) => unknown} has
  * @param {(kind: Api.Kind) => string[]} names

@@ -13,14 +13,14 @@ const slug = (text) =>
     .replace(/^-|-$/g, "");
 
 /**
- * Where the lines end: the newest step of all of them.
+ * Returns the newest step of all lines.
  *
  * @param {Ui.Line[]} lines
  */
 const end = (lines) => Math.max(0, ...lines.map((line) => line.x.at(-1) ?? 0));
 
 /**
- * [value, where] of a line at `step`; of its last point before that, with its own step, where it has none at it.
+ * Returns [value, text] of a line at `step`. Without a point there, uses the last point before and names its step.
  *
  * @param {Ui.Line} line
  * @param {number} step
@@ -35,7 +35,7 @@ function read({ x, y }, step) {
 const notFinite = ({ label, step }) => `${label} diverged: not finite from step ${exact(step)} on.`;
 
 /**
- * What the chart says in words: each line's last value, and what diverged.
+ * Returns a description of the chart in words: the last value of each line, and the metrics that diverged.
  *
  * @param {string} title
  * @param {Ui.Line[]} lines
@@ -50,7 +50,7 @@ function description(title, lines, diverged) {
 }
 
 /**
- * Changes the text inside an element. The node stays: a new one would be unknown to Preact, and never change again.
+ * Changes the text of an element in its existing node. Preact would not update a new node.
  *
  * @param {Element | null} element
  * @param {string} text
@@ -104,7 +104,7 @@ export function ChartCard({
     if (at.current) at.current.textContent = index === null ? "" : `at ${exact(step)}`;
   };
   useEffect(() => {
-    // New points must not take the values from under the cursor.
+    // New points must not replace the values at the cursor while it is in the chart.
     if (plot.current) onCursor(plot.current.cursor.idx ?? null, plot.current);
   });
   /** @param {string} label */

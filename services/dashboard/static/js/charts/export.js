@@ -17,7 +17,7 @@ export function download(blob, name) {
 const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
 /**
- * Steps down, lines across; empty where a line has no point.
+ * Returns the lines as CSV with a row per step and a column per line; a cell is empty where the line has no point.
  *
  * @param {Ui.Line[]} lines
  */

@@ -30,7 +30,7 @@ export function useFiner(runs, zoom, maxPoints) {
 }
 
 /**
- * A little more than is seen, so that lines leave the picture at its edges.
+ * Loads a little more than the visible range, so that lines continue to the edges of the chart.
  *
  * @param {Ui.Run} run
  * @param {Ui.Range} range

@@ -2,7 +2,7 @@
 import { smooth } from "./series.js";
 
 /**
- * {lines, bands, diverged} of one experiment; a smoothed line has its raw one behind it.
+ * Returns {lines, bands, diverged} of one experiment; a smoothed line has its raw line behind it.
  *
  * @param {Ui.ChartSpec} chart
  * @param {import("./series.js").SeriesStore} store

@@ -23,7 +23,7 @@ const resolved = (name) => {
 const faded = (rgb, alpha) => rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`);
 
 /**
- * Lines over one x: as they are when they share it, joined where they do not.
+ * Returns data with one x axis for all lines: unchanged if the lines share it, otherwise joined.
  *
  * @param {Ui.Line[]} lines
  * @param {boolean} log
@@ -38,7 +38,7 @@ function aligned(lines, log) {
 }
 
 /**
- * Whether two rows of steps are one, by their length, ends and middle.
+ * Returns whether two arrays of steps are equal, by their length, ends and middle.
  *
  * @param {number[]} a
  * @param {number[]} b
@@ -47,7 +47,7 @@ export const same = (a, b) =>
   a.length === b.length && a[0] === b[0] && a.at(-1) === b.at(-1) && a[a.length >> 1] === b[a.length >> 1];
 
 /**
- * On a logarithmic axis the lines between powers of ten are left out, unless there is no power in sight.
+ * Removes the grid lines between powers of ten on a logarithmic axis, unless no power of ten is visible.
  *
  * @param {(number | null)[]} splits
  */
@@ -252,7 +252,7 @@ export function Plot(props) {
 }
 
 /**
- * A range may be open at an end: it goes no further than the points do.
+ * Limits a range, which may be open at an end, to the points that exist.
  *
  * @param {uPlot} plot
  * @param {Ui.Range} range

@@ -53,7 +53,7 @@ export class SeriesStore {
   }
 
   /**
-   * Take over the reply for a range of steps; without one only forget the one before.
+   * Take over the reply for a range of steps. Without a reply, only forget the previous range.
    *
    * @param {Api.Kind} kind
    * @param {Api.Metrics | null} reply
@@ -153,7 +153,7 @@ export class SeriesStore {
   }
 
   /**
-   * The first step at which a metric was not finite, undefined where it always was.
+   * Returns the first step at which a metric was not finite, undefined if it was always finite.
    *
    * @param {Api.Kind} kind
    * @param {string} name
@@ -191,7 +191,7 @@ export class SeriesStore {
 }
 
 /**
- * Index of the point at `step`, or of the last one before it; -1 where there is none. `xs` ascend.
+ * Returns the index of the last point at or before `step`, -1 if there is none. `xs` ascend.
  *
  * @param {ArrayLike<number>} xs
  * @param {number} step
@@ -212,7 +212,7 @@ function columns(points) {
 }
 
 /**
- * Halve the older half: what is new stays exact.
+ * Drops every second point of the older half; newer points stay exact.
  *
  * @param {Ui.Series} line
  */

@@ -86,7 +86,7 @@ async function reload(path, store) {
 }
 
 /**
- * The first step at which a metric was not finite, whichever kind it belongs to.
+ * Returns the first step at which a metric of either kind was not finite.
  *
  * @param {SeriesStore} store
  * @param {string} name
@@ -95,7 +95,7 @@ export const divergedAt = (store, name) =>
   KINDS.map((kind) => store.diverged(kind, name)).find((step) => step !== undefined);
 
 /**
- * The line of a metric, whichever kind it belongs to.
+ * Returns the line of a metric of either kind.
  *
  * @param {SeriesStore} store
  * @param {string} name

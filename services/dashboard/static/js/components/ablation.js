@@ -72,7 +72,7 @@ export function Ablation({ result }) {
 }
 
 /**
- * Horizontal bars with intervals; the numbers stand beside them, so nothing depends on the drawing.
+ * Shows horizontal bars with intervals, and the numbers beside them for readers who cannot see the bars.
  *
  * @param {{rows: ({name: string, colour: number} & Api.Interval)[], zero?: boolean, signed?: boolean}} props
  */

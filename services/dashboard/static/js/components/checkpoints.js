@@ -10,7 +10,7 @@ import { FileButton, Time } from "./parts.js";
 import { Icon } from "./icons.js";
 
 /**
- * `onDeleted` is called after one was deleted.
+ * Lists checkpoints. `onDeleted` is called after a checkpoint was deleted.
  *
  * @param {{checkpoints: Api.Checkpoint[], onDeleted: () => void}} props
  */

@@ -8,7 +8,7 @@ const OPEN = ["model", "data", "training", "ppo", "episode"];
 const WITHOUT_SECTION = "general";
 
 /**
- * By section: what the search finds, and what is marked.
+ * Groups the settings that match the search, and those with errors, by section.
  *
  * @param {Ui.Flat} flat
  * @param {string} search
@@ -26,7 +26,7 @@ function sections(flat, search, { wrong }) {
 }
 
 /**
- * What was typed as a value: JSON where it is some, `null` or nothing as null, else text.
+ * Converts typed text to a value: valid JSON is parsed, empty text means null, anything else is a string.
  *
  * @param {string} text
  * @param {unknown} initial

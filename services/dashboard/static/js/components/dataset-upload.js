@@ -13,7 +13,7 @@ const SUFFIX = /\.(txt|jsonl|parquet)$/i;
 const MOST_NAME = 64;
 
 /**
- * What a file is called and what it is, as far as its name tells.
+ * Derives name and format of a dataset from the name of its file.
  *
  * @param {string} fileName
  */
@@ -32,7 +32,7 @@ export function guess(fileName) {
 }
 
 /**
- * `known` are the names there are; `onDone` is called when the server has a new one.
+ * Uploads a dataset. `known` are the existing names; `onDone` is called when the server has a new dataset.
  *
  * @param {{known: string[], onDone: () => void}} props
  */

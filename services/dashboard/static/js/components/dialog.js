@@ -29,7 +29,7 @@ export function Dialog({ title, onClose, children }) {
 }
 
 /**
- * A question before something that cannot be undone; `act` may fail, its error is shown.
+ * Asks for confirmation before an action that cannot be undone. If `act` fails, its error is shown.
  *
  * @param {{title: string, text: string, action: string, danger?: boolean, dismiss?: string,
  * act: () => Promise<unknown>, onClose: () => void}} props

@@ -15,7 +15,7 @@ const DELETION =
   "This cannot be undone.";
 
 /**
- * Buttons for who may; `ended`: nothing runs any more, so it can be deleted.
+ * Shows the buttons that the user may use. `ended` means that no job runs, so the experiment can be deleted.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath, ended: boolean,
  * onChanged: (found: Api.Experiment) => void}} props

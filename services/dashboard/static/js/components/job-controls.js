@@ -13,7 +13,7 @@ import { Time } from "./parts.js";
 import { toast } from "./toasts.js";
 
 /**
- * `changed` makes it ask for the job again. Shows what happens next and the buttons.
+ * Shows what happens next to a job, and its buttons. A new value of `changed` loads the job again.
  *
  * @param {{jobId: string, changed: number}} props
  */

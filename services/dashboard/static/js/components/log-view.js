@@ -20,7 +20,7 @@ const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60
 const TAB = 4; // columns, as the style sheet says
 
 /**
- * Lines of `jobId`; asks for more whenever `bell` (a store) changes.
+ * Loads the log lines of `jobId`, and more lines whenever the store `bell` changes.
  *
  * @typedef {{lines: Api.LogLine[], loaded: boolean, error: Ui.Failure | null, dropped: number}} Lines
  * @param {string} jobId
@@ -77,7 +77,7 @@ function useLines(jobId, bell) {
 }
 
 /**
- * Whether long lines are wrapped, kept on this device.
+ * Returns whether long lines are wrapped, and its setter; stored on this device.
  *
  * @returns {[wrap: boolean, change: (on: boolean) => void]}
  */
@@ -105,7 +105,7 @@ function useWrap() {
 const where = (line) => `${line.attempt > 1 ? `${line.attempt}:` : ""}${line.line}`;
 
 /**
- * Characters to a row of the box, the number of the line included.
+ * Returns the number of characters per row of the box, including the line number.
  *
  * @param {HTMLElement} box
  */
@@ -117,7 +117,7 @@ function columnsOf(box) {
 }
 
 /**
- * Row at which each line begins, and after them the number of all rows.
+ * Returns the first row of each line, followed by the number of all rows.
  *
  * @param {Api.LogLine[]} lines
  * @param {number} columns

@@ -27,7 +27,7 @@ const CHOICES = [...ORDER, ""];
 const MOST = 8;
 
 /**
- * A button that opens the dialog; `experiments` are chosen from the beginning.
+ * Shows a button that opens the dialog. `experiments` are selected initially.
  *
  * @param {{label?: string, primary?: boolean, experiments?: string[]}} props
  */

@@ -50,7 +50,7 @@ const COUNTED = { dataset: "document", rl: "transition", "rl-training": "transit
 const WAITING_FOR_DISK = "waiting_for_disk";
 
 /**
- * The phase of a trainer as text. `disk` is part of the live status while the trainer waits for room on a disk.
+ * Returns the phase of a trainer as text. The live status has `disk` while the trainer waits for space on a disk.
  *
  * @param {Api.LiveProgress} progress
  */
@@ -62,7 +62,7 @@ export function phaseText({ phase, disk }) {
 }
 
 /**
- * Whether the trainer waits for room on a disk in exactly one of two states.
+ * Returns whether the trainer waits for space on a disk in exactly one of two states.
  *
  * @param {Api.LiveProgress | null} before
  * @param {Api.LiveProgress | null} after
@@ -71,7 +71,7 @@ export const beganOrEndedWaiting = (before, after) =>
   (before?.phase === WAITING_FOR_DISK) !== (after?.phase === WAITING_FOR_DISK);
 
 /**
- * A bar with its step in words; nothing before the first step is known. `type` is that of the job or experiment.
+ * Shows a progress bar with the step in words, or nothing before the first step. `type` is the type of the job.
  *
  * @param {{progress: Api.LiveProgress | null, type: string, quiet?: boolean, ended?: string}} props
  */
@@ -111,7 +111,7 @@ const minute = createStore(0);
 setInterval(() => document.hidden || minute.set((count) => count + 1), 20_000);
 
 /**
- * A moment as the time since it, which grows while one looks, or as `show` writes it; the title has the zone.
+ * Shows a time as its age, which is updated, or as `show` formats it; the title includes the time zone.
  *
  * @param {{at: string | null | undefined, show?: (iso: string) => string}} props
  */
@@ -193,7 +193,7 @@ export const Loading = ({ rows = 4 }) =>
   </div>`;
 
 /**
- * What a loader gives: its children once there is data; before that loading or the error. Old data stays visible.
+ * Shows the children once a loader has data, before that a placeholder or the error. Old data stays visible.
  *
  * @template T
  * @param {{state: Ui.Load<T>, rows?: number, children: (data: T) => Ui.Children}} props
@@ -205,7 +205,7 @@ export function Loaded({ state, rows, children }) {
 }
 
 /**
- * A labelled control; `children` is a function of the props that tie label, hint and error to it.
+ * Shows a labelled control. `children` is a function of the props that connect label, hint and error with it.
  *
  * @param {{label: string, hint?: string, wrong?: string, children: (props: Ui.FieldProps) => Ui.Children}} props
  */
@@ -265,7 +265,7 @@ export function Tabs({ tabs, active, onChange, label }) {
 }
 
 /**
- * What went wrong with a form, but for what its fields show (`found`); moves the focus to the first of these.
+ * Shows the errors of a form, except those that its fields show (`found`), and focuses the first such field.
  *
  * @param {{error: Ui.Failure | null, found?: Ui.Findings}} props
  */

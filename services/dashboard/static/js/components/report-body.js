@@ -3,7 +3,7 @@ import { html, useMemo } from "../lib/html.js";
 import { ReportChart } from "./report-chart.js";
 
 /**
- * `parts` as `POST /api/reports/render` gives them.
+ * Shows a report; `parts` are as `POST /api/reports/render` returns them.
  *
  * @param {{parts: Api.ReportPart[], empty?: string}} props
  */
@@ -21,7 +21,7 @@ export function ReportBody({ parts, empty = "This report is empty." }) {
 }
 
 /**
- * A chart keeps its key as long as its block says the same.
+ * Returns the parts with their keys. A chart keeps its key as long as its block is unchanged.
  *
  * @param {Api.ReportPart[]} parts
  * @returns {[key: string, part: Api.ReportPart][]}

@@ -93,7 +93,7 @@ function Metrics({ chart }) {
 }
 
 /**
- * The shared stores of experiments; renders again with their points.
+ * Returns the shared stores of experiments, and renders again when their points change.
  *
  * @typedef {{found: Api.Experiment, store: SeriesStore, error?: undefined} | {error: Ui.Failure}} State
  * @param {string[]} ids
@@ -141,7 +141,7 @@ const nothing = (ids) => ids.map(() => null);
 const fresh = new Map();
 
 /**
- * What GET gives, or null where it is gone; shared by the charts of a page for a moment.
+ * Returns the reply to GET, or null if the result was deleted. Charts of a page share the request for a moment.
  *
  * @param {ResultPath} path
  */
@@ -208,7 +208,7 @@ function AblationChart({ chart }) {
  * @property {string} unit
  * @property {[number, number]} [range]
  * @property {(result: Api.Analysis) => Ui.Line[]} linesOf
- * @property {string} missing what is said where there are no lines
+ * @property {string} missing text that is shown when there are no lines
  * @param {AnalysisLines & {chart: Api.ChartOf<"trajectory" | "sweep">}} props
  */
 function AnalysisChart({ chart, title, linesOf, ...rest }) {

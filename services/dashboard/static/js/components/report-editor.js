@@ -25,7 +25,7 @@ const WORDS = {
 };
 
 /**
- * How the saving stands, said to screen readers too; outside of writing only what went wrong.
+ * Shows the state of saving, also to screen readers; outside the editor only errors.
  *
  * @param {{now: Ui.DraftState, shown: boolean}} props
  */

@@ -1,4 +1,4 @@
-// The analyses that are kept with an experiment: a list of links, and their deletion.
+// The saved analyses of an experiment: a list of links, with buttons to delete them.
 import { html } from "../lib/html.js";
 import { get, query, remove } from "../lib/api.js";
 import { count } from "../lib/format.js";
@@ -9,7 +9,7 @@ import { Failed, Time } from "./parts.js";
 import { toast } from "./toasts.js";
 
 /**
- * What an analysis without a name is called.
+ * Returns a title for an analysis without a name.
  *
  * @param {{kind: string, request: Record<string, unknown>}} analysis
  */
@@ -17,7 +17,7 @@ const summary = ({ kind, request: { prompts } }) =>
   Array.isArray(prompts) ? `${kind}, ${count(prompts.length, "prompt")}` : kind;
 
 /**
- * What is kept with an experiment.
+ * Lists the analyses that are saved with an experiment.
  *
  * @param {{experiment: string, changed: number, may: boolean}} props
  */

@@ -3,7 +3,7 @@ import { html, useState } from "../lib/html.js";
 import { number } from "../lib/format.js";
 
 /**
- * Below 0.5 from calm to sand, above from sand to coral.
+ * Returns the colour of a modulation: from calm to sand below 0.5, from sand to coral above.
  *
  * @param {number | null | undefined} modulation
  */
@@ -46,7 +46,7 @@ export function TokenText({ prompt, tokens, live }) {
 }
 
 /**
- * The numbers of a token, to stand behind its text.
+ * Returns the values of a token as text, to be shown after the token.
  *
  * @param {Api.Token} token
  */

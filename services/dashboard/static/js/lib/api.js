@@ -30,7 +30,7 @@ export function words(location) {
 }
 
 /**
- * What the checker of types says, in the words of the reader.
+ * Returns a validation message of the API in plain words.
  *
  * @param {string} message
  */
@@ -83,7 +83,7 @@ export class Problem extends Error {
 }
 
 /**
- * Whether it may work in a while without anybody changing something: no answer, or a part of the server is away.
+ * Returns whether a later retry may succeed: there was no answer, or a part of the server is unavailable.
  *
  * @param {Ui.Failure | null | undefined} error
  */
@@ -95,7 +95,7 @@ export const passing = (error) => [0, 502, 503, 504].includes(error?.status ?? N
  * @property {unknown} [body]
  * @property {Record<string, string>} [headers]
  * @property {AbortSignal} [signal]
- * @property {string | null} [as] the token, where it is not that of the session
+ * @property {string | null} [as] the token, if it is not that of the session
  * @param {string} path
  * @param {Options} [options]
  */
@@ -198,7 +198,7 @@ export async function refreshSession() {
 }
 
 /**
- * Sign in; false when the token is wrong.
+ * Signs in; returns false when the token is wrong.
  *
  * @param {string} value
  * @param {boolean} onDevice

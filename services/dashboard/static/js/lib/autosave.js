@@ -57,7 +57,7 @@ function makeDraft(path, found) {
     timer = setTimeout(save, pause);
   };
 
-  /** Never fails: what went wrong is the state. While a request is on its way its end is waited for. */
+  /** Saves, or waits for the request that is running. Never throws: an error is set as the state. */
   function save() {
     clearTimeout(timer);
     busy ??= send().finally(() => {
@@ -115,7 +115,7 @@ function makeDraft(path, found) {
     },
     save,
     /**
-     * End of a conflict: what they wrote, or mine over theirs.
+     * Resolves a conflict: takes the stored text, or overwrites it with the text of this editor (`mine`).
      *
      * @param {boolean} mine
      */

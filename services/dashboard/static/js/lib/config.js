@@ -17,7 +17,7 @@ export function flatten(value, prefix = "", into = new Map()) {
 }
 
 /**
- * The other way round.
+ * The reverse: makes nested objects of flat names.
  *
  * @param {Iterable<[string, unknown]>} flat
  */
@@ -34,7 +34,7 @@ export function nest(flat) {
 }
 
 /**
- * A value as in YAML, near enough.
+ * Formats a value approximately as in YAML.
  *
  * @param {unknown} value
  */

@@ -24,7 +24,7 @@ const none = (value) => value === null || value === undefined || Number.isNaN(va
 export const integer = (value) => (none(value) ? NONE : grouped.format(Math.round(value)));
 
 /**
- * Four significant digits; very small and very large ones with an exponent.
+ * Formats four significant digits, with an exponent for very small and very large numbers.
  *
  * @param {number | null | undefined} value
  */
@@ -60,7 +60,7 @@ const trim = (value) => String(Number(value.toPrecision(4)));
 export const percent = (share) => (none(share) ? NONE : `${Math.floor(share * 100 + 1e-9)} %`);
 
 /**
- * Whole numbers to the last digit.
+ * Formats a whole number with all digits.
  *
  * @param {number} value
  */
@@ -96,7 +96,7 @@ const UNITS = [
 ];
 
 /**
- * `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `5 h`, `30 d 12 h`: the greatest units, `most` of them.
+ * Formats a duration in its largest units, at most `most`: `340 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `30 d 12 h`.
  *
  * @param {number | null | undefined} seconds
  */
@@ -119,7 +119,7 @@ export function duration(seconds, most = 2) {
 }
 
 /**
- * `just now`, `5 min ago`, `in 2 h`; more than a day away: the date.
+ * Formats a time as `just now`, `5 min ago` or `in 2 h`; as a date if it is more than a day away.
  *
  * @param {string | null | undefined} iso
  */
@@ -133,7 +133,7 @@ export function ago(iso, now = Date.now()) {
 }
 
 /**
- * Day and time of the clock on the wall; the year where it is another one.
+ * Formats day and local time, with the year if it is not the current one.
  *
  * @param {string | null | undefined} iso
  */
@@ -144,14 +144,14 @@ export function moment(iso) {
 }
 
 /**
- * To the second, with the zone.
+ * Formats a time to the second, with the time zone.
  *
  * @param {string | null | undefined} iso
  */
 export const exactly = (iso) => (iso ? full.format(new Date(iso)) : "");
 
 /**
- * An experiment's name, or the part of its id that tells it from others.
+ * Returns the name of an experiment, or the part of its id that identifies it.
  *
  * @param {{name?: string | null, id?: string, experimentId?: string}} thing
  */

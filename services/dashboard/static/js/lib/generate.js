@@ -3,7 +3,7 @@ import { send, Problem } from "./api.js";
 import { readEvents } from "./line.js";
 
 /**
- * Posts `body` with `stream`; `on[event](data)` for each event; gives the data of `done`. Throws a Problem.
+ * Posts `body` with `stream`, calls `on[event](data)` for each event, returns the data of `done`. Throws a Problem.
  *
  * @template {string} const P
  * @param {P & Api.Known<P, "post">} path
@@ -34,7 +34,7 @@ export async function postForEvents(path, body, { on, signal }) {
 }
 
 /**
- * Calls `onToken(token)` for each token; gives the whole reply.
+ * Generates text: calls `onToken(token)` for each token and returns the whole reply.
  *
  * @param {Api.Body<"api/generate", "post">} body
  * @param {{onToken: (token: Api.Token) => void, signal: AbortSignal}} options

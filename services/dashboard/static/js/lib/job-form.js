@@ -1,10 +1,10 @@
-// What the form of a new job is about, without its looks: where it is kept, the configuration it changes, its request.
+// The logic of the form for a new job: where its draft is stored, the base configuration, and the request.
 import { useEffect, useState } from "./html.js";
 import { get } from "./api.js";
 import { equal, flatten, nest } from "./config.js";
 
 /**
- * What was typed.
+ * The fields of the form, as they were typed.
  *
  * @typedef {object} FormState
  * @property {string} name
@@ -23,14 +23,14 @@ import { equal, flatten, nest } from "./config.js";
  */
 
 /**
- * Whether a type of job has a controller and, with it, a configuration of its own kind.
+ * Returns whether a type of job has the configuration of a controller instead of that of a language model.
  *
  * @param {string} kind
  */
 export const controlled = (kind) => kind === "rl-training" || kind === "ablation";
 
 /**
- * Where the form of a type is kept, for each link that leads to one.
+ * Returns the storage key of the draft for a type of job; each link to the form has its own.
  *
  * @param {URLSearchParams} params
  * @param {string} type
@@ -42,7 +42,7 @@ export function draftOf(params, type) {
 }
 
 /**
- * The configuration that changes are laid over, and as `own` those of the job before.
+ * Returns the configuration that changes apply to, and as `own` that of the previous job.
  *
  * @param {{kind: string, file: string, before: Api.Job | null}} wanted
  */
@@ -73,7 +73,7 @@ export function useBase({ kind, file, before }) {
 }
 
 /**
- * The form as a request.
+ * Converts the form to a request.
  *
  * @param {{kind: Api.JobType, form: FormState, changes: Ui.Flat, resume: string | null}} chosen
  * @returns {Api.JobRequest}

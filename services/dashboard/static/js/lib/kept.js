@@ -13,7 +13,7 @@ export function recall(key) {
 }
 
 /**
- * Keep `value`, or forget what was kept when it is null.
+ * Stores `value`, or removes the stored value when it is null.
  *
  * @param {string} key
  * @param {unknown} value

@@ -5,7 +5,7 @@
  * @property {Api.Signal | "cancel"} name
  * @property {string} text
  * @property {string} icon
- * @property {boolean} [own] words of our own: the reference says it elsewhere
+ * @property {boolean} [own] whether the text differs from that of the reference
  * @property {boolean} [ask] ask before
  * @property {boolean} [danger]
  */

@@ -59,7 +59,7 @@ function parse(block) {
 }
 
 /**
- * Whether the event with id `a` comes before that with id `b`.
+ * Returns whether the event with id `a` precedes the one with id `b`.
  *
  * @param {string} a
  * @param {string} b

@@ -4,7 +4,7 @@ import { connection, passing } from "./api.js";
 import { session } from "./session.js";
 
 /**
- * Data after a change. Where the change is a function of the data before and there is none, nothing changes.
+ * Changes the data. `change` may be a function of the current data; without current data it is not called.
  *
  * @template T
  * @param {T | ((old: T) => T)} change

@@ -2,7 +2,7 @@
 import { title } from "./format.js";
 
 /**
- * Those with the mark `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}].
+ * Returns the checkpoints with the flag `wanted` (usableAsBase, usableAsPolicy) as [{value, text, kind}].
  *
  * @param {Api.CheckpointGroup[]} groups
  * @param {"usableAsBase" | "usableAsPolicy"} wanted
@@ -15,7 +15,7 @@ export const choices = (groups, wanted) =>
   );
 
 /**
- * The final models first: that is what one wants.
+ * Sorts final models first, because they are used most.
  *
  * @param {{value: string, kind: string}[]} found
  */

@@ -61,7 +61,7 @@ export function setParams(changes, typing = false) {
 }
 
 /**
- * The title of the window while a view is shown: "Queue · Tidal"; what is empty is left out.
+ * Returns the title of the window for a view, such as "Queue · Tidal". Empty parts are left out.
  *
  * @param {(string | null | undefined)[]} parts
  */

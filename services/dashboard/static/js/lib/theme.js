@@ -24,7 +24,7 @@ export function setTheme(value) {
 }
 
 /**
- * The value of a custom property, for canvas.
+ * Returns the value of a custom property, for drawing on a canvas.
  *
  * @param {string} name
  */

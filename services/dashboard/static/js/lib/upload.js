@@ -1,5 +1,5 @@
-// One upload at a time, kept here so that it goes on while other pages are looked at. XMLHttpRequest, because fetch
-// does not say how much has been sent.
+// One upload at a time, kept in this module so that it continues while other pages are shown. It uses XMLHttpRequest,
+// because fetch does not report how much has been sent.
 import { Problem, connection, query, url } from "./api.js";
 import { signInOpen, token } from "./session.js";
 import { createStore } from "./store.js";

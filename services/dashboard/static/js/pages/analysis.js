@@ -129,7 +129,7 @@ const FIELDS = [
 ].flatMap((name) => [name, `config.${snake(name)}`]);
 
 /**
- * The same as a job: for what is too long to wait for.
+ * Submits the same analysis as a job, for analyses that take too long to wait for.
  *
  * @param {Request} body
  * @returns {Api.JobRequest}

@@ -79,7 +79,7 @@ export function Compare() {
 }
 
 /**
- * A run that was deleted does not take the others with it.
+ * Returns null for the error of a deleted run, so that the other runs are still shown; throws other errors.
  *
  * @param {Ui.Failure} error
  * @returns {null}
@@ -104,7 +104,7 @@ async function load(id, signal) {
 }
 
 /**
- * Where a run stands, and its points.
+ * Loads the state of a run and its points.
  *
  * @param {Ui.Run} run
  * @param {AbortSignal} signal
@@ -122,7 +122,7 @@ async function look({ path, store }, signal) {
 }
 
 /**
- * Looks again at the runs that have not ended, whose points are thinned here: asking now and then is enough.
+ * Reloads runs that have not ended from time to time; a stream is not needed, because their points are thinned.
  *
  * @param {Ui.Load<Run[]>} state
  */
@@ -181,7 +181,7 @@ function AddRun({ ids }) {
 }
 
 /**
- * Labels must differ, also where two runs have one name.
+ * Returns distinct labels, also if two runs have the same name.
  *
  * @param {Run[]} runs
  */

@@ -73,7 +73,7 @@ export function Charts({ store, path, file, loaded, error, ended, deletedAt }) {
 }
 
 /**
- * The zoom as two numbers: for fingers, keys and exact wishes.
+ * Shows the zoom as two number fields, for touch screens, keyboards and exact values.
  *
  * @param {{range: Ui.Range | null, zoom: Ui.Zoom}} props
  */

@@ -102,7 +102,7 @@ export function Checkpoints({ path, changed }) {
 }
 
 /**
- * The configuration beside another: the defaults, or any other experiment's.
+ * Shows the configuration beside the defaults or that of another experiment.
  *
  * @param {{found: Api.Experiment, path: Api.ExperimentPath}} props
  */

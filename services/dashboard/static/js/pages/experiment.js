@@ -33,7 +33,7 @@ export function Experiment({ id }) {
 }
 
 /**
- * Both kinds of metrics; a failure is for whoever takes them.
+ * Loads both kinds of metrics. The caller handles a failure.
  *
  * @param {Api.ExperimentPath} path
  */

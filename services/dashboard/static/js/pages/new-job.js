@@ -26,7 +26,7 @@ const ABOUT = {
   ablation: "Compares a controller with fixed and random modulation.",
 };
 /**
- * Files, texts, checkpoints and, for "go on" and "like this", the job before.
+ * Loads files, datasets, checkpoints and, for "go on" and "like this", the previous job.
  *
  * @param {string | null} from
  * @param {AbortSignal} signal
@@ -151,7 +151,7 @@ function Form({ params, configs, texts, groups, before }) {
     return setChanges(next);
   };
   /**
-   * The form of another type, with what does not depend on it.
+   * Switches to the form of another type and keeps the fields that do not depend on the type.
    *
    * @param {Api.JobType} type
    */

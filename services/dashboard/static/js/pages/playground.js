@@ -69,7 +69,7 @@ const known = (panel, bases, policies) =>
   (panel.gatingMode !== "learned" || policies.some((one) => one.value === panel.rlCheckpoint));
 
 /**
- * The number of a field; nothing where it is empty, for which the server has a default.
+ * Returns the number of a field, or nothing if it is empty, so that the server uses its default.
  *
  * @param {string | number} text
  */
@@ -296,7 +296,7 @@ function Text({ text, found, again }) {
 }
 
 /**
- * How a generation went, in words.
+ * Describes the result of a generation in words.
  *
  * @param {Api.Generated} reply
  */

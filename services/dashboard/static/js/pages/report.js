@@ -96,7 +96,7 @@ function View({ found, path }) {
 }
 
 /**
- * For who may write, what is in the page, saved or not.
+ * For users who may write: the text in the page, saved or not.
  *
  * @param {{path: Api.ReportPath, markdown: string, may: boolean}} props
  */
