@@ -25,14 +25,14 @@ def test_fault_17_a_reaper_killed_in_the_middle_is_replaced_by_the_other_one(
     fleet.wait_steps(job_id, 6, seconds=fleet.timers.patience)
     fleet.worker("second", plan=LONG)
     fleet.start("health-2", "tests.faults.dying", DIES_AT="in_reap", DIES_MARK=str(mark))
-    mine = str(fleet.processes["health-2"].pid)
-    fleet.wait_for(lambda: redis_client.hget(HEALTH, "pid") == mine, "the second reaper", 60)
-    other.send_signal(signal.SIGSTOP)  # so that the one to be killed comes first
+    second_pid = str(fleet.processes["health-2"].pid)
+    fleet.wait_for(lambda: redis_client.hget(HEALTH, "pid") == second_pid, "the second reaper", 60)
+    other.send_signal(signal.SIGSTOP)  # so that the reaper to be killed sweeps first
     fleet.kill("first")
     fleet.wait_for(mark.exists, "a judgement", fleet.timers.patience, job_id)
     other.send_signal(signal.SIGCONT)
     redis_client.delete(HEALTH)
-    fleet.wait_for(lambda: bool(redis_client.exists(HEALTH)), "a sweep of the other one", 30)
+    fleet.wait_for(lambda: bool(redis_client.exists(HEALTH)), "a sweep of the first reaper", 30)
     assert "stale" not in fleet.statuses(job_id), "two reapers judged at once"
     fleet.kill("health-2")
     fleet.wait_steps(job_id, 1, attempt=2, seconds=fleet.timers.patience)

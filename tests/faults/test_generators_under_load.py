@@ -28,11 +28,11 @@ from tidal_client.sse import read_events
 from tidal_client.wire.generation_event import EVENT_TOKEN
 
 READY_SECONDS = 90.0
-"""A fresh engine imports torch first; no promise."""
+"""Seconds until a new engine serves: it imports torch first. A limit of these tests only."""
 SLOTS = 8
 QUEUE_LIMIT = 60
 FREED_SECONDS = 2.0
-"""Twice the promise."""
+"""Twice the time that the guide promises, in seconds."""
 LONG = 2500
 SETTINGS = {
     "TIDAL_GENERATOR_THREADS": "1",
@@ -63,7 +63,7 @@ def ask(stack: Stack, tokens: int) -> httpx.Response:
 
 
 class Engines:
-    """What the engines say, read beside the api."""
+    """The events of the engines, read from Redis without the api."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
@@ -71,9 +71,9 @@ class Engines:
         for stream in self._streams:
             self._streams[stream] = client.xinfo_stream(stream)["last-generated-id"]
         self.begun: dict[str, str] = {}
-        """Engine by request."""
+        """The name of the engine that began each request."""
         self.ended: dict[str, tuple[float, str]] = {}
-        """Time (of Redis) and reason by request."""
+        """The time (by the clock of Redis) and the reason of the end of each request."""
 
     def read(self) -> None:
         found: list[Any] = self._redis.xread(self._streams, block=100) or []
@@ -95,7 +95,7 @@ class Engines:
             self.read()
 
     def until_ended(self) -> None:
-        """All that have begun."""
+        """Wait until all requests that have begun have ended."""
         until = time.monotonic() + READY_SECONDS
         while not self.ended.keys() >= self.begun.keys():
             assert time.monotonic() < until, f"{self.begun.keys() - self.ended.keys()} go on"
@@ -103,7 +103,7 @@ class Engines:
 
 
 def connect(stack: Stack, path: str, fields: dict[str, Any]) -> socket.socket:
-    """A client that has asked and does not read."""
+    """A client that has sent a request and does not read the reply."""
     text = json.dumps(fields).encode()
     client = socket.create_connection(("127.0.0.1", stack.port))
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -162,7 +162,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
     stack: Stack, redis_client: redis.Redis
 ) -> None:
     stack.start("second", "generator")
-    # Its engine subscribes when it is ready; the first one's subscription is there already.
+    # The engine of the second generator subscribes when it is ready; the first engine has subscribed already.
     present = keys.presence("engine-*")
     stack.wait_for("the second engine", lambda: len(redis_client.pubsub_channels(present)) == 2, READY_SECONDS)
     engines = Engines(redis_client)
@@ -180,7 +180,7 @@ def test_two_generators_share_the_load_and_the_clients_of_a_killed_one_are_told(
         children = killed.children(recursive=True)
         stack.kill("second")
         psutil.wait_procs(children, timeout=10)
-        # The others go on and end by themselves; a new one is served beside them.
+        # The other requests go on and end by themselves; a new request is served at the same time.
         events = [future.result(READY_SECONDS) for future in following]
     ends = Counter((its[-1].name, its[-1].data.get("code")) for its in events)
     assert ends == {("error", "generator_lost"): SLOTS, ("done", None): SLOTS}

@@ -50,7 +50,7 @@ def test_lists_are_paged_filtered_and_show_what_jobs_made_of_an_experiment(api: 
 
 
 def analysis_job(api: Api) -> dict[str, Any]:
-    """A job that runs, whose analysis has been saved; its model is in an experiment with a row."""
+    """Return a running job whose analysis is saved and whose model belongs to an experiment with a row."""
     source = api.submit()["experimentId"]
     (api.experiment_folder(source) / "model.safetensors").write_bytes(b"x")
     job = api.submit(
@@ -140,7 +140,7 @@ NEVER: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture
 def files(api: Api) -> None:
-    """Names that can be referred to; nothing loads them."""
+    """Create checkpoint files that requests can refer to; no test loads them."""
     for name in (MODEL, POLICY):
         experiment, file = name.split("/")
         (api.experiment_folder(experiment) / file).write_bytes(b"x")

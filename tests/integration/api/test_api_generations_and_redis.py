@@ -25,7 +25,7 @@ from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply
 from tests.integration.api.engine_stand_in import engine as engine
 
 ANSWER_SECONDS = 5.0
-"""Promised: complete or 503 within so long of losing Redis."""
+"""Promised seconds: within this time after the loss of Redis a generation is complete or has failed with 503."""
 
 
 def ask(api: Api, *, stream: bool) -> httpx.Response:
@@ -34,7 +34,7 @@ def ask(api: Api, *, stream: bool) -> httpx.Response:
 
 
 def outcome(reply: httpx.Response) -> str:
-    """`done`, or the code of the error."""
+    """Return `done`, or the code of the error."""
     if reply.status_code != 200:
         return str(reply.json()["code"])
     if not reply.headers["content-type"].startswith("text/event-stream"):
@@ -66,7 +66,7 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         getattr(proxy, way)()
         assert outcome(asked.result(20)) == "redis_unavailable"
         assert time.monotonic() - lost_at < ANSWER_SECONDS
-        # Whoever asks now is refused in time too, and served once Redis is back.
+        # A request during the loss is refused in time, too, and one after it is served.
         asked_at = time.monotonic()
         assert outcome(ask(api, stream=stream)) == "redis_unavailable"
         assert time.monotonic() - asked_at < ANSWER_SECONDS
@@ -76,7 +76,7 @@ def test_a_generation_during_which_redis_is_lost_ends_with_503_in_time(
         assert outcome(ask(api, stream=stream)) == "done"
         until = time.monotonic() + 10
         while not engine.redis.exists(keys.generate_cancelled(request_id)):
-            assert time.monotonic() < until, "the engine is told to stop once Redis is back"
+            assert time.monotonic() < until, "the api cancels the request once Redis is back"
             time.sleep(0.02)
 
 
@@ -95,7 +95,7 @@ def test_a_connection_lost_while_the_request_is_sent_has_the_same_code(
 
 
 def test_a_short_interruption_costs_nothing(serve: RunApi, engine: Engine, redis_url: str) -> None:
-    """The connections are reset in the middle of a text, and everything that was written meanwhile is read."""
+    """The connections are reset in the middle of a text, and all events written meanwhile reach the client."""
     cut = threading.Event()
 
     def write(engine: Engine, request: GenerationRequest) -> None:
@@ -103,7 +103,9 @@ def test_a_short_interruption_costs_nothing(serve: RunApi, engine: Engine, redis
         engine.event(request.id, "token", {"index": 0, "text": "a"}, number=1)
         assert cut.wait(10)
         engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)
-        engine.event(request.id, "token", {"index": 1, "text": "b"}, number=2)  # repeated: it had no answer
+        engine.event(
+            request.id, "token", {"index": 1, "text": "b"}, number=2
+        )  # repeated, because the first attempt got no reply
         engine.event(request.id, "done", reply_of(request), number=3)
 
     engine.answer = write
@@ -149,7 +151,7 @@ def test_a_text_of_which_redis_lost_a_part_is_an_error(
     asked_at = time.monotonic()
     assert outcome(ask(api, stream=stream)) == "answer_lost"
     assert time.monotonic() - asked_at < ANSWER_SECONDS
-    # The next text of the same engine is whole: what was lost is over.
+    # The next text of the same engine is complete, because the loss has ended.
     engine.answer = lambda engine, request: engine.event(request.id, "done", reply_of(request), number=written + 1)
     assert outcome(ask(api, stream=stream)) == "done"
 
@@ -158,7 +160,7 @@ def test_a_text_of_which_redis_lost_a_part_is_an_error(
 def test_a_request_that_vanished_from_redis_is_an_error_unless_an_engine_has_it(
     api: Api, redis_client: redis.Redis, taken: bool
 ) -> None:
-    """FLUSHALL takes the request, its notification and the mark that it was begun, as while a model loads."""
+    """FLUSHALL removes the request, its notification and the mark of its start, as may happen while a model loads."""
     alive = redis_client.pubsub()
     alive.subscribe(keys.presence("alive"))
     with ThreadPoolExecutor(1) as pool:

@@ -48,7 +48,7 @@ def until_begun(client: redis.Redis, request_id: str) -> None:
 
 
 def present(client: redis.Redis, name: str) -> int:
-    """How many say that this process lives: one or none."""
+    """Return the number of subscriptions with which this process shows that it lives: one or none."""
     [(_, count)] = client.pubsub_numsub(keys.presence(name))
     return int(count)
 
@@ -85,7 +85,7 @@ def test_the_reply_equals_the_library_and_the_streamed_tokens(
 def test_a_client_that_does_not_stream_gets_the_first_token_and_the_reply(
     engine: Serving, redis_client: redis.Redis
 ) -> None:
-    """The first token says that the request has left the queue."""
+    """The first token shows the client that the request has left the queue."""
     request(redis_client, "r1")
     engine.handle("r1")
     assert [kind for kind, _ in events(redis_client, "r1")] == [EVENT_TOKEN, EVENT_DONE]
@@ -175,7 +175,7 @@ def test_a_replaced_checkpoint_is_loaded_anew(engine: Serving, redis_client: red
 
 
 class Child:
-    """A real engine child and the worker's end of its channel."""
+    """Return a real engine process with the end of its channel that the worker holds."""
 
     def __init__(self, redis_url: str, experiments: Path) -> None:
         self.channel, inherited = EngineChannel.pair()
@@ -209,7 +209,7 @@ def test_the_child_answers_and_ends_with_its_worker(child: Child, redis_client: 
     child.channel.send("generate", "r1")
     assert next(child.messages) == {"type": "done", "request_id": "r1"}
     assert events(redis_client, "r1")[-1][0] == EVENT_DONE
-    # In the middle of a generation that would take minutes:
+    # The worker ends in the middle of a generation that would take minutes.
     request(redis_client, "long", max_tokens=4096, stream=True)
     child.channel.send("generate", "long")
     until_begun(redis_client, "long")
@@ -228,7 +228,7 @@ def test_a_cancelled_generation_stops_within_a_second(child: Child, redis_client
     watchdog.start()
     assert next(child.messages) == {"type": "done", "request_id": "long"}
     watchdog.cancel()
-    assert time.monotonic() - started < 2.0  # promised: 1 s
+    assert time.monotonic() - started < 2.0  # 1 s is promised
     kind, error = events(redis_client, "long")[-1]
     assert (kind, error["code"], error["status"]) == (EVENT_ERROR, "cancelled", 503), (
         "the client can tell that the text is incomplete"

@@ -26,9 +26,9 @@ from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 OTHER = f"{EXPERIMENT}/second.safetensors"
 WIDTH = 16
-"""Of the other model."""
+"""The width of the other model."""
 DROPPED_SECONDS = 2.0
-"""Promised: 1 s."""
+"""Seconds; 1 s is promised."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def serving(redis_url: str, experiments: Path) -> Iterator[Serving]:
 
 
 class Loads:
-    """Counts what is loaded; the other model only once `may` is set."""
+    """A loader that counts the loaded models and loads the other model only once `may` is set."""
 
     def __init__(self) -> None:
         self.may = threading.Event()
@@ -188,7 +188,7 @@ def test_clients_that_leave_while_they_wait_for_room_are_dropped(serving: Servin
 
 
 def test_small_requests_pass_a_large_one_but_not_for_ever(serving: Serving, redis_client: redis.Redis) -> None:
-    """Six texts, as many as there are slots, may; then the large one is next."""
+    """As many texts as there are slots, six, may pass it; then the large request is next."""
     serving.engine.submit(request(redis_client, "long", max_tokens=200))
     turn_until(serving, begun(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=2))

@@ -1,4 +1,4 @@
-"""A test's view of the job rows: make a job, take it to a status the lawful way, read its history."""
+"""Helpers for tests of jobs: submit a job, bring it to a status by valid transitions, and read its history."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def submit_once(session: Session, new: NewJob, settings: Settings | None = None)
 
 @dataclass
 class Desk:
-    """One database, seen by a test."""
+    """The jobs of one database, with shortcuts for tests."""
 
     sessions: sessionmaker[Session]
     settings: Settings
 
     def submit(self, job_type: str = "lm-training", **fields: Any) -> str:
-        """The id of a new job with the smallest payload of its type."""
+        """Submit a job and return its id; it has the smallest payload of its type."""
         payload: dict[str, Any] = {"config": {}}
         if job_type == "rl-training":
             payload |= {"checkpoint": "exp/final", "data": {}}
@@ -64,7 +64,7 @@ class Desk:
             return function(session, *arguments, **named)
 
     def bring(self, status: JobStatus, job_type: str = "lm-training", *, checkpoint: bool = False) -> str:
-        """A new job in `status`; attempt 1 where it was claimed."""
+        """Submit a job, bring it to `status` and return its id; if it was claimed, its attempt is 1."""
         job_id = self.submit(job_type)
         if status is S.PENDING:
             return job_id
@@ -97,7 +97,7 @@ class Desk:
         return job_id
 
     def lapse(self, job_id: str, seconds: float = 1.0) -> None:
-        """Put the end of the lease `seconds` into the past, by the database's clock."""
+        """Move the end of the lease `seconds` into the past, by the clock of the database."""
         statement = text("UPDATE jobs SET lease_expires_at = now() - make_interval(secs => :s) WHERE id = :id")
         with self.sessions.begin() as session:
             session.execute(statement, {"s": seconds, "id": job_id})
@@ -114,6 +114,6 @@ class Desk:
             return result.scalar() if result.returns_rows else None
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         with self.sessions() as session:
             return [tuple(row) for row in session.execute(text(statement))]

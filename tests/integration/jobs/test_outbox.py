@@ -166,7 +166,7 @@ def test_of_two_relays_one_publishes_and_the_waiting_one_sees_the_rest(desk: Des
     holder.start()
     assert entered.wait(30)
     assert relay(engine, other) == 0
-    late = desk.submit()  # not in the holder's view
+    late = desk.submit()  # the relay that holds the lock does not see it
     waiter = threading.Thread(target=relay, args=(engine, other), kwargs={"wait": True})
     waiter.start()
     leave.set()
@@ -191,7 +191,7 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
     thread.start()
     delays = []
     desk.submit()
-    assert publisher.came.wait(30)  # it listens now
+    assert publisher.came.wait(30)  # the process listens now
     for _ in range(7):
         publisher.came.clear()
         desk.submit()
@@ -199,7 +199,7 @@ def test_the_relay_process_publishes_within_a_quarter_of_a_second(desk: Desk, en
         assert publisher.came.wait(4), "woken by the poll, not by the commit"
         delays.append(time.perf_counter() - began)
     stop.set()
-    desk.submit()  # wakes it so that it sees `stop`
+    desk.submit()  # wakes the process so that it sees `stop`
     thread.join(10)
     assert not thread.is_alive()
     assert sorted(delays)[3] < 0.25

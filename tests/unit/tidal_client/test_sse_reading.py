@@ -138,14 +138,14 @@ def test_a_refusal_is_not_tried_again() -> None:
 
 
 def test_following_an_experiment_without_log_lines_resumes_after_the_last_event() -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     topic = b'event: topic\ndata: "experiments/x/brief"\n\n'
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url.params))
-        numbers = (1, 2) if len(asked) == 1 else (3,)
+        requested.append(str(request.url.params))
+        numbers = (1, 2) if len(requested) == 1 else (3,)
         missing = b'event: error\ndata: {"message": "no experiment x", "status": 404}\n\n'
-        stream = BrokenStream(topic, *map(event, numbers), *([missing] * (len(asked) - 1)))
+        stream = BrokenStream(topic, *map(event, numbers), *([missing] * (len(requested) - 1)))
         return httpx.Response(200, headers=documents.EVENTS, stream=stream)
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
@@ -153,21 +153,21 @@ def test_following_an_experiment_without_log_lines_resumes_after_the_last_event(
         assert [each.data for each in islice(events, 3)] == [1, 2, 3]
         with pytest.raises(NotFoundError, match="no experiment x"):
             next(events)
-    assert asked == ["topic=experiments%2Fx%2Fbrief", "topic=experiments%2Fx%2Fbrief%402-0"]
+    assert requested == ["topic=experiments%2Fx%2Fbrief", "topic=experiments%2Fx%2Fbrief%402-0"]
 
 
 def test_following_falls_back_to_the_whole_stream_if_the_api_has_no_brief_topics() -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
+        requested.append(request.url.path)
         missing = b'event: error\ndata: {"message": "no experiment x/brief", "status": 404}\n\n'
         known = request.url.path == "/api/experiments/x/stream"
         return httpx.Response(200, headers=documents.EVENTS, stream=BrokenStream(event(1) if known else missing))
 
     with Client("http://tidal", transport=httpx.MockTransport(answer)) as client:
         assert next(client.follow_experiment("x", log_lines=False)).data == 1
-    assert asked == ["/api/stream", "/api/experiments/x/stream"]
+    assert requested == ["/api/stream", "/api/experiments/x/stream"]
 
 
 def test_patience_has_an_end() -> None:

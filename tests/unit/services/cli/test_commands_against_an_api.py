@@ -1,4 +1,4 @@
-"""What commands send to the api and make of its answers; the api is played by a function."""
+"""The requests of commands and their output for replies of the api, which a function replaces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DONE = {"text": " a cat", "tokensGenerated": 2, "elapsedMs": 10.0, "finishReason
 
 
 class Api:
-    """Answers by path and remembers what was sent; experiments are filtered as the query asks."""
+    """An api that answers by path, records the requests, and filters experiments by the query."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
@@ -240,7 +240,7 @@ def test_the_queue_shows_limits_places_and_predictions(api: Api, tidal: Callable
     assert json.loads(tidal("jobs", "queue", "--json").stdout)[0]["types"][0]["usualSeconds"] == 125.0
 
 
-def test_a_predicted_start_is_told_from_now() -> None:
+def test_a_predicted_start_is_shown_relative_to_now() -> None:
     now = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
-    told = [until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
-    assert told == ["unknown", "now", "now", "in 30 s", "in 3:05"]
+    texts = [until(None if s is None else now + timedelta(seconds=s), now=now) for s in (None, -3, 2, 30, 185)]
+    assert texts == ["unknown", "now", "now", "in 30 s", "in 3:05"]

@@ -26,14 +26,14 @@ torch.set_num_threads(1)
 
 HOST_WAITS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "_unique2"}
 FROM_HOST = {"lift_fresh", "lift_fresh_copy", "from_file"}
-"""What copies numbers of the host into a step, which cannot be captured. (`scalar_tensor` is made on the device.)"""
+"""Operations that copy numbers of the host into a step, which a capture forbids; `scalar_tensor` does not."""
 
 
 @pytest.mark.parametrize(("gates_trained", "seed", "ahead"), [(False, 1, 1), (True, 2, 4), (False, 3, 7)])
 def test_every_text_is_the_one_of_the_plain_engine(
     tokenizer: tiktoken.Encoding, gates_trained: bool, seed: int, ahead: int
 ) -> None:
-    """All gating modes and filters, sliding windows, stop strings, rows that come, go and move, a host that lags."""
+    """Covers all gating modes, filters, sliding windows, stop strings, sequences that move, and a host that lags."""
     model = DecodingModel(tiny_model(gates_trained=gates_trained, end_of_text_bias=9.0))
     plain = write(DecodingEngine(model), tokenizer, seed, joins=25)
     texts = write(DeviceEngine(model, ahead=ahead), tokenizer, seed, joins=25)
@@ -168,12 +168,12 @@ def test_on_a_cpu_the_plain_engine_is_chosen() -> None:
     assert END_OF_TEXT < VOCABULARY
 
 
-def test_a_capture_that_fails_is_told_once_and_steps_go_on(
+def test_a_capture_that_fails_is_logged_once_and_steps_go_on(
     tokenizer: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = DecodingModel(tiny_model())
     expected = batch_of(model, KINDS[:1])
-    batch, told, tried = batch_of(model, KINDS[:1]), [], []
+    batch, warnings, tried = batch_of(model, KINDS[:1]), [], []
 
     def refuse(*_: object) -> None:
         tried.append(1)
@@ -183,19 +183,19 @@ def test_a_capture_that_fails_is_told_once_and_steps_go_on(
     monkeypatch.setattr(batch.steps, "_capture", refuse)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
-    monkeypatch.setattr(cuda_graph.log, "warning", lambda line, **values: told.append((line, values)))
+    monkeypatch.setattr(cuda_graph.log, "warning", lambda line, **values: warnings.append((line, values)))
     for _ in range(3):
         batch.launch()
         expected.launch()
         assert torch.equal(batch.land().numbers, expected.land().numbers)
     assert len(tried) == 1
-    [(line, values)] = told
+    [(line, values)] = warnings
     assert line.startswith("CUDA graphs are off")
     assert values == {"reason": "operation not permitted when stream is capturing"}
 
 
 def test_bfloat16_between_the_layers_stays_close_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where weights are held in order and not in oneDNN's blocks."""
+    """Run without oneDNN, because a GPU does not hold weights in the blocks of oneDNN either."""
     made = tiny_model(gates_trained=True)
     settings = [
         GenerationSettings(max_tokens=4, top_k=1, gating_mode="fixed"),

@@ -51,7 +51,7 @@ def mask(sequence: list[int], vocab_size: int) -> Tensor:
 def slow_distributions(
     logits: list[float], sequence: set[int], parameters: DecodingParameters
 ) -> tuple[list[float], list[float]]:
-    """Scored logits and filtered distribution, token by token in Python floats."""
+    """Return the scored logits and the filtered distribution, computed token by token with floats of Python."""
     scored = []
     for token, value in enumerate(logits):
         if token in sequence:
@@ -98,7 +98,7 @@ def test_filtered_distributions_equal_the_original_where_top_p_binds(case: dict[
     assert int((filtered > 0).sum()) == case["support"]
 
 
-# Distinct values, so that ties do not make two answers right.
+# The values are distinct, because with ties two results would be correct.
 distinct_logits = st.lists(st.integers(-900, 900), min_size=2, max_size=30, unique=True).map(
     lambda values: [value / 100 for value in values]
 )
@@ -143,7 +143,7 @@ def test_every_row_equals_the_slow_implementation(
 
 
 def abs_edge(scored: list[float], top_p: float) -> bool:
-    """Whether rounding may decide on which side of top-p a token falls, or two tokens are nearly tied."""
+    """Return whether rounding may decide whether top-p keeps a token, or which of two tokens is likelier."""
     ordered = torch.tensor(sorted(scored, reverse=True), dtype=torch.float64)
     cumulative = torch.softmax(ordered, 0).cumsum(0)
     tied = bool(((ordered[:-1] - ordered[1:]) < 1e-5).any())
