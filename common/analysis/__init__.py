@@ -1,17 +1,17 @@
 """Trajectory analysis: what a policy does with the modulation. Pure Python: the api computes with it too."""
 
-from common.analysis.report import Part, Sample, plan, report
+from common.analysis.analysis_result import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.analysis.stats import bootstrap_interval
 from common.analysis.trajectory import TrajectoryToken, analyze_batch, analyze_sweep, analyze_trajectory
 
 __all__ = [
-    "Part",
-    "Sample",
+    "GeneratedSample",
+    "SampleGroup",
     "TrajectoryToken",
+    "analysis_result",
     "analyze_batch",
     "analyze_sweep",
     "analyze_trajectory",
     "bootstrap_interval",
-    "plan",
-    "report",
+    "plan_samples",
 ]

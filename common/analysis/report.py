@@ -26,7 +26,7 @@ _SEED_RANGE = 2**63
 
 
 @dataclass(frozen=True)
-class Part:
+class SampleGroup:
     """Texts of one prompt that are made alike, with seeds `seed`, `seed` + 1, …"""
 
     prompt: str
@@ -44,7 +44,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sample:
+class GeneratedSample:
     """One generated text; the three sequences have one entry per token."""
 
     text: str
@@ -55,23 +55,23 @@ class Sample:
     modulation: Sequence[float]
 
 
-def plan(config: AnalysisConfig) -> list[Part]:
+def plan_samples(config: AnalysisConfig) -> list[SampleGroup]:
     """What to generate, in the order in which `report` takes it. A sweep gives its three texts the same seed."""
     parts = []
     for number, prompt in enumerate(config.prompts):
         seed = (config.seed + number * config.samples_per_prompt) % _SEED_RANGE
         if config.kind != "sweep":
             parts.append(
-                Part(prompt, config.gating_mode, config.modulation, seed, config.samples_per_prompt, sweep=False)
+                SampleGroup(prompt, config.gating_mode, config.modulation, seed, config.samples_per_prompt, sweep=False)
             )
         if config.kind == "sweep" or config.include_extreme_values:
-            parts += [Part(prompt, GatingMode.FIXED, float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
+            parts += [SampleGroup(prompt, GatingMode.FIXED, float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
     return parts
 
 
-def report(
+def analysis_result(
     config: AnalysisConfig,
-    made: Sequence[Sequence[Sample]],
+    made: Sequence[Sequence[GeneratedSample]],
     *,
     checkpoint: str,
     rl_checkpoint: str | None,
@@ -81,7 +81,7 @@ def report(
 
     Raises InvalidInputError when the texts of a prompt have no token together.
     """
-    parts = plan(config)
+    parts = plan_samples(config)
     assert len(parts) == len(made)
     trajectories = [_trajectory(part, samples) for part, samples in zip(parts, made, strict=True) if not part.sweep]
     sweeps = [samples[0] for part, samples in zip(parts, made, strict=True) if part.sweep]
@@ -107,7 +107,7 @@ def report(
     }
 
 
-def _trajectory(part: Part, samples: Sequence[Sample]) -> dict[str, Any]:
+def _trajectory(part: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[str, Any]:
     modulations = [[round(value, MODULATION_DIGITS) for value in sample.modulation] for sample in samples]
     tokens = [
         TrajectoryToken(token, text, value)
@@ -137,7 +137,7 @@ def _trajectory(part: Part, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _sweep(prompts: Sequence[str], texts: Sequence[Sample]) -> dict[str, Any]:
+def _sweep(prompts: Sequence[str], texts: Sequence[GeneratedSample]) -> dict[str, Any]:
     """The sweep of each prompt, and the mean of their differences."""
     rows: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
@@ -152,10 +152,10 @@ def _sweep(prompts: Sequence[str], texts: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> bool:
+def all_finite(value: Any) -> bool:
     """Whether every number inside is finite, as JSON demands."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):
-        return all(finite(item) for item in value.values())
-    return not isinstance(value, list | tuple) or all(finite(item) for item in value)
+        return all(all_finite(item) for item in value.values())
+    return not isinstance(value, list | tuple) or all(all_finite(item) for item in value)

@@ -34,7 +34,7 @@ class TrajectoryToken:
     modulation: float
 
 
-class Phase(TypedDict):
+class PhaseChange(TypedDict):
     """A change between neighbouring windows."""
 
     signal: str
@@ -64,7 +64,7 @@ class TrajectoryAnalysis(TypedDict):
     signalStats: dict[str, Summary]
     signalEvolution: dict[str, list[Summary]]
     crossSignalCorrelations: dict[str, float]
-    phases: list[Phase]
+    phases: list[PhaseChange]
     tokenSignalAlignment: dict[str, Extremes]
 
 
@@ -116,7 +116,7 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
     values = [token.modulation for token in tokens]
     windows = _windows(values)
     phases = [
-        Phase(signal=SIGNAL, windowBoundary=f"Q{i + 1}→Q{i + 2}", tStatistic=t)
+        PhaseChange(signal=SIGNAL, windowBoundary=f"Q{i + 1}→Q{i + 2}", tStatistic=t)
         for i in range(WINDOWS - 1)
         if abs(t := welch_t(windows[i], windows[i + 1])) > PHASE_T
     ]

@@ -7,7 +7,7 @@ from common.checkpoint.files import safe_load
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager, SkippedCheckpoint
 from common.checkpoint.model_file import Migration, load_model, migrate_checkpoint, save_model
 from common.checkpoint.policy_file import load_policy_file
-from common.checkpoint.snapshot import Score, Snapshot, host_copy, tensor_bytes
+from common.checkpoint.snapshot import Score, TrainingSnapshot, host_copy, tensor_bytes
 from common.checkpoint.state import export_legacy_state_dict
 from common.checkpoint.writer import CheckpointListener, CheckpointWriter
 
@@ -19,7 +19,7 @@ __all__ = [
     "Migration",
     "Score",
     "SkippedCheckpoint",
-    "Snapshot",
+    "TrainingSnapshot",
     "export_legacy_state_dict",
     "host_copy",
     "load_model",

@@ -82,7 +82,7 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dic
     return tensors, values if isinstance(values, dict) else {}
 
 
-def independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unshared_cpu_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors detached, on the CPU, contiguous and without shared memory, as safetensors wants them."""
     seen: set[int] = set()
     result: dict[str, Tensor] = {}
@@ -101,7 +101,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         # Other readers ask for "format".
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
-        save_file(independent(tensors), path, metadata=header)
+        save_file(unshared_cpu_tensors(tensors), path, metadata=header)
     except SafetensorError as error:
         # The message names the error of the operating system, "(os error 28)"; `is_full` finds it there.
         raise OSError(errno.EIO, _first_line(error)) from error

@@ -26,7 +26,7 @@ from torch import Tensor
 from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
-from common.checkpoint.retention import Retention
+from common.checkpoint.retention import CheckpointRetention
 from common.checkpoint.snapshot import tensor_bytes
 from common.errors import CheckpointError
 from common.files import flush, require_space, sha256_of, storage_errors, write_json
@@ -39,7 +39,7 @@ ABANDONED_SECONDS = 3600.0
 """Temporary folders older than this belong to a writer that died."""
 WITHDRAWN = "withdrawn"
 """A file in the folder of a checkpoint that is kept as the best and that no training goes on from by itself."""
-ASIDE = ".damaged-"
+DAMAGED_PREFIX = ".damaged-"
 """Goes before the name of a folder that did not verify."""
 
 
@@ -72,7 +72,7 @@ class CheckpointManager:
 
     def __init__(self, directory: Path, *, keep_last: int, keep_every: int | None = None, prefix: str = "step") -> None:
         self.directory = Path(directory)
-        self.retention = Retention(keep_last, keep_every)
+        self.retention = CheckpointRetention(keep_last, keep_every)
         self.prefix = prefix
         self.skipped: list[SkippedCheckpoint] = []
         """What the last call of `latest` passed over."""
@@ -129,7 +129,7 @@ class CheckpointManager:
                 # Without its manifest a half-removed folder can never be resumed from.
                 (self.directory / name / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / name, ignore_errors=True)
-            for path in self.directory.glob(f"{ASIDE}*"):
+            for path in self.directory.glob(f"{DAMAGED_PREFIX}*"):
                 if self._number(path) < oldest:
                     shutil.rmtree(path, ignore_errors=True)
             return kept
@@ -162,7 +162,7 @@ class CheckpointManager:
     def set_aside(self, skipped: SkippedCheckpoint) -> None:
         """Rename a folder that did not verify, so that it is neither resumed from nor counted. Best effort."""
         with contextlib.suppress(OSError):
-            (self.directory / skipped.name).rename(self.directory / f"{ASIDE}{skipped.name}")
+            (self.directory / skipped.name).rename(self.directory / f"{DAMAGED_PREFIX}{skipped.name}")
 
     def list(self) -> Sequence[CheckpointInfo]:
         """All checkpoints with a readable manifest and files of the right size, oldest first; no hash is computed."""
@@ -241,7 +241,7 @@ class CheckpointManager:
         return [path for _, _, path in sorted(numbered)]
 
     def _number(self, path: Path) -> int:
-        match = self._pattern.match(path.name.removeprefix(ASIDE))
+        match = self._pattern.match(path.name.removeprefix(DAMAGED_PREFIX))
         return int(match[1]) if match else -1
 
     def _remove_abandoned(self) -> None:

@@ -23,9 +23,9 @@ from common.checkpoint.state import (
     DEFAULT_GATE_COLUMN,
     build_model,
     export_legacy_state_dict,
+    extract_state_dict,
     infer_config,
     migrate_gates,
-    unwrap,
 )
 from common.config.lm import ModelConfig
 from common.errors import CheckpointError, NotFoundError, StorageError
@@ -118,7 +118,7 @@ def _load(path: Path, gate_column: int) -> tuple[TransformerLM, int]:
     else:
         loaded = safe_load(path)
         meta = _read_sidecar(path)
-    state, changed = migrate_gates(unwrap(loaded, where), gate_column, where)
+    state, changed = migrate_gates(extract_state_dict(loaded, where), gate_column, where)
     config = _config_of(meta, where) or infer_config(state, where)
     model = build_model(state, config, where)
     require_usable(dict(model.named_parameters()), where)

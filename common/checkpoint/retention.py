@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Retention:
+class CheckpointRetention:
     """How much is kept. Numbers are those of the folders: optimiser steps, or a controller's iterations."""
 
     keep_last: int

@@ -22,7 +22,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TrainingSnapshot:
     """What one checkpoint will hold."""
 
     number: int

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from common.checkpoint.files import independent
+from common.checkpoint.files import unshared_cpu_tensors
 from common.config.lm import ModelConfig
 from common.errors import CheckpointError
 from common.model import TransformerLM
@@ -25,7 +25,7 @@ DEFAULT_GATE_COLUMN = 2
 _BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
 
 
-def unwrap(loaded: Any, where: str) -> dict[str, Tensor]:
+def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
     """The state dict in what a file held, names without the compile prefix. CheckpointError when there is none."""
     if isinstance(loaded, Mapping) and WRAPPER in loaded:
         loaded = loaded[WRAPPER]
@@ -121,7 +121,7 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
 def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state dict as the original reads it (strictly): its names, float32, on the CPU, rotary tables included."""
     state = {strip_prefix(name): tensor.float() for name, tensor in model.state_dict().items()}
-    return {name: tensor.clone() for name, tensor in independent(state).items()}
+    return {name: tensor.clone() for name, tensor in unshared_cpu_tensors(state).items()}
 
 
 def _some(names: list[str], limit: int = 4) -> str:

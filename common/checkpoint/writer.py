@@ -8,7 +8,7 @@ A failed write does not end a training: it is reported as the event `checkpoint_
 the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` writes a kept best snapshot
 first. After any other failure the training is asked for a new snapshot after `RETRY_SECONDS`. Leaves out: what a state
 consists of (`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait
-(`common.training.disk_hold`).
+(`common.training.disk_wait`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from common.checkpoint.manager import CheckpointInfo, CheckpointManager
-from common.checkpoint.snapshot import Snapshot
+from common.checkpoint.snapshot import TrainingSnapshot
 from common.errors import DiskFullError, DivergedError, StorageError
 from common.logging import get_logger
 
@@ -55,14 +55,14 @@ class CheckpointWriter:
         self._listener = listener
         self._retry_seconds = retry_seconds
         self._changed = threading.Condition()
-        self._waiting: Snapshot | None = None
-        self._writing: Snapshot | None = None
+        self._waiting: TrainingSnapshot | None = None
+        self._writing: TrainingSnapshot | None = None
         self._newest: tuple[Hashable, CheckpointInfo] | None = None
         self._failed_at: float | None = None
         """Monotonic; of the newest failure since the last success."""
         self._refusal: str | None = None
         """Why the newest write failed on a full disk; None after a success."""
-        self._refused_best: Snapshot | None = None
+        self._refused_best: TrainingSnapshot | None = None
         """The best snapshot so far, if the disk was too full for it. The next `write` writes it first."""
         self._mistake: Exception | None = None
         """An error that is no fault of the disk, for the training thread: also of a state that is not finite."""
@@ -81,7 +81,7 @@ class CheckpointWriter:
         with self._changed:
             return self._refusal
 
-    def settle(self) -> None:
+    def wait_until_idle(self) -> None:
         """Block until no snapshot is being written and none waits to be written."""
         with self._changed:
             self._changed.wait_for(lambda: self._writing is None and (self._waiting is None or self._thread is None))
@@ -99,13 +99,13 @@ class CheckpointWriter:
         with self._changed:
             self._newest = (key, info)
 
-    def has(self, key: Hashable) -> bool:
+    def has_state(self, key: Hashable) -> bool:
         """Whether the state `key` is on disk or on its way there."""
         with self._changed:
             under_way = (self._waiting, self._writing)
             return self._is_newest(key) or any(one is not None and one.key == key for one in under_way)
 
-    def submit(self, snapshot: Snapshot) -> bool:
+    def submit(self, snapshot: TrainingSnapshot) -> bool:
         """Write `snapshot` in the background; False when it was left out because the best so far still waits.
 
         Raises what went wrong in the thread when that was a mistake of ours (TypeError of a state that cannot be read
@@ -122,7 +122,7 @@ class CheckpointWriter:
             self._changed.notify_all()
             return True
 
-    def write(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
+    def write(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
         """The checkpoint of the state `key`, on disk when this returns; `capture` need not copy.
 
         Waits for what is being written. What waits is older: it is dropped, or written first if it is the best so far.
@@ -150,7 +150,7 @@ class CheckpointWriter:
             self._refuse(error, waiting)
             raise
 
-    def leave(self, key: Hashable, capture: Callable[[], Snapshot]) -> CheckpointInfo:
+    def write_final(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
         """Like `write`, for a training that ends: return the newest older checkpoint when the disk refuses the write.
 
         This is reported as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
@@ -183,7 +183,7 @@ class CheckpointWriter:
         except StorageError as error:  # the checkpoints are safe; older ones stay until the next
             log.error("checkpoints could not be pruned", reason=error.message)
 
-    def make_room(self) -> None:
+    def prune_for_space(self) -> None:
         """Call `prune` to free space, even though no finite step has followed the newest checkpoint yet.
 
         Does nothing when `keep_last` is 1, because an older checkpoint has to remain as a fallback.
@@ -223,7 +223,7 @@ class CheckpointWriter:
                     self._writing = None
                     self._changed.notify_all()
 
-    def _write(self, snapshot: Snapshot) -> CheckpointInfo:
+    def _write(self, snapshot: TrainingSnapshot) -> CheckpointInfo:
         info = self.manager.save(
             snapshot.number,
             snapshot.weights,
@@ -248,7 +248,7 @@ class CheckpointWriter:
             self._listener.checkpoints_kept(self.manager.names())
         return info
 
-    def _fail(self, snapshot: Snapshot, error: StorageError) -> None:
+    def _fail(self, snapshot: TrainingSnapshot, error: StorageError) -> None:
         with self._changed:
             first = self._failed_at is None
             self._failed_at = time.monotonic()
@@ -258,14 +258,14 @@ class CheckpointWriter:
         if first:  # one event per series of failures; the log has each
             self._listener.event("checkpoint_failed", step=snapshot.step, reason=error.message)
 
-    def _refuse(self, error: DiskFullError, snapshot: Snapshot | None) -> None:
+    def _refuse(self, error: DiskFullError, snapshot: TrainingSnapshot | None) -> None:
         with self._changed:
             self._refusal = error.message
             if not self._unscored(snapshot):
                 self._refused_best = snapshot
 
     @staticmethod
-    def _unscored(snapshot: Snapshot | None) -> bool:
+    def _unscored(snapshot: TrainingSnapshot | None) -> bool:
         return snapshot is None or snapshot.score is None
 
     def _is_newest(self, key: Hashable) -> bool:

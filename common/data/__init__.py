@@ -5,7 +5,7 @@ Works without a network: the tokeniser's files come with a package, and `builtin
 
 from common.data.corpus import Corpus, open_corpus
 from common.data.loader import ChunkLoader
-from common.data.places import require_inside, seen_from_here
+from common.data.places import require_inside, resolve_local_files
 from common.data.prompts import PromptPool, document_prompts
 from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
 from common.datasets.reading import END_OF_TEXT
@@ -20,5 +20,5 @@ __all__ = [
     "load_tokenizer",
     "open_corpus",
     "require_inside",
-    "seen_from_here",
+    "resolve_local_files",
 ]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common.config.lm import DataConfig
-from common.data.source import Source, first_documents, training_source, validation_source
+from common.data.source import DocumentSource, first_documents, training_source, validation_source
 from common.data.token_cache import Offsets, Split, SplitWriter, TokenCache, Tokens, move_tail, open_cache
 from common.data.tokenizer import END_OF_TEXT_ID, load_tokenizer
 from common.datasets import is_hub_name
@@ -71,7 +71,7 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
     folder = data_dir / "cache" / _cache_name(config)
     report = progress or _silent
 
-    def beat() -> None:
+    def heartbeat() -> None:
         report("wait", 0, None)
 
     def announce() -> None:
@@ -80,7 +80,7 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
 
     if folder.exists() and is_hub_name(config.source):
         # A data set of the hub is not asked for again: the cache holds what was fetched.
-        cache = open_cache(folder, _expected(config), dict, str, lambda _: None, beat)
+        cache = open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
     else:
         announce()
         train = training_source(config, data_dir)
@@ -89,7 +89,7 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
 
         def digest() -> str:
             announce()
-            return "+".join(source.digest(beat) for source in sources)
+            return "+".join(source.digest(heartbeat) for source in sources)
 
         def build(temporary: Path) -> None:
             announce()
@@ -101,12 +101,14 @@ def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None
             lambda: {str(number): source.stamp() for number, source in enumerate(sources)},
             digest,
             build,
-            beat,
+            heartbeat,
         )
     return _corpus(config, cache)
 
 
-def _build(folder: Path, config: DataConfig, train: Source, held_out: Source | None, progress: Progress) -> None:
+def _build(
+    folder: Path, config: DataConfig, train: DocumentSource, held_out: DocumentSource | None, progress: Progress
+) -> None:
     writers = {name: SplitWriter(folder, name, END_OF_TEXT_ID) for name in ("train", "validation")}
     done = 0
     try:

@@ -38,9 +38,9 @@ def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
     return manifest, path
 
 
-def locate(source: str, data_dir: Path) -> Path:
+def find_file(source: str, data_dir: Path) -> Path:
     """The file below `data_dir`, or anywhere for an absolute path. DataError when there is none, or it leads out."""
-    check_form(source)
+    require_valid_source(source)
     path = _resolve(source, data_dir)
     if not source.startswith(("/", "~")):
         _check_inside(source, data_dir)
@@ -56,7 +56,7 @@ def require_inside(config: DataConfig, data_dir: Path) -> None:
             _check_inside(source, data_dir)
 
 
-def seen_from_here(config: DataConfig, data_dir: Path) -> DataConfig:
+def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
     """For commands of the terminal's user: files that `data_dir` has not are named from the working directory."""
 
     def name(source: str | None) -> str | None:
@@ -72,15 +72,15 @@ def seen_from_here(config: DataConfig, data_dir: Path) -> DataConfig:
     return config.model_copy(update=found)
 
 
-def check_form(source: str) -> None:
+def require_valid_source(source: str) -> None:
     """DataError when `source` can name no corpus at all."""
     if (refusal := refusal_of_source(source)) is not None:
         raise DataError(refusal)
 
 
-def check_hub_name(name: str) -> None:
+def require_hub_name(name: str) -> None:
     """DataError when `name` is not of the form owner/name, or stands for something here."""
-    check_form(name)
+    require_valid_source(name)
     # The library would take a local folder for the data set, and read whatever lies in it.
     if Path(name).exists():
         raise DataError(

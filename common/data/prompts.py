@@ -47,9 +47,11 @@ def document_prompts(
     if not 1 <= min_tokens <= max_tokens:
         raise ValueError(f"prompt lengths {min_tokens}..{max_tokens} are no range of at least 1")
     tokens, starts = corpus.tokens(split), np.asarray(corpus.documents(split))
-    found = _draw(tokens, starts, n, min_tokens, max_tokens, generator, pool)
+    found = _sample_prompts(tokens, starts, n, min_tokens, max_tokens, generator, pool)
     if not found:
-        found = _draw(tokens, np.arange(min(len(tokens), 1 << 20)), n, min_tokens, max_tokens, generator, pool)
+        found = _sample_prompts(
+            tokens, np.arange(min(len(tokens), 1 << 20)), n, min_tokens, max_tokens, generator, pool
+        )
     if not found:
         purpose = f" for the {pool} pool" if pool else ""
         raise DataError(
@@ -68,7 +70,7 @@ def pool_of(prompt: list[int]) -> PromptPool:
     return PromptPool.EVALUATION if share < 0.9 else PromptPool.ABLATION
 
 
-def _draw(
+def _sample_prompts(
     tokens: Tokens,
     starts: np.ndarray[tuple[int], np.dtype[np.int64]],
     n: int,

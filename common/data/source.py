@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from common.config.lm import DataConfig
 from common.data import stories
-from common.data.places import check_form, check_hub_name, find_dataset, locate
+from common.data.places import find_dataset, find_file, require_hub_name, require_valid_source
 from common.datasets import BUILTIN_STORIES, SUFFIXES, Manifest, is_dataset_name, is_file_name, is_hub_name
 from common.datasets.reading import pieces, read_file, require_some, text_column, texts_of
 from common.decoding.memory import limited_memory
@@ -27,7 +27,7 @@ HUB_MEMORY_BYTES = 4 * 2**30
 """Memory that the library may use to fetch a data set; it decodes whole row groups of untrusted parquet files."""
 
 
-class Source(Protocol):
+class DocumentSource(Protocol):
     """A stream of documents."""
 
     @property
@@ -39,7 +39,7 @@ class Source(Protocol):
         """What is cheap to compare and changes when the content may have changed; {} when nothing is known."""
         ...
 
-    def digest(self, beat: Callable[[], None] | None = None) -> str:
+    def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
         """Names the content; may read all of it, with a `beat` now and then."""
         ...
 
@@ -65,7 +65,7 @@ class StoriesSource:
     def stamp(self) -> dict[str, Any]:
         return {"digest": self.digest()}
 
-    def digest(self, beat: Callable[[], None] | None = None) -> str:
+    def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
         return f"stories-{stories.VERSION}-{stories.DEFAULT_SEED}-{self.total}"
 
     def count(self) -> int | None:
@@ -91,9 +91,9 @@ class FileSource:
             status = self.path.stat()
         return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
-    def digest(self, beat: Callable[[], None] | None = None) -> str:
+    def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
         with self._readable():
-            return sha256_of(self.path, beat)
+            return sha256_of(self.path, heartbeat)
 
     def count(self) -> int | None:
         return None
@@ -122,7 +122,7 @@ class DatasetSource(FileSource):
     def stamp(self) -> dict[str, Any]:
         return {"digest": self.manifest.sha256}
 
-    def digest(self, beat: Callable[[], None] | None = None) -> str:
+    def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
         return self.manifest.sha256
 
     def count(self) -> int | None:
@@ -144,7 +144,7 @@ class HubSource:
     def stamp(self) -> dict[str, Any]:
         return {}
 
-    def digest(self, beat: Callable[[], None] | None = None) -> str:
+    def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
         return f"hub-{self.name}-{self.split}-{self._load()._fingerprint}"
 
     def count(self) -> int | None:
@@ -172,32 +172,32 @@ def hub_splits(name: str) -> list[str]:
     return list(_from_hub(name, "get_dataset_split_names"))
 
 
-def training_source(config: DataConfig, data_dir: Path) -> Source:
+def training_source(config: DataConfig, data_dir: Path) -> DocumentSource:
     """The source that a configuration names. DataError for a file that does not exist and for a name of no form."""
-    check_form(config.source)
+    require_valid_source(config.source)
     if config.source == BUILTIN_STORIES:
         if config.max_documents is not None:
             return StoriesSource(min(config.max_documents, stories.STORY_COUNT))
         return StoriesSource()
     if (local := _local_source(config.source, config, data_dir)) is not None:
         return local
-    check_hub_name(config.source)
+    require_hub_name(config.source)
     return HubSource(config.source, "train", config.text_field)
 
 
-def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
+def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | None:
     """The separate validation part; None when documents of the training source are held out instead."""
     named = config.validation_source
     if named is not None and is_file_name(named):
-        return FileSource(locate(named, data_dir), config.text_field)
+        return FileSource(find_file(named, data_dir), config.text_field)
     if not is_hub_name(config.source):
         if named is None:
             return None
-        check_form(named)
+        require_valid_source(named)
         if (local := _local_source(named, config, data_dir)) is None:
             raise DataError(f"data.validation_source {named}: expected a dataset or a file ({', '.join(SUFFIXES)})")
         return local
-    check_hub_name(config.source)
+    require_hub_name(config.source)
     splits = hub_splits(config.source)
     if named is not None and named not in splits:
         raise DataError(f"{config.source} has no split '{named}' (it has {', '.join(splits)})")
@@ -208,14 +208,14 @@ def validation_source(config: DataConfig, data_dir: Path) -> Source | None:
 def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
     """A file or a dataset; None for what is neither. A dataset knows the field of its text."""
     if is_file_name(name):
-        return FileSource(locate(name, data_dir), config.text_field)
+        return FileSource(find_file(name, data_dir), config.text_field)
     if is_dataset_name(name):
         manifest, path = find_dataset(name, data_dir)
         return DatasetSource(path, manifest.text_field, manifest)
     return None
 
 
-def first_documents(source: Source, limit: int | None) -> Iterator[str]:
+def first_documents(source: DocumentSource, limit: int | None) -> Iterator[str]:
     """The documents of a source, at most `limit`."""
     return islice(source.documents(), limit)
 

@@ -63,7 +63,7 @@ def open_cache(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
-    beat: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> TokenCache:
     """The cache in `folder`, built by `build(temporary folder)` when there is none.
 
@@ -73,9 +73,9 @@ def open_cache(
     StorageError when it cannot be written; both say what to do.
     """
     if not folder.exists():
-        with _writing(folder), _lock(folder, beat):
+        with _writing(folder), _lock(folder, heartbeat):
             if not folder.exists():
-                _build(folder, expected, stamp, digest, build, beat)
+                _build(folder, expected, stamp, digest, build, heartbeat)
     header = _read_header(folder)
     for key, value in expected.items():
         if header.get(key) != value:
@@ -83,7 +83,7 @@ def open_cache(
     now = stamp()
     if now and now != header.get("stamp") and digest() != header.get("source_digest"):
         raise _stale(folder, "the source has changed since the cache was built")
-    train, validation = (_open_split(folder, name, header, beat) for name in SPLITS)
+    train, validation = (_open_split(folder, name, header, heartbeat) for name in SPLITS)
     return TokenCache(folder, header, train, validation)
 
 
@@ -141,7 +141,7 @@ def _build(
     stamp: Callable[[], dict[str, Any]],
     digest: Callable[[], str],
     build: Callable[[Path], None],
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(abandoned, ignore_errors=True)  # its writer died: we hold the lock
@@ -158,7 +158,7 @@ def _build(
             **expected,
             "stamp": before,
             "source_digest": source_digest,
-            "splits": {name: _describe(temporary, name, beat) for name in SPLITS},
+            "splits": {name: _describe(temporary, name, heartbeat) for name in SPLITS},
         }
         with (temporary / HEADER).open("w", encoding="utf-8") as file:
             json.dump(header, file, indent=2)
@@ -169,17 +169,17 @@ def _build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _describe(folder: Path, name: str, beat: Callable[[], None]) -> dict[str, Any]:
+def _describe(folder: Path, name: str, heartbeat: Callable[[], None]) -> dict[str, Any]:
     tokens, documents = folder / f"{name}.bin", folder / f"{name}.documents.bin"
     return {
         "count": tokens.stat().st_size // 2,
         "documents": documents.stat().st_size // 8,
-        "sha256": sha256_of(tokens, beat),
-        "documents_sha256": sha256_of(documents, beat),
+        "sha256": sha256_of(tokens, heartbeat),
+        "documents_sha256": sha256_of(documents, heartbeat),
     }
 
 
-def _open_split(folder: Path, name: str, header: dict[str, Any], beat: Callable[[], None]) -> Split:
+def _open_split(folder: Path, name: str, header: dict[str, Any], heartbeat: Callable[[], None]) -> Split:
     try:
         entry = header["splits"][name]
         sizes = {f"{name}.bin": entry["count"] * 2, f"{name}.documents.bin": entry["documents"] * 8}
@@ -190,7 +190,7 @@ def _open_split(folder: Path, name: str, header: dict[str, Any], beat: Callable[
         path = folder / file
         if not path.is_file() or path.stat().st_size != size:
             raise _damaged(folder, f"{file} is missing or not {size} bytes long")
-        if sha256_of(path, beat) != digests[file]:
+        if sha256_of(path, heartbeat) != digests[file]:
             raise _damaged(folder, f"the content of {file} differs from its SHA-256")
     if not entry["count"] or not entry["documents"]:
         raise _damaged(folder, f"the {name} split is empty")
@@ -233,7 +233,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(folder: Path, beat: Callable[[], None]) -> Iterator[None]:
+def _lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
     # The kernel drops the lock when its holder dies, so a killed builder blocks nobody.
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         while True:
@@ -241,6 +241,6 @@ def _lock(folder: Path, beat: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                beat()
+                heartbeat()
                 time.sleep(LOCK_SECONDS)
         yield

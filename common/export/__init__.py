@@ -3,6 +3,6 @@
 `modeling_tidal` is written into such a folder and never imported here; transformers is not needed to export.
 """
 
-from common.export.checkpoint import Exported, Form, export_checkpoint
+from common.export.checkpoint import Exported, ExportFormat, export_checkpoint
 
-__all__ = ["Exported", "Form", "export_checkpoint"]
+__all__ = ["ExportFormat", "Exported", "export_checkpoint"]

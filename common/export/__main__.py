@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import TidalError
-from common.export.checkpoint import Form, export_checkpoint
+from common.export.checkpoint import ExportFormat, export_checkpoint
 from common.streams import accept_any_text
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tidal export", description=export_checkpoint.__doc__)
     parser.add_argument("source", type=Path, help="checkpoint file or folder")
     parser.add_argument("folder", type=Path, help="folder to write")
-    parser.add_argument("--format", type=Form, choices=list(Form), required=True)
+    parser.add_argument("--format", type=ExportFormat, choices=list(ExportFormat), required=True)
     parser.add_argument("--force", action="store_true", help="replace an older export")
     accept_any_text()
     options = parser.parse_args(arguments)

@@ -28,7 +28,7 @@ SPARE_BYTES = 8_000_000
 Progress = Callable[[str], None]
 
 
-class Form(StrEnum):
+class ExportFormat(StrEnum):
     """What others read."""
 
     SAFETENSORS = "safetensors"
@@ -52,7 +52,7 @@ class Exported:
 
 
 def export_checkpoint(
-    source: Path, form: Form, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
+    source: Path, form: ExportFormat, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
 ) -> Exported:
     """Write the model or controller in `source` to `folder`, which is new, empty, or with `force` an older export
     that nobody has added to.
@@ -65,8 +65,8 @@ def export_checkpoint(
     progress(f"reading {source.name}")
     name = export_name(source)
     if is_policy(source):
-        return _policy(source, form, folder, name, force, progress)
-    return _model(source, form, folder, name, force, progress)
+        return _export_policy(source, form, folder, name, force, progress)
+    return _export_model(source, form, folder, name, force, progress)
 
 
 def export_name(source: Path) -> str:
@@ -87,15 +87,19 @@ def is_policy(source: Path) -> bool:
     return isinstance(loaded, Mapping) and policy.is_agent(loaded)
 
 
-def _model(source: Path, form: Form, folder: Path, name: str, force: bool, progress: Progress) -> Exported:
+def _export_model(
+    source: Path, form: ExportFormat, folder: Path, name: str, force: bool, progress: Progress
+) -> Exported:
     model = load_model(source)
     size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     remarks: list[str] = []
 
     def fill(place: Path) -> None:
         progress(f"writing {size / 1e6:.0f} MB")
-        if form is Form.HF:
-            remarks.extend(huggingface.write(model, place, origin=origin(source), evaluation=evaluation(source)))
+        if form is ExportFormat.HF:
+            remarks.extend(
+                huggingface.write_model_folder(model, place, origin=origin(source), evaluation=find_evaluation(source))
+            )
         else:
             save_model(model, place / f"{name}.{form}")
 
@@ -103,24 +107,26 @@ def _model(source: Path, form: Form, folder: Path, name: str, force: bool, progr
     return Exported(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
 
 
-def _policy(source: Path, form: Form, folder: Path, name: str, force: bool, progress: Progress) -> Exported:
-    if form is Form.HF:
+def _export_policy(
+    source: Path, form: ExportFormat, folder: Path, name: str, force: bool, progress: Progress
+) -> Exported:
+    if form is ExportFormat.HF:
         raise InvalidInputError(
             f"{source.name} is a controller, which has no form for transformers; use --format safetensors or pth"
         )
-    content: dict[str, Any] = policy.content(source)
+    content: dict[str, Any] = policy.policy_content(source)
     path = folder / f"{name}.{form}"
 
     def fill(place: Path) -> None:
         progress("writing")
-        policy.write(content, place / path.name)
+        policy.write_policy_file(content, place / path.name)
 
     files = write_folder(folder, fill, source=source, needed_bytes=SPARE_BYTES, force=force)
     parameters = sum(tensor.numel() for tensor in load_policy_file(path)["agent_state_dict"].values())
     load = ["from common.controller import load_policy", f"policy = load_policy({str(path)!r})"]
-    if form is Form.PTH:
+    if form is ExportFormat.PTH:
         load = ["import torch", f'agent = torch.load({str(path)!r}, weights_only=True)["agent_state_dict"]']
-    return Exported(folder, files, "rl", parameters, load, policy.left_out(content, path))
+    return Exported(folder, files, "rl", parameters, load, policy.omitted_weights(content, path))
 
 
 def origin(source: Path) -> str:
@@ -129,7 +135,7 @@ def origin(source: Path) -> str:
     return source.name if experiment is None else f"{experiment.name}/{source.relative_to(experiment).as_posix()}"
 
 
-def evaluation(source: Path) -> Mapping[str, Any] | None:
+def find_evaluation(source: Path) -> Mapping[str, Any] | None:
     """The evaluation of the final model that lies beside it, if it is one of this very file."""
     experiment = experiment_folder(source)
     return None if experiment is None else huggingface.read_evaluation(experiment, source.stem)
@@ -144,13 +150,13 @@ def experiment_folder(source: Path) -> Path | None:
     return found if any((found / mark).exists() for mark in marks) else None
 
 
-def _load_model_lines(form: Form, folder: Path, name: str) -> list[str]:
-    if form is Form.HF:
+def _load_model_lines(form: ExportFormat, folder: Path, name: str) -> list[str]:
+    if form is ExportFormat.HF:
         return [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r}, trust_remote_code=True)",
         ]
     path = str(folder / f"{name}.{form}")
-    if form is Form.PTH:
+    if form is ExportFormat.PTH:
         return ["import torch", f"state = torch.load({path!r}, weights_only=True)"]
     return ["from common.checkpoint import load_model", f"model = load_model({path!r})"]

@@ -16,7 +16,7 @@ from typing import Any
 from common.errors import ConflictError, InvalidInputError
 from common.files import flush, require_space, storage_errors, write_json
 
-LIST = ".tidal-export.json"
+LIST_FILE = ".tidal-export.json"
 """`{"files": {"model.safetensors": 4711, …}}`: names and sizes in bytes of everything beside it."""
 
 
@@ -36,9 +36,9 @@ def check_target(folder: Path, source: Path, *, force: bool) -> None:
         raise ConflictError(f"{folder}: is not empty; name another with --out, or replace it with --force")
     listed = _listed(folder)
     if listed is None:
-        raise ConflictError(f"{folder}: no export wrote it (it has no {LIST}); --force leaves it alone")
+        raise ConflictError(f"{folder}: no export wrote it (it has no {LIST_FILE}); --force leaves it alone")
     for path in there:
-        if path.name == LIST:
+        if path.name == LIST_FILE:
             continue
         if path.name not in listed or path.is_symlink() or not path.is_file():
             raise ConflictError(f"{folder}: holds {path.name!r}, which no export wrote; --force leaves it alone")
@@ -64,7 +64,7 @@ def write_folder(
             temporary.mkdir()
             fill(temporary)
             files = sorted((path.name, path.stat().st_size) for path in temporary.iterdir())
-            write_json(temporary / LIST, {"files": dict(files)})
+            write_json(temporary / LIST_FILE, {"files": dict(files)})
             for path in temporary.iterdir():
                 flush(path)
             flush(temporary)
@@ -87,7 +87,7 @@ def write_folder(
 def _listed(folder: Path) -> dict[str, Any] | None:
     """The files that the folder's list names; None without a readable list."""
     try:
-        files = json.loads((folder / LIST).read_bytes())["files"]
+        files = json.loads((folder / LIST_FILE).read_bytes())["files"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return files if isinstance(files, dict) else None

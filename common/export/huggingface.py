@@ -24,7 +24,9 @@ from tidal_client.wire.sampling import DEFAULTS
 CODE = "modeling_tidal"
 
 
-def write(model: TransformerLM, folder: Path, *, origin: str, evaluation: Mapping[str, Any] | None = None) -> list[str]:
+def write_model_folder(
+    model: TransformerLM, folder: Path, *, origin: str, evaluation: Mapping[str, Any] | None = None
+) -> list[str]:
     """Fill the empty `folder`; what the caller should be told. OSError when the disk refuses."""
     meta = model_meta(model.config, gates_trained=model.gates_trained)
     write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)

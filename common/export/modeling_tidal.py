@@ -62,7 +62,7 @@ class TidalConfig(PretrainedConfig):
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
-def rope_tables(positions, width, theta):
+def rotary_tables(positions, width, theta):
     """cos and sin, each (positions, width) float32; both halves share the frequencies."""
     frequencies = 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
@@ -148,7 +148,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config):
         super().__init__(config)
         width = config.hidden_size // config.num_attention_heads
-        cos, sin = rope_tables(config.max_position_embeddings, width, config.rope_theta)
+        cos, sin = rotary_tables(config.max_position_embeddings, width, config.rope_theta)
         self.register_buffer("rope_cos", cos)
         self.register_buffer("rope_sin", sin)
         self.token_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)

@@ -35,7 +35,7 @@ def is_agent(loaded: Mapping[str, Any]) -> bool:
     return AGENT in loaded or FIRST_NAME in map(strip_prefix, map(str, loaded))
 
 
-def content(source: Path) -> dict[str, Any]:
+def policy_content(source: Path) -> dict[str, Any]:
     """The mapping of an `rl_checkpoint_*.pth` for this controller. Errors as those of `load_policy_file`."""
     loaded = load_policy_file(source)
     found: dict[str, Any] = {AGENT: loaded[AGENT], "global_step": 0, "config": {}}
@@ -49,7 +49,7 @@ def content(source: Path) -> dict[str, Any]:
     return found
 
 
-def write(found: Mapping[str, Any], path: Path) -> None:
+def write_policy_file(found: Mapping[str, Any], path: Path) -> None:
     """`found` as the suffix of `path` says. OSError when the disk refuses."""
     if path.suffix == ".pth":
         write_object(path, dict(found))
@@ -59,7 +59,7 @@ def write(found: Mapping[str, Any], path: Path) -> None:
     write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
-def left_out(found: Mapping[str, Any], path: Path) -> list[str]:
+def omitted_weights(found: Mapping[str, Any], path: Path) -> list[str]:
     """What the caller should be told after `write`: weights of `found` that the form of `path` does not hold."""
     gates = found.get(GATES)
     if path.suffix == ".pth" or not gates:

@@ -28,18 +28,18 @@ from common.rl.decoder import Decoder
 from common.rl.prompts import ablation_prompts, ngram_statistics
 from common.rl.rewards import reward_weights
 from common.rl.statistics import NgramStatistics
-from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
+from common.training.disk_wait import EARLY_STOP_REQUESTS, StoppedWaiting, wait_for_disk, write_when_disk_has_space
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 from tidal_client.vocabulary import GatingMode
 
-Chooser = Callable[[Tensor, Tensor], Tensor]
+ModulationChoice = Callable[[Tensor, Tensor], Tensor]
 """Observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
 
-ROWS = 96
+SEQUENCES_AT_ONCE = 96
 """Sequences decoded at once."""
 
 
-class _Leave(Exception):
+class _EarlyStop(Exception):
     """A stop wish met in the middle of an ablation."""
 
     def __init__(self, request: StopRequest) -> None:
@@ -66,8 +66,8 @@ def run_ablation(
     if statistics is None:
         statistics = ngram_statistics(corpus, config, model.config.vocab_size)
     prompts = ablation_prompts(corpus, config)
-    named = choosers(policy.to(model.device).eval(), config.ablation.fixed_modulation)
-    values = play(
+    named = compared_policies(policy.to(model.device).eval(), config.ablation.fixed_modulation)
+    values = play_episodes(
         model,
         list(named.values()),
         prompts,
@@ -83,7 +83,7 @@ def run_ablation(
     return compare(dict(zip(named, values, strict=True)), prompts, config, prompt_source=source)
 
 
-def write_ablation(
+def run_ablation_job(
     config: RLConfig,
     model: TransformerLM,
     policy: GatingPolicy,
@@ -99,18 +99,18 @@ def write_ablation(
 
     def on_step(_: int) -> None:
         hooks.wait_while_suspended()
-        wait_for_disk(hooks, obeyed=LEAVING)
+        wait_for_disk(hooks, obeyed=EARLY_STOP_REQUESTS)
         request = hooks.requested_stop()
         if request not in (None, StopRequest.COMPLETE):
-            raise _Leave(request)
+            raise _EarlyStop(request)
 
     try:
         results = run_ablation(
             config, model, policy, corpus, statistics=statistics, end_token=end_token, on_step=on_step
         )
         hooks.wait_while_suspended()
-        written = write_when_there_is_room(hooks, partial(export.write_ablation, results, directory))
-    except (_Leave, StoppedWaiting) as leave:
+        written = write_when_disk_has_space(hooks, partial(export.write_ablation_results, results, directory))
+    except (_EarlyStop, StoppedWaiting) as leave:
         return outcome_of(leave.request)
     hooks.artifact_saved(written.name, "ablation")
     hooks.event("ablation", conclusion=results["conclusion"])
@@ -123,7 +123,7 @@ def end_of_text(model: TransformerLM) -> int | None:
     return token if token < model.config.vocab_size else None
 
 
-def choosers(policy: GatingPolicy, fixed_modulation: float) -> dict[str, Chooser]:
+def compared_policies(policy: GatingPolicy, fixed_modulation: float) -> dict[str, ModulationChoice]:
     """The compared policies by their name in the results."""
     return {
         GatingMode.LEARNED: lambda seen, _: policy.act(seen, deterministic=True).action,
@@ -133,9 +133,9 @@ def choosers(policy: GatingPolicy, fixed_modulation: float) -> dict[str, Chooser
 
 
 @torch.no_grad()
-def play(
+def play_episodes(
     model: TransformerLM,
-    policies: Sequence[Chooser],
+    policies: Sequence[ModulationChoice],
     prompts: Sequence[Sequence[int]],
     config: RLConfig,
     statistics: NgramStatistics | None,
@@ -154,7 +154,7 @@ def play(
         [torch.rand(2, length, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))]
     ).to(model.device)
     results = np.zeros((len(policies), len(prompts), len(QUANTITIES)))
-    per_batch = max(ROWS // len(policies), 1)
+    per_batch = max(SEQUENCES_AT_ONCE // len(policies), 1)
     for start in range(0, len(prompts), per_batch):
         batch = slice(start, min(start + per_batch, len(prompts)))
         sums = _episodes(model, policies, prompts[batch], noise[batch], config, statistics, end_token, on_step)
@@ -166,7 +166,7 @@ def play(
 
 def _episodes(
     model: TransformerLM,
-    policies: Sequence[Chooser],
+    policies: Sequence[ModulationChoice],
     prompts: Sequence[Sequence[int]],
     noise: Tensor,
     config: RLConfig,

@@ -42,7 +42,7 @@ def interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[fl
     return float(means[int(tail * (resamples - 1))]), float(means[int((1 - tail) * (resamples - 1))])
 
 
-def summarise(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float]:
+def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float]:
     """mean, std (unbiased) and interval of one quantity over the prompts."""
     low, high = interval(values, resamples, seed)
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
@@ -63,14 +63,14 @@ def compare(
 
     def table(values: NDArray[np.float64]) -> dict[str, Any]:
         columns = {
-            name: summarise(values[:, i], c.bootstrap_resamples, c.seed + i) for i, name in enumerate(QUANTITIES)
+            name: interval_summary(values[:, i], c.bootstrap_resamples, c.seed + i) for i, name in enumerate(QUANTITIES)
         }
         components = {name: columns[name] for name in COMPONENTS}
         return {"total": columns["total"], "components": components, "modulation": columns["modulation"]}
 
     rows = {}
     for name, values in results.items():
-        lengths = summarise(values[:, -1], c.bootstrap_resamples, c.seed)
+        lengths = interval_summary(values[:, -1], c.bootstrap_resamples, c.seed)
         rows[name] = {"episodes": episodes, **table(values), "length": lengths}
     paired = {}
     for other in (name for name in results if name != GatingMode.LEARNED):

@@ -21,7 +21,7 @@ from common.rl.rewards import WINDOW, reward_components
 from common.rl.statistics import NgramStatistics
 
 
-class Step(NamedTuple):
+class DecodedStep(NamedTuple):
     """What one step did: token (B,) int64, reward components (B, 5), whether the token ended the text (B,) bool."""
 
     token: Tensor
@@ -81,11 +81,11 @@ class Decoder:
         )
 
     @torch.no_grad()
-    def step(self, action: Tensor, uniform: Tensor) -> Step:
+    def step(self, action: Tensor, uniform: Tensor) -> DecodedStep:
         """Draw a token per row with modulation `action` (B, 1) and noise `uniform` (B,), score it, decode it."""
         parameters = decoding_parameter_rows(action, self.config.modulation)
         scores = score_sequences(self.logits, self.history.tokens, parameters)
-        draw = sample_scored(scores, parameters, uniform, most=self.max_top_k)
+        draw = sample_scored(scores, parameters, uniform, max_candidates=self.max_top_k)
         components = reward_components(
             draw.log_prob,
             draw.entropy,
@@ -101,4 +101,4 @@ class Decoder:
         gate_input = action.reshape(-1, 1) if self.model.gates_trained else None
         logits, hidden = self.model.decode_one_token(draw.token, self.cache, gate_input)
         self.logits, self.hidden = logits.float(), hidden.float()
-        return Step(draw.token, components, draw.token == self.end_token)
+        return DecodedStep(draw.token, components, draw.token == self.end_token)

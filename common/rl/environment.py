@@ -77,7 +77,7 @@ class DecodingEnvironment:
         self.steps = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         self.observation = torch.zeros(0)
         self._cursor = torch.zeros((), dtype=torch.long, device=self.device)
-        self._pool = self._prefill(self._draw_prompts(self.num_envs))
+        self._pool = self._prefill(self._sample_prompts(self.num_envs))
         self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), fresh=True)
 
     def refill(self, steps: int) -> None:
@@ -86,7 +86,7 @@ class DecodingEnvironment:
         When many episodes terminate early, the pool starts over from its beginning.
         """
         rounds = -(-steps // self.episode_length) + 1
-        self._pool = self._prefill(self._draw_prompts(rounds * self.num_envs))
+        self._pool = self._prefill(self._sample_prompts(rounds * self.num_envs))
         self._cursor = torch.zeros_like(self._cursor)
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class DecodingEnvironment:
         self._host_random.set_state(state["host_random"].cpu())
         self._noise.set_state(state["noise"].cpu())
 
-    def _draw_prompts(self, count: int) -> Tensor:
+    def _sample_prompts(self, count: int) -> Tensor:
         return torch.randint(self._prompts.shape[0], (count,), generator=self._host_random)
 
     @torch.no_grad()

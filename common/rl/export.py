@@ -45,7 +45,7 @@ def write_points(points: Sequence[Mapping[str, float]], directory: Path) -> Path
     return path
 
 
-def write_ablation(results: Mapping[str, Any], directory: Path) -> Path:
+def write_ablation_results(results: Mapping[str, Any], directory: Path) -> Path:
     """`ablation_results.json`. Raises StorageError."""
     path = directory / ABLATION_FILE
     write_atomic(path, lambda temporary: write_json(temporary, results))

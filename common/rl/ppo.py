@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.errors import require_finite
 
 
-class Evaluates(Protocol):
+class ActorCritic(Protocol):
     """What PPO needs of a policy."""
 
     def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -30,7 +30,7 @@ class Evaluates(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
+class PPOBatch:
     """One flattened rollout of N transitions; everything float32, (N,) but for observation (N, O), action (N, A)."""
 
     observation: Tensor
@@ -46,10 +46,10 @@ class Batch:
     def __len__(self) -> int:
         return int(self.observation.shape[0])
 
-    def take(self, index: Tensor) -> Batch:
+    def take(self, index: Tensor) -> PPOBatch:
         """The transitions at `index`."""
         cost = None if self.cost_returns is None else self.cost_returns[index]
-        return Batch(
+        return PPOBatch(
             self.observation[index],
             self.action[index],
             self.log_prob[index],
@@ -87,7 +87,9 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     return torch.where(variance < 1e-8, torch.zeros_like(score), score)
 
 
-def ppo_losses(policy: Evaluates, batch: Batch, *, clip_range: float, value_coef: float, entropy_coef: float) -> Losses:
+def ppo_losses(
+    policy: ActorCritic, batch: PPOBatch, *, clip_range: float, value_coef: float, entropy_coef: float
+) -> Losses:
     """The loss of one minibatch: surrogate + value_coef · MSE [+ value_coef · cost MSE] − entropy_coef · entropy."""
     log_prob, entropy, value, cost_value = policy.evaluate(batch.observation, batch.action)
     log_ratio = log_prob - batch.log_prob
@@ -107,9 +109,9 @@ def ppo_losses(policy: Evaluates, batch: Batch, *, clip_range: float, value_coef
 
 
 def ppo_update(
-    policy: Evaluates,
+    policy: ActorCritic,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batch: PPOBatch,
     *,
     epochs: int,
     minibatch_size: int,

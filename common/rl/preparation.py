@@ -23,7 +23,7 @@ from common.training.starting_point import newest_sound
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTraining:
     """A training at its beginning."""
 
     state: ControllerState
@@ -31,7 +31,7 @@ class Prepared:
     evaluation: list[Prompt]
 
 
-def begin(
+def prepare_training(
     config: RLConfig,
     model: TransformerLM,
     corpus: Corpus,
@@ -39,12 +39,12 @@ def begin(
     hooks: TrainingHooks,
     *,
     end_token: int | None,
-) -> Prepared:
+) -> PreparedTraining:
     """New weights, a full environment, and what the reward counts."""
     phase = LongPhase(hooks, "preparing")
     model.requires_grad_(False)
     statistics = ngram_statistics(corpus, config, model.config.vocab_size)
-    phase.beat()
+    phase.heartbeat()
     prompts = training_prompts(corpus, config)
     environment = DecodingEnvironment(model, prompts, config, statistics, end_token=end_token, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
@@ -56,13 +56,13 @@ def begin(
         keep_every=config.checkpoint_keep_every_iterations,
         prefix="iter",
     )
-    origin = {"corpus": corpus.digest, "language_model": fingerprint(model, phase)}
+    origin = {"corpus": corpus.digest, "language_model": weights_digest(model, phase)}
     writer = CheckpointWriter(manager, hooks)
     state = ControllerState(config, policy.to(model.device), environment, writer, origin=origin)
-    return Prepared(state, statistics, evaluation_prompts(corpus, config))
+    return PreparedTraining(state, statistics, evaluation_prompts(corpus, config))
 
 
-def restore(state: ControllerState, hooks: TrainingHooks) -> None:
+def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None:
     """Go on from the newest sound checkpoint, if there is one, and say what was skipped and what is not exact."""
     manager = state.writer.manager
     info = newest_sound(manager, hooks)
@@ -78,11 +78,11 @@ def restore(state: ControllerState, hooks: TrainingHooks) -> None:
         hooks.event("resume_inexact", checkpoint=info.name, reasons=reasons)
 
 
-def fingerprint(model: TransformerLM, phase: LongPhase) -> str:
+def weights_digest(model: TransformerLM, phase: LongPhase) -> str:
     """SHA-256 over names and values of the language model's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        phase.beat()
+        phase.heartbeat()
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

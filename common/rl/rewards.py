@@ -47,7 +47,7 @@ def reward_weights(config: RewardConfig) -> tuple[float, ...]:
     )
 
 
-def without(weights: Sequence[float], *names: str) -> tuple[float, ...]:
+def without_components(weights: Sequence[float], *names: str) -> tuple[float, ...]:
     """An ablation variant: the named components at 0, the others renormalised to the old sum.
 
     Raises ValueError for an unknown name and when nothing is left.
@@ -81,8 +81,8 @@ def step_reward(
     entropy = -float(torch.where(log_probs > -math.inf, log_probs.exp() * log_probs, 0.0).sum())
     values = (
         -min(-log_prob, math.log(config.perplexity_clip)) / math.log(config.perplexity_clip),
-        _bump(entropy, config.entropy_target, DIVERSITY_WIDTH),
-        _bump(sampling_entropy, config.sampling_entropy_target, SAMPLING_WIDTH),
+        _gaussian(entropy, config.entropy_target, DIVERSITY_WIDTH),
+        _gaussian(sampling_entropy, config.sampling_entropy_target, SAMPLING_WIDTH),
         -_repetition_penalty(token, generated),
         _coherence(token, generated, statistics),
     )
@@ -90,7 +90,7 @@ def step_reward(
     return StepReward(total, dict(zip(COMPONENTS, values, strict=True)))
 
 
-def _bump(value: float, centre: float, width: float) -> float:
+def _gaussian(value: float, centre: float, width: float) -> float:
     return math.exp(-0.5 * ((value - centre) / width) ** 2)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from common.controller import GatingPolicy
 from common.rl.environment import DecodingEnvironment
 from common.rl.gae import gae
-from common.rl.ppo import Batch, standardise
+from common.rl.ppo import PPOBatch, standardise
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rollout:
     terminated: Tensor
     truncated: Tensor
 
-    def batch(self, *, gamma: float, gae_lambda: float) -> tuple[Batch, Tensor, Tensor]:
+    def batch(self, *, gamma: float, gae_lambda: float) -> tuple[PPOBatch, Tensor, Tensor]:
         """Flattened for PPO with standardised advantages; also values and returns (T·B,)."""
         advantage, returns = gae(
             self.reward,
@@ -46,7 +46,7 @@ class Rollout:
             gamma=gamma,
             gae_lambda=gae_lambda,
         )
-        batch = Batch(
+        batch = PPOBatch(
             self.observation.flatten(0, 1),
             self.action.flatten(0, 1),
             self.log_prob.flatten(),
@@ -57,7 +57,7 @@ class Rollout:
 
 
 @torch.no_grad()
-def collect(
+def collect_rollout(
     environment: DecodingEnvironment,
     policy: GatingPolicy,
     steps: int,

@@ -12,7 +12,7 @@ import math
 from torch import Tensor
 
 from common.errors import require_finite
-from common.rl.rewards import without
+from common.rl.rewards import without_components
 
 TRANSITIONS_PER_UPDATE = 128
 """Transitions one application of a controller rate stands for."""
@@ -24,7 +24,7 @@ def linear(start: float, end: float, progress: float) -> float:
     return start + (end - start) * share
 
 
-def learning_rate(base: float, progress: float) -> float:
+def decayed_learning_rate(base: float, progress: float) -> float:
     """Falls linearly from `base` to 10 % of it."""
     return linear(base, 0.1 * base, progress)
 
@@ -114,7 +114,7 @@ def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
 
     Raises ValueError when nothing is left.
     """
-    kept = without(weights, "diversity", "repetition")
+    kept = without_components(weights, "diversity", "repetition")
     return tuple(weight / sum(kept) for weight in kept)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot
 from common.config import RLConfig
 from common.controller import GatingPolicy
 from common.errors import CheckpointError
@@ -27,7 +27,7 @@ ADAM_EPSILON = 1e-5
 
 
 @dataclass
-class Counters:
+class ControllerCounters:
     """How far a training is."""
 
     iteration: int = 0
@@ -66,7 +66,7 @@ class ControllerState(Resumable):
         device = environment.device
         self.action_random = torch.Generator(device).manual_seed(config.seed + 2)
         self.order_random = torch.Generator().manual_seed(config.seed + 3)
-        self.counters = Counters()
+        self.counters = ControllerCounters()
         self.points: list[dict[str, float]] = []
         """What was reported, one mapping per iteration."""
         self._origin = {
@@ -118,7 +118,7 @@ class ControllerState(Resumable):
             self.policy.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             counters = state["counters"]
-            self.counters = Counters(**{**counters, "episode": EpisodeMean(**counters["episode"])})
+            self.counters = ControllerCounters(**{**counters, "episode": EpisodeMean(**counters["episode"])})
             self.points = list(state["points"])
             self.environment.load_state_dict(state["environment"])
             self.order_random.set_state(state["order_random"])
@@ -142,9 +142,9 @@ class ControllerState(Resumable):
 
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
-    ) -> Snapshot:
+    ) -> TrainingSnapshot:
         counters = self._marked["counters"]
-        return Snapshot(
+        return TrainingSnapshot(
             number=counters["iteration"],
             step=counters["step"],
             key=self._key(),

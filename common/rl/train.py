@@ -25,17 +25,17 @@ from common.errors import DivergedError, require_finite
 from common.metrics import names
 from common.model import TransformerLM
 from common.rl import export, schedules
-from common.rl.ablation import choosers, end_of_text, play, write_ablation
+from common.rl.ablation import compared_policies, end_of_text, play_episodes, run_ablation_job
 from common.rl.comparison import QUANTITIES
 from common.rl.ppo import explained_variance, ppo_update
-from common.rl.preparation import Prepared, begin, restore
+from common.rl.preparation import PreparedTraining, prepare_training, resume_from_checkpoint
 from common.rl.rewards import COMPONENTS, reward_weights
-from common.rl.rollout import Rollout, collect
+from common.rl.rollout import Rollout, collect_rollout
 from common.training.device import select_device
-from common.training.disk_hold import StoppedWaiting, hold_at_boundary, write_when_there_is_room
+from common.training.disk_wait import StoppedWaiting, wait_at_boundary, write_when_disk_has_space
 from common.training.divergence import withdraw_and_explain
+from common.training.final_checkpoint import write_final_checkpoint
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
-from common.training.leaving import leave
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.starting_point import has_checkpoints
 from tidal_client.vocabulary import GatingMode
@@ -61,7 +61,7 @@ def train_controller(
     while the corpus is tokenised leaves nothing. Raises CheckpointError, DataError, ConfigError, StorageError, and
     DivergedError, which says where to resume, when a loss, a gradient norm, a reward or the policy is not finite.
     """
-    device = prepare(config)
+    device = select_compute_device(config)
     try:
         corpus = load_corpus(data, data_dir, hooks, may_pause=resume and has_checkpoints(directory))
     except StoppedWhileLoading as stop:
@@ -70,7 +70,7 @@ def train_controller(
     return train_policy(config, model, corpus, directory, hooks, end_token=end_of_text(model), resume=resume)
 
 
-def prepare(config: RLConfig) -> torch.device:
+def select_compute_device(config: RLConfig) -> torch.device:
     """Set the CPU threads of the process and choose the device. Raises ConfigError when there is no such device."""
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     return select_device(config.device)
@@ -87,20 +87,20 @@ def train_policy(
     resume: bool = True,
 ) -> Outcome:
     """`train_controller` with model and corpus at hand."""
-    prepared = begin(config, model, corpus, directory, hooks, end_token=end_token)
+    prepared = prepare_training(config, model, corpus, directory, hooks, end_token=end_token)
     run, state = _Run(config, model, hooks, prepared, end_token), prepared.state
     if resume:
-        restore(state, hooks)
+        resume_from_checkpoint(state, hooks)
     if not state.counters.finished:
         hooks.phase("training")
-        hooks.offer_checkpoint(state.save_and_hold)
+        hooks.offer_checkpoint(state.write_final_and_block)
         try:
             request = run.iterate()
             if request in (None, StopRequest.COMPLETE):
                 state.finish()
             hooks.wait_while_suspended()
             hooks.phase("checkpoint")
-            request = leave(state, hooks, request)
+            request = write_final_checkpoint(state, hooks, request)
         except DivergedError as error:
             raise _diverged(run, error) from None
         finally:
@@ -110,13 +110,13 @@ def train_policy(
             return outcome_of(request)
     hooks.wait_while_suspended()
     try:
-        policy = write_when_there_is_room(hooks, partial(export.write_policy, state, directory))
+        policy = write_when_disk_has_space(hooks, partial(export.write_policy, state, directory))
         hooks.artifact_saved(policy.name, "policy")
         hooks.wait_while_suspended()
-        write_when_there_is_room(hooks, partial(export.write_points, state.points, directory))
+        write_when_disk_has_space(hooks, partial(export.write_points, state.points, directory))
     except StoppedWaiting as stop:
         return outcome_of(stop.request)
-    return write_ablation(
+    return run_ablation_job(
         config, model, state.policy, corpus, directory, hooks, statistics=prepared.statistics, end_token=end_token
     )
 
@@ -125,7 +125,7 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
     """End a training whose numbers are no longer finite; the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
-    state.abandon()
+    state.forbid_checkpoints()
     state.writer.close()
     iteration = state.counters.iteration
     if not error.quantity.startswith("the ") or error.quantity in _METRIC_OF:
@@ -175,7 +175,7 @@ class _Run:
         config: RLConfig,
         model: TransformerLM,
         hooks: TrainingHooks,
-        prepared: Prepared,
+        prepared: PreparedTraining,
         end_token: int | None,
     ) -> None:
         self.config, self.model, self.hooks, self.state = config, model, hooks, prepared.state
@@ -192,11 +192,11 @@ class _Run:
         """Iterations until the transitions or seconds are used up (None) or somebody wants a stop."""
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
-            hold_at_boundary(self.hooks, self.state)
+            wait_at_boundary(self.hooks, self.state)
             self.started = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
             self.transitions, self.updates_before = steps * ppo.num_envs, updates_of(self.state.optimizer)
-            rollout = collect(
+            rollout = collect_rollout(
                 self.state.environment,
                 self.state.policy,
                 steps,
@@ -234,7 +234,7 @@ class _Run:
         if config.max_seconds is not None:
             progress = max(progress, counters.seconds / config.max_seconds)
         entropy_coef = schedules.linear(ppo.entropy_coef, ppo.entropy_coef_final, progress)
-        learning_rate = schedules.learning_rate(ppo.learning_rate, progress)
+        learning_rate = schedules.decayed_learning_rate(ppo.learning_rate, progress)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate
         step_reward = require_finite(names.STEP_REWARD, float(rollout.reward.mean()))
@@ -295,8 +295,8 @@ class _Run:
         A phase of its own: it lasts as long as many steps and tells nothing meanwhile.
         """
         self.hooks.phase("evaluation")
-        learned = choosers(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
-        played = play(
+        learned = compared_policies(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
+        played = play_episodes(
             self.model,
             [learned],
             self.evaluation,

@@ -74,7 +74,7 @@ def validation_values(loss: float) -> dict[str, float]:
     return {names.VALIDATION_LOSS: loss} | ({} if found is None else {names.PERPLEXITY: found})
 
 
-def samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
+def generate_samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
     """One continuation for each of the configured prompts, without gating; the same seeds every time.
 
     Each is {"prompt", "generated" (the continuation, as text), "tokens"}.

@@ -11,11 +11,11 @@ from common.artifacts.best import Best, read_best
 from common.checkpoint import save_model
 from common.config.lm import LMConfig
 from common.data import Corpus
-from common.training.disk_hold import write_when_there_is_room
+from common.training.disk_wait import write_when_disk_has_space
 from common.training.evaluation import (
     RESULTS_FILE,
+    generate_samples,
     perplexity,
-    samples,
     validation_loss,
     validation_values,
     write_results,
@@ -43,7 +43,7 @@ def write_final_model(
     phase = LongPhase(hooks, "evaluation")
 
     def measuring() -> bool:
-        phase.beat()
+        phase.heartbeat()
         return keep_going()
 
     counters = state.counters
@@ -54,7 +54,7 @@ def write_final_model(
             return False
         hooks.report_metrics("metrics", counters.step, validation_values(loss))
     state.writer.prune()  # the last checkpoint has shown what it is worth
-    stories = samples(state.model, config.evaluation)
+    stories = generate_samples(state.model, config.evaluation)
     if not keep_going():
         return False
     hooks.wait_while_suspended()
@@ -63,13 +63,13 @@ def write_final_model(
     stem = f"{config.model.name}_v{config.model.version}"
     for suffix in (".pth", ".safetensors"):
         target = directory / f"{stem}{suffix}"
-        write_when_there_is_room(hooks, partial(save_model, state.model, target))
+        write_when_disk_has_space(hooks, partial(save_model, state.model, target))
         hooks.artifact_saved(f"{stem}{suffix}", "model")
     manager = state.writer.manager
     best = read_best(manager.directory)
     if best is None or loss <= best.value:
         newest = Best(f"{stem}.safetensors", "validation loss", loss, counters.step)
-        write_when_there_is_room(hooks, partial(manager.name_best, newest))
+        write_when_disk_has_space(hooks, partial(manager.name_best, newest))
     results = {
         "model": f"{stem}.safetensors",
         "validation_loss": loss,
@@ -84,6 +84,6 @@ def write_final_model(
         "samples": stories,
         "created_at": datetime.now(UTC).isoformat(),
     }
-    write_when_there_is_room(hooks, partial(write_results, directory, results))
+    write_when_disk_has_space(hooks, partial(write_results, directory, results))
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
     return True

@@ -18,13 +18,13 @@ from typing import Generic, TypeVar
 from common.config.lm import DataConfig
 from common.data import Corpus, open_corpus
 from common.errors import DiskFullError
-from common.training.disk_hold import StoppedWaiting, wait_for_disk, write_when_there_is_room
+from common.training.disk_wait import StoppedWaiting, wait_for_disk, write_when_disk_has_space
 from common.training.hooks import StopRequest, TrainingHooks
 
 T = TypeVar("T")
 
-BEAT_SECONDS = 5.0
-LISTEN_SECONDS = 0.1
+REPORT_SECONDS = 5.0
+POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
 TIDY_SECONDS = 1.0
 """Seconds that the work gets to remove its unfinished files after a stop request."""
@@ -47,10 +47,10 @@ class LongPhase:
         self._hooks, self._name = hooks, name
         self._enter()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Wait while the training is suspended, then repeat the report if it is due."""
         self._hooks.wait_while_suspended()
-        if time.monotonic() - self._heard_at >= BEAT_SECONDS:
+        if time.monotonic() - self._heard_at >= REPORT_SECONDS:
             self._enter()
 
     def _enter(self) -> None:
@@ -80,7 +80,7 @@ def load_corpus(
             return open_it()
         except DiskFullError:
             # The partial cache has been removed. It is built again when there is space.
-            return write_when_there_is_room(hooks, open_it, obeyed=leaving, data=True)
+            return write_when_disk_has_space(hooks, open_it, obeyed=leaving, data=True)
 
     def room() -> None:
         wait_for_disk(hooks, obeyed=leaving, data=True)
@@ -93,7 +93,7 @@ def load_corpus(
             work.abandoned.set()
             work.done.wait(TIDY_SECONDS)
             raise StoppedWhileLoading(request)
-        if work.done.wait(LISTEN_SECONDS):
+        if work.done.wait(POLL_SECONDS):
             break
         work.beat_while_fetching()
         if progress is not None and work.tokenised is not None:
@@ -143,13 +143,13 @@ class _Work(Generic[T]):
                 raise _Abandoned
             self.tokenised = done, total
         self._fetching_since = time.monotonic() if step == "fetch" else None
-        self._phase.beat()
+        self._phase.heartbeat()
 
     def beat_while_fetching(self) -> None:
         """Speak for a library that cannot."""
         since = self._fetching_since
         if since is not None and time.monotonic() - since < FETCH_SECONDS:
-            self._phase.beat()
+            self._phase.heartbeat()
 
     def _run(self) -> None:
         try:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from common.disk import DiskReserve, Shortage
 from common.metrics import MetricsWriter, names
-from common.training.disks import DiskHooks
+from common.training.disk_hooks import DiskHooks
 from common.training.hooks import SavedCheckpoint, StopRequest
 from tidal_client.vocabulary import WAITING_FOR_DISK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def learning_rate(
+def warmup_cosine_rate(
     step: int, total_steps: int, *, warmup_steps: int, peak: float, floor: float, time_fraction: float = 0.0
 ) -> float:
     """The rate of update `step` (0 is the first).

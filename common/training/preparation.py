@@ -26,7 +26,7 @@ from common.training.training_state import TrainingState
 
 
 @dataclass
-class Run:
+class PretrainingRun:
     """One execution of a pretraining."""
 
     config: LMConfig
@@ -58,7 +58,7 @@ class Run:
         limit = self.config.training.max_seconds
         return min(1.0, self.seconds / limit) if limit else 0.0
 
-    def leaving_wish(self) -> StopRequest | None:
+    def early_stop_request(self) -> StopRequest | None:
         """The wish that holds now, if it is one to leave without a final model; it is kept in `left_for`."""
         request = self.hooks.requested_stop()
         if request is None or request is StopRequest.COMPLETE:
@@ -67,14 +67,14 @@ class Run:
         return request
 
 
-def prepare(
+def prepare_pretraining(
     config: LMConfig,
     directory: Path,
     hooks: TrainingHooks,
     data_dir: Path,
     resume: bool,
     initial_checkpoint: Path | None,
-) -> Run:
+) -> PretrainingRun:
     """Everything ready for the first step. Arguments and errors as of `pretrain`; StoppedWhileLoading on a stop."""
     training = config.training
     vocabulary = load_tokenizer().n_vocab
@@ -111,7 +111,7 @@ def prepare(
     model.gates_trained = model.gates_trained or training.modulation_fraction > 0
     model.train()
     steps = training.epochs * math.ceil(loader.num_chunks / training.effective_batch_size)
-    return Run(
+    return PretrainingRun(
         config=config,
         corpus=corpus,
         compute=compute,

@@ -21,16 +21,16 @@ from torch import Tensor
 from common.config.lm import LMConfig
 from common.errors import DivergedError, StorageError, require_finite
 from common.metrics import names
-from common.training.disk_hold import StoppedWaiting, hold_at_boundary
+from common.training.disk_wait import StoppedWaiting, wait_at_boundary
 from common.training.divergence import withdraw_and_explain
 from common.training.evaluation import validation_loss, validation_values
+from common.training.final_checkpoint import save_at_the_end, try_final_checkpoint
 from common.training.final_model import write_final_model
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
-from common.training.leaving import leave_with_checkpoint, save_at_the_end
 from common.training.loading import LongPhase, StoppedWhileLoading
-from common.training.lr_schedule import learning_rate
+from common.training.lr_schedule import warmup_cosine_rate
 from common.training.optimizer import clip_gradients, set_learning_rate, skip_step, take_step
-from common.training.preparation import Run, prepare
+from common.training.preparation import PretrainingRun, prepare_pretraining
 
 INITIAL_VALIDATION_BATCHES = 16
 """The loss before training is a reference value; the whole validation part would cost more than it tells."""
@@ -55,22 +55,22 @@ def pretrain(
     loss, a gradient norm or a validation loss is not finite.
     """
     try:
-        run = prepare(config, directory, hooks, data_dir, resume, initial_checkpoint)
+        run = prepare_pretraining(config, directory, hooks, data_dir, resume, initial_checkpoint)
     except StoppedWhileLoading as stop:
         return outcome_of(stop.request)
-    hooks.offer_checkpoint(run.state.save_and_hold)
+    hooks.offer_checkpoint(run.state.write_final_and_block)
     try:
         if not run.state.counters.finished:
             _train(run)
         _report_progress(run)
-        if run.leaving_wish() is None:
+        if run.early_stop_request() is None:
             run.state.finish()
             if _finish(run, directory):
                 return Outcome.COMPLETED
         request = run.left_for
         assert request is not None  # only a wish to leave comes here
         hooks.phase("checkpoint")
-        leave_with_checkpoint(run.state.leave, hooks, request)
+        try_final_checkpoint(run.state.write_final, hooks, request)
         return outcome_of(request)
     except DivergedError as error:
         raise _diverged(run, error, initial_checkpoint) from None
@@ -79,14 +79,14 @@ def pretrain(
         run.state.writer.close()
 
 
-def _train(run: Run) -> None:
+def _train(run: PretrainingRun) -> None:
     """Step after step until the end or a stop; validations and checkpoints in between."""
     counters, training = run.state.counters, run.config.training
     run.hooks.phase("compile" if run.compute.compiles else "training")
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
-        held = hold_at_boundary(run.hooks, run.state)
+        held = wait_at_boundary(run.hooks, run.state)
         run.clock, logged_at = run.clock + held, logged_at + held
         if _validation_is_due(run) and not _validate(run):
             return
@@ -117,7 +117,7 @@ class _Update(NamedTuple):
     learning_rate: float
 
 
-def _take_step(run: Run) -> _Update | None:
+def _take_step(run: PretrainingRun) -> _Update | None:
     """One optimiser update; None when a stop came before it was whole. DivergedError before it changes a weight."""
     state, training = run.state, run.config.training
     sequences = min(training.effective_batch_size, state.chunks_left)
@@ -140,7 +140,7 @@ def _take_step(run: Run) -> _Update | None:
         loss = loss / tokens
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         mean_loss += loss.detach()
-    rate = learning_rate(
+    rate = warmup_cosine_rate(
         state.counters.step,
         run.total_steps,
         warmup_steps=_warmup_steps(run),
@@ -179,16 +179,16 @@ def _random_modulation(batch: int, fraction: float) -> Tensor | None:
     return torch.rand(batch, 1)
 
 
-def _warmup_steps(run: Run) -> int:
+def _warmup_steps(run: PretrainingRun) -> int:
     training = run.config.training
     return round(training.warmup_ratio * run.total_steps) if training.warmup_steps is None else training.warmup_steps
 
 
-def _report_progress(run: Run) -> None:
+def _report_progress(run: PretrainingRun) -> None:
     run.hooks.report_progress(run.state.counters.step, run.total_steps, run.time_share)
 
 
-def _report(run: Run, update: _Update, steps_per_second: float) -> None:
+def _report(run: PretrainingRun, update: _Update, steps_per_second: float) -> None:
     counters, training = run.state.counters, run.config.training
     sequences = min(training.effective_batch_size, run.state.loader.num_chunks)
     values = {
@@ -205,7 +205,7 @@ def _report(run: Run, update: _Update, steps_per_second: float) -> None:
     run.hooks.report_metrics("metrics", counters.step, values)
 
 
-def _validation_is_due(run: Run) -> bool:
+def _validation_is_due(run: PretrainingRun) -> bool:
     counters, every = run.state.counters, run.config.evaluation.every_steps
     if counters.validated_step == counters.step:
         return False
@@ -214,7 +214,7 @@ def _validation_is_due(run: Run) -> bool:
     return run.state.epoch_ended if every is None else counters.step % every == 0
 
 
-def _validate(run: Run) -> bool:
+def _validate(run: PretrainingRun) -> bool:
     """Measure, report and count a validation; False when somebody wanted a stop meanwhile."""
     counters, evaluation = run.state.counters, run.config.evaluation
     initial = counters.step == 0
@@ -224,7 +224,7 @@ def _validate(run: Run) -> bool:
     phase = LongPhase(run.hooks, "evaluation")
 
     def keep_going() -> bool:
-        phase.beat()
+        phase.heartbeat()
         return run.hooks.requested_stop() is None
 
     loss = validation_loss(run.state.model, run.corpus.validation, evaluation, run.compute, keep_going=keep_going)
@@ -248,7 +248,7 @@ def _validate(run: Run) -> bool:
     return True
 
 
-def _save_when_due(run: Run) -> None:
+def _save_when_due(run: PretrainingRun) -> None:
     """Have the newest step written where its time has come; the update after it has shown that it is worth it."""
     every, step = run.config.checkpoint, run.state.counters.step
     if step == run.first_step:
@@ -260,11 +260,11 @@ def _save_when_due(run: Run) -> None:
         run.saved_at = time.monotonic()
 
 
-def _diverged(run: Run, error: DivergedError, initial_checkpoint: Path | None) -> DivergedError:
+def _diverged(run: PretrainingRun, error: DivergedError, initial_checkpoint: Path | None) -> DivergedError:
     """End a training whose numbers are no longer finite; the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
-    state.abandon()
+    state.forbid_checkpoints()
     state.writer.close()
     step = state.counters.step
     metric = _METRIC_OF.get(error.quantity)
@@ -294,19 +294,19 @@ _METRIC_OF = {
 """By `DivergedError.quantity`; the archive shows where the training ended."""
 
 
-def _finish(run: Run, directory: Path) -> bool:
+def _finish(run: PretrainingRun, directory: Path) -> bool:
     """Evaluate and write the final model. Return False when a stop request comes before both are done."""
     try:
         _save_finished(run)
         return write_final_model(
-            run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.leaving_wish() is None
+            run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.early_stop_request() is None
         )
     except StoppedWaiting as stop:
         run.left_for = stop.request
         return False
 
 
-def _save_finished(run: Run) -> None:
+def _save_finished(run: PretrainingRun) -> None:
     """Save that only evaluation and final model are left. A failed write is reported only: the model may still fit."""
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")

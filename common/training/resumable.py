@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot, host_copy, tensor_bytes
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot, host_copy, tensor_bytes
 
 
 class Resumable(ABC):
@@ -45,7 +45,7 @@ class Resumable(ABC):
     @abstractmethod
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
-    ) -> Snapshot:
+    ) -> TrainingSnapshot:
         """Return the marked state with these weights and optimiser; `copied` tells whether they are host copies."""
 
     @property
@@ -66,16 +66,16 @@ class Resumable(ABC):
         with self._lock:
             return self.writer.write(self._key(), self._capture)
 
-    def leave(self) -> CheckpointInfo:
+    def write_final(self) -> CheckpointInfo:
         """Write the last checkpoint and return it; no thread writes another one afterwards.
 
         If the disk refuses the write, return the newest older checkpoint. Raises StorageError when there is none.
         """
         with self._lock:
             self._leaving = True
-            return self.writer.leave(self._key(), self._capture)
+            return self.writer.write_final(self._key(), self._capture)
 
-    def save_and_hold(self) -> CheckpointInfo | None:
+    def write_final_and_block(self) -> CheckpointInfo | None:
         """Like `leave`, for another thread: keep the lock, so that training cannot continue. The process must end.
 
         Returns None when the training is ending and has written, or is writing, its last checkpoint.
@@ -84,9 +84,9 @@ class Resumable(ABC):
         if self._leaving:
             self._lock.release()
             return None
-        return self.writer.leave(self._key(), self._capture)
+        return self.writer.write_final(self._key(), self._capture)
 
-    def abandon(self) -> None:
+    def forbid_checkpoints(self) -> None:
         """Prevent any further checkpoint of this training, from any thread, because the training has diverged."""
         with self._lock:
             self._leaving = True
@@ -97,14 +97,14 @@ class Resumable(ABC):
         A state with a score is the best so far; it is always submitted.
         """
         with self._lock:
-            if not self._leaving and (score is not None or not self.writer.has(self._key())):
+            if not self._leaving and (score is not None or not self.writer.has_state(self._key())):
                 self.writer.submit(self._capture(score, copied=True))
 
     def _key(self) -> tuple[int, bool]:
         counters = self._marked["counters"]
         return counters[self.NUMBER], counters["finished"]
 
-    def _capture(self, score: Score | None = None, *, copied: bool = False) -> Snapshot:
+    def _capture(self, score: Score | None = None, *, copied: bool = False) -> TrainingSnapshot:
         """Return the marked state; with `copied` it does not change when the training continues."""
         weights, optimizer = self._trained.state_dict(), self.optimizer.state_dict()
         if copied:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, Snapshot
+from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingSnapshot
 from common.data import ChunkLoader
 from common.errors import CheckpointError, DataError
 from common.model import TransformerLM
@@ -25,7 +25,7 @@ from common.training.resumable import Resumable, differences
 
 
 @dataclass
-class Counters:
+class TrainingCounters:
     """How far a training is."""
 
     step: int = 0
@@ -67,7 +67,7 @@ class TrainingState(Resumable):
         self.scaler = scaler
         self.loader = loader
         self.compute = compute
-        self.counters = Counters()
+        self.counters = TrainingCounters()
         self._corpus_digest = corpus_digest
         self.mark()
 
@@ -119,7 +119,7 @@ class TrainingState(Resumable):
             self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.counters = Counters(**{name: _known(value) for name, value in state["counters"].items()})
+            self.counters = TrainingCounters(**{name: _known(value) for name, value in state["counters"].items()})
             reasons = differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
@@ -152,9 +152,9 @@ class TrainingState(Resumable):
 
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
-    ) -> Snapshot:
+    ) -> TrainingSnapshot:
         counters = self._marked["counters"]
-        return Snapshot(
+        return TrainingSnapshot(
             number=counters["step"],
             step=counters["step"],
             key=self._key(),

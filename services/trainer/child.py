@@ -22,8 +22,8 @@ from common.disk import DiskReserve
 from common.errors import DiskFullError
 from common.logging import configure, get_logger
 from common.metrics import MetricsWriter
-from common.training.disk_hold import wait_for_disk, wait_for_room
-from common.training.disks import DATA, EXPERIMENTS
+from common.training.disk_hooks import DATA, EXPERIMENTS
+from common.training.disk_wait import wait_for_disk, wait_to_retry_write
 from common.training.hooks import Outcome, StopRequest, outcome_of
 from services.trainer.supervised_hooks import SupervisedHooks
 
@@ -83,7 +83,7 @@ def _execute(channel: Channel, start: Start) -> int:
     except DiskFullError as error:
         # Raised where the work cannot wait. The job returns to the queue; its next attempt waits before it begins.
         hooks.event("checkpoint_failed", reason=error.message, left_with=None)
-        wait_for_room(hooks, error.message)
+        wait_to_retry_write(hooks, error.message)
         return _report_outcome(channel, hooks, Outcome.DRAINED)
     except Exception as error:
         return _report_failure(channel, hooks, error)
@@ -97,21 +97,21 @@ def _obeyed_at_the_start(start: Start, directory: Path) -> set[StopRequest]:
 
 
 def _report_outcome(channel: Channel, hooks: SupervisedHooks, outcome: Outcome) -> int:
-    hooks.leave()
+    hooks.finish()
     log.info("finished", outcome=outcome.value)
     channel.send(Finished(outcome=outcome.value))
     return EXIT_FINISHED
 
 
 def _report_failure(channel: Channel, hooks: SupervisedHooks, error: Exception) -> int:
-    from services.trainer.failures import describe
+    from services.trainer.failures import classify_failure
 
-    failure = describe(error)
+    failure = classify_failure(error)
     if failure.code == "internal_error":
         log.exception("the job failed")
     else:
         log.error("the job failed", code=failure.code, message=failure.message)
-    hooks.leave()
+    hooks.finish()
     channel.send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
     return EXIT_FAILED
 
@@ -122,7 +122,7 @@ def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
         try:
             message = channel.receive()
         except (EOFError, OSError):
-            if not hooks.leaving:
+            if not hooks.finishing:
                 os._exit(EXIT_FAILED)
             return
         except ProtocolError as error:

@@ -21,7 +21,7 @@ from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.starting_point import has_checkpoints
 
 
-def train_controller(
+def run_controller_training(
     config: RLConfig,
     lm_checkpoint: Path,
     directory: Path,
@@ -48,7 +48,7 @@ def ablate_controller(
     data_dir: Path,
 ) -> Outcome:
     """Learned, random and fixed modulation on unseen prompts into `ablation_results.json`."""
-    device = rl.prepare(config)
+    device = rl.select_compute_device(config)
     try:
         corpus = load_corpus(data, data_dir, hooks)
     except StoppedWhileLoading as stop:
@@ -56,7 +56,7 @@ def ablate_controller(
     model = load_model(lm_checkpoint, device=device)
     policy = load_policy(policy_path)
     hooks.report_progress(0, 1)
-    outcome = rl.write_ablation(config, model, policy, corpus, directory, hooks)
+    outcome = rl.run_ablation_job(config, model, policy, corpus, directory, hooks)
     if outcome is Outcome.COMPLETED:
         hooks.report_progress(1, 1)
     return outcome

@@ -13,13 +13,13 @@ from pathlib import Path
 from common.config import DataConfig
 from common.datasets import DatasetStore, TokenRecord, is_dataset_name
 from common.errors import DataError, NotFoundError
-from common.jobs.payloads import Dataset
-from common.training.disk_hold import StoppedWaiting, write_when_there_is_room
+from common.jobs.payloads import DatasetPayload
+from common.training.disk_wait import StoppedWaiting, write_when_disk_has_space
 from common.training.hooks import Outcome, TrainingHooks, outcome_of
 from common.training.loading import StoppedWhileLoading, load_corpus
 
 
-def tokenise(payload: Dataset, hooks: TrainingHooks, *, data_dir: Path) -> Outcome:
+def tokenise(payload: DatasetPayload, hooks: TrainingHooks, *, data_dir: Path) -> Outcome:
     """Build the token cache of `payload.data`; DataError when the dataset is not the one that was asked for."""
     store, name = DatasetStore(data_dir), payload.data.source
     if payload.sha256 is not None:
@@ -48,7 +48,7 @@ def tokenise(payload: Dataset, hooks: TrainingHooks, *, data_dir: Path) -> Outco
         )
         hooks.wait_while_suspended()
         try:
-            write_when_there_is_room(hooks, partial(store.record_tokens, name, record), data=True)
+            write_when_disk_has_space(hooks, partial(store.record_tokens, name, record), data=True)
         except StoppedWaiting as stop:
             return outcome_of(stop.request)
     hooks.report_progress(documents, documents)

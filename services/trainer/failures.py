@@ -13,7 +13,7 @@ _HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate m
 
 
 @dataclass(frozen=True)
-class Failure:
+class JobFailure:
     """The last message of a failed job."""
 
     code: str
@@ -21,10 +21,10 @@ class Failure:
     kind: Literal["user", "cuda_oom", "diverged"] = "user"
 
 
-def describe(error: BaseException) -> Failure:
+def classify_failure(error: BaseException) -> JobFailure:
     """Sort an exception of a handler: out of memory, CUDA's or the host's, diverged, the user's to mend, or ours."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return Failure(
+        return JobFailure(
             "cuda_out_of_memory",
             f"CUDA ran out of memory ({_first_line(error)}). Lower training.micro_batch_size or evaluation.batch_size "
             "(the result stays the same), model.context_length or model.d_model; for a controller ppo.num_envs or "
@@ -32,16 +32,18 @@ def describe(error: BaseException) -> Failure:
             "cuda_oom",
         )
     if isinstance(error, DivergedError):
-        return Failure(error.code, error.message, "diverged")
+        return JobFailure(error.code, error.message, "diverged")
     if isinstance(error, TidalError):
-        return Failure(error.code, error.message)
+        return JobFailure(error.code, error.message)
     if isinstance(error, MemoryError) or any(text in str(error) for text in _HOST_MEMORY):
-        return Failure(
+        return JobFailure(
             "out_of_memory",
             f"the machine ran out of memory ({_first_line(error)}). Lower training.micro_batch_size, "
             "evaluation.batch_size or the model's size; for a controller ppo.num_envs",
         )
-    return Failure("internal_error", f"{type(error).__name__}: {_first_line(error)}; the job's log has the traceback")
+    return JobFailure(
+        "internal_error", f"{type(error).__name__}: {_first_line(error)}; the job's log has the traceback"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,12 +15,12 @@ from common.artifacts import ArtifactStore
 from common.child.protocol import ChildJob
 from common.config import DataConfig
 from common.jobs.payloads import (
-    Ablation,
-    Analysis,
-    Dataset,
-    Evaluation,
-    LmTraining,
-    RlTraining,
+    AblationPayload,
+    AnalysisPayload,
+    DatasetPayload,
+    EvaluationPayload,
+    LmTrainingPayload,
+    RlTrainingPayload,
     experiment_type,
     source_checkpoint,
 )
@@ -44,7 +44,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Pretrain a language model."""
     from services.trainer import language_model
 
-    payload = LmTraining.model_validate(job.payload)
+    payload = LmTrainingPayload.model_validate(job.payload)
     _require_inside(payload.config.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     initial = payload.initial_checkpoint
@@ -63,14 +63,14 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Train a controller against a finished language model, then ablate."""
     from services.trainer import controller
 
-    payload = RlTraining.model_validate(job.payload)
+    payload = RlTrainingPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
     experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
     experiments.describe_rl(directory, payload.config, lm_checkpoint)
     initial = payload.initial_checkpoint
-    return controller.train_controller(
+    return controller.run_controller_training(
         payload.config,
         lm_checkpoint,
         directory,
@@ -85,7 +85,7 @@ def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Compute perplexity and samples of a checkpoint."""
     from services.trainer import language_model
 
-    payload = Evaluation.model_validate(job.payload)
+    payload = EvaluationPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     model_path = paths.store.resolve(payload.checkpoint)
@@ -99,7 +99,7 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Compare a trained controller with random and fixed modulation."""
     from services.trainer import controller
 
-    payload = Ablation.model_validate(job.payload)
+    payload = AblationPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
@@ -114,7 +114,7 @@ def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Analyse the modulation that a controller, or a fixed or random choice, produces."""
     from services.trainer import trajectories
 
-    payload = Analysis.model_validate(job.payload)
+    payload = AnalysisPayload.model_validate(job.payload)
     directory = paths.store.experiment(job.experiment_id)
     experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
     return trajectories.analyse(payload, paths.store, directory, hooks)
@@ -124,7 +124,7 @@ def dataset(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     """Tokenise a corpus, so that trainings find it ready."""
     from services.trainer import corpora
 
-    payload = Dataset.model_validate(job.payload)
+    payload = DatasetPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))

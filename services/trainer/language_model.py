@@ -13,11 +13,11 @@ from common.checkpoint import load_model
 from common.config import DataConfig, EvaluationConfig, LMConfig, TrainingConfig
 from common.errors import DivergedError
 from common.training.device import prepare_compute
-from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
+from common.training.disk_wait import EARLY_STOP_REQUESTS, StoppedWaiting, wait_for_disk, write_when_disk_has_space
 from common.training.evaluation import (
     RESULTS_FILE,
+    generate_samples,
     perplexity,
-    samples,
     validation_loss,
     validation_values,
     write_results,
@@ -63,9 +63,9 @@ def evaluate_checkpoint(
 
     def keep_going() -> bool:
         hooks.wait_while_suspended()
-        wait_for_disk(hooks, obeyed=LEAVING)
+        wait_for_disk(hooks, obeyed=EARLY_STOP_REQUESTS)
         hooks.report_progress(0, 1)
-        return _leave(hooks) is None
+        return _early_stop(hooks) is None
 
     try:
         loss = validation_loss(model, corpus.validation, evaluation, compute, keep_going=keep_going)
@@ -78,9 +78,9 @@ def evaluate_checkpoint(
         ) from None
     if loss is not None:
         hooks.phase("evaluation")  # heard again: the samples make no progress
-        stories = samples(model, evaluation)
+        stories = generate_samples(model, evaluation)
     if loss is None or not keep_going():
-        return outcome_of(_leave(hooks) or StopRequest.STOP)
+        return outcome_of(_early_stop(hooks) or StopRequest.STOP)
     hooks.report_metrics("metrics", 0, validation_values(loss))
     results = {
         "model": model_path.name,
@@ -92,7 +92,7 @@ def evaluate_checkpoint(
         "created_at": datetime.now(UTC).isoformat(),
     }
     try:
-        write_when_there_is_room(hooks, partial(write_results, directory, results))
+        write_when_disk_has_space(hooks, partial(write_results, directory, results))
     except StoppedWaiting as stop:
         return outcome_of(stop.request)
     hooks.artifact_saved(RESULTS_FILE, "evaluation")
@@ -100,7 +100,7 @@ def evaluate_checkpoint(
     return Outcome.COMPLETED
 
 
-def _leave(hooks: TrainingHooks) -> StopRequest | None:
+def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
     """The wish, unless it is to complete, which is what happens anyway."""
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -16,8 +16,8 @@ from common.disk import MIB, DiskReserve
 from common.errors import ConfigError, NotFoundError, TidalError
 from common.logging import configure
 from common.terminal import Terminal
-from common.training.disk_hold import wait_for_disk
-from common.training.disks import DATA, EXPERIMENTS
+from common.training.disk_hooks import DATA, EXPERIMENTS
+from common.training.disk_wait import wait_for_disk
 from common.training.hooks import Outcome, StopRequest, outcome_of
 from common.training.local_hooks import LocalHooks
 
@@ -38,9 +38,9 @@ def run_local(arguments: list[str]) -> int:
         console.print("ended at once; the newest checkpoint is what is left", style="red")
         return 1
     except Exception as error:
-        from services.trainer.failures import describe
+        from services.trainer.failures import classify_failure
 
-        failure = describe(error)
+        failure = classify_failure(error)
         if failure.code == "internal_error":
             raise
         console.print(f"{options.kind} training failed: {failure.message}", style="red", highlight=False)
@@ -78,10 +78,10 @@ def _train_lm(options: argparse.Namespace, console: Terminal) -> Outcome:
         request = wait_for_disk(hooks)
         if request is not None:
             return outcome_of(request)
-        from common.data import seen_from_here
+        from common.data import resolve_local_files
         from services.trainer import experiments, language_model
 
-        config = config.model_copy(update={"data": seen_from_here(config.data, _data_dir(options))})
+        config = config.model_copy(update={"data": resolve_local_files(config.data, _data_dir(options))})
         source = str(start.resolve()) if start else None
         experiments.write_metadata(options.out, "lm", source)
         experiments.describe_lm(options.out, config)
@@ -105,7 +105,7 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
         request = wait_for_disk(hooks)
         if request is not None:
             return outcome_of(request)
-        from common.data import seen_from_here
+        from common.data import resolve_local_files
         from services.trainer import controller, experiments
 
         lm_config = experiments.config_of(lm_checkpoint)
@@ -114,12 +114,12 @@ def _train_rl(options: argparse.Namespace, console: Terminal) -> Outcome:
             data = data.model_copy(update={"source": options.data, "validation_source": None})
         experiments.write_metadata(options.out, "rl", str(lm_checkpoint.resolve()))
         experiments.describe_rl(options.out, config, lm_checkpoint)
-        return controller.train_controller(
+        return controller.run_controller_training(
             config,
             lm_checkpoint,
             options.out,
             hooks,
-            data=seen_from_here(data, _data_dir(options)),
+            data=resolve_local_files(data, _data_dir(options)),
             data_dir=_data_dir(options),
             initial_checkpoint=start,
         )

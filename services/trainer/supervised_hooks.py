@@ -34,7 +34,7 @@ from common.disk import DiskReserve, Shortage
 from common.errors import DiskFullError, StorageError, TidalError
 from common.logging import get_logger
 from common.metrics import MetricsWriter
-from common.training.disks import DiskHooks
+from common.training.disk_hooks import DiskHooks
 from common.training.hooks import Outcome, SavedCheckpoint, StopRequest, outcome_of
 from tidal_client.vocabulary import WAITING_FOR_DISK
 
@@ -61,7 +61,7 @@ class SupervisedHooks(DiskHooks):
     ) -> None:
         super().__init__(reserve, writer)
         self.lifeline = lifeline
-        self.leaving = False
+        self.finishing = False
         """Whether the last message is being sent, after which end of file is expected."""
         self._channel = channel
         self._attempt = attempt
@@ -85,17 +85,17 @@ class SupervisedHooks(DiskHooks):
         self._request = request
         if request is StopRequest.COMPLETE or self._urgent is not None:
             return
-        self._urgent = threading.Thread(target=self._leave_in_a_hurry, name="urgent-stop", daemon=True)
+        self._urgent = threading.Thread(target=self._emergency_exit, name="urgent-stop", daemon=True)
         self._urgent.start()
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """Write all metrics after the handler has ended. Only the last message may follow."""
         with self._lender:
             self._save = None
         self._over.set()
         self._send_progress()
         self._writer.close()
-        self.leaving = True
+        self.finishing = True
 
     def phase(self, name: str) -> None:
         """Report a new phase to the supervisor."""
@@ -206,7 +206,7 @@ class SupervisedHooks(DiskHooks):
             # The supervisor has ended, so another attempt may be running already; this one must not continue.
             self._end_process(EXIT_FAILED)
 
-    def _leave_in_a_hurry(self) -> None:
+    def _emergency_exit(self) -> None:
         if self._over.wait(self._urgent_seconds):
             return
         self.lifeline.wait()
@@ -230,17 +230,17 @@ class SupervisedHooks(DiskHooks):
                 return
             self.event("checkpoint_failed", reason=error.message, left_with=None)
         except Exception as error:  # the training waits for this thread, so the process has to end
-            from services.trainer.failures import describe
+            from services.trainer.failures import classify_failure
 
             log.exception("the emergency checkpoint failed")
-            failure = describe(error)
+            failure = classify_failure(error)
             self._send(Failed(code=failure.code, message=failure.message, kind=failure.kind))
             self._end_process(EXIT_FAILED)
             return
         if self._request is not None and self._request is not StopRequest.COMPLETE:
             request = self._request  # a stricter one may have arrived; an attempt that stops early is not completed
         log.info("left in the middle of a step", request=request.value)
-        self.leave()
+        self.finish()
         # A paused job needs a checkpoint to resume from; without one the attempt is drained and returns to the queue.
         paused_without = request is StopRequest.PAUSE and info is None
         self._send(Finished(outcome=(Outcome.DRAINED if paused_without else outcome_of(request)).value))

@@ -11,16 +11,16 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from common.analysis import Part, Sample, plan, report
+from common.analysis import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.artifacts import ArtifactStore
 from common.checkpoint import load_model
 from common.config import TrainingConfig
 from common.controller import load_policy
 from common.files import write_atomic, write_text
 from common.generation import DecodingModel, Generation, GenerationSettings, generate_batch
-from common.jobs.payloads import Analysis
+from common.jobs.payloads import AnalysisPayload
 from common.training.device import prepare_compute
-from common.training.disk_hold import LEAVING, StoppedWaiting, wait_for_disk, write_when_there_is_room
+from common.training.disk_wait import EARLY_STOP_REQUESTS, StoppedWaiting, wait_for_disk, write_when_disk_has_space
 from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_of
 from tidal_client.vocabulary import GatingMode
 
@@ -28,7 +28,7 @@ RESULTS_FILE = "analysis_results.json"
 TEXTS_AT_ONCE = 32
 
 
-def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
+def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hooks: TrainingHooks) -> Outcome:
     """Generate, analyse, write `analysis_results.json`. Raises InvalidInputError when a prompt got no token."""
     config = payload.analysis
     begun = time.monotonic()
@@ -37,8 +37,8 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
     model = DecodingModel(load_model(store.resolve(payload.checkpoint), device=device))
     policy = load_policy(store.resolve(payload.rl_checkpoint), device=device) if payload.rl_checkpoint else None
     hooks.phase("generating")
-    parts = plan(config)
-    made: list[list[Sample]] = [[] for _ in parts]
+    parts = plan_samples(config)
+    made: list[list[GeneratedSample]] = [[] for _ in parts]
     done = 0
     hooks.report_progress(0, config.most_tokens)
 
@@ -48,9 +48,9 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
 
     def left() -> bool:
         hooks.wait_while_suspended()
-        wait_for_disk(hooks, obeyed=LEAVING)
+        wait_for_disk(hooks, obeyed=EARLY_STOP_REQUESTS)
         hooks.report_progress(done, config.most_tokens)
-        return _leave(hooks) is not None
+        return _early_stop(hooks) is not None
 
     for (mode, modulation), numbers in _alike(parts).items():
         settings = GenerationSettings(
@@ -66,11 +66,11 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
             seeds = [seed for _, seed in batch]
             found = generate_batch(model, prompts, settings, seeds=seeds, on_token=on_token, cancelled=left)
             if left():
-                return outcome_of(_leave(hooks) or StopRequest.STOP)
+                return outcome_of(_early_stop(hooks) or StopRequest.STOP)
             for (number, _), generation in zip(batch, found, strict=True):
                 made[number].append(sample_of(generation))
     hooks.phase("analysis")
-    result = report(
+    result = analysis_result(
         config,
         made,
         checkpoint=payload.checkpoint,
@@ -81,7 +81,7 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
     text = json.dumps(result, allow_nan=False)
     target = directory / RESULTS_FILE
     try:
-        write_when_there_is_room(hooks, lambda: write_atomic(target, lambda temporary: write_text(temporary, text)))
+        write_when_disk_has_space(hooks, lambda: write_atomic(target, lambda temporary: write_text(temporary, text)))
     except StoppedWaiting as stop:
         return outcome_of(stop.request)
     hooks.artifact_saved(RESULTS_FILE, "analysis")
@@ -89,10 +89,10 @@ def analyse(payload: Analysis, store: ArtifactStore, directory: Path, hooks: Tra
     return Outcome.COMPLETED
 
 
-def sample_of(generation: Generation) -> Sample:
+def sample_of(generation: Generation) -> GeneratedSample:
     """Return the fields of a text, generated with modulation, that the analysis needs."""
     steps = generation.trajectory
-    return Sample(
+    return GeneratedSample(
         text=generation.text,
         finish_reason=str(generation.finish_reason),
         token_ids=[step.token_id for step in steps],
@@ -101,7 +101,7 @@ def sample_of(generation: Generation) -> Sample:
     )
 
 
-def _alike(parts: list[Part]) -> dict[tuple[str, float], list[int]]:
+def _alike(parts: list[SampleGroup]) -> dict[tuple[str, float], list[int]]:
     """Group the indices of parts that may share a batch: those with equal gating mode and modulation."""
     groups: defaultdict[tuple[str, float], list[int]] = defaultdict(list)
     for number, part in enumerate(parts):
@@ -109,7 +109,7 @@ def _alike(parts: list[Part]) -> dict[tuple[str, float], list[int]]:
     return groups
 
 
-def _leave(hooks: TrainingHooks) -> StopRequest | None:
+def _early_stop(hooks: TrainingHooks) -> StopRequest | None:
     """Return the stop request, but None for COMPLETE, which happens anyway."""
     request = hooks.requested_stop()
     return None if request is StopRequest.COMPLETE else request

@@ -7,20 +7,20 @@ from typing import Any, get_args
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session, undefer
 
-from common.analysis.report import finite
+from common.analysis.report import all_finite
 from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
-from services.api.operations.experiments import find as find_experiment
+from services.api.operations.experiments import find_experiment
 from services.api.paging import newest_page
 from services.api.schemas.analyses import SaveAnalysisRequest
 from tidal_client.vocabulary import ANALYSIS_ID, AnalysisKind, ExperimentType, new_id
 from tidal_client.wire.analysis import AnalysisList, AnalysisSummary, SavedAnalysis
-from tidal_client.wire.base import extended
+from tidal_client.wire.base import extend_reply
 
 KINDS: tuple[str, ...] = get_args(AnalysisKind)
 
 
-def list_analyses(
+def analyses_page(
     session: Session,
     experiment_id: str,
     *,
@@ -64,7 +64,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
             "body.result.kind", f"Input should be {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}"
         )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
-    if not finite(result):
+    if not all_finite(result):
         raise InvalidInputError.at("body.result", "it holds a number that is not finite")
     find_experiment(session, experiment_id)
     row = session.scalars(
@@ -79,7 +79,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
         )
         .returning(Analysis)
     ).one()
-    return extended(SavedAnalysis, AnalysisSummary.model_validate(row), result=body.result)
+    return extend_reply(SavedAnalysis, AnalysisSummary.model_validate(row), result=body.result)
 
 
 def delete_analysis(session: Session, analysis_id: str) -> None:

@@ -16,25 +16,25 @@ from typing import cast
 from pydantic.alias_generators import to_camel
 from starlette.concurrency import run_in_threadpool
 
-from common.analysis import Part, Sample, plan, report
+from common.analysis import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.artifacts import ArtifactStore
 from common.config import AnalysisConfig, build
 from common.errors import ConfigError, InvalidInputError
 from common.redis.generation_request import GenerationRequest
 from common.words import plural
 from services.api.context import Context
-from services.api.generations import Event
+from services.api.generations import EngineEvent
 from services.api.operations.checkpoints import check_reference
-from services.api.operations.completions import merged
-from services.api.operations.generate import Gone
+from services.api.operations.completions import merged_events
+from services.api.operations.generate import IsDisconnected
 from services.api.schemas.analyses import AnalyzeRequest
 from tidal_client.vocabulary import GatingMode
 from tidal_client.wire.analysis import AnalysisProgress
-from tidal_client.wire.generation_event import EVENT_DONE, WrittenText, choices_of, read_done
+from tidal_client.wire.generation_event import EVENT_DONE, GeneratedChoice, choices_of, read_done
 
-MOST_SILENT_TOKENS = 4096
+MAX_SILENT_TOKENS = 4096
 """Largest number of tokens of an analysis whose reply is not streamed."""
-MOST_TOKENS_STREAMED = 20_000
+MAX_STREAMED_TOKENS = 20_000
 """Largest number of tokens of an analysis whose progress is streamed."""
 TEXTS_AT_ONCE = 32
 """Texts generated at the same time: half of an engine's slots, so that other requests are served meanwhile."""
@@ -44,7 +44,7 @@ EVENT_PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedAnalysis:
     """A checked analysis, references resolved."""
 
     config: AnalysisConfig
@@ -53,14 +53,14 @@ class Prepared:
     stream: bool
 
 
-def prepare(store: ArtifactStore, request: AnalyzeRequest) -> Prepared:
+def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedAnalysis:
     """The analysis to run. Raises InvalidInputError naming the field, code `analysis_too_long` for one for a job."""
     values = request.model_dump(exclude={"checkpoint", "rl_checkpoint", "stream"})
     try:
         config = build(AnalysisConfig, values, where="body")
     except ConfigError as error:
         raise _placed(error) from None
-    limit = MOST_TOKENS_STREAMED if request.stream else MOST_SILENT_TOKENS
+    limit = MAX_STREAMED_TOKENS if request.stream else MAX_SILENT_TOKENS
     if config.most_tokens > limit:
         raise _too_long(config, stream=request.stream)
     if config.uses_policy and request.rl_checkpoint is None:
@@ -75,21 +75,23 @@ def prepare(store: ArtifactStore, request: AnalyzeRequest) -> Prepared:
     if request.rl_checkpoint is not None:
         policy = check_reference(store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
     checkpoint = check_reference(store, request.checkpoint, location="body.checkpoint", policy=False)
-    return Prepared(config, checkpoint, policy, request.stream)
+    return PreparedAnalysis(config, checkpoint, policy, request.stream)
 
 
-async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGenerator[Event]:
+async def analysis_events(
+    context: Context, prepared: PreparedAnalysis, is_disconnected: IsDisconnected
+) -> AsyncGenerator[EngineEvent]:
     """`progress` at the first sign of life and now and then, last `done` with the result.
 
     Errors are those of `generate.events`, and InvalidInputError when the texts of a prompt have no token together.
     """
     begun = time.monotonic()
-    parts = plan(prepared.config)
-    made: list[list[Sample]] = [[] for _ in parts]
+    parts = plan_samples(prepared.config)
+    made: list[list[GeneratedSample]] = [[] for _ in parts]
     progress = _Progress(prepared.config)
     for numbers in _batches(parts):
         requests = [_request(context, prepared, parts[number]) for number in numbers]
-        async with aclosing(merged(context, requests, gone)) as following:
+        async with aclosing(merged_events(context, requests, is_disconnected)) as following:
             async for place, event in following:
                 if event.name == EVENT_DONE:
                     made[numbers[place]] = [_sample(choice) for choice in choices_of(read_done(event.data))]
@@ -100,7 +102,7 @@ async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGener
                     yield progress.event()
     result = await run_in_threadpool(
         partial(
-            report,
+            analysis_result,
             prepared.config,
             made,
             checkpoint=prepared.checkpoint,
@@ -108,12 +110,12 @@ async def events(context: Context, prepared: Prepared, gone: Gone) -> AsyncGener
             elapsed_ms=1000 * (time.monotonic() - begun),
         )
     )
-    yield Event(EVENT_DONE, json.dumps(result))
+    yield EngineEvent(EVENT_DONE, json.dumps(result))
 
 
-async def whole(context: Context, prepared: Prepared, gone: Gone) -> str:
+async def run_analysis(context: Context, prepared: PreparedAnalysis, is_disconnected: IsDisconnected) -> str:
     """Return the result as JSON."""
-    async with aclosing(events(context, prepared, gone)) as following:
+    async with aclosing(analysis_events(context, prepared, is_disconnected)) as following:
         return [event.data async for event in following][-1]
 
 
@@ -122,31 +124,31 @@ class _Progress:
 
     def __init__(self, config: AnalysisConfig) -> None:
         self._config = config
-        self._told_at = -PROGRESS_SECONDS
+        self._sent_at = -PROGRESS_SECONDS
         self._texts = 0
         self._finished_tokens = 0
         self.tokens = 0
 
-    def finished(self, samples: Sequence[Sample]) -> None:
+    def finished(self, samples: Sequence[GeneratedSample]) -> None:
         self._texts += len(samples)
         self._finished_tokens += sum(len(sample.token_ids) for sample in samples)
         self.tokens = max(self.tokens, self._finished_tokens)
 
     def due(self) -> bool:
-        return time.monotonic() - self._told_at >= PROGRESS_SECONDS
+        return time.monotonic() - self._sent_at >= PROGRESS_SECONDS
 
-    def event(self) -> Event:
-        self._told_at = time.monotonic()
-        said = AnalysisProgress(
+    def event(self) -> EngineEvent:
+        self._sent_at = time.monotonic()
+        progress = AnalysisProgress(
             texts=self._texts,
             texts_total=self._config.texts,
             tokens=self.tokens,
             most_tokens=self._config.most_tokens,
         )
-        return Event(EVENT_PROGRESS, said.model_dump_json(by_alias=True))
+        return EngineEvent(EVENT_PROGRESS, progress.model_dump_json(by_alias=True))
 
 
-def _batches(parts: Sequence[Part]) -> Iterator[list[int]]:
+def _batches(parts: Sequence[SampleGroup]) -> Iterator[list[int]]:
     """Numbers of parts in order, so many that together they have `TEXTS_AT_ONCE` texts."""
     numbers: list[int] = []
     texts = 0
@@ -159,7 +161,7 @@ def _batches(parts: Sequence[Part]) -> Iterator[list[int]]:
     yield numbers
 
 
-def _request(context: Context, prepared: Prepared, part: Part) -> GenerationRequest:
+def _request(context: Context, prepared: PreparedAnalysis, part: SampleGroup) -> GenerationRequest:
     return GenerationRequest(
         id=context.generations.new_id(),
         checkpoint=prepared.checkpoint,
@@ -174,9 +176,9 @@ def _request(context: Context, prepared: Prepared, part: Part) -> GenerationRequ
     )
 
 
-def _sample(choice: WrittenText) -> Sample:
+def _sample(choice: GeneratedChoice) -> GeneratedSample:
     tokens = choice["trajectory"]
-    return Sample(
+    return GeneratedSample(
         text=choice["text"],
         finish_reason=choice["finishReason"],
         token_ids=[token["id"] for token in tokens],
@@ -187,12 +189,12 @@ def _sample(choice: WrittenText) -> Sample:
 
 def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     hint = "submit a job of type analysis (`tidal analyze` with `--job`)"
-    if not stream and config.most_tokens <= MOST_TOKENS_STREAMED:
-        hint = f"ask for `stream` (up to {MOST_TOKENS_STREAMED}), or {hint}"
+    if not stream and config.most_tokens <= MAX_STREAMED_TOKENS:
+        hint = f"ask for `stream` (up to {MAX_STREAMED_TOKENS}), or {hint}"
     message = (
         f"{plural(config.texts, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
         f"{plural(config.most_tokens, 'token')}, more than the "
-        f"{MOST_TOKENS_STREAMED if stream else MOST_SILENT_TOKENS} of an immediate answer; {hint}"
+        f"{MAX_STREAMED_TOKENS if stream else MAX_SILENT_TOKENS} of an immediate answer; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]
     return InvalidInputError(message, errors=errors, code="analysis_too_long")

@@ -7,7 +7,7 @@ import statistics
 
 import torch
 
-from common.analysis import Sample, report
+from common.analysis import GeneratedSample, analysis_result
 from common.config import AnalysisConfig, build
 from common.generation import generate
 from common.model import ModelConfig, TransformerLM
@@ -27,7 +27,7 @@ def test_texts_of_a_job_and_of_the_api_give_the_same_report() -> None:
     assert exact != rounded
     sent = [json.loads(json.dumps(wire_reply(generation))) for generation in made]
     from_api = [
-        Sample(
+        GeneratedSample(
             text=its["text"],
             finish_reason=its["finishReason"],
             token_ids=[token["id"] for token in its["trajectory"]],
@@ -37,7 +37,9 @@ def test_texts_of_a_job_and_of_the_api_give_the_same_report() -> None:
         for its in sent
     ]
     of_the_job, of_the_api = (
-        report(config, [[sample] for sample in samples], checkpoint="e/final", rl_checkpoint=None, elapsed_ms=1.0)
+        analysis_result(
+            config, [[sample] for sample in samples], checkpoint="e/final", rl_checkpoint=None, elapsed_ms=1.0
+        )
         for samples in ([sample_of(generation) for generation in made], from_api)
     )
     assert of_the_job == of_the_api

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.artifacts.best import Best, read_best, write_best
 from common.checkpoint import CheckpointManager
-from common.checkpoint.retention import Retention
+from common.checkpoint.retention import CheckpointRetention
 
 
 def folders(*steps: int) -> list[tuple[int, str]]:
@@ -29,28 +29,28 @@ def folders(*steps: int) -> list[tuple[int, str]]:
     ],
 )
 def test_what_stays(keep_last: int, keep_every: int | None, best: str | None, kept: list[str]) -> None:
-    assert Retention(keep_last, keep_every).kept(folders(2, 4, 5, 8, 9, 12), best) == kept
+    assert CheckpointRetention(keep_last, keep_every).kept(folders(2, 4, 5, 8, 9, 12), best) == kept
 
 
 def test_of_one_step_written_twice_the_newer_stays_and_counts_once() -> None:
     found = [(4, "step-4"), (6, "step-6"), (6, "step-6.1")]
-    assert Retention(2).kept(found, None) == ["step-4", "step-6.1"]
-    assert Retention(1).kept(found, "step-6") == ["step-6", "step-6.1"]
+    assert CheckpointRetention(2).kept(found, None) == ["step-4", "step-6.1"]
+    assert CheckpointRetention(1).kept(found, "step-6") == ["step-6", "step-6.1"]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, unique=True), st.integers(1, 5), st.none() | st.integers(1, 10))
 def test_the_newest_is_never_dropped(steps: list[int], keep_last: int, keep_every: int | None) -> None:
     found = folders(*sorted(steps))
-    kept = Retention(keep_last, keep_every).kept(found, None)
+    kept = CheckpointRetention(keep_last, keep_every).kept(found, None)
     assert kept[-1] == found[-1][1]
     assert len(kept) >= min(keep_last, len(found))
 
 
 def test_numbers_below_one_are_refused() -> None:
     with pytest.raises(ValueError, match="keep_last is 0"):
-        Retention(0)
+        CheckpointRetention(0)
     with pytest.raises(ValueError, match="keep_every is 0"):
-        Retention(1, 0)
+        CheckpointRetention(1, 0)
 
 
 def save(manager: CheckpointManager, step: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.artifacts.best import read_best
-from common.checkpoint import CheckpointInfo, CheckpointManager, CheckpointWriter, Score, Snapshot, host_copy
+from common.checkpoint import CheckpointInfo, CheckpointManager, CheckpointWriter, Score, TrainingSnapshot, host_copy
 from common.errors import StorageError
 
 SECONDS = 30.0
@@ -73,12 +73,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     writer.close()
 
 
-def snapshot(step: int, *, score: float | None = None) -> Snapshot:
+def snapshot(step: int, *, score: float | None = None) -> TrainingSnapshot:
     measured = None if score is None else Score("validation loss", score)
-    return Snapshot(step, step, step, {"w": torch.full((4,), float(step))}, {"step": step}, {}, measured)
+    return TrainingSnapshot(step, step, step, {"w": torch.full((4,), float(step))}, {"step": step}, {}, measured)
 
 
-def capture(step: int) -> Callable[[], Snapshot]:
+def capture(step: int) -> Callable[[], TrainingSnapshot]:
     return lambda: snapshot(step)
 
 
@@ -86,7 +86,7 @@ def test_a_training_goes_on_while_its_checkpoint_is_written(bench: Bench) -> Non
     assert bench.writer.submit(snapshot(1))
     bench.listener.reached()
     assert bench.steps == [] and bench.manager.list() == [], "nothing shows before the lease was asked for"
-    assert bench.writer.has(1)
+    assert bench.writer.has_state(1)
     bench.listener.gate.set()
     bench.writer.close()
     assert bench.steps == [1]
@@ -121,7 +121,7 @@ def test_who_leaves_waits_for_what_is_written_and_drops_what_waits(bench: Bench)
     bench.writer.submit(snapshot(2))
     opener = threading.Timer(0.1, bench.listener.gate.set)
     opener.start()
-    info = bench.writer.leave(3, capture(3))
+    info = bench.writer.write_final(3, capture(3))
     assert info.step == 3
     assert bench.steps == [1, 3]
 
@@ -131,7 +131,7 @@ def test_what_is_on_its_way_already_is_not_written_twice(bench: Bench) -> None:
     bench.listener.reached()
     threading.Timer(0.1, bench.listener.gate.set).start()
     assert bench.writer.write(7, capture(7)).step == 7
-    assert bench.writer.leave(7, capture(7)).step == 7
+    assert bench.writer.write_final(7, capture(7)).step == 7
     assert bench.steps == [7]
     assert len(bench.manager.list()) == 1
 
@@ -141,7 +141,7 @@ def test_a_best_that_was_waiting_is_written_by_who_leaves_with_it(bench: Bench) 
     bench.listener.reached()
     bench.writer.submit(snapshot(5, score=1.5))
     threading.Timer(0.1, bench.listener.gate.set).start()
-    bench.writer.leave(5, capture(5))
+    bench.writer.write_final(5, capture(5))
     best = read_best(bench.manager.directory)
     assert best is not None and best.value == 1.5
     assert len(bench.manager.list()) == 1, "the older writing of the same step is gone"
@@ -152,7 +152,7 @@ def test_a_best_that_was_waiting_is_written_before_the_last_state(bench: Bench) 
     bench.listener.reached()
     bench.writer.submit(snapshot(5, score=1.5))
     threading.Timer(0.1, bench.listener.gate.set).start()
-    assert bench.writer.leave(6, capture(6)).step == 6
+    assert bench.writer.write_final(6, capture(6)).step == 6
     assert bench.steps == [4, 5, 6]
     best = read_best(bench.manager.directory)
     assert best is not None and best.name == "checkpoints/step-000000005"
@@ -163,9 +163,9 @@ def test_a_full_disk_is_an_event_and_the_next_try_counts(bench: Bench) -> None:
     bench.writer.write(1, capture(1))
     bench.listener.full = True
     bench.writer.submit(snapshot(2))
-    _until(lambda: not bench.writer.has(2))
+    _until(lambda: not bench.writer.has_state(2))
     bench.writer.submit(snapshot(3))
-    _until(lambda: not bench.writer.has(3))
+    _until(lambda: not bench.writer.has_state(3))
     assert [(name, details["step"]) for name, details in bench.listener.events] == [("checkpoint_failed", 2)]
     assert bench.writer.retry_is_due
     assert [info.step for info in bench.manager.list()] == [1]
@@ -181,7 +181,7 @@ def test_a_retry_is_not_due_again_while_it_is_under_way(bench: Bench) -> None:
     bench.listener.gate.set()
     bench.listener.full = True
     bench.writer.submit(snapshot(1))
-    _until(lambda: not bench.writer.has(1))
+    _until(lambda: not bench.writer.has_state(1))
     assert bench.writer.retry_is_due
     bench.listener.gate.clear()
     bench.writer.submit(snapshot(2))
@@ -192,7 +192,7 @@ def test_who_leaves_on_a_full_disk_says_which_checkpoint_remains(bench: Bench) -
     bench.listener.gate.set()
     bench.writer.write(1, capture(1))
     bench.listener.full = True
-    assert bench.writer.leave(2, capture(2)).step == 1
+    assert bench.writer.write_final(2, capture(2)).step == 1
     [(name, details)] = bench.listener.events
     assert (name, details["left_with_step"], details["reason"]) == ("checkpoint_failed", 1, "no space left")
 
@@ -201,13 +201,13 @@ def test_who_leaves_on_a_full_disk_without_any_checkpoint_is_told(bench: Bench) 
     bench.listener.gate.set()
     bench.listener.full = True
     with pytest.raises(StorageError, match="no space left"):
-        bench.writer.leave(1, capture(1))
+        bench.writer.write_final(1, capture(1))
 
 
 def test_a_mistake_in_the_state_reaches_the_training(bench: Bench) -> None:
     bench.listener.gate.set()
-    bench.writer.submit(Snapshot(1, 1, 1, {}, {"path": Path("x")}, {}))
-    _until(lambda: not bench.writer.has(1))
+    bench.writer.submit(TrainingSnapshot(1, 1, 1, {}, {"path": Path("x")}, {}))
+    _until(lambda: not bench.writer.has_state(1))
     with pytest.raises(TypeError, match="keep tensors, numbers, text"):
         bench.writer.submit(snapshot(2))
 

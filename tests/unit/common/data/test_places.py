@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.config import DataConfig
-from common.data import open_corpus, require_inside, seen_from_here, source
+from common.data import open_corpus, require_inside, resolve_local_files, source
 from common.errors import DataError
 
 
@@ -59,9 +59,9 @@ def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkey
     for folder, name in ((tmp_path, "a.txt"), (tmp_path, "b.txt"), (data, "a.txt")):
         text_file(folder, name=name)
     monkeypatch.chdir(tmp_path)
-    found = seen_from_here(DataConfig(source="b.txt", validation_source="a.txt"), data)
+    found = resolve_local_files(DataConfig(source="b.txt", validation_source="a.txt"), data)
     assert (found.source, found.validation_source) == (str(tmp_path / "b.txt"), "a.txt")
-    assert seen_from_here(DataConfig(source="someone/stories"), data).source == "someone/stories"
+    assert resolve_local_files(DataConfig(source="someone/stories"), data).source == "someone/stories"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from common.checkpoint import CheckpointManager, load_model, save_model
 from common.config import PROJECT_ROOT, PolicyConfig, RLConfig
 from common.controller import GatingPolicy, load_policy
 from common.errors import CheckpointError, ConflictError, InvalidInputError, NotFoundError, StorageError
-from common.export import Form, checkpoint, export_checkpoint
+from common.export import ExportFormat, checkpoint, export_checkpoint
 from tests.paths import PARITY
 from tests.unit.common.export.models import model_of
 
@@ -43,9 +43,9 @@ def original_names(blocks: int) -> set[str]:
     return {"rope_cos", "rope_sin"} | inside | ends
 
 
-@pytest.mark.parametrize("form", [Form.SAFETENSORS, Form.PTH, Form.HF])
+@pytest.mark.parametrize("form", [ExportFormat.SAFETENSORS, ExportFormat.PTH, ExportFormat.HF])
 @pytest.mark.parametrize("source", ["mini.safetensors", "mini.pth", "folder"])
-def test_every_form_of_every_source_is_the_same_model(tmp_path: Path, source: str, form: Form) -> None:
+def test_every_form_of_every_source_is_the_same_model(tmp_path: Path, source: str, form: ExportFormat) -> None:
     model = model_of(vocab_size=61)
     if source == "folder":
         meta = {"kind": "lm", "model": model.config.model_dump(mode="json"), "gates_trained": True}
@@ -69,7 +69,7 @@ def test_every_form_of_every_source_is_the_same_model(tmp_path: Path, source: st
     "name", ["lm_small", "lm_small_training_checkpoint", "lm_small_compiled", "lm_small_three_gates"]
 )
 def test_a_pth_has_exactly_what_the_original_wants(tmp_path: Path, name: str) -> None:
-    export_checkpoint(PARITY / f"{name}.pth", Form.PTH, tmp_path / "out")
+    export_checkpoint(PARITY / f"{name}.pth", ExportFormat.PTH, tmp_path / "out")
     state = torch.load(tmp_path / "out" / f"{name}.pth", weights_only=True)
     reference = torch.load(PARITY / "lm_small.pth", weights_only=True)
     assert set(state) == set(reference) == original_names(2)
@@ -87,7 +87,7 @@ def test_a_pth_has_exactly_what_the_original_wants(tmp_path: Path, name: str) ->
 
 def test_safetensors_carry_their_configuration_twice(tmp_path: Path) -> None:
     model = model_of(vocab_size=61)
-    export_checkpoint(save_model(model, tmp_path / "mini.pth"), Form.SAFETENSORS, tmp_path / "out")
+    export_checkpoint(save_model(model, tmp_path / "mini.pth"), ExportFormat.SAFETENSORS, tmp_path / "out")
     beside = json.loads((tmp_path / "out" / "mini.safetensors.json").read_text())
     with safe_open(tmp_path / "out" / "mini.safetensors", framework="pt") as file:
         header = json.loads(file.metadata()["tidal"])
@@ -98,8 +98,10 @@ def test_safetensors_carry_their_configuration_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("distribution", ["beta", "gaussian"])
 @pytest.mark.parametrize("source", ["file", "folder"])
-@pytest.mark.parametrize("form", [Form.SAFETENSORS, Form.PTH])
-def test_controllers_keep_weights_and_configuration(tmp_path: Path, distribution: str, source: str, form: Form) -> None:
+@pytest.mark.parametrize("form", [ExportFormat.SAFETENSORS, ExportFormat.PTH])
+def test_controllers_keep_weights_and_configuration(
+    tmp_path: Path, distribution: str, source: str, form: ExportFormat
+) -> None:
     config = RLConfig(policy=PolicyConfig(distribution=distribution, hidden_dim=16, concentration_max=7.0))
     policy = GatingPolicy(config.policy, cost_critic=True)
     optimizer = torch.optim.Adam(policy.parameters()).state_dict()
@@ -117,7 +119,7 @@ def test_controllers_keep_weights_and_configuration(tmp_path: Path, distribution
     loaded = load_policy(written)
     assert all(torch.equal(value, policy.state_dict()[name]) for name, value in loaded.state_dict().items())
     assert (loaded.config.distribution, loaded.config.concentration_max) == (distribution, 7.0)
-    if form is Form.PTH:
+    if form is ExportFormat.PTH:
         raw = torch.load(written, weights_only=True)
         assert set(raw) == {"agent_state_dict", "optimizer_state_dict", "global_step", "config"}
         assert raw["global_step"] == 5
@@ -128,28 +130,28 @@ def test_controllers_keep_weights_and_configuration(tmp_path: Path, distribution
 def test_a_controller_has_no_form_for_transformers(tmp_path: Path) -> None:
     torch.save(GatingPolicy().state_dict(), tmp_path / "policy.pth")
     with pytest.raises(InvalidInputError, match="safetensors or pth"):
-        export_checkpoint(tmp_path / "policy.pth", Form.HF, tmp_path / "out")
+        export_checkpoint(tmp_path / "policy.pth", ExportFormat.HF, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_stays_unless_it_is_an_export_and_force_is_said(tmp_path: Path) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
-    first = export_checkpoint(source, Form.HF, tmp_path / "out")
+    first = export_checkpoint(source, ExportFormat.HF, tmp_path / "out")
     with pytest.raises(ConflictError, match="not empty"):
-        export_checkpoint(source, Form.PTH, tmp_path / "out")
+        export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     assert contents(tmp_path / "out") == first.files
-    second = export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
+    second = export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert dict(contents(tmp_path / "out")).keys() == {"mini.pth", "mini.pth.json"} == dict(second.files).keys()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(ConflictError, match=r"thesis\.tex"):
-        export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
+        export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     with pytest.raises(InvalidInputError, match="no folder"):
-        export_checkpoint(source, Form.PTH, source)
+        export_checkpoint(source, ExportFormat.PTH, source)
 
 
-@pytest.mark.parametrize("form", [Form.SAFETENSORS, Form.PTH])
-def test_force_never_removes_files_that_no_export_wrote(tmp_path: Path, form: Form) -> None:
+@pytest.mark.parametrize("form", [ExportFormat.SAFETENSORS, ExportFormat.PTH])
+def test_force_never_removes_files_that_no_export_wrote(tmp_path: Path, form: ExportFormat) -> None:
     models = tmp_path / "models"
     models.mkdir()
     source = save_model(model_of(vocab_size=61), models / "a.pth")
@@ -168,31 +170,31 @@ def test_force_never_removes_files_that_no_export_wrote(tmp_path: Path, form: Fo
 def test_an_export_is_not_replaced_by_its_own_copy_or_after_a_change(tmp_path: Path) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
     out = tmp_path / "out"
-    export_checkpoint(source, Form.HF, out)
+    export_checkpoint(source, ExportFormat.HF, out)
     (tmp_path / "link").symlink_to(out)
     for inside in (out / "model.safetensors", tmp_path / "link" / "model.safetensors"):
         with pytest.raises(InvalidInputError, match="name another folder"):
-            export_checkpoint(inside, Form.PTH, out, force=True)
+            export_checkpoint(inside, ExportFormat.PTH, out, force=True)
     card = (out / "README.md").read_text()
     (out / "README.md").write_text(card + "\nTrained in winter.\n")
     with pytest.raises(ConflictError, match=r"README\.md' was changed"):
-        export_checkpoint(source, Form.PTH, out, force=True)
+        export_checkpoint(source, ExportFormat.PTH, out, force=True)
     (out / "README.md").write_text(card)
     (out / "config.json").unlink()
     (out / "config.json").mkdir()
     (out / "config.json" / "kept.txt").write_text("years of work")
     with pytest.raises(ConflictError, match=r"config\.json"):
-        export_checkpoint(source, Form.PTH, out, force=True)
+        export_checkpoint(source, ExportFormat.PTH, out, force=True)
     assert (out / "config.json" / "kept.txt").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("listed", ["", "[]", "{}", '{"files": ["mini.pth"]}'])
 def test_a_folder_with_a_broken_list_is_no_export(tmp_path: Path, listed: str) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
-    export_checkpoint(source, Form.PTH, tmp_path / "out")
+    export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     (tmp_path / "out" / ".tidal-export.json").write_text(listed)
     with pytest.raises(ConflictError, match="no export wrote it"):
-        export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
+        export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert load_model(tmp_path / "out" / "mini.pth").config.vocab_size == 61
 
 
@@ -200,19 +202,19 @@ def test_gates_trained_beside_a_controller_are_kept_or_named(tmp_path: Path) -> 
     gates = {str(number): torch.full((2, 3), float(number)) for number in range(48)}
     policy = {"agent_state_dict": GatingPolicy().state_dict(), "gate_state_dict": gates}
     torch.save(policy, tmp_path / "rl.pth")
-    kept = export_checkpoint(tmp_path / "rl.pth", Form.PTH, tmp_path / "pth")
+    kept = export_checkpoint(tmp_path / "rl.pth", ExportFormat.PTH, tmp_path / "pth")
     assert kept.remarks == []
     stored = torch.load(tmp_path / "pth" / "rl.pth", weights_only=True)["gate_state_dict"]
     assert list(stored) == list(gates) and all(torch.equal(stored[name], gates[name]) for name in gates)
-    [said] = export_checkpoint(tmp_path / "rl.pth", Form.SAFETENSORS, tmp_path / "safe").remarks
+    [said] = export_checkpoint(tmp_path / "rl.pth", ExportFormat.SAFETENSORS, tmp_path / "safe").remarks
     assert "gate_state_dict (48 tensors)" in said and "--format pth" in said
     torch.save({"agent_state_dict": GatingPolicy().state_dict()}, tmp_path / "plain.pth")
-    assert export_checkpoint(tmp_path / "plain.pth", Form.SAFETENSORS, tmp_path / "plain").remarks == []
+    assert export_checkpoint(tmp_path / "plain.pth", ExportFormat.SAFETENSORS, tmp_path / "plain").remarks == []
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
-    export_checkpoint(source, Form.PTH, tmp_path / "out")
+    export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
     def refuse(*_: object, **__: object) -> None:
@@ -220,20 +222,20 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(checkpoint, "save_model", refuse)
     with pytest.raises(StorageError, match="No space left"):
-        export_checkpoint(source, Form.PTH, tmp_path / "out", force=True)
+        export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     monkeypatch.setattr(checkpoint, "SPARE_BYTES", 10**18)
     with pytest.raises(StorageError, match="MB free"):
-        export_checkpoint(source, Form.PTH, tmp_path / "new")
+        export_checkpoint(source, ExportFormat.PTH, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini.pth", "mini.pth.json", "out"]
 
 
 def test_sources_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such"):
-        export_checkpoint(tmp_path / "nothing.pth", Form.PTH, tmp_path / "out")
+        export_checkpoint(tmp_path / "nothing.pth", ExportFormat.PTH, tmp_path / "out")
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        export_checkpoint(tmp_path / "text.pth", Form.PTH, tmp_path / "out")
+        export_checkpoint(tmp_path / "text.pth", ExportFormat.PTH, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from common.checkpoint import load_model, save_model
 from common.config import ModulationConfig, Range
 from common.data import load_tokenizer
-from common.export import Form, export_checkpoint
+from common.export import ExportFormat, export_checkpoint
 from common.generation import GenerationSettings, generate_batch
 from common.model import TransformerLM
 from tests.unit.common.export.models import model_of
@@ -43,7 +43,7 @@ def ids() -> torch.Tensor:
 def folder(model: TransformerLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("export")
     save_model(model, place / "mini.safetensors")
-    return export_checkpoint(place / "mini.safetensors", Form.HF, place / "exported").folder
+    return export_checkpoint(place / "mini.safetensors", ExportFormat.HF, place / "exported").folder
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_the_card_says_how_to_use_it(folder: Path, model: TransformerLM) -> None
 
 def test_a_vocabulary_that_is_not_gpt_2s_gets_no_tokeniser(tmp_path: Path) -> None:
     save_model(model_of(vocab_size=61), tmp_path / "small.pth")
-    done = export_checkpoint(tmp_path / "small.pth", Form.HF, tmp_path / "out")
+    done = export_checkpoint(tmp_path / "small.pth", ExportFormat.HF, tmp_path / "out")
     assert "vocabulary of 61" in done.remarks[0]
     assert not (tmp_path / "out" / "vocab.json").exists()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["eos_token_id"] is None

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from common.controller import GatingPolicy
-from common.rl import COMPONENTS, NgramStatistics, run_ablation, write_ablation
-from common.rl.ablation import play
+from common.rl import COMPONENTS, NgramStatistics, run_ablation, run_ablation_job
+from common.rl.ablation import play_episodes
 from common.rl.comparison import QUANTITIES, compare, interval, verdict
 from common.rl.prompts import ablation_prompts, evaluation_prompts, training_prompts
 from common.training.hooks import NullHooks, Outcome
@@ -30,11 +30,11 @@ def test_equal_policies_get_equal_episodes_whatever_stands_beside_them() -> None
     model, config = toy_model(), toy_config()
     prompts = ablation_prompts(toy_corpus(), config)
     statistics = NgramStatistics.from_sequences([[1, 2, 3]], VOCAB)
-    pair = play(model, [_fixed(0.3), _fixed(0.3)], prompts, config, statistics, end_token=END, seed=3)
+    pair = play_episodes(model, [_fixed(0.3), _fixed(0.3)], prompts, config, statistics, end_token=END, seed=3)
     np.testing.assert_allclose(pair[0], pair[1], atol=1e-6)
-    alone = play(model, [_fixed(0.3)], prompts[2:3], config, statistics, end_token=END, seed=5)
+    alone = play_episodes(model, [_fixed(0.3)], prompts[2:3], config, statistics, end_token=END, seed=5)
     np.testing.assert_allclose(alone[0, 0], pair[0, 2], atol=1e-5, err_msg="prompt i has seed + i")
-    other = play(model, [_fixed(0.9)], prompts, config, statistics, end_token=END, seed=3)
+    other = play_episodes(model, [_fixed(0.9)], prompts, config, statistics, end_token=END, seed=3)
     assert np.abs(other[0] - pair[0]).max() > 0.05
 
 
@@ -43,7 +43,7 @@ def test_an_episode_counts_its_mean_per_token_up_to_its_end() -> None:
     with torch.no_grad():
         model.output_projection.bias[END] = 4.0
     prompts = ablation_prompts(toy_corpus(), toy_config(ablation={"prompts": 40}))
-    found = play(model, [_fixed(0.5)], prompts, config, None, end_token=END, seed=0)[0]
+    found = play_episodes(model, [_fixed(0.5)], prompts, config, None, end_token=END, seed=0)[0]
     lengths = found[:, QUANTITIES.index("length")]
     assert {1, 6} <= set(lengths.tolist())
     np.testing.assert_allclose(found[:, QUANTITIES.index("modulation")], 0.5, atol=1e-6)
@@ -111,7 +111,7 @@ def test_repeated_prompts_count_once() -> None:
 def test_the_file_holds_every_policy_component_and_condition(tmp_path: Path) -> None:
     policy = GatingPolicy()
     corpus, config = toy_corpus(), toy_config()
-    outcome = write_ablation(config, toy_model(), policy, corpus, tmp_path, NullHooks(), end_token=END)
+    outcome = run_ablation_job(config, toy_model(), policy, corpus, tmp_path, NullHooks(), end_token=END)
     assert outcome is Outcome.COMPLETED
     stored = json.loads((tmp_path / "ablation_results.json").read_text())
     assert stored == run_ablation(config, toy_model(), policy, corpus, end_token=END)
@@ -143,6 +143,6 @@ def test_noise_reaches_the_random_policy() -> None:
         noises.append(noise)
         return noise[:, None]
 
-    play(model, [listen], [[1, 2], [3, 4]], config, None, end_token=None, seed=11)
+    play_episodes(model, [listen], [[1, 2], [3, 4]], config, None, end_token=None, seed=11)
     expected = torch.rand(2, 6, generator=torch.Generator().manual_seed(12))[1]
     torch.testing.assert_close(torch.stack(noises)[:, 1], expected)

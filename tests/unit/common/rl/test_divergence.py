@@ -16,7 +16,7 @@ from common.config import RLConfig
 from common.errors import CheckpointError, DivergedError
 from common.rl import train
 from common.rl.export import write_policy
-from common.rl.ppo import Batch, ppo_update
+from common.rl.ppo import PPOBatch, ppo_update
 from common.rl.schedules import diversity_homeostasis, dual_step, entropy_homeostasis
 from common.training.hooks import Outcome, SavedCheckpoint
 from tests.unit.common.rl.toys import toy_config
@@ -42,7 +42,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, iteration: int, how: Callable[[dict[s
     """Change the arguments of the PPO update of one iteration, the first being 0."""
     original, calls = train.ppo_update, iter(range(100))
 
-    def update(policy: Any, optimizer: Any, batch: Batch, **options: Any) -> dict[str, float]:
+    def update(policy: Any, optimizer: Any, batch: PPOBatch, **options: Any) -> dict[str, float]:
         arguments = {"policy": policy, "batch": batch, **options}
         if next(calls) == iteration:
             how(arguments)
@@ -120,8 +120,8 @@ def test_an_ablation_of_a_reward_that_is_no_number_writes_no_file(
 ) -> None:
     from common.rl import ablation
 
-    original = ablation.play
-    monkeypatch.setattr(ablation, "play", lambda *args, **options: original(*args, **options) * math.nan)
+    original = ablation.play_episodes
+    monkeypatch.setattr(ablation, "play_episodes", lambda *args, **options: original(*args, **options) * math.nan)
     with pytest.raises(DivergedError, match="the reward of the learned policy in the ablation is nan"):
         run_training(tmp_path, toy_config(checkpoint_every_iterations=100))
     assert not (tmp_path / "ablation_results.json").exists()
@@ -153,7 +153,7 @@ def test_a_loss_that_is_no_number_changes_no_weight() -> None:
     policy = GatingPolicy()
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     rows = torch.full((4,), math.nan)
-    batch = Batch(torch.zeros(4, 64), torch.full((4, 1), 0.5), torch.zeros(4), rows, torch.zeros(4))
+    batch = PPOBatch(torch.zeros(4, 64), torch.full((4, 1), 0.5), torch.zeros(4), rows, torch.zeros(4))
     optimizer = torch.optim.Adam(policy.parameters())
     options: dict[str, Any] = {"clip_range": 0.2, "value_coef": 0.5, "entropy_coef": 0.0, "max_grad_norm": 0.5}
     with pytest.raises(DivergedError, match="the PPO loss is nan"):

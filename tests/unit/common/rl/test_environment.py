@@ -10,7 +10,7 @@ from common.config import RLConfig
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import ConfigError
 from common.model import TransformerLM
-from common.rl import COMPONENTS, DecodingEnvironment, NgramStatistics, collect, reward_weights, step_reward
+from common.rl import COMPONENTS, DecodingEnvironment, NgramStatistics, collect_rollout, reward_weights, step_reward
 from tests.unit.common.rl.toys import END, VOCAB, toy_config, toy_model
 
 torch.set_num_threads(1)
@@ -173,7 +173,9 @@ def test_state_goes_back_and_forth_bit_for_bit() -> None:
         generator = torch.Generator().manual_seed(4)
         found = []
         for _ in range(count):
-            rollout = collect(environment, policy, 8, weights=reward_weights(config.reward), generator=generator)
+            rollout = collect_rollout(
+                environment, policy, 8, weights=reward_weights(config.reward), generator=generator
+            )
             assert rollout is not None
             found += [rollout.observation, rollout.reward, rollout.next_value]
         return found

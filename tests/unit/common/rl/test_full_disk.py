@@ -10,7 +10,7 @@ from common.checkpoint import CheckpointManager
 from common.controller import load_policy
 from common.disk import MIB, Shortage
 from common.rl.export import FINAL_POLICY
-from common.training import disk_hold
+from common.training import disk_wait
 from common.training.hooks import Outcome, StopRequest
 from tests.unit.common.rl.toys import toy_config
 from tests.unit.common.rl.trainings import Listener, comparable, run_training
@@ -40,9 +40,9 @@ class FullDisk(Listener):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LISTEN_SECONDS", "BEAT_SECONDS"):
-        monkeypatch.setattr(disk_hold, name, 0.005)
-    monkeypatch.setattr(disk_hold._Hold.wait, "__kwdefaults__", {"seconds": 0.01})
+    for name in ("POLL_SECONDS", "REPORT_SECONDS"):
+        monkeypatch.setattr(disk_wait, name, 0.005)
+    monkeypatch.setattr(disk_wait._DiskWait.wait, "__kwdefaults__", {"seconds": 0.01})
 
 
 def test_a_training_that_waited_goes_on_by_itself_with_equal_numbers(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def brute_force(
     terminated: Tensor,
     truncated: Tensor,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
 ) -> Tensor:
     """The λ-weighted mean of n-step advantages, written from the definition, one step and environment at a time."""
     T, B = rewards.shape
@@ -39,7 +39,9 @@ def brute_force(
                 if not terminated[last, b]:
                     total += gamma**n * float(next_values[last, b])
                 estimates.append(total - float(values[t, b]))
-            weights = [(1 - lam) * lam ** (n - 1) for n in range(1, horizon)] + [lam ** (horizon - 1)]
+            weights = [(1 - gae_lambda) * gae_lambda ** (n - 1) for n in range(1, horizon)] + [
+                gae_lambda ** (horizon - 1)
+            ]
             advantages[t, b] = sum(w * e for w, e in zip(weights, estimates, strict=True))
     return advantages
 
@@ -49,18 +51,18 @@ def brute_force(
     steps=st.integers(1, 9),
     envs=st.integers(1, 3),
     gamma=st.sampled_from([0.0, 0.9, 0.99, 1.0]),
-    lam=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
+    gae_lambda=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
 )
 @settings(max_examples=80, deadline=None)
-def test_gae_equals_brute_force(seed: int, steps: int, envs: int, gamma: float, lam: float) -> None:
+def test_gae_equals_brute_force(seed: int, steps: int, envs: int, gamma: float, gae_lambda: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     rewards, values, next_values = torch.randn(3, steps, envs, generator=generator, dtype=torch.float64)
     ends = torch.rand(steps, envs, generator=generator)
     terminated, truncated = ends < 0.2, (ends >= 0.2) & (ends < 0.4)
     goes_on = ~(terminated | truncated)[:-1]
     next_values[:-1] = torch.where(goes_on, values[1:], next_values[:-1])
-    advantages, returns = gae(rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=lam)
-    expected = brute_force(rewards, values, next_values, terminated, truncated, gamma, lam)
+    advantages, returns = gae(rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=gae_lambda)
+    expected = brute_force(rewards, values, next_values, terminated, truncated, gamma, gae_lambda)
     torch.testing.assert_close(advantages, expected)
     torch.testing.assert_close(returns, expected + values)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from common.rl import Batch, explained_variance, ppo_losses, ppo_update, standardise
+from common.rl import PPOBatch, explained_variance, ppo_losses, ppo_update, standardise
 
 torch.set_num_threads(1)
 
@@ -31,13 +31,13 @@ class LinearGaussian(nn.Module):
         return normal.log_prob(action)[:, 0], normal.entropy()[:, 0], self.critic(observation)[:, 0], cost
 
 
-def _batch(policy: LinearGaussian, n: int = 40, shift: float = 0.0) -> Batch:
+def _batch(policy: LinearGaussian, n: int = 40, shift: float = 0.0) -> PPOBatch:
     generator = torch.Generator().manual_seed(1)
     observation, action = torch.randn(n, 2, generator=generator), torch.randn(n, 1, generator=generator)
     with torch.no_grad():
         log_prob = policy.evaluate(observation, action)[0] + shift * torch.randn(n, generator=generator)
     advantage, returns = torch.randn(2, n, generator=generator)
-    return Batch(observation, action, log_prob, standardise(advantage), returns)
+    return PPOBatch(observation, action, log_prob, standardise(advantage), returns)
 
 
 def test_losses_equal_a_plain_computation() -> None:
@@ -109,10 +109,10 @@ def test_minibatches_cover_the_rollout_once_per_epoch() -> None:
     policy = LinearGaussian()
     seen: list[int] = []
     batch = _batch(policy, n=10)
-    take = Batch.take
+    take = PPOBatch.take
 
-    class Recording(Batch):
-        def take(self, index: Tensor) -> Batch:
+    class Recording(PPOBatch):
+        def take(self, index: Tensor) -> PPOBatch:
             seen.extend(index.tolist())
             return take(self, index)
 
@@ -124,7 +124,7 @@ def test_minibatches_cover_the_rollout_once_per_epoch() -> None:
 
 
 def _update(
-    policy: LinearGaussian, batch: Batch, *, epochs: int, minibatch_size: int, lr: float = 0.05
+    policy: LinearGaussian, batch: PPOBatch, *, epochs: int, minibatch_size: int, lr: float = 0.05
 ) -> dict[str, float]:
     return ppo_update(
         policy,
@@ -153,7 +153,7 @@ def test_it_learns_to_act_as_rewarded() -> None:
             action = policy.mean(observation) + policy.log_std.exp() * noise
             log_prob, _, value, _ = policy.evaluate(observation, action)
         reward = -((action[:, 0] - observation[:, 0]) ** 2)
-        batch = Batch(observation, action, log_prob, standardise(reward - value), reward)
+        batch = PPOBatch(observation, action, log_prob, standardise(reward - value), reward)
         ppo_update(
             policy,
             optimizer,

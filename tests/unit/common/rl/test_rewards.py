@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.config import RewardConfig
 from common.rl import NgramStatistics, step_reward
-from common.rl.rewards import COMPONENTS, WINDOW, reward_components, reward_weights, without
+from common.rl.rewards import COMPONENTS, WINDOW, reward_components, reward_weights, without_components
 from tests.paths import PARITY
 
 VOCAB = 331
@@ -116,13 +116,13 @@ def test_a_token_outside_the_vocabulary_is_refused() -> None:
 
 def test_leaving_components_out_keeps_the_sum_of_the_weights() -> None:
     weights = reward_weights(RewardConfig())
-    kept = without(weights, "coherence", "diversity")
+    kept = without_components(weights, "coherence", "diversity")
     assert sum(kept) == pytest.approx(sum(weights))
     assert kept == pytest.approx((0.35 / 0.7, 0, 0.15 / 0.7, 0.2 / 0.7, 0))
     with pytest.raises(ValueError, match="no reward component 'fluency'"):
-        without(weights, "fluency")
+        without_components(weights, "fluency")
     with pytest.raises(ValueError, match="no component has a weight"):
-        without(weights, *COMPONENTS)
+        without_components(weights, *COMPONENTS)
 
 
 def test_certain_tokens_and_impossible_ones_stay_within_bounds() -> None:

@@ -48,7 +48,7 @@ def test_rates_for_a_large_rollout_are_those_of_so_many_small_ones() -> None:
 
 def test_linear_schedules_meet_their_ends() -> None:
     assert [schedules.linear(0.01, 0.03, p) for p in (0, 0.5, 1, 2)] == pytest.approx([0.01, 0.02, 0.03, 0.03])
-    assert [schedules.learning_rate(3e-4, p) for p in (0, 0.5, 1)] == pytest.approx([3e-4, 1.65e-4, 3e-5])
+    assert [schedules.decayed_learning_rate(3e-4, p) for p in (0, 0.5, 1)] == pytest.approx([3e-4, 1.65e-4, 3e-5])
 
 
 def test_constrained_weights_leave_out_what_the_constraint_covers() -> None:

@@ -126,7 +126,7 @@ def test_every_file_is_written_after_asking_whether_the_job_is_still_ours(
 
         monkeypatch.setattr(module, name, write)
 
-    exports = ("write_policy", "write_points", "write_ablation")
+    exports = ("write_policy", "write_points", "write_ablation_results")
     for name in exports:
         noted(export, name)
     hooks = Asked()

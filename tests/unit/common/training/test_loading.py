@@ -44,7 +44,7 @@ def test_a_wish_to_leave_is_heard_while_tokenising(request_: StopRequest, record
 def test_a_wish_is_heard_while_something_else_takes_its_time(
     busy: str, recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
     hooks = recorder()
     release = threading.Event()
 
@@ -87,7 +87,7 @@ def test_a_pause_waits_until_the_corpus_is_there(recorder: Recorders, tmp_path: 
 def test_every_piece_of_a_corpus_is_a_sign_of_life(
     recorder: Recorders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
     hooks = recorder()
     load_corpus(STORIES, tmp_path, hooks)
     assert set(hooks.phases) == {"loading data"}
@@ -108,7 +108,7 @@ def test_every_batch_of_a_validation_is_a_sign_of_life(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loading, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "REPORT_SECONDS", 0.0)
     config = make_config(training={"max_steps": 1}, evaluation={"every_steps": 1000, "max_batches": 2})
     hooks = recorder()
     assert pretrain(config, tmp_path, hooks, data_dir=data_dir) is Outcome.COMPLETED

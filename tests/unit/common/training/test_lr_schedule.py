@@ -6,11 +6,13 @@ import math
 
 import pytest
 
-from common.training.lr_schedule import learning_rate
+from common.training.lr_schedule import warmup_cosine_rate
 
 
 def rates(total: int, warmup: int, **more: float) -> list[float]:
-    return [learning_rate(step, total, warmup_steps=warmup, peak=1e-3, floor=1e-6, **more) for step in range(total + 1)]
+    return [
+        warmup_cosine_rate(step, total, warmup_steps=warmup, peak=1e-3, floor=1e-6, **more) for step in range(total + 1)
+    ]
 
 
 def test_warm_up_is_linear_from_the_first_step() -> None:
@@ -33,9 +35,9 @@ def test_all_warm_up_never_passes_the_peak() -> None:
 
 
 def test_a_time_limit_that_runs_faster_than_the_steps_decides() -> None:
-    by_steps = learning_rate(80, 100, warmup_steps=10, peak=1e-3, floor=1e-6)
-    by_time = learning_rate(20, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=0.8)
+    by_steps = warmup_cosine_rate(80, 100, warmup_steps=10, peak=1e-3, floor=1e-6)
+    by_time = warmup_cosine_rate(20, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=0.8)
     assert by_time == pytest.approx(by_steps)
-    slow_clock = learning_rate(80, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=0.1)
+    slow_clock = warmup_cosine_rate(80, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=0.1)
     assert slow_clock == by_steps
-    assert learning_rate(20, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=2.0) == pytest.approx(1e-6)
+    assert warmup_cosine_rate(20, 100, warmup_steps=10, peak=1e-3, floor=1e-6, time_fraction=2.0) == pytest.approx(1e-6)

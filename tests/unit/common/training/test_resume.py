@@ -104,12 +104,12 @@ def test_saved_by_another_thread_in_the_middle_of_a_step_equals_uninterrupted(
 ) -> None:
     taken: list[SavedCheckpoint | None] = []
 
-    def leave(calls: int) -> None:
+    def write_final(calls: int) -> None:
         if calls == 11:  # two of three micro-batches of the third update are done
             taken.append(hooks.save())
             raise KeyboardInterrupt  # as the surroundings end the process
 
-    hooks = recorder(on_progress=leave)
+    hooks = recorder(on_progress=write_final)
     with pytest.raises(KeyboardInterrupt):
         pretrain(make_config(), tmp_path, hooks, data_dir=data_dir)
     assert taken[0] is not None
@@ -128,11 +128,11 @@ def test_paused_during_the_final_evaluation_resumes_there(
     config = make_config(evaluation={"every_steps": MANY})
     leaving = recorder()
 
-    def leave(calls: int) -> None:
+    def write_final(calls: int) -> None:
         if calls == 18:
             leaving.request, leaving.in_phase = StopRequest.PAUSE, "saved all"
 
-    leaving.on_progress = leave
+    leaving.on_progress = write_final
     original = leaving.checkpoint_saved
 
     def saved(info: SavedCheckpoint) -> None:

@@ -64,7 +64,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     writer = MetricsWriter(tmp_path, None, "e", "job_1", 1)
     hooks = SupervisedHooks(channel, writer, Lifeline(60.0), attempt=1, urgent_seconds=0.05, end_process=end)
     yield Bench(hooks, supervisor, exits, ended)
-    hooks.leave()
+    hooks.finish()
     supervisor.close()
     channel.close()
 
@@ -147,7 +147,7 @@ def test_a_training_that_is_ending_already_is_not_ended_by_the_emergency_exit(be
     bench.hooks.request(StopRequest.PAUSE)
     wait_for_the_emergency_exit()
     assert called.is_set() is (answer is None)
-    bench.hooks.leave()
+    bench.hooks.finish()
     assert bench.exits == []
 
 
@@ -196,7 +196,7 @@ def test_the_validation_of_a_resumed_attempt_comes_after_its_rewind(tmp_path: Pa
     hooks = SupervisedHooks(Channel(theirs), MetricsWriter(tmp_path, None, "e", "job_1", 2), Lifeline(60.0), attempt=2)
     hooks.report_metrics("metrics", 4, {"Losses/Validation": 2.0})
     hooks.report_progress(4, 10)
-    hooks.leave()
+    hooks.finish()
     lines = (tmp_path / "metrics" / "metrics-2-1.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"rewind": {"attempt": 2, "step": 4}}
     assert len(lines) == 2

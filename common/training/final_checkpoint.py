@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from common.errors import StorageError
-from common.training.disk_hold import Savable, StoppedWaiting, hold_at_boundary, write_when_there_is_room
+from common.training.disk_wait import Savable, StoppedWaiting, wait_at_boundary, write_when_disk_has_space
 from common.training.hooks import SavedCheckpoint, StopRequest, TrainingHooks
 
 
-class Leaver(Savable, Protocol):
+class FinalSavable(Savable, Protocol):
     """A training's state that can write its last checkpoint."""
 
-    def leave(self) -> SavedCheckpoint:
+    def write_final(self) -> SavedCheckpoint:
         """Write and return the last checkpoint, or return an older one when the disk refuses the write.
 
         Raises StorageError when there is no checkpoint at all.
@@ -31,11 +31,13 @@ def save_at_the_end(state: Savable, hooks: TrainingHooks) -> None:
 
     Raises StoppedWaiting on a stop request during the wait, StorageError for any other error of the disk.
     """
-    hold_at_boundary(hooks, state)
-    write_when_there_is_room(hooks, state.save)
+    wait_at_boundary(hooks, state)
+    write_when_disk_has_space(hooks, state.save)
 
 
-def leave(state: Leaver, hooks: TrainingHooks, request: StopRequest | None) -> StopRequest | None:
+def write_final_checkpoint(
+    state: FinalSavable, hooks: TrainingHooks, request: StopRequest | None
+) -> StopRequest | None:
     """Write the last checkpoint and return the stop request that finally applies.
 
     Waits for disk space only if `request` does not end the training early; a stop request during that wait replaces
@@ -48,11 +50,11 @@ def leave(state: Leaver, hooks: TrainingHooks, request: StopRequest | None) -> S
             request = stop.request
         except StorageError as error:
             hooks.event("checkpoint_failed", reason=error.message)
-    leave_with_checkpoint(state.leave, hooks, request)
+    try_final_checkpoint(state.write_final, hooks, request)
     return request
 
 
-def leave_with_checkpoint(
+def try_final_checkpoint(
     save: Callable[[], SavedCheckpoint | None], hooks: TrainingHooks, request: StopRequest | None
 ) -> SavedCheckpoint | None:
     """Call `save`; None when it had no checkpoint to offer and `request` is obeyed all the same."""

@@ -1,9 +1,9 @@
 """How a training waits, in the phase `waiting_for_disk`, while a disk has less free space than its reserve.
 
-`hold_at_boundary` is for trainings, between two steps. It saves the state if it fits into the reserve, so that a pause,
+`wait_at_boundary` is for trainings, between two steps. It saves the state if it fits into the reserve, so that a pause,
 a stop or a crash of the worker loses no step. Then it waits until there is space again or a stop request comes. A
 checkpoint that failed on a full disk in spite of the reserve is written before the next step. `wait_for_disk` is for
-work without such a state, `write_when_there_is_room` for files that are written once. Leaves out: measuring free space
+work without such a state, `write_when_disk_has_space` for files that are written once. Leaves out: measuring free space
 (`common.disk`), reporting the wait (the hooks), torch.
 """
 
@@ -22,15 +22,15 @@ from common.training.hooks import SavedCheckpoint, StopRequest, TrainingHooks
 log = get_logger(__name__)
 T = TypeVar("T")
 
-LISTEN_SECONDS = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
-BEAT_SECONDS = 2.0
+REPORT_SECONDS = 2.0
 """Seconds between two reports of the newest figures. Each report proves that the child is alive, so this is far below
 every limit on silence."""
 RETRY_SECONDS = 5.0
 """Seconds between two tries of a write that the disk refuses although space is free (a quota, no inodes)."""
 EVERY_REQUEST = frozenset(StopRequest)
-LEAVING = EVERY_REQUEST - {StopRequest.COMPLETE}
+EARLY_STOP_REQUESTS = EVERY_REQUEST - {StopRequest.COMPLETE}
 """The stop requests that end a job without its final files."""
 
 
@@ -46,9 +46,9 @@ class _Writer(Protocol):
     @property
     def refusal(self) -> str | None: ...
 
-    def settle(self) -> None: ...
+    def wait_until_idle(self) -> None: ...
 
-    def make_room(self) -> None: ...
+    def prune_for_space(self) -> None: ...
 
 
 class Savable(Protocol):
@@ -79,14 +79,18 @@ def wait_for_disk(
     shortage = hooks.disk_shortage(data=data)
     if shortage is None:
         return None
-    with _holding(hooks, shortage, obeyed) as hold:
-        while not hold.request and (shortage := hooks.disk_shortage(data=data)):
-            hold.wait(shortage)
-        return hold.request
+    with _waiting_for_disk(hooks, shortage, obeyed) as disk_wait:
+        while not disk_wait.request and (shortage := hooks.disk_shortage(data=data)):
+            disk_wait.wait(shortage)
+        return disk_wait.request
 
 
-def write_when_there_is_room(
-    hooks: TrainingHooks, write: Callable[[], T], *, obeyed: Collection[StopRequest] = LEAVING, data: bool = False
+def write_when_disk_has_space(
+    hooks: TrainingHooks,
+    write: Callable[[], T],
+    *,
+    obeyed: Collection[StopRequest] = EARLY_STOP_REQUESTS,
+    data: bool = False,
 ) -> T:
     """Return the result of `write`, called once there is disk space, and again after each DiskFullError.
 
@@ -100,23 +104,23 @@ def write_when_there_is_room(
     except DiskFullError as error:
         log.error("the disk is too full for a file; it is written when there is space", reason=error.message)
         refused = hooks.disk_refused(error.message, data=data)
-    with _holding(hooks, refused, obeyed) as hold:
+    with _waiting_for_disk(hooks, refused, obeyed) as disk_wait:
         while True:
-            _raise_if_stopped(_wait_for_room(hooks, hold, refused, data=data))
+            _raise_if_stopped(_wait_to_retry_write(hooks, disk_wait, refused, data=data))
             try:
                 return write()
             except DiskFullError as error:
                 refused = hooks.disk_refused(error.message, data=data)
 
 
-def wait_for_room(hooks: TrainingHooks, reason: str) -> StopRequest | None:
+def wait_to_retry_write(hooks: TrainingHooks, reason: str) -> StopRequest | None:
     """Wait after a write failed with `reason`. Return None once a retry makes sense, or a stop request."""
     refused = hooks.disk_refused(reason)
-    with _holding(hooks, refused, EVERY_REQUEST) as hold:
-        return _wait_for_room(hooks, hold, refused)
+    with _waiting_for_disk(hooks, refused, EVERY_REQUEST) as disk_wait:
+        return _wait_to_retry_write(hooks, disk_wait, refused)
 
 
-def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
+def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     """Wait while the disk has too little space; return the seconds that took.
 
     Saves the last finished step first if it fits. Returns early on any stop request, which the caller handles as usual.
@@ -127,7 +131,7 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
         return 0.0
     # Reported before the save: a large checkpoint may take longer than the time limit of a step.
     hooks.waiting_for_disk(shortage)
-    state.writer.settle()  # a write under way takes space, and the pruning after it frees some
+    state.writer.wait_until_idle()  # a write under way takes space, and the pruning after it frees some
     shortage = _shortage(hooks, state)
     if shortage is None:
         hooks.waiting_for_disk(None)
@@ -140,27 +144,29 @@ def hold_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
         saved = _save_where_it_fits(state, shortage)
         return {"saved": saved}
 
-    with _holding(hooks, shortage, EVERY_REQUEST, first=save_first) as hold:
+    with _waiting_for_disk(hooks, shortage, EVERY_REQUEST, first=save_first) as disk_wait:
         tried_at = time.monotonic()
-        while not hold.request and (lacking := _shortage(hooks, state)):
-            hold.wait(lacking)
+        while not disk_wait.request and (lacking := _shortage(hooks, state)):
+            disk_wait.wait(lacking)
             unsaved = not saved or state.writer.refusal is not None
-            if unsaved and not hold.request and time.monotonic() - tried_at >= RETRY_SECONDS:
+            if unsaved and not disk_wait.request and time.monotonic() - tried_at >= RETRY_SECONDS:
                 saved = _save_where_it_fits(state, lacking)
                 tried_at = time.monotonic()
     return time.monotonic() - begun
 
 
-def _wait_for_room(hooks: TrainingHooks, hold: _Hold, refused: Shortage, *, data: bool = False) -> StopRequest | None:
+def _wait_to_retry_write(
+    hooks: TrainingHooks, disk_wait: _DiskWait, refused: Shortage, *, data: bool = False
+) -> StopRequest | None:
     """Wait until the next try makes sense. Return the stop request that ended the wait, or None.
 
     If the disk refuses writes although space is free, the next try makes sense after RETRY_SECONDS.
     """
     shortage: Shortage | None = refused
     while shortage is not None:
-        hold.wait(shortage, seconds=RETRY_SECONDS if shortage.reason else BEAT_SECONDS)
-        if hold.request is not None:
-            return hold.request
+        disk_wait.wait(shortage, seconds=RETRY_SECONDS if shortage.reason else REPORT_SECONDS)
+        if disk_wait.request is not None:
+            return disk_wait.request
         shortage = hooks.disk_shortage(data=data)
     return None
 
@@ -178,7 +184,7 @@ def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
     """Save into the reserve if the checkpoint leaves a quarter of it free. Return whether the state is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
-        state.writer.make_room()
+        state.writer.prune_for_space()
     return saved
 
 
@@ -205,7 +211,7 @@ def _raise_if_stopped(request: StopRequest | None) -> None:
         raise StoppedWaiting(request)
 
 
-class _Hold:
+class _DiskWait:
     """A wait for disk space, from `_holding`."""
 
     def __init__(self, hooks: TrainingHooks, obeyed: Collection[StopRequest]) -> None:
@@ -218,38 +224,38 @@ class _Hold:
         request = self._hooks.requested_stop()
         return request if request in self._obeyed else None
 
-    def wait(self, shortage: Shortage, *, seconds: float = BEAT_SECONDS) -> None:
+    def wait(self, shortage: Shortage, *, seconds: float = REPORT_SECONDS) -> None:
         """Wait for `seconds`, less on a stop request; report `shortage` every BEAT_SECONDS as a sign of life."""
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until and self.request is None:
-            if now - self._reported_at >= BEAT_SECONDS:
+            if now - self._reported_at >= REPORT_SECONDS:
                 self._reported_at = now
                 self._hooks.waiting_for_disk(shortage)
-            time.sleep(min(LISTEN_SECONDS, until - now))
+            time.sleep(min(POLL_SECONDS, until - now))
         self._hooks.wait_while_suspended()
 
 
 @contextmanager
-def _holding(
+def _waiting_for_disk(
     hooks: TrainingHooks,
     shortage: Shortage,
     obeyed: Collection[StopRequest],
     *,
     first: Callable[[], dict[str, Any]] = dict,
-) -> Iterator[_Hold]:
+) -> Iterator[_DiskWait]:
     """Report the start of a wait and, whatever ends it, its end.
 
     Calls `first` before the event `waiting_for_disk` and adds its result to the event, so a step that the event reports
     as saved is on disk.
     """
     begun = time.monotonic()
-    hold = _Hold(hooks, obeyed)
+    disk_wait = _DiskWait(hooks, obeyed)
     hooks.waiting_for_disk(shortage)
     try:
         hooks.event("waiting_for_disk", **shortage.details(), **first())
-        yield hold
+        yield disk_wait
     finally:
         hooks.waiting_for_disk(None)
-        request = hold.request
+        request = disk_wait.request
         left_for = {} if request is None else {"left_for": request.value}
         hooks.event("disk_wait_ended", seconds=round(time.monotonic() - begun, 1), **left_for)

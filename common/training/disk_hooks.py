@@ -1,6 +1,6 @@
 """The disk methods of `TrainingHooks`: free space, and whether the archive of metrics can be written.
 
-Leaves out: how a training waits for space (`common.training.disk_hold`).
+Leaves out: how a training waits for space (`common.training.disk_wait`).
 """
 
 from __future__ import annotations

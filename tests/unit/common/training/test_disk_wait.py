@@ -17,8 +17,8 @@ from common.checkpoint import CheckpointManager
 from common.config import DataConfig, LMConfig
 from common.disk import MIB, Shortage
 from common.errors import DiskFullError
-from common.training import disk_hold, loading
-from common.training.disk_hold import StoppedWaiting, wait_for_disk, write_when_there_is_room
+from common.training import disk_wait, loading
+from common.training.disk_wait import StoppedWaiting, wait_for_disk, write_when_disk_has_space
 from common.training.hooks import Outcome, StopRequest
 from common.training.loading import StoppedWhileLoading, load_corpus
 from common.training.pretrain import pretrain
@@ -31,9 +31,9 @@ EMPTY = Shortage("experiments", 0, 1024 * MIB, 1024 * MIB)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LISTEN_SECONDS", "BEAT_SECONDS", "RETRY_SECONDS"):
-        monkeypatch.setattr(disk_hold, name, 0.005)
-    monkeypatch.setattr(disk_hold._Hold.wait, "__kwdefaults__", {"seconds": 0.005})
+    for name in ("POLL_SECONDS", "REPORT_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(disk_wait, name, 0.005)
+    monkeypatch.setattr(disk_wait._DiskWait.wait, "__kwdefaults__", {"seconds": 0.005})
 
 
 def full_for(looks: int, shortage: Shortage = FULL, *, after: int = 0) -> Callable[[], Shortage | None]:
@@ -130,7 +130,7 @@ def test_a_file_that_finds_no_room_is_written_again(number: int, recorder: Recor
         if len(tries) < 4:
             raise OSError(number, os.strerror(number))
 
-    write_when_there_is_room(hooks, lambda: write_atomic(tmp_path / "file", write))
+    write_when_disk_has_space(hooks, lambda: write_atomic(tmp_path / "file", write))
     assert (tmp_path / "file").read_text() == "whole" and len(tries) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert os.strerror(number) in reported(hooks, "waiting_for_disk")[0]["reason"]
@@ -140,7 +140,7 @@ def test_a_stop_request_ends_the_wait_of_a_file(recorder: Recorders) -> None:
     hooks = recorder(lacks=lambda: FULL)
     hooks.requested_stop = lambda: StopRequest.PAUSE if len(hooks.waits) > 2 else None
     with pytest.raises(StoppedWaiting) as left:
-        write_when_there_is_room(hooks, lambda: pytest.fail("it was written without room"))
+        write_when_disk_has_space(hooks, lambda: pytest.fail("it was written without room"))
     assert left.value.request is StopRequest.PAUSE
 
 
