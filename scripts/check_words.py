@@ -1,0 +1,138 @@
+"""Search the tree for words that docs/glossary.md replaces by terms of the field, and print each with file and line.
+
+    python -m scripts.check_words [PATH PREFIX …]
+
+Every line of code, documentation and configuration counts: comments, strings and identifiers, which are split at
+underscores and capitals. ALLOWED lists the contexts in which such a word is right, each with its reason. Exits with 1
+if it finds a word. Leaves out: words that are right more often than wrong, such as "row" (SQL) and "task" (Celery).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("common", "services", "tidal_client", "tests", "bench", "scripts", "migrations", "docs", "configs", ".ci")
+SUFFIXES = {".py", ".js", ".ts", ".css", ".html", ".md", ".yaml", ".yml", ".mako", ".toml", ".ini", ""}
+TOP_FILES = (
+    *("README.md", "CONTRIBUTING.md", "AGENTS.md", "Makefile", "pyproject.toml", "docker-compose.yml", ".env.example"),
+    *("Dockerfile", "Dockerfile.gpu", "alembic.ini"),
+)
+LEFT_OUT = ("docs/glossary.md", "docs/decisions/0019-", "scripts/check_words.py", "tests/unit/scripts/test_check_words")
+"""Files about the words themselves. CHANGELOG.md, vendored files and test data are not searched either."""
+WORD_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
+
+
+class Word(NamedTuple):
+    """Words that are not to be used."""
+
+    pattern: str
+    """Regular expression that matches a whole word, in any case."""
+    instead: str
+
+
+WORDS = (
+    Word("wish(es|ed)?", "stop request, desired state"),
+    Word("doorbells?|rung", "notification, notify"),
+    Word("tell|tells|told|telling", "report, return, log, send, encode"),
+    Word("say|says|said", "report, return, log, send, encode"),
+    Word("nobody", "name who is meant: no client, no worker"),
+    Word("gone", "disconnected, missing, removed, unavailable"),
+    Word("(?<!in[ -])flights?", "in-flight step"),
+    Word("draw|draws|drew|drawn", "sample"),
+    Word("hormones?|creativity", "modulation, gate"),
+    Word("lam", "gae_lambda"),
+    Word("pg loss", "policy_loss"),
+    Word("owner ids?", "attempt, lease owner"),
+    Word("watchdogs?", "heartbeat (worker), stale (lease past), reaper"),
+    Word("inference loops?", "prefill, decode"),
+    Word("stop flags?", "stop request, desired state"),
+)
+ANY_WORD = re.compile(rf"(?i)\b({'|'.join(word.pattern for word in WORDS)})\b")
+IDENTIFIERS = {"its": "a noun", "theirs": "a noun", "_ill": "what the function does", "_well": "what the function does"}
+"""Names of variables and functions that are not to be used, with what to name them after."""
+
+
+class Allowed(NamedTuple):
+    """A context in which a word is right."""
+
+    files: str
+    """Regular expression of paths."""
+    line: str
+    """Regular expression that the line contains."""
+    reason: str
+
+
+ALLOWED = (
+    Allowed("", r"0019-celery-messages-are-doorbells", "the file name of the decision that explains the word"),
+    Allowed(
+        r"services/dashboard/|services/api/operations/report_figures|services/cli/commands/reports|common/reports/"
+        r"|tests/browser/|tests/unit/common/reports/|bench/dashboard|docs/(reports|dashboard|benchmarks)\.md"
+        r"|docs/decisions/(0059|0060|0062)-",
+        r"(?i)draw",
+        "charts and icons are drawn",
+    ),
+    Allowed("common/data/stor", "", "sentences of the built-in corpus"),
+    Allowed("tests/integration/worker/test_flower", r"\?draw=", "a parameter of Flower's tables"),
+    Allowed("common/checkpoint/", r"creativity", "the name of a gate input of the original project"),
+    Allowed("", r"\b410\b|HTTPStatus\.GONE", "the name of the HTTP status 410"),
+    Allowed("", r"(?i)TIDAL_WISH_POLL_SECONDS|wish_poll_seconds", "the former name of a setting, still accepted"),
+)
+
+
+class Hit(NamedTuple):
+    """A word that is not to be used, and where it is."""
+
+    file: str
+    line: int
+    word: str
+    instead: str
+    text: str
+
+
+def files(root: Path) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each file that is searched."""
+    paths = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*")) if path.is_file()]
+    for path in [*(root / name for name in TOP_FILES if (root / name).exists()), *paths]:
+        name = path.relative_to(root).as_posix()
+        skipped = name.startswith((*LEFT_OUT, "tests/data/")) or re.search(r"/(vendor|node_modules|__pycache__)/", name)
+        if path.suffix in SUFFIXES and not skipped:
+            yield name, path.read_text(encoding="utf-8")
+
+
+def hits(file: str, text: str) -> Iterator[Hit]:
+    """Yield the words in one file that are not to be used and are in no context that ALLOWED lists."""
+    contexts = [re.compile(each.line) for each in ALLOWED if re.match(each.files, file)]
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        for found in ANY_WORD.finditer(WORD_PARTS.sub(" ", line)):
+            if not any(context.search(line) for context in contexts):
+                word = next(word for word in WORDS if re.fullmatch(rf"(?i).*?({word.pattern})", found[0]))
+                yield Hit(file, number, found[0], word.instead, line.strip())
+    if file.endswith(".py"):
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NAME and token.string in IDENTIFIERS:
+                line = lines[token.start[0] - 1].strip()
+                yield Hit(file, token.start[0], token.string, IDENTIFIERS[token.string], line)
+
+
+def main(prefixes: list[str]) -> int:
+    """Print the hits in files whose path begins with one of the prefixes; in all files if there are none."""
+    count = 0
+    for file, text in files(ROOT):
+        for hit in hits(file, text) if not prefixes or file.startswith(tuple(prefixes)) else ():
+            print(f"{hit.file}:{hit.line}: {hit.word!r}, use {hit.instead}: {hit.text[:100]}")
+            count += 1
+    if count:
+        print(f"{count} words that docs/glossary.md replaces; use its terms, or name the context in ALLOWED")
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
