@@ -30,10 +30,10 @@ from bench.local_stack import ROOT
 from bench.report import Row, main
 from common.config import Settings
 from common.db import Job, make_engine, session_factory, upgrade
-from common.jobs.queue import NewJob, claim, complete, submit
+from common.jobs.queue import NewJob, claim_job, complete_job, enqueue_job
 from common.redis import keys
-from services.api.operations.jobs import list_jobs
-from services.api.workers import Outlook, WorkerBoard
+from services.api.operations.jobs import jobs_page
+from services.api.workers import Outlook, WorkerCache
 from services.local.servers import PostgresServer, ValkeyServer, free_port
 from tidal_client.vocabulary import JobType
 
@@ -106,7 +106,7 @@ def _fill(url: str, jobs: int) -> None:
     """One job submitted as always, the others copied from it."""
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
-        submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}))
+        enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}))
         for statement in COPY.split(";"):
             session.execute(text(statement), {"n": jobs})
         session.execute(text("CREATE TABLE bare (id int PRIMARY KEY, n int)"))
@@ -142,7 +142,7 @@ def _claimer(url: str, number: int, claims: int) -> Times:
     sessions = session_factory(engine)
 
     def take(session: Session, settings: Settings) -> None:
-        if claim(session, "training", f"worker-{number}", settings) is None:
+        if claim_job(session, "training", f"worker-{number}", settings) is None:
             raise RuntimeError("nothing to claim")
 
     def one_claim(session: Session) -> None:
@@ -185,7 +185,7 @@ def _make_predictable(url: str, redis_url: str) -> None:
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
         for job in session.scalars(select(Job).where(Job.attempt == 1).limit(5)):
-            complete(session, job.id, 1)
+            complete_job(session, job.id, 1)
     engine.dispose()
     with redis.Redis.from_url(redis_url) as client:
         for number in range(CLAIMERS):
@@ -196,11 +196,11 @@ def _make_predictable(url: str, redis_url: str) -> None:
 
 def _page_reader(url: str, redis_url: str) -> Callable[[], object]:
     sessions = session_factory(make_engine(url, pool_size=1))
-    outlook = Outlook(Settings(_env_file=None), WorkerBoard(redis_url))
+    outlook = Outlook(Settings(_env_file=None), WorkerCache(redis_url))
 
     def read() -> str:
         with sessions() as session:
-            return list_jobs(session, outlook, limit=PAGE, cursor=None).model_dump_json(by_alias=True)
+            return jobs_page(session, outlook, limit=PAGE, cursor=None).model_dump_json(by_alias=True)
 
     return read
 

@@ -17,7 +17,7 @@ import redis
 
 from bench.serving_clients import Server
 from common.redis import keys
-from common.redis.generation_events import Said, read_entry
+from common.redis.generation_events import EncodedEvent, read_entry
 from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_TOKEN
 
 LIMIT_SECONDS = 20.0
@@ -104,7 +104,7 @@ class Leavers:
                 for event in read_entry(fields):
                     self._hear(event, at)
 
-    def _hear(self, event: Said, at: float) -> None:
+    def _hear(self, event: EncodedEvent, at: float) -> None:
         self._heard_at = time.time()
         if event.event == EVENT_TOKEN:
             self._begun.add(event.request_id)

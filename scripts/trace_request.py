@@ -47,9 +47,9 @@ BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
 WAYS = {
     "submit": (
         "services/api/json_body.py:OneValuePerKeyRoute.get_route_handler.<locals>.handler",
-        "common/jobs/outbox.py:ring",
-        "common/redis/publisher.py:RedisPublisher.ring",
-        "common/jobs/claiming.py:claim",
+        "common/jobs/outbox.py:add_notifications",
+        "common/redis/publisher.py:RedisPublisher.notify_worker",
+        "common/jobs/claiming.py:claim_job",
         "services/worker/child_process.py:ChildProcess.start",
         FIRST_STEP,
     ),
@@ -65,7 +65,7 @@ WAYS = {
         "services/api/operations/generate.py:_notify_engine",
         "services/api/operations/generate.py:_enqueue",
         "services/generator/engine_protocol.py:EngineChannel.send",
-        "services/generator/intake.py:Intake.take",
+        "services/generator/admission.py:AdmissionQueue.take",
         "common/generation/sampling/batch.py:draw",
         "services/generator/wire.py:wire_token",
         "services/generator/emitter.py:Emitter._send",

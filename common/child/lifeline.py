@@ -46,7 +46,7 @@ class Lifeline:
         self._held = False
         self._changed = threading.Condition()
 
-    def hear(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Process one message of the supervisor; all types except `ping` and `suspend` are ignored."""
         with self._changed:
             if isinstance(message, Ping):

@@ -96,7 +96,7 @@ class DiskWait(_Message):
     """The error of a write that the disk refused; None when too little space is free."""
 
 
-class Phase(_Message):
+class PhaseEntered(_Message):
     """The child entered a named phase: loading data, compile, training, evaluation, checkpoint, ablation."""
 
     type: Literal["phase"] = "phase"
@@ -121,7 +121,7 @@ class Running(_Message):
     type: Literal["running"] = "running"
 
 
-class Checkpoint(_Message):
+class CheckpointSaved(_Message):
     """A checkpoint was written completely; `name` is relative to the experiment's folder."""
 
     type: Literal["checkpoint"] = "checkpoint"
@@ -131,14 +131,14 @@ class Checkpoint(_Message):
     size_bytes: int
 
 
-class Kept(_Message):
+class CheckpointsKept(_Message):
     """Lists all checkpoints on disk after a pruning; `names` are relative to the experiment's folder."""
 
     type: Literal["kept"] = "kept"
     names: list[str]
 
 
-class Withdrawn(_Message):
+class CheckpointsWithdrawn(_Message):
     """Training diverged, so that the checkpoints `names` must not be resumed from; names as in `Kept`."""
 
     type: Literal["withdrawn"] = "withdrawn"
@@ -148,7 +148,7 @@ class Withdrawn(_Message):
     newest_step: int | None = None
 
 
-class Artifact(_Message):
+class ArtifactSaved(_Message):
     """A final file was written; `name` is relative to the experiment's folder."""
 
     type: Literal["artifact"] = "artifact"
@@ -156,7 +156,7 @@ class Artifact(_Message):
     kind: str
 
 
-class Event(_Message):
+class HistoryEvent(_Message):
     """An event for the history of the job: resume_inexact, checkpoint_skipped, corpus, …"""
 
     type: Literal["event"] = "event"
@@ -185,14 +185,14 @@ Message = Annotated[
     | Stop
     | Suspend
     | Ping
-    | Phase
+    | PhaseEntered
     | Progress
     | Running
-    | Checkpoint
-    | Kept
-    | Withdrawn
-    | Artifact
-    | Event
+    | CheckpointSaved
+    | CheckpointsKept
+    | CheckpointsWithdrawn
+    | ArtifactSaved
+    | HistoryEvent
     | Finished
     | Failed,
     Field(discriminator="type"),
@@ -200,12 +200,12 @@ Message = Annotated[
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
-def encode(message: Message) -> bytes:
+def encode_message(message: Message) -> bytes:
     """Return the message as one line, including the newline."""
     return message.model_dump_json().encode() + b"\n"
 
 
-def decode(line: bytes | str) -> Message:
+def decode_message(line: bytes | str) -> Message:
     """Return the message in `line`. Raises ProtocolError if it is not a message."""
     try:
         return _ADAPTER.validate_json(line)
@@ -231,7 +231,7 @@ class Channel(ChildSocket):
 
         Raises OSError (BrokenPipeError) when the peer has ended.
         """
-        line = encode(message)
+        line = encode_message(message)
         with self._send_lock:
             if droppable and not self._writable():
                 return False
@@ -260,7 +260,7 @@ class Channel(ChildSocket):
                 raise ProtocolError(f"a line is longer than {MAX_LINE_BYTES} bytes")
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        return decode(line)
+        return decode_message(line)
 
     def _writable(self) -> bool:
         poller = select.poll()

@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session
 from common.db import Job, JobEvent
 from common.errors import LeaseLostError, NotFoundError
 from common.jobs import outbox
-from common.jobs.status import Writer, may_move
+from common.jobs.status import StatusWriter, may_move
 from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus
 
 Actor = Literal["api", "worker", "reaper", "system"]
-_ACTOR: dict[Writer, Actor] = {
-    Writer.API: "api",
-    Writer.CLAIMER: "worker",
-    Writer.OWNER: "worker",
-    Writer.REAPER: "reaper",
+_ACTOR_OF_WRITER: dict[StatusWriter, Actor] = {
+    StatusWriter.API: "api",
+    StatusWriter.CLAIMER: "worker",
+    StatusWriter.OWNER: "worker",
+    StatusWriter.REAPER: "reaper",
 }
 
 
@@ -40,7 +40,7 @@ def move(
     job: Job,
     target: JobStatus,
     *,
-    writer: Writer,
+    writer: StatusWriter,
     event: str,
     details: dict[str, Any] | None = None,
     **fields: Any,
@@ -72,20 +72,20 @@ def move(
     ).one_or_none()
     if moved is None:
         raise LeaseLostError(f"job {job.id} is no longer {source} at attempt {job.attempt}")
-    write_event(session, moved, event, actor=_ACTOR[writer], source=source, target=target, details=details)
-    outbox.announce(session, moved, event)
+    write_event(session, moved, event, actor=_ACTOR_OF_WRITER[writer], source=source, target=target, details=details)
+    outbox.add_job_update(session, moved, event)
     if target is JobStatus.PENDING or (source in LEASED and target not in LEASED):
-        outbox.ring(session, moved.queue)
+        outbox.add_notifications(session, moved.queue)
     return moved
 
 
-def note(
+def add_event(
     session: Session, job: Job, event: str, *, actor: Actor, details: dict[str, Any] | None = None, publish: bool = True
 ) -> None:
     """An event about the locked `job` that leaves its status as it is; `publish` adds a job-update."""
     write_event(session, job, event, actor=actor, source=None, target=None, details=details)
     if publish:
-        outbox.announce(session, job, event)
+        outbox.add_job_update(session, job, event)
 
 
 def write_event(

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from common.config import Settings
 from common.db import Job
 from common.jobs.changes import move
-from common.jobs.limits import open_slots, type_limit
+from common.jobs.limits import free_slots, type_limit
 from common.jobs.sql import lock_type, now_plus
-from common.jobs.status import Writer
+from common.jobs.status import StatusWriter
 from tidal_client.vocabulary import JobStatus, JobType
 
 
@@ -28,13 +28,13 @@ def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def claim(session: Session, queue: str, owner: str, settings: Settings) -> Job | None:
+def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> Job | None:
     """Move the best eligible job to provisioning: attempt + 1, lease for `owner`. None when there is none.
 
     The caller commits at once and starts work only afterwards.
     """
     # Counted without a lock: whoever frees a place after this rings for it.
-    open_types = set(open_slots(session, settings, JobType))
+    open_types = set(free_slots(session, settings, JobType))
     while open_types:
         job = _best(session, queue, open_types)
         if job is None:
@@ -43,7 +43,7 @@ def claim(session: Session, queue: str, owner: str, settings: Settings) -> Job |
             return _take(session, job, owner, settings)
         place = session.begin_nested()
         lock_type(session, job.type)
-        if open_slots(session, settings, [job.type]):
+        if free_slots(session, settings, [job.type]):
             place.commit()
             return _take(session, job, owner, settings)
         # Lost the race for the last place. The type's lock goes before another type's is taken: two claimers that
@@ -71,7 +71,7 @@ def _take(session: Session, job: Job, owner: str, settings: Settings) -> Job:
         session,
         job,
         JobStatus.PROVISIONING,
-        writer=Writer.CLAIMER,
+        writer=StatusWriter.CLAIMER,
         event="claimed",
         details={"worker": owner},
         attempt=Job.attempt + 1,

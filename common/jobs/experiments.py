@@ -24,14 +24,14 @@ from sqlalchemy.orm import Session
 from common.config import PROJECT_ROOT, dump_yaml
 from common.db import Experiment
 from common.errors import ConflictError
-from common.jobs.payloads import LmTraining, Payload, RlTraining, experiment_type, source_checkpoint
+from common.jobs.payloads import JobPayload, LmTrainingPayload, RlTrainingPayload, experiment_type, source_checkpoint
 
-MOST_IN_ONE_SECOND = 1000
+MAX_PER_SECOND = 1000
 NO_COMMIT = "nogit"
 
 
 @lru_cache(maxsize=1)
-def commit() -> str:
+def commit_hash() -> str:
     """TIDAL_COMMIT (set in images), else the short hash of the checkout, else `nogit`."""
     given = os.environ.get("TIDAL_COMMIT", "").strip()
     if given:
@@ -47,26 +47,26 @@ def commit() -> str:
     return found.stdout.strip() if found.returncode == 0 and found.stdout.strip() else NO_COMMIT
 
 
-def label(payload: Payload) -> str:
+def name_suffix(payload: JobPayload) -> str:
     """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, …"""
     source: BaseModel = payload
     kind: str = experiment_type(payload)
-    if isinstance(payload, LmTraining):
+    if isinstance(payload, LmTrainingPayload):
         source, kind = payload.config, "config"
-    elif isinstance(payload, RlTraining):
+    elif isinstance(payload, RlTrainingPayload):
         source, kind = payload.config, "rl"
     return f"{kind}_{hashlib.sha256(dump_yaml(source).encode()).hexdigest()[:10]}"
 
 
 def create_experiment(
-    session: Session, payload: Payload, *, name: str | None = None, tags: tuple[str, ...] = ()
+    session: Session, payload: JobPayload, *, name: str | None = None, tags: tuple[str, ...] = ()
 ) -> str:
     """Insert the experiment of a new job and return its id.
 
     Two submissions in one second race for the plain name; the primary key decides, the loser takes the next suffix.
     """
     time = session.scalar(select(func.to_char(func.timezone("UTC", func.now()), "YYYYMMDD-HH24MISS")))
-    plain = f"{time}-commit_{commit()}-{label(payload)}"
+    plain = f"{time}-commit_{commit_hash()}-{name_suffix(payload)}"
     source = source_checkpoint(payload)
     values: dict[str, Any] = {
         "type": experiment_type(payload),
@@ -76,9 +76,9 @@ def create_experiment(
         "source_experiment_id": source.split("/", 1)[0] if source else None,
         "source_checkpoint": source,
     }
-    for number in range(1, MOST_IN_ONE_SECOND):
+    for number in range(1, MAX_PER_SECOND):
         candidate = plain if number == 1 else f"{plain}-{number}"
         statement = insert(Experiment).values(id=candidate, **values).on_conflict_do_nothing().returning(Experiment.id)
         if session.scalar(statement) is not None:
             return candidate
-    raise ConflictError(f"{MOST_IN_ONE_SECOND} experiments named {plain} in one second; submit again")
+    raise ConflictError(f"{MAX_PER_SECOND} experiments named {plain} in one second; submit again")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Waiting(NamedTuple):
+class WaitingJob(NamedTuple):
     """A pending job."""
 
     job_id: str
@@ -24,7 +24,7 @@ class Waiting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Busy:
+class LeasedJob:
     """A job that holds a place of its type."""
 
     type: str
@@ -34,9 +34,9 @@ class Busy:
     """Whether it takes a worker too; a stale one does not."""
 
 
-def predict(
-    waiting: Sequence[Waiting],
-    busy: Sequence[Busy],
+def predict_starts(
+    waiting: Sequence[WaitingJob],
+    busy: Sequence[LeasedJob],
     *,
     limits: Mapping[str, int | None],
     workers: int,
@@ -56,8 +56,8 @@ def predict(
         used += job.on_worker
         if job.seconds_left is not None:
             heapq.heappush(releases, (job.seconds_left, job.type, job.on_worker))
-    arrivals: list[tuple[float, int, Waiting]] = []
-    lines: dict[str, list[tuple[int, Waiting]]] = {}
+    arrivals: list[tuple[float, int, WaitingJob]] = []
+    lines: dict[str, list[tuple[int, WaitingJob]]] = {}
     for rank, job_waiting in enumerate(waiting):
         if job_waiting.due_in > 0:
             heapq.heappush(arrivals, (job_waiting.due_in, rank, job_waiting))

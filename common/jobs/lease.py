@@ -17,12 +17,12 @@ from common.db import Job
 from common.errors import LeaseLostError, NotFoundError
 from common.jobs.changes import lock, move
 from common.jobs.sql import now_plus, seconds
-from common.jobs.status import Writer
+from common.jobs.status import StatusWriter
 from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestedState:
     """What the user wants at this moment."""
 
     desired_state: DesiredState
@@ -40,12 +40,12 @@ class Renewal:
     expires_at: datetime
     healed: bool
     """The job was stale and is back in its former status."""
-    wish: Wish
+    wish: RequestedState
 
     @property
     def desired_state(self) -> DesiredState:
         """The present wish."""
-        return self.wish.desired_state
+        return self.requested.desired_state
 
 
 def renew(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Renewal:
@@ -60,12 +60,12 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings | None
     )
     healed = expires_at is None
     if healed:
-        expires_at = own(session, job_id, attempt, settings).lease_expires_at
+        expires_at = require_ownership(session, job_id, attempt, settings).lease_expires_at
     assert expires_at is not None
-    return Renewal(expires_at, healed, read_wish(session, job_id, attempt))
+    return Renewal(expires_at, healed, read_requested_state(session, job_id, attempt))
 
 
-def read_wish(session: Session, job_id: str, attempt: int) -> Wish:
+def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
     """The present wish, without touching the row; raises LeaseLostError when another attempt owns the job."""
     since = func.extract("epoch", func.clock_timestamp() - Job.desired_at)
     row = session.execute(
@@ -76,10 +76,10 @@ def read_wish(session: Session, job_id: str, attempt: int) -> Wish:
     if row is None:
         raise LeaseLostError(f"job {job_id}: attempt {attempt} no longer owns it")
     desired, cancel, at, age = row
-    return Wish(DesiredState(desired), cancel, at, None if age is None else float(age))
+    return RequestedState(DesiredState(desired), cancel, at, None if age is None else float(age))
 
 
-def own(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
+def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
     """The locked row, active, owned by `attempt`; LeaseLostError otherwise.
 
     A stale row of this attempt is healed first (former status, fresh lease) while its quarantine lasts; afterwards
@@ -99,7 +99,7 @@ def own(session: Session, job_id: str, attempt: int, settings: Settings | None =
                 session,
                 job,
                 JobStatus(job.status_before_stale),
-                writer=Writer.OWNER,
+                writer=StatusWriter.OWNER,
                 event="healed",
                 lease_expires_at=now_plus(settings.lease_seconds),
             )

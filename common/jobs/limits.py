@@ -21,7 +21,7 @@ from tidal_client.vocabulary import LEASED, JobStatus, JobType
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
 """Retry-After in seconds of a refused submission. A job begins or ends every few minutes."""
-NEAR = 256
+SERIALISE_BELOW = 256
 """Number of free places at and below which submissions are serialised. With more free places, concurrent submissions
 cannot reach the limit: each holds a database connection, and the server allows about 200."""
 
@@ -46,7 +46,7 @@ def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
     return dict(session.execute(query).all())
 
 
-def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int | None]:
+def free_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int | None]:
     """Free places per type, None where there is no limit; types at their limit are missing."""
     limits = {name: type_limit(settings, name) for name in types}
     taken = leased_counts(session, [name for name, limit in limits.items() if limit is not None])
@@ -54,7 +54,7 @@ def open_slots(session: Session, settings: Settings, types: Iterable[str]) -> di
     return {name: places for name, places in free.items() if places is None or places > 0}
 
 
-def require_room_to_wait(session: Session, settings: Settings) -> None:
+def require_queue_capacity(session: Session, settings: Settings) -> None:
     """Raise RateLimitedError `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs already wait.
 
     Every pending job counts, including jobs with `notBefore` and jobs that went back to the queue; the latter are never
@@ -62,7 +62,7 @@ def require_room_to_wait(session: Session, settings: Settings) -> None:
     last place. There is only one token, the administrator's, so the limit per token counts all jobs.
     """
     limit = settings.max_waiting_jobs
-    if limit - _waiting(session) > NEAR:
+    if limit - _waiting(session) > SERIALISE_BELOW:
         return
     lock_waiting(session)
     waiting = _waiting(session)

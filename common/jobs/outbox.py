@@ -37,31 +37,31 @@ class Publisher(Protocol):
     Any other exception means that this message cannot be published.
     """
 
-    def ring(self, queue: str) -> None:
+    def notify_worker(self, queue: str) -> None:
         """Notify one worker of `queue`."""
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
         """Append a job-update to the streams; `final` when the job has ended. Repeating `outbox_id` changes nothing."""
 
-    def wish(self, job_id: str) -> None:
+    def notify_owner(self, job_id: str) -> None:
         """Notify the supervisor of `job_id` that the desired state has changed."""
 
-    def waiting(self, queue: str) -> int:
+    def undelivered(self, queue: str) -> int:
         """Return the number of notifications of `queue` that no worker has received yet."""
 
 
-def ring(session: Session, queue: str, count: int = 1) -> None:
+def add_notifications(session: Session, queue: str, count: int = 1) -> None:
     """Add `count` notifications for `queue`, to be published after the commit."""
     if count > 0:
         _add(session, *({"kind": "doorbell", "queue": queue} for _ in range(count)))
 
 
-def announce(session: Session, job: Job, event: str) -> None:
+def add_job_update(session: Session, job: Job, event: str) -> None:
     """Add a job-update with the present row. The caller holds the row lock."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 
-def push_wish(session: Session, job: Job) -> None:
+def add_owner_notification(session: Session, job: Job) -> None:
     """Add a notification that the desired state has changed; without it the owner would only poll."""
     _add(session, {"kind": "wish", "job_id": job.id, "payload": {}})
 
@@ -106,9 +106,9 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
 
 def _publish(publisher: Publisher, row: Outbox) -> None:
     if row.kind == "doorbell" and row.queue is not None:
-        publisher.ring(row.queue)
+        publisher.notify_worker(row.queue)
     elif row.kind == "wish" and row.job_id is not None:
-        publisher.wish(row.job_id)
+        publisher.notify_owner(row.job_id)
     else:
         publisher.update(row.id, row.payload, final=row.payload.get("finishedAt") is not None)
 

@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 from common.config import Settings, get_settings
 from common.db import Job
 from common.errors import ConflictError, LeaseLostError, NotFoundError
-from common.jobs.changes import lock, move, note
-from common.jobs.lease import own
-from common.jobs.retry import Fault, judge_job
+from common.jobs.changes import add_event, lock, move
+from common.jobs.lease import require_ownership
+from common.jobs.retry import Fault, decide_job_retry
 from common.jobs.sql import now_plus
-from common.jobs.status import Writer, refusal
+from common.jobs.status import StatusWriter, forbidden_reason
 from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 S = JobStatus
@@ -45,37 +45,37 @@ def transition(
     """
     if _already(session, job_id, attempt, to):
         return to
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     if job.status == to:  # healed to it just now
         return to
-    reason = refusal(to, DesiredState(job.desired_state), has_checkpoint=job.checkpoint_ref is not None)
+    reason = forbidden_reason(to, DesiredState(job.desired_state), has_checkpoint=job.checkpoint_ref is not None)
     if reason is not None:
         raise ConflictError(f"job {job_id} cannot become {to}: {reason}")
-    move(session, job, to, writer=Writer.OWNER, event=event or to.value, details=details, **fields)
+    move(session, job, to, writer=StatusWriter.OWNER, event=event or to.value, details=details, **fields)
     return to
 
 
-def complete(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
+def complete_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
     """The child has finished and its artifacts are registered: completed, or cancelled when the wish is stop."""
     if _already(session, job_id, attempt, S.COMPLETED, S.CANCELLED):
         return S(lock(session, job_id).status)
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     if job.desired_state == DesiredState.STOP:
         return _cancel(session, job, details)
     for step in (S.STARTING, S.RUNNING, S.COMPLETING):
         job = _step(session, job, step)
-    move(session, job, S.COMPLETED, writer=Writer.OWNER, event="completed", details=details, progress_phase=None)
+    move(session, job, S.COMPLETED, writer=StatusWriter.OWNER, event="completed", details=details, progress_phase=None)
     return S.COMPLETED
 
 
-def pause(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
+def pause_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
     """The child has paused after a checkpoint: paused; or what the wish has become meanwhile."""
     if _already(session, job_id, attempt, S.PAUSED, S.PENDING, S.CANCELLED):
         return S(lock(session, job_id).status)
-    return _leave(session, own(session, job_id, attempt), "paused", details, 0.0)
+    return _leave(session, require_ownership(session, job_id, attempt), "paused", details, 0.0)
 
 
-def release(
+def release_job(
     session: Session,
     job_id: str,
     attempt: int,
@@ -87,11 +87,11 @@ def release(
     """Give the job back without blame (drain, preemption): pending, or paused or cancelled if that is the wish."""
     if _already(session, job_id, attempt, S.PENDING, S.PAUSED, S.CANCELLED):
         return S(lock(session, job_id).status)
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     return _leave(session, job, "released", {"reason": reason, **(details or {})}, delay_seconds)
 
 
-def fail(
+def fail_job(
     session: Session,
     job_id: str,
     attempt: int,
@@ -109,16 +109,16 @@ def fail(
     if _already(session, job_id, attempt, S.FAILED, S.PENDING, S.PAUSED, S.CANCELLED):
         return S(lock(session, job_id).status)
     settings = settings or get_settings()
-    job = own(session, job_id, attempt, settings)
+    job = require_ownership(session, job_id, attempt, settings)
     told = {"code": code or fault.value, "message": message, **(details or {})}
     if job.desired_state == DesiredState.STOP:
         return _cancel(session, job, told)
-    verdict = judge_job(fault, job, settings)
+    verdict = decide_job_retry(fault, job, settings)
     counters = {"infra_restarts": verdict.infra_restarts, "user_failures": verdict.user_failures}
     if verdict.retry:
         return _leave(session, job, "restarted", told, verdict.delay_seconds, **counters)
     errors = {"error_code": code or fault.value, "error_message": message, "progress_phase": None}
-    move(session, job, S.FAILED, writer=Writer.OWNER, event="failed", details=told, **counters, **errors)
+    move(session, job, S.FAILED, writer=StatusWriter.OWNER, event="failed", details=told, **counters, **errors)
     return S.FAILED
 
 
@@ -126,7 +126,7 @@ def record_event(
     session: Session, job_id: str, attempt: int, event: str, details: dict[str, Any] | None = None
 ) -> None:
     """Something worth knowing that changes no status: resume_inexact, checkpoint_skipped, sigterm_sent, …"""
-    note(session, own(session, job_id, attempt), event, actor="worker", details=details)
+    add_event(session, require_ownership(session, job_id, attempt), event, actor="worker", details=details)
 
 
 def record_progress(
@@ -172,13 +172,13 @@ def _step(session: Session, job: Job, to: JobStatus) -> Job:
     way = [S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING]
     if job.status not in way or way.index(S(job.status)) >= way.index(to):
         return job
-    return move(session, job, to, writer=Writer.OWNER, event=to.value)
+    return move(session, job, to, writer=StatusWriter.OWNER, event=to.value)
 
 
 def _cancel(session: Session, job: Job, details: dict[str, Any] | None) -> JobStatus:
     if job.status != S.STOPPING:
-        job = move(session, job, S.STOPPING, writer=Writer.OWNER, event="stopping")
-    move(session, job, S.CANCELLED, writer=Writer.OWNER, event="cancelled", details=details, progress_phase=None)
+        job = move(session, job, S.STOPPING, writer=StatusWriter.OWNER, event="stopping")
+    move(session, job, S.CANCELLED, writer=StatusWriter.OWNER, event="cancelled", details=details, progress_phase=None)
     return S.CANCELLED
 
 
@@ -192,13 +192,22 @@ def _leave(
         for step in (S.STARTING, S.RUNNING):
             job = _step(session, job, step)
         move(
-            session, job, S.PAUSED, writer=Writer.OWNER, event="paused", details=details, progress_phase=None, **fields
+            session,
+            job,
+            S.PAUSED,
+            writer=StatusWriter.OWNER,
+            event="paused",
+            details=details,
+            progress_phase=None,
+            **fields,
         )
         return S.PAUSED
     if delay_seconds > 0:
         fields["not_before"] = now_plus(delay_seconds)
     event = "released" if event == "paused" else event
-    move(session, job, S.PENDING, writer=Writer.OWNER, event=event, details=details, progress_phase=None, **fields)
+    move(
+        session, job, S.PENDING, writer=StatusWriter.OWNER, event=event, details=details, progress_phase=None, **fields
+    )
     return S.PENDING
 
 

@@ -37,13 +37,13 @@ def normal_reference(text: str) -> str:
 Reference = Annotated[str, AfterValidator(normal_reference)]
 
 
-class Payload(BaseModel):
+class JobPayload(BaseModel):
     """Common base: frozen, an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class LmTraining(Payload):
+class LmTrainingPayload(JobPayload):
     """Pretrain a language model."""
 
     config: LMConfig
@@ -51,7 +51,7 @@ class LmTraining(Payload):
     """Training state or weights to begin with; None: from scratch."""
 
 
-class RlTraining(Payload):
+class RlTrainingPayload(JobPayload):
     """Train the controller against a finished language model, then ablate."""
 
     config: RLConfig
@@ -63,7 +63,7 @@ class RlTraining(Payload):
     """Training state of an earlier controller training to go on from."""
 
 
-class Evaluation(Payload):
+class EvaluationPayload(JobPayload):
     """Perplexity and samples of a checkpoint."""
 
     checkpoint: Reference
@@ -71,7 +71,7 @@ class Evaluation(Payload):
     evaluation: EvaluationConfig
 
 
-class Ablation(Payload):
+class AblationPayload(JobPayload):
     """Compare policies on unseen prompts."""
 
     checkpoint: Reference
@@ -80,7 +80,7 @@ class Ablation(Payload):
     data: DataConfig
 
 
-class Analysis(Payload):
+class AnalysisPayload(JobPayload):
     """What a controller, or a fixed or random choice, does with the modulation."""
 
     checkpoint: Reference
@@ -97,7 +97,7 @@ class Analysis(Payload):
         return self
 
 
-class Dataset(Payload):
+class DatasetPayload(JobPayload):
     """Tokenise a corpus, so that trainings find it ready."""
 
     data: DataConfig
@@ -105,37 +105,37 @@ class Dataset(Payload):
     """Of the uploaded dataset that `data` names, so that the job is about this content and no later one."""
 
 
-PAYLOADS: Final[dict[JobType, type[Payload]]] = {
-    JobType.LM_TRAINING: LmTraining,
-    JobType.RL_TRAINING: RlTraining,
-    JobType.EVALUATION: Evaluation,
-    JobType.ABLATION: Ablation,
-    JobType.ANALYSIS: Analysis,
-    JobType.DATASET: Dataset,
+PAYLOADS: Final[dict[JobType, type[JobPayload]]] = {
+    JobType.LM_TRAINING: LmTrainingPayload,
+    JobType.RL_TRAINING: RlTrainingPayload,
+    JobType.EVALUATION: EvaluationPayload,
+    JobType.ABLATION: AblationPayload,
+    JobType.ANALYSIS: AnalysisPayload,
+    JobType.DATASET: DatasetPayload,
 }
 
 
-def experiment_type(payload: Payload) -> ExperimentType:
+def experiment_type(payload: JobPayload) -> ExperimentType:
     """Return the type of the experiment that a job with this payload creates."""
     types = {
-        LmTraining: ExperimentType.LM,
-        RlTraining: ExperimentType.RL,
-        Evaluation: ExperimentType.EVALUATION,
-        Ablation: ExperimentType.ABLATION,
-        Analysis: ExperimentType.ANALYSIS,
-        Dataset: ExperimentType.DATASET,
+        LmTrainingPayload: ExperimentType.LM,
+        RlTrainingPayload: ExperimentType.RL,
+        EvaluationPayload: ExperimentType.EVALUATION,
+        AblationPayload: ExperimentType.ABLATION,
+        AnalysisPayload: ExperimentType.ANALYSIS,
+        DatasetPayload: ExperimentType.DATASET,
     }
     return types[type(payload)]
 
 
-def source_checkpoint(payload: Payload) -> str | None:
+def source_checkpoint(payload: JobPayload) -> str | None:
     """The checkpoint an experiment builds on, `<experiment id>/<file>`; of an ablation the language
     model, of an analysis the controller where it has one."""
-    if isinstance(payload, LmTraining):
+    if isinstance(payload, LmTrainingPayload):
         return payload.initial_checkpoint
-    if isinstance(payload, RlTraining | Evaluation | Ablation):
+    if isinstance(payload, RlTrainingPayload | EvaluationPayload | AblationPayload):
         return payload.checkpoint
-    if isinstance(payload, Analysis):
+    if isinstance(payload, AnalysisPayload):
         return payload.rl_checkpoint or payload.checkpoint
     return None
 
@@ -144,7 +144,7 @@ QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
 """The queue whose workers take a type."""
 
 
-def check_payload(job_type: JobType, payload: Mapping[str, Any] | Payload) -> Payload:
+def check_payload(job_type: JobType, payload: Mapping[str, Any] | JobPayload) -> JobPayload:
     """Validate and complete the payload of a `job_type`. Raises ConfigError that lists all errors.
 
     An instance of the model of this type is returned unchanged, because its constructor has validated it.

@@ -1,39 +1,48 @@
-"""The queue as its users see it: submit, claim, and what the owner of a claim writes.
+"""The functions that write jobs: submit one, claim one, and record what the owner of a claim did.
 
     with sessions.begin() as session:
-        job = claim(session, "training", "worker@host", settings)
+        job = claim_job(session, "training", "worker@host", settings)
     …
     with sessions.begin() as session:
-        complete(session, job.id, job.attempt)
+        complete_job(session, job.id, job.attempt)
 
-The parts live in submission, claiming, ownership and registry; signals of users in signals, leases in lease.
+The implementations are in `submission`, `claiming`, `ownership` and `registry`. Leaves out: the requests of users
+(`signals`) and the renewal of leases (`lease`).
 """
 
-from common.jobs.claiming import claim
-from common.jobs.ownership import complete, fail, pause, record_event, record_progress, release, transition
+from common.jobs.claiming import claim_job
+from common.jobs.ownership import (
+    complete_job,
+    fail_job,
+    pause_job,
+    record_event,
+    record_progress,
+    release_job,
+    transition,
+)
 from common.jobs.registry import (
     keep_checkpoints,
+    register_analysis,
     register_artifact,
     register_checkpoint,
-    save_analysis,
     withdraw_checkpoints,
 )
-from common.jobs.submission import NewJob, submit
+from common.jobs.submission import NewJob, enqueue_job
 
 __all__ = [
     "NewJob",
-    "claim",
-    "complete",
-    "fail",
+    "claim_job",
+    "complete_job",
+    "enqueue_job",
+    "fail_job",
     "keep_checkpoints",
-    "pause",
+    "pause_job",
     "record_event",
     "record_progress",
+    "register_analysis",
     "register_artifact",
     "register_checkpoint",
-    "release",
-    "save_analysis",
-    "submit",
+    "release_job",
     "transition",
     "withdraw_checkpoints",
 ]

@@ -23,9 +23,9 @@ from common.config import Settings
 from common.db import Job, database_away
 from common.errors import TidalError
 from common.jobs.changes import move
-from common.jobs.retry import Fault, judge_job
+from common.jobs.retry import Fault, decide_job_retry
 from common.jobs.sql import now_plus, seconds
-from common.jobs.status import Writer
+from common.jobs.status import StatusWriter
 from common.logging import get_logger
 from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
@@ -37,7 +37,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 
-class Contact:
+class DatabaseContact:
     """How long the database has answered without a break, by a clock that counts sleep.
 
     A new process begins without contact: it cannot know what happened before. One that stood still (a suspended
@@ -45,20 +45,20 @@ class Contact:
     """
 
     def __init__(self, longest_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
-        """More than `longest_gap_seconds` between two answers is a break (`longest_gap`)."""
+        """More than `longest_gap_seconds` between two answers is a break (`max_answer_gap`)."""
         self._longest_gap = longest_gap_seconds
         self._clock = clock
         self._since: float | None = None
         self._last = 0.0
 
-    def made(self) -> None:
+    def record_answer(self) -> None:
         """The database has answered."""
         now = self._clock()
         if self._since is None or now - self._last > self._longest_gap:
             self._since = now
         self._last = now
 
-    def lost(self) -> None:
+    def record_outage(self) -> None:
         """The database has not answered."""
         self._since = None
 
@@ -68,7 +68,7 @@ class Contact:
         return self._since is not None and now - self._since >= wanted_seconds and now - self._last <= self._longest_gap
 
 
-def longest_gap(settings: Settings) -> float:
+def max_answer_gap(settings: Settings) -> float:
     """Seconds between two answers in ordinary operation at most, Redis being away included.
 
     So short that an owner which stood still as long has a good part of its lease left (with the lease's default).
@@ -118,7 +118,7 @@ def mark_stale(session: Session) -> int:
             session,
             job,
             JobStatus.STALE,
-            writer=Writer.REAPER,
+            writer=StatusWriter.REAPER,
             event="stale",
             details=details,
             status_before_stale=job.status,
@@ -163,16 +163,16 @@ def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
     details = {"reason": Fault.WORKER_LOST.value, "worker": job.lease_owner, "before": job.status_before_stale}
     if job.desired_state == DesiredState.STOP:
         target, event = JobStatus.CANCELLED, "cancelled"
-        move(session, job, target, writer=Writer.REAPER, event=event, details=details, progress_phase=None)
+        move(session, job, target, writer=StatusWriter.REAPER, event=event, details=details, progress_phase=None)
         return target
-    verdict = judge_job(Fault.WORKER_LOST, job, settings)
+    verdict = decide_job_retry(Fault.WORKER_LOST, job, settings)
     if verdict.retry:
         not_before = now_plus(verdict.delay_seconds) if verdict.delay_seconds else job.not_before
         move(
             session,
             job,
             JobStatus.PENDING,
-            writer=Writer.REAPER,
+            writer=StatusWriter.REAPER,
             event="restarted",
             details=details,
             infra_restarts=verdict.infra_restarts,
@@ -184,7 +184,7 @@ def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
         session,
         job,
         JobStatus.FAILED,
-        writer=Writer.REAPER,
+        writer=StatusWriter.REAPER,
         event="failed",
         details=details,
         infra_restarts=verdict.infra_restarts,

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from common.db import Analysis, Checkpoint, Job
-from common.jobs.changes import note
-from common.jobs.lease import own
+from common.jobs.changes import add_event
+from common.jobs.lease import require_ownership
 from tidal_client.vocabulary import ANALYSIS_ID, new_id
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -31,7 +31,7 @@ def register_checkpoint(
     What is registered already is left alone. Returns its reference, `<experiment id>/checkpoints/<name>`. A step higher
     than any before gives the budget of infrastructure restarts back. Raises LeaseLostError.
     """
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     path = name if "/" in name else f"{CHECKPOINT_FOLDER}/{name}"
     reference = f"{job.experiment_id}/{path}"
     known = select(Checkpoint.sha256).where(Checkpoint.experiment_id == job.experiment_id, Checkpoint.name == path)
@@ -43,7 +43,7 @@ def register_checkpoint(
         fields |= {"checkpoint_step": step, "infra_restarts": 0}
     session.execute(update(Job).where(Job.id == job.id, Job.attempt == attempt).values(**fields))
     session.refresh(job)
-    note(session, job, "checkpoint", actor="worker", details={"name": path, "step": step, "sha256": sha256})
+    add_event(session, job, "checkpoint", actor="worker", details={"name": path, "step": step, "sha256": sha256})
     return reference
 
 
@@ -52,7 +52,7 @@ def keep_checkpoints(session: Session, job_id: str, attempt: int, *, names: Coll
 
     The one that `checkpoint_ref` names is never forgotten. Raises LeaseLostError.
     """
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     current = (job.checkpoint_ref or "").removeprefix(f"{job.experiment_id}/")
     session.execute(
         delete(Checkpoint).where(
@@ -77,7 +77,7 @@ def withdraw_checkpoints(
     Without `newest` nothing of the experiment can be resumed from: what is left is the checkpoint that the job itself
     was given to begin from, if any. Raises LeaseLostError.
     """
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     session.execute(
         delete(Checkpoint).where(
             Checkpoint.experiment_id == job.experiment_id,
@@ -93,7 +93,7 @@ def withdraw_checkpoints(
     }
     session.execute(update(Job).where(Job.id == job.id, Job.attempt == attempt).values(**fields))
     session.refresh(job)
-    note(session, job, "withdrawn", actor="worker", details={"names": sorted(names), "resume_from": reference})
+    add_event(session, job, "withdrawn", actor="worker", details={"names": sorted(names), "resume_from": reference})
 
 
 def register_artifact(
@@ -108,17 +108,17 @@ def register_artifact(
     size_bytes: int | None = None,
 ) -> None:
     """Register a final file: kind model, policy, result or other. Raises LeaseLostError."""
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     _write(session, job, name, kind if kind in KINDS else "other", step, sha256, size_bytes)
-    note(session, job, "artifact", actor="worker", details={"name": name, "kind": kind})
+    add_event(session, job, "artifact", actor="worker", details={"name": name, "kind": kind})
 
 
-def save_analysis(session: Session, job_id: str, attempt: int, *, result: Mapping[str, Any]) -> None:
+def register_analysis(session: Session, job_id: str, attempt: int, *, result: Mapping[str, Any]) -> None:
     """Keep the result of an analysis job as the analysis of its experiment; a later attempt replaces it.
 
     Raises LeaseLostError.
     """
-    job = own(session, job_id, attempt)
+    job = require_ownership(session, job_id, attempt)
     values = {"kind": result["kind"], "request": result["request"], "result": dict(result), "name": job.name}
     statement = insert(Analysis).values(
         id=new_id(ANALYSIS_ID), experiment_id=job.experiment_id, job_id=job.id, **values

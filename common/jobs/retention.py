@@ -19,7 +19,7 @@ from common.artifacts import ArtifactStore
 from common.db import Experiment, Job, session_factory
 from common.disk import size_of
 from common.errors import StorageError
-from common.jobs.changes import note
+from common.jobs.changes import add_event
 from common.jobs.sql import now_minus
 from common.logging import get_logger
 from tidal_client.vocabulary import TERMINAL
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Expired:
+class ExpiredArchive:
     """An experiment whose logs and metrics are kept no longer."""
 
     experiment_id: str
@@ -42,26 +42,26 @@ class Expired:
     """Of what goes."""
 
 
-def expired(session: Session, store: ArtifactStore, days: float) -> list[Expired]:
+def find_expired_archives(session: Session, store: ArtifactStore, days: float) -> list[ExpiredArchive]:
     """What is to go, the longest ended first; StorageError when there is no store (a volume is not mounted)."""
     if not store.root.is_dir():
         raise StorageError(f"there is no artifact store at {store.root}")
     rows = session.execute(_ended(days).order_by(Job.finished_at, Job.id)).all()
     return [
-        Expired(job.experiment_id, job.id, job.finished_at, _size(store, job.experiment_id))
+        ExpiredArchive(job.experiment_id, job.id, job.finished_at, _size(store, job.experiment_id))
         for (job,) in rows
         if job.finished_at and any(folder.is_dir() for folder in _folders(store, job.experiment_id))
     ]
 
 
-def retain(engine: Engine, store: ArtifactStore, days: float) -> list[Expired]:
+def delete_expired_archives(engine: Engine, store: ArtifactStore, days: float) -> list[ExpiredArchive]:
     """Delete what is to go, one experiment per transaction; gives what went. Several at once: each takes its own.
 
     The event is written with the rename that takes the files away; the bytes are freed after the commit.
     """
     sessions = session_factory(engine)
     with sessions() as session:
-        candidates = expired(session, store, days)
+        candidates = find_expired_archives(session, store, days)
     gone = []
     for one in candidates:
         with sessions.begin() as session:
@@ -74,7 +74,7 @@ def retain(engine: Engine, store: ArtifactStore, days: float) -> list[Expired]:
             if not any(doomed):
                 continue
             details = {"bytes": one.size_bytes, "folders": list(FOLDERS), "days": days}
-            note(session, job, "archive_deleted", actor="system", details=details)
+            add_event(session, job, "archive_deleted", actor="system", details=details)
         for path in doomed:
             store.discard(path)
         log.info("logs and metrics deleted by retention", experiment=one.experiment_id, bytes=one.size_bytes)

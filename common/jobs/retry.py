@@ -34,7 +34,7 @@ USER = frozenset({Fault.USER_ERROR, Fault.CUDA_OOM})
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RetryDecision:
     """What the row becomes: pending after `delay_seconds` if `retry`, else failed; the counters to write."""
 
     retry: bool
@@ -43,9 +43,9 @@ class Verdict:
     delay_seconds: float = 0.0
 
 
-def judge(
+def decide_retry(
     fault: Fault, *, infra_restarts: int, user_failures: int, max_infra_restarts: int, max_user_failures: int
-) -> Verdict:
+) -> RetryDecision:
     """The verdict on `fault` given the counters so far.
 
     Fails at the `max_infra_restarts`-th infrastructure fault without a new checkpoint, and at the first user failure
@@ -53,18 +53,20 @@ def judge(
     """
     if fault in INFRASTRUCTURE:
         infra_restarts += 1
-        return Verdict(infra_restarts < max_infra_restarts, infra_restarts, user_failures, backoff(infra_restarts))
+        return RetryDecision(
+            infra_restarts < max_infra_restarts, infra_restarts, user_failures, backoff(infra_restarts)
+        )
     if fault in USER:
         user_failures += 1
-        return Verdict(user_failures <= max_user_failures, infra_restarts, user_failures, backoff(user_failures))
+        return RetryDecision(user_failures <= max_user_failures, infra_restarts, user_failures, backoff(user_failures))
     if fault is Fault.DIVERGED:
-        return Verdict(False, infra_restarts, user_failures + 1)
-    return Verdict(True, infra_restarts, user_failures)
+        return RetryDecision(False, infra_restarts, user_failures + 1)
+    return RetryDecision(True, infra_restarts, user_failures)
 
 
-def judge_job(fault: Fault, job: Job, settings: Settings) -> Verdict:
+def decide_job_retry(fault: Fault, job: Job, settings: Settings) -> RetryDecision:
     """The verdict on `fault` of this job with the budgets of the settings."""
-    return judge(
+    return decide_retry(
         fault,
         infra_restarts=job.infra_restarts,
         user_failures=job.user_failures,

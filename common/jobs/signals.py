@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from common.db import Job
 from common.errors import ConflictError
 from common.jobs import outbox
-from common.jobs.changes import lock, move, note
-from common.jobs.status import Writer, allowed_signals, useful_signals, wish_after
+from common.jobs.changes import add_event, lock, move
+from common.jobs.status import StatusWriter, allowed_signals, desired_state_after, useful_signals
 from tidal_client.vocabulary import RESUMABLE, TERMINAL, DesiredState, JobStatus, Signal
 
 
@@ -49,7 +49,7 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     if status is JobStatus.PAUSED:
         return _resume(session, job)
     present = DesiredState(job.desired_state)
-    desired = wish_after(present, signal)
+    desired = desired_state_after(present, signal)
     if desired is None:
         raise _conflict(job, f"job {job_id} ({status}) is already asked to {present}; {signal} would be less")
     if desired is present:
@@ -57,7 +57,7 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     return _record(session, job, signal.value, desired_state=desired)
 
 
-def cancel(session: Session, job_id: str) -> Job:
+def request_cancel(session: Session, job_id: str) -> Job:
     """Stop the job, with SIGKILL at the end of the grace period; a job without a lease is cancelled at once.
 
     Also applies to a stop that is already in progress. Raises NotFoundError, ConflictError for a job that has ended.
@@ -77,7 +77,7 @@ def _cancel(session: Session, job: Job) -> Job:
         session,
         job,
         JobStatus.CANCELLED,
-        writer=Writer.API,
+        writer=StatusWriter.API,
         event="cancelled",
         desired_state=DesiredState.STOP,
         desired_at=func.now(),
@@ -89,7 +89,7 @@ def _resume(session: Session, job: Job) -> Job:
         session,
         job,
         JobStatus.PENDING,
-        writer=Writer.API,
+        writer=StatusWriter.API,
         event="resumed",
         desired_state=DesiredState.RUN,
         desired_at=func.now(),
@@ -108,8 +108,8 @@ def _record(session: Session, job: Job, name: str, **fields: Any) -> Job:
     session.execute(update(Job).where(Job.id == job.id).values(updated_at=func.now(), **fields))
     session.refresh(job)
     details = {"signal": name, "from": before, "to": job.desired_state}
-    note(session, job, "signal", actor="api", details=details)
-    outbox.push_wish(session, job)
+    add_event(session, job, "signal", actor="api", details=details)
+    outbox.add_owner_notification(session, job)
     return job
 
 

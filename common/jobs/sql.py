@@ -42,7 +42,7 @@ def try_lock(session: Session, key: int) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
 
 
-def standstill_limit(seconds: float) -> ColumnElement[str]:
+def idle_transaction_limit(seconds: float) -> ColumnElement[str]:
     """Return an expression to select together with the lock, which ends a transaction that is idle for `seconds`.
 
     The lock then ends too. Otherwise a suspended process (a sleeping machine, a paused container) would keep it.

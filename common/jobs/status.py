@@ -12,7 +12,7 @@ from typing import Final
 from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus, Signal
 
 
-class Writer(StrEnum):
+class StatusWriter(StrEnum):
     """Who may write a transition."""
 
     API = "api"
@@ -28,30 +28,30 @@ class Writer(StrEnum):
 S = JobStatus
 
 
-def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[Writer]]:
-    rows: list[tuple[JobStatus, JobStatus, Writer]] = [
-        (S.PENDING, S.CANCELLED, Writer.API),
-        (S.PENDING, S.PROVISIONING, Writer.CLAIMER),
-        (S.PROVISIONING, S.STARTING, Writer.OWNER),
-        (S.STARTING, S.RUNNING, Writer.OWNER),
-        (S.RUNNING, S.COMPLETING, Writer.OWNER),
-        (S.COMPLETING, S.COMPLETED, Writer.OWNER),
-        (S.RUNNING, S.PAUSED, Writer.OWNER),
-        (S.PAUSED, S.PENDING, Writer.API),
-        (S.PAUSED, S.CANCELLED, Writer.API),
-        (S.STOPPING, S.CANCELLED, Writer.OWNER),
-        (S.STALE, S.PENDING, Writer.REAPER),
-        (S.STALE, S.CANCELLED, Writer.REAPER),
-        (S.STALE, S.FAILED, Writer.REAPER),
+def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]]:
+    rows: list[tuple[JobStatus, JobStatus, StatusWriter]] = [
+        (S.PENDING, S.CANCELLED, StatusWriter.API),
+        (S.PENDING, S.PROVISIONING, StatusWriter.CLAIMER),
+        (S.PROVISIONING, S.STARTING, StatusWriter.OWNER),
+        (S.STARTING, S.RUNNING, StatusWriter.OWNER),
+        (S.RUNNING, S.COMPLETING, StatusWriter.OWNER),
+        (S.COMPLETING, S.COMPLETED, StatusWriter.OWNER),
+        (S.RUNNING, S.PAUSED, StatusWriter.OWNER),
+        (S.PAUSED, S.PENDING, StatusWriter.API),
+        (S.PAUSED, S.CANCELLED, StatusWriter.API),
+        (S.STOPPING, S.CANCELLED, StatusWriter.OWNER),
+        (S.STALE, S.PENDING, StatusWriter.REAPER),
+        (S.STALE, S.CANCELLED, StatusWriter.REAPER),
+        (S.STALE, S.FAILED, StatusWriter.REAPER),
     ]
     for status in ACTIVE:
-        rows.append((status, S.PENDING, Writer.OWNER))
-        rows.append((status, S.FAILED, Writer.OWNER))
-        rows.append((status, S.STALE, Writer.REAPER))
-        rows.append((S.STALE, status, Writer.OWNER))  # healed partition; only to status_before_stale
+        rows.append((status, S.PENDING, StatusWriter.OWNER))
+        rows.append((status, S.FAILED, StatusWriter.OWNER))
+        rows.append((status, S.STALE, StatusWriter.REAPER))
+        rows.append((S.STALE, status, StatusWriter.OWNER))  # healed partition; only to status_before_stale
         if status is not S.STOPPING:
-            rows.append((status, S.STOPPING, Writer.OWNER))
-    table: dict[tuple[JobStatus, JobStatus], frozenset[Writer]] = {}
+            rows.append((status, S.STOPPING, StatusWriter.OWNER))
+    table: dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]] = {}
     for source, target, writer in rows:
         table[source, target] = table.get((source, target), frozenset()) | {writer}
     return table
@@ -72,7 +72,7 @@ _SIGNALS: Final[dict[JobStatus, frozenset[Signal]]] = {
 
 _SEVERITY: Final = {state: rank for rank, state in enumerate(DesiredState)}
 
-_WISH: Final = {
+_DESIRED_BY_SIGNAL: Final = {
     Signal.PAUSE: DesiredState.PAUSE,
     Signal.RESUME: DesiredState.RUN,
     Signal.COMPLETE: DesiredState.COMPLETE,
@@ -80,7 +80,7 @@ _WISH: Final = {
 }
 
 
-def may_move(source: JobStatus, target: JobStatus, writer: Writer) -> bool:
+def may_move(source: JobStatus, target: JobStatus, writer: StatusWriter) -> bool:
     """Return whether `writer` may move a job from `source` to `target`."""
     return writer in TRANSITIONS.get((source, target), frozenset())
 
@@ -103,15 +103,15 @@ def useful_signals(status: JobStatus, desired: DesiredState, *, resumable: bool)
     Leaves out repetitions (such as a second stop) and signals that are milder than the desired state.
     """
     allowed = allowed_signals(status, desired, resumable=resumable)
-    return frozenset(signal for signal in allowed if wish_after(desired, signal) not in (None, desired))
+    return frozenset(signal for signal in allowed if desired_state_after(desired, signal) not in (None, desired))
 
 
-def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
+def desired_state_after(present: DesiredState, signal: Signal) -> DesiredState | None:
     """Return the desired state after `signal`, or None if it would be milder than `present`.
 
     A desired state only becomes more severe (run < pause < complete < stop); only pause may return to run.
     """
-    wanted = _WISH[signal]
+    wanted = _DESIRED_BY_SIGNAL[signal]
     if _SEVERITY[wanted] >= _SEVERITY[present]:
         return wanted
     if present is DesiredState.PAUSE and wanted is DesiredState.RUN:
@@ -119,7 +119,7 @@ def wish_after(present: DesiredState, signal: Signal) -> DesiredState | None:
     return None
 
 
-def refusal(target: JobStatus, desired: DesiredState, *, has_checkpoint: bool) -> str | None:
+def forbidden_reason(target: JobStatus, desired: DesiredState, *, has_checkpoint: bool) -> str | None:
     """Return why the owner may not write the status `target`, or None if it may. The caller holds the row lock.
 
     Completed is forbidden if the desired state is stop; paused needs the desired state pause and a registered

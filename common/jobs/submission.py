@@ -23,8 +23,8 @@ from common.errors import ConflictError, InvalidInputError, NotFoundError
 from common.jobs import outbox
 from common.jobs.changes import write_event
 from common.jobs.experiments import create_experiment
-from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
-from common.jobs.payloads import QUEUES, Payload, check_payload
+from common.jobs.limits import leased_counts, require_queue_capacity, type_limit
+from common.jobs.payloads import QUEUES, JobPayload, check_payload
 from common.jobs.sql import lock_idempotency_key, lock_type, now_minus
 from common.words import plural, with_article
 from tidal_client.vocabulary import JOB_ID, RESUMABLE, JobStatus, JobType, new_id
@@ -43,7 +43,7 @@ class NewJob:
     """A submission. Raises InvalidInputError or ConfigError on construction when it could never run."""
 
     type: JobType
-    payload: Payload | Mapping[str, Any]
+    payload: JobPayload | Mapping[str, Any]
     """Checked against the type's model and completed."""
     name: str | None = None
     tags: tuple[str, ...] = ()
@@ -83,9 +83,9 @@ class NewJob:
                 raise InvalidInputError(f"{what} {text[:40]!r} needs 1 to {most} characters and no NUL")
 
     @property
-    def checked_payload(self) -> Payload:
+    def checked_payload(self) -> JobPayload:
         """The payload as its model."""
-        assert isinstance(self.payload, Payload)
+        assert isinstance(self.payload, JobPayload)
         return self.payload
 
     def digest(self) -> str:
@@ -106,7 +106,7 @@ class NewJob:
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def submit(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
+def enqueue_job(session: Session, new: NewJob, settings: Settings | None = None) -> Job:
     """Insert a pending job with its experiment, event, job-update and notification, and return the job.
 
     With an Idempotency-Key the caller must call `submitted_before` first, in the same transaction: it locks the key.
@@ -123,7 +123,7 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
             payload = payload.model_copy(update={"initial_checkpoint": checkpoint_ref})
     if not new.wait:
         _require_free_slot(session, new.type, settings or get_settings())
-    require_room_to_wait(session, settings or get_settings())
+    require_queue_capacity(session, settings or get_settings())
     experiment_id = create_experiment(session, payload, name=new.name, tags=new.tags)
     job = session.scalars(
         insert(Job)
@@ -147,8 +147,8 @@ def submit(session: Session, new: NewJob, settings: Settings | None = None) -> J
     ).one()
     details = {"parent": new.parent_id} if new.parent_id else {}
     write_event(session, job, "submitted", actor="api", source=None, target=JobStatus.PENDING, details=details)
-    outbox.announce(session, job, "submitted")
-    outbox.ring(session, job.queue)
+    outbox.add_job_update(session, job, "submitted")
+    outbox.add_notifications(session, job.queue)
     return job
 
 

@@ -17,17 +17,17 @@ from common.db import Job, Outbox, make_engine, session_factory
 from common.errors import UnavailableError
 from common.jobs import outbox
 from common.jobs.claiming import eligible
-from common.jobs.limits import open_slots
+from common.jobs.limits import free_slots
 from common.jobs.outbox import Publisher
 from common.jobs.payloads import QUEUES
-from common.jobs.reaper import Contact, Reaped, reap
-from common.jobs.sql import SWEEP, now_minus, seconds, standstill_limit, try_lock
+from common.jobs.reaper import DatabaseContact, Reaped, reap
+from common.jobs.sql import SWEEP, idle_transaction_limit, now_minus, seconds, try_lock
 from common.jobs.submission import IDEMPOTENCY_SECONDS, forget_idempotency_keys
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import LEASED, JobStatus
 
-MOST_DOORBELLS = 64
+MAX_NOTIFICATIONS = 64
 """Per queue and sweep."""
 
 log = get_logger(__name__)
@@ -39,7 +39,7 @@ class SweepReport:
 
     acted: bool
     reaped: Reaped = field(default_factory=Reaped)
-    rung: int = 0
+    notifications: int = 0
     pruned: int = 0
     forgotten: int = 0
     published: int = 0
@@ -49,26 +49,28 @@ class SweepReport:
     @property
     def quiet(self) -> bool:
         """Whether nothing but routine happened."""
-        return self.reaped == Reaped() and not self.rung
+        return self.reaped == Reaped() and not self.notifications
 
 
-def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: Contact | None = None) -> SweepReport:
+def run_sweep(
+    engine: Engine, publisher: Publisher, settings: Settings, *, contact: DatabaseContact | None = None
+) -> SweepReport:
     """One sweep. Database errors pass through; Redis being away only postpones what needs it.
 
     `contact` keeps the reaper still after the database was lost or this process stood still; without one (a single
     sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs
     one query.
     """
-    alive = standstill_limit(max(0.5, settings.lease_seconds / 6))
+    alive = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))
     with session_factory(engine).begin() as session:
         look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings), alive)
         free, due, due_in, _ = session.execute(look).one()
     due_in = None if due_in is None else float(due_in)
     if contact is not None:
-        contact.made()
+        contact.record_answer()
     if not (free and due):
         return SweepReport(acted=free, due_in=due_in)
-    waiting = _waiting_doorbells(publisher)
+    waiting = _waiting_notifications(publisher)
     with session_factory(engine).begin() as session:
         session.execute(select(alive))
         if not try_lock(session, SWEEP):
@@ -78,26 +80,26 @@ def sweep(engine: Engine, publisher: Publisher, settings: Settings, *, contact: 
         else:
             settled = contact.settled(settings.reaper_contact_seconds)
         reaped = reap(session, settings) if settled else Reaped()
-        rung = sum(_ring_again(session, settings, queue, count) for queue, count in waiting.items())
+        notifications = sum(_renotify(session, settings, queue, count) for queue, count in waiting.items())
         pruned = outbox.prune(session)
         forgotten = forget_idempotency_keys(session)
     if contact is not None:
-        contact.made()
+        contact.record_answer()
     published = 0
     try:
         published = outbox.relay(engine, publisher)
     except UnavailableError as error:
         log.warning("outbox waits for Redis", error=error.message)
-    return SweepReport(True, reaped, rung, pruned, forgotten, published, due_in)
+    return SweepReport(True, reaped, notifications, pruned, forgotten, published, due_in)
 
 
-def sweep_once(settings: Settings | None = None) -> SweepReport:
+def run_single_sweep(settings: Settings | None = None) -> SweepReport:
     """A single sweep with connections of its own."""
     settings = settings or get_settings()
     engine = make_engine(settings.database_url, application_name="tidal-sweep", pool_size=1)
     publisher = RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)
     try:
-        return sweep(engine, publisher, settings)
+        return run_sweep(engine, publisher, settings)
     finally:
         publisher.close()
         engine.dispose()
@@ -122,10 +124,10 @@ def _due_in(settings: Settings) -> ScalarSelect[Any]:
     return select(until).where(Job.status.in_(LEASED), at > func.now()).scalar_subquery()
 
 
-def _waiting_doorbells(publisher: Publisher) -> dict[str, int]:
+def _waiting_notifications(publisher: Publisher) -> dict[str, int]:
     """Doorbells that lie in Redis, per queue; empty when Redis is away (ringing would be in vain)."""
     try:
-        return {queue: publisher.waiting(queue) for queue in set(QUEUES.values())}
+        return {queue: publisher.undelivered(queue) for queue in set(QUEUES.values())}
     except UnavailableError:
         return {}
 
@@ -135,7 +137,7 @@ def _server_settled(session: Session, settings: Settings) -> bool:
     return up is not None and float(up) >= settings.reaper_contact_seconds
 
 
-def _ring_again(session: Session, settings: Settings, queue: str, waiting: int) -> int:
+def _renotify(session: Session, settings: Settings, queue: str, waiting: int) -> int:
     """Ring for claimable jobs whose doorbell seems lost: long pending, or just become due.
 
     As many as could be claimed now, less the doorbells that still lie in Redis, so that they never pile up while
@@ -147,8 +149,8 @@ def _ring_again(session: Session, settings: Settings, queue: str, waiting: int) 
         return 0
     counts = select(Job.type, func.count()).where(*eligible(queue)).group_by(Job.type)
     pending = dict(session.execute(counts).all())
-    free = open_slots(session, settings, pending)
-    claimable = sum(min(pending[job_type], places or MOST_DOORBELLS) for job_type, places in free.items())
-    count = max(0, min(claimable, MOST_DOORBELLS) - waiting)
-    outbox.ring(session, queue, count)
+    free = free_slots(session, settings, pending)
+    claimable = sum(min(pending[job_type], places or MAX_NOTIFICATIONS) for job_type, places in free.items())
+    count = max(0, min(claimable, MAX_NOTIFICATIONS) - waiting)
+    outbox.add_notifications(session, queue, count)
     return count

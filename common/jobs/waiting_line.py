@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from common.config import Settings
 from common.db import Job
-from common.jobs.forecast import Busy, Waiting, predict
+from common.jobs.forecast import LeasedJob, WaitingJob, predict_starts
 from common.jobs.limits import type_limit
 from common.jobs.payloads import QUEUES
 from tidal_client.vocabulary import ACTIVE, LEASED, DesiredState, JobStatus, JobType
@@ -27,12 +27,12 @@ RECENT = 20
 HORIZON = 100
 """Jobs of each type from the front of its line whose start is predicted; a guess about later ones is worth nothing."""
 
-WorkersOf = Callable[[str], int | None]
+CountWorkers = Callable[[str], int | None]
 """Workers alive per queue; None: not known."""
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePosition:
     """Where a pending job stands."""
 
     job_id: str
@@ -43,9 +43,9 @@ class Place:
     """None: cannot be said (no worker, too little is known about those before it, or they are too many)."""
 
 
-def waiting_line(
+def list_waiting_jobs(
     session: Session, settings: Settings, queue: str, workers: int | None, wanted: Collection[str] | None = None
-) -> list[Place]:
+) -> list[QueuePosition]:
     """Who waits in `queue`, in the order of claims: `wanted`, or the first HORIZON of each type.
 
     `workers` is how many are alive, None if not known.
@@ -73,8 +73,8 @@ def waiting_line(
     starts: dict[str, float] = {}
     if workers:
         usual = usual_seconds(session)
-        starts = predict(
-            [Waiting(row.id, row.type, float(row.due_in or 0)) for row in rows if row.position <= HORIZON + 1],
+        starts = predict_starts(
+            [WaitingJob(row.id, row.type, float(row.due_in or 0)) for row in rows if row.position <= HORIZON + 1],
             _busy(session, queue, usual),
             limits={kind.value: type_limit(settings, kind) for kind in JobType},
             workers=workers,
@@ -86,16 +86,18 @@ def waiting_line(
         if row.position <= HORIZON if wanted is None else row.id in wanted:
             start = starts.get(row.id)
             when = None if start is None else row.now + timedelta(seconds=start)
-            places.append(Place(row.id, row.type, row.position, when))
+            places.append(QueuePosition(row.id, row.type, row.position, when))
     return places
 
 
-def places_of(session: Session, settings: Settings, workers: WorkersOf, job_ids: Iterable[str]) -> dict[str, Place]:
+def queue_positions(
+    session: Session, settings: Settings, workers: CountWorkers, job_ids: Iterable[str]
+) -> dict[str, QueuePosition]:
     """The places of these jobs; those that do not wait are missing."""
     wanted = set(job_ids)
     if not wanted:
         return {}
-    lines = (waiting_line(session, settings, queue, workers(queue), wanted) for queue in set(QUEUES.values()))
+    lines = (list_waiting_jobs(session, settings, queue, workers(queue), wanted) for queue in set(QUEUES.values()))
     return {place.job_id: place for line in lines for place in line}
 
 
@@ -116,7 +118,7 @@ def usual_seconds(session: Session) -> dict[str, float]:
     return {kind: float(seconds) for kind, seconds in session.execute(query)}
 
 
-def _busy(session: Session, queue: str, usual: dict[str, float]) -> list[Busy]:
+def _busy(session: Session, queue: str, usual: dict[str, float]) -> list[LeasedJob]:
     since_progress = func.extract("epoch", func.now() - Job.progress_at)
     since_start = func.extract("epoch", func.now() - Job.started_at)
     query = select(
@@ -131,5 +133,5 @@ def _busy(session: Session, queue: str, usual: dict[str, float]) -> list[Busy]:
             left = max(0.0, eta - float(beaten))
         elif status in ACTIVE and kind in usual:
             left = max(0.0, usual[kind] - float(started))
-        found.append(Busy(kind, left, on_worker=status in ACTIVE))
+        found.append(LeasedJob(kind, left, on_worker=status in ACTIVE))
     return found

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from common.config import Settings
 from common.db import Job
-from common.jobs.retry import Fault, judge_job
+from common.jobs.retry import Fault, decide_job_retry
 from common.words import plural, span
 from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobStatus
 
@@ -84,7 +84,7 @@ def _stale(job: Job, now: datetime, settings: Settings) -> str:
 def _verdict(job: Job, settings: Settings) -> str:
     if job.desired_state == DesiredState.STOP:
         return "cancelled, as was asked"
-    verdict = judge_job(Fault.WORKER_LOST, job, settings)
+    verdict = decide_job_retry(Fault.WORKER_LOST, job, settings)
     lost = f"{verdict.infra_restarts} of {settings.max_infra_restarts}"
     if not verdict.retry:
         return f"failed, because this is loss {lost} without a new checkpoint"

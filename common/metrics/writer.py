@@ -29,8 +29,8 @@ from common.logging import get_logger
 from common.metrics.index import MetricIndex
 from common.metrics.segments import Segments
 from common.redis import keys
-from common.redis.client import FEED, connect
-from common.redis.shipper import Entry, StreamShipper
+from common.redis.client import WORKER_COMMANDS, connect
+from common.redis.shipper import StreamEntry, StreamShipper
 from tidal_client.vocabulary import utc_text
 
 log = get_logger(__name__)
@@ -83,12 +83,12 @@ class MetricsWriter:
         self._told = 0
         """Dropped points that the counter in Redis holds."""
         if redis_url is not None:
-            self._client = connect(redis_url, FEED)
+            self._client = connect(redis_url, WORKER_COMMANDS)
             stream = [keys.experiment_stream(experiment_id)]
             for kind in keys.METRIC_KINDS:
                 render = _Renderer(kind)
                 self._shippers[kind] = StreamShipper(
-                    connect(redis_url, FEED), stream, render, max_length=stream_max_length
+                    connect(redis_url, WORKER_COMMANDS), stream, render, max_length=stream_max_length
                 )
         self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
         self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
@@ -275,8 +275,8 @@ class _Renderer:
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
-    def __call__(self, lines: list[bytes], first: int) -> list[Entry]:
-        entries: list[Entry] = []
+    def __call__(self, lines: list[bytes], first: int) -> list[StreamEntry]:
+        entries: list[StreamEntry] = []
         points: list[str] = []
         for line in lines:
             text = line.decode().rstrip("\n")
@@ -289,5 +289,5 @@ class _Renderer:
         entries.extend(self._batch(points))
         return entries
 
-    def _batch(self, points: list[str]) -> list[Entry]:
+    def _batch(self, points: list[str]) -> list[StreamEntry]:
         return [(self._kind, '{"points":[' + ",".join(points) + "]}")] if points else []

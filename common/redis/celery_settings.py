@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from common.redis.keys import GENERATE_QUEUE, HEALTH_QUEUE, TRAINING_QUEUE
 
-DOORBELL_TASK: Final = "tidal.training.doorbell"
+NOTIFY_TASK: Final = "tidal.training.doorbell"
 HANDOVER_TASK: Final = "tidal.generate.handover"
 SWEEP_TASK: Final = "tidal.health.sweep"
 
@@ -50,7 +50,7 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
         },
         "task_default_queue": TRAINING_QUEUE,
         "task_routes": {
-            DOORBELL_TASK: {"queue": TRAINING_QUEUE},
+            NOTIFY_TASK: {"queue": TRAINING_QUEUE},
             HANDOVER_TASK: {"queue": GENERATE_QUEUE},
             SWEEP_TASK: {"queue": HEALTH_QUEUE},
         },

@@ -28,7 +28,7 @@ LONGEST_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Need:
+class ClientOptions:
     """Options of a Redis client for one kind of caller; all durations are in seconds."""
 
     answer: float
@@ -49,43 +49,43 @@ class Need:
     """Most seconds to wait for a free connection if `most` are in use; None: fail at once. Asynchronous only."""
 
 
-COMMANDS = Need(answer=5.0, connect=5.0, check=CHECK_SECONDS)
+COMMANDS = ClientOptions(answer=5.0, connect=5.0, check=CHECK_SECONDS)
 """For short commands of callers that can wait some seconds: the publisher, and checks whether Redis answers."""
-FEED = Need(answer=2.0, connect=2.0)
+WORKER_COMMANDS = ClientOptions(answer=2.0, connect=2.0)
 """For threads of workers, which must not block for long and retry failed commands themselves."""
-GLANCE = Need(answer=0.5, connect=0.5)
+DISPLAY_READS = ClientOptions(answer=0.5, connect=0.5)
 """For reads whose result is only displayed; the caller continues without an answer."""
-LONG_COMMAND = Need(answer=10.0, connect=5.0)
+LONG_COMMAND = ClientOptions(answer=10.0, connect=5.0)
 """For a single command that affects all keys, such as FLUSHDB."""
-REPLIES = Need(answer=5.0, connect=2.0, retries=3, backoff=(0.05, 1.0), check=CHECK_SECONDS, text=False)
+REPLIES = ClientOptions(answer=5.0, connect=2.0, retries=3, backoff=(0.05, 1.0), check=CHECK_SECONDS, text=False)
 """For the engine, which reads requests and writes all replies; tokens must not be delayed for long."""
-LAST_REPLIES = Need(answer=5.0, connect=2.0, text=False)
+FINAL_REPLIES = ClientOptions(answer=5.0, connect=2.0, text=False)
 """For the host of the engine, which ends the requests of an engine that has died."""
 
 
-def requests(most: int) -> Need:
+def requests(most: int) -> ClientOptions:
     """Return the need of HTTP requests: short commands, and a wait for a free connection when `most` are in use."""
-    return Need(answer=5.0, connect=5.0, retries=1, check=CHECK_SECONDS, most=most, queue=5.0)
+    return ClientOptions(answer=5.0, connect=5.0, retries=1, check=CHECK_SECONDS, most=most, queue=5.0)
 
 
-def deciding(most: int) -> Need:
+def deciding(most: int) -> ClientOptions:
     """Return the need of the rate limiters, which have their own deadline and can decide without an answer."""
-    return Need(answer=1.0, connect=1.0, check=CHECK_SECONDS, most=most)
+    return ClientOptions(answer=1.0, connect=1.0, check=CHECK_SECONDS, most=most)
 
 
-def blocking_reads(block_milliseconds: int) -> Need:
+def blocking_reads(block_milliseconds: int) -> ClientOptions:
     """Return the need of stream readers that block for up to `block_milliseconds`; each one occupies a connection."""
     answer = block_milliseconds / 1000 + 10
     connect = min(answer, LONGEST_CONNECT_SECONDS)
-    return Need(answer=answer, connect=connect, check=CHECK_SECONDS, most=5000)
+    return ClientOptions(answer=answer, connect=connect, check=CHECK_SECONDS, most=5000)
 
 
-def connect(url: str | SecretStr, need: Need) -> redis.Redis:
+def connect(url: str | SecretStr, need: ClientOptions) -> redis.Redis:
     """Return a client that all threads of a process may share."""
     return redis.Redis.from_url(_plain(url), retry=Retry(_backoff(need), need.retries), **_options(need))
 
 
-def connect_async(url: str | SecretStr, need: Need) -> AsyncRedis:
+def connect_async(url: str | SecretStr, need: ClientOptions) -> AsyncRedis:
     """Return a client for one event loop; closing the client closes its connections."""
     options = _options(need) | {"retry": AsyncRetry(_backoff(need), need.retries)}
     if need.queue is None:
@@ -93,7 +93,7 @@ def connect_async(url: str | SecretStr, need: Need) -> AsyncRedis:
     return AsyncRedis.from_pool(BlockingConnectionPool.from_url(_plain(url), timeout=need.queue, **options))
 
 
-def _options(need: Need) -> dict[str, Any]:
+def _options(need: ClientOptions) -> dict[str, Any]:
     limit = {} if need.most is None else {"max_connections": need.most}
     return limit | {
         "socket_timeout": need.answer,
@@ -103,7 +103,7 @@ def _options(need: Need) -> dict[str, Any]:
     }
 
 
-def _backoff(need: Need) -> AbstractBackoff:
+def _backoff(need: ClientOptions) -> AbstractBackoff:
     if need.backoff is None:
         return NoBackoff()
     base, cap = need.backoff

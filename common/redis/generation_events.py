@@ -38,7 +38,7 @@ PIECE = 16
 """Most items of a list that are encoded in one call of `json.dumps`."""
 
 
-class Said(NamedTuple):
+class EncodedEvent(NamedTuple):
     """One encoded event of one request; `data` is JSON on one line."""
 
     request_id: str
@@ -61,26 +61,26 @@ def error_data(error: TidalError) -> ErrorEvent:
     return {"code": error.code, "message": error.message, "status": error.status}
 
 
-def said(request_id: str, event: str, data: GenerationEvent) -> Said:
+def encode_generation_event(request_id: str, event: str, data: GenerationEvent) -> EncodedEvent:
     """Encode an event."""
     # JSON escapes line breaks, so the result is always one line.
-    return Said(request_id, event, json.dumps(data, ensure_ascii=False))
+    return EncodedEvent(request_id, event, json.dumps(data, ensure_ascii=False))
 
 
-def said_in_pieces(request_id: str, event: str, data: GenerationEvent) -> Said:
+def encode_large_generation_event(request_id: str, event: str, data: GenerationEvent) -> EncodedEvent:
     """Encode an event with large data in small steps: one call of `json.dumps` would block all other threads."""
-    return Said(request_id, event, _in_pieces(data))
+    return EncodedEvent(request_id, event, _in_pieces(data))
 
 
-def by_stream(events: Iterable[Said]) -> dict[str, list[Said]]:
+def by_stream(events: Iterable[EncodedEvent]) -> dict[str, list[EncodedEvent]]:
     """Group events by the stream they belong to, keeping their order."""
-    streams: dict[str, list[Said]] = {}
+    streams: dict[str, list[EncodedEvent]] = {}
     for event in events:
         streams.setdefault(keys.generate_stream(event.request_id), []).append(event)
     return streams
 
 
-def entry(engine: str, events: Iterable[Said], number: int | None = None) -> dict[FieldT, EncodableT]:
+def entry(engine: str, events: Iterable[EncodedEvent], number: int | None = None) -> dict[FieldT, EncodableT]:
     """Return the fields of one stream entry; entries that no engine sends have an empty `engine` and no `number`."""
     fields: dict[FieldT, EncodableT] = {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
     if number is not None:
@@ -105,10 +105,10 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, list) and len(value) > PIECE
 
 
-def read_entry(fields: Mapping[str, str]) -> Iterator[Said]:
+def read_entry(fields: Mapping[str, str]) -> Iterator[EncodedEvent]:
     """Yield the events of one stream entry; a beacon has none."""
     if EVENTS not in fields:
         return
     for line in fields[EVENTS].split("\n"):
         request_id, event, data = line.split(" ", 2)
-        yield Said(request_id, event, data)
+        yield EncodedEvent(request_id, event, data)

@@ -20,15 +20,15 @@ import psutil
 import redis
 
 from common.redis import keys
-from common.redis.client import FEED, connect
+from common.redis.client import WORKER_COMMANDS, connect
 from common.redis.live_feed import LiveFeed
 
 MISSED = 3
 """Missed heartbeats after which a worker is no longer displayed."""
 SWEEP_FIELDS = ("sweptAt", "trouble")
-"""Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_trouble` needs."""
+"""Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_problem` needs."""
 MISSED_SWEEPS = 6
-"""Missed sweeps after which `sweep_trouble` reports a problem."""
+"""Missed sweeps after which `sweep_problem` reports a problem."""
 LEAST_SECONDS = 60.0
 """Least age in seconds of the last sweep that is a problem: a restart of the database causes no alarm."""
 
@@ -97,7 +97,7 @@ class Heartbeat:
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
     """Return whether a worker of `queue` on `host` (default: here) has a heartbeat; False if Redis does not answer."""
-    client = connect(redis_url, FEED)
+    client = connect(redis_url, WORKER_COMMANDS)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):
             beat = client.hmget(keys.heartbeat(str(name)), ["host", "queue"])
@@ -120,7 +120,7 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
     return "cpu"
 
 
-def sweep_trouble(swept_at: str | None, trouble: str | None, reaper_seconds: float) -> str:
+def sweep_problem(swept_at: str | None, trouble: str | None, reaper_seconds: float) -> str:
     """Describe the problem with the sweeps, or return "". `swept_at` is the ISO time of the last successful sweep."""
     if swept_at is None:
         return "no health process runs; lost workers are not replaced until one does (python -m services.health)"

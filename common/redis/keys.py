@@ -33,7 +33,7 @@ METRIC_KINDS = (EVENT_METRICS, EVENT_RL_METRICS)
 JOBS_STREAM = "tidal:stream:jobs"
 EPOCH = "tidal:epoch"
 """`<Redis time, ms>-<random>`, set once per life of the Redis data; another value means that Redis was emptied."""
-WISHES_CHANNEL = "tidal:wishes"
+DESIRED_STATE_CHANNEL = "tidal:wishes"
 """Pub/sub channel; a message is the id of a job whose desired_state has changed."""
 WORKERS = "tidal:workers"
 """Sorted set of worker names, scored by the time of the newest heartbeat, seconds since 1970."""

@@ -18,7 +18,7 @@ import redis
 
 from common.logging import get_logger
 from common.redis import keys
-from common.redis.client import FEED, connect
+from common.redis.client import WORKER_COMMANDS, connect
 
 log = get_logger(__name__)
 
@@ -33,7 +33,7 @@ class LiveFeed:
     """The live feed of one worker process."""
 
     def __init__(self, redis_url: str, *, stream_max_length: int) -> None:
-        self._client = connect(redis_url, FEED)
+        self._client = connect(redis_url, WORKER_COMMANDS)
         self._max_length = stream_max_length
         self._commands: queue.Queue[Command | None] = queue.Queue(MAX_WAITING)
         self._stop = threading.Event()

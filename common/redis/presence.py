@@ -18,7 +18,7 @@ MISSES = 2
 """Successive checks in which a dead process is absent; more than one, because a connection may break for a moment."""
 
 
-class Absences:
+class AbsenceDetector:
     """Decides which processes are dead, from checks every `seconds`. Use from one thread."""
 
     def __init__(self, seconds: float, misses: int = MISSES) -> None:

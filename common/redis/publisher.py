@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from common.errors import UnavailableError
 from common.redis import keys
-from common.redis.celery_settings import DOORBELL_TASK, make_producer
+from common.redis.celery_settings import NOTIFY_TASK, make_producer
 from common.redis.client import COMMANDS, connect
 
 REPEAT_SECONDS: Final = 24 * 3600
@@ -47,10 +47,10 @@ class RedisPublisher:
         self._update = self._redis.register_script(_UPDATE)
         self._celery = make_producer("tidal-producer", redis_url, timeout)
 
-    def ring(self, queue: str) -> None:
+    def notify_worker(self, queue: str) -> None:
         """Notify the workers of `queue` that a job may be claimed."""
         with _redis_errors():
-            self._celery.send_task(DOORBELL_TASK, args=[queue], queue=queue, retry=False, ignore_result=True)
+            self._celery.send_task(NOTIFY_TASK, args=[queue], queue=queue, retry=False, ignore_result=True)
 
     def update(self, outbox_id: int, document: dict[str, Any], *, final: bool) -> None:
         """Append `document` to the streams of all jobs, of the job and of its experiment, once per `outbox_id`.
@@ -73,12 +73,12 @@ class RedisPublisher:
         with _redis_errors():
             self._update(keys=[f"tidal:outbox:{outbox_id}", *streams], args=[str(value) for value in arguments])
 
-    def wish(self, job_id: str) -> None:
+    def notify_owner(self, job_id: str) -> None:
         """Notify the workers that the desired state of a job has changed."""
         with _redis_errors():
-            self._redis.publish(keys.WISHES_CHANNEL, job_id)
+            self._redis.publish(keys.DESIRED_STATE_CHANNEL, job_id)
 
-    def waiting(self, queue: str) -> int:
+    def undelivered(self, queue: str) -> int:
         """Return the number of notifications in `queue` that no worker has received yet."""
         with _redis_errors():
             return self._redis.llen(queue)

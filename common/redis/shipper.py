@@ -26,12 +26,12 @@ CURSOR_TTL_SECONDS = 24 * 3600
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 
-Entry = tuple[str, str]
+StreamEntry = tuple[str, str]
 """The event type and its data as JSON."""
 
 
 @dataclass(frozen=True)
-class Position:
+class FilePosition:
     """The index of a file, the byte offset in that file, and the number of lines sent from all files."""
 
     file: int = 0
@@ -46,7 +46,7 @@ class StreamShipper:
         self,
         client: redis.Redis,
         streams: Sequence[str],
-        render: Callable[[list[bytes], int], list[Entry]],
+        render: Callable[[list[bytes], int], list[StreamEntry]],
         *,
         max_length: int = 20_000,
     ) -> None:
@@ -56,13 +56,13 @@ class StreamShipper:
         self._render = render
         self._max_length = max_length
         self._cursor = f"tidal:cursor:{uuid.uuid4().hex}"
-        self._position = Position()
+        self._position = FilePosition()
         self._in_doubt = False
         self._retry_at = 0.0
         self._backoff = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
 
     @property
-    def position(self) -> Position:
+    def position(self) -> FilePosition:
         """Return the position up to which all lines are in the streams."""
         return self._position
 
@@ -88,19 +88,19 @@ class StreamShipper:
         """Close the connection."""
         self._client.close()
 
-    def _next(self, files: Sequence[Path]) -> tuple[list[bytes], Position] | None:
+    def _next(self, files: Sequence[Path]) -> tuple[list[bytes], FilePosition] | None:
         at = self._position
         while at.file < len(files):
             lines = _complete_lines(files[at.file], at.offset)
             if lines:
                 size = sum(map(len, lines))
-                return lines, Position(at.file, at.offset + size, at.line + len(lines))
+                return lines, FilePosition(at.file, at.offset + size, at.line + len(lines))
             if at.file + 1 == len(files):
                 return None
-            at = Position(at.file + 1, 0, at.line)
+            at = FilePosition(at.file + 1, 0, at.line)
         return None
 
-    def _send(self, lines: list[bytes], after: Position) -> None:
+    def _send(self, lines: list[bytes], after: FilePosition) -> None:
         entries = self._render(lines, self._position.line)
         with self._client.pipeline(transaction=True) as pipe:
             for stream in self._streams:
@@ -114,7 +114,7 @@ class StreamShipper:
         value = self._client.get(self._cursor)
         if value is not None:
             file, offset, line = (int(part) for part in str(value).split(":"))
-            self._position = Position(file, offset, line)
+            self._position = FilePosition(file, offset, line)
         self._in_doubt = False
         log.info("live stream goes on", stream=self._streams[0])
 

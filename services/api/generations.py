@@ -32,7 +32,7 @@ from common.errors import TidalError, UnavailableError
 from common.logging import get_logger
 from common.redis import keys
 from common.redis.generation_events import ALIVE, ENGINE, NUMBER, error_data, new_reader, new_request_id, read_entry
-from common.redis.presence import Absences
+from common.redis.presence import AbsenceDetector
 from services.api.awake import AwakeTimer, within
 from services.api.streaming.entries import Fields, read_after
 from tidal_client.wire.generation_event import EVENT_ERROR
@@ -43,8 +43,8 @@ BLOCK_MILLISECONDS = 1000
 """Longest wait of one XREAD; the reader's socket timeout lies above it."""
 PAGE = 100
 """Most entries per read; one holds a step of an engine."""
-LOOK_SECONDS = 1.0
-LOST_LOOKS = 3
+CHECK_SECONDS = 1.0
+CHECKS_UNTIL_LOST = 3
 """Looks in a row that must find no trace of a request before it counts as lost. An engine that works on one whose mark
 was deleted says so within a second."""
 RETRY_SECONDS = 0.25
@@ -53,7 +53,7 @@ DRAIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class EngineEvent:
     """One event of a generation; `data` is JSON."""
 
     name: str
@@ -68,30 +68,30 @@ class Mailbox:
         self.handed_over = False
         self.given_up = False
         """This process ended the generation, so the engine may still be at it."""
-        self.traceless = 0
+        self.checks_without_trace = 0
         """Looks in a row that found no trace of the request."""
-        self._ready: list[Event] = []
-        self._news = asyncio.Event()
+        self._ready: list[EngineEvent] = []
+        self._arrived = asyncio.Event()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: EngineEvent) -> None:
         """One more, unless the generation was given up."""
         if not self.given_up:
             self._ready.append(event)
-            self._news.set()
+            self._arrived.set()
 
     def fail(self, error: TidalError) -> None:
         """End the generation with an error of this process."""
-        self.put(Event(EVENT_ERROR, json.dumps(error_data(error))))
+        self.put(EngineEvent(EVENT_ERROR, json.dumps(error_data(error))))
         self.given_up = True
 
-    async def take(self, seconds: float) -> list[Event]:
+    async def take(self, seconds: float) -> list[EngineEvent]:
         """All that is ready, waiting up to `seconds` for the first; empty when none came."""
         if not self._ready:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._news.wait()
+                    await self._arrived.wait()
         ready, self._ready = self._ready, []
-        self._news.clear()
+        self._arrived.clear()
         return ready
 
 
@@ -106,12 +106,12 @@ class Generations:
         self._redis = redis
         self._blocking = blocking
         self._mailboxes: dict[str, Mailbox] = {}
-        self._absences = Absences(LOOK_SECONDS)
-        self._numbers: dict[str, int] = {}
+        self._absences = AbsenceDetector(CHECK_SECONDS)
+        self._last_numbers: dict[str, int] = {}
         """Of the last entry of each engine."""
-        self._cancelled: dict[str, float] = {}
+        self._pending_cancellations: dict[str, float] = {}
         """Requests that the engine could not be told to stop, and until when (monotonic) it is worth another try."""
-        self._last = "0-0"
+        self._last_id = "0-0"
         self._reading: asyncio.Task[None] | None = None
         self._presence: asyncio.Task[None] | None = None
         self._subscription = 0
@@ -137,7 +137,7 @@ class Generations:
             await within(2.0, self._cancel([request_id]))
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("a generation will be cancelled when Redis is back", request=request_id, error=str(error))
-            self._cancelled[request_id] = time.monotonic() + keys.GENERATE_TTL_SECONDS
+            self._pending_cancellations[request_id] = time.monotonic() + keys.GENERATE_TTL_SECONDS
             self._start()
 
     def drain(self) -> None:
@@ -156,16 +156,16 @@ class Generations:
         if self._reading is None:
             self._reading = asyncio.create_task(self._run(), name="reader of generations")
         if self._presence is None:
-            self._presence = asyncio.create_task(self._be_present(), name="presence")
+            self._presence = asyncio.create_task(self._hold_presence(), name="presence")
 
-    async def _be_present(self) -> None:
+    async def _hold_presence(self) -> None:
         """Hold the subscription that says that this process lives, from its first generation to its end."""
         while True:
             try:
                 async with self._blocking.pubsub() as pubsub:
                     await pubsub.subscribe(keys.presence(self._reader))
                     while True:
-                        message = await pubsub.get_message(timeout=LOOK_SECONDS)
+                        message = await pubsub.get_message(timeout=CHECK_SECONDS)
                         if message is not None and message["type"] == "subscribe":
                             self._subscription += 1
                             self._subscribed = True
@@ -178,31 +178,31 @@ class Generations:
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         # A wait that redis-py cut short may be a suspension of this process, and counts as no more than a turn.
-        away = AwakeTimer(BLOCK_MILLISECONDS / 1000)
-        looked_at = clock()
-        answering = True
+        unavailable = AwakeTimer(BLOCK_MILLISECONDS / 1000)
+        checked_at = clock()
+        redis_answers = True
         try:
-            while self._mailboxes or self._cancelled:
-                patience = max(self.redis_seconds - away.seconds, BLOCK_MILLISECONDS / 1000 + 0.5)
+            while self._mailboxes or self._pending_cancellations:
+                patience = max(self.redis_seconds - unavailable.seconds, BLOCK_MILLISECONDS / 1000 + 0.5)
                 try:
                     for entry_id, fields in await within(patience, self._fetch()):
-                        self._last = entry_id
-                        self._take_in(fields)
-                    if clock() - looked_at >= LOOK_SECONDS:
-                        await within(patience, self._look())
-                        looked_at = clock()
-                    if not answering:
+                        self._last_id = entry_id
+                        self._deliver(fields)
+                    if clock() - checked_at >= CHECK_SECONDS:
+                        await within(patience, self._check())
+                        checked_at = clock()
+                    if not redis_answers:
                         log.info("Redis answers the reader of generations again")
-                    answering = True
-                    away.restart()
+                    redis_answers = True
+                    unavailable.restart()
                 except (RedisError, OSError) as error:  # TimeoutError of `within` is an OSError
-                    if answering:
+                    if redis_answers:
                         log.warning("the reader of generations cannot reach Redis, trying again", error=str(error))
-                    answering = False
+                    redis_answers = False
                     if isinstance(error, TimeoutError):
-                        away.seconds += patience
-                    if away.lap() >= self.redis_seconds:
-                        self._redis_is_lost()
+                        unavailable.seconds += patience
+                    if unavailable.lap() >= self.redis_seconds:
+                        self._fail_all_for_redis()
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception:
                     log.exception("an entry of generations cannot be understood")
@@ -212,11 +212,11 @@ class Generations:
 
     async def _fetch(self) -> list[tuple[str, Fields]]:
         stream = keys.generate_stream(self._reader)
-        return await read_after(self._blocking, stream, self._last, count=PAGE, block=BLOCK_MILLISECONDS)
+        return await read_after(self._blocking, stream, self._last_id, count=PAGE, block=BLOCK_MILLISECONDS)
 
-    def _take_in(self, fields: Fields) -> None:
+    def _deliver(self, fields: Fields) -> None:
         engine = fields[ENGINE]
-        if NUMBER in fields and not self._is_next(engine, int(fields[NUMBER]), beacon=ALIVE in fields):
+        if NUMBER in fields and not self._accept(engine, int(fields[NUMBER]), beacon=ALIVE in fields):
             return
         for request_id in fields.get(ALIVE, "").split():
             mailbox = self._mailboxes.get(request_id)
@@ -226,14 +226,14 @@ class Generations:
             mailbox = self._mailboxes.get(request_id)
             if mailbox is not None:
                 mailbox.engine = engine or mailbox.engine
-                mailbox.put(Event(event, data))
+                mailbox.put(EngineEvent(event, data))
 
-    def _is_next(self, engine: str, number: int, *, beacon: bool) -> bool:
+    def _accept(self, engine: str, number: int, *, beacon: bool) -> bool:
         """Whether an entry is new; an engine of which some were lost is done with."""
-        last = self._numbers.get(engine, 0)
+        last = self._last_numbers.get(engine, 0)
         if number <= last and not beacon:
             return False  # sent again, because the engine had no answer
-        self._numbers[engine] = max(number, last)
+        self._last_numbers[engine] = max(number, last)
         if number > last + (not beacon):
             # What a request of an unknown engine would have been told may be among the lost.
             lost = [its for its in self._mailboxes.values() if its.engine in (engine, "")]
@@ -241,14 +241,14 @@ class Generations:
             self._fail(lost, _answer_lost())
         return True
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Drop what was read, cancel what waits for it, and look whether the engines and the requests are there."""
-        await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last, approximate=True)
-        if self._cancelled:
+        await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last_id, approximate=True)
+        if self._pending_cancellations:
             now = time.monotonic()
-            await self._cancel([its for its, until in self._cancelled.items() if until > now])
-            self._cancelled.clear()
-        await self._look_for_requests()
+            await self._cancel([its for its, until in self._pending_cancellations.items() if until > now])
+            self._pending_cancellations.clear()
+        await self._check_requests()
         engines = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
         if not engines:
             return
@@ -261,7 +261,7 @@ class Generations:
             log.warning("an engine is gone, its generations end", engine=engine, requests=len(lost))
             self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))
 
-    async def _look_for_requests(self) -> None:
+    async def _check_requests(self) -> None:
         """Requests that no engine is known to have: one has begun them, or they are in Redis, or they are lost."""
         silent = {its: box for its, box in self._mailboxes.items() if box.handed_over and not box.engine}
         if not silent:
@@ -273,8 +273,8 @@ class Generations:
             answers = await pipeline.execute()
         for mailbox, begun, waiting in zip(silent.values(), answers[::2], answers[1::2], strict=True):
             mailbox.engine = mailbox.engine or str(begun or "")
-            mailbox.traceless = 0 if waiting or begun is not None else mailbox.traceless + 1
-        lost = [mailbox for mailbox in silent.values() if mailbox.traceless >= LOST_LOOKS]
+            mailbox.checks_without_trace = 0 if waiting or begun is not None else mailbox.checks_without_trace + 1
+        lost = [mailbox for mailbox in silent.values() if mailbox.checks_without_trace >= CHECKS_UNTIL_LOST]
         if lost:
             log.warning("Redis has lost requests for the generator", requests=len(lost))
             self._fail(lost, _answer_lost())
@@ -286,7 +286,7 @@ class Generations:
                 pipeline.delete(keys.generate_request(request_id))
             await pipeline.execute()
 
-    def _redis_is_lost(self) -> None:
+    def _fail_all_for_redis(self) -> None:
         message = f"Redis did not answer for {math.ceil(self.redis_seconds)} s, the generation ended; try again"
         self._fail(list(self._mailboxes.values()), UnavailableError(message, code="redis_unavailable"))
 

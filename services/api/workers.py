@@ -15,12 +15,12 @@ import redis
 from sqlalchemy.orm import Session
 
 from common.config import Settings
-from common.jobs.waiting_line import Place, places_of
+from common.jobs.waiting_line import QueuePosition, queue_positions
 from common.redis import keys
-from common.redis.client import GLANCE, connect
+from common.redis.client import DISPLAY_READS, connect
 
 FRESH_SECONDS = 2.0
-AWAY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 
@@ -37,11 +37,11 @@ class WorkerBeat:
     job: str | None
 
 
-class WorkerBoard:
+class WorkerCache:
     """Caches the heartbeats of all workers; safe to use from any thread."""
 
     def __init__(self, redis_url: str) -> None:
-        self._client = connect(redis_url, GLANCE)
+        self._client = connect(redis_url, DISPLAY_READS)
         self._lock = threading.Lock()
         self._known: list[WorkerBeat] | None = None
         self._good_until = 0.0
@@ -75,7 +75,7 @@ class WorkerBoard:
                 pipe.hmget(keys.heartbeat(name), list(FIELDS))
             beats = [dict(zip(FIELDS, values, strict=True)) for values in pipe.execute()]
         except redis.RedisError:
-            self._known, self._good_until = None, time.monotonic() + AWAY_SECONDS
+            self._known, self._good_until = None, time.monotonic() + RETRY_SECONDS
             return
         self._known = sorted(
             (
@@ -93,8 +93,8 @@ class Outlook:
     """Predicts where jobs wait, from the limits and the live workers. One object per app."""
 
     settings: Settings
-    workers: WorkerBoard
+    workers: WorkerCache
 
-    def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, Place]:
+    def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, QueuePosition]:
         """Return the queue positions of the jobs that wait, by job id; other jobs are omitted."""
-        return places_of(session, self.settings, self.workers.slots, job_ids)
+        return queue_positions(session, self.settings, self.workers.slots, job_ids)

@@ -27,16 +27,16 @@ from common.logging import get_logger
 from common.redis import keys
 from common.redis.generation_events import (
     MAX_ENTRIES,
-    Said,
+    EncodedEvent,
     beacon,
     by_stream,
+    encode_generation_event,
+    encode_large_generation_event,
     entry,
     error_data,
-    said,
-    said_in_pieces,
 )
-from common.redis.presence import Absences
-from services.generator.presence import Presence
+from common.redis.presence import AbsenceDetector
+from services.generator.presence import PresenceSubscription
 from tidal_client.wire.generation_event import EVENT_ERROR, GenerationEvent
 
 log = get_logger(__name__)
@@ -55,7 +55,7 @@ WATCH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class End:
+class FinalEvent:
     """The last event of a request, which `event` builds outside the decoding thread.
 
     A `large` event is built in another thread than the emitter's, so that other events do not wait for it.
@@ -65,24 +65,24 @@ class End:
     event: Callable[[], tuple[str, GenerationEvent]]
     large: bool = False
 
-    def said(self) -> Said:
+    def encode_generation_event(self) -> EncodedEvent:
         """Return the encoded event, or an error event if building it fails."""
         try:
-            return (said_in_pieces if self.large else said)(self.request_id, *self.event())
+            return (encode_large_generation_event if self.large else encode_generation_event)(self.request_id, *self.event())
         except Exception:
             log.exception("a reply could not be built", request_id=self.request_id)
             error = TidalError("generation failed inside the server; its log has the details", code="internal")
-            return said(self.request_id, EVENT_ERROR, error_data(error))
+            return encode_generation_event(self.request_id, EVENT_ERROR, error_data(error))
 
 
 @dataclass
-class Batch:
+class EventBatch:
     """The events of one step. They are sent in the order of the fields: `events`, `ends`, `encoded`."""
 
     events: list[tuple[str, str, GenerationEvent]] = field(default_factory=list)
     """Events as (request id, name, data)."""
-    ends: list[End] = field(default_factory=list)
-    encoded: list[Said] = field(default_factory=list)
+    ends: list[FinalEvent] = field(default_factory=list)
+    encoded: list[EncodedEvent] = field(default_factory=list)
     """Events that are already encoded."""
     finished: list[str] = field(default_factory=list)
     """Requests that end with this batch without an entry in `ends`."""
@@ -107,16 +107,16 @@ class Emitter:
         self.name = f"engine-{secrets.token_hex(6)}"
         self._redis = redis
         self._on_finished = on_finished
-        self._queue: queue.Queue[Batch | None] = queue.Queue(BACKLOG)
-        self._gone: set[str] = set()
+        self._queue: queue.Queue[EventBatch | None] = queue.Queue(BACKLOG)
+        self._disconnected: set[str] = set()
         self._lock = threading.Lock()
-        self._presence = Presence(redis, self.name)
-        self._absences = Absences(presence_seconds)
-        self._looked_at = 0.0
+        self._presence = PresenceSubscription(redis, self.name)
+        self._absences = AbsenceDetector(presence_seconds)
+        self._clients_checked_at = 0.0
         self._beacons_at = 0.0
-        self._alive: set[str] = set()
+        self._running_requests: set[str] = set()
         """The requests that the engine has, which beacons list."""
-        self._numbers: dict[str, int] = {}
+        self._entry_numbers: dict[str, int] = {}
         """Number of entries so far, by reader. Never removed: a restarted number would look like a repetition."""
         self._sent_at: dict[str, float] = {}
         """Time of the last entry, by reader that gets beacons."""
@@ -126,18 +126,18 @@ class Emitter:
         self._thread = threading.Thread(target=self._run, name="emitter", daemon=True)
         self._thread.start()
 
-    def send(self, batch: Batch) -> None:
+    def send(self, batch: EventBatch) -> None:
         """Queue a batch. Blocks while `BACKLOG` batches wait."""
         self._queue.put(batch)
 
-    def look_due(self) -> bool:
+    def client_check_due(self) -> bool:
         """Return whether it is time to check for disconnected clients."""
-        return time.monotonic() - self._looked_at >= WATCH_SECONDS
+        return time.monotonic() - self._clients_checked_at >= WATCH_SECONDS
 
-    def take_gone(self) -> set[str]:
+    def take_disconnected(self) -> set[str]:
         """Return the requests whose clients were found disconnected since the last call."""
         with self._lock:
-            gone, self._gone = self._gone, set()
+            gone, self._disconnected = self._disconnected, set()
         return gone
 
     def drain(self) -> None:
@@ -160,7 +160,7 @@ class Emitter:
         ending = False
         while not ending:
             batches = []
-            for batch in self._taken():
+            for batch in self._take_queued():
                 if batch is None:
                     ending = True
                 else:
@@ -177,11 +177,11 @@ class Emitter:
                 self._queue.task_done()
         self._queue.task_done()
 
-    def _encode_large(self, batch: Batch) -> None:
+    def _encode_large(self, batch: EventBatch) -> None:
         """Encode large ends in another thread, which queues each as its own batch; tokens and beacons do not wait."""
 
-        def encode(end: End) -> None:
-            self._queue.put(Batch(encoded=[end.said()], finished=[end.request_id]))
+        def encode(end: FinalEvent) -> None:
+            self._queue.put(EventBatch(encoded=[end.said()], finished=[end.request_id]))
 
         large = [end for end in batch.ends if end.large]
         batch.ends = [end for end in batch.ends if not end.large]
@@ -190,7 +190,7 @@ class Emitter:
             self._encoding.add(encoding)
             encoding.add_done_callback(self._encoding.discard)
 
-    def _taken(self) -> list[Batch | None]:
+    def _take_queued(self) -> list[EventBatch | None]:
         """Return all queued batches, up to the None that ends the thread; empty when only beacons are due."""
         try:
             taken = [self._queue.get(timeout=BEACON_SECONDS)]
@@ -200,11 +200,11 @@ class Emitter:
             taken.append(self._queue.get())
         return taken
 
-    def _deliver(self, batches: list[Batch], ended: list[str]) -> None:
+    def _deliver(self, batches: list[EventBatch], ended: list[str]) -> None:
         """Send the events of these batches; repeat while Redis does not answer, for at most `RESEND_SECONDS`."""
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
-        self._alive = (self._alive | set(watched)) - set(ended)
-        entries = self._entries(batches)
+        self._running_requests = (self._running_requests | set(watched)) - set(ended)
+        entries = self._new_entries(batches)
         until = time.monotonic() + RESEND_SECONDS
         while True:
             try:
@@ -220,34 +220,34 @@ class Emitter:
             else:
                 return
 
-    def _entries(self, batches: list[Batch]) -> list[Entry]:
+    def _new_entries(self, batches: list[EventBatch]) -> list[Entry]:
         """Return one entry per stream. An entry keeps its number however often it is sent."""
         entries = []
-        for stream, events in by_stream(_all_said(batches)).items():
-            reader = _reader(events[0].request_id)
-            self._numbers[reader] = number = self._numbers.get(reader, 0) + 1
+        for stream, events in by_stream(_encoded_events(batches)).items():
+            reader = _reader_id(events[0].request_id)
+            self._entry_numbers[reader] = number = self._entry_numbers.get(reader, 0) + 1
             self._sent_at[reader] = time.monotonic()
             entries.append((stream, entry(self.name, events, number)))
         return entries
 
-    def _beacons(self, now: float) -> list[Entry]:
+    def _new_beacons(self, now: float) -> list[Entry]:
         alive: dict[str, list[str]] = {}
-        for request_id in self._alive:
-            alive.setdefault(_reader(request_id), []).append(request_id)
+        for request_id in self._running_requests:
+            alive.setdefault(_reader_id(request_id), []).append(request_id)
         self._sent_at = {reader: at for reader, at in self._sent_at.items() if now - at < BEACONS_AFTER_SECONDS}
         return [
-            (keys.generate_stream(reader), beacon(self.name, alive.get(reader, []), self._numbers.get(reader, 0)))
+            (keys.generate_stream(reader), beacon(self.name, alive.get(reader, []), self._entry_numbers.get(reader, 0)))
             for reader in sorted(alive.keys() | self._sent_at.keys())
         ]
 
     def _send(self, entries: list[Entry], watched: list[str]) -> None:
         now = time.monotonic()
         beacons_due = now - self._beacons_at >= BEACON_SECONDS
-        readers = sorted({_reader(request_id) for request_id in watched})
+        readers = sorted({_reader_id(request_id) for request_id in watched})
         subscription = self._presence.subscription
         look = self._absences.due(readers, now)
         with self._redis.pipeline(transaction=False) as pipeline:
-            for stream, fields in [*entries, *(self._beacons(now) if beacons_due else [])]:
+            for stream, fields in [*entries, *(self._new_beacons(now) if beacons_due else [])]:
                 pipeline.xadd(stream, fields, maxlen=MAX_ENTRIES)
                 pipeline.expire(stream, keys.GENERATE_STREAM_SECONDS)
             if watched:
@@ -259,7 +259,7 @@ class Emitter:
             self._beacons_at = now
         if not watched:
             return
-        self._looked_at = now
+        self._clients_checked_at = now
         left: set[str] = set()
         if look:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
@@ -269,19 +269,19 @@ class Emitter:
             if left:
                 log.warning("api processes have ended; their requests are cancelled", readers=sorted(left))
         marks = zip(watched, answers[-1], strict=True)
-        gone = {request_id for request_id, mark in marks if mark is not None or _reader(request_id) in left}
+        gone = {request_id for request_id, mark in marks if mark is not None or _reader_id(request_id) in left}
         if gone:
             with self._lock:
-                self._gone |= gone
+                self._disconnected |= gone
 
 
-def _reader(request_id: str) -> str:
+def _reader_id(request_id: str) -> str:
     return request_id.partition(".")[0]
 
 
-def _all_said(batches: Iterable[Batch]) -> Iterator[Said]:
+def _encoded_events(batches: Iterable[EventBatch]) -> Iterator[EncodedEvent]:
     """Yield the encoded events in order: the end of a request comes after its tokens."""
     for batch in batches:
-        yield from (said(*event) for event in batch.events)
+        yield from (encode_generation_event(*event) for event in batch.events)
         yield from (end.said() for end in batch.ends)
         yield from batch.encoded

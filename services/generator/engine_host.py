@@ -22,7 +22,7 @@ from common.config.child_environment import child_environment
 from common.errors import UnavailableError
 from common.logging import get_logger
 from common.redis import keys
-from common.redis.client import LAST_REPLIES, connect
+from common.redis.client import FINAL_REPLIES, connect
 from services.generator.engine_protocol import ENGINE_MODULE, EngineChannel
 from services.generator.reply_stream import end_with_error
 
@@ -68,12 +68,12 @@ class EngineHost:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
         self._settings = _variables(settings)
         self._slots = settings.generator_slots
-        self._redis = connect(settings.redis_url, LAST_REPLIES)
+        self._redis = connect(settings.redis_url, FINAL_REPLIES)
         self._changed = threading.Condition()
         self._handed_over: dict[str, int] = {}
         self._channel: EngineChannel | None = None
         self._child: LaunchedChild[EngineChannel] | None = None
-        self._closing = self._leaving = False
+        self._closing = self._shutting_down = False
         self.ready = threading.Event()
         """Set while the child accepts requests."""
         self.restarts = 0
@@ -102,20 +102,20 @@ class EngineHost:
                 return False
             self._handed_over[request_id] = texts
             self._send(request_id)
-            self._changed.wait_for(lambda: self._leaving or sum(self._handed_over.values()) < self._slots)
+            self._changed.wait_for(lambda: self._shutting_down or sum(self._handed_over.values()) < self._slots)
         return True
 
-    def leave(self) -> None:
+    def begin_shutdown(self) -> None:
         """Release blocked callers of `hand_over`, because the process is about to end."""
         with self._changed:
-            self._leaving = True
+            self._shutting_down = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Give the child `FINISH_SECONDS` to finish, answer the other requests with an error and end the child."""
         with self._changed:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
-            self._closing = self._leaving = True
+            self._closing = self._shutting_down = True
             self._changed.notify_all()
             channel, child = self._channel, self._child
         if channel is not None:
@@ -133,7 +133,7 @@ class EngineHost:
                 if self._changed.wait_for(lambda: self._closing, delay):
                     break
             try:
-                self._serve()
+                self._run_child()
             except Exception:
                 log.exception("the engine child could not be served")
             if self.ready.is_set():
@@ -142,9 +142,9 @@ class EngineHost:
             else:
                 delay = backoff.next()
             self.ready.clear()
-            self._settle()
+            self._resolve_unfinished()
 
-    def _serve(self) -> None:
+    def _run_child(self) -> None:
         """Start a child and read its messages until it ends."""
         environ = ENGINE_ENVIRONMENT | child_environment(os.environ, hub=False) | self._settings
         child = launch(EngineChannel, self._command, environ)
@@ -176,7 +176,7 @@ class EngineHost:
             self.restarts += 1
             log.warning("engine child ended, starting another", status=status, waiting=len(self._handed_over))
 
-    def _settle(self) -> None:
+    def _resolve_unfinished(self) -> None:
         """After a child has ended, keep the requests that it had not begun and answer the others with an error."""
         with self._changed:
             left = list(self._handed_over)

@@ -20,7 +20,7 @@ from common.errors import ConfigError, TidalError
 from common.logging import configure, get_logger
 from common.redis.publisher import RedisPublisher
 from services.health.outbox_relay import OutboxRelay
-from services.health.retention import Retention
+from services.health.retention import RetentionLoop
 from services.health.sweeper import Sweeper
 
 log = get_logger(__name__)
@@ -62,7 +62,7 @@ def _run(engine: Engine, settings: Settings, stop: threading.Event) -> None:
     relay = OutboxRelay(engine, publishers[0], stop)
     thread = threading.Thread(target=relay.run, name="outbox-relay", daemon=True)
     thread.start()
-    retention = Retention(engine, settings, stop)
+    retention = RetentionLoop(engine, settings, stop)
     # Nothing waits for its end: what a kill leaves half done, the next start finishes.
     threading.Thread(target=retention.run, name="retention", daemon=True).start()
     log.info("health runs", sweep_every_seconds=settings.reaper_seconds, retention_days=settings.retention_days)

@@ -11,7 +11,7 @@ import redis
 
 from common.config import Settings, get_settings
 from common.redis.client import COMMANDS, connect
-from common.redis.heartbeat import SWEEP_FIELDS, sweep_trouble
+from common.redis.heartbeat import SWEEP_FIELDS, sweep_problem
 from common.redis.keys import HEALTH
 
 
@@ -24,7 +24,7 @@ def trouble(settings: Settings) -> str:
         return f"Redis does not answer: {error}"
     finally:
         client.close()
-    return sweep_trouble(swept_at, error_text, settings.reaper_seconds)
+    return sweep_problem(swept_at, error_text, settings.reaper_seconds)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from common.config import Settings
 from common.datasets import DatasetStore
 from common.disk import MIB, DiskReserve, free_bytes
 from common.errors import StorageError
-from common.jobs.retention import retain
+from common.jobs.retention import delete_expired_archives
 from common.logging import get_logger
 
 ROUND_SECONDS = 3600.0
 LEFTOVER_SECONDS = 3600.0
 """Age in seconds from which an unfinished file or deletion is a leftover: no running process still works on it."""
-LOOK_SECONDS = 10.0
+CHECK_SECONDS = 10.0
 """Seconds between two checks of the free space."""
 EARLY_SECONDS = 60.0
 """Seconds between two early rounds while a disk stays nearly full."""
@@ -37,11 +37,11 @@ EARLY_SHARE = 2
 log = get_logger(__name__)
 
 
-class Retention:
+class RetentionLoop:
     """The loop. It runs until `stop` is set."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, stop: threading.Event, *, look_seconds: float = LOOK_SECONDS
+        self, engine: Engine, settings: Settings, stop: threading.Event, *, check_seconds: float = CHECK_SECONDS
     ) -> None:
         self._engine = engine
         self._store = ArtifactStore(settings.experiments_dir)
@@ -52,7 +52,7 @@ class Retention:
             EARLY_SHARE * settings.disk_reserve_mb * MIB,
         )
         self._stop = stop
-        self._look_seconds = look_seconds
+        self._look_seconds = check_seconds
 
     def run(self) -> None:
         """Run rounds and wait in between."""
@@ -76,7 +76,7 @@ class Retention:
             leftovers = self._store.discard_leftovers(LEFTOVER_SECONDS)
             leftovers += self._store.discard_unfinished(LEFTOVER_SECONDS)
             leftovers += self._datasets.sweep() + self._datasets.sweep_caches()
-            expired = retain(self._engine, self._store, self._days) if self._days > 0 else []
+            expired = delete_expired_archives(self._engine, self._store, self._days) if self._days > 0 else []
             if leftovers or expired:
                 log.info(
                     "tidied up",

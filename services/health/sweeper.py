@@ -21,8 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.config import Settings
 from common.db import database_away
 from common.errors import UnavailableError
-from common.jobs.reaper import Contact, longest_gap
-from common.jobs.sweep import SweepReport, sweep
+from common.jobs.reaper import DatabaseContact, max_answer_gap
+from common.jobs.sweep import SweepReport, run_sweep
 from common.logging import get_logger
 from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import utc_text
@@ -51,7 +51,7 @@ class Sweeper:
         self._settings = settings
         self._stop = stop
         self._published = published
-        self._contact = Contact(longest_gap(settings))
+        self._contact = DatabaseContact(max_answer_gap(settings))
         self._away = False
         self._trouble = ""
         self._started_at = self._swept_at = _now()
@@ -69,11 +69,11 @@ class Sweeper:
         """One sweep with its heartbeat; None when it did not succeed."""
         report: SweepReport | None = None
         try:
-            report = sweep(self._engine, self._publisher, self._settings, contact=self._contact)
+            report = run_sweep(self._engine, self._publisher, self._settings, contact=self._contact)
         except Exception as error:
             self._trouble = str(error).splitlines()[0] if str(error) else type(error).__name__
             if isinstance(error, SQLAlchemyError) and database_away(error):
-                self._contact.lost()
+                self._contact.record_outage()
                 if not self._away:
                     log.warning("database away; nothing is judged until it has answered for a while", error=str(error))
                 self._away = True
@@ -86,7 +86,7 @@ class Sweeper:
                 log.info("database answers again", judging_in_seconds=self._settings.reaper_contact_seconds)
             self._away = False
             if not report.quiet:
-                log.info("swept", **asdict(report.reaped), rung=report.rung)
+                log.info("swept", **asdict(report.reaped), notifications=report.notifications)
         self._beat()
         return report
 

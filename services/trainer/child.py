@@ -131,4 +131,4 @@ def _listen(channel: Channel, hooks: SupervisedHooks) -> None:
         if isinstance(message, Stop):
             hooks.request(StopRequest(message.request))
         elif message is not None:
-            hooks.lifeline.hear(message)
+            hooks.lifeline.handle(message)

@@ -16,19 +16,19 @@ from common.child.lifeline import Lifeline
 from common.child.protocol import (
     EXIT_FAILED,
     EXIT_FINISHED,
-    Artifact,
+    ArtifactSaved,
     Channel,
-    Checkpoint,
+    CheckpointSaved,
+    CheckpointsKept,
+    CheckpointsWithdrawn,
     DiskWait,
-    Event,
     Failed,
     Finished,
-    Kept,
+    HistoryEvent,
     Message,
-    Phase,
+    PhaseEntered,
     Progress,
     Running,
-    Withdrawn,
 )
 from common.disk import DiskReserve, Shortage
 from common.errors import DiskFullError, StorageError, TidalError
@@ -101,7 +101,7 @@ class SupervisedHooks(DiskHooks):
         """Report a new phase to the supervisor."""
         self._phase = name
         self._send_progress()
-        self._send(Phase(name=name))
+        self._send(PhaseEntered(name=name))
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Queue metrics for the writer and log them.
@@ -135,7 +135,7 @@ class SupervisedHooks(DiskHooks):
     def waiting_for_disk(self, shortage: Shortage | None) -> None:
         """Report the wait to the supervisor, for which it is a sign of life. None reports the phase before the wait."""
         if shortage is None:
-            self._send(Phase(name=self._phase))
+            self._send(PhaseEntered(name=self._phase))
             return
         self._send_progress()
         wait = DiskWait(
@@ -144,7 +144,7 @@ class SupervisedHooks(DiskHooks):
             needed_bytes=shortage.needed_bytes,
             reason=shortage.reason,
         )
-        self._send(Phase(name=WAITING_FOR_DISK, disk=wait))
+        self._send(PhaseEntered(name=WAITING_FOR_DISK, disk=wait))
 
     def wait_while_suspended(self) -> None:
         """Block while the lease may be lost."""
@@ -162,12 +162,12 @@ class SupervisedHooks(DiskHooks):
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
         """Report the kept checkpoints to the supervisor, which deletes the rows of all others."""
-        self._send(Kept(names=[f"checkpoints/{name}" for name in names]))
+        self._send(CheckpointsKept(names=[f"checkpoints/{name}" for name in names]))
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
         """Report withdrawn checkpoints to the supervisor, which deletes their rows and records the newest one left."""
         self._send(
-            Withdrawn(
+            CheckpointsWithdrawn(
                 names=[f"checkpoints/{name}" for name in names],
                 newest=None if newest is None else f"checkpoints/{newest.name}",
                 newest_step=None if newest is None else newest.step,
@@ -177,17 +177,19 @@ class SupervisedHooks(DiskHooks):
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
         """Report a checkpoint to the supervisor, which registers it."""
         self._send(
-            Checkpoint(name=f"checkpoints/{info.name}", step=info.step, sha256=info.sha256, size_bytes=info.size_bytes)
+            CheckpointSaved(
+                name=f"checkpoints/{info.name}", step=info.step, sha256=info.sha256, size_bytes=info.size_bytes
+            )
         )
 
     def artifact_saved(self, name: str, kind: str) -> None:
         """Report an artifact to the supervisor."""
-        self._send(Artifact(name=name, kind=kind))
+        self._send(ArtifactSaved(name=name, kind=kind))
 
     def event(self, name: str, **details: Any) -> None:
         """Log an event and report it to the supervisor."""
         log.info(name, **details)
-        self._send(Event(name=name, details=details))
+        self._send(HistoryEvent(name=name, details=details))
 
     def _rewind(self, step: int) -> None:
         if self._attempt > 1 and not self._rewound:

@@ -17,7 +17,7 @@ from common.child.launch import LaunchedChild, launch
 from common.child.protocol import Channel, Message, Start
 from common.config.child_environment import child_environment
 from services.worker.log_capture import LogCapture
-from services.worker.wakeup import Wakeup
+from services.worker.wakeup_pipe import WakeupPipe
 
 OOM_SCORE_ADJUSTMENT = 500
 """Score (-1000 … 1000) that makes the kernel kill the trainer, not a server or the worker, when memory runs out."""
@@ -67,7 +67,7 @@ class ChildProcess:
         except OSError:
             return False
 
-    def receive(self, timeout: float, wakeup: Wakeup) -> Message | None:
+    def receive(self, timeout: float, wakeup: WakeupPipe) -> Message | None:
         """Return the next message, or None after `timeout` seconds or once `wakeup` is set.
 
         Raises EOFError when the child has ended. That is noticed within `timeout` even if a process that the child

@@ -16,22 +16,22 @@ from pydantic.alias_generators import to_camel
 
 from common.artifacts import ArtifactStore
 from common.child.protocol import (
-    Artifact,
-    Checkpoint,
+    ArtifactSaved,
+    CheckpointSaved,
+    CheckpointsKept,
+    CheckpointsWithdrawn,
     DiskWait,
-    Event,
     Failed,
     Finished,
-    Kept,
+    HistoryEvent,
     Message,
-    Phase,
+    PhaseEntered,
     Progress,
     Running,
-    Withdrawn,
 )
 from common.errors import TidalError
 from common.files import sha256_of
-from common.jobs import queue as rows
+from common.jobs import queue
 from common.jobs.registry import CHECKPOINT_FOLDER
 from common.logging import get_logger
 from common.redis import keys
@@ -78,29 +78,29 @@ class ChildReports:
     def move(self, status: JobStatus) -> None:
         """Write a status that needs no decision: starting, running, completing, stopping."""
         self.status = status
-        self._writer.submit(lambda session: rows.transition(session, self._job.id, self._job.attempt, status))
+        self._writer.submit(lambda session: queue.transition(session, self._job.id, self._job.attempt, status))
 
-    def hear(self, message: Message, now: float) -> None:
+    def handle(self, message: Message, now: float) -> None:
         """Handle one message."""
         if isinstance(message, Progress):
             self.watch.progress(now)
-            self.meter.hear(message.step, message.total_steps, now, time_share=message.time_share)
+            self.meter.handle(message.step, message.total_steps, now, time_share=message.time_share)
             if now - self._reported_at >= REPORT_SECONDS:
                 self._report(now)
-        elif isinstance(message, Phase):
+        elif isinstance(message, PhaseEntered):
             self._enter(message, now)
         elif isinstance(message, Running):
             if self.status is JobStatus.STARTING:
                 self.move(JobStatus.RUNNING)
-        elif isinstance(message, Checkpoint):
+        elif isinstance(message, CheckpointSaved):
             self._checkpoint(message)
-        elif isinstance(message, Kept):
+        elif isinstance(message, CheckpointsKept):
             self._keep(message)
-        elif isinstance(message, Withdrawn):
+        elif isinstance(message, CheckpointsWithdrawn):
             self._withdraw(message)
-        elif isinstance(message, Artifact):
+        elif isinstance(message, ArtifactSaved):
             self._artifact(message)
-        elif isinstance(message, Event):
+        elif isinstance(message, HistoryEvent):
             self.event(message.name, **message.details)
         elif isinstance(message, Finished):
             self.finished = message
@@ -111,7 +111,7 @@ class ChildReports:
 
     def event(self, name: str, **details: object) -> None:
         """Record an event in the job's history."""
-        write = partial(rows.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
+        write = partial(queue.record_event, job_id=self._job.id, attempt=self._job.attempt, event=name, details=details)
         self._writer.submit(write)
 
     def last_report(self, now: float) -> None:
@@ -120,7 +120,7 @@ class ChildReports:
             self._progress_write = None
             self._report(now)
 
-    def _enter(self, message: Phase, now: float) -> None:
+    def _enter(self, message: PhaseEntered, now: float) -> None:
         phase = message.name
         if WAITING_FOR_DISK in (phase, self.phase):
             self.meter.restart()
@@ -146,7 +146,7 @@ class ChildReports:
         self._feed.event(self._job.streams, keys.EVENT_STATUS, status)
         if self._progress_write is None or self._progress_write.done():
             write = partial(
-                rows.record_progress,
+                queue.record_progress,
                 job_id=self._job.id,
                 attempt=self._job.attempt,
                 step=self.meter.step or 0,
@@ -156,12 +156,12 @@ class ChildReports:
             )
             self._progress_write = self._writer.submit(write)
 
-    def _checkpoint(self, message: Checkpoint) -> None:
+    def _checkpoint(self, message: CheckpointSaved) -> None:
         name = message.name if "/" in message.name else f"{CHECKPOINT_FOLDER}/{message.name}"
         if self._existing(name) is None:
             return
         write = partial(
-            rows.register_checkpoint,
+            queue.register_checkpoint,
             job_id=self._job.id,
             attempt=self._job.attempt,
             name=name,
@@ -183,16 +183,16 @@ class ChildReports:
 
         self._writer.submit(write).add_done_callback(announce)
 
-    def _keep(self, message: Kept) -> None:
+    def _keep(self, message: CheckpointsKept) -> None:
         write = partial(
-            rows.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(message.names)
+            queue.keep_checkpoints, job_id=self._job.id, attempt=self._job.attempt, names=frozenset(message.names)
         )
         self._writer.submit(write)
 
-    def _withdraw(self, message: Withdrawn) -> None:
+    def _withdraw(self, message: CheckpointsWithdrawn) -> None:
         newest = message.newest if message.newest is not None and self._existing(message.newest) is not None else None
         write = partial(
-            rows.withdraw_checkpoints,
+            queue.withdraw_checkpoints,
             job_id=self._job.id,
             attempt=self._job.attempt,
             names=frozenset(message.names),
@@ -201,7 +201,7 @@ class ChildReports:
         )
         self._writer.submit(write)
 
-    def _artifact(self, message: Artifact) -> None:
+    def _artifact(self, message: ArtifactSaved) -> None:
         path = self._existing(message.name)
         if path is None:
             return
@@ -211,7 +211,7 @@ class ChildReports:
             size = path.stat().st_size
         kind = "result" if message.kind in RESULT_KINDS else message.kind
         write = partial(
-            rows.register_artifact,
+            queue.register_artifact,
             job_id=self._job.id,
             attempt=self._job.attempt,
             name=message.name,
@@ -230,7 +230,7 @@ class ChildReports:
         except (OSError, ValueError) as error:
             log.error("the child's analysis cannot be read", name=path.name, error=str(error))
             return
-        write = partial(rows.save_analysis, job_id=self._job.id, attempt=self._job.attempt, result=result)
+        write = partial(queue.register_analysis, job_id=self._job.id, attempt=self._job.attempt, result=result)
         self._writer.submit(write)
 
     def _existing(self, name: str) -> Path | None:

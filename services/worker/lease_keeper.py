@@ -1,6 +1,6 @@
 """Keeps the lease of one job and reads the desired state that users set.
 
-One thread renews the lease every `lease_renew_seconds` and reads the desired state every `wish_poll_seconds`, or at
+One thread renews the lease every `lease_renew_seconds` and reads the desired state every `desired_state_poll_seconds`, or at
 once after a notification. Only the database decides whether the lease is valid; the lease clock, read before a renewal
 is sent, gives the age of the last renewal. Leaves out: reactions to a new desired state or a lost lease
 (`services.worker.supervisor`).
@@ -17,7 +17,7 @@ from common.child.lifeline import lease_clock
 from common.config import Settings
 from common.db import database_away
 from common.errors import LeaseLostError
-from common.jobs.lease import Wish, read_wish, renew
+from common.jobs.lease import RequestedState, read_requested_state, renew
 from common.logging import get_logger
 
 log = get_logger(__name__)
@@ -49,7 +49,7 @@ class LeaseKeeper:
         self._trouble = False
         self.renewed_at = claimed_at
         """Time of `lease_clock` before the last successful renewal was sent."""
-        self.wish: Wish | None = None
+        self.requested: RequestedState | None = None
         self.lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -74,17 +74,17 @@ class LeaseKeeper:
             try:
                 if first or began - self.renewed_at >= self._settings.lease_renew_seconds:
                     with self._sessions.begin() as session:
-                        wish = renew(session, self._job_id, self._attempt, self._settings).wish
+                        wish = renew(session, self._job_id, self._attempt, self._settings).requested
                     self.renewed_at = began
                     first = False
                     self._hear(wish, renewed=True)
                 else:
                     with self._sessions.begin() as session:
-                        wish = read_wish(session, self._job_id, self._attempt)
+                        wish = read_requested_state(session, self._job_id, self._attempt)
                     self._hear(wish, renewed=False)
                 self._well()
                 due = self.renewed_at + self._settings.lease_renew_seconds - lease_clock()
-                pause = max(0.0, min(self._settings.wish_poll_seconds, due))
+                pause = max(0.0, min(self._settings.desired_state_poll_seconds, due))
             except LeaseLostError as error:
                 log.warning("lease lost", error=error.message)
                 self.lost.set()
@@ -97,8 +97,8 @@ class LeaseKeeper:
             self._wake.wait(pause)
             self._wake.clear()
 
-    def _hear(self, wish: Wish, *, renewed: bool) -> None:
-        before, self.wish = self.wish, wish
+    def _hear(self, wish: RequestedState, *, renewed: bool) -> None:
+        before, self.requested = self.requested, wish
         if (
             renewed
             or before is None

@@ -21,8 +21,8 @@ from pathlib import Path
 from common.disk import is_full
 from common.logging import get_logger
 from common.redis import keys
-from common.redis.client import FEED, connect
-from common.redis.shipper import Entry, StreamShipper
+from common.redis.client import WORKER_COMMANDS, connect
+from common.redis.shipper import StreamEntry, StreamShipper
 
 log = get_logger(__name__)
 
@@ -73,7 +73,7 @@ class LogCapture:
         """Set when complete lines wait to be sent, or at the end."""
         self._shipper: StreamShipper | None = None
         if redis_url is not None:
-            client = connect(redis_url, FEED)
+            client = connect(redis_url, WORKER_COMMANDS)
             self._shipper = StreamShipper(client, streams, _Renderer(attempt), max_length=stream_max_length)
         self._threads = [threading.Thread(target=self._pump, name="log-pump", daemon=True)]
         if self._shipper is not None:
@@ -192,7 +192,7 @@ class _Renderer:
     def __init__(self, attempt: int) -> None:
         self._attempt = attempt
 
-    def __call__(self, lines: list[bytes], first: int) -> list[Entry]:
+    def __call__(self, lines: list[bytes], first: int) -> list[StreamEntry]:
         numbered = [
             {"n": first + index, "text": line.decode(errors="replace").rstrip("\r\n")[:MAX_LINE]}
             for index, line in enumerate(lines)

@@ -29,7 +29,7 @@ class ProgressMeter:
         self._time_share = 0.0
         self._samples: deque[tuple[float, int, float]] = deque()
 
-    def hear(self, step: int, total_steps: int, now: float, *, time_share: float = 0.0) -> None:
+    def record(self, step: int, total_steps: int, now: float, *, time_share: float = 0.0) -> None:
         """Record a finished step and the `time_share` of the time limit that is used (0 without a limit)."""
         self._time_share = time_share
         if self.step != step:

@@ -23,7 +23,7 @@ from common.config import Settings
 from common.config.server_paths import ServerPaths
 from common.disk import MIB
 from common.errors import LeaseLostError
-from common.jobs.queue import complete, fail, pause, release
+from common.jobs.queue import complete_job, fail_job, pause_job, release_job
 from common.jobs.retry import Fault
 from common.logging import get_logger
 from common.redis.live_feed import LiveFeed
@@ -37,7 +37,7 @@ from services.worker.oom_kills import oom_kill_count
 from services.worker.progress import ProgressWatch
 from services.worker.row_writer import RowWriter
 from services.worker.stop_ladder import Action, StopLadder
-from services.worker.wakeup import Wakeup
+from services.worker.wakeup_pipe import WakeupPipe
 from tidal_client.vocabulary import DesiredState, JobStatus
 
 log = get_logger(__name__)
@@ -52,7 +52,7 @@ TEARDOWN_SECONDS = 15.0
 _BEFORE_STEPS = frozenset({JobStatus.PROVISIONING, JobStatus.STARTING})
 
 
-class Supervisor:
+class JobSupervisor:
     """Runs one claimed job. `drain` is set when the worker has to leave."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Supervisor:
         self._job, self._settings, self._drain = job, settings, drain
         self._store = ArtifactStore(settings.experiments_dir)
         self._writer = RowWriter(sessions)
-        self._wakeup = Wakeup()
+        self._wakeup = WakeupPipe()
         self._keeper = LeaseKeeper(
             sessions, job.id, job.attempt, settings, claimed_at=job.claimed_at, changed=self._wakeup.set
         )
@@ -94,11 +94,11 @@ class Supervisor:
         """Process id of the trainer, None before it was started."""
         return None if self._child is None else self._child.pid
 
-    def wish_pushed(self) -> None:
+    def check_desired_state(self) -> None:
         """Check the desired state now, because it was changed. May be called from any thread."""
         self._keeper.wake()
 
-    def drain_begun(self) -> None:
+    def check_drain(self) -> None:
         """Check `drain` now, because it was set. May be called from any thread."""
         self._wakeup.set()
 
@@ -203,7 +203,7 @@ class Supervisor:
             self._wakeup.clear()
             now = time.monotonic()
             if message is not None:
-                self._reports.hear(message, now)
+                self._reports.handle(message, now)
             if self._keeper.lost.is_set() or self._writer.lost.is_set():
                 self._kill(child, KillReason.LEASE_LOST)
             self._mind_lease(child, now)
@@ -237,7 +237,7 @@ class Supervisor:
             self._reports.watch.excuse(now)
 
     def _mind_wishes(self, child: ChildProcess, now: float) -> None:
-        wish = self._keeper.wish
+        wish = self._keeper.requested
         if self._drain.is_set():
             self._ladder.want("drain", now)
         if wish is not None:
@@ -301,14 +301,14 @@ def _write_ending(session: Session, job_id: str, attempt: int, ending: Ending, s
     another attempt owns the job.
     """
     if ending.fault is not None:
-        return fail(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)
+        return fail_job(session, job_id, attempt, ending.fault, ending.message, code=ending.code, settings=settings)
     if ending.killed is not None:
-        return release(session, job_id, attempt, reason=ending.killed.value, details={"killed": True})
+        return release_job(session, job_id, attempt, reason=ending.killed.value, details={"killed": True})
     if ending.outcome == "completed":
-        return complete(session, job_id, attempt)
+        return complete_job(session, job_id, attempt)
     if ending.outcome == "paused":
-        return pause(session, job_id, attempt)
-    return release(session, job_id, attempt, reason=ending.outcome or "unknown")
+        return pause_job(session, job_id, attempt)
+    return release_job(session, job_id, attempt, reason=ending.outcome or "unknown")
 
 
 def _not_started(message: str) -> Ending:

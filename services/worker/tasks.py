@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from common.jobs.sweep import sweep_once
-from common.redis.celery_settings import DOORBELL_TASK, SWEEP_TASK
+from common.jobs.sweep import run_single_sweep
+from common.redis.celery_settings import NOTIFY_TASK, SWEEP_TASK
 from services.worker.celery_app import app, worker
 
 
-def doorbell(queue: str) -> str:
+def run_next_job(queue: str) -> str:
     """Run the best job of the queue, if there is one. The row in Postgres holds the result, this text is for Flower."""
     return worker().run_next(queue)
 
 
 def sweep() -> dict[str, Any]:
     """Reaper, doorbells and outbox once, by hand, for when the health process is down."""
-    return asdict(sweep_once())
+    return asdict(run_single_sweep())
 
 
-app.task(doorbell, name=DOORBELL_TASK)
+app.task(run_next_job, name=NOTIFY_TASK)
 app.task(sweep, name=SWEEP_TASK)

@@ -17,14 +17,14 @@ from common.child.lifeline import lease_clock
 from common.config import Settings
 from common.db import database_away, make_engine, session_factory
 from common.errors import JobFailed
-from common.jobs.outbox import ring
-from common.jobs.queue import claim
+from common.jobs.outbox import add_notifications
+from common.jobs.queue import claim_job
 from common.logging import get_logger
 from common.redis.heartbeat import Heartbeat
 from common.redis.live_feed import LiveFeed
 from services.worker.claimed_job import ClaimedJob
-from services.worker.supervisor import Supervisor
-from services.worker.wish_listener import WishListener
+from services.worker.desired_state_listener import DesiredStateListener
+from services.worker.supervisor import JobSupervisor
 from tidal_client.vocabulary import JobStatus
 
 log = get_logger(__name__)
@@ -53,10 +53,10 @@ class Worker:
         self._sessions = session_factory(self._engine)
         redis_url = settings.redis_url.get_secret_value()
         self._feed = LiveFeed(redis_url, stream_max_length=settings.stream_max_length)
-        self._running: dict[tuple[str, int], Supervisor] = {}
+        self._running: dict[tuple[str, int], JobSupervisor] = {}
         self._lock = threading.Lock()
         self._leaving = threading.Event()
-        self._wishes = WishListener(redis_url, self._wish_pushed)
+        self._wishes = DesiredStateListener(redis_url, self._check_desired_state)
         self._heartbeat = Heartbeat(
             self.name, self._feed, self._describe, seconds=settings.heartbeat_seconds, children=self._trainers
         )
@@ -71,7 +71,7 @@ class Worker:
         if isinstance(job, str):
             return job
         log.info("job claimed", job_id=job.id, attempt=job.attempt, type=job.type)
-        supervisor = Supervisor(
+        supervisor = JobSupervisor(
             job, sessions=self._sessions, settings=self._settings, feed=self._feed, drain=self._leaving
         )
         with self._lock:
@@ -96,7 +96,7 @@ class Worker:
             claimed_at = lease_clock()
             try:
                 with self._sessions.begin() as session:
-                    row = claim(session, queue, self.name, self._settings)
+                    row = claim_job(session, queue, self.name, self._settings)
                     return "no job to claim" if row is None else ClaimedJob.of(row, claimed_at=claimed_at)
             except SQLAlchemyError as error:
                 if not database_away(error):
@@ -112,7 +112,7 @@ class Worker:
         """Send the notification again, because this worker shuts down and all others may be idle."""
         try:
             with self._sessions.begin() as session:
-                ring(session, queue)
+                add_notifications(session, queue)
         except SQLAlchemyError as error:
             log.warning("a notification was not passed on; the sweep sends it again", error=str(error).splitlines()[0])
 
@@ -122,7 +122,7 @@ class Worker:
         with self._lock:
             running = list(self._running.values())
         for supervisor in running:
-            supervisor.drain_begun()
+            supervisor.check_drain()
 
     def close(self) -> None:
         """Free connections and threads. Call this when no job runs."""
@@ -132,11 +132,11 @@ class Worker:
         self._feed.close()
         self._engine.dispose()
 
-    def _wish_pushed(self, job_id: str) -> None:
+    def _check_desired_state(self, job_id: str) -> None:
         with self._lock:
             concerned = [supervisor for (running, _), supervisor in self._running.items() if running == job_id]
         for supervisor in concerned:
-            supervisor.wish_pushed()
+            supervisor.check_desired_state()
 
     def _trainers(self) -> list[int]:
         with self._lock:

@@ -244,7 +244,7 @@ class Chaos:
     def _ring(self) -> str | None:
         try:
             for _ in range(20):
-                self._publisher.ring("training")
+                self._publisher.notify_worker("training")
         except UnavailableError:
             return None
         return "20 doorbells"

@@ -22,7 +22,7 @@ import services.api.context
 import services.api.operations.submission
 from common.jobs.reaper import Reaped, reap
 from common.jobs.sql import try_lock
-from common.jobs.submission import submit
+from common.jobs.submission import enqueue_job
 from services.api.__main__ import main as api
 from services.api.publishing import OutboxThread
 from services.health.__main__ import main as health
@@ -35,7 +35,7 @@ def die() -> None:
 
 def submit_and_die(*arguments: Any, **named: Any) -> Any:
     """The rows are written; the commit never comes."""
-    submit(*arguments, **named)
+    enqueue_job(*arguments, **named)
     die()
 
 
@@ -78,7 +78,7 @@ def main() -> int:
         vars(common.jobs.sweep)["try_lock"] = lock_and_wait
         return health()
     if at == "before_commit":
-        vars(services.api.operations.submission)["submit"] = submit_and_die
+        vars(services.api.operations.submission)["enqueue_job"] = submit_and_die
     elif at == "before_publish":
         vars(services.api.context)["OutboxThread"] = Mute
     else:

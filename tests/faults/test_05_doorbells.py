@@ -14,11 +14,11 @@ def test_fault_05_the_same_doorbell_twenty_times_to_four_workers_is_one_claim(fl
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
     for _ in range(20):
-        publisher.ring("training")
+        publisher.notify_worker("training")
     for number in range(4):
         fleet.worker(f"worker-{number}", plan={"steps": 30})
     fleet.wait_status(job_id, "completed", seconds=fleet.timers.patience)
-    fleet.wait_for(lambda: publisher.waiting("training") == 0, "all doorbells heard")
+    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all doorbells heard")
     publisher.close()
     assert fleet.event_names(job_id).count("claimed") == 1
     assert [step.step for step in fleet.steps(job_id)] == list(range(1, 31))

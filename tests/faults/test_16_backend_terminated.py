@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import Job, JobEvent, make_engine, session_factory
-from common.jobs import queue as rows
+from common.jobs import queue
 from common.jobs.queue import NewJob
 from common.jobs.retry import Fault
-from common.jobs.signals import cancel, request_signal
+from common.jobs.signals import request_cancel, request_signal
 from services.worker.row_writer import RowWriter
 from tests.faults.checker import check
 from tests.faults.commit_proxy import CommitProxy, When
@@ -99,17 +99,17 @@ MODEL = {"name": "model.pth", "kind": "model", "sha256": "0" * 64, "size_bytes":
 CHECKPOINT = {"name": "step-000000002", "step": 2, "sha256": "2" * 64, "size_bytes": 1}
 WRITES: dict[str, tuple[str | None, Write, str]] = {
     # name: (wish, write by attempt 1 of a running job that has a checkpoint, status afterwards)
-    "transition": (None, lambda s, j: rows.transition(s, j, 1, JobStatus.COMPLETING), "completing"),
-    "complete": (None, lambda s, j: rows.complete(s, j, 1), "completed"),
-    "pause": ("pause", lambda s, j: rows.pause(s, j, 1), "paused"),
-    "release": (None, lambda s, j: rows.release(s, j, 1), "pending"),
-    "release after stop": ("stop", lambda s, j: rows.release(s, j, 1), "cancelled"),
-    "fail": (None, lambda s, j: rows.fail(s, j, 1, Fault.USER_ERROR, "no"), "failed"),
-    "fail and retry": (None, lambda s, j: rows.fail(s, j, 1, Fault.WORKER_LOST, "lost"), "pending"),
-    "checkpoint": (None, lambda s, j: rows.register_checkpoint(s, j, 1, **CHECKPOINT), "running"),
-    "artifact": (None, lambda s, j: rows.register_artifact(s, j, 1, **MODEL), "running"),
-    "event": (None, lambda s, j: rows.record_event(s, j, 1, "noted"), "running"),
-    "progress": (None, lambda s, j: rows.record_progress(s, j, 1, step=7), "running"),
+    "transition": (None, lambda s, j: queue.transition(s, j, 1, JobStatus.COMPLETING), "completing"),
+    "complete": (None, lambda s, j: queue.complete_job(s, j, 1), "completed"),
+    "pause": ("pause", lambda s, j: queue.pause_job(s, j, 1), "paused"),
+    "release": (None, lambda s, j: queue.release_job(s, j, 1), "pending"),
+    "release after stop": ("stop", lambda s, j: queue.release_job(s, j, 1), "cancelled"),
+    "fail": (None, lambda s, j: queue.fail_job(s, j, 1, Fault.USER_ERROR, "no"), "failed"),
+    "fail and retry": (None, lambda s, j: queue.fail_job(s, j, 1, Fault.WORKER_LOST, "lost"), "pending"),
+    "checkpoint": (None, lambda s, j: queue.register_checkpoint(s, j, 1, **CHECKPOINT), "running"),
+    "artifact": (None, lambda s, j: queue.register_artifact(s, j, 1, **MODEL), "running"),
+    "event": (None, lambda s, j: queue.record_event(s, j, 1, "noted"), "running"),
+    "progress": (None, lambda s, j: queue.record_progress(s, j, 1, step=7), "running"),
 }
 
 
@@ -149,15 +149,15 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
 def running_job(settings: Settings, sessions: sessionmaker[Session], wish: str | None) -> str:
     """A job that runs at attempt 1, with a checkpoint, and `wish` for it."""
     with sessions.begin() as session:
-        job_id = rows.submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
+        job_id = queue.submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
     with sessions.begin() as session:
-        claimed = rows.claim(session, "training", "owner", settings)
+        claimed = queue.claim(session, "training", "owner", settings)
         assert claimed is not None and claimed.id == job_id
     for status in (JobStatus.STARTING, JobStatus.RUNNING):
         with sessions.begin() as session:
-            rows.transition(session, job_id, 1, status)
+            queue.transition(session, job_id, 1, status)
     with sessions.begin() as session:
-        rows.register_checkpoint(session, job_id, 1, name="step-000000001", step=1, sha256="1" * 64)
+        queue.register_checkpoint(session, job_id, 1, name="step-000000001", step=1, sha256="1" * 64)
     if wish is not None:
         with sessions.begin() as session:
             request_signal(session, job_id, Signal(wish))
@@ -174,7 +174,7 @@ def end(sessions: sessionmaker[Session], job_id: str) -> None:
     """Cancel what has not ended, as api or as owner."""
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
-            cancel(session, job_id)
+            request_cancel(session, job_id)
     with sessions.begin() as session:
         if session.get_one(Job, job_id).finished_at is None:
-            rows.release(session, job_id, 1)
+            queue.release_job(session, job_id, 1)

@@ -17,8 +17,8 @@ import pytest
 
 from common.errors import ConflictError
 from common.jobs.lease import renew
-from common.jobs.queue import complete, register_checkpoint, release, transition
-from common.jobs.signals import cancel
+from common.jobs.queue import complete_job, register_checkpoint, release_job, transition
+from common.jobs.signals import request_cancel
 from tests.faults.checker import check
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.history import read_history
@@ -40,9 +40,9 @@ def live(desk: Desk, job_id: str, attempt: int) -> None:
             desk.do(register_checkpoint, job_id, attempt, name=f"step-{number}", step=number, sha256="00")
         if desk.do(renew, job_id, attempt, desk.settings).desired_state is DesiredState.STOP:
             desk.do(transition, job_id, attempt, S.STOPPING)
-            desk.do(release, job_id, attempt, reason="stopped")
+            desk.do(release_job, job_id, attempt, reason="stopped")
             return
-    desk.do(complete, job_id, attempt)
+    desk.do(complete_job, job_id, attempt)
 
 
 def own_until(desk: Desk, name: str, over: threading.Event) -> None:
@@ -70,7 +70,7 @@ def test_fault_21_a_thousand_cancels_at_random_moments_each_have_one_honest_end(
             job_id = desk.submit()
             time.sleep(draw.uniform(0.0, 0.06))  # the moment of the cancel is the experiment
             try:
-                desk.do(cancel, job_id)
+                desk.do(request_cancel, job_id)
                 accepted.add(job_id)
             except ConflictError:
                 refused.add(job_id)

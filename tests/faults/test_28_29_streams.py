@@ -21,7 +21,7 @@ from services.api.streaming.topic import RING
 from tests.faults.fault_fleet import FaultFleet
 from tests.faults.own_servers import metric, running_api
 from tests.faults.proxy import TcpProxy
-from tests.integration.api.conftest import Event, events_of
+from tests.integration.api.conftest import StreamEvent, events_of
 
 EXIT_SECONDS = 25.0
 """Promised: from SIGTERM to the end of the api."""
@@ -40,7 +40,7 @@ def client(fleet: FaultFleet) -> Iterator[httpx.Client]:
         yield client
 
 
-def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> Iterator[Event]:
+def follow(client: httpx.Client, path: str, cursor: str | None, count: int) -> Iterator[StreamEvent]:
     """Up to `count` events, then the connection is dropped; fewer when it breaks before."""
     with events_of(client, path, cursor) as events:
         for number, event in enumerate(events, start=1):

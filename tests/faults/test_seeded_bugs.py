@@ -69,7 +69,7 @@ def test_seeded_bug_a_late_acknowledgement_that_runs_a_job_twice_is_found(
     redis_client.client_kill_filter(_type="normal", skipme=True)
     # A worker that is busy may not notice; then the visibility timeout hands the message out again, an hour later.
     publisher = RedisPublisher(fleet.settings.redis_url)
-    publisher.ring("training")
+    publisher.notify_worker("training")
     publisher.close()
 
     def runs_twice() -> bool:

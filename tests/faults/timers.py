@@ -25,7 +25,7 @@ class Timers:
     quarantine_seconds: float = 15.0
     reaper_contact_seconds: float = 20.0
     outbox_seconds: float = 15.0
-    wish_poll_seconds: float = 2.0
+    desired_state_poll_seconds: float = 2.0
     stop_grace_seconds: float = 60.0
     kill_grace_seconds: float = 30.0
     drain_seconds: float = 60.0
@@ -48,7 +48,7 @@ class Timers:
     @property
     def stop_ladder(self) -> float:
         """From a wish to SIGKILL, at the latest."""
-        return self.wish_poll_seconds + self.stop_grace_seconds + self.kill_grace_seconds
+        return self.desired_state_poll_seconds + self.stop_grace_seconds + self.kill_grace_seconds
 
     @property
     def patience(self) -> float:
@@ -74,7 +74,7 @@ SHORT = Timers(
     quarantine_seconds=0.5,
     reaper_contact_seconds=0.5,
     outbox_seconds=1.0,
-    wish_poll_seconds=0.3,
+    desired_state_poll_seconds=0.3,
     stop_grace_seconds=2.0,
     kill_grace_seconds=1.0,
     drain_seconds=5.0,

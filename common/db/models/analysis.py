@@ -32,5 +32,5 @@ class Analysis(Base):
     request: Mapped[dict[str, Any]] = mapped_column(JSON())
     """What was asked: checkpoints, prompts, seed, … as in the result."""
     result: Mapped[dict[str, Any]] = mapped_column(JSON(), deferred=True, deferred_raiseload=True)
-    """The whole result (`common.analysis.report`). Lists do not load it."""
+    """The whole result (`common.analysis.result`). Lists do not load it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -18,18 +18,18 @@ from common.config import DataConfig, Settings
 from common.datasets import DatasetStore, Manifest
 from common.db import Experiment, Job
 from common.errors import ConflictError, RateLimitedError
-from common.jobs.payloads import Dataset
-from common.jobs.queue import NewJob, submit
+from common.jobs.payloads import DatasetPayload
+from common.jobs.queue import NewJob, enqueue_job
 from common.jobs.sql import lock_dataset
 from services.api.operations.job_view import error_of, job_reply, progress_of
 from tidal_client.vocabulary import LEASED, LIVE, DatasetStatus, JobStatus, JobType
-from tidal_client.wire.base import extended
+from tidal_client.wire.base import extend_reply
 from tidal_client.wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded, DatasetUse
 
-MOST_USES = 100
+MAX_USES = 100
 
 
-def list_datasets(session: Session, store: DatasetStore) -> DatasetList:
+def all_datasets(session: Session, store: DatasetStore) -> DatasetList:
     """All of them, newest first."""
     return DatasetList(datasets=_replies(session, store, store.manifests()))
 
@@ -37,10 +37,10 @@ def list_datasets(session: Session, store: DatasetStore) -> DatasetList:
 def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDetail:
     """Return a dataset with the experiments that use it. Raises NotFoundError."""
     reply = _replies(session, store, [store.find(name)])[0]
-    return extended(DatasetDetail, reply, uses=_uses(session, name))
+    return extend_reply(DatasetDetail, reply, uses=_uses(session, name))
 
 
-def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
+def ensure_tokenised(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
     """Return the dataset with the live job that tokenises it; submit a job if there is none and no tokens exist.
 
     The job is None when the tokens exist, or when too many jobs are waiting to submit another.
@@ -48,16 +48,16 @@ def tokenise(session: Session, settings: Settings, store: DatasetStore, manifest
     lock_dataset(session, manifest.name, shared=False)
     job = _newest_jobs(session, [manifest]).get(manifest.name)
     if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
-        payload = Dataset(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
+        payload = DatasetPayload(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
         # With too many waiting jobs the upload succeeds all the same: the first training on the dataset tokenises it.
         with suppress(RateLimitedError):
-            job = submit(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
+            job = enqueue_job(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
     live = job is not None and job.status in LIVE
     reply = _replies(session, store, [manifest])[0]
     return DatasetUploaded(dataset=reply, job=job_reply(job) if job is not None and live else None)
 
 
-def delete(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
+def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
     """Remove its text and its tokens; NotFoundError, ConflictError while a live job needs it."""
     with sessions.begin() as session:
         lock_dataset(session, name, shared=False)
@@ -157,7 +157,7 @@ def _uses(session: Session, name: str) -> list[DatasetUse]:
         .join(Experiment, Experiment.id == Job.experiment_id)
         .where(Job.type != JobType.DATASET, _names_one_of([name]))
         .order_by(Job.created_at.desc(), Job.id.desc())
-        .limit(MOST_USES)
+        .limit(MAX_USES)
     )
     return [
         DatasetUse(

@@ -14,7 +14,7 @@ from common.config import Settings
 from common.db import schema_status
 from common.disk import MIB, DiskReserve
 from common.logging import get_logger
-from common.redis.heartbeat import SWEEP_FIELDS, sweep_trouble
+from common.redis.heartbeat import SWEEP_FIELDS, sweep_problem
 from common.redis.keys import HEALTH
 from services.api.context import Context
 from tidal_client.wire.health import Part, Ready
@@ -71,7 +71,7 @@ async def _sweeps(context: Context) -> Part:
             swept_at, trouble = await context.redis.hmget(HEALTH, SWEEP_FIELDS)
     except (RedisError, OSError, TimeoutError):
         return Part(ok=False, required=False, detail="unknown, Redis cannot be reached")
-    wrong = sweep_trouble(_text(swept_at), _text(trouble), context.settings.reaper_seconds)
+    wrong = sweep_problem(_text(swept_at), _text(trouble), context.settings.reaper_seconds)
     return Part(ok=not wrong, required=False, detail=wrong or "ok")
 
 

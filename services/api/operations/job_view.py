@@ -7,7 +7,7 @@ from typing import Any
 from common.db import Job
 from common.jobs.documents import job_document
 from common.jobs.signals import offered_signals
-from common.jobs.waiting_line import Place
+from common.jobs.waiting_line import QueuePosition
 from tidal_client.vocabulary import Signal
 from tidal_client.wire.job import JobDetail, JobError, JobProgress, JobReply
 
@@ -27,17 +27,17 @@ def error_of(job: Job) -> JobError | None:
     return JobError(code=job.error_code, message=job.error_message) if job.error_code else None
 
 
-def job_reply(job: Job, place: Place | None = None) -> JobReply:
+def job_reply(job: Job, place: QueuePosition | None = None) -> JobReply:
     """Return a job without its payload."""
     return JobReply.model_validate(_document(job, place))
 
 
-def job_detail(job: Job, place: Place | None = None, what_next: str = "") -> JobDetail:
+def job_detail(job: Job, place: QueuePosition | None = None, what_next: str = "") -> JobDetail:
     """Return a job with its payload and what happens next."""
     return JobDetail.model_validate({**_document(job, place), "payload": job.payload, "whatNext": what_next})
 
 
-def _document(job: Job, place: Place | None) -> dict[str, Any]:
+def _document(job: Job, place: QueuePosition | None) -> dict[str, Any]:
     offered = offered_signals(job)
     signals = [signal for signal in Signal if signal in offered]
     waits = {"queuePosition": place.position, "predictedStart": place.predicted_start} if place else {}

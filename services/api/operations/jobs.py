@@ -11,10 +11,10 @@ from common.config import Settings
 from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
-from common.jobs.limits import leased_counts, require_room_to_wait, type_limit
+from common.jobs.limits import leased_counts, require_queue_capacity, type_limit
 from common.jobs.payloads import experiment_type
 from common.jobs.queue import NewJob
-from common.jobs.waiting_line import Place
+from common.jobs.waiting_line import QueuePosition
 from common.jobs.what_next import what_next
 from services.api.operations.job_view import job_detail, job_reply
 from services.api.paging import newest_page
@@ -22,11 +22,11 @@ from services.api.workers import Outlook
 from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, JobType
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
-MOST_LIVE = 1000
+MAX_LIVE = 1000
 """Most jobs in the lists without pages: active jobs, and the snapshot of the stream."""
 
 
-def list_jobs(
+def jobs_page(
     session: Session,
     outlook: Outlook,
     *,
@@ -53,13 +53,13 @@ def list_jobs(
 
 def active_jobs(session: Session, outlook: Outlook) -> JobList:
     """Those that hold a slot, stale ones included, newest first."""
-    query = _rows().where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    query = _rows().where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MAX_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
 def live_jobs(session: Session, outlook: Outlook) -> JobList:
     """Everything that has not ended, newest first."""
-    query = _rows().where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MOST_LIVE)
+    query = _rows().where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MAX_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
@@ -96,7 +96,7 @@ def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
     return shortage_text(reported["disk"], free_bytes(folder), reported["needed_bytes"], reported.get("reason"))
 
 
-def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
+def job_events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
     """Events with an id above `after`, in order."""
     find_job(session, job_id)
     query = (
@@ -110,10 +110,10 @@ def events(session: Session, job_id: str, *, limit: int, after: int) -> JobEvent
     )
 
 
-def predict(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
+def predict_submission(session: Session, settings: Settings, new: NewJob) -> JobPrediction:
     """Predict what submitting `new` would do now; writes nothing. Raises RateLimitedError when too many jobs wait."""
     payload = new.checked_payload
-    require_room_to_wait(session, settings)
+    require_queue_capacity(session, settings)
     busy = leased_counts(session, [new.type]).get(new.type, 0)
     before = session.scalar(
         select(func.count()).where(Job.type == new.type, Job.status == JobStatus.PENDING, Job.priority >= new.priority)
@@ -139,5 +139,5 @@ def _list(session: Session, outlook: Outlook, jobs: Sequence[Job], following: st
     return JobList(jobs=[job_reply(job, places.get(job.id)) for job in jobs], next_cursor=following)
 
 
-def _places(session: Session, outlook: Outlook, jobs: Sequence[Job]) -> dict[str, Place]:
+def _places(session: Session, outlook: Outlook, jobs: Sequence[Job]) -> dict[str, QueuePosition]:
     return outlook.places(session, [job.id for job in jobs if job.status == JobStatus.PENDING])

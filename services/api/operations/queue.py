@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session, defer
 from common.db import Job
 from common.jobs.limits import type_limit
 from common.jobs.payloads import QUEUES
-from common.jobs.waiting_line import usual_seconds, waiting_line
+from common.jobs.waiting_line import list_waiting_jobs, usual_seconds
 from services.api.workers import Outlook
 from tidal_client.vocabulary import ACTIVE, LEASED, JobStatus
 from tidal_client.wire.queue import QueuedJob, QueueList, QueueReply, QueueType, QueueWorker
 
 
-def queues(session: Session, outlook: Outlook, *, limit: int) -> QueueList:
+def queue_overview(session: Session, outlook: Outlook, *, limit: int) -> QueueList:
     """Every queue, with the first `limit` jobs of each line."""
     usual = usual_seconds(session)
     return QueueList(queues=[_queue(session, outlook, name, limit, usual) for name in sorted(set(QUEUES.values()))])
@@ -22,7 +22,7 @@ def queues(session: Session, outlook: Outlook, *, limit: int) -> QueueList:
 
 def _queue(session: Session, outlook: Outlook, name: str, limit: int, usual: dict[str, float]) -> QueueReply:
     beats = outlook.workers.alive(name)
-    line = waiting_line(session, outlook.settings, name, outlook.workers.slots(name))
+    line = list_waiting_jobs(session, outlook.settings, name, outlook.workers.slots(name))
     shown = [place for place in line if place.position <= limit]
     waiting = (
         select(Job).where(Job.id.in_([place.job_id for place in shown])).options(defer(Job.payload, raiseload=True))

@@ -32,9 +32,17 @@ from common.config.yaml_text import read_mapping
 from common.datasets import is_dataset_name
 from common.db import Job
 from common.errors import ConfigError, InvalidInputError, NotFoundError, TidalError
-from common.jobs.payloads import Ablation, Analysis, Dataset, Evaluation, LmTraining, Payload, RlTraining
+from common.jobs.payloads import (
+    AblationPayload,
+    AnalysisPayload,
+    DatasetPayload,
+    EvaluationPayload,
+    JobPayload,
+    LmTrainingPayload,
+    RlTrainingPayload,
+)
 from common.jobs.registry import CHECKPOINT_FOLDER
-from common.jobs.submission import NewJob, submit, submitted_before
+from common.jobs.submission import NewJob, enqueue_job, submitted_before
 from common.words import with_article
 from services.api.context import Context
 from services.api.operations import jobs
@@ -83,7 +91,7 @@ def submit_job(context: Context, request: JobRequest, idempotency_key: str | Non
         if isinstance(new, TidalError):
             raise new
         _hold_datasets(session, context, new)
-        return jobs.detail(session, context.outlook, submit(session, new, context.settings)), False
+        return jobs.detail(session, context.outlook, enqueue_job(session, new, context.settings)), False
 
 
 def predict_job(context: Context, request: JobRequest) -> JobPrediction:
@@ -91,7 +99,7 @@ def predict_job(context: Context, request: JobRequest) -> JobPrediction:
     new = new_job(context, request)
     with context.sessions() as session:
         _hold_datasets(session, context, new)
-        return jobs.predict(session, context.settings, new)
+        return jobs.predict_submission(session, context.settings, new)
 
 
 def new_job(
@@ -122,10 +130,10 @@ def new_job(
     )
 
 
-def _fresh(context: Context, request: JobRequest) -> Payload:
+def _fresh(context: Context, request: JobRequest) -> JobPayload:
     if request.type is JobType.LM_TRAINING:
         initial = _checkpoint(context, request) if request.checkpoint is not None else None
-        return LmTraining(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
+        return LmTrainingPayload(config=_lm_config(context, request, request.config), initial_checkpoint=initial)
     if request.type is JobType.DATASET:
         return _dataset(context, request)
     checkpoint = _checkpoint(context, request)
@@ -136,21 +144,21 @@ def _fresh(context: Context, request: JobRequest) -> Payload:
     data = _section(DataConfig, inherited.data.model_dump(), request.data, "data")
     if request.type is JobType.EVALUATION:
         evaluation = _section(EvaluationConfig, inherited.evaluation.model_dump(), request.config, "config")
-        return Evaluation(checkpoint=checkpoint, data=data, evaluation=evaluation)
+        return EvaluationPayload(checkpoint=checkpoint, data=data, evaluation=evaluation)
     config = _rl_config(context, request)
     if request.type is JobType.RL_TRAINING:
-        return RlTraining(config=config, checkpoint=checkpoint, data=data)
+        return RlTrainingPayload(config=config, checkpoint=checkpoint, data=data)
     if request.rl_checkpoint is None:
         raise _invalid("rl_checkpoint", "an ablation needs the controller to compare")
     policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
-    return Ablation(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
+    return AblationPayload(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
 
 
-def _corpus(payload: Payload) -> tuple[DataConfig, str] | None:
+def _corpus(payload: JobPayload) -> tuple[DataConfig, str] | None:
     """Return the corpus that a job reads and its location in the request; None for a job that reads no corpus."""
-    if isinstance(payload, LmTraining):
+    if isinstance(payload, LmTrainingPayload):
         return payload.config.data, "body.config.data"
-    if isinstance(payload, RlTraining | Evaluation | Ablation | Dataset):
+    if isinstance(payload, RlTrainingPayload | EvaluationPayload | AblationPayload | DatasetPayload):
         return payload.data, "body.data"
     return None
 
@@ -160,27 +168,27 @@ def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
         hold_datasets(session, corpus[0], context.datasets, location=corpus[1])
 
 
-def _dataset(context: Context, request: JobRequest) -> Dataset:
+def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
     data = _section(DataConfig, {}, request.data, "data")
     if "source" not in request.data:
         raise _invalid("data.source", "a dataset job needs the corpus to tokenise: the name of a dataset, or a file")
     if is_dataset_name(data.source) and context.datasets.has(data.source):
-        return Dataset(data=data, sha256=context.datasets.find(data.source).sha256)
-    return Dataset(data=data)
+        return DatasetPayload(data=data, sha256=context.datasets.find(data.source).sha256)
+    return DatasetPayload(data=data)
 
 
-def _analysis(context: Context, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> Analysis:
+def _analysis(context: Context, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> AnalysisPayload:
     if not config.uses_policy and request.rl_checkpoint is not None:
         raise _invalid("rl_checkpoint", "it is used with gating_mode learned only, and by no sweep; leave it out")
     if not config.uses_policy:
-        return Analysis(checkpoint=checkpoint, analysis=config)
+        return AnalysisPayload(checkpoint=checkpoint, analysis=config)
     if request.rl_checkpoint is None:
         raise _invalid("rl_checkpoint", "gating_mode learned needs a controller; or set gating_mode to random or fixed")
     policy = check_reference(context.store, request.rl_checkpoint, location="body.rlCheckpoint", policy=True)
-    return Analysis(checkpoint=checkpoint, rl_checkpoint=policy, analysis=config)
+    return AnalysisPayload(checkpoint=checkpoint, rl_checkpoint=policy, analysis=config)
 
 
-def _resumed(parent: Job, request: JobRequest) -> Payload:
+def _resumed(parent: Job, request: JobRequest) -> JobPayload:
     """The parent's payload, with `config` laid over it: more steps, another rate; the model's shape must stay."""
     for field in ("config_path", "rl_config_path", "checkpoint", "data"):
         if field in request.model_fields_set:
@@ -192,12 +200,12 @@ def _resumed(parent: Job, request: JobRequest) -> Payload:
         if changed:
             kept = ", ".join(f"{name} {before[name]}" for name in changed)
             raise _invalid("config.model", f"the shape of the model cannot change when training goes on: keep {kept}")
-        return LmTraining.model_validate({**parent.payload, "config": config})
+        return LmTrainingPayload.model_validate({**parent.payload, "config": config})
     if request.type is JobType.RL_TRAINING:
         rl = _section(RLConfig, parent.payload["config"], request.config, "config")
         if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
             raise _invalid("config.policy", "the shape of the policy cannot change when training goes on")
-        return RlTraining.model_validate({**parent.payload, "config": rl})
+        return RlTrainingPayload.model_validate({**parent.payload, "config": rl})
     raise _invalid(
         "resume_from", f"{with_article(request.type)} job has no training state to go on from; submit it anew"
     )

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 from starlette.responses import StreamingResponse
 
 from common.db import require_schema
-from common.jobs.signals import cancel, request_signal
+from common.jobs.signals import request_cancel, request_signal
 from common.jobs.submission import MAX_TAG, MAX_TEXT
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
-from services.api.json_body import OneValuePerKeyRoute
+from services.api.json_body import UniqueKeysRoute
 from services.api.operations import jobs, logs, submission
 from services.api.paging import Cursor, Limit, decode_number
 from services.api.schemas.jobs import JobRequest, SignalRequest
@@ -21,7 +21,7 @@ from services.api.schemas.problems import problem_responses
 from tidal_client.vocabulary import TERMINAL, JobStatus, JobType
 from tidal_client.wire.job import JobDetail, JobEventList, JobList, JobPrediction, LogPage
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=OneValuePerKeyRoute)
+router = APIRouter(prefix="/api/jobs", tags=["jobs"], route_class=UniqueKeysRoute)
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 
@@ -77,7 +77,7 @@ def list_jobs(
     experiment_id: Annotated[str | None, Query(max_length=200, alias="experimentId")] = None,
 ) -> JobList:
     """Newest first."""
-    return jobs.list_jobs(
+    return jobs.jobs_page(
         session,
         context.outlook,
         limit=limit,
@@ -111,7 +111,7 @@ def get_events(
     cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the page before.")] = None,
 ) -> JobEventList:
     """Oldest first; one event per change, written in the transaction of the change."""
-    return jobs.events(session, job_id, limit=limit, after=decode_number(cursor))
+    return jobs.job_events(session, job_id, limit=limit, after=decode_number(cursor))
 
 
 @router.get(
@@ -144,7 +144,7 @@ def get_logs(
 def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> StreamingResponse:
     """The log of all attempts as one text file, no line cut; of a live job what there is now."""
     job = jobs.find_job(session, job_id)
-    found = logs.whole_log(context.store.experiment(job.experiment_id) / "logs")
+    found = logs.complete_log(context.store.experiment(job.experiment_id) / "logs")
     disposition = {"Content-Disposition": f'attachment; filename="{job_id}.log"'}
     return StreamingResponse(found, media_type="text/plain; charset=utf-8", headers=disposition)
 
@@ -172,6 +172,6 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
     """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""
     with context.sessions.begin() as session:
-        found = jobs.detail(session, context.outlook, cancel(session, job_id))
+        found = jobs.detail(session, context.outlook, request_cancel(session, job_id))
     context.outbox.wake()
     return found

@@ -48,10 +48,10 @@ def sweep() -> None:
     """
     from sqlalchemy.exc import OperationalError
 
-    from common.jobs.sweep import sweep_once
+    from common.jobs.sweep import run_single_sweep
 
     try:
-        done = sweep_once(_settings())
+        done = run_single_sweep(_settings())
     except OperationalError as error:
         raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
     if not done.acted:
@@ -60,7 +60,7 @@ def sweep() -> None:
     reaped = done.reaped
     out.print(
         f"{reaped.stale} marked stale, {reaped.requeued} back in the queue, {reaped.cancelled} cancelled, "
-        f"{reaped.failed} failed; {done.rung} doorbells rung, {done.published} messages published."
+        f"{reaped.failed} failed; {done.notifications} doorbells rung, {done.published} messages published."
     )
 
 
@@ -79,7 +79,7 @@ def retention(
 
     from common.artifacts import ArtifactStore
     from common.db import make_engine, session_factory
-    from common.jobs.retention import expired, retain
+    from common.jobs.retention import delete_expired_archives, find_expired_archives
 
     settings = _settings()
     days = settings.retention_days if days is None else days
@@ -91,9 +91,9 @@ def retention(
     try:
         if dry_run:
             with session_factory(engine)() as session:
-                found = expired(session, store, days)
+                found = find_expired_archives(session, store, days)
         else:
-            found = retain(engine, store, days)
+            found = delete_expired_archives(engine, store, days)
     except OperationalError as error:
         raise UnavailableError(f"the database cannot be reached: {str(error.orig).strip()}") from error
     finally:

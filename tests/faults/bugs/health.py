@@ -43,8 +43,8 @@ def reap(session: Session, settings: Settings) -> Reaped:
             target=JobStatus.PENDING,
             details={"reason": "worker_lost"},
         )
-        outbox.announce(session, job, "restarted")
-        outbox.ring(session, job.queue)
+        outbox.add_job_update(session, job, "restarted")
+        outbox.add_notifications(session, job.queue)
     return Reaped(requeued=len(jobs))
 
 

@@ -22,8 +22,8 @@ from common.config import Settings
 from common.db import Job
 from common.errors import LeaseLostError
 from common.jobs.changes import lock
-from common.jobs.claiming import claim
-from common.jobs.lease import Renewal, Wish
+from common.jobs.claiming import claim_job
+from common.jobs.lease import Renewal, RequestedState
 from common.jobs.sql import now_plus
 from services.worker.celery_app import app
 from tidal_client.vocabulary import ACTIVE, DesiredState
@@ -31,7 +31,7 @@ from tidal_client.vocabulary import ACTIVE, DesiredState
 __all__ = ["app"]
 
 
-def own(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
+def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
     """Whoever asks is the owner."""
     job = lock(session, job_id)
     if job.status not in ACTIVE:
@@ -50,13 +50,13 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings) -> Re
     )
     if expires_at is None:
         raise LeaseLostError(f"job {job_id} is not active")
-    return Renewal(expires_at, False, read_wish(session, job_id, attempt))
+    return Renewal(expires_at, False, read_requested_state(session, job_id, attempt))
 
 
-def read_wish(session: Session, job_id: str, attempt: int) -> Wish:
+def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
     """Whoever asks is told."""
     job = session.get_one(Job, job_id)
-    return Wish(DesiredState(job.desired_state), job.cancel_requested, job.desired_at, None)
+    return RequestedState(DesiredState(job.desired_state), job.cancel_requested, job.desired_at, None)
 
 
 def record_progress(session: Session, job_id: str, attempt: int, *, step: int, **_: Any) -> None:
@@ -66,15 +66,15 @@ def record_progress(session: Session, job_id: str, attempt: int, *, step: int, *
 
 def claim_what_runs(session: Session, *arguments: Any) -> Job | None:
     """The best pending job, or else the one that runs already: its message came again."""
-    job = claim(session, *arguments)
+    job = claim_job(session, *arguments)
     return job or session.scalars(select(Job).where(Job.status.in_(ACTIVE)).limit(1)).one_or_none()
 
 
 if os.environ["SEEDED_BUG"] == "no_fencing":
     for module in (common.jobs.lease, common.jobs.ownership, common.jobs.registry):
-        vars(module)["own"] = own
+        vars(module)["require_ownership"] = require_ownership
     vars(common.jobs.queue)["record_progress"] = record_progress
-    vars(services.worker.lease_keeper).update(renew=renew, read_wish=read_wish)
+    vars(services.worker.lease_keeper).update(renew=renew, read_requested_state=read_requested_state)
 if os.environ["SEEDED_BUG"] == "late_ack":
     app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
-    vars(services.worker.worker)["claim"] = claim_what_runs
+    vars(services.worker.worker)["claim_job"] = claim_what_runs

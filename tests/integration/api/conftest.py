@@ -22,7 +22,7 @@ from common.config import Settings
 from services.api.app import create_app
 from services.api.context import Context
 from services.api.server import make_server
-from tidal_client.sse import Event, read_events
+from tidal_client.sse import StreamEvent, read_events
 
 TOKEN = "administrator-token"
 TLS = httpx.create_ssl_context()
@@ -164,10 +164,10 @@ class Events:
     def __init__(self, reply: httpx.Response) -> None:
         self._events = read_events(reply)
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[StreamEvent]:
         return self._events
 
-    def take(self, count: int) -> list[Event]:
+    def take(self, count: int) -> list[StreamEvent]:
         return [next(self._events) for _ in range(count)]
 
 

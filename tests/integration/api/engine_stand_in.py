@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from common.redis import keys
-from common.redis.generation_events import entry, said
+from common.redis.generation_events import encode_generation_event, entry
 from common.redis.generation_request import GenerationRequest
 from tests.integration.api.conftest import Api
 
@@ -34,7 +34,10 @@ class Engine:
 
     def event(self, request_id: str, name: str, data: dict[str, Any], number: int | None = None) -> None:
         """Publish an event of the request, with `number` as its position in the stream if given."""
-        self.redis.xadd(keys.generate_stream(request_id), entry(self.name, [said(request_id, name, data)], number))
+        self.redis.xadd(
+            keys.generate_stream(request_id),
+            entry(self.name, [encode_generation_event(request_id, name, data)], number),
+        )
 
     def until_cancelled(self, request_id: str) -> None:
         """Wait until the api cancels the request, then set `left`."""

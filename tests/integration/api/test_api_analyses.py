@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from common.jobs.queue import claim, save_analysis
+from common.jobs.queue import claim_job, register_analysis
 from tests.integration.api.analyses import MODEL, POLICY, RESULT
 from tests.integration.api.conftest import Api
 
@@ -61,9 +61,9 @@ def analysis_job(api: Api) -> dict[str, Any]:
         name="Tom's",
     )
     with api.context.sessions.begin() as session:
-        claimed = claim(session, "training", "worker-1", api.settings)
+        claimed = claim_job(session, "training", "worker-1", api.settings)
         assert claimed is not None and claimed.id == job["id"]
-        save_analysis(session, job["id"], 1, result=RESULT)
+        register_analysis(session, job["id"], 1, result=RESULT)
     return {**job, "source": source}
 
 

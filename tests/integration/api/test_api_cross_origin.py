@@ -61,7 +61,7 @@ def test_every_operation_can_be_asked_for_from_a_configured_origin_and_from_no_o
 
 def test_replies_streams_and_errors_of_every_kind_can_be_read(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     job = api.submit()
-    monkeypatch.setattr("services.api.operations.storage.storage", lambda *_: 1 / 0)
+    monkeypatch.setattr("services.api.operations.storage.storage_overview", lambda *_: 1 / 0)
     stream = f"/api/jobs/{job['id']}/stream"
     generate: dict[str, Any] = {"json": {"checkpoint": "nosuch/final"}}
     large: dict[str, Any] = {"content": b"x" * (1024 * 1024 + 1), "headers": BEARER}

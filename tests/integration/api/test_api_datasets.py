@@ -17,7 +17,7 @@ import pytest
 
 from common.datasets import TokenRecord
 from common.db import Job
-from common.jobs.queue import claim, fail, transition
+from common.jobs.queue import claim_job, fail_job, transition
 from common.jobs.retry import Fault
 from tests.integration.api.conftest import BEARER, TINY_CONFIG, Api, RunApi
 from tests.integration.api.uploads import TEXT, created, folders, upload
@@ -38,7 +38,7 @@ def tokenised(api: Api, name: str = "tales") -> None:
 def take(api: Api) -> Job:
     """Claim the next job as a worker would, until it runs."""
     with api.context.sessions.begin() as session:
-        job = claim(session, "training", "worker-1", api.settings)
+        job = claim_job(session, "training", "worker-1", api.settings)
         assert job is not None
         transition(session, job.id, job.attempt, JobStatus.STARTING, event="starting")
         transition(session, job.id, job.attempt, JobStatus.RUNNING, event="running")
@@ -66,7 +66,7 @@ def test_the_status_follows_the_job_and_the_tokens(api: Api) -> None:
     shown = api.http.get("/api/datasets/tales").json()
     assert (shown["status"], shown["jobStatus"]) == ("tokenising", "running")
     with api.context.sessions.begin() as session:
-        fail(session, job.id, job.attempt, Fault.USER_ERROR, "both need at least 2 tokens", code="invalid_data")
+        fail_job(session, job.id, job.attempt, Fault.USER_ERROR, "both need at least 2 tokens", code="invalid_data")
     shown = api.http.get("/api/datasets/tales").json()
     assert (shown["status"], shown["error"]["code"]) == ("failed", "invalid_data")
     again = upload(api)

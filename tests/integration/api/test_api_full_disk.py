@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.disk import MIB, Shortage
-from common.jobs.queue import claim, record_event, record_progress, transition
+from common.jobs.queue import claim_job, record_event, record_progress, transition
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.figures import samples
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
@@ -34,7 +34,7 @@ def test_a_waiting_job_reports_the_free_and_the_needed_space(api: Api) -> None:
     job_id = api.submit()["id"]
     lacks = Shortage("experiments", 12 * MIB, 2**60)
     with api.context.sessions.begin() as session:
-        assert claim(session, "training", "worker-1", api.settings) is not None
+        assert claim_job(session, "training", "worker-1", api.settings) is not None
         transition(session, job_id, 1, JobStatus.STARTING)
         record_event(session, job_id, 1, WAITING_FOR_DISK, lacks.details())
         record_progress(session, job_id, 1, step=7, total_steps=9, phase=WAITING_FOR_DISK)

@@ -12,7 +12,7 @@ import redis
 
 from common.redis import keys
 from common.redis.generation_request import GenerationRequest
-from services.api.generations import LOOK_SECONDS
+from services.api.generations import CHECK_SECONDS
 from tests.integration.api.conftest import Api, RunApi
 from tests.integration.api.engine_stand_in import Engine, make_checkpoint, reply_of
 from tests.integration.api.engine_stand_in import checkpoint as checkpoint
@@ -58,7 +58,7 @@ def test_clients_of_a_lost_engine_are_told_and_those_of_a_living_one_are_not(
         until_asked(engine, 2)
         [reader] = {request.id.partition(".")[0] for request in engine.requests}
         assert redis_client.pubsub_numsub(keys.presence(reader)) == [(keys.presence(reader), 1)], "engines see the api"
-        assert not done_within(lost, 2 * LOOK_SECONDS)
+        assert not done_within(lost, 2 * CHECK_SECONDS)
         killed.close()
         told = lost.result(15)
         assert ("generator_lost" in told.text, told.status_code) == (True, 200 if stream else 503)
@@ -88,7 +88,7 @@ def test_the_client_of_an_engine_that_was_lost_before_its_first_word_is_told(
     with ThreadPoolExecutor(2) as pool:
         living, lost = pool.submit(ask, "alive"), pool.submit(ask, "killed")
         until_asked(engine, 2)
-        assert not done_within(lost, 2 * LOOK_SECONDS)
+        assert not done_within(lost, 2 * CHECK_SECONDS)
         killed.close()
         told = lost.result(15)
         assert ("generator_lost" in told.text, told.status_code) == (True, 503)

@@ -10,7 +10,7 @@ import pytest
 
 from common.config import load_lm_config
 from common.db import Job
-from common.jobs.queue import claim, fail, transition
+from common.jobs.queue import claim_job, fail_job, transition
 from common.jobs.retry import Fault
 from tests.integration.api.conftest import TINY_CONFIG, Api, events_of
 from tidal_client.vocabulary import JobStatus
@@ -19,7 +19,7 @@ from tidal_client.vocabulary import JobStatus
 def bring_to_running(api: Api, job_id: str) -> int:
     """Claim the next job, which must be this one, as a worker would; returns the attempt."""
     with api.context.sessions.begin() as session:
-        job = claim(session, "training", "worker-1", api.settings)
+        job = claim_job(session, "training", "worker-1", api.settings)
         assert job is not None and job.id == job_id
         transition(session, job_id, job.attempt, JobStatus.STARTING, event="starting")
         transition(session, job_id, job.attempt, JobStatus.RUNNING, event="running")
@@ -220,7 +220,7 @@ def test_a_failed_job_shows_why(api: Api) -> None:
     job = api.submit()
     attempt = bring_to_running(api, job["id"])
     with api.context.sessions.begin() as session:
-        fail(session, job["id"], attempt, Fault.USER_ERROR, "no such column: text", settings=api.settings)
+        fail_job(session, job["id"], attempt, Fault.USER_ERROR, "no such column: text", settings=api.settings)
     shown = api.http.get(f"/api/jobs/{job['id']}").json()
     assert (shown["status"], shown["error"]) == ("failed", {"code": "user_error", "message": "no such column: text"})
 

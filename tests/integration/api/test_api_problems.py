@@ -232,7 +232,7 @@ def test_a_fault_of_ours_is_a_problem_without_details(api: Api, monkeypatch: pyt
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("password=hunter2")
 
-    monkeypatch.setattr("services.api.operations.jobs.list_jobs", broken)
+    monkeypatch.setattr("services.api.operations.jobs.jobs_page", broken)
     body = assert_problem(api.http.get("/api/jobs"), 500, "internal")
     assert "hunter2" not in str(body)
     assert api.http.get("/healthz").status_code == 200

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from common.jobs.queue import claim, record_progress, transition
+from common.jobs.queue import claim_job, record_progress, transition
 from common.redis import keys
 from tests.integration.api.conftest import Api, RunApi
 from tidal_client.vocabulary import JobStatus
@@ -26,7 +26,7 @@ def test_the_queue_shows_lines_limits_and_workers(api: Api, redis_client: redis.
     beat(redis_client, "w2", queue="generate")
     running, first, second = api.submit(), api.submit(name="next"), api.submit(priority=-1)
     with api.context.sessions.begin() as session:
-        job = claim(session, "training", "w1", api.settings)
+        job = claim_job(session, "training", "w1", api.settings)
         assert job is not None and job.id == running["id"]
         for status in (JobStatus.STARTING, JobStatus.RUNNING):
             transition(session, job.id, 1, status)

@@ -9,13 +9,13 @@ from sqlalchemy import text
 
 from common.artifacts import ArtifactStore
 from common.db import make_engine
-from common.jobs.retention import retain
+from common.jobs.retention import delete_expired_archives
 from services.api import sizes
 from tests.integration.api.conftest import Api, RunApi
 
 
 def test_the_disk_and_the_largest_experiments(api: Api, serve: RunApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(sizes, "CACHE_SECONDS", 0.0)
     first, second = (str(api.submit(name=name)["experimentId"]) for name in ("small", "large"))
     for experiment_id, size in ((first, 1000), (second, 50_000)):
         (api.experiment_folder(experiment_id) / "weights.bin").write_bytes(bytes(size))
@@ -51,7 +51,7 @@ def test_an_experiment_says_that_its_archive_was_deleted(api: Api) -> None:
     try:
         with engine.begin() as connection:
             connection.execute(text("UPDATE jobs SET finished_at = now() - interval '2 days'"))
-        assert len(retain(engine, ArtifactStore(api.settings.experiments_dir), 1)) == 1
+        assert len(delete_expired_archives(engine, ArtifactStore(api.settings.experiments_dir), 1)) == 1
     finally:
         engine.dispose()
     assert api.http.get(path).json()["archiveDeletedAt"] is not None

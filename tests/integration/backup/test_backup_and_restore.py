@@ -16,7 +16,7 @@ from common.backup import read_manifest
 from common.config import Settings
 from common.db import Analysis, Experiment, Job, JobEvent, downgrade, make_engine, schema_status, session_factory
 from common.errors import ConflictError, InvalidInputError, StorageError
-from common.jobs.queue import NewJob, submit
+from common.jobs.queue import NewJob, enqueue_job
 from tests.integration.backup.backups import restore, save
 from tests.integration.worker.fleet import Fleet
 from tidal_client.vocabulary import JobType
@@ -26,7 +26,7 @@ ENDLESS = {"steps": 1_000_000, "every": 5, "step_seconds": 0.02}
 
 def submitted(sessions: sessionmaker[Session]) -> str:
     with sessions.begin() as session:
-        return submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
+        return enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
 
 
 def history(sessions: sessionmaker[Session]) -> dict[str, list[str]]:
@@ -112,12 +112,12 @@ def test_an_attempt_that_still_runs_somewhere_may_not_write_after_a_restore(
     settings: Settings, sessions: sessionmaker[Session], elsewhere: Settings, tmp_path: Path
 ) -> None:
     from common.errors import LeaseLostError
-    from common.jobs.claiming import claim
+    from common.jobs.claiming import claim_job
     from common.jobs.lease import renew
 
     job_id = submitted(sessions)
     with sessions.begin() as session:
-        assert claim(session, "training", "worker-1", settings) is not None
+        assert claim_job(session, "training", "worker-1", settings) is not None
     save(settings, tmp_path / "saved.tar")
     restore(tmp_path / "saved.tar", elsewhere)
     engine = make_engine(elsewhere.database_url)

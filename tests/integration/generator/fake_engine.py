@@ -11,7 +11,7 @@ import redis
 
 from common.child.lifeline import die_with_parent
 from common.redis import keys
-from common.redis.generation_events import MAX_ENTRIES, Said, entry
+from common.redis.generation_events import MAX_ENTRIES, EncodedEvent, entry
 from services.generator.engine_protocol import EngineChannel
 from tidal_client.wire.generation_event import EVENT_DONE
 
@@ -31,7 +31,7 @@ def main() -> None:
         if request_id.startswith("hang"):
             threading.Event().wait()
         answer = {"text": request_id, "pid": os.getpid(), "environment": dict(os.environ)}
-        ended = entry("", [Said(request_id, EVENT_DONE, json.dumps(answer))])
+        ended = entry("", [EncodedEvent(request_id, EVENT_DONE, json.dumps(answer))])
         client.xadd(keys.generate_stream(request_id), ended, maxlen=MAX_ENTRIES)
         channel.send("done", request_id)
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import Job, JobEvent
-from common.jobs.queue import NewJob, claim, complete, fail, register_checkpoint, submit, transition
+from common.jobs.queue import NewJob, claim_job, complete_job, enqueue_job, fail_job, register_checkpoint, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.retry import Fault
 from common.jobs.signals import request_signal
@@ -25,7 +25,7 @@ def submit_once(session: Session, new: NewJob, settings: Settings | None = None)
     """Return the job submitted earlier with the idempotency key of `new`, or else submit it, as the api does."""
     key = new.idempotency_key
     known = submitted_before(session, key, new.digest()) if key is not None else None
-    return known or submit(session, new, settings)
+    return known or enqueue_job(session, new, settings)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Desk:
 
     def claim(self, owner: str = "worker-1") -> Job | None:
         with self.sessions.begin() as session:
-            return claim(session, "training", owner, self.settings)
+            return claim_job(session, "training", owner, self.settings)
 
     def job(self, job_id: str) -> Job:
         with self.sessions() as session:
@@ -88,9 +88,9 @@ class Desk:
             self.do(request_signal, job_id, Signal.PAUSE)
             self.do(transition, job_id, 1, S.PAUSED)
         if status is S.COMPLETED:
-            self.do(complete, job_id, 1)
+            self.do(complete_job, job_id, 1)
         if status is S.FAILED:
-            self.do(fail, job_id, 1, Fault.USER_ERROR, "it broke", settings=self.settings)
+            self.do(fail_job, job_id, 1, Fault.USER_ERROR, "it broke", settings=self.settings)
         if status is S.STALE:
             self.lapse(job_id)
             self.do(mark_stale)

@@ -10,10 +10,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from common.errors import ConflictError, LeaseLostError
 from common.jobs.lease import renew
-from common.jobs.queue import complete, fail, pause, register_checkpoint, release, transition
+from common.jobs.queue import complete_job, fail_job, pause_job, register_checkpoint, release_job, transition
 from common.jobs.reaper import reap
 from common.jobs.retry import Fault
-from common.jobs.signals import cancel, request_signal
+from common.jobs.signals import request_cancel, request_signal
 from common.jobs.status import TRANSITIONS
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import LEASED, TERMINAL, JobStatus, Signal
@@ -99,13 +99,13 @@ class Histories(RuleBasedStateMachine):
         for to in (S.STARTING, S.RUNNING):
             self.owner(transition, owned, to)
 
-    @rule(owned=attempts, ending=st.sampled_from([complete, pause, release]))
+    @rule(owned=attempts, ending=st.sampled_from([complete_job, pause_job, release_job]))
     def end(self, owned: tuple[str, int], ending: Any) -> None:
         self.owner(ending, owned)
 
     @rule(owned=attempts, fault=st.sampled_from(list(Fault)))
     def fault(self, owned: tuple[str, int], fault: Fault) -> None:
-        self.owner(fail, owned, fault, "it broke", settings=self.desk.settings)
+        self.owner(fail_job, owned, fault, "it broke", settings=self.desk.settings)
 
     @rule(owned=attempts, step=st.integers(0, 5))
     def checkpoint(self, owned: tuple[str, int], step: int) -> None:
@@ -121,7 +121,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(job_id=jobs)
     def cancel(self, job_id: str) -> None:
-        self.attempt(cancel, job_id)
+        self.attempt(request_cancel, job_id)
 
     @rule(job_id=jobs, age=st.sampled_from([1, 3600]))
     def lose_worker(self, job_id: str, age: int) -> None:
@@ -175,7 +175,7 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Cancel every job, expire its lease, and assert that each job ends exactly once."""
         for (job_id,) in self.desk.rows("SELECT id FROM jobs"):
-            self.attempt(cancel, job_id)
+            self.attempt(request_cancel, job_id)
             self.lose_worker(job_id, 3600)
         assert self.desk.rows("SELECT status FROM jobs WHERE finished_at IS NULL") == []
         self.histories_are_lawful()

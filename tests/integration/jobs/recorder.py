@@ -18,7 +18,7 @@ class RecordingPublisher:
         self.fail_after: int | None = None
         """Calls that succeed before `trouble` begins by itself."""
 
-    def ring(self, queue: str) -> None:
+    def notify_worker(self, queue: str) -> None:
         self._check()
         self.bells.append(queue)
 
@@ -26,11 +26,11 @@ class RecordingPublisher:
         self._check()
         self.updates.append((outbox_id, document, final))
 
-    def wish(self, job_id: str) -> None:
+    def notify_owner(self, job_id: str) -> None:
         self._check()
         self.wishes.append(job_id)
 
-    def waiting(self, queue: str) -> int:
+    def undelivered(self, queue: str) -> int:
         if self.trouble is not None:
             raise self.trouble
         return self.bells.count(queue)

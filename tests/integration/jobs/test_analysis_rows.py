@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import event, text
 
 from common.artifacts import ArtifactStore
-from common.child.protocol import Artifact
+from common.child.protocol import ArtifactSaved
 from common.db import downgrade, make_engine, upgrade
 from common.errors import LeaseLostError
-from common.jobs.queue import release, save_analysis
+from common.jobs.queue import register_analysis, release_job
 from common.redis.live_feed import LiveFeed
 from services.worker.child_reports import ChildReports
 from services.worker.claimed_job import ClaimedJob
@@ -31,12 +31,12 @@ def result(seed: int) -> dict[str, Any]:
 
 def test_an_analysis_told_twice_is_one_row_with_the_newest_result(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(save_analysis, job_id, 1, result=result(1))
-    desk.do(save_analysis, job_id, 1, result=result(1))
-    desk.do(release, job_id, 1)
+    desk.do(register_analysis, job_id, 1, result=result(1))
+    desk.do(register_analysis, job_id, 1, result=result(1))
+    desk.do(release_job, job_id, 1)
     second = desk.claim("worker-2")
     assert second is not None and second.attempt == 2
-    desk.do(save_analysis, job_id, 2, result=result(2))
+    desk.do(register_analysis, job_id, 2, result=result(2))
     [(experiment, kind, seed, stored)] = desk.rows(
         "SELECT experiment_id, kind, request ->> 'seed', result::text FROM analyses"
     )
@@ -46,22 +46,22 @@ def test_an_analysis_told_twice_is_one_row_with_the_newest_result(desk: Desk) ->
 
 def test_an_attempt_that_lost_its_lease_saves_nothing(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     with pytest.raises(LeaseLostError):
-        desk.do(save_analysis, job_id, 1, result=result(1))
+        desk.do(register_analysis, job_id, 1, result=result(1))
     assert desk.rows("SELECT id FROM analyses") == []
 
 
 def test_an_analysis_goes_with_its_experiment(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING, "analysis")
-    desk.do(save_analysis, job_id, 1, result=result(1))
+    desk.do(register_analysis, job_id, 1, result=result(1))
     desk.do(lambda session: session.execute(text("DELETE FROM experiments")))
     assert desk.rows("SELECT id FROM analyses") == []
 
 
 def test_the_migration_goes_down_past_analyses_that_exist(desk: Desk, database_url: str) -> None:
     kept = desk.bring(JobStatus.RUNNING)
-    desk.do(save_analysis, desk.bring(JobStatus.RUNNING, "analysis"), 1, result=result(1))
+    desk.do(register_analysis, desk.bring(JobStatus.RUNNING, "analysis"), 1, result=result(1))
     downgrade(database_url, "0002")
     engine = make_engine(database_url)
     with engine.connect() as connection:
@@ -95,7 +95,7 @@ def test_no_transaction_waits_for_the_file_of_an_analysis(desk: Desk, feed: Live
     writer = RowWriter(desk.sessions)
     hearing = reports(desk, job_id, writer, feed)
     event.listen(desk.sessions, "after_begin", lambda *_: path.unlink(missing_ok=True))
-    hearing.hear(Artifact(name=path.name, kind="analysis"), time.monotonic())
+    hearing.handle(ArtifactSaved(name=path.name, kind="analysis"), time.monotonic())
     writer.close()
     assert desk.rows("SELECT request ->> 'seed' FROM analyses") == [("7",)]
     assert not path.exists()
@@ -107,7 +107,7 @@ def test_an_analysis_that_cannot_be_read_ends_no_worker(desk: Desk, feed: LiveFe
     path.parent.mkdir(parents=True)
     path.write_text('{"kind": "sin')
     writer = RowWriter(desk.sessions)
-    reports(desk, job_id, writer, feed).hear(Artifact(name=path.name, kind="analysis"), time.monotonic())
+    reports(desk, job_id, writer, feed).handle(ArtifactSaved(name=path.name, kind="analysis"), time.monotonic())
     writer.close()
     assert desk.rows("SELECT id FROM analyses") == []
     assert desk.rows("SELECT name FROM checkpoints") == [("analysis_results.json",)]

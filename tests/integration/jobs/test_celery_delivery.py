@@ -13,7 +13,7 @@ from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Reject
 from pydantic import SecretStr
 
-from common.redis.celery_settings import DOORBELL_TASK, make_app
+from common.redis.celery_settings import NOTIFY_TASK, make_app
 
 QUEUE, UNACKNOWLEDGED = "training", "unacked"
 """Keys that Celery's transport uses in Redis."""
@@ -38,7 +38,7 @@ def test_a_busy_worker_has_acknowledged_its_message_and_fetched_no_other(
     started, finish = threading.Event(), threading.Event()
     done: queue.Queue[str] = queue.Queue()
 
-    @app.task(name=DOORBELL_TASK, shared=False)
+    @app.task(name=NOTIFY_TASK, shared=False)
     def work(name: str) -> None:
         started.set()
         assert finish.wait(30)
@@ -46,7 +46,7 @@ def test_a_busy_worker_has_acknowledged_its_message_and_fetched_no_other(
 
     with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False, shutdown_timeout=30):
         for name in ("first", "second", "third"):
-            app.send_task(DOORBELL_TASK, args=[name])
+            app.send_task(NOTIFY_TASK, args=[name])
         try:
             assert started.wait(20)
             wait_until_acknowledged(redis_client)
@@ -60,7 +60,7 @@ def test_a_busy_worker_has_acknowledged_its_message_and_fetched_no_other(
 def test_a_task_that_fails_is_not_delivered_again(app: Celery, redis_client: redis.Redis) -> None:
     calls: queue.Queue[str] = queue.Queue()
 
-    @app.task(name=DOORBELL_TASK, shared=False)
+    @app.task(name=NOTIFY_TASK, shared=False)
     def work(name: str) -> None:
         calls.put(name)
         if name == "rejected":
@@ -70,7 +70,7 @@ def test_a_task_that_fails_is_not_delivered_again(app: Celery, redis_client: red
 
     with start_worker(app, concurrency=1, pool="threads", perform_ping_check=False, shutdown_timeout=30):
         for name in ("failed", "rejected", "last"):
-            app.send_task(DOORBELL_TASK, args=[name])
+            app.send_task(NOTIFY_TASK, args=[name])
         assert [calls.get(timeout=20) for _ in range(3)] == ["failed", "rejected", "last"]
         wait_until_acknowledged(redis_client)
     assert calls.empty()

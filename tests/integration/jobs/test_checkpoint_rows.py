@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from common.errors import LeaseLostError
-from common.jobs.queue import keep_checkpoints, register_artifact, register_checkpoint, release, withdraw_checkpoints
+from common.jobs.queue import (
+    keep_checkpoints,
+    register_artifact,
+    register_checkpoint,
+    release_job,
+    withdraw_checkpoints,
+)
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import JobStatus
 
@@ -50,7 +56,7 @@ def test_an_old_attempt_forgets_nothing(desk: Desk) -> None:
     job_id = desk.bring(JobStatus.RUNNING)
     for step in (5, 10):
         desk.do(register_checkpoint, job_id, 1, name=f"step-{step}", step=step, sha256="00")
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     second = desk.claim("worker-2")
     assert second is not None and second.attempt == 2
     with pytest.raises(LeaseLostError):

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from common.config import Settings
 from common.db import make_engine, session_factory
-from common.jobs.queue import claim, complete, release
+from common.jobs.queue import claim_job, complete_job, release_job
 from common.jobs.reaper import mark_stale
 from common.jobs.sql import lock_type
 from tests.integration.jobs.desk import Desk
@@ -33,7 +33,7 @@ def claim_in_process(url: str, limit: int, gate: Barrier, owner: str, answers: m
     gate.wait()
     while True:
         with session_factory(engine).begin() as session:
-            job = claim(session, "training", owner, settings)
+            job = claim_job(session, "training", owner, settings)
         if job is None:
             break
         answers.put(job.id)
@@ -200,11 +200,11 @@ def test_whoever_frees_a_slot_rings(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     bells = "SELECT count(*) FROM outbox WHERE kind = 'doorbell'"
     before = desk.sql(bells)
-    desk.do(complete, job_id, 1)
+    desk.do(complete_job, job_id, 1)
     assert desk.sql(bells) == before + 1
     other = desk.submit()
     before = desk.sql(bells)
     assert desk.claim() is not None
     assert desk.sql(bells) == before
-    desk.do(release, other, 1)
+    desk.do(release_job, other, 1)
     assert desk.sql(bells) == before + 1

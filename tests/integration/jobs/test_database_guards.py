@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from common.jobs.queue import register_artifact, register_checkpoint, release, transition
+from common.jobs.queue import register_artifact, register_checkpoint, release_job, transition
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import request_signal
 from tests.integration.jobs.desk import Desk
@@ -227,7 +227,7 @@ def test_only_the_owning_attempt_registers_files(desk: Desk) -> None:
         "INSERT INTO checkpoints (experiment_id, job_id, attempt, kind, name)"
         " SELECT experiment_id, id, {}, 'model', 'other.pth' FROM jobs"
     )
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     with pytest.raises(IntegrityError, match="does not own it"):
         desk.sql(insert.format(1))  # nobody owns it
     assert desk.claim("worker-2") is not None

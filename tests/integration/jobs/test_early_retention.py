@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from services.health import retention as module
-from services.health.retention import LEFTOVER_SECONDS, Retention
+from services.health.retention import LEFTOVER_SECONDS, RetentionLoop
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.ended_jobs import ALL, ended, names
 from tidal_client.vocabulary import JobStatus
@@ -29,7 +29,7 @@ ENDLESS_MB = 10**9
 @contextmanager
 def tidying(engine: Engine, settings: Settings) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=Retention(engine, settings, stop, look_seconds=0.02).run)
+    thread = threading.Thread(target=RetentionLoop(engine, settings, stop, check_seconds=0.02).run)
     thread.start()
     try:
         yield
@@ -113,7 +113,7 @@ def test_the_cache_of_a_builder_that_lives_stays(engine: Engine, settings_of_hea
     building = abandoned_cache(settings_of_health, "stories")
     with building.with_name("stories.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        Retention(engine, settings_of_health, threading.Event()).round()
+        RetentionLoop(engine, settings_of_health, threading.Event()).round()
         assert building.is_dir()
-    Retention(engine, settings_of_health, threading.Event()).round()
+    RetentionLoop(engine, settings_of_health, threading.Event()).round()
     assert not building.exists()

@@ -9,20 +9,20 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from common.errors import ConflictError, LeaseLostError
-from common.jobs.lease import read_wish, renew
+from common.jobs.lease import read_requested_state, renew
 from common.jobs.queue import (
-    complete,
-    fail,
-    pause,
+    complete_job,
+    fail_job,
+    pause_job,
     record_event,
     record_progress,
     register_artifact,
     register_checkpoint,
-    release,
+    release_job,
     transition,
 )
 from common.jobs.retry import Fault
-from common.jobs.signals import cancel, request_signal
+from common.jobs.signals import request_cancel, request_signal
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import ACTIVE, JobStatus, Signal
 
@@ -30,16 +30,16 @@ S = JobStatus
 
 OWNER_WRITES: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
     (transition, (S.STARTING,), {}),
-    (complete, (), {}),
-    (pause, (), {}),
-    (release, (), {}),
-    (fail, (Fault.USER_ERROR, "boom"), {}),
+    (complete_job, (), {}),
+    (pause_job, (), {}),
+    (release_job, (), {}),
+    (fail_job, (Fault.USER_ERROR, "boom"), {}),
     (record_event, ("resume_inexact",), {}),
     (record_progress, (), {"step": 1}),
     (register_checkpoint, (), {"name": "step-1", "step": 1, "sha256": "00"}),
     (register_artifact, (), {"name": "model.pth", "kind": "model"}),
     (renew, (), {}),
-    (read_wish, (), {}),
+    (read_requested_state, (), {}),
 ]
 
 
@@ -50,7 +50,7 @@ def test_an_old_attempt_writes_nothing(
     desk: Desk, write: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
     job_id = desk.bring(S.PROVISIONING)
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     second = desk.claim("worker-2")
     assert second is not None and second.attempt == 2
     events = desk.history(job_id)
@@ -67,7 +67,7 @@ def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk
     job_id = desk.bring(S.RUNNING)
     desk.do(register_artifact, job_id, 1, name="model.pth", kind="model", sha256="01")
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="01")
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     assert desk.claim("worker-2") is not None
     desk.do(register_artifact, job_id, 2, name="model.pth", kind="model", sha256="02")
     desk.do(register_checkpoint, job_id, 2, name="step-5", step=5, sha256="02")
@@ -83,7 +83,7 @@ def test_files_of_a_newer_attempt_are_not_overwritten_by_an_older_one(desk: Desk
             with pytest.raises(LeaseLostError):
                 desk.do(write, job_id, 1, **named)
         assert desk.rows("SELECT name, attempt, sha256 FROM checkpoints ORDER BY name") == rows
-        desk.do(complete, job_id, 2)
+        desk.do(complete_job, job_id, 2)
     assert desk.job(job_id).checkpoint_step == 5
 
 
@@ -91,13 +91,13 @@ def test_a_deleted_job_is_a_lost_lease(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.sql("DELETE FROM experiments")
     with pytest.raises(LeaseLostError):
-        desk.do(complete, job_id, 1)
+        desk.do(complete_job, job_id, 1)
     assert desk.sql("SELECT count(*) FROM job_events") == 0
 
 
 def test_the_straight_way_is_written_step_by_step(desk: Desk) -> None:
     job_id = desk.bring(S.COMPLETING)
-    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
     job = desk.job(job_id)
     assert (job.lease_owner, job.lease_expires_at) == (None, None)
     assert job.finished_at is not None
@@ -114,18 +114,24 @@ def test_the_straight_way_is_written_step_by_step(desk: Desk) -> None:
 def test_repeating_a_write_after_a_lost_answer_changes_nothing(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.do(transition, job_id, 1, S.RUNNING)
-    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
     events = desk.history(job_id)
-    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
     assert desk.history(job_id) == events
     other = desk.bring(S.RUNNING)
-    assert [desk.do(release, other, 1), desk.do(release, other, 1)] == [S.PENDING, S.PENDING]
+    assert [desk.do(release_job, other, 1), desk.do(release_job, other, 1)] == [S.PENDING, S.PENDING]
 
 
 @pytest.mark.parametrize("wish", [None, Signal.PAUSE, Signal.STOP])
 @pytest.mark.parametrize(
     ("end", "told"),
-    [(complete, ()), (pause, ()), (release, ()), (fail, (Fault.WORKER_LOST, "")), (fail, (Fault.USER_ERROR, ""))],
+    [
+        (complete_job, ()),
+        (pause_job, ()),
+        (release_job, ()),
+        (fail_job, (Fault.WORKER_LOST, "")),
+        (fail_job, (Fault.USER_ERROR, "")),
+    ],
 )
 def test_an_end_told_again_after_a_lost_answer_is_no_lost_lease(
     desk: Desk, wish: Signal | None, end: Callable[..., Any], told: tuple[Any, ...]
@@ -151,15 +157,15 @@ def test_stop_beats_a_natural_end(desk: Desk) -> None:
     desk.do(request_signal, job_id, Signal.STOP)
     with pytest.raises(ConflictError, match="stopped"):
         desk.do(transition, job_id, 1, S.COMPLETED)
-    assert desk.do(complete, job_id, 1) == S.CANCELLED
+    assert desk.do(complete_job, job_id, 1) == S.CANCELLED
     assert desk.history(job_id)[-2:] == [("stopping", "completing", "stopping"), ("cancelled", "stopping", "cancelled")]
 
 
-@pytest.mark.parametrize("end", [release, pause])
+@pytest.mark.parametrize("end", [release_job, pause_job])
 def test_stop_beats_leaving_the_job_behind(desk: Desk, end: Callable[..., Any]) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)
     desk.do(request_signal, job_id, Signal.PAUSE)
-    desk.do(cancel, job_id)
+    desk.do(request_cancel, job_id)
     assert desk.do(end, job_id, 1) == S.CANCELLED
 
 
@@ -171,27 +177,27 @@ def test_pause_needs_the_wish_and_a_checkpoint(desk: Desk) -> None:
     with pytest.raises(ConflictError, match="no checkpoint"):
         desk.do(transition, job_id, 1, S.PAUSED)
     desk.do(register_checkpoint, job_id, 1, name="step-9", step=9, sha256="00")
-    assert desk.do(pause, job_id, 1) == S.PAUSED
+    assert desk.do(pause_job, job_id, 1) == S.PAUSED
 
 
 def test_a_withdrawn_pause_goes_back_to_the_queue(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)
     desk.do(request_signal, job_id, Signal.PAUSE)
     desk.do(request_signal, job_id, Signal.RESUME)
-    assert desk.do(pause, job_id, 1) == S.PENDING
+    assert desk.do(pause_job, job_id, 1) == S.PENDING
     assert desk.claim() is not None
 
 
 def test_a_drained_job_that_was_to_pause_is_paused(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING, checkpoint=True)
     desk.do(request_signal, job_id, Signal.PAUSE)
-    assert desk.do(release, job_id, 1) == S.PAUSED
+    assert desk.do(release_job, job_id, 1) == S.PAUSED
 
 
 @pytest.mark.parametrize("status", sorted(ACTIVE - {S.STOPPING}))
 def test_a_drain_frees_the_job_from_everywhere(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
-    assert desk.do(release, job_id, 1, reason="drain") == S.PENDING
+    assert desk.do(release_job, job_id, 1, reason="drain") == S.PENDING
     job = desk.job(job_id)
     assert (job.attempt, job.lease_owner, job.infra_restarts, job.user_failures) == (1, None, 0, 0)
 
@@ -199,7 +205,8 @@ def test_a_drain_frees_the_job_from_everywhere(desk: Desk, status: JobStatus) ->
 def test_user_errors_fail_at_once_and_say_why(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     assert (
-        desk.do(fail, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=desk.settings) == S.FAILED
+        desk.do(fail_job, job_id, 1, Fault.CUDA_OOM, "lower training.micro_batch_size", settings=desk.settings)
+        == S.FAILED
     )
     job = desk.job(job_id)
     assert (job.error_code, job.error_message) == ("cuda_out_of_memory", "lower training.micro_batch_size")
@@ -208,11 +215,11 @@ def test_user_errors_fail_at_once_and_say_why(desk: Desk) -> None:
 
 def test_the_third_lost_attempt_without_a_new_checkpoint_fails(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
-    outcomes = [desk.do(fail, job_id, 1, Fault.OOM_KILLED, "killed", settings=desk.settings)]
+    outcomes = [desk.do(fail_job, job_id, 1, Fault.OOM_KILLED, "killed", settings=desk.settings)]
     for attempt in (2, 3):
         desk.sql("UPDATE jobs SET not_before = NULL")
         assert desk.claim() is not None
-        outcomes.append(desk.do(fail, job_id, attempt, Fault.OOM_KILLED, "killed", settings=desk.settings))
+        outcomes.append(desk.do(fail_job, job_id, attempt, Fault.OOM_KILLED, "killed", settings=desk.settings))
     assert outcomes == [S.PENDING, S.PENDING, S.FAILED]
     assert desk.job(job_id).error_code == "out_of_memory"
 
@@ -280,7 +287,7 @@ def test_a_running_row_cannot_be_half_moved(desk: Desk, statement: str) -> None:
 def test_a_checkpoint_that_is_told_of_again_is_left_alone_and_one_never_told_of_is_registered(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.do(register_checkpoint, job_id, 1, name="step-5", step=5, sha256="05")
-    desk.do(release, job_id, 1)
+    desk.do(release_job, job_id, 1)
     assert desk.claim("worker-2") is not None
     events = desk.history(job_id)
     for _ in range(2):

@@ -7,10 +7,10 @@ import pytest
 from common.errors import LeaseLostError
 from common.jobs.lease import renew
 from common.jobs.queue import (
-    complete,
+    complete_job,
 )
 from common.jobs.reaper import mark_stale
-from common.jobs.signals import cancel
+from common.jobs.signals import request_cancel
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import JobStatus
 
@@ -20,10 +20,10 @@ S = JobStatus
 def test_renewal_extends_the_lease_and_brings_the_wish(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, -1.0)
-    desk.do(cancel, job_id)
+    desk.do(request_cancel, job_id)
     renewal = desk.do(renew, job_id, 1, desk.settings)
-    assert (renewal.healed, renewal.desired_state, renewal.wish.cancel_requested) == (False, "stop", True)
-    assert 0 <= renewal.wish.since_seconds < 30
+    assert (renewal.healed, renewal.desired_state, renewal.requested.cancel_requested) == (False, "stop", True)
+    assert 0 <= renewal.requested.since_seconds < 30
     assert 50 < desk.sql("SELECT extract(epoch FROM lease_expires_at - now()) FROM jobs") <= 60
 
 
@@ -46,7 +46,7 @@ def test_another_write_of_the_owner_heals_too(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 5)
     desk.do(mark_stale)
-    assert desk.do(complete, job_id, 1) == S.COMPLETED
+    assert desk.do(complete_job, job_id, 1) == S.COMPLETED
 
 
 def test_after_the_quarantine_the_reaper_has_the_say(desk: Desk) -> None:

@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from common.db import Outbox
 from common.errors import UnavailableError
 from common.jobs.outbox import prune, publish_after_commit, relay
-from common.jobs.queue import complete
+from common.jobs.queue import complete_job
 from common.jobs.signals import request_signal
 from common.redis import keys
-from common.redis.celery_settings import DOORBELL_TASK
+from common.redis.celery_settings import NOTIFY_TASK
 from common.redis.publisher import RedisPublisher
 from services.health.outbox_relay import OutboxRelay
 from services.local.servers import free_port
@@ -46,7 +46,7 @@ def test_a_job_life_reaches_its_three_streams_in_order(
     desk: Desk, engine: Engine, redis_url: str, redis_client: redis.Redis
 ) -> None:
     job_id = desk.bring(S.RUNNING)
-    desk.do(complete, job_id, 1)
+    desk.do(complete_job, job_id, 1)
     publisher = RedisPublisher(redis_url)
     assert relay(engine, publisher) > 0
     assert relay(engine, publisher) == 0
@@ -67,10 +67,10 @@ def test_a_notification_is_a_celery_message_with_the_queue_name_only(
     desk.submit()
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
-    assert publisher.waiting("training") == 1
+    assert publisher.undelivered("training") == 1
     raw: Any = redis_client.lindex("training", 0)
     message = json.loads(raw)
-    assert message["headers"]["task"] == DOORBELL_TASK
+    assert message["headers"]["task"] == NOTIFY_TASK
     assert message["headers"]["argsrepr"] == "['training']"
     publisher.close()
 
@@ -92,7 +92,7 @@ def test_a_stop_request_is_published_on_its_channel(
     publisher = RedisPublisher(redis_url)
     relay(engine, publisher)
     with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
-        channel.subscribe(keys.WISHES_CHANNEL)
+        channel.subscribe(keys.DESIRED_STATE_CHANNEL)
         channel.get_message(timeout=5)
         desk.do(request_signal, job_id, Signal.STOP)
         publish_after_commit(engine, publisher)
@@ -136,7 +136,7 @@ def test_a_row_that_cannot_be_published_does_not_keep_back_those_behind_it(
     redis_client.set(keys.job_stream(second), "no stream")
     publisher = RedisPublisher(redis_url)
     assert relay(engine, publisher) == 6
-    assert publisher.waiting("training") == 3
+    assert publisher.undelivered("training") == 3
     publisher.close()
     assert [document["id"] for document in documents(redis_client, keys.job_stream(third))] == [third]
     assert desk.do(waiting)[0] == 0
@@ -156,8 +156,8 @@ def test_of_two_relays_one_publishes_and_the_waiting_one_sees_the_rest(desk: Des
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(RecordingPublisher):
-        def ring(self, queue: str) -> None:
-            super().ring(queue)
+        def notify_worker(self, queue: str) -> None:
+            super().notify_worker(queue)
             entered.set()
             assert leave.wait(30)
 

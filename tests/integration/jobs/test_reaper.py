@@ -11,11 +11,11 @@ from sqlalchemy import Engine, text
 from common.config import Settings
 from common.errors import LeaseLostError, UnavailableError
 from common.jobs.lease import renew
-from common.jobs.queue import complete, register_checkpoint
-from common.jobs.reaper import Contact, longest_gap, reap
-from common.jobs.signals import cancel, request_signal
+from common.jobs.queue import complete_job, register_checkpoint
+from common.jobs.reaper import DatabaseContact, max_answer_gap, reap
+from common.jobs.signals import request_cancel, request_signal
 from common.jobs.sql import SWEEP
-from common.jobs.sweep import sweep
+from common.jobs.sweep import run_sweep
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.recorder import RecordingPublisher
 from tidal_client.vocabulary import ACTIVE, JobStatus, Signal
@@ -49,7 +49,7 @@ def test_a_lost_worker_costs_one_restart(desk: Desk, status: JobStatus) -> None:
     again = desk.claim("worker-2")
     assert again is not None and (again.id, again.attempt) == (job_id, 2)
     with pytest.raises(LeaseLostError):
-        desk.do(complete, job_id, 1)
+        desk.do(complete_job, job_id, 1)
 
 
 def test_a_lost_job_that_was_to_stop_is_cancelled(desk: Desk) -> None:
@@ -64,7 +64,7 @@ def test_a_stop_during_the_quarantine_is_minded(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     desk.lapse(job_id, 1)
     desk.do(reap, desk.settings)
-    desk.do(cancel, job_id)
+    desk.do(request_cancel, job_id)
     age(desk, job_id)
     desk.do(reap, desk.settings)
     assert desk.status(job_id) == "cancelled"
@@ -119,13 +119,13 @@ def test_of_two_sweeps_one_acts(desk: Desk, engine: Engine, quiet: RecordingPubl
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
     with engine.begin() as other:
         other.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": SWEEP})
-        assert sweep(engine, quiet, settings).acted is False
+        assert run_sweep(engine, quiet, settings).acted is False
     assert desk.status(job_id) == "running"
     gate = threading.Barrier(4)
 
     def one(_: int) -> int:
         gate.wait()
-        return sweep(engine, quiet, settings).reaped.requeued
+        return run_sweep(engine, quiet, settings).reaped.requeued
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(one, range(4))) == 1
@@ -144,7 +144,7 @@ def test_a_sweep_killed_in_the_middle_leaves_no_trace_and_no_lock(
         killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
         victim.invalidate()
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
-    assert sweep(engine, quiet, settings).reaped.requeued == 1
+    assert run_sweep(engine, quiet, settings).reaped.requeued == 1
 
 
 class Clock:
@@ -162,18 +162,18 @@ def test_after_losing_the_database_nothing_is_marked_until_contact_has_lasted(
     job_id = desk.bring(S.RUNNING)
     age(desk, job_id)
     clock = Clock()
-    contact = Contact(longest_gap(desk.settings), clock)
+    contact = DatabaseContact(max_answer_gap(desk.settings), clock)
     for wait, settled in ((0.0, False), (19.0, False), (1.0, True)):
         clock.now += wait
-        assert (sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 1) is settled
-    desk.do(cancel, job_id)
+        assert (run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 1) is settled
+    desk.do(request_cancel, job_id)
     second = desk.bring(S.RUNNING, "rl-training")
     age(desk, second)
-    contact.lost()
-    assert sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
+    contact.record_outage()
+    assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     desk.do(renew, second, 1, desk.settings)  # the owner gets its chance
     clock.now += 20
-    assert sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
+    assert run_sweep(engine, quiet, desk.settings, contact=contact).reaped.stale == 0
     assert desk.status(second) == "running"
 
 
@@ -182,9 +182,9 @@ def test_a_reaper_that_stood_still_begins_again_and_owners_get_their_chance(
 ) -> None:
     settings = desk.settings.model_copy(update={"lease_seconds": 60.0, "reaper_seconds": 5.0})
     clock = Clock()
-    contact = Contact(longest_gap(settings), clock)
+    contact = DatabaseContact(max_answer_gap(settings), clock)
     for _ in range(6):  # it runs and looks
-        sweep(engine, quiet, settings, contact=contact)
+        run_sweep(engine, quiet, settings, contact=contact)
         clock.now += 5
     assert contact.settled(settings.reaper_contact_seconds)
     clock.now += 300  # the machine was suspended, owners and all
@@ -193,14 +193,14 @@ def test_a_reaper_that_stood_still_begins_again_and_owners_get_their_chance(
     age(desk, job_id)
     for wait, settled in ((0.0, False), (19.0, False), (1.0, True)):
         clock.now += wait
-        assert (sweep(engine, quiet, settings, contact=contact).reaped.stale == 1) is settled
+        assert (run_sweep(engine, quiet, settings, contact=contact).reaped.stale == 1) is settled
 
 
 def test_a_sweep_slowed_by_an_absent_redis_does_not_begin_again() -> None:
     clock = Clock()
-    contact = Contact(longest_gap(Settings(_env_file=None)), clock)
+    contact = DatabaseContact(max_answer_gap(Settings(_env_file=None)), clock)
     for _ in range(2):
-        contact.made()
+        contact.record_answer()
         clock.now += 25
     assert contact.settled(20)
 
@@ -210,32 +210,32 @@ def test_pending_jobs_whose_doorbell_got_lost_are_rung_again(
 ) -> None:
     for _ in range(50):
         desk.submit("evaluation")
-    sweep(engine, quiet, desk.settings)
+    run_sweep(engine, quiet, desk.settings)
     quiet.forget()  # FLUSHALL
-    assert sweep(engine, quiet, desk.settings).rung == 0  # too early to call them lost
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # too early to call them lost
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
-    assert sweep(engine, quiet, desk.settings).rung == 4  # as many as may run at once
+    assert run_sweep(engine, quiet, desk.settings).notifications == 4  # as many as may run at once
     assert quiet.bells == ["training"] * 4
-    assert sweep(engine, quiet, desk.settings).rung == 0  # they still lie there
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0  # they still lie there
 
 
 def test_without_a_limit_every_waiting_job_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     for _ in range(6):
         desk.submit("evaluation")
-    sweep(engine, quiet, desk.settings)
+    run_sweep(engine, quiet, desk.settings)
     quiet.forget()
     desk.sql("UPDATE jobs SET updated_at = now() - interval '16 seconds'")
-    assert sweep(engine, quiet, desk.settings.model_copy(update={"other_concurrency": 0})).rung == 6
+    assert run_sweep(engine, quiet, desk.settings.model_copy(update={"other_concurrency": 0})).notifications == 6
 
 
 def test_a_job_that_becomes_due_is_rung_for(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
     desk.submit()
-    sweep(engine, quiet, desk.settings)
+    run_sweep(engine, quiet, desk.settings)
     quiet.forget()
     desk.sql("UPDATE jobs SET not_before = now() + interval '1 hour', updated_at = now() - interval '1 hour'")
-    assert sweep(engine, quiet, desk.settings).rung == 0
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0
     desk.sql("UPDATE jobs SET not_before = now() - interval '1 second'")
-    assert sweep(engine, quiet, desk.settings).rung == 1
+    assert run_sweep(engine, quiet, desk.settings).notifications == 1
 
 
 def test_nothing_is_rung_for_a_type_at_its_limit(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
@@ -243,9 +243,9 @@ def test_nothing_is_rung_for_a_type_at_its_limit(desk: Desk, engine: Engine, qui
     desk.submit()
     desk.sql("UPDATE jobs SET updated_at = now() - interval '1 hour'")
     quiet.forget()
-    sweep(engine, quiet, desk.settings)
+    run_sweep(engine, quiet, desk.settings)
     quiet.forget()
-    assert sweep(engine, quiet, desk.settings).rung == 0
+    assert run_sweep(engine, quiet, desk.settings).notifications == 0
 
 
 def test_reaping_goes_on_while_redis_is_away(desk: Desk, engine: Engine, quiet: RecordingPublisher) -> None:
@@ -253,10 +253,10 @@ def test_reaping_goes_on_while_redis_is_away(desk: Desk, engine: Engine, quiet: 
     age(desk, job_id)
     quiet.trouble = UnavailableError("Redis does not answer")
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
-    report = sweep(engine, quiet, settings)
+    report = run_sweep(engine, quiet, settings)
     assert (report.reaped.requeued, report.published) == (1, 0)
     quiet.trouble = None
-    assert sweep(engine, quiet, settings).published > 0
+    assert run_sweep(engine, quiet, settings).published > 0
 
 
 def test_a_job_that_cannot_be_moved_keeps_no_other_from_its_turn(desk: Desk) -> None:
@@ -281,13 +281,13 @@ def test_a_sweep_says_when_the_next_lease_or_quarantine_ends(
     desk: Desk, engine: Engine, quiet: RecordingPublisher
 ) -> None:
     settings = desk.settings.model_copy(update={"reaper_contact_seconds": 0.0})
-    assert sweep(engine, quiet, settings).due_in is None
+    assert run_sweep(engine, quiet, settings).due_in is None
     job_id = desk.bring(S.RUNNING)
-    due_in = sweep(engine, quiet, settings).due_in
+    due_in = run_sweep(engine, quiet, settings).due_in
     assert due_in is not None
     assert settings.lease_seconds - 30 < due_in <= settings.lease_seconds
     desk.lapse(job_id, 1)
-    assert sweep(engine, quiet, settings).reaped.stale == 1
-    due_in = sweep(engine, quiet, settings).due_in
+    assert run_sweep(engine, quiet, settings).reaped.stale == 1
+    due_in = run_sweep(engine, quiet, settings).due_in
     assert due_in is not None
     assert settings.quarantine_seconds - 10 < due_in <= settings.quarantine_seconds - 1

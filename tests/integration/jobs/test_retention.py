@@ -15,7 +15,7 @@ from common.artifacts import ArtifactStore
 from common.config import PROJECT_ROOT
 from common.db import Experiment, Job
 from common.errors import StorageError
-from common.jobs.retention import expired, retain
+from common.jobs.retention import delete_expired_archives, find_expired_archives
 from tests.integration.jobs.desk import Desk
 from tests.integration.jobs.ended_jobs import ALL, ended, furnish, names
 from tests.integration.jobs.ended_jobs import store as store
@@ -31,12 +31,12 @@ def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
     old = [ended(desk, store, status, 31) for status in (S.COMPLETED, S.FAILED, S.CANCELLED)]
     young, young_folder = ended(desk, store, S.COMPLETED, 29)
     with desk.sessions() as session:
-        found = expired(session, store, 30)
+        found = find_expired_archives(session, store, 30)
     assert sorted(one.job_id for one in found) == sorted(job_id for job_id, _ in old)
     assert {one.size_bytes for one in found} == {300}
     assert all(names(folder) == ALL for _, folder in old)  # asking deletes nothing
 
-    assert retain(engine, store, 30) == found
+    assert delete_expired_archives(engine, store, 30) == found
     for job_id, folder in old:
         assert names(folder) == ALL - {"logs", "metrics"}
         assert desk.history(job_id)[-1] == ("archive_deleted", None, None)
@@ -44,7 +44,7 @@ def test_what_ended_long_ago_loses_its_logs_and_metrics_and_tells(
     assert {json.dumps(row[0]["bytes"]) for row in details} == {"300"}
     assert names(young_folder) == ALL and "archive_deleted" not in str(desk.history(young))
     assert [path for path in store.root.iterdir() if path.name.startswith(".")] == []
-    assert retain(engine, store, 30) == []
+    assert delete_expired_archives(engine, store, 30) == []
 
 
 def test_what_lives_is_read_or_was_imported_stays(desk: Desk, store: ArtifactStore, engine: Engine) -> None:
@@ -58,7 +58,7 @@ def test_what_lives_is_read_or_was_imported_stays(desk: Desk, store: ArtifactSto
         session.get_one(Job, child).parent_id = parent
         session.add(Experiment(id="imported-1", type="lm", imported=True, config={}))
     (store.experiment("imported-1") / "metrics").mkdir(parents=True)
-    assert retain(engine, store, 1) == []
+    assert delete_expired_archives(engine, store, 1) == []
     assert all(names(folder) == ALL for folder in (*kept, source_folder, parent_folder))
     assert (store.experiment("imported-1") / "metrics").is_dir()
 
@@ -67,14 +67,14 @@ def test_a_row_that_somebody_holds_is_left_for_the_next_round(desk: Desk, store:
     job_id, folder = ended(desk, store, S.COMPLETED, 5)
     with Session(engine) as session, session.begin():
         session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
-        assert retain(engine, store, 1) == []
+        assert delete_expired_archives(engine, store, 1) == []
         assert names(folder) == ALL
-    assert [one.job_id for one in retain(engine, store, 1)] == [job_id]
+    assert [one.job_id for one in delete_expired_archives(engine, store, 1)] == [job_id]
 
 
 def test_a_store_that_is_not_there_is_told(desk: Desk, engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no artifact store"):
-        retain(engine, ArtifactStore(tmp_path / "not-mounted"), 1)
+        delete_expired_archives(engine, ArtifactStore(tmp_path / "not-mounted"), 1)
 
 
 def test_what_a_kill_left_out_of_sight_is_removed(store: ArtifactStore) -> None:

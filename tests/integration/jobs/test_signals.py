@@ -7,9 +7,9 @@ from sqlalchemy import select
 
 from common.db import Outbox
 from common.errors import ConflictError, NotFoundError
-from common.jobs.queue import register_checkpoint, release, transition
+from common.jobs.queue import register_checkpoint, release_job, transition
 from common.jobs.reaper import mark_stale
-from common.jobs.signals import cancel, possible_signals, request_signal
+from common.jobs.signals import possible_signals, request_cancel, request_signal
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import JobStatus, Signal
 
@@ -95,14 +95,14 @@ def test_cancel_hardens_a_stop_without_giving_new_grace(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
     first = desk.do(request_signal, job_id, Signal.STOP).desired_at
     desk.do(transition, job_id, 1, S.STOPPING)
-    job = desk.do(cancel, job_id)
+    job = desk.do(request_cancel, job_id)
     assert (job.cancel_requested, job.desired_at) == (True, first)
 
 
 @pytest.mark.parametrize("status", [S.PENDING, S.PAUSED])
 def test_cancel_ends_a_job_nobody_holds_at_once(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
-    assert desk.do(cancel, job_id).status == S.CANCELLED
+    assert desk.do(request_cancel, job_id).status == S.CANCELLED
     assert desk.history(job_id)[-1] == ("cancelled", status, "cancelled")
 
 
@@ -110,17 +110,17 @@ def test_cancel_ends_a_job_nobody_holds_at_once(desk: Desk, status: JobStatus) -
 def test_cancel_of_an_ended_job_is_a_conflict(desk: Desk, status: JobStatus) -> None:
     job_id = desk.bring(status)
     with pytest.raises(ConflictError, match=status):
-        desk.do(cancel, job_id)
+        desk.do(request_cancel, job_id)
 
 
 def test_a_pause_that_found_no_checkpoint_stays_the_wish_and_can_be_taken_back(desk: Desk) -> None:
     job_id = desk.bring(S.STARTING)
     desk.do(request_signal, job_id, Signal.PAUSE)
-    assert desk.do(release, job_id, 1) == S.PENDING
+    assert desk.do(release_job, job_id, 1) == S.PENDING
     assert desk.job(job_id).desired_state == "pause"
     job = desk.claim()
     assert job is not None and job.desired_state == "pause", "it pauses at the first safe point of the next attempt"
-    assert desk.do(release, job_id, 2) == S.PENDING
+    assert desk.do(release_job, job_id, 2) == S.PENDING
     assert possible_signals(desk.job(job_id)) == {Signal.RESUME, Signal.STOP}
     desk.do(request_signal, job_id, Signal.RESUME)
     assert (desk.status(job_id), desk.job(job_id).desired_state) == ("pending", "run")
@@ -159,4 +159,4 @@ def test_a_job_that_is_not_there(desk: Desk) -> None:
     with pytest.raises(NotFoundError, match="job_none"):
         desk.do(request_signal, "job_none", Signal.STOP)
     with pytest.raises(NotFoundError):
-        desk.do(cancel, "job_none")
+        desk.do(request_cancel, "job_none")

@@ -15,10 +15,10 @@ from sqlalchemy import select, text
 from common.config import LMConfig, dump_yaml
 from common.db import Experiment, Job, JobEvent, Outbox
 from common.errors import ConfigError, ConflictError, InvalidInputError, NotFoundError
-from common.jobs.experiments import label
-from common.jobs.payloads import LmTraining
-from common.jobs.queue import NewJob, submit
-from common.jobs.signals import cancel
+from common.jobs.experiments import name_suffix
+from common.jobs.payloads import LmTrainingPayload
+from common.jobs.queue import NewJob, enqueue_job
+from common.jobs.signals import request_cancel
 from common.jobs.submission import forget_idempotency_keys
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import JobStatus, JobType
@@ -41,7 +41,7 @@ def test_a_submission_makes_job_experiment_event_and_outbox_rows_together(desk: 
 
 def test_a_rolled_back_submission_leaves_nothing(desk: Desk) -> None:
     with desk.sessions() as session:
-        submit(session, NewJob(type=LM, payload={"config": {}}))
+        enqueue_job(session, NewJob(type=LM, payload={"config": {}}))
         session.rollback()
     for table in (Job, Experiment, JobEvent, Outbox):
         with desk.sessions() as session:
@@ -114,7 +114,7 @@ def test_the_experiment_is_named_by_time_commit_and_configuration(desk: Desk) ->
 def test_experiments_of_one_second_get_a_suffix(desk: Desk) -> None:
     with desk.sessions.begin() as session:  # one transaction: one now()
         new = NewJob(type=LM, payload={"config": {}})
-        names = [submit(session, new).experiment_id for _ in range(3)]
+        names = [enqueue_job(session, new).experiment_id for _ in range(3)]
     assert names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]
 
 
@@ -131,7 +131,7 @@ def test_racing_submissions_of_one_second_get_different_experiments(desk: Desk) 
 
 def test_a_different_configuration_has_a_different_label() -> None:
     other = LMConfig.model_validate({"training": {"seed": 7}})
-    assert label(LmTraining(config=LMConfig())) != label(LmTraining(config=other))
+    assert name_suffix(LmTrainingPayload(config=LMConfig())) != name_suffix(LmTrainingPayload(config=other))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_resuming_needs_an_ended_parent_with_a_checkpoint(desk: Desk) -> None:
     live = desk.submit()
     with pytest.raises(ConflictError, match="pending"):
         desk.submit(parent_id=live)
-    desk.do(cancel, live)
+    desk.do(request_cancel, live)
     with pytest.raises(InvalidInputError, match="no checkpoint"):
         desk.submit(parent_id=live)
 

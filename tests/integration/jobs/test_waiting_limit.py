@@ -12,9 +12,9 @@ from sqlalchemy import Engine, func, select
 from common.config import Settings
 from common.db import Job, session_factory
 from common.errors import RateLimitedError
-from common.jobs.limits import NEAR
-from common.jobs.ownership import release
-from common.jobs.queue import NewJob, submit
+from common.jobs.limits import SERIALISE_BELOW
+from common.jobs.ownership import release_job
+from common.jobs.queue import NewJob, enqueue_job
 from common.jobs.signals import request_signal
 from common.jobs.sql import lock_waiting
 from tests.integration.jobs.desk import Desk, submit_once
@@ -45,7 +45,7 @@ def test_fifty_at_once_never_pass_the_limit(desk: Desk, engine: Engine) -> None:
         together.wait(30)
         try:
             with sessions.begin() as session:
-                return submit(session, new(), settings).id
+                return enqueue_job(session, new(), settings).id
         except RateLimitedError as error:
             assert error.code == "too_many_waiting" and error.status == 429
             assert "20 jobs" in error.message and "TIDAL_MAX_WAITING_JOBS" in error.message
@@ -58,12 +58,12 @@ def test_fifty_at_once_never_pass_the_limit(desk: Desk, engine: Engine) -> None:
 
 def test_a_job_that_waits_for_its_time_counts_and_one_that_was_claimed_does_not(desk: Desk) -> None:
     settings = few(desk, 2)
-    desk.do(submit, new(not_before=datetime.now(UTC) + timedelta(days=1)), settings)
-    desk.do(submit, new(), settings)
+    desk.do(enqueue_job, new(not_before=datetime.now(UTC) + timedelta(days=1)), settings)
+    desk.do(enqueue_job, new(), settings)
     with pytest.raises(RateLimitedError):
-        desk.do(submit, new(), settings)
+        desk.do(enqueue_job, new(), settings)
     assert desk.claim() is not None
-    desk.do(submit, new(), settings)
+    desk.do(enqueue_job, new(), settings)
 
 
 def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_job(desk: Desk) -> None:
@@ -73,16 +73,16 @@ def test_what_exists_already_goes_back_to_the_queue_and_a_repetition_gets_its_jo
     first = desk.do(submit_once, new(**key), settings).id
     assert desk.do(submit_once, new(**key), settings).id == first
     desk.do(request_signal, paused, Signal.RESUME)
-    desk.do(release, running, 1, reason="drained")
+    desk.do(release_job, running, 1, reason="drained")
     assert [desk.status(job_id) for job_id in (paused, running)] == [S.PENDING, S.PENDING]
     assert waiting(desk) == 3
     assert desk.do(submit_once, new(**key), settings).id == first
     with pytest.raises(RateLimitedError, match="3 jobs"):
-        desk.do(submit, new(), settings)
+        desk.do(enqueue_job, new(), settings)
 
 
 def test_far_from_the_limit_submissions_do_not_wait_for_each_other(desk: Desk) -> None:
     with desk.sessions.begin() as slow:
         lock_waiting(slow)
-        desk.do(submit, new(), few(desk, NEAR + 10))  # would end with a lock timeout if it had to wait
+        desk.do(enqueue_job, new(), few(desk, SERIALISE_BELOW + 10))  # would end with a lock timeout if it had to wait
         assert waiting(desk) == 1, "the job is committed while another session holds the lock"

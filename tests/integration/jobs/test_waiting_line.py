@@ -6,18 +6,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.jobs.queue import complete, record_progress
+from common.jobs.queue import complete_job, record_progress
 from common.jobs.reaper import mark_stale
 from common.jobs.signals import request_signal
-from common.jobs.waiting_line import Place, places_of, usual_seconds, waiting_line
+from common.jobs.waiting_line import QueuePosition, list_waiting_jobs, queue_positions, usual_seconds
 from tests.integration.jobs.desk import Desk
 from tidal_client.vocabulary import JobStatus, Signal
 
 S = JobStatus
 
 
-def line(desk: Desk, workers: int | None) -> list[Place]:
-    places: list[Place] = desk.do(waiting_line, desk.settings, "training", workers)
+def line(desk: Desk, workers: int | None) -> list[QueuePosition]:
+    places: list[QueuePosition] = desk.do(list_waiting_jobs, desk.settings, "training", workers)
     return places
 
 
@@ -33,7 +33,7 @@ def starts(desk: Desk, workers: int | None = 1) -> dict[str, float | None]:
 def finish(desk: Desk, seconds: int, job_type: str = "lm-training") -> None:
     """A job of the past that took so long."""
     job_id = desk.bring(S.RUNNING, job_type)
-    desk.do(complete, job_id, 1)
+    desk.do(complete_job, job_id, 1)
     desk.sql(
         "UPDATE jobs SET started_at = finished_at - make_interval(secs => :s) WHERE id = :id", s=seconds, id=job_id
     )
@@ -44,9 +44,9 @@ def test_positions_count_those_of_the_same_type_ahead(desk: Desk) -> None:
     desk.claim()
     a, b, urgent, other = desk.submit(), desk.submit(), desk.submit(priority=9), desk.submit("rl-training")
     assert [(place.job_id, place.position) for place in line(desk, 1)] == [(urgent, 1), (a, 2), (b, 3), (other, 1)]
-    places = desk.do(places_of, desk.settings, lambda _: 1, [b, running])
+    places = desk.do(queue_positions, desk.settings, lambda _: 1, [b, running])
     assert {job_id: place.position for job_id, place in places.items()} == {b: 3}
-    assert desk.do(places_of, desk.settings, lambda _: 1, []) == {}
+    assert desk.do(queue_positions, desk.settings, lambda _: 1, []) == {}
 
 
 def test_the_usual_time_is_the_median_of_the_last_twenty_completed(desk: Desk) -> None:
@@ -122,6 +122,6 @@ def test_what_is_far_down_the_line_has_a_place_and_no_prediction(desk: Desk, mon
     evaluations = [desk.submit("evaluation", priority=-1) for _ in range(2)]
     assert starts(desk) == {jobs[0]: 0, jobs[1]: 100, **dict.fromkeys(evaluations)}  # the third job goes before them
     assert starts(desk, 2) == {jobs[0]: 0, jobs[1]: 100, evaluations[0]: 0, evaluations[1]: 10}
-    places = desk.do(places_of, desk.settings, lambda _: 1, jobs)
+    places = desk.do(queue_positions, desk.settings, lambda _: 1, jobs)
     assert [places[job_id].position for job_id in jobs] == [1, 2, 3, 4]
     assert [places[job_id].predicted_start is None for job_id in jobs] == [False, False, True, True]

@@ -29,13 +29,13 @@ from typing import Any, Final, TextIO
 
 from common.child.lifeline import Lifeline, die_with_parent
 from common.child.protocol import (
-    Artifact,
+    ArtifactSaved,
     Channel,
-    Checkpoint,
-    Event,
+    CheckpointSaved,
     Failed,
     Finished,
-    Phase,
+    HistoryEvent,
+    PhaseEntered,
     Progress,
     Running,
     Start,
@@ -90,7 +90,7 @@ class FakeTrainer:
             while True:
                 message = self.channel.receive()
                 assert message is not None
-                self.lifeline.hear(message)
+                self.lifeline.handle(message)
                 if isinstance(message, Stop) and not self.plan["deaf"]:
                     self.request = message.request
         except EOFError:
@@ -101,16 +101,16 @@ class FakeTrainer:
         for _ in range(self.plan["helpers"]):
             subprocess.Popen(["sleep", "600"])
         say("a warning on stderr", sys.stderr)
-        self.channel.send(Phase(name="loading data"))
+        self.channel.send(PhaseEntered(name="loading data"))
         step, state = self.newest_checkpoint()
         if step:
-            self.channel.send(Event(name="resumed", details={"step": step}))
+            self.channel.send(HistoryEvent(name="resumed", details={"step": step}))
         else:
             time.sleep(self.plan["prepare_seconds"])
         if self.job.attempt > 1:
             self.metrics.rewind(step)
         self.channel.send(Running())
-        self.channel.send(Phase(name="training"))
+        self.channel.send(PhaseEntered(name="training"))
         with (self.folder / "steps.jsonl").open("a", buffering=1) as steps:
             while step < self.plan["steps"] and self.request is None:
                 self.lifeline.wait()
@@ -136,17 +136,17 @@ class FakeTrainer:
         return 0
 
     def finish(self, step: int) -> int:
-        self.channel.send(Phase(name="completing"))
+        self.channel.send(PhaseEntered(name="completing"))
         time.sleep(self.plan["completing_seconds"])
         model = {"job": self.job.job_id, "attempt": self.job.attempt, "step": step}
         partial = self.folder / f".model-{self.job.attempt}"
         partial.write_text(json.dumps(model))
         partial.replace(self.folder / "model.pth")
-        self.channel.send(Artifact(name="model.pth", kind="model"))
+        self.channel.send(ArtifactSaved(name="model.pth", kind="model"))
         if "analysis" in self.plan:
             analysis = {**self.plan["analysis"], "attempt": self.job.attempt}
             (self.folder / "analysis_results.json").write_text(json.dumps(analysis))
-            self.channel.send(Artifact(name="analysis_results.json", kind="analysis"))
+            self.channel.send(ArtifactSaved(name="analysis_results.json", kind="analysis"))
             if self.job.attempt == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
         self.leave(Finished(outcome="completed"))
@@ -162,7 +162,7 @@ class FakeTrainer:
         self.metrics.flush()
         name = f"step-{step:09d}"
         digest = self.write_checkpoint(self.folder / "checkpoints" / name, step, state)
-        self.channel.send(Checkpoint(name=name, step=step, sha256=digest, size_bytes=len(state)))
+        self.channel.send(CheckpointSaved(name=name, step=step, sha256=digest, size_bytes=len(state)))
 
     def write_checkpoint(self, folder: Path, step: int, state: str) -> str:
         """Whole or not at all: the manifest is renamed into place when everything else is there."""
@@ -183,7 +183,7 @@ class FakeTrainer:
             if found is not None:
                 return found
             details = {"name": f"checkpoints/{manifest.parent.name}", "reason": "the digest differs"}
-            self.channel.send(Event(name="checkpoint_skipped", details=details))
+            self.channel.send(HistoryEvent(name="checkpoint_skipped", details=details))
         return 0, BEGINNING
 
     def read_checkpoint(self, manifest: Path) -> tuple[int, str] | None:

@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import Settings
 from common.db import Checkpoint, Job, JobEvent
-from common.jobs.queue import NewJob, submit
-from common.jobs.signals import cancel, request_signal
+from common.jobs.queue import NewJob, enqueue_job
+from common.jobs.signals import request_cancel, request_signal
 from tests.paths import ROOT
 from tidal_client.vocabulary import JobType, Signal
 
@@ -35,7 +35,7 @@ TIMERS = {
     "TIDAL_QUARANTINE_SECONDS": "0.5",
     "TIDAL_REAPER_CONTACT_SECONDS": "0.5",
     "TIDAL_OUTBOX_SECONDS": "1",
-    "TIDAL_WISH_POLL_SECONDS": "0.3",
+    "TIDAL_DESIRED_STATE_POLL_SECONDS": "0.3",
     "TIDAL_STOP_GRACE_SECONDS": "2",
     "TIDAL_KILL_GRACE_SECONDS": "1",
     "TIDAL_DRAIN_SECONDS": "5",
@@ -125,7 +125,7 @@ class Fleet:
         """A job; `plan` is for its trainers, whichever worker starts them."""
         new = NewJob(**({"type": JobType.LM_TRAINING, "payload": {"config": {}}} | fields))
         with self.sessions.begin() as session:
-            job = submit(session, new)
+            job = enqueue_job(session, new)
             if plan is not None:
                 folder = self.settings.experiments_dir / job.experiment_id
                 folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class Fleet:
 
     def cancel(self, job_id: str) -> None:
         with self.sessions.begin() as session:
-            cancel(session, job_id)
+            request_cancel(session, job_id)
 
     def job(self, job_id: str) -> Job:
         with self.sessions() as session:

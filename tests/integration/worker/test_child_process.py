@@ -16,7 +16,7 @@ import pytest
 from common.child.protocol import ChildJob, Start
 from services.worker.child_process import OOM_SCORE_ADJUSTMENT, ChildProcess
 from services.worker.log_capture import LogCapture
-from services.worker.wakeup import Wakeup
+from services.worker.wakeup_pipe import WakeupPipe
 
 START = Start(
     job=ChildJob(job_id="job_1", attempt=1, job_type="lm-training", experiment_id="e", payload={}),
@@ -40,8 +40,8 @@ time.sleep(600)
 
 
 @pytest.fixture
-def wakeup() -> Iterator[Wakeup]:
-    wakeup = Wakeup()
+def wakeup() -> Iterator[WakeupPipe]:
+    wakeup = WakeupPipe()
     yield wakeup
     wakeup.close()
 
@@ -62,7 +62,7 @@ def wait_for_line(capture: LogCapture) -> str:
 
 
 def test_a_killed_trainer_is_noticed_although_a_process_it_started_holds_its_socket(
-    tmp_path: Path, wakeup: Wakeup
+    tmp_path: Path, wakeup: WakeupPipe
 ) -> None:
     child, capture = start(HOLDS_THE_SOCKET, tmp_path)
     began = time.monotonic()
@@ -77,7 +77,7 @@ def test_a_killed_trainer_is_noticed_although_a_process_it_started_holds_its_soc
     capture.close()
 
 
-def test_a_wait_for_the_trainer_ends_when_it_is_woken(tmp_path: Path, wakeup: Wakeup) -> None:
+def test_a_wait_for_the_trainer_ends_when_it_is_woken(tmp_path: Path, wakeup: WakeupPipe) -> None:
     child, capture = start(WAITS, tmp_path)
     threading.Timer(0.2, wakeup.set).start()
     began = time.monotonic()

@@ -151,11 +151,11 @@ def test_the_same_doorbell_twenty_times_to_two_workers_is_one_claim(fleet: Fleet
     publisher = RedisPublisher(fleet.settings.redis_url)
     job_id = fleet.submit()
     for _ in range(20):
-        publisher.ring("training")
+        publisher.notify_worker("training")
     for name in ("first", "second"):
         fleet.worker(name)
     fleet.wait_status(job_id, "completed")
-    fleet.wait_for(lambda: publisher.waiting("training") == 0, "all doorbells heard")
+    fleet.wait_for(lambda: publisher.undelivered("training") == 0, "all doorbells heard")
     publisher.close()
     assert fleet.event_names(job_id).count("claimed") == 1
     assert [step.step for step in fleet.steps(job_id)] == list(range(1, 21))

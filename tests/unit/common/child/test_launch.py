@@ -15,10 +15,10 @@ from common.child.protocol import Channel, ChildJob, Running, Start, Stop
 
 TALKS = """
 from common.child.lifeline import die_with_parent
-from common.child.protocol import Channel, Phase
+from common.child.protocol import Channel, PhaseEntered
 die_with_parent()
 channel = Channel.from_environment()
-channel.send(Phase(name=str(channel.receive().job.attempt)))
+channel.send(PhaseEntered(name=str(channel.receive().job.attempt)))
 channel.receive()
 """
 STAYS = """

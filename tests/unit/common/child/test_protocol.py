@@ -20,8 +20,8 @@ from common.child.protocol import (
     Running,
     Start,
     Suspend,
-    decode,
-    encode,
+    decode_message,
+    encode_message,
 )
 from common.child.socket import PARENT_PID_VARIABLE
 
@@ -32,16 +32,16 @@ def start_message() -> Start:
 
 
 def test_every_message_survives_the_line_and_is_plain_json() -> None:
-    line = encode(start_message())
+    line = encode_message(start_message())
     assert json.loads(line)["job"]["payload"] == {"config": {"a": 1}}
     assert line.count(b"\n") == 1
-    assert decode(line) == start_message()
+    assert decode_message(line) == start_message()
 
 
 @pytest.mark.parametrize("line", [b"", b"not json", b'{"type": "unknown"}', b'{"type": "progress", "step": "x"}'])
 def test_a_line_that_is_no_message_is_refused(line: bytes) -> None:
     with pytest.raises(ProtocolError):
-        decode(line)
+        decode_message(line)
 
 
 def test_messages_arrive_in_order_and_end_of_file_says_that_the_peer_is_gone() -> None:
@@ -80,11 +80,11 @@ def test_a_droppable_message_never_blocks_on_a_peer_that_does_not_read() -> None
 def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
     line = Lifeline(pause_after_seconds=60)
     assert not line.suspended()
-    line.hear(Suspend())
+    line.handle(Suspend())
     assert line.suspended()
     waiter = threading.Thread(target=line.wait)
     waiter.start()
-    line.hear(Ping(renewed_at=lease_clock()))
+    line.handle(Ping(renewed_at=lease_clock()))
     waiter.join(5)
     assert not waiter.is_alive()
     assert Lifeline(pause_after_seconds=0.0).suspended()
@@ -92,7 +92,7 @@ def test_silence_suspends_the_child_and_a_ping_wakes_it() -> None:
 
 def test_an_old_ping_that_arrives_late_does_not_extend_the_right_to_run() -> None:
     line = Lifeline(pause_after_seconds=5)
-    line.hear(Ping(renewed_at=lease_clock() - 100))
+    line.handle(Ping(renewed_at=lease_clock() - 100))
     assert not line.suspended(), "the time of the start counts, it is newer"
     assert Lifeline(pause_after_seconds=-1).suspended()
 

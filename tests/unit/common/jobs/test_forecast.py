@@ -5,13 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.jobs.forecast import Busy, Waiting, predict
+from common.jobs.forecast import LeasedJob, WaitingJob, predict_starts
 
 TYPES = ["lm", "rl", "ev"]
 
 
 def by_seconds(
-    waiting: list[Waiting], busy: list[Busy], limits: dict[str, int | None], workers: int, usual: dict[str, float]
+    waiting: list[WaitingJob],
+    busy: list[LeasedJob],
+    limits: dict[str, int | None],
+    workers: int,
+    usual: dict[str, float],
 ) -> dict[str, float]:
     """The same with whole seconds, one after the other, looking through everybody at each."""
     running = [(job.type, job.seconds_left, job.on_worker) for job in busy]
@@ -37,47 +41,49 @@ def whole(low: int, high: int) -> st.SearchStrategy[float]:
 
 @given(
     waiting=st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from([0.0, 0.0, 3.0, 11.0])), max_size=9),
-    busy=st.lists(st.builds(Busy, st.sampled_from(TYPES), st.none() | whole(0, 20), st.booleans()), max_size=4),
+    busy=st.lists(st.builds(LeasedJob, st.sampled_from(TYPES), st.none() | whole(0, 20), st.booleans()), max_size=4),
     limits=st.dictionaries(st.sampled_from(TYPES), st.none() | st.integers(1, 3)),
     workers=st.integers(0, 4),
     usual=st.dictionaries(st.sampled_from(TYPES), whole(1, 30)),
 )
 def test_it_agrees_with_a_simulation_second_by_second(
     waiting: list[tuple[str, float]],
-    busy: list[Busy],
+    busy: list[LeasedJob],
     limits: dict[str, int | None],
     workers: int,
     usual: dict[str, float],
 ) -> None:
-    jobs = [Waiting(f"job_{n}", kind, due) for n, (kind, due) in enumerate(waiting)]
-    found = predict(jobs, busy, limits=limits, workers=workers, usual_seconds=usual)
+    jobs = [WaitingJob(f"job_{n}", kind, due) for n, (kind, due) in enumerate(waiting)]
+    found = predict_starts(jobs, busy, limits=limits, workers=workers, usual_seconds=usual)
     assert found == by_seconds(jobs, busy, limits, workers, usual)
 
 
 def test_the_next_of_a_limited_type_starts_when_the_running_one_ends() -> None:
-    line = [Waiting("a", "lm"), Waiting("b", "lm"), Waiting("c", "rl")]
+    line = [WaitingJob("a", "lm"), WaitingJob("b", "lm"), WaitingJob("c", "rl")]
     usual = {"lm": 100.0, "rl": 5.0}
-    found = predict(line, [Busy("lm", 90.0)], limits={"lm": 1, "rl": 1}, workers=2, usual_seconds=usual)
+    found = predict_starts(line, [LeasedJob("lm", 90.0)], limits={"lm": 1, "rl": 1}, workers=2, usual_seconds=usual)
     assert found == {"a": 90.0, "b": 190.0, "c": 0.0}
 
 
 def test_one_worker_serves_all_types_in_turn() -> None:
-    line = [Waiting("a", "rl"), Waiting("b", "lm")]
-    found = predict(line, [Busy("lm", 60.0)], limits={}, workers=1, usual_seconds={"rl": 40.0})
+    line = [WaitingJob("a", "rl"), WaitingJob("b", "lm")]
+    found = predict_starts(line, [LeasedJob("lm", 60.0)], limits={}, workers=1, usual_seconds={"rl": 40.0})
     assert found == {"a": 60.0, "b": 100.0}
 
 
 def test_behind_what_nobody_knows_nothing_is_said() -> None:
-    line = [Waiting("a", "lm"), Waiting("b", "ev")]
-    assert predict(line, [Busy("lm", None)], limits={"lm": 1}, workers=2, usual_seconds={}) == {"b": 0.0}
-    assert predict(line, [Busy("lm", None)], limits={"lm": 1}, workers=1, usual_seconds={}) == {}
+    line = [WaitingJob("a", "lm"), WaitingJob("b", "ev")]
+    assert predict_starts(line, [LeasedJob("lm", None)], limits={"lm": 1}, workers=2, usual_seconds={}) == {"b": 0.0}
+    assert predict_starts(line, [LeasedJob("lm", None)], limits={"lm": 1}, workers=1, usual_seconds={}) == {}
 
 
 def test_without_workers_nothing_starts() -> None:
-    assert predict([Waiting("a", "lm")], [], limits={}, workers=0, usual_seconds={"lm": 1.0}) == {}
+    assert predict_starts([WaitingJob("a", "lm")], [], limits={}, workers=0, usual_seconds={"lm": 1.0}) == {}
 
 
 def test_a_stale_job_keeps_its_place_but_no_worker() -> None:
-    line = [Waiting("a", "lm"), Waiting("b", "ev")]
-    found = predict(line, [Busy("lm", None, on_worker=False)], limits={"lm": 1}, workers=1, usual_seconds={})
+    line = [WaitingJob("a", "lm"), WaitingJob("b", "ev")]
+    found = predict_starts(
+        line, [LeasedJob("lm", None, on_worker=False)], limits={"lm": 1}, workers=1, usual_seconds={}
+    )
     assert found == {"b": 0.0}

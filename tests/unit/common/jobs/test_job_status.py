@@ -6,7 +6,14 @@ from itertools import pairwise, product
 
 import pytest
 
-from common.jobs.status import TRANSITIONS, Writer, may_move, refusal, useful_signals, wish_after
+from common.jobs.status import (
+    TRANSITIONS,
+    StatusWriter,
+    desired_state_after,
+    forbidden_reason,
+    may_move,
+    useful_signals,
+)
 from tidal_client.vocabulary import LEASED, LIVE, TERMINAL, DesiredState, JobStatus, Signal
 
 S = JobStatus
@@ -53,9 +60,9 @@ def test_nothing_leaves_a_terminal_status() -> None:
 
 def test_the_api_writes_only_where_no_lease_exists_and_the_reaper_only_where_one_was() -> None:
     for (source, _), writers in TRANSITIONS.items():
-        if Writer.API in writers or Writer.CLAIMER in writers:
+        if StatusWriter.API in writers or StatusWriter.CLAIMER in writers:
             assert source not in LEASED
-        if Writer.REAPER in writers:
+        if StatusWriter.REAPER in writers:
             assert source in LEASED
 
 
@@ -69,8 +76,8 @@ def test_every_live_status_can_reach_every_terminal_one() -> None:
 
 
 def test_may_move_asks_for_the_writer() -> None:
-    assert may_move(S.PENDING, S.PROVISIONING, Writer.CLAIMER)
-    assert not may_move(S.PENDING, S.PROVISIONING, Writer.OWNER)
+    assert may_move(S.PENDING, S.PROVISIONING, StatusWriter.CLAIMER)
+    assert not may_move(S.PENDING, S.PROVISIONING, StatusWriter.OWNER)
 
 
 WORTH = {D.RUN: 0, D.PAUSE: 1, D.COMPLETE: 2, D.STOP: 3}
@@ -81,7 +88,7 @@ MEANS = {Signal.RESUME: D.RUN, Signal.PAUSE: D.PAUSE, Signal.COMPLETE: D.COMPLET
 def test_wishes_only_become_more_severe(present: DesiredState, signal: Signal) -> None:
     wanted = MEANS[signal]
     allowed = WORTH[wanted] >= WORTH[present] or (present, wanted) == (D.PAUSE, D.RUN)
-    assert wish_after(present, signal) == (wanted if allowed else None)
+    assert desired_state_after(present, signal) == (wanted if allowed else None)
 
 
 # What the table of the specification takes in a status, less what repeats the wish or would be milder.
@@ -136,4 +143,4 @@ def test_only_signals_that_change_something_are_offered() -> None:
     ],
 )
 def test_guards_of_the_owner(target: JobStatus, desired: DesiredState, has_checkpoint: bool, allowed: bool) -> None:
-    assert (refusal(target, desired, has_checkpoint=has_checkpoint) is None) is allowed
+    assert (forbidden_reason(target, desired, has_checkpoint=has_checkpoint) is None) is allowed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from common.jobs.retry import INFRASTRUCTURE, USER, Fault, Verdict, backoff, judge
+from common.jobs.retry import INFRASTRUCTURE, USER, Fault, RetryDecision, backoff, decide_retry
 
 
-def verdict(fault: Fault, infra: int = 0, user: int = 0, *, max_infra: int = 3, max_user: int = 0) -> Verdict:
-    return judge(
+def verdict(fault: Fault, infra: int = 0, user: int = 0, *, max_infra: int = 3, max_user: int = 0) -> RetryDecision:
+    return decide_retry(
         fault, infra_restarts=infra, user_failures=user, max_infra_restarts=max_infra, max_user_failures=max_user
     )
 
@@ -23,7 +23,7 @@ def test_infrastructure_fails_at_the_third(fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", sorted(USER))
 def test_user_errors_fail_at_once_by_default(fault: Fault) -> None:
-    assert verdict(fault, infra=2) == Verdict(False, 2, 1)
+    assert verdict(fault, infra=2) == RetryDecision(False, 2, 1)
 
 
 def test_user_errors_may_be_given_a_budget() -> None:
@@ -31,11 +31,11 @@ def test_user_errors_may_be_given_a_budget() -> None:
 
 
 def test_a_training_that_diverged_is_not_tried_again_whatever_the_budget() -> None:
-    assert verdict(Fault.DIVERGED, infra=1, max_user=5) == Verdict(False, 1, 1)
+    assert verdict(Fault.DIVERGED, infra=1, max_user=5) == RetryDecision(False, 1, 1)
 
 
 def test_a_drain_costs_nothing() -> None:
-    assert verdict(Fault.DRAIN, infra=2, user=5) == Verdict(True, 2, 5)
+    assert verdict(Fault.DRAIN, infra=2, user=5) == RetryDecision(True, 2, 5)
 
 
 def test_every_fault_has_exactly_one_budget() -> None:

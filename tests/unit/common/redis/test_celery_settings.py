@@ -8,8 +8,8 @@ from celery.app.defaults import DEFAULTS
 from pydantic import SecretStr
 
 from common.redis.celery_settings import (
-    DOORBELL_TASK,
     HANDOVER_TASK,
+    NOTIFY_TASK,
     SWEEP_TASK,
     WORKER_FLAGS,
     celery_settings,
@@ -23,7 +23,7 @@ def app() -> Celery:
 
 
 @pytest.mark.parametrize(
-    ("task", "queue"), [(DOORBELL_TASK, "training"), (HANDOVER_TASK, "generate"), (SWEEP_TASK, "health")]
+    ("task", "queue"), [(NOTIFY_TASK, "training"), (HANDOVER_TASK, "generate"), (SWEEP_TASK, "health")]
 )
 def test_each_task_goes_to_its_queue(app: Celery, task: str, queue: str) -> None:
     assert app.amqp.router.route({}, task)["queue"].name == queue

@@ -11,12 +11,12 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from common.redis.client import (
     COMMANDS,
-    FEED,
-    GLANCE,
-    LAST_REPLIES,
+    DISPLAY_READS,
+    FINAL_REPLIES,
     LONG_COMMAND,
     REPLIES,
-    Need,
+    WORKER_COMMANDS,
+    ClientOptions,
     blocking_reads,
     connect,
     connect_async,
@@ -27,7 +27,7 @@ from common.redis.client import (
 URL = SecretStr("redis://:secret@127.0.0.1:1/0")
 
 
-def options(need: Need) -> dict[str, Any]:
+def options(need: ClientOptions) -> dict[str, Any]:
     """Return the connection options of a client for `need`."""
     return dict(connect(URL, need).connection_pool.connection_kwargs)
 
@@ -36,15 +36,15 @@ def options(need: Need) -> dict[str, Any]:
     ("need", "timeout", "connect_timeout", "health_check", "text"),
     [
         (COMMANDS, 5, 5, 25, True),
-        (FEED, 2, 2, 0, True),
-        (GLANCE, 0.5, 0.5, 0, True),
+        (WORKER_COMMANDS, 2, 2, 0, True),
+        (DISPLAY_READS, 0.5, 0.5, 0, True),
         (LONG_COMMAND, 10, 5, 0, True),
         (REPLIES, 5, 2, 25, False),
-        (LAST_REPLIES, 5, 2, 0, False),
+        (FINAL_REPLIES, 5, 2, 0, False),
     ],
 )
 def test_a_client_has_the_timeouts_that_its_caller_needs(
-    need: Need, timeout: float, connect_timeout: float, health_check: int, text: bool
+    need: ClientOptions, timeout: float, connect_timeout: float, health_check: int, text: bool
 ) -> None:
     values = options(need)
     assert (values["socket_timeout"], values["socket_connect_timeout"]) == (timeout, connect_timeout)
@@ -52,8 +52,8 @@ def test_a_client_has_the_timeouts_that_its_caller_needs(
     assert values["password"] == "secret"
 
 
-@pytest.mark.parametrize("need", [COMMANDS, FEED, GLANCE, LAST_REPLIES, LONG_COMMAND])
-def test_these_clients_raise_an_error_without_a_retry(need: Need) -> None:
+@pytest.mark.parametrize("need", [COMMANDS, WORKER_COMMANDS, DISPLAY_READS, FINAL_REPLIES, LONG_COMMAND])
+def test_these_clients_raise_an_error_without_a_retry(need: ClientOptions) -> None:
     assert options(need)["retry"].get_retries() == 0
 
 
@@ -72,7 +72,7 @@ def test_the_engine_retries_within_a_second() -> None:
     ],
 )
 def test_the_clients_of_the_api_have_limits(
-    need: Need, timeout: float, connect_timeout: float, retries: int, most_connections: int
+    need: ClientOptions, timeout: float, connect_timeout: float, retries: int, most_connections: int
 ) -> None:
     client = connect_async(URL, need)
     values = client.connection_pool.connection_kwargs

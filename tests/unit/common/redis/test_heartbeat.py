@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from common.redis.heartbeat import sweep_trouble
+from common.redis.heartbeat import sweep_problem
 
 
 def ago(seconds: float) -> str:
@@ -12,15 +12,15 @@ def ago(seconds: float) -> str:
 
 
 def test_no_health_process_is_told_with_the_remedy() -> None:
-    assert "python -m services.health" in sweep_trouble(None, None, 5.0)
+    assert "python -m services.health" in sweep_problem(None, None, 5.0)
 
 
 def test_sweeps_that_succeed_are_no_trouble_and_a_short_outage_is_none() -> None:
-    assert sweep_trouble(ago(1), "", 5.0) == ""
-    assert sweep_trouble(ago(50), "connection refused", 5.0) == ""
+    assert sweep_problem(ago(1), "", 5.0) == ""
+    assert sweep_problem(ago(50), "connection refused", 5.0) == ""
 
 
 def test_sweeps_that_fail_for_more_than_a_minute_are_told_with_the_reason() -> None:
-    assert "70 s ago" in sweep_trouble(ago(70), "connection refused", 5.0)
-    assert "connection refused" in sweep_trouble(ago(70), "connection refused", 5.0)
-    assert sweep_trouble(ago(70), "", 20.0) == "", "six rounds of 20 s have not passed"
+    assert "70 s ago" in sweep_problem(ago(70), "connection refused", 5.0)
+    assert "connection refused" in sweep_problem(ago(70), "connection refused", 5.0)
+    assert sweep_problem(ago(70), "", 20.0) == "", "six rounds of 20 s have not passed"

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from common.child.protocol import (
-    Artifact,
-    Checkpoint,
-    Event,
+    ArtifactSaved,
+    CheckpointSaved,
     Failed,
     Finished,
+    HistoryEvent,
     Message,
     Progress,
     Running,
@@ -52,15 +52,15 @@ def test_a_job_runs_to_its_end_and_tells_everything(
     assert child.process.wait(30) == 0
     assert len(of_kind(messages, Running)) == 1
     assert of_kind(messages, Progress)[0] == Progress(step=0, total_steps=6)
-    assert [event.name for event in of_kind(messages, Event)] == ["corpus"]
-    saved = of_kind(messages, Checkpoint)[-1]
+    assert [event.name for event in of_kind(messages, HistoryEvent)] == ["corpus"]
+    saved = of_kind(messages, CheckpointSaved)[-1]
     assert saved.step == 6
     experiment = tmp_path / "experiments/tiny"
     manifest = json.loads((experiment / saved.name / "manifest.json").read_text())
     assert manifest["files"]["weights.safetensors"]["sha256"] == saved.sha256
-    for artifact in of_kind(messages, Artifact):
+    for artifact in of_kind(messages, ArtifactSaved):
         assert (experiment / artifact.name).is_file(), artifact.name
-    assert {artifact.kind for artifact in of_kind(messages, Artifact)} == {"model", "evaluation"}
+    assert {artifact.kind for artifact in of_kind(messages, ArtifactSaved)} == {"model", "evaluation"}
     points = read_metrics(experiment, "metrics")
     assert [point.step for point in points if "Losses/Total" in point.values] == [1, 2, 3, 4, 5, 6]
     assert json.loads((experiment / "metadata.json").read_text())["type"] == "lm"
@@ -73,11 +73,11 @@ def test_the_next_attempt_goes_on_after_the_checkpoint_and_voids_later_points(
     first = start_child(payload(make_config(training=ENDLESS)))
     first.until(Progress)
     first.channel.send(Stop(request="pause"))
-    step = of_kind(first.until(Finished), Checkpoint)[-1].step
+    step = of_kind(first.until(Finished), CheckpointSaved)[-1].step
     second = start_child(payload(make_config(training=ENDLESS)), attempt=2)
     messages = second.until(Progress)
     assert messages[-1].step == step
-    assert [event.details["step"] for event in of_kind(messages, Event) if event.name == "resumed"] == [step]
+    assert [event.details["step"] for event in of_kind(messages, HistoryEvent) if event.name == "resumed"] == [step]
     second.channel.send(Stop(request="complete"))
     assert second.until(Finished)[-1].outcome == "completed"
     assert (tmp_path / "experiments/tiny/tiny_v1.0.0.safetensors").is_file()
@@ -129,7 +129,7 @@ def test_a_controller_is_trained_and_compared_and_can_be_compared_again(
     )
     messages = training.until(Finished)
     assert messages[-1].outcome == "completed"
-    assert {artifact.kind for artifact in of_kind(messages, Artifact)} >= {"policy", "ablation"}
+    assert {artifact.kind for artifact in of_kind(messages, ArtifactSaved)} >= {"policy", "ablation"}
     experiment = tmp_path / "experiments/steered"
     metadata = json.loads((experiment / "metadata.json").read_text())
     assert (metadata["type"], metadata["source_experiment_id"]) == ("rl", "tiny")

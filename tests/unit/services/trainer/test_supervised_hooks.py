@@ -15,15 +15,15 @@ from structlog.testing import capture_logs
 from common.child.lifeline import Lifeline, lease_clock
 from common.child.protocol import (
     Channel,
-    Checkpoint,
-    Event,
+    CheckpointSaved,
+    CheckpointsWithdrawn,
     Failed,
     Finished,
+    HistoryEvent,
     Ping,
     Progress,
     Running,
     Suspend,
-    Withdrawn,
 )
 from common.errors import StorageError
 from common.metrics import MetricsWriter
@@ -97,7 +97,7 @@ def test_a_stop_request_that_the_loop_does_not_read_is_obeyed_by_another_thread(
 
     bench.hooks.offer_checkpoint(save)
     bench.hooks.request(StopRequest.DRAIN)
-    assert bench.supervisor.receive(10) == Checkpoint(
+    assert bench.supervisor.receive(10) == CheckpointSaved(
         name="checkpoints/step-000000004", step=4, sha256="ab", size_bytes=10
     )
     assert bench.supervisor.receive(10) == Finished(outcome="drained")
@@ -158,14 +158,14 @@ def test_a_drain_is_obeyed_although_the_disk_takes_no_checkpoint(bench: Bench) -
     bench.hooks.offer_checkpoint(save)
     bench.hooks.request(StopRequest.DRAIN)
     event = bench.supervisor.receive(10)
-    assert isinstance(event, Event) and event.name == "checkpoint_failed"
+    assert isinstance(event, HistoryEvent) and event.name == "checkpoint_failed"
     assert event.details["reason"] == "disk full"
     assert bench.supervisor.receive(10) == Finished(outcome="drained")
     assert bench.ended.wait(10)
 
 
 def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(bench: Bench, tmp_path: Path) -> None:
-    bench.hooks.lifeline.hear(Suspend())
+    bench.hooks.lifeline.handle(Suspend())
     blocked = observe_waits(bench.hooks.lifeline)
     bench.hooks.report_metrics("metrics", 4, {"Losses/Total": 1.0})
     passed = threading.Event()
@@ -179,7 +179,7 @@ def test_metrics_are_on_disk_and_the_lease_is_sure_before_a_checkpoint_shows(ben
     assert blocked.wait(10)
     assert not passed.is_set()
     assert [point.step for point in read_metrics(tmp_path, "metrics")] == [4]
-    bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
+    bench.hooks.lifeline.handle(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 
@@ -242,7 +242,7 @@ def test_progress_is_limited_but_the_last_step_is_always_sent(bench: Bench) -> N
 
 
 def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
-    bench.hooks.lifeline.hear(Suspend())
+    bench.hooks.lifeline.handle(Suspend())
     blocked = observe_waits(bench.hooks.lifeline)
     passed = threading.Event()
 
@@ -254,7 +254,7 @@ def test_a_suspended_training_waits_until_it_may_go_on(bench: Bench) -> None:
     thread.start()
     assert blocked.wait(10)
     assert not passed.is_set()
-    bench.hooks.lifeline.hear(Ping(renewed_at=lease_clock()))
+    bench.hooks.lifeline.handle(Ping(renewed_at=lease_clock()))
     assert passed.wait(10)
     thread.join()
 
@@ -279,4 +279,4 @@ def test_every_reported_point_is_a_line_of_the_log(bench: Bench) -> None:
 
 def test_withdrawn_checkpoints_are_sent_to_the_supervisor(bench: Bench) -> None:
     bench.hooks.checkpoints_withdrawn(["step-000000008"], None)
-    assert bench.supervisor.receive(10) == Withdrawn(names=["checkpoints/step-000000008"])
+    assert bench.supervisor.receive(10) == CheckpointsWithdrawn(names=["checkpoints/step-000000008"])

@@ -44,20 +44,20 @@ def test_a_suspended_trainer_is_excused() -> None:
 
 def test_the_time_left_follows_the_pace_of_the_last_minute() -> None:
     meter = ProgressMeter()
-    meter.hear(0, 1000, 0.0)
+    meter.record(0, 1000, 0.0)
     assert meter.eta_seconds is None
     for step in range(1, 101):
-        meter.hear(step, 1000, step * 10.0)
+        meter.record(step, 1000, step * 10.0)
     assert meter.steps_per_second == pytest.approx(0.1)
     for step in range(101, 301):
-        meter.hear(step, 1000, 1000.0 + (step - 100) * 0.5)
+        meter.record(step, 1000, 1000.0 + (step - 100) * 0.5)
     assert meter.eta_seconds == pytest.approx(700 / 2.0, rel=0.02)
 
 
 def test_micro_batches_of_one_step_do_not_count_as_pace() -> None:
     meter = ProgressMeter()
     for now in range(10):
-        meter.hear(3, 10, float(now))
+        meter.record(3, 10, float(now))
     assert meter.steps_per_second is None
     meter.restart()
     assert meter.step == 3
@@ -66,9 +66,9 @@ def test_micro_batches_of_one_step_do_not_count_as_pace() -> None:
 def test_the_time_left_is_that_of_the_time_limit_where_it_ends_the_training() -> None:
     meter = ProgressMeter()
     for step in range(1, 31):
-        meter.hear(step, 1_000_000, step * 1.0, time_share=step / 40)
+        meter.record(step, 1_000_000, step * 1.0, time_share=step / 40)
     assert meter.eta_seconds == pytest.approx(10.0)
     meter = ProgressMeter()
     for step in range(1, 31):
-        meter.hear(step, 35, step * 1.0, time_share=step / 4000)
+        meter.record(step, 35, step * 1.0, time_share=step / 4000)
     assert meter.eta_seconds == pytest.approx(5.0)

@@ -6,15 +6,15 @@ import os
 import select
 import threading
 
-from services.worker.wakeup import Wakeup
+from services.worker.wakeup_pipe import WakeupPipe
 
 
-def is_set(wakeup: Wakeup) -> bool:
+def is_set(wakeup: WakeupPipe) -> bool:
     return bool(select.select([wakeup.fileno()], [], [], 0)[0])
 
 
 def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
-    wakeup = Wakeup()
+    wakeup = WakeupPipe()
     assert not is_set(wakeup)
     for _ in range(100_000):  # more than a pipe holds
         wakeup.set()
@@ -27,7 +27,7 @@ def test_it_stays_set_until_it_is_cleared_however_often_it_was_set() -> None:
 
 
 def test_it_ends_a_wait_of_another_thread() -> None:
-    wakeup = Wakeup()
+    wakeup = WakeupPipe()
     woken = threading.Event()
 
     def wait() -> None:
@@ -41,7 +41,7 @@ def test_it_ends_a_wait_of_another_thread() -> None:
 
 
 def test_after_close_it_touches_no_descriptor() -> None:
-    wakeup = Wakeup()
+    wakeup = WakeupPipe()
     closed = wakeup.fileno()
     wakeup.close()
     reader, writer = os.pipe()  # takes the numbers that have become free

@@ -7,7 +7,7 @@ import os
 import threading
 
 
-class Wakeup:
+class WakeupPipe:
     """`set` from any thread; the waiter polls `fileno()` beside its own descriptor and calls `clear`."""
 
     def __init__(self) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import redis
 
 from common.redis import keys
-from common.redis.client import FEED, connect
+from common.redis.client import WORKER_COMMANDS, connect
 
 RETRY_SECONDS = 1.0
 
 
-class WishListener:
+class DesiredStateListener:
     """Calls `hear(job_id)` for each notification. Polling covers those that are missed while Redis is unavailable."""
 
     def __init__(self, redis_url: str, hear: Callable[[str], None]) -> None:
-        self._client = connect(redis_url, FEED)
+        self._client = connect(redis_url, WORKER_COMMANDS)
         self._hear = hear
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wishes", daemon=True)
@@ -33,7 +33,7 @@ class WishListener:
         while not self._stop.is_set():
             try:
                 with redis.client.PubSub(self._client.connection_pool, ignore_subscribe_messages=True) as channel:
-                    channel.subscribe(keys.WISHES_CHANNEL)
+                    channel.subscribe(keys.DESIRED_STATE_CHANNEL)
                     while not self._stop.is_set():
                         message = channel.get_message(timeout=1.0)
                         if message is not None:
