@@ -80,7 +80,7 @@ def compare(stack: RunningStack, requests: int) -> list[Row]:
                 worker_cpu += spent
     finally:
         stop.set()
-        host.leave()
+        host.begin_shutdown()
         popper.join()
         host.close()
         app.close()

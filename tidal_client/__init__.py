@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import Client
     from .local_instance import LocalInstance, instance_folder, read_instance
-    from .sse import Event
+    from .sse import StreamEvent
     from .wire.analysis import AnalysisResult, AnalysisSummary
     from .wire.analysis import SavedAnalysis as Analysis
     from .wire.checkpoint import CheckpointReply as Checkpoint
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .wire.report import ReportReply as Report
     from .wire.report import ReportSummary
 
-_PLACES = {
+_EXPORTS = {
     "DatasetReply": (".wire.dataset", "DatasetReply"),
     "ReportSummary": (".wire.report", "ReportSummary"),
     "AnalysisSummary": (".wire.analysis", "AnalysisSummary"),
@@ -46,7 +46,7 @@ _PLACES = {
     "Client": (".client", "Client"),
     "Dataset": (".wire.dataset", "DatasetDetail"),
     "DatasetUpload": (".wire.dataset", "DatasetUploaded"),
-    "Event": (".sse", "Event"),
+    "StreamEvent": (".sse", "StreamEvent"),
     "Experiment": (".wire.experiment", "ExperimentDetail"),
     "Generation": (".wire.generation", "GenerateReply"),
     "Job": (".wire.job", "JobDetail"),
@@ -71,7 +71,6 @@ __all__ = [
     "Dataset",
     "DatasetReply",
     "DatasetUpload",
-    "Event",
     "Experiment",
     "Generation",
     "Job",
@@ -84,6 +83,7 @@ __all__ = [
     "Queue",
     "Report",
     "ReportSummary",
+    "StreamEvent",
     "instance_folder",
     "read_instance",
 ]
@@ -91,7 +91,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import and return a public name from the module that defines it."""
-    if name not in _PLACES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, defined_name = _PLACES[name]
+    module, defined_name = _EXPORTS[name]
     return getattr(import_module(module, __name__), defined_name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .connection import Connection, request_body
+from .connection import ApiConnection, request_body
 from .errors import UnavailableError
 from .wire.analysis import AnalysisList, AnalysisProgress, AnalysisResult, AnalysisSummary, SavedAnalysis
 from .wire.generation_event import EVENT_DONE
 
 
-class AnalysisCalls(Connection):
+class AnalysisCalls(ApiConnection):
     """The methods of `Client` for analyses."""
 
     def analyze(
@@ -30,7 +30,7 @@ class AnalysisCalls(Connection):
         for an immediate answer (code `analysis_too_long`: submit a job of type analysis), or when a text has no token.
         """
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
-        for event in self._answer_events("/api/analyze-trajectories", body):
+        for event in self._stream_post("/api/analyze-trajectories", body):
             if event.name == "progress":
                 progress = AnalysisProgress.model_validate(event.data)
                 on_progress(progress.tokens, progress.most_tokens)

@@ -21,7 +21,7 @@ from .connection import GENERATE_SECONDS, request_body
 from .datasets import DatasetCalls
 from .errors import NotFoundError
 from .reports import ReportCalls
-from .sse import Event, follow
+from .sse import StreamEvent, follow
 from .wire.checkpoint import CheckpointList, CheckpointReply
 from .wire.experiment import ExperimentDetail, ExperimentList, ExperimentReply, ResultReply
 from .wire.generation import GenerateReply
@@ -148,7 +148,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
 
     def follow_experiment(
         self, experiment_id: str, *, since: str | None = None, log_lines: bool = True
-    ) -> Iterator[Event]:
+    ) -> Iterator[StreamEvent]:
         """Yield the live events of an experiment after the event id `since`.
 
         The events are snapshot, metrics, rl-metrics, status, job-update, checkpoint and log-lines. If `log_lines` is
@@ -165,7 +165,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
                 return
         yield from follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
 
-    def follow_job(self, job_id: str, *, since: str | None = None) -> Iterator[Event]:
+    def follow_job(self, job_id: str, *, since: str | None = None) -> Iterator[StreamEvent]:
         """Yield the live events of a job after the event id `since`: snapshot, job-update, status, log-lines."""
         return follow(self._connect(f"/api/jobs/{job_id}/stream"), since=since)
 
@@ -175,14 +175,14 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
         return GenerateReply.model_validate(reply.json())
 
-    def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[Event]:
+    def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[StreamEvent]:
         """Generate a text like `generate`; yield an event `token` per token, then `done` with the whole reply.
 
         Raises the error that the engine reports. Closing the generator closes the connection, and then the server stops
         the generation.
         """
         body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)
-        yield from self._answer_events("/api/generate", body)
+        yield from self._stream_post("/api/generate", body)
 
     def _result(self, experiment_id: str, name: str) -> dict[str, Any]:
         return self._get(ResultReply, f"/api/experiments/{experiment_id}/{name}").result

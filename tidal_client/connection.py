@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from .errors import InvalidInputError, TidalError, UnavailableError
 from .problems import raise_for_problem, to_error
-from .sse import Event, follow, read_events
+from .sse import StreamEvent, follow, read_events
 from .wire.base import Reply
 from .wire.generation_event import EVENT_ERROR
 
@@ -29,7 +29,7 @@ SILENCE_SECONDS = 45.0
 """A stream that sends nothing for so many seconds is broken: the server sends a comment about every 15 s."""
 
 
-class Connection:
+class ApiConnection:
     """A connection pool to one api server. `token` is required for every request that changes something."""
 
     def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -51,18 +51,18 @@ class Connection:
         """Close the connection pool."""
         self._http.close()
 
-    def _answer_events(self, path: str, body: Any) -> Iterator[Event]:
+    def _stream_post(self, path: str, body: Any) -> Iterator[StreamEvent]:
         """Send a POST and yield the events of its reply. Raises the error that an `error` event reports."""
-        request = self._built("POST", path, json=body, timeout=GENERATE_SECONDS)
+        request = self._build_request("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 raise_for_problem(response)
                 for event in read_events(response):
                     if event.name == EVENT_ERROR:
-                        raise _error_of(event)
+                        raise _exception_from_event(event)
                     yield event
         except httpx.TransportError as error:
-            raise self._away(error) from error
+            raise self._unavailable_error(error) from error
 
     def _get(self, reply: type[R], path: str, /, **query: Any) -> R:
         given = {key: value for key, value in query.items() if value is not None}
@@ -72,15 +72,15 @@ class Connection:
         return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        request = self._built(method, path, **options)
+        request = self._build_request(method, path, **options)
         try:
             response = self._http.send(request)
         except httpx.TransportError as error:
-            raise self._away(error) from error
+            raise self._unavailable_error(error) from error
         raise_for_problem(response)
         return response
 
-    def _built(self, method: str, path: str, **options: Any) -> httpx.Request:
+    def _build_request(self, method: str, path: str, **options: Any) -> httpx.Request:
         """Build a request. Raises InvalidInputError for values that cannot be encoded."""
         try:
             return self._http.build_request(method, path, **options)
@@ -97,7 +97,7 @@ class Connection:
 
         return connect
 
-    def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[Event]:
+    def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[StreamEvent]:
         """Yield the events of one topic of `/api/stream`. Raises the error of an `error` event, which ends it."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
@@ -108,11 +108,11 @@ class Connection:
 
         for event in follow(connect, since=since):
             if event.name == "error":
-                raise _error_of(event)
+                raise _exception_from_event(event)
             if event.name != "topic":
                 yield event
 
-    def _away(self, error: httpx.TransportError) -> TidalError:
+    def _unavailable_error(self, error: httpx.TransportError) -> TidalError:
         if isinstance(error, SSEError):
             return UnavailableError(f"{self.url} did not answer with server-sent events: {error}")
         if isinstance(error, httpx.ReadTimeout):
@@ -120,7 +120,7 @@ class Connection:
         return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")
 
 
-def _error_of(event: Event) -> TidalError:
+def _exception_from_event(event: StreamEvent) -> TidalError:
     """Return the exception that an `error` event describes."""
     problem = event.data if isinstance(event.data, dict) else {}
     detail = problem.get("message") or problem.get("detail")

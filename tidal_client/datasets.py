@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from .connection import Connection
+from .connection import ApiConnection
 from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploaded
 
 BLOCK_BYTES = 256 * 1024
@@ -17,7 +17,7 @@ UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
 """The long read timeout is for parquet files, which the server checks after it has received the whole file."""
 
 
-class DatasetCalls(Connection):
+class DatasetCalls(ApiConnection):
     """The methods of `Client` for datasets."""
 
     def upload_dataset(

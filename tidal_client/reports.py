@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from .connection import Connection, request_body
+from .connection import ApiConnection, request_body
 from .wire.report import PatternList, PatternReply, ReportList, ReportReply, ReportSummary
 
 
-class ReportCalls(Connection):
+class ReportCalls(ApiConnection):
     """The methods of `Client` for reports."""
 
     def report_patterns(self) -> list[PatternReply]:

@@ -25,7 +25,7 @@ LONGEST_DELAY = 5.0
 
 
 @dataclass(frozen=True)
-class Event:
+class StreamEvent:
     """One event. `data` is the parsed JSON, or the text itself if it is not JSON."""
 
     name: str
@@ -34,7 +34,7 @@ class Event:
     """The last id that the stream has sent, with this event or with an earlier one; None if it has sent none."""
 
 
-def read_events(response: httpx.Response) -> Iterator[Event]:
+def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
     """Yield the events of a response, each as soon as it is complete.
 
     Skips events without data, as the standard requires
@@ -43,7 +43,7 @@ def read_events(response: httpx.Response) -> Iterator[Event]:
     """
     for event in EventSource(response).iter_sse():
         if event.data:
-            yield Event(event.event, _value(event.data), event.id or None)
+            yield StreamEvent(event.event, _value(event.data), event.id or None)
 
 
 Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
@@ -52,7 +52,7 @@ Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
 
 def follow(
     connect: Connect, *, since: str | None = None, patience: float = 60.0, sleep: Callable[[float], None] = time.sleep
-) -> Iterator[Event]:
+) -> Iterator[StreamEvent]:
     """Yield every event after the id `since`, and reconnect after a broken connection.
 
     Raises UnavailableError when no event arrives for `patience` seconds and the connection fails, and the error of a

@@ -114,7 +114,7 @@ class GatingMode(StrEnum):
     LEARNED = "learned"
 
 
-def _name_the_words(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
+def _list_allowed_values(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
     """Validate a mode; an error message lists the values of the enumeration instead of its members."""
     try:
         return known(value)
@@ -124,11 +124,12 @@ def _name_the_words(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
 
 
 Gating = Annotated[
-    Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
+    Literal[GatingMode.NONE, GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED],
+    WrapValidator(_list_allowed_values),
 ]
 """Any gating mode. The OpenAPI document lists the values at each field that uses this type."""
-ChosenGating = Annotated[
-    Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_name_the_words)
+ModulatedGating = Annotated[
+    Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_list_allowed_values)
 ]
 """The modes that give every token a modulation; an analysis uses one of these."""
 NEUTRAL_MODULATION: Final = 0.5

@@ -1,4 +1,4 @@
-"""What a generation is asked to do, checked on construction, and what that comes to in effect."""
+"""Settings of a generation, checked on construction, and the effective settings that follow from them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from common.errors import InvalidInputError
 from common.generation.result import EffectiveSettings
 from tidal_client.vocabulary import GatingMode
 from tidal_client.wire.sampling import (
-    LEAST_REPETITION_PENALTY,
-    LEAST_TEMPERATURE,
-    MOST_REPETITION_PENALTY,
-    MOST_TEMPERATURE,
+    MAX_REPETITION_PENALTY,
+    MAX_TEMPERATURE,
+    MIN_REPETITION_PENALTY,
+    MIN_TEMPERATURE,
     SamplingParameters,
     check_temperature,
 )
@@ -27,15 +27,20 @@ MAX_TOP_LOG_PROBS = 20
 
 
 class GenerationSettings(SamplingParameters):
-    """How one text is continued; the defaults are those of the API.
+    """The settings of one generated sequence; the defaults are those of the API.
 
-    `modulation_config` None: the policy's own map in mode learned, the default map otherwise. `sample_actions` draws
-    the learned modulation instead of taking the deterministic action. `episode_length` scales entry 58 of the
-    observation (None: max_tokens). `ignore_end_of_text` goes on after end-of-text. The text ends before the first of
-    the strings in `stop`. `top_log_probs` is how many of the likeliest tokens are told with each token, and with
-    `score_prompt` also with those of the prompt. `presence_penalty`, `frequency_penalty` and `logit_bias` (pairs of
-    token and value) are OpenAI's, see `sampling.logit_adjustments`. With `max_tokens` 0 the
-    prompt is only read. `temperature` 0 takes the likeliest token each time: that is top-k 1, at a temperature of 1.
+    `modulation_config`: None means the policy's own map in mode `learned` and the default map in other modes.
+    `sample_actions`: sample the learned modulation instead of using the deterministic action.
+    `episode_length`: scales entry 58 of the observation; None means max_tokens.
+    `ignore_end_of_text`: continue after the end-of-text token.
+    `stop`: the text ends before the first of these strings.
+    `top_log_probs`: how many of the most likely tokens are returned with each token.
+    `score_prompt`: return log-probabilities for the tokens of the prompt too.
+    `presence_penalty`, `frequency_penalty`, `logit_bias` (pairs of token and value): as in OpenAI's API, see
+    `sampling.logit_adjustments`.
+    `max_tokens`: 0 means that the prompt is only read.
+    `temperature`: 0 means that the most likely token is always taken (top-k 1 at a temperature of 1).
+
     The constructor raises InvalidInputError for values out of range.
     """
 
@@ -56,33 +61,34 @@ class GenerationSettings(SamplingParameters):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise InvalidInputError(_refusal(error)) from None
+            raise InvalidInputError(_validation_message(error)) from None
         if self.gating_mode is GatingMode.LEARNED and self.policy is None:
             raise InvalidInputError("gating mode learned needs a controller; give a policy, or choose another mode")
         if self.policy is not None and self.policy.observation_dim != OBSERVATION_DIM:
             raise InvalidInputError(
-                f"the controller wants {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}"
+                f"the controller needs {self.policy.observation_dim} observations; generation has {OBSERVATION_DIM}. "
+                "Choose a controller that was trained with this version"
             )
         if self.gating_mode is not GatingMode.NONE:
-            _check_map(self.map)
+            _check_map(self.modulation_map)
         if "" in self.stop:
-            raise InvalidInputError("stop holds an empty string, which every text contains; leave it out")
+            raise InvalidInputError("stop contains an empty string, which every text contains; leave it out")
         if not 0 <= self.top_log_probs <= MAX_TOP_LOG_PROBS:
             raise InvalidInputError(f"top_log_probs {self.top_log_probs} is outside 0..{MAX_TOP_LOG_PROBS}")
-        offsets = [self.presence_penalty, self.frequency_penalty, *(value for _, value in self.logit_bias)]
-        if not all(map(math.isfinite, offsets)):
+        adjustments = [self.presence_penalty, self.frequency_penalty, *(value for _, value in self.logit_bias)]
+        if not all(map(math.isfinite, adjustments)):
             raise InvalidInputError("presence_penalty, frequency_penalty and logit_bias must be finite numbers")
 
     @property
-    def plain(self) -> DecodingParameters:
-        """The four parameters of mode `none`, as they are applied."""
+    def plain_parameters(self) -> DecodingParameters:
+        """The four decoding parameters of mode `none`, as they are applied."""
         if self.temperature == 0:
             return DecodingParameters(1.0, 1, self.top_p, self.repetition_penalty)
         return DecodingParameters(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
 
     @property
-    def map(self) -> ModulationConfig:
-        """The modulation map of the gated modes."""
+    def modulation_map(self) -> ModulationConfig:
+        """The modulation map that the modes other than `none` use."""
         if self.modulation_config is not None:
             return self.modulation_config
         if self.gating_mode is GatingMode.LEARNED and self.policy is not None:
@@ -90,12 +96,12 @@ class GenerationSettings(SamplingParameters):
         return DEFAULT_MODULATION
 
     def effective(self, seed: int, *, gates_fed: bool) -> EffectiveSettings:
-        """What a row with this seed runs with."""
+        """Return the effective settings of a sequence with this seed."""
         parameters: DecodingParameters | None = None
         if self.gating_mode is GatingMode.NONE:
-            parameters = self.plain
+            parameters = self.plain_parameters
         elif self.gating_mode is GatingMode.FIXED:
-            parameters = decoding_parameters(self.modulation, self.map)
+            parameters = decoding_parameters(self.modulation, self.modulation_map)
         return EffectiveSettings(
             gating_mode=self.gating_mode,
             max_tokens=self.max_tokens,
@@ -107,13 +113,13 @@ class GenerationSettings(SamplingParameters):
             repetition_penalty=parameters.repetition_penalty if parameters else None,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
-            modulation_config=None if self.gating_mode is GatingMode.NONE else self.map,
+            modulation_config=None if self.gating_mode is GatingMode.NONE else self.modulation_map,
             gates_fed=gates_fed,
         )
 
 
-def _refusal(error: ValidationError) -> str:
-    """Return the message for the first error: the name and value of the field, and the allowed values."""
+def _validation_message(error: ValidationError) -> str:
+    """Return a message for the first error, with the name and value of the field and the allowed values."""
     first = error.errors()[0]
     name, value = str(first["loc"][0]), first["input"]
     if name == "gating_mode":
@@ -133,17 +139,17 @@ def _refusal(error: ValidationError) -> str:
     return f"{name}: {first['msg']}"
 
 
-def _within(name: str, value: float, least: float, most: float) -> None:
+def _check_range(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise InvalidInputError(f"{name} {value:g} is outside {least:g}..{most:g}")
 
 
 def _check_map(ranges: ModulationConfig) -> None:
-    """Raises InvalidInputError where a modulation stands for what no request may ask for."""
+    """Raise InvalidInputError where a modulation maps to a parameter outside the range that requests may use."""
     for value in (ranges.temperature.low, ranges.temperature.high):
         reached = value * ranges.base_temperature
-        _within("modulation_config: temperature", reached, LEAST_TEMPERATURE, MOST_TEMPERATURE)
+        _check_range("modulation_config: temperature", reached, MIN_TEMPERATURE, MAX_TEMPERATURE)
     for value in (ranges.repetition_penalty.low, ranges.repetition_penalty.high):
         reached = value * ranges.base_repetition_penalty
         name = "modulation_config: repetition penalty"
-        _within(name, reached, LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY)
+        _check_range(name, reached, MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY)

@@ -16,11 +16,11 @@ from common.errors import NotFoundError, UnavailableError
 from services.cli.checkpoint_source import local_store
 from services.cli.processes import computing_environment
 from tidal_client.problems import to_error
-from tidal_client.sse import Event
+from tidal_client.sse import StreamEvent
 from tidal_client.wire.generation_event import EVENT_DONE, EVENT_ERROR
 
 
-def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[Event]:
+def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str, Any]) -> Generator[StreamEvent]:
     """`token` events, then `done`, as `Client.generate_stream` gives them. Closing it ends the child at once.
 
     Raises the TidalError that the child met, UnavailableError when it dies.
@@ -44,7 +44,7 @@ def events(checkpoint: Path, policy: Path | None, prompt: str, fields: dict[str,
             if message["event"] == EVENT_ERROR:
                 problem = message["data"]
                 raise to_error(int(problem["status"]), {"detail": problem["message"], "code": problem["code"]})
-            yield Event(message["event"], message["data"])
+            yield StreamEvent(message["event"], message["data"])
             if message["event"] == EVENT_DONE:
                 return
         raise UnavailableError(f"the generation ended early (exit status {process.wait()}); see above")

@@ -1,6 +1,6 @@
-"""`python -m services.generator`: becomes a Celery worker of the queue "generate" with one engine child.
+"""`python -m services.generator`: replaces itself with a Celery worker of the queue "generate" and one engine child.
 
-Further arguments go to `celery worker`. The child loads torch; this process never does.
+Further arguments are passed to `celery worker`. The child imports torch; this process never does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Celery app of the generator: `celery -A services.generator.celery_app worker`, started by `services.generator`.
 
-No torch here: the task hands a request over to the engine child and returns. Leaves out: the settings
-(`common.redis.celery_settings`) and the tasks (`services.generator.tasks`).
+This process does not import torch: the task hands a request over to the engine child and returns. Leaves out: the
+settings (`common.redis.celery_settings`) and the tasks (`services.generator.tasks`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Generator:
         )
 
     def close(self) -> None:
-        """End the child and leave the display."""
+        """End the child, stop the heartbeat and close the connection to Redis."""
         self.host.close()
         self._heartbeat.close()
         self._feed.close()
@@ -59,29 +59,29 @@ class Generator:
 
 
 @lru_cache(maxsize=1)
-def generator() -> Generator:
-    """The generator of this process."""
+def get_generator() -> Generator:
+    """Return the generator of this process; the first call creates it."""
     return Generator(get_settings())
 
 
-def _log_our_way(**_: Any) -> None:
+def _configure_logging(**_: Any) -> None:
     configure("generator")
 
 
-def _appear(**_: Any) -> None:
-    generator()
+def _start_generator(**_: Any) -> None:
+    get_generator()
 
 
-def _leave(**_: Any) -> None:
-    # The pool waits for the task that waits for room; its thread must return before `worker_shutdown` is sent.
-    generator().host.leave()
+def _begin_shutdown(**_: Any) -> None:
+    # Celery sends `worker_shutdown` after the pool's threads have returned, and one may be blocked in `hand_over`.
+    get_generator().host.begin_shutdown()
 
 
 def _close(**_: Any) -> None:
-    generator().close()
+    get_generator().close()
 
 
-signals.setup_logging.connect(_log_our_way, weak=False)
-signals.worker_init.connect(_appear, weak=False)
-signals.worker_shutting_down.connect(_leave, weak=False)
+signals.setup_logging.connect(_configure_logging, weak=False)
+signals.worker_init.connect(_start_generator, weak=False)
+signals.worker_shutting_down.connect(_begin_shutdown, weak=False)
 signals.worker_shutdown.connect(_close, weak=False)

@@ -1,10 +1,11 @@
-"""Sends the events of all requests to Redis: those since the last call form one stream entry per reader.
+"""Sends the events of all requests to Redis. A reader is an api process, and has one stream there.
 
-It has its own thread, so that the engine goes on decoding while Redis answers. When Redis is slow, the entries grow;
-when `BACKLOG` batches wait, the engine waits too. The same call checks which clients have disconnected and which api
-processes have ended, and once a second sends each reader a beacon. While Redis does not answer, an entry is sent again
-for `RESEND_SECONDS` and then dropped: by then the api has answered its clients with an error. Readers recognise
-repeated and lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
+The emitter has its own thread, so that the engine continues to decode while Redis answers. Each call of Redis sends all
+queued events, one stream entry per reader; a slow Redis therefore makes the entries larger. When `BACKLOG` batches are
+queued, the engine waits. The same call checks which clients have disconnected and which api processes have ended, and
+once a second it sends each reader a beacon. While Redis does not answer, the emitter sends an entry again for
+`RESEND_SECONDS` and then drops it: by then the api has answered its clients with an error. Readers detect repeated and
+lost entries by their numbers (`common.redis.generation_events`). Leaves out: what the events mean
 (`tidal_client.wire.generation_event`).
 """
 
@@ -42,42 +43,45 @@ from tidal_client.wire.generation_event import EVENT_ERROR, GenerationEvent
 log = get_logger(__name__)
 
 BACKLOG = 64
-"""Most batches that may wait to be sent."""
+"""Maximum number of batches in the queue."""
 BEACON_SECONDS = 1.0
 """Seconds between two beacons."""
 BEACONS_AFTER_SECONDS = 10.0
-"""Seconds after its last entry during which a reader gets beacons, which show it whether an entry was lost."""
+"""Seconds after its last entry during which a reader receives beacons, from which it detects a lost entry."""
 RESEND_SECONDS = 5.0
 """Seconds for which an entry is sent again while Redis does not answer."""
 RETRY_SECONDS = 0.2
+"""Seconds between two attempts to send while Redis does not answer."""
 WATCH_SECONDS = 0.2
 """Seconds between two checks for disconnected clients."""
 
 
 @dataclass(frozen=True)
 class FinalEvent:
-    """The last event of a request, which `event` builds outside the decoding thread.
+    """The last event of a request. `event` builds it outside the decoding thread.
 
-    A `large` event is built in another thread than the emitter's, so that other events do not wait for it.
+    A `large` event is built in a separate thread, so that other events do not wait for it.
     """
 
     request_id: str
     event: Callable[[], tuple[str, GenerationEvent]]
     large: bool = False
 
-    def encode_generation_event(self) -> EncodedEvent:
+    def encode(self) -> EncodedEvent:
         """Return the encoded event, or an error event if building it fails."""
         try:
-            return (encode_large_generation_event if self.large else encode_generation_event)(self.request_id, *self.event())
+            return (encode_large_generation_event if self.large else encode_generation_event)(
+                self.request_id, *self.event()
+            )
         except Exception:
-            log.exception("a reply could not be built", request_id=self.request_id)
+            log.exception("the last event of a request could not be built", request_id=self.request_id)
             error = TidalError("generation failed inside the server; its log has the details", code="internal")
             return encode_generation_event(self.request_id, EVENT_ERROR, error_data(error))
 
 
 @dataclass
 class EventBatch:
-    """The events of one step. They are sent in the order of the fields: `events`, `ends`, `encoded`."""
+    """The events of one engine step. They are sent in the order of the fields: `events`, `ends`, `encoded`."""
 
     events: list[tuple[str, str, GenerationEvent]] = field(default_factory=list)
     """Events as (request id, name, data)."""
@@ -85,20 +89,20 @@ class EventBatch:
     encoded: list[EncodedEvent] = field(default_factory=list)
     """Events that are already encoded."""
     finished: list[str] = field(default_factory=list)
-    """Requests that end with this batch without an entry in `ends`."""
+    """Ids of the requests that end with this batch without an entry in `ends`."""
     watched: Iterable[str] = ()
-    """All requests that the engine has, whose clients are checked."""
+    """Ids of all requests of the engine, whose clients are to be checked; empty when no check is due."""
 
 
 Entry = tuple[str, dict[FieldT, EncodableT]]
-"""The key of a stream, and the fields of an entry for it."""
+"""The key of a stream and the fields of one entry."""
 
 
 class Emitter:
-    """Calls `on_finished` with the id of a request once its last event was sent or dropped.
+    """Sends queued batches, and calls `on_finished` with the id of each request whose last event was sent or dropped.
 
-    `name` identifies the engine in every entry. `presence_seconds` is the time between two checks
-    for api processes that have ended.
+    `name` identifies the engine in every entry. `presence_seconds` is the time between two checks for api processes
+    that have ended.
     """
 
     def __init__(
@@ -115,11 +119,11 @@ class Emitter:
         self._clients_checked_at = 0.0
         self._beacons_at = 0.0
         self._running_requests: set[str] = set()
-        """The requests that the engine has, which beacons list."""
+        """Ids of the requests of the engine, which beacons list."""
         self._entry_numbers: dict[str, int] = {}
-        """Number of entries so far, by reader. Never removed: a restarted number would look like a repetition."""
+        """Number of entries so far, by reader. Never removed, because a restarted count looks like repeated entries."""
         self._sent_at: dict[str, float] = {}
-        """Time of the last entry, by reader that gets beacons."""
+        """Time of the last entry, for each reader that receives beacons."""
         self._closing = threading.Event()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: set[Future[None]] = set()
@@ -127,7 +131,7 @@ class Emitter:
         self._thread.start()
 
     def send(self, batch: EventBatch) -> None:
-        """Queue a batch. Blocks while `BACKLOG` batches wait."""
+        """Queue a batch. Blocks while `BACKLOG` batches are queued."""
         self._queue.put(batch)
 
     def client_check_due(self) -> bool:
@@ -135,10 +139,10 @@ class Emitter:
         return time.monotonic() - self._clients_checked_at >= WATCH_SECONDS
 
     def take_disconnected(self) -> set[str]:
-        """Return the requests whose clients were found disconnected since the last call."""
+        """Return the ids of requests whose clients were found disconnected since the last call."""
         with self._lock:
-            gone, self._disconnected = self._disconnected, set()
-        return gone
+            disconnected, self._disconnected = self._disconnected, set()
+        return disconnected
 
     def drain(self) -> None:
         """Wait until every queued batch was sent or dropped."""
@@ -170,7 +174,7 @@ class Emitter:
             try:
                 self._deliver(batches, ended)
             except Exception:
-                log.exception("tokens could not be sent")
+                log.exception("events could not be sent")
             for request_id in ended:
                 self._on_finished(request_id)
             for _ in batches:
@@ -178,10 +182,13 @@ class Emitter:
         self._queue.task_done()
 
     def _encode_large(self, batch: EventBatch) -> None:
-        """Encode large ends in another thread, which queues each as its own batch; tokens and beacons do not wait."""
+        """Encode large last events in a separate thread, which queues each as its own batch.
+
+        Tokens and beacons are sent meanwhile.
+        """
 
         def encode(end: FinalEvent) -> None:
-            self._queue.put(EventBatch(encoded=[end.said()], finished=[end.request_id]))
+            self._queue.put(EventBatch(encoded=[end.encode()], finished=[end.request_id]))
 
         large = [end for end in batch.ends if end.large]
         batch.ends = [end for end in batch.ends if not end.large]
@@ -191,7 +198,7 @@ class Emitter:
             encoding.add_done_callback(self._encoding.discard)
 
     def _take_queued(self) -> list[EventBatch | None]:
-        """Return all queued batches, up to the None that ends the thread; empty when only beacons are due."""
+        """Return all queued batches, up to the None that ends the thread; an empty list when only beacons are due."""
         try:
             taken = [self._queue.get(timeout=BEACON_SECONDS)]
         except queue.Empty:
@@ -201,7 +208,7 @@ class Emitter:
         return taken
 
     def _deliver(self, batches: list[EventBatch], ended: list[str]) -> None:
-        """Send the events of these batches; repeat while Redis does not answer, for at most `RESEND_SECONDS`."""
+        """Send the events of these batches; retry for `RESEND_SECONDS` while Redis does not answer."""
         watched = list(dict.fromkeys(request_id for batch in batches for request_id in batch.watched))
         self._running_requests = (self._running_requests | set(watched)) - set(ended)
         entries = self._new_entries(batches)
@@ -211,17 +218,19 @@ class Emitter:
                 self._send(entries, watched)
             except RedisError as error:
                 if not entries:
-                    log.debug("no beacon could be sent", error=str(error))
+                    log.debug("beacons could not be sent", error=str(error))
                     return
                 if time.monotonic() >= until or self._closing.is_set():
-                    log.warning("tokens did not reach Redis and are dropped", error=str(error), entries=len(entries))
+                    log.warning(
+                        "events were dropped because Redis does not answer", error=str(error), entries=len(entries)
+                    )
                     return
                 self._closing.wait(RETRY_SECONDS)
             else:
                 return
 
     def _new_entries(self, batches: list[EventBatch]) -> list[Entry]:
-        """Return one entry per stream. An entry keeps its number however often it is sent."""
+        """Return one new entry per stream. An entry that is sent again keeps its number."""
         entries = []
         for stream, events in by_stream(_encoded_events(batches)).items():
             reader = _reader_id(events[0].request_id)
@@ -245,14 +254,14 @@ class Emitter:
         beacons_due = now - self._beacons_at >= BEACON_SECONDS
         readers = sorted({_reader_id(request_id) for request_id in watched})
         subscription = self._presence.subscription
-        look = self._absences.due(readers, now)
+        check_presence = self._absences.due(readers, now)
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, fields in [*entries, *(self._new_beacons(now) if beacons_due else [])]:
                 pipeline.xadd(stream, fields, maxlen=MAX_ENTRIES)
                 pipeline.expire(stream, keys.GENERATE_STREAM_SECONDS)
             if watched:
                 pipeline.mget([keys.generate_cancelled(request_id) for request_id in watched])
-            if look:
+            if check_presence:
                 pipeline.pubsub_numsub(*map(keys.presence, readers))
             answers = pipeline.execute()
         if beacons_due:
@@ -260,19 +269,21 @@ class Emitter:
         if not watched:
             return
         self._clients_checked_at = now
-        left: set[str] = set()
-        if look:
+        ended_readers: set[str] = set()
+        if check_presence:
             present = {reader: count > 0 for reader, (_, count) in zip(readers, answers.pop(), strict=True)}
-            # An interruption of this subscription may also have ended those of the readers.
-            same = subscription if self._presence.subscription == subscription else None
-            left = self._absences.look(present, same, now)
-            if left:
-                log.warning("api processes have ended; their requests are cancelled", readers=sorted(left))
+            # Whatever interrupted this subscription may also have interrupted those of the readers.
+            unchanged = subscription if self._presence.subscription == subscription else None
+            ended_readers = self._absences.look(present, unchanged, now)
+            if ended_readers:
+                log.warning("api processes have ended; their requests are cancelled", readers=sorted(ended_readers))
         marks = zip(watched, answers[-1], strict=True)
-        gone = {request_id for request_id, mark in marks if mark is not None or _reader_id(request_id) in left}
-        if gone:
+        disconnected = {
+            request_id for request_id, mark in marks if mark is not None or _reader_id(request_id) in ended_readers
+        }
+        if disconnected:
             with self._lock:
-                self._disconnected |= gone
+                self._disconnected |= disconnected
 
 
 def _reader_id(request_id: str) -> str:
@@ -283,5 +294,5 @@ def _encoded_events(batches: Iterable[EventBatch]) -> Iterator[EncodedEvent]:
     """Yield the encoded events in order: the end of a request comes after its tokens."""
     for batch in batches:
         yield from (encode_generation_event(*event) for event in batch.events)
-        yield from (end.said() for end in batch.ends)
+        yield from (end.encode() for end in batch.ends)
         yield from batch.encoded

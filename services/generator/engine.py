@@ -1,9 +1,9 @@
-"""Runs all requests together: `submit` takes ids; every `turn` admits what fits and samples one token for each text.
+"""Decodes all requests together: `submit` queues a request, and each `step` samples one token for every sequence.
 
-There is one running batch per loaded checkpoint, with `slots` texts in all. The failure of a request ends only that
-request, with an `error` event; the failure of a batch ends all requests in it. Only a fault of the accelerator is
-raised and ends the process, because it may have corrupted every model. Leaves out: the process around it
-(`engine_child`), Redis (`intake`, `emitter`).
+There is one running batch per loaded checkpoint; the batches share `slots` slots, one per sequence. The failure of a
+request ends only that request, with an `error` event; the failure of a batch ends all requests in it. Only a fault of
+the accelerator is raised and ends the process, because it may have corrupted every model. Leaves out: the process
+(`engine_child`) and Redis (`admission`, `emitter`).
 """
 
 from __future__ import annotations
@@ -19,90 +19,93 @@ from common.errors import InvalidInputError, TidalError, UnavailableError
 from common.generation import BatchEngine, Continuation, DecodingModel, TokenStep, new_engine
 from common.logging import get_logger
 from common.redis.generation_events import error_data
-from services.generator.emitter import Batch, Emitter, End
-from services.generator.intake import Intake, Loading
+from services.generator.admission import AdmissionQueue, LoadingRequest
+from services.generator.emitter import Emitter, EventBatch, FinalEvent
 from services.generator.running_request import RunningRequest
 from tidal_client.wire.generation_event import EVENT_ERROR, EVENT_PROMPT, EVENT_TOKEN
 
 log = get_logger(__name__)
 
-PREFILL_TEXTS = 16
-"""Most texts that join in one turn. More would delay those that are running."""
+MAX_PREFILL_SEQUENCES = 16
+"""Maximum number of sequences that join in one step. More would delay the running sequences."""
 
 
 class Engine:
-    """Not thread-safe: call `submit` only between turns. `batches` maps each model to its running batch."""
+    """Decodes requests in `slots` slots; `total_seconds` limits the time of each request.
 
-    def __init__(self, intake: Intake, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
-        self._intake = intake
+    Not thread-safe: call `submit` only between steps. `batches` maps each model to its running batch.
+    """
+
+    def __init__(self, admission: AdmissionQueue, emitter: Emitter, *, slots: int, total_seconds: float) -> None:
+        self._admission = admission
         self._emitter = emitter
         self._slots = slots
         self._total_seconds = total_seconds
         self.batches: dict[DecodingModel, BatchEngine] = {}
         self._running: dict[Continuation, RunningRequest] = {}
-        self._batch = Batch()
-        intake.name = emitter.name
-        # The loader's thread calls this too; list() of a dict is atomic.
-        intake.keep_loaded(lambda: list(self.batches))
+        self._batch = EventBatch()
+        admission.name = emitter.name
+        # The loader thread calls this function too; list() of a dict is atomic.
+        admission.keep_loaded(lambda: list(self.batches))
 
     @property
     def idle(self) -> bool:
         """Whether no request runs or waits."""
-        return not (self._running or self._intake.waiting or self._intake.loading)
+        return not (self._running or self._admission.waiting or self._admission.loading)
 
     def submit(self, request_id: str) -> None:
-        """Queue a request until there is room. A request that was answered before is ignored."""
-        self._intake.waiting.append(request_id)
+        """Queue a request until a slot is free. A request that was answered before is ignored."""
+        self._admission.waiting.append(request_id)
 
-    def turn(self) -> None:
-        """Admit requests, sample one token for every text, send the events and decode.
+    def step(self) -> None:
+        """Admit requests, sample one token for every sequence, send the events and decode.
 
-        Raises torch.AcceleratorError after a fault of the device, when the clients have been sent an error.
+        Raises torch.AcceleratorError after a fault of the device; the error events for all clients are then queued.
         """
         try:
             self._admit()
-            self._look_around()
+            self._check_deadlines_and_clients()
             for model, batch in list(self.batches.items()):
-                self._guarded(model, partial(self._draw, batch))
+                self._run_guarded(model, partial(self._sample, batch))
             self._emit()
             for model, batch in list(self.batches.items()):
-                self._guarded(model, batch.advance)
+                self._run_guarded(model, batch.advance)
                 if not batch.active and len(self.batches) > 1:
-                    del self.batches[model]  # the memory of a batch stays for the model that was used last
+                    del self.batches[model]  # the last batch keeps its memory for the next request
         finally:
             self._emit()
 
     def _admit(self) -> None:
         try:
-            # Running and loading requests are not added: others may run until a model is loaded.
-            room = self._slots - max(len(self._running) + self._intake.loaded, len(self._intake.loading))
-            if room > 0 and not self._intake.blocked(self._slots):
-                for refused in self._intake.take(min(room, PREFILL_TEXTS)):
+            # A request that is loading reserves no slot: other requests may use the slots until its model is loaded.
+            room = self._slots - max(len(self._running) + self._admission.loaded, len(self._admission.loading))
+            if room > 0 and not self._admission.blocked(self._slots):
+                for refused in self._admission.take(min(room, MAX_PREFILL_SEQUENCES)):
                     self._refuse(refused.request_id, refused.error)
         except RedisError as error:
-            # No request was taken; the api answers the clients when its own deadlines pass.
-            lost = list(self._intake.waiting)
-            self._intake.waiting.clear()
-            log.warning("requests could not be taken from Redis", requests=len(lost), error=str(error))
-            self._batch.finished += lost
-        if self._intake.loading and not self._running:
-            self._intake.wait()
+            # No request was taken. The api answers their clients when its own deadlines pass.
+            untaken = list(self._admission.waiting)
+            self._admission.waiting.clear()
+            log.warning("requests could not be taken from Redis", requests=len(untaken), error=str(error))
+            self._batch.finished += untaken
+        if self._admission.loading and not self._running:
+            self._admission.wait()
         joining: dict[DecodingModel, list[Continuation]] = {}
-        begun: list[str] = []
-        texts = 0
-        while texts < PREFILL_TEXTS:
-            first = self._intake.next_loaded(self._slots - len(self._running), self._slots)
+        started: list[str] = []
+        sequences = 0
+        while sequences < MAX_PREFILL_SEQUENCES:
+            first = self._admission.next_loaded(self._slots - len(self._running), self._slots)
             if first is None:
                 break
-            begun.append(first.request.id)
-            running = self._begin(first)
+            started.append(first.request.id)
+            running = self._start(first)
             if running is not None:
                 joining.setdefault(running.model, []).extend(running.choices)
-                texts += len(running.choices)
+                sequences += len(running.choices)
         for model, choices in joining.items():
-            self._guarded(model, partial(self._join, model, choices))
-        for request_id in begun:
-            self._intake.release(request_id)  # from here on its batch keeps the model
+            self._run_guarded(model, partial(self._join, model, choices))
+        for request_id in started:
+            self._admission.release(request_id)  # its batch keeps the model loaded from here on
 
     def _join(self, model: DecodingModel, choices: list[Continuation]) -> None:
         if model not in self.batches:
@@ -112,11 +115,13 @@ class Engine:
             if running.request.echo:
                 self._batch.events.append((running.request.id, EVENT_PROMPT, running.prompt_event()))
 
-    def _begin(self, loading: Loading) -> RunningRequest | None:
+    def _start(self, loading: LoadingRequest) -> RunningRequest | None:
         request = loading.request
         try:
             if request.n > self._slots:
-                raise InvalidInputError(f"n {request.n} is above {self._slots}, the texts that are written at once")
+                raise InvalidInputError(
+                    f"n is {request.n}, but the generator decodes at most {self._slots} choices at once; request fewer"
+                )
             model, policy = loading.models.result()
             running = RunningRequest(request, model, policy, total_seconds=self._total_seconds)
         except torch.AcceleratorError:
@@ -128,21 +133,21 @@ class Engine:
         self._running.update(dict.fromkeys(running.choices, running))
         return running
 
-    def _look_around(self) -> None:
+    def _check_deadlines_and_clients(self) -> None:
         now = time.monotonic()
         by_id = {running.request.id: running for running in self._running.values()}
         for running in by_id.values():
             running.check_time(now)
-        for request_id in self._emitter.take_gone():
+        for request_id in self._emitter.take_disconnected():
             if request_id in by_id:
                 by_id[request_id].cancel()
-            elif (dropped := self._intake.drop(request_id)) is not None:
+            elif (dropped := self._admission.drop(request_id)) is not None:
                 self._refuse(dropped.request_id, dropped.error)
-        if self._emitter.look_due():
-            self._batch.watched = [*by_id, *self._intake.ids]
+        if self._emitter.client_check_due():
+            self._batch.watched = [*by_id, *self._admission.ids]
 
-    def _guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
-        """Call `work` for the batch of `model`; an error ends all requests in that batch."""
+    def _run_guarded(self, model: DecodingModel, work: Callable[[], None]) -> None:
+        """Call `work`, which runs the batch of `model`; an error ends all requests in that batch."""
         try:
             work()
         except torch.AcceleratorError:
@@ -151,15 +156,15 @@ class Engine:
             self._running.clear()
             raise
         except Exception as error:
-            shown = _client_error(error, "")
+            client_error = _client_error(error, "")
             for running in set(self._running.values()):
                 if running.model is model:
-                    self._refuse(running.request.id, shown)
-            self._running = {choice: one for choice, one in self._running.items() if one.model is not model}
+                    self._refuse(running.request.id, client_error)
+            self._running = {choice: running for choice, running in self._running.items() if running.model is not model}
             self.batches.pop(model, None)
 
-    def _draw(self, batch: BatchEngine) -> None:
-        self._finish(batch.draw(self._on_token))
+    def _sample(self, batch: BatchEngine) -> None:
+        self._finish(batch.sample(self._on_token))
 
     def _on_token(self, choice: Continuation, step: TokenStep) -> None:
         running = self._running[choice]
@@ -171,7 +176,7 @@ class Engine:
         for choice in choices:
             running = self._running.pop(choice)
             if not any(other in self._running for other in running.choices):
-                self._batch.ends.append(End(running.request.id, running.last_event, large=running.large))
+                self._batch.ends.append(FinalEvent(running.request.id, running.last_event, large=running.large))
                 log.info("request answered", request_id=running.request.id, seconds=round(running.seconds, 3))
 
     def _refuse(self, request_id: str, error: TidalError | None) -> None:
@@ -183,7 +188,7 @@ class Engine:
     def _emit(self) -> None:
         batch = self._batch
         if batch.events or batch.ends or batch.finished or batch.watched:
-            self._batch = Batch()
+            self._batch = EventBatch()
             self._emitter.send(batch)
 
 
@@ -192,12 +197,12 @@ def _accelerator_failed() -> TidalError:
 
 
 def _client_error(error: Exception, request_id: str) -> TidalError:
-    """Return the error that clients get; errors of the server are logged and hidden behind a general message."""
+    """Return the error for the client. Internal errors are logged, and the client gets a general message instead."""
     if isinstance(error, TidalError):
         return error
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
-        log.warning("out of accelerator memory", request_id=request_id)
+        log.warning("the accelerator is out of memory", request_id=request_id)
         return UnavailableError("the generator is out of accelerator memory; try again", code="out_of_memory")
-    log.error("generation failed", request_id=request_id, exc_info=error)
+    log.error("the generation failed", request_id=request_id, exc_info=error)
     return TidalError("generation failed inside the server; its log has the details", code="internal")

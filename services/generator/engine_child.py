@@ -1,9 +1,10 @@
 """The process that generates: `python -m services.generator.engine_child`, started by the generator's Celery worker.
 
-The main thread writes all texts together, one token of each per turn. A second thread reads the socket to the worker;
-when that closes, the worker is gone and the process ends at once, in the middle of a generation if need be. A third one
-loads models, a fourth writes to Redis. A fault of the accelerator ends the process with 1, so that the worker starts a
-fresh one. Threads: TIDAL_GENERATOR_THREADS. Leaves out: starting and restarting, which is the worker's part.
+The main thread decodes all sequences together, one token of each per step. A second thread reads the socket to the
+worker; when the socket closes, the worker has ended, and this process exits at once, even during a generation. A third
+thread loads models, and a fourth writes to Redis. A fault of the accelerator ends the process with exit status 1, and
+the worker then starts a new one. TIDAL_GENERATOR_THREADS sets the number of threads of torch. Leaves out: starting and
+restarting this process (`engine_host`).
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from common.data import load_tokenizer
 from common.errors import ConfigError
 from common.logging import configure, get_logger
 from common.redis.client import REPLIES, connect
+from services.generator.admission import AdmissionQueue
 from services.generator.emitter import Emitter
 from services.generator.engine import Engine
 from services.generator.engine_protocol import EngineChannel
-from services.generator.intake import Intake
 from services.generator.model_cache import ModelCache
 
 log = get_logger(__name__)
 
 
 def main() -> int:
-    """Serve until the worker closes the socket. Returns the exit status after a fault of the accelerator."""
+    """Serve until the worker closes the socket. Return 1 after an invalid setting or a fault of the accelerator."""
     die_with_parent()
     configure("engine")
-    # Ctrl-C reaches the whole terminal group; the worker decides when this process ends.
+    # Ctrl-C sends SIGINT to every process of the terminal; the worker decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = engine_settings()
     channel = EngineChannel.from_environment()
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(channel, waiting), name="reader", daemon=True).start()
+    threading.Thread(target=_read_requests, args=(channel, waiting), name="reader", daemon=True).start()
     try:
-        device = prepare(settings)
+        device = set_up_device(settings)
     except ConfigError as error:
         log.error("the engine cannot start", error=error.message)
         return 1
@@ -52,10 +53,10 @@ def main() -> int:
     emitter = Emitter(
         redis,
         presence_seconds=settings.presence_seconds,
-        on_finished=lambda request_id: _done(channel, request_id),
+        on_finished=lambda request_id: _report_finished(channel, request_id),
     )
     engine = Engine(
-        Intake(redis, models),
+        AdmissionQueue(redis, models),
         emitter,
         slots=settings.generator_slots,
         total_seconds=settings.generate_total_seconds,
@@ -66,15 +67,15 @@ def main() -> int:
         while engine.idle or not waiting.empty():
             engine.submit(waiting.get())
         try:
-            engine.turn()
+            engine.step()
         except torch.AcceleratorError:
-            log.exception("accelerator failed")
+            log.exception("the accelerator failed")
             emitter.drain()
             return 1
 
 
-def _done(channel: EngineChannel, request_id: str) -> None:
-    # The reader ends this process when the worker has ended.
+def _report_finished(channel: EngineChannel, request_id: str) -> None:
+    # A closed socket is no error here: the reader thread ends this process.
     with contextlib.suppress(OSError):
         channel.send("done", request_id)
 
@@ -84,25 +85,25 @@ def engine_settings() -> Settings:
     return Settings(_env_file=None)
 
 
-def _read(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
-    """Queue the requests that arrive, and end the process when the worker has closed its end."""
+def _read_requests(channel: EngineChannel, waiting: queue.SimpleQueue[str]) -> None:
+    """Queue the requests that arrive; end the process when the worker closes the socket."""
     status = 0
     try:
         for message in channel.messages():
             if message["type"] == "generate":
                 waiting.put(message["request_id"])
     except Exception:
-        log.exception("the worker cannot be understood")
+        log.exception("a message of the worker is invalid")
         status = 1
-    # sys.exit would only end this thread, and the main one may be deep in a generation.
+    # sys.exit would end only this thread, while the main thread may be decoding.
     sys.stderr.flush()
     os._exit(status)
 
 
-def prepare(settings: Settings) -> torch.device:
-    """Set the number of threads and return the device, with a memory limit. Raises ConfigError if it is missing."""
+def set_up_device(settings: Settings) -> torch.device:
+    """Set the threads and the GPU memory limit, and return the device. Raises ConfigError if the device is missing."""
     device = _device(settings.generator_device)
-    # The emitter may keep the interpreter from the main thread for so long; by default 5 ms, a fifth of a step.
+    # The longest time for which another thread can block the main one; the default, 5 ms, is a fifth of a step.
     sys.setswitchinterval(0.0005)
     if settings.generator_threads is not None:
         torch.set_num_threads(settings.generator_threads)
@@ -129,7 +130,7 @@ def _models(settings: Settings, device: torch.device) -> ModelCache:
 
 
 def _device(name: str) -> torch.device:
-    """With its index: torch's functions about memory take no other."""
+    """Return the device with its index, which the memory functions of torch require."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -139,7 +140,7 @@ def _device(name: str) -> torch.device:
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise ConfigError(
-            f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; auto takes what is there"
+            f"TIDAL_GENERATOR_DEVICE is {name}, but torch finds {count} CUDA devices; auto uses what is available"
         )
     return torch.device("cuda", 0) if device.type == "cuda" and device.index is None else device
 

@@ -1,9 +1,9 @@
 """Keeps one engine child alive and hands it requests by id.
 
-A separate thread starts the child (the child dies with that thread), reads its messages and starts a new child when it
-ends. Requests that the dead child had not begun go to the new child; those in progress are answered with an error, so
-that no client waits in vain. `hand_over` returns when the child has room for more: the queue stays in Redis.
-Leaves out: torch, the requests themselves (`services.generator.engine`).
+A separate thread starts the child (the kernel ends the child together with that thread), reads its messages, and starts
+a new child when it ends. Requests that the ended child had not started go to the new child; requests in progress get an
+error, so that no client waits for them. `hand_over` returns when the child has a free slot, so that further requests
+stay queued in Redis. Leaves out: torch, and the requests themselves (`services.generator.engine`).
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ ENGINE_SETTINGS = (
 )
 """Settings that the engine receives as environment variables, because it does not read `.env`, which holds secrets."""
 ENGINE_ENVIRONMENT = {
-    # Huge pages for what torch allocates as well (`common.generation.cpu.huge_pages`); no effect before glibc 2.35.
+    # Huge pages also for the allocations of torch (`common.generation.cpu.huge_pages`); no effect before glibc 2.35.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     # Threads spin for about 30 µs before they sleep, because waking one takes longer than most of the 150 operations of
-    # a token (one text: 5.0 -> 3.6 ms per token). Spinning longer would take cores from other work on a busy machine.
+    # a token (5.0 -> 3.6 ms per token for one sequence). Spinning longer would take cores from other processes.
     "GOMP_SPINCOUNT": "10000",
     # Each combination of prompt length and batch size is a separate kernel; prompts alone use up the default of 1,024.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
 }
-"""Variables that the engine gets in addition to `compute_environment`. Those set on the host take precedence."""
+"""Further variables of the engine's environment. Variables that are set for the generator take precedence."""
 FIRST_RESTART_SECONDS = 1.0
-"""Delay before the next start after a child that never became ready. One that took requests is replaced at once."""
+"""Delay before the next start after a child that never became ready. A child that was ready is replaced at once."""
 LAST_RESTART_SECONDS = 10.0
 """Longest delay before a start, reached after repeated failures."""
 FINISH_SECONDS = 3.0
-"""Time that `close` gives to requests in progress."""
+"""Seconds for which `close` waits for requests in progress."""
 EXIT_SECONDS = 3.0
-"""Time from the end of the channel to SIGKILL for a child that does not exit."""
+"""Seconds from closing the channel to SIGKILL, for a child that does not exit."""
 
 
 class EngineHost:
-    """Runs the engine child of a generator process. Create one per process; tests replace `command`."""
+    """Runs the engine child of a generator process. A process has one host; tests replace `command`."""
 
     def __init__(self, settings: Settings, *, command: tuple[str, ...] | None = None) -> None:
         self._command = command or (sys.executable, "-m", ENGINE_MODULE)
@@ -91,28 +91,28 @@ class EngineHost:
         """Number of requests that were handed over and are not finished."""
         return len(self._handed_over)
 
-    def hand_over(self, request_id: str, texts: int = 1) -> bool:
-        """Send a request for `texts` texts to the child, or to the next child if none runs.
+    def hand_over(self, request_id: str, sequences: int = 1) -> bool:
+        """Send a request for `sequences` sequences to the child, or to the next child if none runs.
 
-        Return False when the host is closing. Otherwise block while the child has as many texts as it can write at
-        once, so that the next request stays in the queue, where another generator may take it.
+        Return False when the host is closing. Otherwise return True once the child has a free slot: until then, the
+        next request stays in the queue, where another generator may take it.
         """
         with self._changed:
             if self._closing:
                 return False
-            self._handed_over[request_id] = texts
+            self._handed_over[request_id] = sequences
             self._send(request_id)
             self._changed.wait_for(lambda: self._shutting_down or sum(self._handed_over.values()) < self._slots)
         return True
 
     def begin_shutdown(self) -> None:
-        """Release blocked callers of `hand_over`, because the process is about to end."""
+        """Make blocked calls of `hand_over` return, because the process is about to end."""
         with self._changed:
             self._shutting_down = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Give the child `FINISH_SECONDS` to finish, answer the other requests with an error and end the child."""
+        """Wait up to `FINISH_SECONDS` for the requests, end the child, and answer unfinished requests with an error."""
         with self._changed:
             self._changed.wait_for(lambda: not self._handed_over, FINISH_SECONDS)
             self._closing = self._shutting_down = True
@@ -135,7 +135,7 @@ class EngineHost:
             try:
                 self._run_child()
             except Exception:
-                log.exception("the engine child could not be served")
+                log.exception("the connection to the engine child failed")
             if self.ready.is_set():
                 backoff.reset()
                 delay = 0.0
@@ -174,13 +174,13 @@ class EngineHost:
                 self._child = None
         if not self._closing:
             self.restarts += 1
-            log.warning("engine child ended, starting another", status=status, waiting=len(self._handed_over))
+            log.warning("the engine child ended; a new one starts", status=status, waiting=len(self._handed_over))
 
     def _resolve_unfinished(self) -> None:
-        """After a child has ended, keep the requests that it had not begun and answer the others with an error."""
+        """After the end of a child, keep the requests that it had not started; answer the others with an error."""
         with self._changed:
-            left = list(self._handed_over)
-        for request_id in left:
+            unfinished = list(self._handed_over)
+        for request_id in unfinished:
             try:
                 if not self._closing and self._redis.exists(keys.generate_request(request_id)):
                     continue
@@ -200,7 +200,7 @@ class EngineHost:
             try:
                 self._channel.send("generate", request_id)
             except OSError:
-                log.info("engine child is ending, its successor gets the request", request_id=request_id)
+                log.info("the engine child is ending; the next one gets the request", request_id=request_id)
 
 
 def _variables(settings: Settings) -> dict[str, str]:

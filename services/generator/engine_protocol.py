@@ -1,9 +1,9 @@
 """The messages between the generator's Celery worker and its engine child: JSON lines over an inherited socketpair.
 
-Worker to child: `{"type": "generate", "request_id": …}`; a close of the socket ends the child at once. Child to worker:
+Worker to child: `{"type": "generate", "request_id": …}`; closing the socket ends the child at once. Child to worker:
 `{"type": "ready"}` once it accepts requests, and `{"type": "done", "request_id": …}` after each request, whether it
-succeeded or not. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves out
-torch, Redis, and starting the child: the worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs `python -m
+succeeded or not. Requests and replies themselves go through Redis (`common.redis.generation_request`). Leaves out:
+torch, Redis, and starting the child. The worker sets TIDAL_CHILD_FD (`common.child.socket`) and runs `python -m
 services.generator.engine_child`.
 """
 
@@ -18,10 +18,11 @@ from common.child.socket import ChildSocket
 ENGINE_MODULE = "services.generator.engine_child"
 """Name of the module that `python -m` runs."""
 MAX_LINE_BYTES = 64 * 1024
+"""Longest message; a longer line means that the peer does not follow the protocol."""
 
 
 class EngineMessage(TypedDict):
-    """One line, in either direction; `request_id` is empty in `ready`."""
+    """One message, in either direction; `request_id` is empty in `ready`."""
 
     type: Literal["generate", "ready", "done"]
     request_id: str

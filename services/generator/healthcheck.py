@@ -1,4 +1,4 @@
-"""`python -m services.generator.healthcheck`: exit 0 when a generator of this host has beaten lately."""
+"""`python -m services.generator.healthcheck`: exits with 0 if a generator of this host has a recent heartbeat."""
 
 from __future__ import annotations
 

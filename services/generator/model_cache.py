@@ -1,7 +1,8 @@
-"""Models and policies that stay loaded: the last used that fit into the memory given, by file and time of change.
+"""A cache of loaded models and policies: the most recently used ones that fit into a given amount of memory.
 
-A file that was replaced, as by a training that goes on, is loaded anew. References lead only into the artifact store.
-One thread loads; others may ask for what is there and let go. Leaves out: generating.
+The key is the path with the time of its last change, so that a file that a running training replaces is loaded again.
+References resolve only to files in the artifact store. One thread loads; any thread may get what is loaded, and release
+it. Leaves out: generating.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ T = TypeVar("T")
 
 
 class FileCache(Generic[T]):
-    """Loaded files of at most `capacity` bytes together, the least recently used dropped first.
+    """A least-recently-used cache of loaded files, with at most `capacity` bytes in all.
 
-    The one used last stays, whatever its size, and so do those that `in_use` gives: dropping them frees no memory. What
-    was given to a `holder` stays until its `release`.
+    Three kinds of entries stay even above the capacity: the one used last; those that `in_use` returns, because
+    dropping them frees no memory; and those that a `holder` got and has not released.
     """
 
     def __init__(
@@ -46,8 +47,11 @@ class FileCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, path: Path, holder: str | None = None) -> T:
-        """What is in `path` now; for one thread. NotFoundError; errors of loading, which leaves the others in place."""
-        found = self.held(path, holder)
+        """Return the present content of `path`, loaded if necessary; only one thread may call this.
+
+        Raises NotFoundError, and any error of `load`; the other entries then stay in the cache.
+        """
+        found = self.get_if_loaded(path, holder)
         if found is not None:
             return found
         changed = _changed_at(path)
@@ -56,45 +60,45 @@ class FileCache(Generic[T]):
         loaded = self._load(path)
         with self._lock:
             self._loaded[path] = (changed, loaded)
-            self._take(path, loaded, holder)
+            self._mark_used(path, loaded, holder)
         return loaded
 
-    def held(self, path: Path, holder: str | None = None) -> T | None:
-        """What is in `path` now if it is loaded already; for any thread."""
+    def get_if_loaded(self, path: Path, holder: str | None = None) -> T | None:
+        """Return the present content of `path` if it is loaded already; otherwise None. Any thread may call this."""
         changed = _changed_at(path)
         with self._lock:
-            held = self._loaded.get(path)
-            if held is None or held[0] != changed:
+            entry = self._loaded.get(path)
+            if entry is None or entry[0] != changed:
                 return None
-            self._take(path, held[1], holder)
-            return held[1]
+            self._mark_used(path, entry[1], holder)
+            return entry[1]
 
     def release(self, holder: str) -> None:
-        """What it was given may go; for any thread."""
+        """Allow the eviction of what `holder` got. Any thread may call this."""
         with self._lock:
             self._holders.pop(holder, None)
 
-    def _take(self, path: Path, loaded: T, holder: str | None) -> None:
+    def _mark_used(self, path: Path, loaded: T, holder: str | None) -> None:
         if holder is not None:
             self._holders[holder] = loaded
         self._loaded.move_to_end(path)
-        self._drop()
+        self._evict()
 
-    def _drop(self) -> None:
+    def _evict(self) -> None:
         used = [*self._in_use(), *self._holders.values()]
-        held = sum(self._size(loaded) for _, loaded in self._loaded.values())
+        total = sum(self._size(loaded) for _, loaded in self._loaded.values())
         for path, (_, loaded) in list(self._loaded.items())[:-1]:
-            if held <= self._capacity:
+            if total <= self._capacity:
                 return
-            if not any(loaded is its for its in used):
+            if not any(loaded is kept for kept in used):
                 del self._loaded[path]
-                held -= self._size(loaded)
+                total -= self._size(loaded)
 
 
 class ModelCache:
-    """Language models, packed for decoding in `precision`, and policies by their reference in the store.
+    """Caches language models, packed for decoding in `precision`, and policies, by their reference in the store.
 
-    `in_use` is asked, from any thread that asks for a model, for the models that batches run on.
+    `in_use` returns the models that batches are using; it is called from every thread that gets a model.
     """
 
     def __init__(
@@ -118,25 +122,34 @@ class ModelCache:
         )
 
     def model(self, reference: str, holder: str | None = None) -> DecodingModel:
-        """For one thread; the model stays loaded until `release` of the holder. Raises InvalidInputError, NotFoundError
-        or CheckpointError when the reference gives no language model."""
+        """Return a model, loaded if necessary; it stays loaded until `release(holder)`. Only one thread may call this.
+
+        Raises InvalidInputError, NotFoundError or CheckpointError if `reference` does not name a language model.
+        """
         return self._models.get(self._store.resolve(reference), holder)
 
     def policy(self, reference: str) -> GatingPolicy:
-        """For one thread. Raises InvalidInputError, NotFoundError or CheckpointError when the reference gives no
-        policy."""
+        """Return a policy, loaded if necessary. Only one thread may call this.
+
+        Raises InvalidInputError, NotFoundError or CheckpointError if `reference` does not name a policy.
+        """
         return self._policies.get(self._store.resolve(reference))
 
-    def held(self, reference: str, policy: str | None, holder: str) -> tuple[DecodingModel, GatingPolicy | None] | None:
-        """Both, where both are loaded already; for any thread. Errors are those of the references, and OSError."""
-        found = None if policy is None else self._policies.held(self._store.resolve(policy))
+    def get_if_loaded(
+        self, reference: str, policy: str | None, holder: str
+    ) -> tuple[DecodingModel, GatingPolicy | None] | None:
+        """Return model and policy if both are loaded already; otherwise None. Any thread may call this.
+
+        Raises OSError, and InvalidInputError or NotFoundError for an invalid reference.
+        """
+        found = None if policy is None else self._policies.get_if_loaded(self._store.resolve(policy))
         if policy is not None and found is None:
             return None
-        model = self._models.held(self._store.resolve(reference), holder)
+        model = self._models.get_if_loaded(self._store.resolve(reference), holder)
         return None if model is None else (model, found)
 
     def release(self, holder: str) -> None:
-        """The model it was given may go; for any thread."""
+        """Allow the eviction of the model that `holder` got. Any thread may call this."""
         self._models.release(holder)
 
 
@@ -145,9 +158,9 @@ def _policy_bytes(policy: GatingPolicy) -> int:
 
 
 def _changed_at(path: Path) -> int:
-    """Time of the last change in ns; of a checkpoint folder, of its manifest. NotFoundError."""
+    """Return the time of the last change in ns, for a checkpoint folder that of its manifest. Raises NotFoundError."""
     manifest = path / "manifest.json"
     try:
         return (manifest if manifest.exists() else path).stat().st_mtime_ns
     except FileNotFoundError:
-        raise NotFoundError(f"checkpoint {path.name} was removed meanwhile") from None
+        raise NotFoundError(f"checkpoint {path.name} was removed; choose another one") from None

@@ -1,6 +1,7 @@
-"""Holds the engine's own subscription, by which api processes see that it runs (`common.redis.presence`).
+"""Holds the engine's own subscription in Redis, which shows api processes that it runs (`common.redis.presence`).
 
-One thread and one connection; it subscribes again after every interruption. Leaves out: judging others (`emitter`).
+It uses one thread and one connection, and subscribes again after every interruption. Leaves out: detecting api
+processes that have ended (`emitter`).
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ LISTEN_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 
 
-class Presence:
-    """Subscribes in the background until `close`."""
+class PresenceSubscription:
+    """Keeps the channel of `name` subscribed in a background thread until `close`."""
 
     def __init__(self, redis: Redis, name: str) -> None:
         self._redis = redis
         self._channel = keys.presence(name)
         self._closing = threading.Event()
-        self._count = 0
+        self._subscriptions = 0
         self._subscribed = False
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
         self._thread.start()
 
     @property
     def subscription(self) -> int | None:
-        """Number of the current subscription, counted from the start; None while there is none."""
-        return self._count if self._subscribed else None
+        """Number of the current subscription, counted from 1; None while there is none."""
+        return self._subscriptions if self._subscribed else None
 
     def close(self) -> None:
         """Unsubscribe and end the thread."""
@@ -48,7 +49,7 @@ class Presence:
                 self._listen()
             except (RedisError, OSError) as error:
                 if self._subscribed:
-                    log.warning("the presence in Redis was interrupted", error=str(error))
+                    log.warning("the presence subscription in Redis was interrupted", error=str(error))
                 self._subscribed = False
                 self._closing.wait(RETRY_SECONDS)
 
@@ -58,6 +59,6 @@ class Presence:
             while not self._closing.is_set():
                 message = pubsub.get_message(timeout=LISTEN_SECONDS)
                 if message is not None and message["type"] == "subscribe":
-                    # Also after a reconnection that redis-py made by itself.
-                    self._count += 1
+                    # redis-py also subscribes again when it reconnects by itself.
+                    self._subscriptions += 1
                     self._subscribed = True

@@ -17,6 +17,8 @@ def end_with_error(redis: Redis, request_id: str, error: TidalError) -> None:
     """Write the `error` event that ends the reply of a request. Raises RedisError if Redis does not answer."""
     stream = keys.generate_stream(request_id)
     with redis.pipeline(transaction=False) as pipeline:
-        pipeline.xadd(stream, entry("", [encode_generation_event(request_id, EVENT_ERROR, error_data(error))]), maxlen=MAX_ENTRIES)
+        pipeline.xadd(
+            stream, entry("", [encode_generation_event(request_id, EVENT_ERROR, error_data(error))]), maxlen=MAX_ENTRIES
+        )
         pipeline.expire(stream, keys.GENERATE_TTL_SECONDS)
         pipeline.execute()

@@ -1,4 +1,4 @@
-"""A request while it runs: its choices (continuations), and the events that its client receives.
+"""A running request: its choices (one continuation each), and the events that its client receives.
 
 Leaves out: decoding (`common.generation`), sending (`emitter`).
 """
@@ -24,7 +24,7 @@ LARGE_TOKENS = 256
 
 
 class RunningRequest:
-    """`request.n` continuations of one prompt. Raises InvalidInputError if prompt or settings are invalid."""
+    """`request.n` continuations of one prompt. Raises InvalidInputError if the prompt or a setting is invalid."""
 
     def __init__(
         self, request: GenerationRequest, model: DecodingModel, policy: GatingPolicy | None, *, total_seconds: float
@@ -42,13 +42,13 @@ class RunningRequest:
             frequency_penalty=request.frequency_penalty,
             logit_bias=tuple(request.logit_bias.items()),
         )
-        prompt = _encoded(request, model)
+        prompt = _encode_request_prompt(request, model)
         # Only the first choice reports the scores of the prompt.
-        others = settings.model_copy(update={"score_prompt": False})
+        without_scores = settings.model_copy(update={"score_prompt": False})
         self.choices = [
             Continuation(
                 prompt,
-                others if number else settings,
+                without_scores if number else settings,
                 vocab_size=model.config.vocab_size,
                 gates_trained=model.gates_trained,
                 tokenizer=load_tokenizer(),
@@ -64,13 +64,13 @@ class RunningRequest:
         return time.monotonic() - self._started
 
     def prompt_event(self) -> PromptEvent:
-        """Return the event with the prompt, as the model has read it."""
+        """Return the event `prompt`, which contains the prompt as the model has read it."""
         return wire_prompt(self.choices[0].result)
 
     def token_event(self, choice: Continuation, step: TokenStep) -> TokenEvent | None:
         """Return the event for a token, or None if the client does not get one.
 
-        A client that does not stream gets only the first token, which shows the api that the request left the queue.
+        A client that does not stream gets only the first token, which shows the api that the request has started.
         """
         if self._token_sent and not self.request.stream:
             return None
@@ -82,7 +82,7 @@ class RunningRequest:
 
     @property
     def large(self) -> bool:
-        """Whether the last event takes long to build."""
+        """Whether building the last event takes so long that another thread should do it."""
         return (
             self.request.trajectory
             and not self._cancelled
@@ -90,14 +90,20 @@ class RunningRequest:
         )
 
     def last_event(self) -> tuple[str, DoneEvent | ErrorEvent]:
-        """Return name and data of the last event: the whole reply, or the first error.
+        """Return the name and data of the last event: the complete reply, or the first error.
 
         May be called from any thread once all choices have ended.
         """
         if self._cancelled:
-            written = sum(len(choice.result.token_ids) for choice in self.choices)
-            cut = UnavailableError(f"the generation was cancelled after {written} tokens", code="cancelled")
-            return EVENT_ERROR, {**error_data(cut), "tokensGenerated": written, "seed": self.request.seed}
+            tokens_generated = sum(len(choice.result.token_ids) for choice in self.choices)
+            cancelled = UnavailableError(
+                f"the generation was cancelled after {tokens_generated} tokens", code="cancelled"
+            )
+            return EVENT_ERROR, {
+                **error_data(cancelled),
+                "tokensGenerated": tokens_generated,
+                "seed": self.request.seed,
+            }
         error = next((choice.error for choice in self.choices if choice.error is not None), None)
         if error is not None:
             return EVENT_ERROR, error_data(error)
@@ -113,16 +119,16 @@ class RunningRequest:
         return EVENT_DONE, done
 
     def check_time(self, now: float) -> None:
-        """End the request with an error (503) if its time limit is over."""
+        """End the request with an error (503) if its time limit has passed."""
         if now - self._started > self._total_seconds:
             self.fail(
                 UnavailableError(
-                    f"generation took more than {self._total_seconds:g} s; ask for fewer tokens", code="timeout"
+                    f"the generation took longer than {self._total_seconds:g} s; request fewer tokens", code="timeout"
                 )
             )
 
     def cancel(self) -> None:
-        """End the request because its client has disconnected; a remaining reader of the stream gets an error."""
+        """End the request because its client has disconnected; whoever still reads its events gets an error."""
         self._cancelled = True
         for choice in self.choices:
             choice.end(FinishReason.CANCELLED)
@@ -133,12 +139,14 @@ class RunningRequest:
             choice.fail(error)
 
 
-def _encoded(request: GenerationRequest, model: DecodingModel) -> EncodedPrompt:
+def _encode_request_prompt(request: GenerationRequest, model: DecodingModel) -> EncodedPrompt:
     ids = encode_prompt(load_tokenizer(), request.prompt, model.config.vocab_size)
     if len(ids) * request.n > MAX_PROMPT_TOKENS:
-        texts = f" for {request.n} texts" if request.n > 1 else ""
+        several = request.n > 1
         raise InvalidInputError(
-            f"prompt has {len(ids):,} tokens{texts}; tokens times texts may be {MAX_PROMPT_TOKENS:,}: shorten it"
-            + (", or ask for fewer texts" if texts else "")
+            f"the prompt has {len(ids):,} tokens"
+            + (f", which is {len(ids) * request.n:,} for {request.n} choices" if several else "")
+            + f"; the limit is {MAX_PROMPT_TOKENS:,}: shorten the prompt"
+            + (" or request fewer choices" if several else "")
         )
     return EncodedPrompt(ids)

@@ -1,4 +1,4 @@
-"""`python -m services.generator.terminal`: one generation without any service, for `tidal generate --local`.
+"""`python -m services.generator.terminal`: runs one generation without any service, for `tidal generate --local`.
 
 Reads one JSON object on stdin, {"checkpoint": path, "policy": path or null, "prompt": "…", fields of
 `common.generation.generate`}; writes JSON lines, {"event": "token" | "done" | "error", "data": {…}}, with the data of

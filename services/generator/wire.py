@@ -12,19 +12,19 @@ from tidal_client.wire.generation_event import Alternative, DoneEvent, PromptEve
 
 
 def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> TokenEvent:
-    """Return the event data of a token; with `log_probs` also its own string and its start in the text."""
+    """Return the data of an event `token`; with `log_probs` also the token's own string and its start in the text."""
     token: TokenEvent = {
         "index": index,
         "id": step.token_id,
         "text": step.text,
-        "modulation": None if step.modulation is None else _short(step.modulation),
-        "temperature": _short(step.temperature),
+        "modulation": None if step.modulation is None else _round_float32(step.modulation),
+        "temperature": _round_float32(step.temperature),
         "topK": step.top_k,
-        "topP": _short(step.top_p),
-        "repetitionPenalty": _short(step.repetition_penalty),
-        "logProb": _short(step.log_prob),
-        "entropy": _short(step.entropy),
-        "samplingEntropy": _short(step.sampling_entropy),
+        "topP": _round_float32(step.top_p),
+        "repetitionPenalty": _round_float32(step.repetition_penalty),
+        "logProb": _round_float32(step.log_prob),
+        "entropy": _round_float32(step.entropy),
+        "samplingEntropy": _round_float32(step.sampling_entropy),
     }
     if log_probs:
         token["token"], token["start"] = token_text(load_tokenizer(), step.token_id), step.start
@@ -34,7 +34,7 @@ def wire_token(index: int, step: TokenStep, *, log_probs: bool = False) -> Token
 
 
 def wire_prompt(generation: Generation) -> PromptEvent:
-    """Return the event data of the prompt, with the scores of its tokens if they were computed."""
+    """Return the data of the event `prompt`, with the scores of its tokens if they were computed."""
     stream, text = TextStream(load_tokenizer()), ""
     starts = []
     for token in generation.prompt_token_ids:
@@ -47,7 +47,7 @@ def wire_prompt(generation: Generation) -> PromptEvent:
                 "id": score.token_id,
                 "token": token_text(load_tokenizer(), score.token_id),
                 "start": start,
-                "logProb": None if score.log_prob is None else _short(score.log_prob),
+                "logProb": None if score.log_prob is None else _round_float32(score.log_prob),
                 "alternatives": _alternatives(score.alternatives),
             }
             for start, score in zip(starts, generation.prompt_scores, strict=True)
@@ -56,8 +56,8 @@ def wire_prompt(generation: Generation) -> PromptEvent:
 
 
 def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: bool = True) -> DoneEvent:
-    """Return the event data of a finished choice; with `trajectory` it contains every token."""
-    effective = {_camel(name): value for name, value in asdict(generation.effective).items()}
+    """Return the data of the event `done` for one choice; with `trajectory`, it contains every token."""
+    effective = {_camel_case(name): value for name, value in asdict(generation.effective).items()}
     ranges = generation.effective.modulation_config
     effective["modulationConfig"] = ranges.model_dump(mode="json") if ranges is not None else None
     steps = generation.trajectory if trajectory else []
@@ -79,16 +79,16 @@ def wire_reply(generation: Generation, *, log_probs: bool = False, trajectory: b
 
 def _alternatives(alternatives: Sequence[tuple[int, float]]) -> list[Alternative]:
     return [
-        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": _short(log_prob)}
+        {"id": token, "text": token_text(load_tokenizer(), token), "logProb": _round_float32(log_prob)}
         for token, log_prob in alternatives
     ]
 
 
-def _short(value: float) -> float:
-    """Round a float32 to the digits it really has, so that JSON shows 0.8 and not 0.800000011920929."""
+def _round_float32(value: float) -> float:
+    """Round a float32 to its significant digits, so that JSON shows 0.8 and not 0.800000011920929."""
     return round(value, 6)
 
 
-def _camel(name: str) -> str:
+def _camel_case(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from ..vocabulary import AnalysisKind
-from .base import Open, Reply, UtcTime
+from .base import OpenEnum, Reply, UtcTime
 
 
 class AnalysisSample(Reply):
@@ -33,7 +33,7 @@ class PromptTrajectory(Reply):
 class AnalysisResult(Reply):
     """The complete result of an analysis."""
 
-    kind: Annotated[AnalysisKind, Open()]
+    kind: Annotated[AnalysisKind, OpenEnum()]
     request: dict[str, Any]
     """The request with every default filled in."""
     trajectories: list[PromptTrajectory]
@@ -67,7 +67,7 @@ class AnalysisSummary(Reply):
     experiment_id: str
     job_id: str | None = None
     """The job that created the analysis; null if a client saved it."""
-    kind: Annotated[AnalysisKind, Open()]
+    kind: Annotated[AnalysisKind, OpenEnum()]
     name: str | None = None
     request: dict[str, Any]
     created_at: UtcTime

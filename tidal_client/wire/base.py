@@ -47,7 +47,7 @@ class Reply(BaseModel):
     )
 
 
-class Open:
+class OpenEnum:
     """Annotates an enumeration or Literal to which a later api may add words; an unknown word is accepted unchanged.
 
     The JSON schema lists the words of this version.
@@ -55,7 +55,7 @@ class Open:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return a schema that accepts the known words and every other text."""
-        make = _new_word(source) if isinstance(source, type) and issubclass(source, StrEnum) else str
+        make = _member_factory(source) if isinstance(source, type) and issubclass(source, StrEnum) else str
 
         def known_or_new(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
             try:
@@ -70,7 +70,7 @@ class Open:
         )
 
 
-def _new_word(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
+def _member_factory(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     """Return a function that creates a member of `kind`, with `value` and `name`, for an unknown word."""
 
     def make(value: str) -> StrEnum:
@@ -81,11 +81,11 @@ def _new_word(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
     return make
 
 
-KnownStatus = Annotated[JobStatus, Open()]
-KnownType = Annotated[JobType, Open()]
-KnownSignal = Annotated[Signal, Open()]
+KnownStatus = Annotated[JobStatus, OpenEnum()]
+KnownType = Annotated[JobType, OpenEnum()]
+KnownSignal = Annotated[Signal, OpenEnum()]
 
 
-def extended(kind: type[R], reply: Reply, **fields: Any) -> R:
+def extend_reply(kind: type[R], reply: Reply, **fields: Any) -> R:
     """Return `reply` as the larger type `kind`, with the `fields` that it adds. Nothing is validated a second time."""
     return cast(R, kind.model_construct(**dict(reply), **fields))

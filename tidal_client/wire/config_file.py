@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from .base import Open, Reply
+from .base import OpenEnum, Reply
 
 
 class ConfigFile(Reply):
@@ -12,7 +12,7 @@ class ConfigFile(Reply):
 
     name: str
     """Path relative to the configuration folder, the value for `configPath` and `rlConfigPath`."""
-    kind: Annotated[Literal["lm", "rl", "invalid"], Open()]
+    kind: Annotated[Literal["lm", "rl", "invalid"], OpenEnum()]
     size_bytes: int
     problem: str | None = None
     """Why the file cannot be used; null if it can."""

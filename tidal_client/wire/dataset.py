@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..vocabulary import DatasetFormat, DatasetStatus
-from .base import KnownStatus, KnownType, Open, Reply, UtcTime
+from .base import KnownStatus, KnownType, OpenEnum, Reply, UtcTime
 from .job import JobError, JobProgress, JobReply
 
 
@@ -14,10 +14,10 @@ class DatasetReply(Reply):
     no tokens yet, the training job tokenises it."""
 
     name: str
-    status: Annotated[DatasetStatus, Open()]
+    status: Annotated[DatasetStatus, OpenEnum()]
     """uploaded: no job is tokenising it now. tokenising: a job is running. ready: the tokens exist. failed: `error`
     contains the reason."""
-    format: Annotated[DatasetFormat, Open()]
+    format: Annotated[DatasetFormat, OpenEnum()]
     text_field: str
     """Name of the field or column that contains the text, for jsonl and parquet."""
     sha256: str

@@ -68,7 +68,7 @@ class PromptEvent(TypedDict):
     """Present with logProbs: the tokens of the prompt."""
 
 
-class WrittenText(TypedDict):
+class GeneratedChoice(TypedDict):
     """One complete choice."""
 
     text: str
@@ -82,10 +82,10 @@ class WrittenText(TypedDict):
     effective: dict[str, Any]
 
 
-class DoneEvent(WrittenText):
+class DoneEvent(GeneratedChoice):
     """The last event of a successful generation: the text; with n > 1, the text of choice 0 without its trajectory."""
 
-    choices: NotRequired[list[WrittenText]]
+    choices: NotRequired[list[GeneratedChoice]]
     """Present with n > 1: all choices."""
 
 
@@ -123,6 +123,6 @@ def read_error(data: str) -> ErrorEvent:
     return cast(ErrorEvent, json.loads(data))
 
 
-def choices_of(done: DoneEvent) -> list[WrittenText]:
+def choices_of(done: DoneEvent) -> list[GeneratedChoice]:
     """Return all choices of a generation, as a list even if there is only one."""
     return done.get("choices") or [done]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .base import Open, Reply
+from .base import OpenEnum, Reply
 
 
 class Point(Reply):
@@ -27,7 +27,7 @@ class MetricsReply(Reply):
     """Metrics of an experiment."""
 
     experiment_id: str
-    mode: Annotated[Literal["recent", "historical"], Open()]
+    mode: Annotated[Literal["recent", "historical"], OpenEnum()]
     keys: list[str]
     """Names of the metrics in this reply."""
     available_keys: list[str]

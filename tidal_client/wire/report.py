@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ..vocabulary import ReportPattern
-from .base import Open, Reply, UtcTime
+from .base import OpenEnum, Reply, UtcTime
 
 
 class ReportSummary(Reply):
@@ -13,7 +13,7 @@ class ReportSummary(Reply):
 
     id: str
     title: str
-    pattern: Annotated[ReportPattern, Open()] | None = None
+    pattern: Annotated[ReportPattern, OpenEnum()] | None = None
     """The pattern from which the report was generated; null if it was written by hand."""
     experiment_ids: list[str]
     """The experiments that the report is about; they may have been deleted since."""
@@ -38,7 +38,7 @@ class ReportList(Reply):
 class PatternReply(Reply):
     """A pattern from which reports can be generated."""
 
-    name: Annotated[ReportPattern, Open()]
+    name: Annotated[ReportPattern, OpenEnum()]
     about: str
 
 

@@ -12,37 +12,37 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ..vocabulary import NEUTRAL_MODULATION, Gating, GatingMode
 
-LEAST_TEMPERATURE: Final = 0.001
+MIN_TEMPERATURE: Final = 0.001
 """Lowest temperature for sampling; temperature 0 selects the most likely token instead."""
-MOST_TEMPERATURE: Final = 100.0
-LEAST_REPETITION_PENALTY: Final = 0.01
-MOST_REPETITION_PENALTY: Final = 100.0
+MAX_TEMPERATURE: Final = 100.0
+MIN_REPETITION_PENALTY: Final = 0.01
+MAX_REPETITION_PENALTY: Final = 100.0
 """Outside these bounds of temperature and penalty, float32 overflows for the logits of a normal model."""
-MOST_TOKENS: Final = 4096
+MAX_NEW_TOKENS: Final = 4096
 """Largest number of tokens that one request can generate for one text."""
-MOST_TOP_K: Final = 1024
-MOST_STOP_STRINGS: Final = 4
-MOST_STOP_CHARACTERS: Final = 200
+MAX_TOP_K: Final = 1024
+MAX_STOP_STRINGS: Final = 4
+MAX_STOP_CHARACTERS: Final = 200
 
 
 def check_temperature(value: float) -> float:
     """Return `value` if it is 0 (the most likely token) or within the bounds above. Raises ValueError."""
-    if value != 0 and not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
+    if value != 0 and not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
         raise ValueError(
-            f"temperature {value:g} is not possible; give 0 for the likeliest token, or {LEAST_TEMPERATURE:g} to "
-            f"{MOST_TEMPERATURE:g}"
+            f"temperature {value:g} is not possible; give 0 for the likeliest token, or {MIN_TEMPERATURE:g} to "
+            f"{MAX_TEMPERATURE:g}"
         )
     return value
 
 
-Temperature = Annotated[float, Field(ge=0, le=MOST_TEMPERATURE), AfterValidator(check_temperature)]
-RepetitionPenalty = Annotated[float, Field(ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY)]
+Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE), AfterValidator(check_temperature)]
+RepetitionPenalty = Annotated[float, Field(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)]
 Modulation = Annotated[float, Field(ge=0, le=1)]
-MaxTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
-TopK = Annotated[int, Field(ge=1, le=MOST_TOP_K)]
+MaxTokens = Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-StopString = Annotated[str, StringConstraints(min_length=1, max_length=MOST_STOP_CHARACTERS)]
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 
 
 class SamplingParameters(BaseModel):
@@ -82,7 +82,7 @@ class SamplingRequest(SamplingParameters):
     top_k: TopK | None = DEFAULTS.top_k
     """Number of most likely tokens to sample from; null samples from the full distribution."""
     top_p: TopP | None = None  # type: ignore[assignment]  # null means the default
-    stop: list[StopString] = Field(default_factory=list, max_length=MOST_STOP_STRINGS)  # type: ignore[assignment]
+    stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)  # type: ignore[assignment]
     """The text ends before the first of these strings."""
     seed: Seed | None = None
     """Seed of the sampling; the same seed gives the same text."""

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from sqlalchemy import delete, insert, or_, select
 from sqlalchemy.orm import Session, undefer
 
-from common.analysis.report import all_finite
+from common.analysis.result import all_finite
 from common.db import Analysis, Experiment, Job
 from common.errors import ConflictError, InvalidInputError, NotFoundError
 from services.api.operations.experiments import find_experiment

@@ -12,18 +12,18 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.db import Checkpoint, Job
 from common.errors import ConflictError, NotFoundError
-from services.api.operations.experiments import find
+from services.api.operations.experiments import find_experiment
 
 _REFERENCES = ("checkpoint", "rl_checkpoint", "initial_checkpoint")
 """Names in a payload that hold a checkpoint's reference."""
 
 
-def delete_row(session: Session, store: ArtifactStore, experiment_id: str, name: str) -> None:
+def delete_checkpoint_row(session: Session, store: ArtifactStore, experiment_id: str, name: str) -> None:
     """Its row; the caller commits and removes the files. Its job then goes on from the newest that is left.
 
     NotFoundError; ConflictError while a job that is its experiment's own, or that begins from it, lives.
     """
-    find(session, experiment_id)
+    find_experiment(session, experiment_id)
     if name not in {file.name for file in store.checkpoint_files(experiment_id)}:
         raise NotFoundError(f"{name!r} is no checkpoint of experiment {experiment_id!r}; use a name of the list")
     reference = f"{experiment_id}/{name}"

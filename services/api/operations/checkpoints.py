@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore, CheckpointFile
 from common.db import Checkpoint, Experiment
 from common.errors import InvalidInputError, NotFoundError
-from services.api.operations.experiments import find
+from services.api.operations.experiments import find_experiment
 from services.api.paging import newest_page
 from tidal_client.wire.checkpoint import CheckpointGroup, CheckpointList, CheckpointOverview, CheckpointReply
 
@@ -20,16 +20,18 @@ Format = Literal["safetensors", "pth"]
 WEIGHTS = "weights.safetensors"
 
 
-def of_experiment(session: Session, store: ArtifactStore, experiment_id: str, *, root_path: str = "") -> CheckpointList:
+def experiment_checkpoints(
+    session: Session, store: ArtifactStore, experiment_id: str, *, root_path: str = ""
+) -> CheckpointList:
     """Those of one experiment: final files first, then training checkpoints, the newest first.
 
     `root_path` goes in front of the download links: the prefix under which a proxy serves the api, without a last `/`.
     """
-    find(session, experiment_id)
+    find_experiment(session, experiment_id)
     return CheckpointList(experiment_id=experiment_id, checkpoints=_list(session, store, experiment_id, root_path))
 
 
-def overview(
+def checkpoint_overview(
     session: Session, store: ArtifactStore, *, limit: int, cursor: str | None, root_path: str = ""
 ) -> CheckpointOverview:
     """Return a page of checkpoints by experiment, newest experiment first.

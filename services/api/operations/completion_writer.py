@@ -14,17 +14,17 @@ from typing import Literal, cast
 from uuid import uuid4
 
 from common.errors import UnavailableError
-from services.api.generations import Event
+from services.api.generations import EngineEvent
 from services.api.schemas.completions import Choice, Completion, CompletionRequest, Logprobs, Usage
 from tidal_client.wire.generation_event import (
     EVENT_DONE,
     EVENT_PROMPT,
     EVENT_TOKEN,
     DoneEvent,
+    GeneratedChoice,
     PromptEvent,
     PromptToken,
     TokenEvent,
-    WrittenText,
     choices_of,
     read_done,
     read_prompt,
@@ -45,7 +45,7 @@ class _Running:
     waiting: deque[Token] = field(default_factory=deque)
 
 
-class Writer:
+class CompletionWriter:
     """`whole` or `part` are given all events of all prompts, in the order of each."""
 
     def __init__(self, request: CompletionRequest, fingerprint: str) -> None:
@@ -56,7 +56,7 @@ class Writer:
         self._running = [_Running() for _ in range(len(request.prompts) * request.n)]
         self._used = [0, 0]
 
-    def whole(self, events: Sequence[Sequence[Event]]) -> Completion:
+    def complete_reply(self, events: Sequence[Sequence[EngineEvent]]) -> Completion:
         """Return the reply for the `prompt` and `done` events of each prompt."""
         choices = []
         for number, prompt_events in enumerate(events):
@@ -78,7 +78,7 @@ class Writer:
                 )
         return self._completion(choices, usage=self._usage())
 
-    def part(self, prompt: int, event: Event) -> list[Completion]:
+    def part(self, prompt: int, event: EngineEvent) -> list[Completion]:
         """Return the parts of a stream for an event of one prompt."""
         first = prompt * self.request.n
         if event.name == EVENT_PROMPT:
@@ -113,7 +113,7 @@ class Writer:
         log_probs = self._log_probs(None, out, running.before) if out else None
         return Choice(text=text, index=index, logprobs=log_probs)
 
-    def _written(self, reply: DoneEvent) -> list[WrittenText]:
+    def _written(self, reply: DoneEvent) -> list[GeneratedChoice]:
         """Return the choices of a prompt's `done` event, and add their tokens to the usage."""
         choices = choices_of(reply)
         self._used[0] += reply["promptTokens"]
@@ -159,12 +159,12 @@ def _likeliest(token: Token) -> dict[str, float] | None:
     return {its["text"]: its["logProb"] for its in token.get("alternatives", [])} | {token["token"]: token["logProb"]}
 
 
-def _log_prob_per_token(reply: WrittenText) -> float:
+def _log_prob_per_token(reply: GeneratedChoice) -> float:
     tokens = reply["trajectory"]
     return sum(token["logProb"] for token in tokens) / len(tokens) if tokens else float("-inf")
 
 
-def _reason(reply: WrittenText) -> Literal["length", "stop"]:
+def _reason(reply: GeneratedChoice) -> Literal["length", "stop"]:
     reason = reply["finishReason"]
     if reason not in ("length", "stop"):
         raise UnavailableError(f"the generation ended early ({reason}); try again", code="cancelled")

@@ -19,10 +19,10 @@ from common.artifacts import ArtifactStore
 from common.errors import NotFoundError, TidalError
 from common.redis.generation_request import GenerationRequest
 from services.api.context import Context
-from services.api.generations import Event
+from services.api.generations import EngineEvent
 from services.api.operations import checkpoints
 from services.api.operations.checkpoints import check_reference
-from services.api.operations.generate import Gone, events
+from services.api.operations.generate import IsDisconnected, generation_events
 from services.api.schemas.completions import CompletionRequest, Model, ModelList
 from tidal_client.wire.checkpoint import CheckpointReply
 from tidal_client.wire.generation_event import EVENT_TOKEN
@@ -31,7 +31,7 @@ from tidal_client.wire.sampling import DEFAULTS
 _PAGE = 200
 
 
-def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequest]:
+def prepare_completions(context: Context, request: CompletionRequest) -> list[GenerationRequest]:
     """One request for the engine per prompt. Raises NotFoundError when there is no such model."""
     store = context.store
     checkpoint = _find(store, request.model)
@@ -50,7 +50,7 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
             # The engine numbers the choices of a prompt on from its seed.
-            seed=None if request.seed is None else (request.seed + number * request.written) % 2**63,
+            seed=None if request.seed is None else (request.seed + number * request.texts_per_prompt) % 2**63,
             gating_mode=request.mode,
             modulation=DEFAULTS.modulation if request.modulation is None else request.modulation,
             rl_checkpoint=policy,
@@ -58,43 +58,45 @@ def prepare(context: Context, request: CompletionRequest) -> list[GenerationRequ
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
             logit_bias=request.logit_bias,
-            n=request.written,
+            n=request.texts_per_prompt,
             top_log_probs=request.logprobs or 0,
             log_probs=request.logprobs is not None,
             echo=request.echo,
-            trajectory=not request.stream and (request.logprobs is not None or request.written > request.n),
+            trajectory=not request.stream and (request.logprobs is not None or request.texts_per_prompt > request.n),
             stream=request.stream,
         )
         for number, prompt in enumerate(request.prompts)
     ]
 
 
-def fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
+def model_fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
     """A name for what a seed's text depends on: the model's file and this version of Tidal."""
     its = _weights(store, request.checkpoint)
     told = f"{version} {request.checkpoint} {its.st_mtime_ns} {its.st_size}"
     return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
-async def replies(context: Context, prepared: Sequence[GenerationRequest], gone: Gone) -> list[list[Event]]:
+async def collect_replies(
+    context: Context, prepared: Sequence[GenerationRequest], is_disconnected: IsDisconnected
+) -> list[list[EngineEvent]]:
     """The `prompt` and `done` events of each prompt. One that fails ends all; errors as in `generate.events`."""
-    found: list[list[Event]] = [[] for _ in prepared]
-    async with aclosing(merged(context, prepared, gone)) as following:
+    found: list[list[EngineEvent]] = [[] for _ in prepared]
+    async with aclosing(merged_events(context, prepared, is_disconnected)) as following:
         async for prompt, event in following:
             if event.name != EVENT_TOKEN:
                 found[prompt].append(event)
     return found
 
 
-async def merged(
-    context: Context, prepared: Sequence[GenerationRequest], gone: Gone
-) -> AsyncGenerator[tuple[int, Event]]:
+async def merged_events(
+    context: Context, prepared: Sequence[GenerationRequest], is_disconnected: IsDisconnected
+) -> AsyncGenerator[tuple[int, EngineEvent]]:
     """The events of all prompts as they come, with the number of their prompt; errors as in `generate.events`."""
-    arrived: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
+    arrived: asyncio.Queue[tuple[int, EngineEvent | Exception | None]] = asyncio.Queue()
 
     async def follow(number: int, request: GenerationRequest) -> None:
         try:
-            async with aclosing(events(context, request, gone)) as following:
+            async with aclosing(generation_events(context, request, is_disconnected)) as following:
                 async for event in following:
                     arrived.put_nowait((number, event))
         except Exception as error:  # raised again by the reader below
@@ -119,12 +121,12 @@ async def merged(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def models(session: Session, store: ArtifactStore) -> ModelList:
+def list_all_models(session: Session, store: ArtifactStore) -> ModelList:
     """Every checkpoint that text can be generated from."""
     found: list[Model] = []
     cursor: str | None = None
     while True:
-        page = checkpoints.overview(session, store, limit=_PAGE, cursor=cursor)
+        page = checkpoints.checkpoint_overview(session, store, limit=_PAGE, cursor=cursor)
         for group in page.experiments:
             found += [_model(its) for its in group.checkpoints if its.usable_as_base]
         cursor = page.next_cursor
@@ -132,12 +134,12 @@ def models(session: Session, store: ArtifactStore) -> ModelList:
             return ModelList(data=found)
 
 
-def model(session: Session, store: ArtifactStore, name: str) -> Model:
+def find_model(session: Session, store: ArtifactStore, name: str) -> Model:
     """One of them, by its id or an alias of it. NotFoundError."""
     reference = _find(store, name)
     experiment_id, _ = reference.split("/", 1)
     with contextlib.suppress(NotFoundError):
-        for its in checkpoints.of_experiment(session, store, experiment_id).checkpoints:
+        for its in checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints:
             if its.reference == reference:
                 return _model(its)
     # In the store, but of no experiment in the database.

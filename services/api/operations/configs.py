@@ -9,7 +9,7 @@ from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.config.yaml_text import read_mapping
 from common.errors import ConfigError, InvalidInputError, NotFoundError
 from common.files import path_problem, shortened
-from tidal_client.wire.base import extended
+from tidal_client.wire.base import extend_reply
 from tidal_client.wire.config_file import ConfigFile, ConfigFileContent
 
 _RL_SECTIONS = frozenset(RLConfig.model_fields) - frozenset(LMConfig.model_fields)
@@ -48,13 +48,13 @@ def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path
     )
 
 
-def list_configs(folder: Path) -> list[ConfigFile]:
+def config_files(folder: Path) -> list[ConfigFile]:
     """Every YAML file below `folder`, by name."""
     root = folder.resolve()
     return [_describe(root, name) for name in _names(root)]
 
 
-def get_config(folder: Path, name: str) -> ConfigFileContent:
+def read_config_file(folder: Path, name: str) -> ConfigFileContent:
     """One file with its text and its meaning."""
     path = find_config(folder, name)
     about = _describe(folder.resolve(), path.relative_to(folder.resolve()).as_posix())
@@ -64,7 +64,7 @@ def get_config(folder: Path, name: str) -> ConfigFileContent:
         config = load_lm_config(path).model_dump(mode="json")
     elif about.kind == "rl":
         config = load_rl_config(path).model_dump(mode="json")
-    return extended(ConfigFileContent, about, text=text, config=config)
+    return extend_reply(ConfigFileContent, about, text=text, config=config)
 
 
 def _names(root: Path) -> list[str]:

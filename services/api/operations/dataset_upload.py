@@ -26,7 +26,7 @@ BLOCK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Wanted:
+class UploadParameters:
     """The checked parameters of an upload request."""
 
     name: str
@@ -34,7 +34,7 @@ class Wanted:
     text_field: str
 
 
-def wanted(name: str, kind: DatasetFormat | None, text_field: str) -> Wanted:
+def check_parameters(name: str, kind: DatasetFormat | None, text_field: str) -> UploadParameters:
     """Check the parameters of a request. A suffix of `name` determines the format and is removed from the name.
 
     Raises InvalidInputError for a name that no dataset may have, and for a suffix of a file that is not a corpus, even
@@ -47,17 +47,17 @@ def wanted(name: str, kind: DatasetFormat | None, text_field: str) -> Wanted:
     chosen = kind or by_suffix
     for known in FORMATS:
         if chosen == known:
-            return Wanted(plain, known, text_field)
+            return UploadParameters(plain, known, text_field)
     message = f"the format is unknown; give format={' or '.join(FORMATS)}, or a name with a suffix, such as {plain}.txt"
     raise InvalidInputError.at("query.format", message)
 
 
-async def receive(
+async def store_upload(
     blocks: AsyncIterator[bytes],
     announced: int | None,
     store: DatasetStore,
     settings: Settings,
-    what: Wanted,
+    parameters: UploadParameters,
     decoders: asyncio.Semaphore,
 ) -> tuple[Manifest, bool]:
     """Store the body as a dataset; return its manifest and whether it is new.
@@ -73,12 +73,18 @@ async def receive(
         # Packed text is longer than its body, so this is the least that will be needed.
         await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
-        Intake, store, what.name, what.format, text_field=what.text_field, limit_bytes=limit, reserve_bytes=reserve
+        Intake,
+        store,
+        parameters.name,
+        parameters.format,
+        text_field=parameters.text_field,
+        limit_bytes=limit,
+        reserve_bytes=reserve,
     )
     try:
         async for block in _gathered(blocks):
             await run_in_threadpool(intake.write, block)
-        async with decoders if what.format == "parquet" else nullcontext():
+        async with decoders if parameters.format == "parquet" else nullcontext():
             return await run_in_threadpool(intake.publish)
     except DataError as error:
         raise DataError(error.message, errors=[{"location": "body", "message": error.message}]) from None

@@ -12,7 +12,7 @@ from services.api.schemas.experiments import ExperimentChange
 from tidal_client.vocabulary import TERMINAL
 
 
-def change(session: Session, experiment_id: str, wanted: ExperimentChange) -> None:
+def change_experiment(session: Session, experiment_id: str, wanted: ExperimentChange) -> None:
     """Set what the request names; NotFoundError."""
     experiment = _locked(session, experiment_id)
     if experiment is None:
@@ -21,7 +21,7 @@ def change(session: Session, experiment_id: str, wanted: ExperimentChange) -> No
         setattr(experiment, name, getattr(wanted, name))
 
 
-def delete(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
+def remove_experiment(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
     """Delete the experiment with its jobs, their histories, checkpoints, metrics and logs.
 
     ConflictError while a job that writes to it or reads from it lives. When the process dies between rows and files,

@@ -19,7 +19,7 @@ from common.metrics import metric_names
 from services.api.operations.job_view import error_of, progress_of
 from services.api.paging import newest_page
 from tidal_client.vocabulary import IMPORTED, ExperimentType
-from tidal_client.wire.base import extended
+from tidal_client.wire.base import extend_reply
 from tidal_client.wire.experiment import (
     ConfigReply,
     ExperimentDetail,
@@ -37,7 +37,7 @@ ABLATION_FILE = "ablation_results.json"
 ANALYSIS_FILE = "analysis_results.json"
 
 
-def list_experiments(
+def experiments_page(
     session: Session,
     *,
     limit: int,
@@ -66,15 +66,15 @@ def list_experiments(
     return ExperimentList(experiments=[_reply(experiment, job) for experiment, job in page], next_cursor=following)
 
 
-def tags(session: Session) -> TagList:
+def experiment_tags(session: Session) -> TagList:
     """Return all tags of the experiments that `list_experiments` returns by default."""
     found = select(func.unnest(Experiment.tags)).where(Experiment.type != ExperimentType.DATASET).distinct()
     return TagList(tags=sorted(session.scalars(found)))
 
 
-def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:
+def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:
     """One experiment, with what there is to see of it."""
-    experiment, job = find(session, experiment_id)
+    experiment, job = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     results = []
     if (folder / EVALUATION_FILE).is_file():
@@ -83,7 +83,7 @@ def get_experiment(session: Session, store: ArtifactStore, experiment_id: str) -
         results.append("ablation")
     if (folder / ANALYSIS_FILE).is_file():
         results.append("analysis")
-    return extended(
+    return extend_reply(
         ExperimentDetail,
         _reply(experiment, job),
         metric_names=metric_names(folder, "metrics"),
@@ -101,7 +101,7 @@ def _archive_deleted_at(session: Session, job: Job | None) -> datetime | None:
     return session.scalars(told.order_by(JobEvent.id.desc()).limit(1)).first()
 
 
-def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
+def find_experiment(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
     """The row and its newest job; NotFoundError."""
     row = session.execute(_with_newest_job().where(Experiment.id == experiment_id)).first()
     if row is None:
@@ -109,9 +109,9 @@ def find(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
     return row[0], row[1]
 
 
-def status(session: Session, experiment_id: str) -> ExperimentStatus:
+def experiment_status(session: Session, experiment_id: str) -> ExperimentStatus:
     """Return the status of the newest job of an experiment."""
-    _, job = find(session, experiment_id)
+    _, job = find_experiment(session, experiment_id)
     if job is None:
         return ExperimentStatus(experiment_id=experiment_id, status=IMPORTED)
     return ExperimentStatus(
@@ -125,9 +125,9 @@ def status(session: Session, experiment_id: str) -> ExperimentStatus:
     )
 
 
-def config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:
+def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:
     """The configuration files of the experiment; before a worker wrote them, what the job holds."""
-    experiment, _ = find(session, experiment_id)
+    experiment, _ = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     found = ConfigReply(
         experiment_id=experiment_id,
@@ -140,7 +140,7 @@ def config(session: Session, store: ArtifactStore, experiment_id: str) -> Config
     return found
 
 
-def result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
+def read_result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
     """A result file; NotFoundError until it was written."""
     value = store.read_json(experiment_id, name)
     if not isinstance(value, dict):
@@ -148,9 +148,9 @@ def result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
     return ResultReply(experiment_id=experiment_id, result=value)
 
 
-def samples(store: ArtifactStore, experiment_id: str) -> SampleList:
+def read_samples(store: ArtifactStore, experiment_id: str) -> SampleList:
     """The texts of the evaluation."""
-    found = result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
+    found = read_result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
     return SampleList(experiment_id=experiment_id, samples=[Sample.model_validate(item) for item in found])
 
 

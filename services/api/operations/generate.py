@@ -26,7 +26,7 @@ from common.redis.generation_request import GenerationRequest
 from common.redis.keys import GENERATE_QUEUE
 from services.api.awake import AwakeTimer, within
 from services.api.context import Context
-from services.api.generations import Event, Mailbox
+from services.api.generations import EngineEvent, Mailbox
 from services.api.operations.checkpoints import check_reference
 from services.api.schemas.generate import GenerateRequest
 from tidal_client.wire.generation import GenerateReply
@@ -36,17 +36,17 @@ log = get_logger(__name__)
 
 RETRY_SECONDS = 5.0
 """Seconds after which a caller may retry when the queue is full (`Retry-After`)."""
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 """Seconds between checks whether the client is still connected."""
 LARGE_CHARACTERS = 100_000
 """A reply with more characters takes some milliseconds to build, so a thread builds it."""
 
 T = TypeVar("T")
-Gone = Callable[[], Awaitable[bool]]
+IsDisconnected = Callable[[], Awaitable[bool]]
 """Returns whether the client has disconnected."""
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody waits for the answer."""
 
 
@@ -59,7 +59,7 @@ class QueueFull(RateLimitedError):
         super().__init__(f"{limit} requests wait for a generator; try again", retry_after=RETRY_SECONDS)
 
 
-def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
+def prepare_generation(context: Context, request: GenerateRequest) -> GenerationRequest:
     """Return the request for the engine. Raises InvalidInputError when a checkpoint cannot be used."""
     store = context.store
     policy = None
@@ -76,7 +76,9 @@ def prepare(context: Context, request: GenerateRequest) -> GenerationRequest:
     )
 
 
-async def batches(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[list[Event]]:
+async def event_batches(
+    context: Context, request: GenerationRequest, is_disconnected: IsDisconnected
+) -> AsyncGenerator[list[EngineEvent]]:
     """Enqueue the request and yield batches of its events; the last event of the last batch is `done`.
 
     After the first event, an empty batch means that no event arrived for a while.
@@ -85,8 +87,8 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
     total limit, the engine's own error, and ClientGone. If it ends early for any reason, the engine is told to stop.
     """
     settings = context.settings
-    waited = AwakeTimer(2 * LOOK_SECONDS)
-    looked_at = 0.0
+    waited = AwakeTimer(2 * CHECK_SECONDS)
+    checked_at = 0.0
     started = yielded = finished = False
     with context.generations.follow(request.id) as mailbox:
         try:
@@ -102,11 +104,11 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                     continue
                 if left <= 0:
                     raise _too_late(settings.generate_total_seconds if started else None, waited.seconds)
-                if waited.seconds - looked_at >= LOOK_SECONDS:
-                    looked_at = waited.seconds
-                    if await gone():
-                        raise ClientGone
-                found = await mailbox.take(min(LOOK_SECONDS, left))
+                if waited.seconds - checked_at >= CHECK_SECONDS:
+                    checked_at = waited.seconds
+                    if await is_disconnected():
+                        raise ClientDisconnected
+                found = await mailbox.take(min(CHECK_SECONDS, left))
                 if not found:
                     if yielded:
                         yield []
@@ -130,9 +132,11 @@ async def batches(context: Context, request: GenerationRequest, gone: Gone) -> A
                     await context.generations.cancel(request.id)
 
 
-async def events(context: Context, request: GenerationRequest, gone: Gone) -> AsyncGenerator[Event]:
+async def generation_events(
+    context: Context, request: GenerationRequest, is_disconnected: IsDisconnected
+) -> AsyncGenerator[EngineEvent]:
     """Yield the events of `batches` one by one."""
-    async with aclosing(batches(context, request, gone)) as following:
+    async with aclosing(event_batches(context, request, is_disconnected)) as following:
         async for batch in following:
             for event in batch:
                 yield event
@@ -186,12 +190,12 @@ async def _enqueue(context: Context, request: GenerationRequest) -> None:
         generations.enqueuing -= 1
 
 
-async def whole(context: Context, request: GenerationRequest, gone: Gone) -> bytes:
+async def generate_reply(context: Context, request: GenerationRequest, is_disconnected: IsDisconnected) -> bytes:
     """Return the finished reply, a `GenerateReply` as JSON."""
-    async with aclosing(events(context, request, gone)) as following:
+    async with aclosing(generation_events(context, request, is_disconnected)) as following:
         async for event in following:
             if event.name == EVENT_DONE:
-                return await built(len(event.data), partial(_as_reply, event.data))
+                return await build_reply(len(event.data), partial(_as_reply, event.data))
     raise UnavailableError("the generator ended without an answer; try again")
 
 
@@ -229,6 +233,6 @@ def _engine_error(data: str) -> TidalError:
     return error
 
 
-async def built(characters: int, build: Callable[[], T]) -> T:
+async def build_reply(characters: int, build: Callable[[], T]) -> T:
     """Return the result of `build`, which processes `characters`; a large one is built in a thread."""
     return await run_in_threadpool(build) if characters > LARGE_CHARACTERS else build()

@@ -28,7 +28,7 @@ _CURSOR = re.compile(r"(\d{1,6})-(\d{1,15})-(\d{1,12})")
 
 
 @dataclass(frozen=True)
-class Position:
+class LogPosition:
     """Where the next page begins."""
 
     attempt: int
@@ -39,16 +39,16 @@ class Position:
         return f"{self.attempt}-{self.offset}-{self.line}"
 
 
-def parse_position(cursor: str | None) -> Position:
+def parse_position(cursor: str | None) -> LogPosition:
     """The position in `cursor`; the beginning without one. InvalidInputError for anything else."""
     if cursor is None:
-        return Position(0, 0, 0)
+        return LogPosition(0, 0, 0)
     found = _CURSOR.fullmatch(cursor)
     if not found:
         raise InvalidInputError.at(
             "query.cursor", "not a cursor of a log; use `nextCursor` of the page before as it is"
         )
-    return Position(*(int(part) for part in found.groups()))
+    return LogPosition(*(int(part) for part in found.groups()))
 
 
 def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, search: str | None = None) -> LogPage:
@@ -64,7 +64,7 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
         if attempt < position.attempt:
             continue
         if attempt > position.attempt:
-            position = Position(attempt, 0, 0)
+            position = LogPosition(attempt, 0, 0)
         last = attempt == attempts[-1] and not ended
         position = page.read(folder / f"{attempt}.log", position, unfinished_waits=last)
         if page.full:
@@ -73,7 +73,7 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
     return LogPage(lines=page.lines, next_cursor=str(position), complete=complete)
 
 
-def whole_log(folder: Path) -> Iterator[bytes]:
+def complete_log(folder: Path) -> Iterator[bytes]:
     """Everything that is in the logs now, as it was written; a headline before each attempt where there are several."""
     attempts = _attempts(folder)
     for attempt in attempts:
@@ -106,7 +106,7 @@ class _Page:
         """Nothing more fits, or enough was looked at."""
         return len(self.lines) >= self._limit or (self._wanted is not None and self._scanned >= SCAN_BYTES)
 
-    def read(self, path: Path, start: Position, *, unfinished_waits: bool) -> Position:
+    def read(self, path: Path, start: LogPosition, *, unfinished_waits: bool) -> LogPosition:
         """Take lines of one attempt from `start` on; where the next page begins."""
         offset, number = start.offset, start.line
         with path.open("rb") as file:
@@ -124,4 +124,4 @@ class _Page:
                     if len(line) > MAX_LINE_BYTES:
                         text += f" … (cut; the whole line has {len(line)} bytes)"
                     self.lines.append(LogLine(attempt=start.attempt, line=number, text=text))
-        return Position(start.attempt, offset, number)
+        return LogPosition(start.attempt, offset, number)

@@ -19,7 +19,7 @@ _large = threading.BoundedSemaphore(2)
 """So many large ones are read at the same time; the others wait."""
 
 
-def metrics(
+def read_metrics(
     store: ArtifactStore,
     experiment_id: str,
     kind: Literal["metrics", "rl-metrics"],
@@ -40,7 +40,7 @@ def metrics(
         message = f"{from_step} lies beyond toStep {to_step}"
         raise InvalidInputError.at("query.fromStep", message)
     folder = store.experiment(experiment_id)
-    with turn(folder / "metrics" / f"{kind}.index"):
+    with limit_large_reads(folder / "metrics" / f"{kind}.index"):
         table = read_table(folder, kind, keys).between(from_step, to_step)
         if mode == "recent":
             table = table.last(window)
@@ -67,7 +67,7 @@ def metrics(
 
 
 @contextmanager
-def turn(index: Path) -> Iterator[None]:
+def limit_large_reads(index: Path) -> Iterator[None]:
     """Wait for one's turn to read an index, where it is large."""
     try:
         large = index.stat().st_size >= LARGE_BYTES

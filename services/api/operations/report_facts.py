@@ -22,14 +22,14 @@ from services.api.context import Context
 from services.api.operations import checkpoints, experiments, reports
 from services.api.operations.configs import find_config
 from services.api.operations.job_view import error_of, progress_of
-from services.api.operations.metrics import turn
+from services.api.operations.metrics import limit_large_reads
 from services.api.schemas.reports import MAX_MARKDOWN, GenerateReportRequest, ReportRequest
 from tidal_client.vocabulary import ExperimentType
 from tidal_client.wire.report import ReportReply
 
 Kind = Literal["metrics", "rl-metrics"]
 KINDS: tuple[Kind, ...] = ("metrics", "rl-metrics")
-TOLD = (
+DESCRIBED_METRICS = (
     names.LOSS,
     names.VALIDATION_LOSS,
     names.PERPLEXITY,
@@ -52,7 +52,7 @@ TOLD = (
 
 def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
     """Make a report from what is stored, and keep it. NotFoundError for an experiment that is not there."""
-    facts = [facts_of(context, experiment_id) for experiment_id in body.experiments]
+    facts = [experiment_facts(context, experiment_id) for experiment_id in body.experiments]
     title, markdown = generate(body.pattern, facts)
     if len(markdown) > MAX_MARKDOWN:
         raise InvalidInputError(
@@ -65,15 +65,15 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
         return reports.create_report(session, request, pattern=body.pattern)
 
 
-def facts_of(context: Context, experiment_id: str) -> ExperimentFacts:
+def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:
     """Everything the patterns ask for."""
     store = context.store
     with context.sessions() as session:
-        experiment, job = experiments.find(session, experiment_id)
-        config = experiments.config(session, store, experiment_id)
-        files = checkpoints.of_experiment(session, store, experiment_id).checkpoints
+        experiment, job = experiments.find_experiment(session, experiment_id)
+        config = experiments.read_config(session, store, experiment_id)
+        files = checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints
         analyses, total = _analyses(session, experiment_id)
-    metrics, diverged = ends_of(store, experiment_id)
+    metrics, diverged = series_ends(store, experiment_id)
     progress = progress_of(job) if job is not None else None
     error = error_of(job) if job is not None else None
     stored = None if config.config is None and config.rl_config is None else flat(config.config or {})
@@ -99,34 +99,38 @@ def facts_of(context: Context, experiment_id: str) -> ExperimentFacts:
         metrics=metrics,
         diverged=diverged,
         checkpoints=[CheckpointFacts(its.name, its.kind, its.step, its.size_bytes, bool(its.best)) for its in files],
-        evaluation=result_of(store, experiment_id, experiments.EVALUATION_FILE),
-        ablation=result_of(store, experiment_id, experiments.ABLATION_FILE),
+        evaluation=read_optional_result(store, experiment_id, experiments.EVALUATION_FILE),
+        ablation=read_optional_result(store, experiment_id, experiments.ABLATION_FILE),
         analyses=analyses,
         analyses_total=total,
     )
 
 
-def result_of(store: ArtifactStore, experiment_id: str, name: str) -> dict[str, Any] | None:
+def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) -> dict[str, Any] | None:
     """A result file, None where there is none."""
     try:
-        return experiments.result(store, experiment_id, name).result
+        return experiments.read_result(store, experiment_id, name).result
     except NotFoundError:
         return None
 
 
-def ends_of(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, Ends], dict[str, int]]:
+def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, Ends], dict[str, int]]:
     """Of the metrics that are told of beginning, end and extremes, from every point; and of each metric that holds
     values which are not finite the first step at which it does."""
     folder = store.experiment(experiment_id)
     found: dict[str, Ends] = {}
     diverged: dict[str, int] = {}
     for kind in KINDS:
-        told = [name for name in metric_names(folder, kind) if name in TOLD or name.startswith(names.REWARD_PREFIX)]
-        if not told:
+        described = [
+            name
+            for name in metric_names(folder, kind)
+            if name in DESCRIBED_METRICS or name.startswith(names.REWARD_PREFIX)
+        ]
+        if not described:
             continue
-        with turn(folder / "metrics" / f"{kind}.index"):
-            table = read_table(folder, kind, told)
-            for name in told:
+        with limit_large_reads(folder / "metrics" / f"{kind}.index"):
+            table = read_table(folder, kind, described)
+            for name in described:
                 steps, values = table.series(name)
                 if len(steps):
                     found[name] = _ends(steps, values)

@@ -30,8 +30,8 @@ from common.reports.patterns.pieces import mapping, mappings
 from services.api.context import Context
 from services.api.operations import reports
 from services.api.operations.experiments import ABLATION_FILE
-from services.api.operations.metrics import turn
-from services.api.operations.report_facts import KINDS, result_of
+from services.api.operations.metrics import limit_large_reads
+from services.api.operations.report_facts import KINDS, read_optional_result
 from tidal_client.wire.report import ReportReply
 
 MAX_POINTS = 500
@@ -74,7 +74,7 @@ class FigureReader:
         for experiment in chart.experiments:
             name = self._name(experiment)
             if name is None:
-                missing.append(gone(experiment))
+                missing.append(deleted_text(experiment))
                 continue
             series, diverged = self._series(experiment, chart.metrics)
             for metric in chart.metrics:
@@ -100,7 +100,7 @@ class FigureReader:
         for kind in KINDS:
             here = [name for name in metric_names(folder, kind) if name in wanted]
             if here:
-                with turn(folder / "metrics" / f"{kind}.index"):
+                with limit_large_reads(folder / "metrics" / f"{kind}.index"):
                     table = read_table(folder, kind, here)
                 found |= downsample(table, MAX_POINTS, here)
                 diverged |= {name: int(steps[0]) for name in here if len(steps := table.non_finite(name))}
@@ -111,8 +111,8 @@ class FigureReader:
         what = "total reward" if chart.quantity == "total" else chart.quantity
         title = chart.title or (f"Differences in {what}" if chart.paired else f"{what.capitalize()} by policy")
         if name is None:
-            return BarFigure(title, missing=[gone(chart.experiment)])
-        result = result_of(self._context.store, chart.experiment, ABLATION_FILE)
+            return BarFigure(title, missing=[deleted_text(chart.experiment)])
+        result = read_optional_result(self._context.store, chart.experiment, ABLATION_FILE)
         if result is None:
             return BarFigure(title, missing=[f"{name} has no ablation."])
         rows = mapping(result.get("paired" if chart.paired else "policies"))
@@ -120,7 +120,7 @@ class FigureReader:
         for key, row in rows.items():
             found = mapping(row)
             total = mapping(found.get(chart.quantity) or mapping(found.get("components")).get(chart.quantity))
-            mean, low, high = (finite(total.get(part)) for part in ("mean", "ci_low", "ci_high"))
+            mean, low, high = (finite_number(total.get(part)) for part in ("mean", "ci_low", "ci_high"))
             if mean is not None:
                 bars.append(Bar(str(key).replace("_", " "), mean, low, high))
         missing = [] if bars else [f"The ablation of {name} says nothing of this."]
@@ -137,7 +137,7 @@ class FigureReader:
         samples = mappings(rows[chart.prompt - 1].get("samples"))
         lines = []
         for sample in samples[:MAX_LINES]:
-            values = [value for value in sample.get("modulation") or [] if finite(value) is not None]
+            values = [value for value in sample.get("modulation") or [] if finite_number(value) is not None]
             if values:
                 label = f"seed {sample.get('seed')}" if len(samples) > 1 else "modulation"
                 lines.append(Line(label, range(1, len(values) + 1), values))
@@ -153,7 +153,7 @@ class FigureReader:
         rows = mappings(mapping(result.get("sweepAnalysis")).get("prompts"))
         for row in rows[:MAX_LINES]:
             statistics = mapping(row.get("statistics"))
-            points = [(x, finite(mapping(statistics.get(key)).get(chart.measure))) for key, x in SWEPT.items()]
+            points = [(x, finite_number(mapping(statistics.get(key)).get(chart.measure))) for key, x in SWEPT.items()]
             known = [(x, y) for x, y in points if y is not None]
             if known:
                 label = str(row.get("prompt") or "(new document)")
@@ -179,12 +179,12 @@ class FigureReader:
         return self._results[analysis]
 
 
-def gone(experiment: str) -> str:
+def deleted_text(experiment: str) -> str:
     """What a chart says of an experiment that was deleted."""
     return f"Experiment {experiment} is gone."
 
 
-def finite(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
     """A number that can be drawn."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         return None

@@ -26,7 +26,7 @@ from tidal_client.wire.report import (
 )
 
 
-def list_reports(
+def reports_page(
     session: Session, *, limit: int, cursor: str | None, search: str | None = None, experiment: str | None = None
 ) -> ReportList:
     """A page, newest first."""
@@ -97,14 +97,14 @@ def delete_report(session: Session, report_id: str) -> None:
         raise NotFoundError(f"there is no report {report_id!r}")
 
 
-def patterns() -> PatternList:
+def pattern_list() -> PatternList:
     """What reports can be made from."""
     return PatternList(
         patterns=[PatternReply.model_validate({"name": its.name, "about": its.about}) for its in PATTERNS.values()]
     )
 
 
-def rendered(markdown: str) -> RenderReply:
+def render_markdown(markdown: str) -> RenderReply:
     """The text as safe HTML, with the charts between."""
     parts = []
     for part in render_parts(markdown):

@@ -13,16 +13,16 @@ from sqlalchemy.orm import Session
 from common.artifacts import ArtifactStore
 from common.config import Settings
 from common.db import Experiment
-from services.api.sizes import SizeBoard
+from services.api.sizes import SizeCache
 from tidal_client.vocabulary import ExperimentType
 from tidal_client.wire.storage import Storage, StoredExperiment
 
 LARGEST = 10
 
 
-def storage(session: Session, store: ArtifactStore, settings: Settings, board: SizeBoard) -> Storage:
+def storage_overview(session: Session, store: ArtifactStore, settings: Settings, sizes_cache: SizeCache) -> Storage:
     """The disk, what the experiments take of it, and the largest by name."""
-    sizes = board.sizes()
+    sizes = sizes_cache.sizes()
     existing = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
     disk = shutil.disk_usage(existing)
     largest = sorted(sizes.experiments.items(), key=lambda item: (-item[1], item[0]))[:LARGEST]

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from common.config.analysis import MAX_PROMPTS
 from services.api.schemas.base import Request
-from tidal_client.vocabulary import AnalysisKind, ChosenGating, GatingMode
+from tidal_client.vocabulary import AnalysisKind, GatingMode, ModulatedGating
 from tidal_client.wire.analysis import AnalysisResult
 from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
@@ -48,7 +48,7 @@ class AnalyzeRequest(Request):
     """Texts per prompt, analysed as one after the other; 1 for a sweep."""
     max_tokens: MaxTokens = DEFAULTS.max_tokens
     """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
-    gating_mode: ChosenGating = GatingMode.LEARNED
+    gating_mode: ModulatedGating = GatingMode.LEARNED
     """What determines the modulation of each token. A sweep sets the modulation itself."""
     modulation: Modulation = DEFAULTS.modulation
     """The constant modulation for gatingMode fixed."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from common.config.unknown_keys import refuse_crowd
+from common.config.unknown_keys import reject_many_unknown_keys
 
 
 class StrictRequest(BaseModel):
@@ -26,7 +26,7 @@ class StrictRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _text_is_unicode(cls, given: Any) -> Any:
-        refuse_crowd(cls, given)
+        reject_many_unknown_keys(cls, given)
         # JSON can escape half a surrogate pair (`\ud800`), which cannot be encoded, stored or tokenised.
         found = [
             InitErrorDetails(type=PydanticCustomError("half_surrogate", _HALF_SURROGATE), loc=place, input=None)

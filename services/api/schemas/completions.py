@@ -17,9 +17,9 @@ from services.api.schemas.base import StrictRequest
 from services.api.schemas.generate import MAX_PROMPT_CHARACTERS
 from tidal_client.vocabulary import Gating, GatingMode
 from tidal_client.wire.sampling import (
-    MOST_STOP_CHARACTERS,
-    MOST_STOP_STRINGS,
-    MOST_TOKENS,
+    MAX_NEW_TOKENS,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
     Modulation,
     RepetitionPenalty,
     Temperature,
@@ -56,7 +56,7 @@ class CompletionRequest(StrictRequest):
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
     """Text or token ids, or a list of either; an empty one starts from end-of-text."""
-    max_tokens: int = Field(16, ge=0, le=MOST_TOKENS)
+    max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
     """0: the prompt is only read, for `echo` with `logprobs`."""
     temperature: Temperature = 1.0
     """0 selects the most likely token each time; any other value must be at least 0.001."""
@@ -103,7 +103,7 @@ class CompletionRequest(StrictRequest):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_nothing(cls, given: Any) -> Any:
+    def _drop_nulls(cls, given: Any) -> Any:
         return {key: its for key, its in given.items() if its is not None} if isinstance(given, dict) else given
 
     @field_validator("prompt", mode="before")
@@ -124,9 +124,9 @@ class CompletionRequest(StrictRequest):
     @classmethod
     def _up_to_four_strings(cls, given: Any) -> Any:
         strings = given if isinstance(given, list) else [given]
-        if len(strings) > MOST_STOP_STRINGS or not all(map(_is_stop_string, strings)):
+        if len(strings) > MAX_STOP_STRINGS or not all(map(_is_stop_string, strings)):
             raise ValueError(
-                f"must be a string or up to {MOST_STOP_STRINGS} of them, each of 1 to {MOST_STOP_CHARACTERS} characters"
+                f"must be a string or up to {MAX_STOP_STRINGS} of them, each of 1 to {MAX_STOP_CHARACTERS} characters"
             )
         return given
 
@@ -196,7 +196,7 @@ class CompletionRequest(StrictRequest):
         return GatingMode.NONE if self.modulation is None else GatingMode.FIXED
 
     @property
-    def written(self) -> int:
+    def texts_per_prompt(self) -> int:
         """Texts that are written for each prompt."""
         return self.n if self.best_of is None else self.best_of
 
@@ -296,7 +296,7 @@ def _several(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str 
 
 
 def _is_stop_string(given: Any) -> bool:
-    return isinstance(given, str) and 0 < len(given) <= MOST_STOP_CHARACTERS
+    return isinstance(given, str) and 0 < len(given) <= MAX_STOP_CHARACTERS
 
 
 def _are_ids(given: Any) -> bool:

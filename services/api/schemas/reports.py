@@ -14,7 +14,7 @@ MAX_MARKDOWN = 100_000
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Markdown = Annotated[str, StringConstraints(max_length=MAX_MARKDOWN, pattern=r"^[^\x00]*$")]
 ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-MOST_EXPERIMENTS = 8
+MAX_EXPERIMENTS = 8
 EXAMPLE = """## What we saw
 
 ```chart
@@ -58,7 +58,7 @@ class GenerateReportRequest(Request):
     pattern: ReportPattern
     experiment_id: ExperimentId | None = None
     """One experiment."""
-    experiment_ids: list[ExperimentId] = Field([], max_length=MOST_EXPERIMENTS)
+    experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
     """Or several, which are also compared."""
     title: Title | None = None
     """null: from the pattern and the experiment."""

@@ -18,8 +18,8 @@ from services.cli.connection import Token, Url, connect
 from services.cli.output import age, err, out, print_json, table
 from services.cli.views.analysis import parts
 from tidal_client import AnalysisResult, Client
-from tidal_client.vocabulary import ChosenGating, GatingMode
-from tidal_client.wire.sampling import MOST_TOKENS
+from tidal_client.vocabulary import GatingMode, ModulatedGating
+from tidal_client.wire.sampling import MAX_NEW_TOKENS
 
 app = typer.Typer(help="See what a controller does with the modulation.", no_args_is_help=True)
 
@@ -37,10 +37,10 @@ Checkpoint = Annotated[
 Policy = Annotated[
     str | None, typer.Option("--policy", "-p", help="The controller, EXPERIMENT/final. Default: the newest.")
 ]
-Gating = Annotated[ChosenGating, typer.Option("--gating", "-g", help="How the modulation is chosen.")]
+Gating = Annotated[ModulatedGating, typer.Option("--gating", "-g", help="How the modulation is chosen.")]
 Modulation = Annotated[float | None, typer.Option("--modulation", min=0, max=1, help="For gating fixed.")]
 Samples = Annotated[int, typer.Option("--samples", "-s", min=1, help="Texts per prompt, analysed as one.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MOST_TOKENS, help="Most tokens per text.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Most tokens per text.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same analysis.")]
 Extremes = Annotated[bool, typer.Option("--extremes", help="Also sweep the modulation over the same prompts.")]
 PromptsFile = Annotated[Path | None, typer.Option("--prompts-file", help="More prompts, one per line.", dir_okay=False)]
@@ -212,7 +212,7 @@ def _wanted(
     prompts: list[str],
     checkpoint: str | None,
     policy: str | None,
-    gating: ChosenGating,
+    gating: ModulatedGating,
     fields: dict[str, Any],
 ) -> _Wanted:
     """Return the request; controller and model default to the newest ones."""

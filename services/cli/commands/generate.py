@@ -21,16 +21,16 @@ from services.cli.checkpoint_source import checkpoint_path, is_path
 from services.cli.connection import Token, Url, connect
 from services.cli.output import err, print_json
 from services.cli.views.tokens import Color, TokenView
-from tidal_client import Client, Event, Generation
+from tidal_client import Client, Generation, StreamEvent
 from tidal_client.vocabulary import IMPORTED, GatingMode, JobStatus
 from tidal_client.wire.generation_event import EVENT_DONE, EVENT_TOKEN
 from tidal_client.wire.sampling import (
-    LEAST_REPETITION_PENALTY,
-    MOST_REPETITION_PENALTY,
-    MOST_STOP_STRINGS,
-    MOST_TEMPERATURE,
-    MOST_TOKENS,
-    MOST_TOP_K,
+    MAX_NEW_TOKENS,
+    MAX_REPETITION_PENALTY,
+    MAX_STOP_STRINGS,
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+    MIN_REPETITION_PENALTY,
     SamplingRequest,
     check_temperature,
 )
@@ -56,7 +56,7 @@ class Source:
     """The source of a generation: a reference for the API, or a file for a child process."""
 
     name: str
-    events: Generator[Event]
+    events: Generator[StreamEvent]
 
 
 def command(
@@ -81,21 +81,21 @@ def command(
         str | None,
         typer.Option("--policy", "-p", help="For gating learned: EXPERIMENT/final. Default: the newest."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MOST_TOKENS, help="Length.")] = 120,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1, max=MAX_NEW_TOKENS, help="Length.")] = 120,
     temperature: Annotated[
         float | None,
         typer.Option(
-            "--temperature", min=0, max=MOST_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
+            "--temperature", min=0, max=MAX_TEMPERATURE, help="For gating none; 0 takes the likeliest token."
         ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=MOST_TOP_K, help="For gating none.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, max=MAX_TOP_K, help="For gating none.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="For gating none; above 0.")] = None,
     repetition_penalty: Annotated[
         float | None,
         typer.Option(
             "--repetition-penalty",
-            min=LEAST_REPETITION_PENALTY,
-            max=MOST_REPETITION_PENALTY,
+            min=MIN_REPETITION_PENALTY,
+            max=MAX_REPETITION_PENALTY,
             help="For gating none; 1 for no penalty.",
         ),
     ] = None,
@@ -116,7 +116,7 @@ def command(
 
     Each token is coloured by its modulation: blue is careful, red is daring. Ctrl-C stops it, also on the server.
     """
-    if stop and (len(stop) > MOST_STOP_STRINGS or "" in stop):
+    if stop and (len(stop) > MAX_STOP_STRINGS or "" in stop):
         raise InvalidInputError("--stop takes up to four texts, none of them empty")
     if policy is not None and gating_mode is not GatingMode.LEARNED:
         raise InvalidInputError(f"--policy is used with --gating learned only, not {gating_mode}")

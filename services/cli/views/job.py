@@ -13,7 +13,7 @@ from typing import Any
 
 from common.disk import shortage_text
 from common.metrics.names import EPISODE_REWARD, LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
-from tidal_client import Event, Job
+from tidal_client import Job, StreamEvent
 from tidal_client.vocabulary import WAITING_FOR_DISK, JobStatus
 
 WAITING = "waiting for room"
@@ -70,7 +70,7 @@ class JobView:
         """A newer state of the job from elsewhere."""
         return self._job(job)
 
-    def apply(self, event: Event) -> list[str]:
+    def apply(self, event: StreamEvent) -> list[str]:
         """Take one event; the lines to print, if any."""
         data = event.data if isinstance(event.data, dict) else {}
         if event.name in ("metrics", "rl-metrics"):

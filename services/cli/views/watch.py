@@ -15,7 +15,7 @@ from common.errors import TidalError, UnavailableError
 from common.terminal import printable
 from services.cli.output import duration, err, status_text
 from services.cli.views.job import JobView
-from tidal_client import Client, Event, Job
+from tidal_client import Client, Job, StreamEvent
 from tidal_client.vocabulary import JobStatus
 
 LINE_SECONDS = 10.0
@@ -48,18 +48,18 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
     view = JobView(job)
     title = label or job.name or job.type
     display: Display = _Bar(view, title, console) if console.is_terminal else _Lines(view, title, console)
-    events: queue.SimpleQueue[Event | TidalError] = queue.SimpleQueue()
+    events: queue.SimpleQueue[StreamEvent | TidalError] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(client, job.experiment_id, events), daemon=True, name="event reader")
     reader.start()
     poll_at, contact = 0.0, time.monotonic()
     with display:
         while True:
             try:
-                event: Event | TidalError | None = events.get(timeout=0.25)
+                event: StreamEvent | TidalError | None = events.get(timeout=0.25)
             except queue.Empty:
                 event = None
             remarks: list[str] = []
-            if isinstance(event, Event):
+            if isinstance(event, StreamEvent):
                 contact = time.monotonic()
                 remarks += view.apply(event)
             if time.monotonic() >= poll_at:
@@ -77,7 +77,7 @@ def watch(client: Client, job: Job, *, label: str | None = None, console: Consol
                 return view
 
 
-def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[Event | TidalError]) -> None:
+def _read(client: Client, experiment_id: str, into: queue.SimpleQueue[StreamEvent | TidalError]) -> None:
     try:
         for event in client.follow_experiment(experiment_id, log_lines=False):
             into.put(event)

@@ -8,9 +8,9 @@ import redis
 import torch
 
 from common.artifacts import ArtifactStore
+from services.generator.admission import AdmissionQueue
 from services.generator.emitter import Emitter
 from services.generator.engine import Engine
-from services.generator.intake import Intake
 from services.generator.model_cache import ModelCache
 
 CAPACITY = 2**30
@@ -30,9 +30,9 @@ class Serving:
     ) -> None:
         models = ModelCache(ArtifactStore(experiments), device=torch.device("cpu"), capacity=capacity)
         self.finished: list[str] = []
-        self.intake = Intake(client, models)
+        self.admission = AdmissionQueue(client, models)
         self.emitter = Emitter(client, presence_seconds=0.2, on_finished=self.finished.append)
-        self.engine = Engine(self.intake, self.emitter, slots=slots, total_seconds=total_seconds)
+        self.engine = Engine(self.admission, self.emitter, slots=slots, total_seconds=total_seconds)
 
     def handle(self, *request_ids: str) -> None:
         """Answer these requests, all at once, and wait for it."""
@@ -40,10 +40,10 @@ class Serving:
             self.engine.submit(request_id)
         try:
             while not self.engine.idle:
-                self.engine.turn()
+                self.engine.step()
         finally:
             self.emitter.drain()
 
     def close(self) -> None:
-        self.intake.close()
+        self.admission.close()
         self.emitter.close()

@@ -137,7 +137,7 @@ def test_whoever_looks_finds_the_engine_that_took_a_request_and_its_presence(
 ) -> None:
     request(redis_client, "r1")
     engine.engine.submit("r1")
-    engine.engine.turn()
+    engine.engine.step()
     name = engine.emitter.name
     assert redis_client.get(keys.generate_begun("r1")) == name
     engine.handle()

@@ -139,7 +139,7 @@ def test_two_generators_share_requests_for_many_texts(settings: Settings, redis_
     assert [thread.is_alive() for thread in threads] == [True, True], "they wait for room"
     assert waiting.qsize() == 2
     for host in hosts:
-        host.leave()
+        host.begin_shutdown()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(EngineHost.close, hosts))
     for thread in threads:

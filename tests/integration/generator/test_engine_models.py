@@ -74,7 +74,7 @@ def turn_until(serving: Serving, reached: Callable[[], bool], seconds: float = 7
     until = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < until, f"not reached within {seconds} s"
-        serving.engine.turn()
+        serving.engine.step()
         serving.emitter.drain()
 
 
@@ -114,7 +114,7 @@ def test_a_model_that_waits_for_room_stays_loaded(
         serving.engine.submit(request(redis_client, "b", checkpoint=other, max_tokens=4096, stream=True))
         turn_until(serving, begun(redis_client, "b"))
         serving.engine.submit(request(redis_client, "large", n=4, max_tokens=2))
-        turn_until(serving, lambda: serving.intake.loaded == 1)
+        turn_until(serving, lambda: serving.admission.loaded == 1)
         cancel(redis_client, "b")
         copy = f"{EXPERIMENT}/copy.safetensors"
         save_model(load_model(experiments / MODEL), experiments / copy)
@@ -133,14 +133,14 @@ def test_a_model_that_loads_slowly_holds_up_no_request_for_one_that_is_loaded(
     slow = [request(redis_client, f"slow{number}", checkpoint=other, max_tokens=2) for number in range(5)]
     for request_id in slow:
         serving.engine.submit(request_id)
-    turn_until(serving, lambda: len(serving.intake.loading) == 5)
+    turn_until(serving, lambda: len(serving.admission.loading) == 5)
     serving.engine.submit(request(redis_client, "quick", max_tokens=2))
-    serving.engine.turn()
+    serving.engine.step()
     serving.emitter.drain()
     assert begun(redis_client, "quick")(), "it joined in its first turn"
     cancel(redis_client, *slow)
     turn_until(serving, lambda: set(slow) <= set(serving.finished), DROPPED_SECONDS)
-    assert not serving.intake.loading
+    assert not serving.admission.loading
     loads.may.set()
     cancel(redis_client, "long")
     serving.handle()
@@ -165,7 +165,7 @@ def test_a_large_request_whose_client_left_holds_up_nobody(serving: Serving, red
     serving.engine.submit(request(redis_client, "long", max_tokens=4096, stream=True))
     turn_until(serving, begun(redis_client, "long"))
     serving.engine.submit(request(redis_client, "large", n=6, max_tokens=4096))
-    turn_until(serving, lambda: bool(serving.intake.loading))
+    turn_until(serving, lambda: bool(serving.admission.loading))
     cancel(redis_client, "large")
     for number in range(12):
         serving.engine.submit(request(redis_client, f"small{number}", max_tokens=2))

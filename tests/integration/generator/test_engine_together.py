@@ -17,8 +17,8 @@ from common.checkpoint import load_model, save_model
 from common.generation import generate
 from common.model import ModelConfig, TransformerLM
 from common.redis import keys
-from services.generator.emitter import Batch, End
-from services.generator.engine import PREFILL_TEXTS
+from services.generator.emitter import EventBatch, FinalEvent
+from services.generator.engine import MAX_PREFILL_SEQUENCES
 from services.generator.running_request import LARGE_TOKENS, RunningRequest
 from tests.integration.generator.engine_requests import EXPERIMENT, MODEL, events, request
 from tests.integration.generator.engine_requests import experiments as experiments
@@ -46,7 +46,7 @@ def test_more_requests_than_slots_over_two_checkpoints_are_all_answered_as_if_al
     torch.manual_seed(5)
     config = ModelConfig(d_model=16, num_layers=1, num_heads=2, ffn_dim=16, context_length=32)
     save_model(TransformerLM(config), experiments / OTHER)
-    count = PREFILL_TEXTS + 8
+    count = MAX_PREFILL_SEQUENCES + 8
     for number in range(count):
         checkpoint = OTHER if number % 3 == 0 else MODEL
         request(
@@ -92,7 +92,7 @@ def test_all_tokens_are_told_at_the_end_only_where_they_are_wanted_and_once(
     serving.handle("all", "none")
     serving.engine.submit("left")
     while not events(redis_client, "left"):
-        serving.engine.turn()
+        serving.engine.step()
         serving.emitter.drain()
     redis_client.set(keys.generate_cancelled("left"), "1", ex=60)
     serving.handle()
@@ -127,26 +127,28 @@ def test_the_end_is_built_beside_the_thread_that_decodes_and_a_large_one_beside_
 def test_texts_for_an_api_that_was_killed_are_ended_and_those_of_others_are_not(
     serving: Serving, redis_client: redis.Redis
 ) -> None:
-    """One that lives and one that is killed subscribe; a third does not, as while it connects again. Redis is emptied
-    on the way, which says nothing about any of them."""
+    """One api process lives and one is killed; a third has no subscription, as while it reconnects.
+
+    Redis is emptied in between, which must not count as the end of any of them.
+    """
     lives, killed = redis_client.pubsub(), redis_client.pubsub()
     lives.subscribe(keys.presence("lives"))
     killed.subscribe(keys.presence("killed"))
 
-    def turn(seconds: float) -> None:
+    def step_for(seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not serving.finished:
-            serving.engine.turn()
+            serving.engine.step()
             serving.emitter.drain()
 
     for reader in ("lives", "killed", "connects"):
         serving.engine.submit(request(redis_client, f"{reader}.1", max_tokens=50_000))
-    turn(0.3)
+    step_for(0.3)
     redis_client.flushall()
-    turn(1.2)  # six looks
+    step_for(1.2)  # six presence checks
     assert not serving.finished
     killed.close()
-    turn(20)
+    step_for(20)
     assert serving.finished == ["killed.1"]
     assert events(redis_client, "killed.1")[-1][1]["code"] == "cancelled"
     redis_client.set(keys.generate_cancelled("connects.1"), "1", ex=60)
@@ -161,8 +163,8 @@ def test_tokens_do_not_wait_for_a_large_reply(serving: Serving, redis_client: re
         assert may.wait(20)
         return EVENT_DONE, {"text": "long"}
 
-    serving.emitter.send(Batch(ends=[End("large", build, large=True)]))
-    serving.emitter.send(Batch(events=[("small", EVENT_TOKEN, {"index": 0})], finished=["small"]))
+    serving.emitter.send(EventBatch(ends=[FinalEvent("large", build, large=True)]))
+    serving.emitter.send(EventBatch(events=[("small", EVENT_TOKEN, {"index": 0})], finished=["small"]))
     assert redis_client.xread({keys.generate_stream("small"): 0}, block=9000)
     assert not events(redis_client, "large")
     may.set()
@@ -196,10 +198,10 @@ def test_clients_that_leave_make_room_for_those_that_wait(serving: Serving, redi
     for number in range(6):
         serving.engine.submit(request(redis_client, f"long{number}", max_tokens=4096, stream=True))
     while sum(len(batch.active) for batch in serving.engine.batches.values()) < 6:  # the loader takes its time
-        serving.engine.turn()
+        serving.engine.step()
     serving.engine.submit(request(redis_client, "next", max_tokens=2))
     for _ in range(3):
-        serving.engine.turn()
+        serving.engine.step()
     serving.emitter.drain()
     assert not events(redis_client, "next")
     assert redis_client.exists(keys.generate_request("next")), "what waits may still expire"
@@ -229,7 +231,7 @@ def test_a_fault_of_one_batch_leaves_the_other_running(
     serving.engine.submit(request(redis_client, "bad", checkpoint=OTHER, max_tokens=400))
     broken = None
     while broken is None:  # the loader takes its time
-        serving.engine.turn()
+        serving.engine.step()
         broken = next((its for model, its in serving.engine.batches.items() if model.config.d_model == 16), None)
 
     def fail(*_: object) -> None:

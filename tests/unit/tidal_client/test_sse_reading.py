@@ -12,7 +12,7 @@ import pytest
 from common.errors import NotFoundError, UnavailableError
 from tests.unit import api_documents as documents
 from tidal_client import Client
-from tidal_client.sse import Event, follow, read_events
+from tidal_client.sse import StreamEvent, follow, read_events
 
 ODD_TEXT = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg · 🐈"
 """`str.splitlines` cuts it into seven; a stream of events does not."""
@@ -28,7 +28,7 @@ class Chunks(httpx.SyncByteStream):
         yield from self._chunks
 
 
-def read(chunks: Iterable[bytes]) -> Iterator[Event]:
+def read(chunks: Iterable[bytes]) -> Iterator[StreamEvent]:
     """Return the events of a response whose body arrives in `chunks`."""
     return read_events(httpx.Response(200, headers=documents.EVENTS, stream=Chunks(chunks)))
 
@@ -60,10 +60,10 @@ def test_events_are_read_as_the_standard_says() -> None:
         "data: the connection broke before the blank line",
     ]
     events = [
-        Event("metrics", {"a": 1}, "7-0"),
-        Event("message", "no space, no JSON", "7-0"),
-        Event("message", "\n two spaces", "7-0"),
-        Event("message", ODD_TEXT, "9-0"),
+        StreamEvent("metrics", {"a": 1}, "7-0"),
+        StreamEvent("message", "no space, no JSON", "7-0"),
+        StreamEvent("message", "\n two spaces", "7-0"),
+        StreamEvent("message", ODD_TEXT, "9-0"),
     ]
     for line_end in ("\n", "\r", "\r\n"):
         whole = line_end.join([*lines, ""]).encode()
@@ -79,7 +79,7 @@ def test_an_event_is_returned_as_soon_as_its_blank_line_has_arrived() -> None:
         yield b"data: 1\r\n\r\n"
         raise AssertionError("the reader asks for bytes after the blank line")
 
-    assert next(read(chunks())) == Event("message", 1)
+    assert next(read(chunks())) == StreamEvent("message", 1)
 
 
 def test_a_reply_that_is_not_an_event_stream_is_an_error_with_its_content_type() -> None:

@@ -17,19 +17,19 @@ from tidal_client.vocabulary import (
     ACTIVE,
     LIVE,
     TERMINAL,
-    ChosenGating,
     DesiredState,
     Gating,
     GatingMode,
     JobStatus,
     JobType,
+    ModulatedGating,
     Signal,
     new_id,
     parse_utc,
     utc_text,
 )
 from tidal_client.wire.analysis import AnalysisResult
-from tidal_client.wire.base import extended
+from tidal_client.wire.base import extend_reply
 from tidal_client.wire.job import JobDetail, JobReply
 from tidal_client.wire.sampling import SamplingParameters, SamplingRequest
 
@@ -105,7 +105,7 @@ def test_ids_and_times_have_one_form() -> None:
 
 class Gated(BaseModel):
     gating_mode: Gating
-    chosen: ChosenGating = GatingMode.LEARNED
+    chosen: ModulatedGating = GatingMode.LEARNED
 
 
 def test_an_unknown_gating_mode_is_refused_with_the_list_of_modes() -> None:
@@ -132,7 +132,7 @@ def test_an_analysis_of_an_unknown_kind_is_read() -> None:
 
 def test_a_reply_extends_without_a_second_validation() -> None:
     reply = JobReply.model_validate(documents.job())
-    detail = extended(JobDetail, reply, payload={"a": 1}, what_next="It waits.")
+    detail = extend_reply(JobDetail, reply, payload={"a": 1}, what_next="It waits.")
     validated = JobDetail.model_validate({**documents.job(), "payload": {"a": 1}, "whatNext": "It waits."})
     assert detail.model_dump(mode="json", by_alias=True) == validated.model_dump(mode="json", by_alias=True)
     assert detail.model_dump_json(by_alias=True) == validated.model_dump_json(by_alias=True)

@@ -20,7 +20,7 @@ from services.cli.main import app
 from services.cli.views.queue import until
 from tests.unit import api_documents as documents
 from tidal_client import Client
-from tidal_client.wire.sampling import LEAST_REPETITION_PENALTY, LEAST_TEMPERATURE
+from tidal_client.wire.sampling import MIN_REPETITION_PENALTY, MIN_TEMPERATURE
 
 JOB = documents.job(queuePosition=1)
 
@@ -170,8 +170,8 @@ def test_a_text_with_separators_of_lines_that_end_none_is_printed_whole(api: Api
     ("option", "field", "least", "below"),
     [
         ("--temperature", "temperature", 0, -0.0001),
-        ("--temperature", "temperature", LEAST_TEMPERATURE, 0.0009),
-        ("--repetition-penalty", "repetitionPenalty", LEAST_REPETITION_PENALTY, 0.009),
+        ("--temperature", "temperature", MIN_TEMPERATURE, 0.0009),
+        ("--repetition-penalty", "repetitionPenalty", MIN_REPETITION_PENALTY, 0.009),
         ("--top-p", "topP", 0.001, 0),
     ],
 )

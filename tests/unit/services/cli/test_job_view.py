@@ -9,7 +9,7 @@ import pytest
 from common.metrics.names import LOSS, TOKENS_PER_SECOND, VALIDATION_LOSS
 from services.cli.views.job import JobView
 from tests.unit import api_documents as documents
-from tidal_client import Event, Job
+from tidal_client import Job, StreamEvent
 
 
 def job(**changes: Any) -> Job:
@@ -17,9 +17,9 @@ def job(**changes: Any) -> Job:
     return Job.model_validate(documents.job(**{"status": "running", "attempt": 1, "payload": payload, **changes}))
 
 
-def points(*steps: int, **values: float) -> Event:
+def points(*steps: int, **values: float) -> StreamEvent:
     listed = [{"step": step, "time": "2026-01-31T12:00:00Z", "attempt": 1, "values": values} for step in steps]
-    return Event("metrics", {"points": listed})
+    return StreamEvent("metrics", {"points": listed})
 
 
 def test_metrics_move_the_step_and_the_numbers() -> None:
@@ -34,7 +34,7 @@ def test_metrics_move_the_step_and_the_numbers() -> None:
 def test_a_loss_that_is_not_finite_is_said_instead_of_the_one_before() -> None:
     view = JobView(job())
     for step, loss in ((2, 4.0), (3, None)):
-        view.apply(Event("metrics", {"points": [{"step": step, "values": {LOSS: loss, TOKENS_PER_SECOND: None}}]}))
+        view.apply(StreamEvent("metrics", {"points": [{"step": step, "values": {LOSS: loss, TOKENS_PER_SECOND: None}}]}))
     assert view.summary() == "loss not finite"
 
 
@@ -47,7 +47,7 @@ def test_the_time_limit_counts_from_the_first_step() -> None:
     now[0] = 1075.0
     assert view.fraction == pytest.approx(0.25)
     assert view.seconds_left == pytest.approx(75.0)
-    view.apply(Event("status", {"step": 1, "etaSeconds": 900.0}))
+    view.apply(StreamEvent("status", {"step": 1, "etaSeconds": 900.0}))
     assert view.seconds_left == pytest.approx(75.0)  # the limit ends it first
     view.apply(points(5000))
     assert view.fraction == pytest.approx(0.5)  # the steps are further than the clock
@@ -59,7 +59,7 @@ def test_a_status_is_said_once_and_quiet_ones_are_not() -> None:
     view = JobView(job(status="pending", attempt=0))
     update = {"id": "job_1", "type": "lm-training", "experimentId": "exp", "createdAt": "2026-01-31T12:00:00Z"}
     said = [
-        view.apply(Event("job-update", {**update, "status": status, "attempt": attempt}))
+        view.apply(StreamEvent("job-update", {**update, "status": status, "attempt": attempt}))
         for status, attempt in (("provisioning", 1), ("starting", 1), ("running", 1), ("running", 1), ("running", 2))
     ]
     assert said == [[], [], ["running"], [], ["running (attempt 2)"]]
@@ -76,14 +76,14 @@ def test_a_failure_says_why() -> None:
 def test_updates_of_another_job_are_ignored() -> None:
     view = JobView(job())
     other = {"id": "job_2", "status": "failed", "createdAt": "2026-01-31T12:00:00Z"}
-    assert view.apply(Event("job-update", other)) == []
+    assert view.apply(StreamEvent("job-update", other)) == []
     assert view.job.status == "running"
 
 
 def test_a_rewind_moves_back() -> None:
     view = JobView(job())
     view.apply(points(90))
-    assert view.apply(Event("rewind", {"attempt": 2, "step": 60})) == ["attempt 2 goes on after step 60"]
+    assert view.apply(StreamEvent("rewind", {"attempt": 2, "step": 60})) == ["attempt 2 goes on after step 60"]
     assert view.step == 60
 
 
@@ -92,11 +92,11 @@ def test_a_wait_for_the_disk_and_its_end_are_shown_with_the_free_and_needed_spac
     lacks = {"disk": "experiments", "freeBytes": 12 * 2**20, "neededBytes": 2**30}
     waits = {"phase": "waiting_for_disk", "step": 7, "disk": lacks}
     shown = "waiting for room: 12 MiB are free on the disk of the experiments, 1,024 MiB are needed"
-    assert view.apply(Event("status", waits)) == [f"{shown}; free some, it goes on by itself"]
-    assert view.apply(Event("status", waits)) == [] and view.phase == shown
+    assert view.apply(StreamEvent("status", waits)) == [f"{shown}; free some, it goes on by itself"]
+    assert view.apply(StreamEvent("status", waits)) == [] and view.phase == shown
     view.take(job(progress={"phase": "waiting_for_disk", "step": 7}))
     assert view.phase == shown, "the job has less detail than the event and does not replace it"
-    assert view.apply(Event("status", {**waits, "disk": {**lacks, "freeBytes": 0}})) == []
+    assert view.apply(StreamEvent("status", {**waits, "disk": {**lacks, "freeBytes": 0}})) == []
     assert view.phase.startswith("waiting for room: 0 MiB")
-    assert view.apply(Event("status", {"phase": "training"})) == ["there is room on the disk again; it goes on"]
+    assert view.apply(StreamEvent("status", {"phase": "training"})) == ["there is room on the disk again; it goes on"]
     assert view.phase == "training"

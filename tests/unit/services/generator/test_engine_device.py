@@ -9,20 +9,20 @@ import torch
 
 from common.config import Settings
 from common.errors import ConfigError
-from services.generator.engine_child import prepare
+from services.generator.engine_child import set_up_device
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="is cuda:99, but torch finds"):
-        prepare(Settings(_env_file=None, generator_device="cuda:99"))
+        set_up_device(Settings(_env_file=None, generator_device="cuda:99"))
     with pytest.raises(ConfigError, match="'gpu' is not auto, cpu, cuda or cuda:N"):
-        prepare(Settings(_env_file=None, generator_device="gpu"))
+        set_up_device(Settings(_env_file=None, generator_device="gpu"))
 
 
 def test_the_memory_limit_is_for_accelerators_only() -> None:
     interval = sys.getswitchinterval()
     try:
-        device = prepare(Settings(_env_file=None, generator_device="cpu", generator_gpu_mb=64))
+        device = set_up_device(Settings(_env_file=None, generator_device="cpu", generator_gpu_mb=64))
     finally:
         sys.setswitchinterval(interval)
     assert device == torch.device("cpu")

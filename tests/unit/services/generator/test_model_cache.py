@@ -105,4 +105,4 @@ def test_a_file_that_was_removed_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="a was removed"):
         cache.get(path)
     with pytest.raises(NotFoundError, match="a was removed"):
-        cache.held(path)
+        cache.get_if_loaded(path)
