@@ -81,7 +81,7 @@ class Api(FastAPI):
         """The OpenAPI document, made once."""
         if self.openapi_schema is None:
             document = super().openapi()
-            openapi.complete(document, reads_closed=self.state.context.settings.require_auth_for_reads)
+            openapi.complete_document(document, reads_closed=self.state.context.settings.require_auth_for_reads)
         assert self.openapi_schema is not None
         return self.openapi_schema
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _SLICES = 10
-_LEAVE_SECONDS = 1.0
+_CANCEL_SECONDS = 1.0
 """What cancelled work has to end; it is left alone afterwards."""
 
 
@@ -33,15 +33,15 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         raise
     task.cancel()
-    await asyncio.wait({task}, timeout=_LEAVE_SECONDS)
+    await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
     raise TimeoutError
 
 
 class AwakeTimer:
     """Adds up waits; a single one counts for `most` seconds at most."""
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    def __init__(self, max_lap: float) -> None:
+        self._max_lap = max_lap
         self._since = asyncio.get_running_loop().time()
         self.seconds = 0.0
         """The sum so far."""
@@ -54,6 +54,6 @@ class AwakeTimer:
     def lap(self) -> float:
         """Add the time since the last lap and return the sum."""
         now = asyncio.get_running_loop().time()
-        self.seconds += min(now - self._since, self._most)
+        self.seconds += min(now - self._since, self._max_lap)
         self._since = now
         return self.seconds

@@ -24,16 +24,16 @@ DESCRIPTORS_RESERVED = 64
 """File descriptors for the process itself: listener, event loop, database, Celery, logs, connections being closed."""
 DESCRIPTORS_PER_CONNECTION = 2
 """File descriptors of one connection: its socket, and a file or a Redis connection while a request runs."""
-LEAST_CONNECTIONS = 8
+MIN_CONNECTIONS = 8
 """The cap on connections is never lower, however few descriptors there are."""
 SPARE = 64
 """Number of connections that may wait to send a request, even above the cap when all others run one. A new connection
 is closed only after this many newer ones were accepted, so a health check is read even during a flood."""
-MOST_CANDIDATES = 64
+MAX_CANDIDATES = 64
 """Number of transfers that are compared to find the most stalled one."""
 STALLED_SECONDS = 5.0
 """At the cap, a connection whose body or reply has made no progress for this many seconds may be closed."""
-MOST_SECONDS_PER_SWEEP = 0.5
+MAX_SECONDS_PER_SWEEP = 0.5
 """Most seconds by which one sweep advances the clock; a longer gap means that the event loop was blocked."""
 MACOS_DESCRIPTORS = 10_240
 """OPEN_MAX of macOS: the highest soft limit that it accepts, even if the hard limit is unlimited."""
@@ -41,13 +41,13 @@ MACOS_DESCRIPTORS = 10_240
 Reason = Literal["header_timeout", "body_timeout", "unread_reply", "stalled", "made_room", "refused"]
 
 
-class Connection(Protocol):
+class LimitedConnection(Protocol):
     """The methods of a connection that `Connections` calls."""
 
     def overdue(self, now: float) -> Reason | None:
         """Return why this connection has exceeded a time limit at `now`, or None."""
 
-    def give_up(self, reason: Reason) -> None:
+    def force_close(self, reason: Reason) -> None:
         """Close the connection, after a 408 reply if a request has begun."""
 
     def stalled_for(self) -> float:
@@ -82,7 +82,7 @@ def limits_of(settings: Settings) -> Limits:
     if descriptors == resource.RLIM_INFINITY:
         return Limits(settings.max_connections)
     allowed = (descriptors - DESCRIPTORS_RESERVED - SPARE) // DESCRIPTORS_PER_CONNECTION
-    return Limits(max(LEAST_CONNECTIONS, min(settings.max_connections, allowed)))
+    return Limits(max(MIN_CONNECTIONS, min(settings.max_connections, allowed)))
 
 
 class Connections:
@@ -95,44 +95,44 @@ class Connections:
         self.draining = False
         """True while the server shuts down: a connection that was accepted just before is closed at once."""
         self._metrics = metrics
-        self._open: set[Connection] = set()
+        self._open: set[LimitedConnection] = set()
         # Dictionaries keep the insertion order: the first connection is the one idle, or without progress, for longest.
-        self._idle: dict[Connection, None] = {}
-        self._transfers: dict[Connection, None] = {}
+        self._idle: dict[LimitedConnection, None] = {}
+        self._transfers: dict[LimitedConnection, None] = {}
         self._swept_at: float | None = None
 
-    def opened(self, connection: Connection) -> None:
+    def add(self, connection: LimitedConnection) -> None:
         """Add a new connection; closes another one if the cap is reached."""
         self._open.add(connection)
-        self.is_idle(connection)
+        self.mark_idle(connection)
         busy = len(self._open) - len(self._idle)
         most = max(self.limits.connections, busy + SPARE)
         if len(self._open) > most or busy >= self.limits.connections:
             self._make_room(connection, full=len(self._open) > most)
         self._metrics.connections.set(len(self._open))
 
-    def closed(self, connection: Connection) -> None:
+    def remove(self, connection: LimitedConnection) -> None:
         """Forget a connection that is closed or about to be closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         self._metrics.connections.set(len(self._open))
 
-    def is_idle(self, connection: Connection) -> None:
+    def mark_idle(self, connection: LimitedConnection) -> None:
         """Mark `connection` as idle: no request runs, and the last byte in either direction has just moved."""
         self._transfers.pop(connection, None)
         self._idle.pop(connection, None)
         if connection in self._open:
             self._idle[connection] = None
 
-    def transfers(self, connection: Connection) -> None:
+    def mark_transferring(self, connection: LimitedConnection) -> None:
         """Mark `connection` as transferring: it has just received part of a body, or its reply waits to be read."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
         if connection in self._open:
             self._transfers[connection] = None
 
-    def is_busy(self, connection: Connection) -> None:
+    def mark_busy(self, connection: LimitedConnection) -> None:
         """Mark `connection` as running a complete request, for which no time limit applies."""
         self._idle.pop(connection, None)
         self._transfers.pop(connection, None)
@@ -140,7 +140,7 @@ class Connections:
     def sweep(self, now: float) -> None:
         """Close overdue connections. `now` is the time of the event loop; call this several times a second."""
         if self._swept_at is not None:
-            self.time += min(now - self._swept_at, MOST_SECONDS_PER_SWEEP)
+            self.time += min(now - self._swept_at, MAX_SECONDS_PER_SWEEP)
         self._swept_at = now
         for waiting in (self._idle, self._transfers):
             for connection in list(waiting):
@@ -153,20 +153,20 @@ class Connections:
         for connection in list(self._idle)[: SPARE // 2]:
             self._close(connection, "made_room")
 
-    def _make_room(self, newest: Connection, *, full: bool) -> None:
+    def _make_room(self, newest: LimitedConnection, *, full: bool) -> None:
         longest = next(iter(self._idle))
         if full and longest is not newest:
             self._close(longest, "made_room")
             return
         # The first transfers are the least recently active. If many clients trickle in turn, the most stalled one goes.
-        candidates = islice(self._transfers, MOST_CANDIDATES)
+        candidates = islice(self._transfers, MAX_CANDIDATES)
         stalled = max(candidates, key=lambda connection: connection.stalled_for(), default=None)
         if stalled is not None and stalled.stalled_for() >= STALLED_SECONDS:
             self._close(stalled, "stalled")
         elif full:
             self._close(newest, "refused")
 
-    def _close(self, connection: Connection, reason: Reason) -> None:
+    def _close(self, connection: LimitedConnection, reason: Reason) -> None:
         self._metrics.connections_closed.labels(reason).inc()
-        self.closed(connection)
-        connection.give_up(reason)
+        self.remove(connection)
+        connection.force_close(reason)

@@ -29,11 +29,11 @@ from services.api.generations import Generations
 from services.api.http_metrics import HttpMetrics
 from services.api.publishing import OutboxThread
 from services.api.rate_limit import RateLimiter
-from services.api.sizes import SizeBoard
+from services.api.sizes import SizeCache
 from services.api.streaming.clients import StreamClients
 from services.api.streaming.hub import BLOCK_MILLISECONDS, StreamHub
-from services.api.streaming.snapshots import Snapshots
-from services.api.workers import Outlook, WorkerBoard
+from services.api.streaming.snapshots import StreamSnapshots
+from services.api.workers import Outlook, WorkerCache
 
 DECODERS = 2
 """Number of parquet uploads that are decoded at the same time."""
@@ -56,7 +56,7 @@ class Context:
     rejections: Rejections
     hub: StreamHub
     stream_clients: StreamClients
-    snapshots: Snapshots
+    snapshots: StreamSnapshots
     generations: Generations
     limiter: RateLimiter
     token_limiter: RateLimiter | None
@@ -65,7 +65,7 @@ class Context:
     celery: Celery
     outbox: OutboxThread
     outlook: Outlook
-    sizes: SizeBoard
+    sizes: SizeCache
     decoders: asyncio.Semaphore
     """Held while a parquet upload is decoded; further uploads wait for it."""
 
@@ -107,9 +107,9 @@ def make_context(settings: Settings, token: str) -> Context:
         rejections=Rejections(),
         hub=hub,
         stream_clients=StreamClients(
-            metrics, hub.wake, send_seconds=settings.stream_client_seconds, most=limits.streams
+            metrics, hub.wake, send_seconds=settings.stream_client_seconds, limit=limits.streams
         ),
-        snapshots=Snapshots(hub.position),
+        snapshots=StreamSnapshots(hub.position),
         generations=Generations(redis, blocking, redis_seconds=settings.generate_redis_seconds),
         limiter=RateLimiter(
             limiter_redis,
@@ -131,8 +131,8 @@ def make_context(settings: Settings, token: str) -> Context:
         datasets=DatasetStore(settings.data_dir),
         celery=make_producer("tidal-api", settings.redis_url),
         outbox=OutboxThread(engine, RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)),
-        outlook=Outlook(settings, WorkerBoard(settings.redis_url.get_secret_value())),
-        sizes=SizeBoard(store, settings.data_dir),
+        outlook=Outlook(settings, WorkerCache(settings.redis_url.get_secret_value())),
+        sizes=SizeCache(store, settings.data_dir),
         decoders=asyncio.Semaphore(DECODERS),
     )
 

@@ -34,13 +34,13 @@ td,th{border-top:1px solid var(--line);padding:.25rem .5rem;text-align:left;vert
 def page(request: Request) -> HTMLResponse:
     """The reference as HTML."""
     root = str(request.scope.get("root_path", ""))
-    return HTMLResponse(render(request.app.openapi(), root), headers={"Content-Security-Policy": _POLICY})
+    return HTMLResponse(render_page(request.app.openapi(), root), headers={"Content-Security-Policy": _POLICY})
 
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
 
 
-def render(document: dict[str, Any], root: str = "") -> str:
+def render_page(document: dict[str, Any], root: str = "") -> str:
     """The page for an OpenAPI document; `root` is the sub-path the api is served under."""
     schemas = document.get("components", {}).get("schemas", {})
     info = document["info"]

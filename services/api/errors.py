@@ -28,11 +28,11 @@ from services.api.schemas.problems import PROBLEM_TYPE
 
 log = get_logger(__name__)
 
-MOST_ERROR_BYTES = 65_536
+MAX_ERROR_BYTES = 65_536
 """Largest body of an error reply."""
-MOST_LOCATION = 200
-MOST_MESSAGE = 600
-MOST_DETAIL = 4000
+MAX_LOCATION = 200
+MAX_MESSAGE = 600
+MAX_DETAIL = 4000
 """Limits in characters. Error texts quote what the client sent, which may be a megabyte."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
@@ -88,8 +88,8 @@ def problem(
     listed = [
         {
             **item,
-            "location": _cut(item.get("location", ""), MOST_LOCATION),
-            "message": _cut(item["message"], MOST_MESSAGE),
+            "location": _cut(item.get("location", ""), MAX_LOCATION),
+            "message": _cut(item["message"], MAX_MESSAGE),
         }
         for item in errors[: MOST_FINDINGS + 1]
     ]
@@ -97,7 +97,7 @@ def problem(
         "type": f"urn:tidal:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": _cut(detail, MOST_DETAIL),
+        "detail": _cut(detail, MAX_DETAIL),
         "code": code,
         "errors": listed,
     }
@@ -106,7 +106,7 @@ def problem(
     body.update(extra or {})
     while True:
         reply = ErrorResponse(body, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_TYPE)
-        if len(reply.body) <= MOST_ERROR_BYTES or not listed:
+        if len(reply.body) <= MAX_ERROR_BYTES or not listed:
             return reply
         # The limits above count characters, which JSON may escape or UTF-8 encode as several bytes.
         del listed[len(listed) // 2 :]
@@ -161,15 +161,15 @@ def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
     for item in first:
         message = str(item["msg"]).removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            message = f"unknown key '{_cut(str(item['loc'][-1]), MOST_LOCATION)}'"
+            message = f"unknown key '{_cut(str(item['loc'][-1]), MAX_LOCATION)}'"
         found.append({"location": ".".join(str(part) for part in item["loc"]), "message": message})
     if others:
         found.append(left_out(others))
     return found
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def _request_id(request: Request) -> str | None:

@@ -16,17 +16,17 @@ from common.errors import TidalError
 from common.redis.generation_events import error_data
 from services.api.auth import Caller
 from services.api.context import Context
-from services.api.generations import Event
-from services.api.operations.generate import ClientGone
+from services.api.generations import EngineEvent
+from services.api.operations.generate import ClientDisconnected
 from services.api.rate_limit import TooManyRequests
 from services.api.streaming.clients import LiveStream
-from services.api.streaming.entries import encode
+from services.api.streaming.entries import encode_sse
 from tidal_client.wire.generation_event import EVENT_ERROR
 
 T = TypeVar("T")
 
 
-async def limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
+async def enforce_rate_limit(context: Context, request: Request, caller: Caller | None) -> dict[str, str]:
     """Count a request of the caller, by token or by address, and return the rate-limit headers for the reply.
 
     Error replies contain the headers too. Raises TooManyRequests.
@@ -35,17 +35,17 @@ async def limit(context: Context, request: Request, caller: Caller | None) -> di
     if limiter is None:
         return {}
     address = request.client.host if request.client else "unknown"
-    verdict = await limiter.take(address_group(address) if caller is None else caller.name)
-    if verdict is None:
+    decision = await limiter.take(address_group(address) if caller is None else caller.name)
+    if decision is None:
         return {}
-    if not verdict.allowed:
-        raise TooManyRequests(verdict, "" if caller is not None else ", or send a token")
+    if not decision.allowed:
+        raise TooManyRequests(decision, "" if caller is not None else ", or send a token")
     # `middleware` adds these headers to every reply of the request, including errors.
-    request.state.reply_headers = verdict.headers()
-    return verdict.headers()
+    request.state.reply_headers = decision.headers()
+    return decision.headers()
 
 
-async def stream_of(
+async def stream_response(
     context: Context, events: AsyncGenerator[T], encoded: Callable[[T], bytes], headers: dict[str, str]
 ) -> LiveStream:
     """Return a reply that sends `events` as server-sent events.
@@ -59,10 +59,10 @@ async def stream_of(
             yield encoded(first)
             async for event in events:
                 yield encoded(event)
-        except ClientGone:
+        except ClientDisconnected:
             return
         except TidalError as error:
-            yield encode(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
+            yield encode_sse(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
         finally:
             await events.aclose()
 
@@ -71,6 +71,6 @@ async def stream_of(
     return reply
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: EngineEvent) -> bytes:
     """Return the bytes of a server-sent event."""
-    return encode(None, event.name, event.data)
+    return encode_sse(None, event.name, event.data)

@@ -27,11 +27,11 @@ from services.api.connections import Connections, Reason
 from services.api.errors import ErrorResponse, code_of, problem
 from services.api.schemas.completions import error_body
 
-Waits = Literal["first byte", "header", "body", "reply taken", "next request", "nothing"]
+WaitState = Literal["first byte", "header", "body", "reply taken", "next request", "nothing"]
 
 
 @dataclass(frozen=True)
-class Patience:
+class RequestTimeLimits:
     """Time limits on the arrival of a request."""
 
     header_seconds: float
@@ -39,7 +39,7 @@ class Patience:
     body_bytes_per_second: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Patience:
+    def of(cls, settings: Settings) -> RequestTimeLimits:
         """Return the limits of `settings`."""
         return cls(settings.request_header_seconds, settings.request_body_seconds, settings.request_body_rate)
 
@@ -47,148 +47,148 @@ class Patience:
 class HttpConnection(H11Protocol):
     """A connection that records what it waits for, and since when."""
 
-    def __init__(self, board: Connections, patience: Patience, **options: Any) -> None:
+    def __init__(self, connections: Connections, time_limits: RequestTimeLimits, **options: Any) -> None:
         """`options` are the arguments that uvicorn passes to its protocols."""
         super().__init__(**options)
-        self._board = board
-        self._patience = patience
-        self._waits: Waits = "first byte"
-        self._since = board.time
+        self._connections = connections
+        self._time_limits = time_limits
+        self._waiting_for: WaitState = "first byte"
+        self._since = connections.time
         """When the wait for a header began; for everything else, when the last byte was sent or received."""
         self._unsent = 0
         """Bytes of the reply in the write buffer, as of the last time that this number changed."""
         self._balance = 0.0
         """Seconds for which the client may still send no part of the body."""
-        self._balance_at = board.time
+        self._balance_at = connections.time
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register the connection, or close it when the server shuts down."""
         super().connection_made(transport)
-        if self._board.draining:
+        if self._connections.draining:
             self.shutdown()  # uvicorn has already told the others to close, and waits for this one too
             return
-        self._since = self._board.time
-        self._board.opened(self)
+        self._since = self._connections.time
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Remove the connection, which either side has closed."""
-        self._board.closed(self)
+        self._connections.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes of a header or a body."""
         if self.transport.is_closing():  # `give_up` has closed it; these bytes were read before
             return
-        if self._waits == "body":
-            self._spend()
-            earned = len(data) / self._patience.body_bytes_per_second
-            self._balance = min(self._patience.body_seconds, self._balance + earned)
-            self._since = self._board.time
+        if self._waiting_for == "body":
+            self._reduce_balance()
+            earned = len(data) / self._time_limits.body_bytes_per_second
+            self._balance = min(self._time_limits.body_seconds, self._balance + earned)
+            self._since = self._connections.time
         super().data_received(data)
-        self._settle()
+        self._update_state()
 
     def on_response_complete(self) -> None:
         """Update the state after a reply; the next request may have arrived already."""
         super().on_response_complete()
-        self._settle()
+        self._update_state()
 
     def pause_writing(self) -> None:
         """Start the time limit on the reply, because the client reads more slowly than the api writes."""
         super().pause_writing()
-        self._await_reader()
+        self._wait_for_reader()
 
     def resume_writing(self) -> None:
         """Update the state after the client has read enough of the reply."""
         super().resume_writing()
-        self._settle()
+        self._update_state()
 
     def overdue(self, now: float) -> Reason | None:
         """Return why this connection has exceeded a time limit at `now`, or None."""
-        if self._waits == "reply taken":
+        if self._waiting_for == "reply taken":
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
                 self._unsent, self._since = unsent, now
             if not unsent and not self.transport.is_closing():
-                self._settle()
-            return "unread_reply" if now - self._since > 2 * self._patience.body_seconds else None
-        if self._waits in ("first byte", "header"):
-            return "header_timeout" if now - self._since > self._patience.header_seconds else None
-        if self._waits == "body":
-            self._spend()
+                self._update_state()
+            return "unread_reply" if now - self._since > 2 * self._time_limits.body_seconds else None
+        if self._waiting_for in ("first byte", "header"):
+            return "header_timeout" if now - self._since > self._time_limits.header_seconds else None
+        if self._waiting_for == "body":
+            self._reduce_balance()
             return "body_timeout" if self._balance <= 0 else None
         return None
 
     def stalled_for(self) -> float:
         """Return the seconds by which the body lags behind the minimum rate, or since the reply last made progress."""
-        if self._waits == "body":
-            self._spend()
-            return self._patience.body_seconds - self._balance
-        return self._board.time - self._since
+        if self._waiting_for == "body":
+            self._reduce_balance()
+            return self._time_limits.body_seconds - self._balance
+        return self._connections.time - self._since
 
-    def give_up(self, reason: Reason) -> None:
+    def force_close(self, reason: Reason) -> None:
         """Close the connection without waiting, after a 408 if a request, but no reply, has begun and timed out."""
         cycle = self.cycle
         running = cycle is not None and not cycle.response_complete
-        begun = self._waits == "header" or (running and not cycle.response_started)
+        begun = self._waiting_for == "header" or (running and not cycle.response_started)
         if running:
             # The running handler sees that the client has disconnected, and its reply is discarded.
             cycle.disconnected = True
             cycle.message_event.set()
         if begun and reason in ("header_timeout", "body_timeout") and not self.transport.is_closing():
-            self.transport.write(self._refusal())
+            self.transport.write(self._timeout_reply())
             self.transport.close()
         else:
             self.transport.abort()
 
-    def _await_reader(self) -> None:
-        self._waits, self._since = "reply taken", self._board.time
+    def _wait_for_reader(self) -> None:
+        self._waiting_for, self._since = "reply taken", self._connections.time
         self._unsent = self.transport.get_write_buffer_size()
-        self._board.transfers(self)
+        self._connections.mark_transferring(self)
 
-    def _settle(self) -> None:
+    def _update_state(self) -> None:
         """Record what the connection waits for now."""
         if self.flow.write_paused or self.transport.get_write_buffer_size():
             # The connection is not idle, even if its request is done, until the kernel has accepted all of the reply.
-            if self._waits != "reply taken":
-                self._await_reader()
+            if self._waiting_for != "reply taken":
+                self._wait_for_reader()
             return
         running = self.cycle is not None and not self.cycle.response_complete
         if self.conn.their_state is h11.SEND_BODY:
-            if self._waits != "body":
-                self._waits, self._since = "body", self._board.time
-                self._balance, self._balance_at = self._patience.body_seconds, self._board.time
+            if self._waiting_for != "body":
+                self._waiting_for, self._since = "body", self._connections.time
+                self._balance, self._balance_at = self._time_limits.body_seconds, self._connections.time
         elif running:
-            self._waits = "nothing"
+            self._waiting_for = "nothing"
         elif self.conn.trailing_data[0]:
-            if self._waits not in ("first byte", "header"):
-                self._since = self._board.time
-            self._waits = "header"
+            if self._waiting_for not in ("first byte", "header"):
+                self._since = self._connections.time
+            self._waiting_for = "header"
         elif self.cycle is not None:
-            self._waits, self._since = "next request", self._board.time
+            self._waiting_for, self._since = "next request", self._connections.time
         if not running:
-            self._board.is_idle(self)
-        elif self._waits == "body":
-            self._board.transfers(self)
+            self._connections.mark_idle(self)
+        elif self._waiting_for == "body":
+            self._connections.mark_transferring(self)
         else:
-            self._board.is_busy(self)
+            self._connections.mark_busy(self)
 
-    def _spend(self) -> None:
+    def _reduce_balance(self) -> None:
         """Subtract the time since the last call from the balance, unless the client had to wait for the api."""
-        now = self._board.time
-        waits_for_us = self.flow.read_paused or self.cycle.waiting_for_100_continue
-        if not waits_for_us:
+        now = self._connections.time
+        client_waits = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        if not client_waits:
             self._balance -= now - self._balance_at
         self._balance_at = now
 
-    def _refusal(self) -> bytes:
-        if self._waits == "header":
-            what = f"the header of the request was not complete after {self._patience.header_seconds:g} s"
+    def _timeout_reply(self) -> bytes:
+        if self._waiting_for == "header":
+            what = f"the header of the request was not complete after {self._time_limits.header_seconds:g} s"
             reply = problem(408, what)
         else:
             what = (
                 "the body of the request arrived too slowly: send at least "
-                f"{self._patience.body_bytes_per_second} bytes per second, and pause for less than "
-                f"{self._patience.body_seconds:g} s"
+                f"{self._time_limits.body_bytes_per_second} bytes per second, and pause for less than "
+                f"{self._time_limits.body_seconds:g} s"
             )
             path = str(self.cycle.scope["path"]).removeprefix(self.root_path)
             reply = problem(408, what)

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from common.files import shortened
 
 
-class OneValuePerKeyRoute(APIRoute):
+class UniqueKeysRoute(APIRoute):
     """`APIRouter(route_class=OneValuePerKeyRoute)`: 422 for a body that repeats a key."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

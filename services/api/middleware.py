@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logging import get_logger
-from services.api.errors import MOST_ERROR_BYTES, ErrorResponse, problem
+from services.api.errors import MAX_ERROR_BYTES, ErrorResponse, problem
 from services.api.http_metrics import HttpMetrics
 from services.api.schemas.completions import error_body
 from services.api.schemas.problems import PROBLEM_TYPE
@@ -32,10 +32,10 @@ from services.api.schemas.problems import PROBLEM_TYPE
 log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-KEPT_FOR_EVER = "public, max-age=31536000, immutable"
+CACHE_FOREVER = "public, max-age=31536000, immutable"
 """Cache-Control of files whose address changes with their content."""
 MIB = 1024 * 1024
-MOST_HELD_BYTES = 64 * MIB
+MAX_HELD_BYTES = 64 * MIB
 """Most bytes of all request bodies together, not counting the first 32 KiB of each. A body stays in memory until it is
 complete."""
 SMALL_BYTES = 32 * 1024
@@ -96,7 +96,7 @@ class _Reply:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
             headers = MutableHeaders(scope=message)
-            if headers.get("cache-control") != KEPT_FOR_EVER:  # the id of one request, read by others for a year
+            if headers.get("cache-control") != CACHE_FOREVER:  # the id of one request, read by others for a year
                 headers["X-Request-ID"] = self._request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
             for name, value in self._state.get("reply_headers", {}).items():
@@ -106,7 +106,7 @@ class _Reply:
                 self._held = message
                 return
         elif self._held is not None:
-            if len(self._text) < MOST_ERROR_BYTES:
+            if len(self._text) < MAX_ERROR_BYTES:
                 self._text += message.get("body", b"")
             return
         await self._send(message)
@@ -190,7 +190,7 @@ class BodyLimit:
                 self.held += max(0, seen - SMALL_BYTES) - before
                 if seen > self.limit:
                     raise BodyTooLarge(self.limit)
-                if self.held > MOST_HELD_BYTES and seen > SMALL_BYTES:
+                if self.held > MAX_HELD_BYTES and seen > SMALL_BYTES:
                     raise HTTPException(503, _TOO_MANY_BODIES, headers={"Connection": "close", "Retry-After": "5"})
             return message
 

@@ -22,7 +22,7 @@ ALWAYS_UP = ("/healthz",)
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
-def complete(document: dict[str, Any], *, reads_closed: bool) -> None:
+def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
     """Add to `document`; `reads_closed`: reads need a token as well."""
     schemas = document["components"]["schemas"]
     schemas.update(problem_schemas())

@@ -24,7 +24,7 @@ Cursor = Annotated[
     str | None, Query(max_length=300, description="`nextCursor` of the page before; without it the newest come first.")
 ]
 
-NO_CURSOR = "not a cursor of this list; use `nextCursor` of the page before as it is"
+INVALID_CURSOR = "not a cursor of this list; use `nextCursor` of the page before as it is"
 Entity = TypeVar("Entity")
 Columns = TypeVarTuple("Columns")
 
@@ -55,7 +55,7 @@ def newest_page(
 def decode_number(cursor: str | None) -> int:
     """Parse the cursor of a list that is ordered by a numeric id; 0 without a cursor. Raises InvalidInputError."""
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
-        raise InvalidInputError.at("query.cursor", NO_CURSOR)
+        raise InvalidInputError.at("query.cursor", INVALID_CURSOR)
     return int(cursor or 0)
 
 
@@ -73,5 +73,5 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
         if position[0].tzinfo is None:
             raise ValueError("no time zone")
     except (ValueError, TypeError, binascii.Error):
-        raise InvalidInputError.at("query.cursor", NO_CURSOR) from None
+        raise InvalidInputError.at("query.cursor", INVALID_CURSOR) from None
     return position

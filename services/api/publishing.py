@@ -22,7 +22,7 @@ class OutboxThread:
     def __init__(self, engine: Engine, publisher: RedisPublisher) -> None:
         self._engine = engine
         self._publisher = publisher
-        self._wanted = threading.Event()
+        self._requested = threading.Event()
         self._closing = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -33,22 +33,22 @@ class OutboxThread:
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
                 self._thread.start()
-        self._wanted.set()
+        self._requested.set()
 
     def close(self) -> None:
         """Stop after the pass that runs; what is left goes out through the relay."""
         with self._lock:
             self._closing = True
             thread = self._thread
-        self._wanted.set()
+        self._requested.set()
         if thread is not None:
             thread.join(CLOSE_SECONDS)
         self._publisher.close()
 
     def _run(self) -> None:
         while True:
-            self._wanted.wait()
-            self._wanted.clear()
+            self._requested.wait()
+            self._requested.clear()
             if self._closing:
                 return
             publish_after_commit(self._engine, self._publisher)

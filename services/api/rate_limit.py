@@ -41,7 +41,7 @@ ANSWER_WITHIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RateLimitDecision:
     """What the bucket said."""
 
     allowed: bool
@@ -70,13 +70,13 @@ class Verdict:
 class TooManyRequests(RateLimitedError):
     """A 429 that carries the headers of its bucket; `way_out` is what else the caller can do."""
 
-    def __init__(self, verdict: Verdict, way_out: str) -> None:
+    def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
-            f"more than {verdict.limit} requests at once; one more every "
-            f"{verdict.window_seconds / verdict.limit:g} s{way_out}",
-            retry_after=verdict.wait_seconds,
+            f"more than {decision.limit} requests at once; one more every "
+            f"{decision.window_seconds / decision.limit:g} s{hint}",
+            retry_after=decision.wait_seconds,
         )
-        self.headers = verdict.headers()
+        self.headers = decision.headers()
 
 
 class RateLimiter:
@@ -88,48 +88,48 @@ class RateLimiter:
         self._name = name
         self._capacity = capacity
         self._refill_seconds = refill_seconds
-        self._waiting: list[tuple[str, asyncio.Future[Verdict | None]]] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[str, asyncio.Future[RateLimitDecision | None]]] = []
+        self._calling: asyncio.Task[None] | None = None
 
-    async def take(self, client: str) -> Verdict | None:
+    async def take(self, client: str) -> RateLimitDecision | None:
         """Take one token for `client`; None when Redis did not answer in time (then let the request through).
 
         Who comes while a call is on its way shares the next one, so a burst costs a few round trips.
         """
-        future: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[RateLimitDecision | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((client, future))
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(), name="rate limit")
-        verdict = await future
-        if verdict is None:
+        if self._calling is None or self._calling.done():
+            self._calling = asyncio.create_task(self._decide_waiting(), name="rate limit")
+        decision = await future
+        if decision is None:
             self._metrics.rate_limit_unavailable.inc()
-        elif not verdict.allowed:
+        elif not decision.allowed:
             self._metrics.rate_limited.inc()
-        return verdict
+        return decision
 
-    async def _ask(self) -> None:
+    async def _decide_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            verdicts: list[Verdict | None]
+            decisions: list[RateLimitDecision | None]
             try:
-                verdicts = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
+                decisions = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
                 # Those who queued behind have waited as long; they go through too.
                 batch, self._waiting = batch + self._waiting, []
-                verdicts = [None] * len(batch)
-            for (_, future), verdict in zip(batch, verdicts, strict=True):
+                decisions = [None] * len(batch)
+            for (_, future), decision in zip(batch, decisions, strict=True):
                 if not future.done():
-                    future.set_result(verdict)
+                    future.set_result(decision)
 
-    async def _call(self, clients: list[str]) -> list[Verdict]:
+    async def _call(self, clients: list[str]) -> list[RateLimitDecision]:
         pipeline = self._redis.pipeline(transaction=False)
         for client in clients:
             key = f"tidal:rate:{self._name}:{client}"
             pipeline.eval(_SCRIPT, 1, key, str(self._capacity), str(int(self._refill_seconds * 1_000_000)))
-        return [self._verdict(*map(int, answer)) for answer in await pipeline.execute()]
+        return [self._decision(*map(int, answer)) for answer in await pipeline.execute()]
 
-    def _verdict(self, allowed: int, remaining: int, wait_microseconds: int) -> Verdict:
-        return Verdict(
+    def _decision(self, allowed: int, remaining: int, wait_microseconds: int) -> RateLimitDecision:
+        return RateLimitDecision(
             allowed=bool(allowed),
             limit=self._capacity,
             remaining=remaining,

@@ -18,7 +18,7 @@ from common.config import Settings
 from common.logging import get_logger
 from services.api.connections import Connections
 from services.api.context import Context
-from services.api.http_connection import HttpConnection, Patience
+from services.api.http_connection import HttpConnection, RequestTimeLimits
 
 log = get_logger(__name__)
 
@@ -32,7 +32,7 @@ ACCEPT_AGAIN_SECONDS = 0.05
 """Seconds until the next attempt after accepting a connection failed for want of a descriptor."""
 
 
-class Server(uvicorn.Server):
+class ApiServer(uvicorn.Server):
     """A uvicorn server that limits its connections, and closes the stream hub before it waits for open requests."""
 
     def __init__(self, config: uvicorn.Config, context: Context, connections: Connections) -> None:
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         # asyncio uses one number for how many it accepts at once and for the length of the kernel's queue.
         for listener in sockets or []:
             listener.listen(BACKLOG)
-        asyncio.get_running_loop().set_exception_handler(self._on_trouble)
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
         # By default asyncio waits a second before it accepts again, and so would health checks.
         setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
@@ -62,19 +62,19 @@ class Server(uvicorn.Server):
         await self._context.hub.close()
         await super().shutdown(sockets)
 
-    def _on_trouble(self, loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
+    def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, details: dict[str, Any]) -> None:
         """Log one line for a connection that could not be accepted; asyncio would log a traceback each time."""
-        if "out of system resource" in trouble.get("message", ""):
+        if "out of system resource" in details.get("message", ""):
             log.warning(
                 "no descriptor is left for a new connection; closing idle connections",
-                error=str(trouble["exception"]),
+                error=str(details["exception"]),
             )
             self._connections.free_descriptors()
         else:
-            loop.default_exception_handler(trouble)
+            loop.default_exception_handler(details)
 
 
-def make_server(app: FastAPI, settings: Settings) -> Server:
+def make_server(app: FastAPI, settings: Settings) -> ApiServer:
     """The server for `settings.host` and `settings.port`; it runs with `.run()` or `await .serve()`."""
     context: Context = app.state.context
     connections = Connections(context.limits, context.metrics)
@@ -83,7 +83,7 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         host=settings.host,
         port=settings.port,
         # uvicorn calls this to make a protocol; its annotation asks for a class, but any callable works.
-        http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, Patience.of(settings))),
+        http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, RequestTimeLimits.of(settings))),
         log_config=None,
         log_level="warning",  # the line `listening` replaces the four that uvicorn logs at its start
         access_log=False,
@@ -95,4 +95,4 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         timeout_keep_alive=cast(int, settings.keep_alive_seconds),
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
     )
-    return Server(config, context, connections)
+    return ApiServer(config, context, connections)

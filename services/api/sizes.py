@@ -11,7 +11,7 @@ from pathlib import Path
 from common.artifacts import ArtifactStore
 from common.disk import size_of
 
-KEPT_SECONDS = 60.0
+CACHE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Sizes:
     at: datetime
 
 
-class SizeBoard:
+class SizeCache:
     """One per app; one measures at a time, the others wait for its result."""
 
     def __init__(self, store: ArtifactStore, data_dir: Path) -> None:
@@ -38,5 +38,5 @@ class SizeBoard:
             if self._sizes is None or time.monotonic() > self._until:
                 found = {name: size_of(self._store.root / name) for name in self._store.experiments()}
                 self._sizes = Sizes(found, size_of(self._data_dir), datetime.now(UTC))
-                self._until = time.monotonic() + KEPT_SECONDS
+                self._until = time.monotonic() + CACHE_SECONDS
             return self._sizes

@@ -10,10 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from services.api.auth import Caller, ContextDep, Reader, Submitter, reader
 from services.api.context import session_of
-from services.api.generating import encode_event, stream_of
-from services.api.generating import limit as rate_limit
+from services.api.generating import encode_event, enforce_rate_limit, stream_response
 from services.api.operations import analyses, analyze
-from services.api.operations.generate import ClientGone
+from services.api.operations.generate import ClientDisconnected
 from services.api.paging import Cursor, Limit
 from services.api.schemas.analyses import AnalyzeRequest, SaveAnalysisRequest
 from services.api.schemas.problems import problem_responses
@@ -45,14 +44,14 @@ async def analyze_trajectories(
     `done` with the whole result."""
     if body.stream:
         context.stream_clients.require_room()
-    headers = await rate_limit(context, request, caller)
-    prepared = await run_in_threadpool(analyze.prepare, context.store, body)
+    headers = await enforce_rate_limit(context, request, caller)
+    prepared = await run_in_threadpool(analyze.prepare_analysis, context.store, body)
     try:
         if body.stream:
-            events = analyze.events(context, prepared, request.is_disconnected)
-            return await stream_of(context, events, encode_event, headers)
-        result = await analyze.whole(context, prepared, request.is_disconnected)
-    except ClientGone:
+            events = analyze.analysis_events(context, prepared, request.is_disconnected)
+            return await stream_response(context, events, encode_event, headers)
+        result = await analyze.run_analysis(context, prepared, request.is_disconnected)
+    except ClientDisconnected:
         return Response(status_code=204)  # nobody reads it
     return Response(result, media_type="application/json", headers=headers)
 
@@ -74,7 +73,7 @@ def list_analyses(
     ] = True,
 ) -> AnalysisList:
     """Newest first, without their results."""
-    return analyses.list_analyses(session, experiment_id, limit=limit, cursor=cursor, kind=kind, derived=derived)
+    return analyses.analyses_page(session, experiment_id, limit=limit, cursor=cursor, kind=kind, derived=derived)
 
 
 @router.post(

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import session_of
 from services.api.operations import checkpoint_removal, checkpoints
-from services.api.operations.experiments import find
+from services.api.operations.experiments import find_experiment
 from services.api.paging import Cursor, Limit
 from services.api.schemas.problems import problem_responses
 from tidal_client.wire.checkpoint import CheckpointList, CheckpointOverview
@@ -23,7 +23,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 @router.get("/api/checkpoints", summary="List all checkpoints")
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
     """Grouped by experiment, newest first; those usable as a base for rl-training and generation are marked."""
-    return checkpoints.overview(
+    return checkpoints.checkpoint_overview(
         session, context.store, limit=limit, cursor=cursor, root_path=context.settings.root_path.rstrip("/")
     )
 
@@ -35,7 +35,7 @@ def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor
 )
 def list_of_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> CheckpointList:
     """Final files first, then training checkpoints, the newest first."""
-    return checkpoints.of_experiment(
+    return checkpoints.experiment_checkpoints(
         session, context.store, experiment_id, root_path=context.settings.root_path.rstrip("/")
     )
 
@@ -61,7 +61,7 @@ def download(
     ] = None,
 ) -> FileResponse:
     """`name` is a name of the list, or best, latest, final. Ranges are served, so a download can be continued."""
-    find(session, experiment_id)
+    find_experiment(session, experiment_id)
     path = checkpoints.file_to_send(context.store, experiment_id, name, form)
     filename = path.name if path.name != checkpoints.WEIGHTS else f"{path.parent.name}.safetensors"
     return FileResponse(path, filename=filename, media_type="application/octet-stream")
@@ -77,5 +77,5 @@ def download(
 def delete(experiment_id: str, name: str, context: ContextDep) -> None:
     """`name` is one of the list, no alias. 409 while a live job needs it."""
     with context.sessions.begin() as session:
-        checkpoint_removal.delete_row(session, context.store, experiment_id, name)
+        checkpoint_removal.delete_checkpoint_row(session, context.store, experiment_id, name)
     context.store.delete_checkpoint(experiment_id, name)

@@ -15,10 +15,10 @@ from common.errors import TidalError
 from common.redis.generation_request import GenerationRequest
 from services.api.auth import Caller, ContextDep, Reader, reader
 from services.api.context import Context, session_of
-from services.api.generating import limit
+from services.api.generating import enforce_rate_limit
 from services.api.operations import completions as operation
-from services.api.operations.completion_writer import Writer
-from services.api.operations.generate import ClientGone, built
+from services.api.operations.completion_writer import CompletionWriter
+from services.api.operations.generate import ClientDisconnected, build_reply
 from services.api.schemas.completions import Completion, CompletionRequest, Model, ModelList, error_body
 from services.api.schemas.problems import problem_responses
 from services.api.streaming.clients import LiveStream
@@ -46,42 +46,42 @@ async def create(
     Tidal. Limits and deadlines are those of `/api/generate`."""
     if body.stream:
         context.stream_clients.require_room()
-    headers = await limit(context, request, caller)
-    prepared = await run_in_threadpool(operation.prepare, context, body)
-    name = await run_in_threadpool(operation.fingerprint, context.store, prepared[0], request.app.version)
-    writer = Writer(body, name)
+    headers = await enforce_rate_limit(context, request, caller)
+    prepared = await run_in_threadpool(operation.prepare_completions, context, body)
+    name = await run_in_threadpool(operation.model_fingerprint, context.store, prepared[0], request.app.version)
+    writer = CompletionWriter(body, name)
     try:
         if body.stream:
             return await _stream(context, request, writer, prepared, headers)
-        events = await operation.replies(context, prepared, request.is_disconnected)
-    except ClientGone:
+        events = await operation.collect_replies(context, prepared, request.is_disconnected)
+    except ClientDisconnected:
         return Response(status_code=204)  # nobody reads it
     characters = sum(len(event.data) for its in events for event in its)
-    reply = await built(characters, lambda: writer.whole(events).model_dump_json().encode())
+    reply = await build_reply(characters, lambda: writer.complete_reply(events).model_dump_json().encode())
     return Response(reply, media_type="application/json", headers=headers)
 
 
 @router.get("/models", summary="List the models", dependencies=[Reader])
 def list_models(session: SessionDep, context: ContextDep) -> ModelList:
     """Every checkpoint that text can be generated from."""
-    return operation.models(session, context.store)
+    return operation.list_all_models(session, context.store)
 
 
 @router.get("/models/{name:path}", summary="One model", dependencies=[Reader], responses=problem_responses(404))
 def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
     """By its id, or `<experiment id>/best`, `latest`, `final`."""
-    return operation.model(session, context.store, name)
+    return operation.find_model(session, context.store, name)
 
 
 async def _stream(
     context: Context,
     request: Request,
-    writer: Writer,
+    writer: CompletionWriter,
     prepared: list[GenerationRequest],
     headers: dict[str, str],
 ) -> LiveStream:
     """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
-    events = operation.merged(context, prepared, request.is_disconnected)
+    events = operation.merged_events(context, prepared, request.is_disconnected)
     first = await anext(events)
 
     async def body() -> AsyncGenerator[bytes]:
@@ -94,7 +94,7 @@ async def _stream(
                         yield _encode(part)
                 for part in writer.end():
                     yield _encode(part)
-        except ClientGone:
+        except ClientDisconnected:
             return
         except TidalError as error:
             context.paths.hide_in(error)

@@ -15,10 +15,10 @@ router = APIRouter(prefix="/api/configs", tags=["configs"], dependencies=[Reader
 @router.get("", summary="List configuration files")
 def list_configs(context: ContextDep) -> ConfigFileList:
     """Every YAML file below the configuration folder, with its kind and whether it can be used."""
-    return ConfigFileList(configs=configs.list_configs(context.settings.config_dir))
+    return ConfigFileList(configs=configs.config_files(context.settings.config_dir))
 
 
 @router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404))
 def get_config(file: str, context: ContextDep) -> ConfigFileContent:
     """Its text, and what it means with every default filled in."""
-    return configs.get_config(context.settings.config_dir, file)
+    return configs.read_config_file(context.settings.config_dir, file)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from common.errors import NotFoundError
-from services.api.middleware import KEPT_FOR_EVER
+from services.api.middleware import CACHE_FOREVER
 from services.api.static_files import INDEX, StaticFile, StaticFiles
 
 router = APIRouter(include_in_schema=False)
@@ -32,15 +32,15 @@ DOCUMENT_HEADERS = {
 }
 """For what a browser can show as a document; on sixty scripts and styles they say nothing and weigh 15 kB."""
 DOCUMENTS = ("text/html", "image/svg+xml")
-FOR_EVER = KEPT_FOR_EVER
-EACH_TIME = "no-cache"
+IMMUTABLE = CACHE_FOREVER
+REVALIDATE = "no-cache"
 """Kept, and asked about by ETag each time."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """The one page; which view it shows stands in the fragment of its address. A proxy's prefix needs its last `/`."""
-    return _send(request, files.get(INDEX), EACH_TIME)
+    return _send(request, files.get(INDEX), REVALIDATE)
 
 
 @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
@@ -54,16 +54,16 @@ async def asset(request: Request, name: str) -> Response:
     """A file, with or without the digest in front. A page from before an upgrade gets the new file, not to be kept."""
     found = files.get(name)
     if found is not None:
-        return _send(request, found, EACH_TIME)
+        return _send(request, found, REVALIDATE)
     digest, _, rest = name.partition("/")
-    return _send(request, files.get(rest), FOR_EVER if digest == files.digest else EACH_TIME)
+    return _send(request, files.get(rest), IMMUTABLE if digest == files.digest else REVALIDATE)
 
 
 def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
     headers = {**HEADERS, "Cache-Control": caching}
-    if caching != FOR_EVER:  # nobody asks again about what is kept for ever
+    if caching != IMMUTABLE:  # nobody asks again about what is kept for ever
         headers["ETag"] = found.etag
     if found.content_type.startswith(DOCUMENTS):
         headers.update(DOCUMENT_HEADERS)

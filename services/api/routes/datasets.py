@@ -27,7 +27,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 @router.get("", summary="List datasets", dependencies=[Reader])
 def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
     """All of them, newest first."""
-    return datasets.list_datasets(session, context.datasets)
+    return datasets.all_datasets(session, context.datasets)
 
 
 @router.post(
@@ -71,16 +71,16 @@ async def upload(
     """The body is the file as it is, also gzipped, of any length up to TIDAL_DATASET_MAX_MB of text:
     `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. It is checked while it comes, kept whole or not at
     all, and tokenised by a job. The same again changes nothing; other text under a name that exists is a 409."""
-    what = dataset_upload.wanted(name, kind, text_field)
+    parameters = dataset_upload.check_parameters(name, kind, text_field)
     await run_in_threadpool(require_schema, context.engine)  # rather than after an hour of uploading
     length = request.headers.get("content-length", "")
     try:
-        manifest, created = await dataset_upload.receive(
+        manifest, created = await dataset_upload.store_upload(
             request.stream(),
             int(length) if length.isdigit() else None,
             context.datasets,
             context.settings,
-            what,
+            parameters,
             context.decoders,
         )
     except ClientDisconnect:
@@ -106,11 +106,11 @@ def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
 )
 def delete(name: str, context: ContextDep) -> None:
     """Its text and its tokens. 409 while a live job needs it; models that were trained on it stay."""
-    datasets.delete(context.sessions, context.datasets, name)
+    datasets.delete_dataset(context.sessions, context.datasets, name)
 
 
 def _tokenise(context: Context, manifest: Manifest) -> DatasetUploaded:
     with context.sessions.begin() as session:
-        reply = datasets.tokenise(session, context.settings, context.datasets, manifest)
+        reply = datasets.ensure_tokenised(session, context.settings, context.datasets, manifest)
     context.outbox.wake()
     return reply

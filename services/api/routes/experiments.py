@@ -63,7 +63,7 @@ def list_experiments(
     search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,
 ) -> ExperimentList:
     """Newest first."""
-    return experiments.list_experiments(
+    return experiments.experiments_page(
         session, limit=limit, cursor=cursor, kinds=kinds, status=status, tag=tag, search=search
     )
 
@@ -71,13 +71,13 @@ def list_experiments(
 @router.get("/tags", summary="List the tags of all experiments")
 def list_tags(session: SessionDep) -> TagList:
     """Whatever a list is filtered by. Those of dataset jobs are left out, as in the list."""
-    return experiments.tags(session)
+    return experiments.experiment_tags(session)
 
 
 @router.get("/{experiment_id}", summary="Show an experiment", responses=problem_responses(404))
 def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> ExperimentDetail:
     """With the names of its metrics and which results exist."""
-    return experiments.get_experiment(session, context.store, experiment_id)
+    return experiments.experiment_detail(session, context.store, experiment_id)
 
 
 @router.patch(
@@ -89,9 +89,9 @@ def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep)
 def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
     """Sets what the body names and leaves the rest; null takes a name or the notes away."""
     with context.sessions.begin() as session:
-        experiment_changes.change(session, experiment_id, body)
+        experiment_changes.change_experiment(session, experiment_id, body)
     with context.sessions() as session:
-        return experiments.get_experiment(session, context.store, experiment_id)
+        return experiments.experiment_detail(session, context.store, experiment_id)
 
 
 @router.delete(
@@ -103,13 +103,13 @@ def patch_experiment(experiment_id: str, body: ExperimentChange, context: Contex
 )
 def delete_experiment(experiment_id: str, context: ContextDep) -> None:
     """With its jobs, checkpoints, metrics and logs; 409 while a job that writes to it or reads from it lives."""
-    experiment_changes.delete(context.sessions, context.store, experiment_id)
+    experiment_changes.remove_experiment(context.sessions, context.store, experiment_id)
 
 
 @router.get("/{experiment_id}/status", summary="Where its newest job stands", responses=problem_responses(404))
 def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
     """Status, attempt, progress, error."""
-    return experiments.status(session, experiment_id)
+    return experiments.experiment_status(session, experiment_id)
 
 
 @router.get(
@@ -172,8 +172,8 @@ async def _metrics(
 
     def read() -> bytes:
         with context.sessions() as session:
-            experiments.find(session, experiment_id)
-        found = metrics.metrics(
+            experiments.find_experiment(session, experiment_id)
+        found = metrics.read_metrics(
             context.store,
             experiment_id,
             kind,
@@ -194,25 +194,25 @@ async def _metrics(
 @router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404, 507))
 def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> ConfigReply:
     """Every default filled in."""
-    return experiments.config(session, context.store, experiment_id)
+    return experiments.read_config(session, context.store, experiment_id)
 
 
 @router.get("/{experiment_id}/evaluation", summary="Result of the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
     """Perplexity and samples; 404 until it was written."""
-    experiments.find(session, experiment_id)
-    return experiments.result(context.store, experiment_id, experiments.EVALUATION_FILE)
+    experiments.find_experiment(session, experiment_id)
+    return experiments.read_result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
 
 @router.get("/{experiment_id}/ablation", summary="Result of the ablation", responses=problem_responses(404, 507))
 def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
     """Every policy with mean, spread and confidence interval; 404 until it was written."""
-    experiments.find(session, experiment_id)
-    return experiments.result(context.store, experiment_id, experiments.ABLATION_FILE)
+    experiments.find_experiment(session, experiment_id)
+    return experiments.read_result(context.store, experiment_id, experiments.ABLATION_FILE)
 
 
 @router.get("/{experiment_id}/samples", summary="Texts of the evaluation", responses=problem_responses(404, 507))
 def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) -> SampleList:
     """Prompt and generated text of each sample; 404 until they were written."""
-    experiments.find(session, experiment_id)
-    return experiments.samples(context.store, experiment_id)
+    experiments.find_experiment(session, experiment_id)
+    return experiments.read_samples(context.store, experiment_id)

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from services.api.auth import Caller, ContextDep, reader
-from services.api.generating import encode_event, limit, stream_of
-from services.api.generations import Event
+from services.api.generating import encode_event, enforce_rate_limit, stream_response
+from services.api.generations import EngineEvent
 from services.api.operations import generate as operation
 from services.api.schemas.generate import GenerateRequest
 from services.api.schemas.problems import problem_responses
@@ -38,17 +38,17 @@ async def generate(
     then `done` with the whole reply."""
     if body.stream:
         context.stream_clients.require_room()
-    headers = await limit(context, request, caller)
-    prepared = await run_in_threadpool(operation.prepare, context, body)
+    headers = await enforce_rate_limit(context, request, caller)
+    prepared = await run_in_threadpool(operation.prepare_generation, context, body)
     try:
         if body.stream:
-            batches = operation.batches(context, prepared, request.is_disconnected)
-            return await stream_of(context, batches, _encode, headers)
-        reply = await operation.whole(context, prepared, request.is_disconnected)
-    except operation.ClientGone:
+            batches = operation.event_batches(context, prepared, request.is_disconnected)
+            return await stream_response(context, batches, _encode, headers)
+        reply = await operation.generate_reply(context, prepared, request.is_disconnected)
+    except operation.ClientDisconnected:
         return Response(status_code=204)  # nobody reads it
     return Response(reply, media_type="application/json", headers=headers)
 
 
-def _encode(batch: list[Event]) -> bytes:
+def _encode(batch: list[EngineEvent]) -> bytes:
     return b"".join(map(encode_event, batch))

@@ -23,4 +23,4 @@ def show(
     limit: Annotated[int, Query(ge=0, le=HORIZON, description="Most waiting jobs shown per type.")] = HORIZON,
 ) -> QueueList:
     """Who waits for what, in the order of claims, with predicted starts; limits, running jobs and workers."""
-    return queue.queues(session, context.outlook, limit=limit)
+    return queue.queue_overview(session, context.outlook, limit=limit)

@@ -31,13 +31,13 @@ def list_reports(
     experiment: Annotated[str | None, Query(max_length=200, description="Those about this experiment.")] = None,
 ) -> ReportList:
     """Newest first, without their texts."""
-    return reports.list_reports(session, limit=limit, cursor=cursor, search=search, experiment=experiment)
+    return reports.reports_page(session, limit=limit, cursor=cursor, search=search, experiment=experiment)
 
 
 @router.get("/patterns", summary="List the patterns of reports")
 def list_patterns() -> PatternList:
     """What `POST /api/reports/generate` can make."""
-    return reports.patterns()
+    return reports.pattern_list()
 
 
 @router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
@@ -66,7 +66,7 @@ def generate(body: GenerateReportRequest, context: ContextDep, response: Respons
 @router.post("/render", summary="Render Markdown", dependencies=[Submitter])
 def render(body: RenderRequest) -> RenderReply:
     """Safe HTML with the charts between, as reports are shown; nothing is kept. A bad chart is a part `problem`."""
-    return reports.rendered(body.markdown)
+    return reports.render_markdown(body.markdown)
 
 
 @router.get("/{report_id}", summary="Show a report", responses=problem_responses(404))
@@ -80,7 +80,7 @@ def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
     """As `POST /api/reports/render` would give it, for those who may only read."""
     with context.sessions() as session:
         markdown = reports.get_report(session, report_id).markdown
-    return reports.rendered(markdown)
+    return reports.render_markdown(markdown)
 
 
 @router.put(

@@ -18,4 +18,4 @@ router = APIRouter(prefix="/api/storage", tags=["service"], dependencies=[Reader
 @router.get("", summary="Show the use of the disk")
 def show(context: ContextDep, session: Annotated[Session, Depends(session_of, scope="function")]) -> Storage:
     """Of the artifact store: its disk, all experiments, the largest ones, corpora; and what retention does."""
-    return storage.storage(session, context.store, context.settings, context.sizes)
+    return storage.storage_overview(session, context.store, context.settings, context.sizes)

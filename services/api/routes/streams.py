@@ -19,7 +19,7 @@ from services.api.schemas.problems import problem_responses
 from services.api.streaming import sse
 from services.api.streaming.clients import LiveStream
 from services.api.streaming.entries import StreamId
-from services.api.streaming.snapshots import Make
+from services.api.streaming.snapshots import StateReader
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -85,18 +85,18 @@ async def one_experiment(experiment_id: str, request: Request, context: ContextD
     return await sse.stream(context, _source(context, f"experiments/{experiment_id}", sse.cursor_of(request)))
 
 
-def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.Source:
+def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.StreamSource:
     """The stream with this name. InvalidInputError when there is no such kind of stream."""
     kind, _, name = topic.partition("/")
     brief, name = name.endswith(BRIEF), name.removesuffix(BRIEF)
     if topic == "jobs":
-        return sse.Source(JOBS_STREAM, cursor, _reading(context, lambda session: _all_jobs(context, session)))
+        return sse.StreamSource(JOBS_STREAM, cursor, _reading(context, lambda session: _all_jobs(context, session)))
     if kind == "jobs" and name:
         reading = _reading(context, lambda session: _job(context, session, name))
-        return sse.Source(job_stream(name), cursor, reading, brief)
+        return sse.StreamSource(job_stream(name), cursor, reading, brief)
     if kind == "experiments" and name:
         reading = _reading(context, lambda session: _experiment(context, session, name))
-        return sse.Source(experiment_stream(name), cursor, reading, brief)
+        return sse.StreamSource(experiment_stream(name), cursor, reading, brief)
     message = f"'{topic[:50]}' is not a stream; expected jobs, jobs/<id> or experiments/<id>"
     raise InvalidInputError(message, errors=[{"location": "query.topic", "message": message}])
 
@@ -110,10 +110,10 @@ def _job(context: Context, session: Session, job_id: str) -> Any:
 
 
 def _experiment(context: Context, session: Session, experiment_id: str) -> Any:
-    return {"experiment": _wire(experiments.get_experiment(session, context.store, experiment_id))}
+    return {"experiment": _wire(experiments.experiment_detail(session, context.store, experiment_id))}
 
 
-def _reading(context: Context, state: Callable[[Session], Any]) -> Make:
+def _reading(context: Context, state: Callable[[Session], Any]) -> StateReader:
     def read() -> Any:
         with context.sessions() as session:
             return state(session)

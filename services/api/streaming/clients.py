@@ -42,20 +42,20 @@ class TooManyStreams(UnavailableError):
 class StreamClients:
     """The open streams of this process and their pulse."""
 
-    def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, most: int) -> None:
+    def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, limit: int) -> None:
         """`wake` makes every stream check for new events and for a due keep-alive; `most` limits the open streams."""
         self.metrics = metrics
         self._wake = wake
         self._send_seconds = send_seconds
-        self._most = most
+        self._limit = limit
         self._open: set[LiveStream] = set()
-        self._pulse: asyncio.Task[None] | None = None
+        self._monitor: asyncio.Task[None] | None = None
 
     def require_room(self) -> None:
         """Raise TooManyStreams when no further stream may begin. Call this before doing any work for the stream."""
-        if len(self._open) >= self._most:
+        if len(self._open) >= self._limit:
             raise TooManyStreams(
-                f"{self._most} streams are open, which is the limit; close some, follow several topics in one "
+                f"{self._limit} streams are open, which is the limit; close some, follow several topics in one "
                 "stream with /api/stream, or raise TIDAL_MAX_CONNECTIONS (streams get half of the connections)"
             )
 
@@ -64,15 +64,15 @@ class StreamClients:
         self.require_room()
         self._open.add(client)
         self.metrics.sse_clients.inc()
-        if self._pulse is None or self._pulse.done():
-            self._pulse = asyncio.create_task(self._beat(), name="stream pulse")
+        if self._monitor is None or self._monitor.done():
+            self._monitor = asyncio.create_task(self._monitor_streams(), name="stream pulse")
 
     def remove(self, client: LiveStream) -> None:
         """Remove a stream that has ended."""
         self._open.discard(client)
         self.metrics.sse_clients.dec()
 
-    async def _beat(self) -> None:
+    async def _monitor_streams(self) -> None:
         clock = asyncio.get_running_loop().time
         woken = clock()
         while self._open:

@@ -36,7 +36,7 @@ def format_id(stream_id: StreamId) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StreamEntry:
     """One entry of a stream as a server-sent event, encoded once for all clients."""
 
     id: StreamId
@@ -46,14 +46,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class StreamPosition:
     """A position in a stream, and the epoch of the Redis data to which it belongs."""
 
     id: StreamId
     epoch: str
 
 
-def encode(stream_id: str | None, event: str, data: str) -> bytes:
+def encode_sse(stream_id: str | None, event: str, data: str) -> bytes:
     """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
         # JSON has no line breaks. The general encoder would take as long as all other work for a token.
@@ -62,12 +62,12 @@ def encode(stream_id: str | None, event: str, data: str) -> bytes:
     return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()
 
 
-def entry_of(raw_id: str, fields: Fields) -> Entry:
+def entry_of(raw_id: str, fields: Fields) -> StreamEntry:
     """Return the encoded entry for an id and fields from Redis."""
     event, data = fields.get("event", "message"), fields.get("data", "null")
-    encoded = encode(raw_id, event, data)
-    brief = encode(raw_id, event, _without_lines(data)) if event == EVENT_LOG_LINES else encoded
-    return Entry(parse_id(raw_id), encoded, brief)
+    encoded = encode_sse(raw_id, event, data)
+    brief = encode_sse(raw_id, event, _without_lines(data)) if event == EVENT_LOG_LINES else encoded
+    return StreamEntry(parse_id(raw_id), encoded, brief)
 
 
 def _without_lines(data: str) -> str:

@@ -32,9 +32,9 @@ from common.redis.keys import EPOCH
 from services.api.http_metrics import HttpMetrics
 from services.api.streaming.entries import (
     ORIGIN,
-    Entry,
-    Position,
+    StreamEntry,
     StreamId,
+    StreamPosition,
     entry_of,
     format_id,
     page_after,
@@ -103,10 +103,10 @@ class StreamHub:
         """Return the epoch of the Redis data; write a new one when Redis is empty. Raises RedisError."""
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
-    async def position(self, key: str) -> Position:
+    async def position(self, key: str) -> StreamPosition:
         """Return the present end of the stream. Call this before making a snapshot. Raises RedisError."""
         epoch = await self.ensure_epoch()
-        return Position(_last_id(await self._info(key)), epoch)
+        return StreamPosition(_last_id(await self._info(key)), epoch)
 
     def epoch_of(self, key: str, cursor: StreamId) -> str | None:
         """Return the epoch of a cursor that the ring holds, so that it needs no check; None for any other."""
@@ -118,21 +118,21 @@ class StreamHub:
         for topic in self._topics.values():
             topic.wake()
 
-    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[Entry] | Reset]:
+    async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[StreamEntry] | Reset]:
         """Everything after `cursor`, in order and once, in batches, until the hub closes. An empty batch: `wake`.
 
         `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
         """
         count = FIRST_PAGE
         waited = False
-        async with self._joined(key) as topic:
+        async with self._join(key) as topic:
             while not self.closing.is_set():
-                news = topic.news()
-                batch = topic.after(cursor) if topic.epoch == epoch else None
+                published = topic.next_publication()
+                batch = topic.entries_after(cursor) if topic.epoch == epoch else None
                 if batch is None and topic.base is not None:
                     try:
                         async with self._paging:
-                            reset, epoch = await self._judge(key, cursor, epoch)
+                            reset, epoch = await self._check_cursor(key, cursor, epoch)
                             batch = [] if reset is not None else await self._page(key, cursor, count)
                         if reset is not None:
                             self._metrics.sse_resets.inc()
@@ -142,12 +142,12 @@ class StreamHub:
                         count = _next_count(batch, count)
                         if not batch:
                             # Nothing yet, expired or trimmed meanwhile, or the reader has yet to see the new epoch.
-                            await self._pause(news)
+                            await self._wait_or_retry(published)
                             continue
                     except RedisError as error:
                         log.warning("replay failed, trying again", stream=key, error=str(error))
                         epoch = ""
-                        await self._pause(self.closing)
+                        await self._wait_or_retry(self.closing)
                         continue
                 if batch:
                     cursor = batch[-1].id
@@ -157,10 +157,10 @@ class StreamHub:
                     if waited:
                         yield []
                     waited = True
-                    await news.wait()
+                    await published.wait()
 
     @asynccontextmanager
-    async def _joined(self, key: str) -> AsyncIterator[Topic]:
+    async def _join(self, key: str) -> AsyncIterator[Topic]:
         topic = self._topics.get(key)
         if topic is None:
             topic = self._topics[key] = Topic(key)
@@ -172,11 +172,13 @@ class StreamHub:
         finally:
             topic.clients -= 1
             if topic.clients == 0:
-                if topic.leaving is not None:
-                    topic.leaving.cancel()
-                topic.leaving = asyncio.get_running_loop().call_later(self._linger_seconds, self._leave, topic)
+                if topic.stop_timer is not None:
+                    topic.stop_timer.cancel()
+                topic.stop_timer = asyncio.get_running_loop().call_later(
+                    self._linger_seconds, self._stop_reading, topic
+                )
 
-    def _leave(self, topic: Topic) -> None:
+    def _stop_reading(self, topic: Topic) -> None:
         """Stop reading a stream that nobody follows any more."""
         if topic.clients == 0 and self._topics.get(topic.key) is topic:
             del self._topics[topic.key]
@@ -211,7 +213,7 @@ class StreamHub:
                 checked_at = 0.0
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _judge(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
+    async def _check_cursor(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
         """Whether the cursor must be reset, or None when everything after it is still there; and the epoch.
 
         `known` is the epoch in which the cursor is known to be good, or empty.
@@ -233,7 +235,7 @@ class StreamHub:
             return Reset(last, "the stream was emptied since"), epoch
         return None, epoch
 
-    async def _page(self, key: str, cursor: StreamId, count: int) -> list[Entry]:
+    async def _page(self, key: str, cursor: StreamId, count: int) -> list[StreamEntry]:
         found = await page_after(self._redis, key, format_id(cursor), count=min(count, PAGE))
         return [entry_of(*raw) for raw in found]
 
@@ -246,7 +248,7 @@ class StreamHub:
             raise
         return info
 
-    async def _pause(self, unless: asyncio.Event) -> None:
+    async def _wait_or_retry(self, unless: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await unless.wait()
@@ -256,7 +258,7 @@ def _last_id(info: dict[str, Any] | None) -> StreamId:
     return ORIGIN if info is None else parse_id(info["last-generated-id"])
 
 
-def _next_count(page: list[Entry], count: int) -> int:
+def _next_count(page: list[StreamEntry], count: int) -> int:
     """Entries to read next, so that a page holds about BATCH_BYTES whatever the size of an entry."""
     size = sum(len(entry.encoded) for entry in page)
     return max(1, BATCH_BYTES * len(page) // size) if size else count

@@ -13,29 +13,29 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from services.api.streaming.entries import Position
+from services.api.streaming.entries import StreamPosition
 
-Make = Callable[[], Awaitable[Any]]
+StateReader = Callable[[], Awaitable[Any]]
 """Makes the present state, ready for JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StreamSnapshot:
     """A position in a stream and, as JSON, the state made after it was read."""
 
-    position: Position
+    position: StreamPosition
     state: str
 
 
-class Snapshots:
+class StreamSnapshots:
     """One snapshot at a time per stream, shared by all who asked before it began."""
 
-    def __init__(self, position: Callable[[str], Awaitable[Position]]) -> None:
+    def __init__(self, position: Callable[[str], Awaitable[StreamPosition]]) -> None:
         self._position = position
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._next: dict[str, asyncio.Task[Snapshot]] = {}
+        self._next: dict[str, asyncio.Task[StreamSnapshot]] = {}
 
-    async def take(self, key: str, make: Make) -> Snapshot:
+    async def take(self, key: str, make: StateReader) -> StreamSnapshot:
         """Position first, state second: what happens in between is sent twice rather than not at all.
 
         Raises what `make` raises, and RedisError.
@@ -46,9 +46,9 @@ class Snapshots:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody may have left
         return await asyncio.shield(task)
 
-    async def _make(self, key: str, make: Make) -> Snapshot:
+    async def _make(self, key: str, make: StateReader) -> StreamSnapshot:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             del self._next[key]  # who asks from now on gets a later one
             position = await self._position(key)
-            return Snapshot(position, json.dumps(await make()))
+            return StreamSnapshot(position, json.dumps(await make()))

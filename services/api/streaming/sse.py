@@ -23,9 +23,9 @@ from common.logging import get_logger
 from common.redis.generation_events import error_data
 from services.api.context import Context
 from services.api.streaming.clients import LiveStream
-from services.api.streaming.entries import StreamId, encode, format_id, parse_id
+from services.api.streaming.entries import StreamId, encode_sse, format_id, parse_id
 from services.api.streaming.hub import Reset
-from services.api.streaming.snapshots import Make
+from services.api.streaming.snapshots import StateReader
 from tidal_client.wire.generation_event import EVENT_ERROR
 
 log = get_logger(__name__)
@@ -49,17 +49,17 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StreamSource:
     """One requested stream: its Redis key, the cursor, and the function that makes its snapshot."""
 
     key: str
     cursor: StreamId | None
-    state: Make
+    state: StateReader
     brief: bool = False
     """Whether `log-lines` events contain only a position instead of the lines."""
 
 
-async def stream(context: Context, source: Source) -> LiveStream:
+async def stream(context: Context, source: StreamSource) -> LiveStream:
     """Return the response of a stream endpoint.
 
     Raises what `source.state` raises, and RedisError (503), before the first byte.
@@ -68,7 +68,7 @@ async def stream(context: Context, source: Source) -> LiveStream:
     return LiveStream(await _open(context, source), context.stream_clients)
 
 
-async def streams(context: Context, sources: Mapping[str, Source]) -> LiveStream:
+async def streams(context: Context, sources: Mapping[str, StreamSource]) -> LiveStream:
     """Return one response for several streams; an event `topic` names the stream of the events that follow it.
 
     A stream that does not exist sends an `error` event for its topic, and the others continue. Raises RedisError and
@@ -79,7 +79,7 @@ async def streams(context: Context, sources: Mapping[str, Source]) -> LiveStream
     return LiveStream(_merge(context, dict(zip(sources, opened, strict=True))), context.stream_clients)
 
 
-async def _open_or_error(context: Context, source: Source) -> AsyncGenerator[bytes] | TidalError:
+async def _open_or_error(context: Context, source: StreamSource) -> AsyncGenerator[bytes] | TidalError:
     try:
         return await _open(context, source)
     except TidalError as error:
@@ -88,7 +88,7 @@ async def _open_or_error(context: Context, source: Source) -> AsyncGenerator[byt
         return error
 
 
-async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
+async def _open(context: Context, source: StreamSource) -> AsyncGenerator[bytes]:
     """Return the chunks of a stream after checking that it exists."""
     key, cursor = source.key, source.cursor
     epoch = context.hub.epoch_of(key, cursor) if cursor is not None else None
@@ -98,7 +98,7 @@ async def _open(context: Context, source: Source) -> AsyncGenerator[bytes]:
         snapshot = await context.snapshots.take(key, source.state)
         if cursor is None:
             cursor, epoch = snapshot.position.id, snapshot.position.epoch
-            first += encode(format_id(cursor), "snapshot", snapshot.state)
+            first += encode_sse(format_id(cursor), "snapshot", snapshot.state)
     return _chunks(context, source, cursor, epoch or "", first)
 
 
@@ -114,7 +114,7 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
     try:
         for name, error in opened.items():
             if isinstance(error, TidalError):
-                yield _topic(name) + encode(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
+                yield _topic(name) + encode_sse(None, EVENT_ERROR, json.dumps(error_data(context.paths.hide_in(error))))
                 current = name
             else:
                 wait_for(name)
@@ -141,11 +141,11 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
 
 
 def _topic(name: str) -> bytes:
-    return encode(None, "topic", json.dumps(name))
+    return encode_sse(None, "topic", json.dumps(name))
 
 
 async def _chunks(
-    context: Context, source: Source, cursor: StreamId, epoch: str, first: bytes
+    context: Context, source: StreamSource, cursor: StreamId, epoch: str, first: bytes
 ) -> AsyncGenerator[bytes]:
     yield first
     sent = context.metrics.sse_events
@@ -158,8 +158,8 @@ async def _chunks(
                 # The client reconnects with its old cursor and is reset then.
                 log.warning("stream closed, no snapshot could be made", stream=source.key, error=str(error))
                 return
-            yield encode(None, "reset", json.dumps({"reason": batch.reason}))
-            yield encode(format_id(batch.position), "snapshot", snapshot.state)
+            yield encode_sse(None, "reset", json.dumps({"reason": batch.reason}))
+            yield encode_sse(format_id(batch.position), "snapshot", snapshot.state)
         else:
             sent.inc(len(batch))
             yield b"".join(map(of_entry, batch))

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from itertools import islice
 
-from services.api.streaming.entries import Entry, Position, StreamId
+from services.api.streaming.entries import StreamEntry, StreamId, StreamPosition
 
 RING = 2000
 """Entries a topic keeps in memory."""
@@ -26,18 +26,18 @@ class Topic:
     def __init__(self, key: str) -> None:
         self.key = key
         self.clients = 0
-        self.ring: deque[Entry] = deque()
+        self.ring: deque[StreamEntry] = deque()
         self.base: StreamId | None = None
         """Everything after this id is in the ring; None before the reader knows where it stands."""
         self.epoch = ""
         """Life of the Redis data that the ring belongs to."""
         self.reader: asyncio.Task[None] | None = None
-        self.leaving: asyncio.TimerHandle | None = None
+        self.stop_timer: asyncio.TimerHandle | None = None
         """Timer that stops the reader after no client has followed the stream for a while."""
         self._size = 0
-        self._news = asyncio.Event()
+        self._published = asyncio.Event()
 
-    def publish(self, entries: list[Entry]) -> None:
+    def publish(self, entries: list[StreamEntry]) -> None:
         """Add what the reader has read, drop the oldest beyond the ring's size, wake the clients."""
         self.ring.extend(entries)
         self._size += sum(len(entry.encoded) for entry in entries)
@@ -47,7 +47,7 @@ class Topic:
             self._size -= len(oldest.encoded)
         self.wake()
 
-    def restart(self, position: Position) -> None:
+    def restart(self, position: StreamPosition) -> None:
         """Begin anew after `position` (first start, or Redis was emptied)."""
         self.epoch = position.epoch
         self.ring.clear()
@@ -57,12 +57,12 @@ class Topic:
 
     def wake(self) -> None:
         """Let every waiting client look again."""
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        published, self._published = self._published, asyncio.Event()
+        published.set()
 
-    def news(self) -> asyncio.Event:
+    def next_publication(self) -> asyncio.Event:
         """The event that the next publication sets; take it before looking, wait on it after."""
-        return self._news
+        return self._published
 
     def holds(self, cursor: StreamId) -> bool:
         """Whether `cursor` is the place of an entry of the ring, or the one just before it."""
@@ -71,7 +71,7 @@ class Topic:
         at = self._first_after(cursor)
         return at > 0 and self.ring[at - 1].id == cursor
 
-    def after(self, cursor: StreamId) -> list[Entry] | None:
+    def entries_after(self, cursor: StreamId) -> list[StreamEntry] | None:
         """The next of what follows `cursor`, or None when the ring does not reach back so far."""
         if self.base is None or cursor < self.base:
             return None
@@ -81,7 +81,7 @@ class Topic:
         low = len(self.ring) - 1
         if low and self.ring[low - 1].id > cursor:
             low = self._first_after(cursor)
-        batch: list[Entry] = []
+        batch: list[StreamEntry] = []
         size = 0
         for entry in islice(self.ring, low, None):
             size += len(entry.encoded)

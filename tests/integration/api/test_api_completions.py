@@ -148,8 +148,8 @@ def test_finding_a_model_reads_the_files_of_its_experiment_only(api: Api) -> Non
         (api.experiment_folder(name) / "model.safetensors").write_bytes(b"x")
     store = Watched(api.settings.experiments_dir)
     with api.context.sessions() as session:
-        found = completions.model(session, store, f"{wanted}/final")
-        assert found in completions.models(session, ArtifactStore(store.root)).data
-        unlisted = completions.model(session, store, "20260101-000000-unknown/final")
+        found = completions.find_model(session, store, f"{wanted}/final")
+        assert found in completions.list_all_models(session, ArtifactStore(store.root)).data
+        unlisted = completions.find_model(session, store, "20260101-000000-unknown/final")
     assert (found.id, unlisted.id) == (f"{wanted}/model.safetensors", "20260101-000000-unknown/model.safetensors")
     assert set(looked) == {wanted, "20260101-000000-unknown"}

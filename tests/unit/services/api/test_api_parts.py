@@ -16,12 +16,12 @@ from common.config import Settings
 from common.errors import ConfigError, InvalidInputError
 from services.api.app import create_app
 from services.api.auth import Scope, administrator_token, authenticate, is_loopback
-from services.api.docs import render
+from services.api.docs import render_page
 from services.api.operations import logs
-from services.api.operations.logs import read_logs, whole_log
+from services.api.operations.logs import complete_log, read_logs
 from services.api.paging import decode_cursor, encode_cursor
-from services.api.rate_limit import Verdict
-from services.api.streaming.entries import encode
+from services.api.rate_limit import RateLimitDecision
+from services.api.streaming.entries import encode_sse
 from tidal_client.vocabulary import utc_text
 
 
@@ -111,25 +111,25 @@ def test_broken_bytes_and_endless_lines_do_not_break_a_page(tmp_path: Path) -> N
     first, second = read_logs(tmp_path, None, 10, ended=True).lines
     assert first.text == "��"
     assert second.text == "x" * 16 * 1024 + " … (cut; the whole line has 100000 bytes)"
-    assert b"".join(whole_log(tmp_path)) == b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n"
+    assert b"".join(complete_log(tmp_path)) == b"\xff\xfe\r\n" + b"x" * 100_000 + b"\n"
 
 
 def test_a_whole_log_has_the_bytes_of_all_attempts_in_their_order(tmp_path: Path) -> None:
-    assert b"".join(whole_log(tmp_path / "none")) == b""
+    assert b"".join(complete_log(tmp_path / "none")) == b""
     for attempt in range(1, 11):
         (tmp_path / f"{attempt}.log").write_text(f"line of {attempt}, unfinished")
     (tmp_path / "notes.log").write_text("no log of an attempt")
     expected = [text for n in range(1, 11) for text in (f"==== attempt {n} ====", f"line of {n}, unfinished")]
-    assert b"".join(whole_log(tmp_path)).decode().split("\n") == expected
+    assert b"".join(complete_log(tmp_path)).decode().split("\n") == expected
 
 
 def test_headers_of_the_bucket() -> None:
-    verdict = Verdict(allowed=False, limit=5, remaining=0, wait_seconds=5.2, window_seconds=30.0)
-    headers = Headers(verdict.headers())
+    decision = RateLimitDecision(allowed=False, limit=5, remaining=0, wait_seconds=5.2, window_seconds=30.0)
+    headers = Headers(decision.headers())
     assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"], headers["Retry-After"]) == ("5", "0", "6")
     assert headers["RateLimit"] == '"generate";r=0;t=6'
     assert headers["RateLimit-Policy"] == '"generate";q=5;w=30'
-    free = Verdict(allowed=True, limit=5, remaining=3, wait_seconds=0.0, window_seconds=30.0)
+    free = RateLimitDecision(allowed=True, limit=5, remaining=3, wait_seconds=0.0, window_seconds=30.0)
     assert "Retry-After" not in free.headers()
 
 
@@ -141,7 +141,7 @@ def test_one_caller_is_one_address_and_an_ipv6_network() -> None:
 
 
 def test_an_event_with_line_breaks_stays_one_event() -> None:
-    assert encode("1-0", "log-lines", "a\nb\r\nc") == b"id: 1-0\nevent: log-lines\ndata: a\ndata: b\ndata: c\n\n"
+    assert encode_sse("1-0", "log-lines", "a\nb\r\nc") == b"id: 1-0\nevent: log-lines\ndata: a\ndata: b\ndata: c\n\n"
 
 
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -205,7 +205,7 @@ class Outline(HTMLParser):
 
 
 def test_the_reference_page_names_every_operation_and_loads_nothing(document: dict[str, Any]) -> None:
-    page = render(document, "/tidal")
+    page = render_page(document, "/tidal")
     outline = Outline()
     outline.feed(page)
     assert "script" not in outline.tags and "img" not in outline.tags and "link" not in outline.tags
@@ -217,4 +217,4 @@ def test_the_reference_page_names_every_operation_and_loads_nothing(document: di
 
 def test_what_stands_in_a_document_is_not_run(document: dict[str, Any]) -> None:
     hostile = {**document, "info": {**document["info"], "title": "<script>alert(1)</script>"}}
-    assert "<script>" not in render(hostile)
+    assert "<script>" not in render_page(hostile)

@@ -9,7 +9,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from services.api.middleware import MIB, MOST_HELD_BYTES, SMALL_BYTES, BodyLimit
+from services.api.middleware import MAX_HELD_BYTES, MIB, SMALL_BYTES, BodyLimit
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "path": "/api/jobs", "headers": []}
 
@@ -39,9 +39,9 @@ async def ask(limit: BodyLimit, *blocks: int, end: asyncio.Event | None = None) 
 def test_small_bodies_pass_while_large_ones_fill_the_memory() -> None:
     async def run() -> None:
         limit, end = BodyLimit(reads_all), asyncio.Event()
-        held = [asyncio.create_task(ask(limit, MIB, end=end)) for _ in range(MOST_HELD_BYTES // MIB + 8)]
+        held = [asyncio.create_task(ask(limit, MIB, end=end)) for _ in range(MAX_HELD_BYTES // MIB + 8)]
         await asyncio.sleep(0.05)
-        assert limit.held > MOST_HELD_BYTES - 2 * MIB
+        assert limit.held > MAX_HELD_BYTES - 2 * MIB
         await ask(limit, SMALL_BYTES)
         await asyncio.gather(*(ask(limit, 100) for _ in range(50)))
         with pytest.raises(HTTPException) as refused:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from common.artifacts import ArtifactStore
 from common.errors import NotFoundError
 from common.redis.generation_request import GenerationRequest
-from services.api.operations.completions import fingerprint
+from services.api.operations.completions import model_fingerprint
 from services.api.schemas.completions import CompletionRequest
 
 
@@ -45,7 +45,7 @@ def test_a_model_that_was_removed_meanwhile_is_not_found(tmp_path: Path) -> None
     request = GenerationRequest(id="gen.1", checkpoint="exp/checkpoints/step-000000001", prompt="x")
     for _ in range(2):
         with pytest.raises(NotFoundError, match="was removed meanwhile") as refused:
-            fingerprint(ArtifactStore(tmp_path), request, "1.0")
+            model_fingerprint(ArtifactStore(tmp_path), request, "1.0")
         assert refused.value.code == "model_not_found"
         if step.exists():
             step.rmdir()

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.streaming import topic as stream_topic
-from services.api.streaming.entries import Entry, Position, format_id, parse_id
+from services.api.streaming.entries import StreamEntry, StreamPosition, format_id, parse_id
 from services.api.streaming.topic import Topic
 
 WORD = st.integers(0, 2**64 - 1)
 
 
-def entry(number: int, size: int = 0) -> Entry:
-    return Entry((number, 0), bytes(size), b"")
+def entry(number: int, size: int = 0) -> StreamEntry:
+    return StreamEntry((number, 0), bytes(size), b"")
 
 
 @given(WORD, WORD)
@@ -39,10 +39,10 @@ def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream_topic, "RING", size)
         topic = Topic("key")
-        topic.restart(Position((0, 0), "1-a"))
+        topic.restart(StreamPosition((0, 0), "1-a"))
         for number in published:
             topic.publish([entry(number)])
-    found = topic.after((cursor, 0))
+    found = topic.entries_after((cursor, 0))
     dropped = published[: max(0, len(published) - size)]
     if dropped and cursor < dropped[-1]:
         assert found is None
@@ -52,7 +52,7 @@ def test_the_ring_gives_all_that_follows_a_cursor_or_says_it_cannot(steps: list[
 
 
 def test_before_the_reader_knows_its_place_the_ring_says_nothing() -> None:
-    assert Topic("key").after((5, 0)) is None
+    assert Topic("key").entries_after((5, 0)) is None
 
 
 def test_waiting_clients_hear_of_a_publication() -> None:
@@ -68,7 +68,7 @@ def test_ring_and_batches_are_bounded_in_bytes_and_lose_nothing(sizes: list[int]
         patch.setattr(stream_topic, "RING_BYTES", ring)
         patch.setattr(stream_topic, "BATCH_BYTES", batch)
         topic = Topic("key")
-        topic.restart(Position((0, 0), "1-a"))
+        topic.restart(StreamPosition((0, 0), "1-a"))
         for number, size in enumerate(sizes, start=1):
             topic.publish([entry(number, size)])
         kept = list(topic.ring)
@@ -76,8 +76,8 @@ def test_ring_and_batches_are_bounded_in_bytes_and_lose_nothing(sizes: list[int]
         assert kept[-1].id == (len(sizes), 0)
         cursor = topic.base
         assert cursor == (len(sizes) - len(kept), 0)
-        seen: list[Entry] = []
-        while found := topic.after(cursor):
+        seen: list[StreamEntry] = []
+        while found := topic.entries_after(cursor):
             assert sum(len(item.encoded) for item in found) <= batch or len(found) == 1
             seen += found
             cursor = found[-1].id

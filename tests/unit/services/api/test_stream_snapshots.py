@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.api.streaming.entries import Entry, Position
-from services.api.streaming.snapshots import Snapshots
+from services.api.streaming.entries import StreamEntry, StreamPosition
+from services.api.streaming.snapshots import StreamSnapshots
 from services.api.streaming.topic import Topic
 
 
@@ -20,8 +20,8 @@ class World:
         self.reads = 0
         self.go_on = asyncio.Event()
 
-    async def position(self, _: str) -> Position:
-        return Position((self.value, 0), "epoch")
+    async def position(self, _: str) -> StreamPosition:
+        return StreamPosition((self.value, 0), "epoch")
 
     async def state(self) -> Any:
         seen = self.value
@@ -33,7 +33,7 @@ class World:
 def test_those_who_ask_at_once_share_one_and_who_asks_later_gets_a_later_one() -> None:
     async def scenario() -> tuple[list[str], int]:
         world = World()
-        snapshots = Snapshots(world.position)
+        snapshots = StreamSnapshots(world.position)
         early = [asyncio.create_task(snapshots.take("k", world.state)) for _ in range(50)]
         while not world.reads:
             await asyncio.sleep(0)
@@ -52,7 +52,7 @@ def test_a_failure_reaches_everybody_who_asked_and_the_next_one_tries_again() ->
     async def scenario() -> tuple[list[Any], str]:
         world = World()
         world.go_on.set()
-        snapshots = Snapshots(world.position)
+        snapshots = StreamSnapshots(world.position)
 
         async def broken() -> Any:
             raise LookupError("gone")
@@ -68,7 +68,7 @@ def test_a_failure_reaches_everybody_who_asked_and_the_next_one_tries_again() ->
 def test_one_who_leaves_does_not_take_the_snapshot_from_the_others() -> None:
     async def scenario() -> str:
         world = World()
-        snapshots = Snapshots(world.position)
+        snapshots = StreamSnapshots(world.position)
         first, second = (asyncio.create_task(snapshots.take("k", world.state)) for _ in range(2))
         while not world.reads:
             await asyncio.sleep(0)
@@ -84,8 +84,8 @@ def test_one_who_leaves_does_not_take_the_snapshot_from_the_others() -> None:
 def test_a_cursor_is_known_where_it_is_the_place_of_an_entry() -> None:
     async def scenario() -> Topic:
         topic = Topic("k")
-        topic.restart(Position((5, 0), "epoch"))
-        topic.publish([Entry((n, 0), b"x", b"x") for n in (7, 9, 11)])
+        topic.restart(StreamPosition((5, 0), "epoch"))
+        topic.publish([StreamEntry((n, 0), b"x", b"x") for n in (7, 9, 11)])
         return topic
 
     topic = asyncio.run(scenario())
