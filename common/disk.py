@@ -1,6 +1,6 @@
 """Measures what folders take up, and the free space of disks against the reserve that Tidal keeps free.
 
-With less than the reserve, training jobs wait (`common.training.disk_hold`) and uploads are refused; the health process
+With less than the reserve, training jobs wait (`common.training.disk_wait`) and uploads are refused; the health process
 applies the retention early. Leaves out quotas and inodes: only a failed write shows that they are used up (`is_full`).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 MIB = 2**20
-LOOK_SECONDS = 1.0
+RECHECK_SECONDS = 1.0
 """Seconds for which a disk that had enough space is not checked again."""
 ALL_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a write that the disk, a quota or the file size limit leaves no room for."""
@@ -63,8 +63,8 @@ class Shortage:
 
     def details(self) -> dict[str, Any]:
         """Return the fields for an event."""
-        left_out = {"reserve_bytes"}
-        return {name: value for name, value in asdict(self).items() if value is not None and name not in left_out}
+        omitted = {"reserve_bytes"}
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in omitted}
 
 
 def shortage_text(disk: str, free: int, needed: int, reason: str | None = None) -> str:
@@ -92,11 +92,11 @@ class DiskReserve:
     def shortage(self, *disks: str, next_write_bytes: int = 0) -> Shortage | None:
         """Return the shortage of the first of `disks` with too little space, or None.
 
-        After a check without a shortage, the same arguments return None for LOOK_SECONDS without a new check. A disk
+        After a check without a shortage, the same arguments return None for RECHECK_SECONDS without a new check. A disk
         whose free space cannot be read counts as having enough, because a write then reports the error.
         """
         needed, key = self.needed_bytes(next_write_bytes), (disks, next_write_bytes)
-        if time.monotonic() - self._enough.get(key, -LOOK_SECONDS) < LOOK_SECONDS:
+        if time.monotonic() - self._enough.get(key, -RECHECK_SECONDS) < RECHECK_SECONDS:
             return None
         for disk in disks:
             try:

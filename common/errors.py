@@ -1,8 +1,8 @@
 """The exception tree of Tidal: the errors that a client can receive too (`tidal_client.errors`), and internal ones.
 
-Every error a user can meet derives from `TidalError` and carries a stable `code` (snake_case) and an HTTP `status`.
-The api turns it into a problem document in one place; the CLI prints `message` and exits with 1. It leaves out:
-programming errors, which stay ordinary exceptions and end up in the log with their traceback.
+Every error that a user can see derives from `TidalError` and has a stable `code` (snake_case) and an HTTP `status`. The
+api turns it into a problem document in one place; the CLI prints its `message` and exits with status 1. Leaves out
+programming errors, which are ordinary exceptions and appear in the log with a traceback.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ __all__ = [
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",
-    "left_out",
+    "omitted_findings",
     "require_finite",
 ]
 
 MOST_FINDINGS = 50
-"""Largest number of findings that one error lists. A request with many wrong keys has as many findings."""
+"""Most findings that one error lists; a request can contain any number of unknown keys."""
 
 
-def left_out(count: int) -> dict[str, str]:
-    """Return the finding that replaces `count` findings that are not listed."""
+def omitted_findings(count: int) -> dict[str, str]:
+    """Return a finding that stands for `count` findings which an error does not list."""
     return {"location": "", "message": f"{count:,} more findings are left out"}
 
 
@@ -60,7 +60,7 @@ class ConfigError(TidalError, ValueError):
 
 
 class TooLargeError(TidalError):
-    """More bytes than the operator allows."""
+    """A request or an upload with more bytes than the operator allows."""
 
     code = "body_too_large"
     status = 413
@@ -81,10 +81,10 @@ class CheckpointError(TidalError, ValueError):
 
 
 class DivergedError(TidalError, ArithmeticError):
-    """A number of a training that has to be finite is not: a loss, a gradient norm, a weight.
+    """A training has diverged: a loss, a gradient norm or a weight is not finite.
 
-    `quantity` says in words what it is, `value` what it was found to be. The same steps lead to the same place again,
-    so a job that ends with it is not tried again.
+    `quantity` names the number in words, and `value` is the number. A retry would repeat the same steps and diverge
+    again, so a job that fails with this error is not retried.
     """
 
     code = "training_diverged"
@@ -97,14 +97,14 @@ class DivergedError(TidalError, ArithmeticError):
 
 
 def require_finite(quantity: str, value: float) -> float:
-    """`value` if it is finite; DivergedError that names `quantity` otherwise."""
+    """Return `value` if it is finite; otherwise raise DivergedError, which names `quantity`."""
     if not math.isfinite(value):
         raise DivergedError(f"{quantity} is {value}", quantity=quantity, value=value)
     return value
 
 
 class StorageError(TidalError, OSError):
-    """Disk full, folder not writable, a path outside the store."""
+    """A file cannot be written or read: the folder is not writable, or the path is outside the store."""
 
     code = "storage"
     status = 507
@@ -115,13 +115,13 @@ class DiskFullError(StorageError):
 
 
 class LeaseLostError(TidalError):
-    """A fenced write met zero rows: another attempt owns the job. Stop at once and write nothing more."""
+    """A fenced write matched no database row, because another attempt owns the job. Stop and write nothing more."""
 
     code = "lease_lost"
     status = 409
 
 
 class JobFailed(TidalError):
-    """Raised by the training task so that Flower shows a failed doorbell; the job row holds the truth."""
+    """The job of a Celery task has failed. It is raised so that Flower shows a failed task; the database has the state."""
 
     code = "job_failed"

@@ -1,7 +1,7 @@
-"""Files written whole or not at all, on disk when the call returns; their digests.
+"""Writes files atomically and durably, checks their names and computes their digests.
 
-A write goes to a temporary name beside the target, is flushed and renamed, so neither a crash nor a full disk leaves
-half a file. Leaves out what is in the files; torch's own formats are in `common.checkpoint.files`.
+A file is written under a temporary name in the same folder, flushed and renamed, so that neither a crash nor a full
+disk leaves a partial file. Leaves out the contents of files; `common.checkpoint.files` has the formats of torch.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from common.errors import DiskFullError, StorageError
 
 HASH_BLOCK_BYTES = 16 * 1024 * 1024
 MOST_NAME_BYTES = 255
-"""Of a file or folder, in UTF-8: the limit of ext4, XFS, APFS and object stores' local mirrors."""
+"""Most bytes of the name of a file or folder in UTF-8, which is the limit of ext4, XFS and APFS."""
 MOST_PATH_BYTES = 1024
-"""Of a relative path; what the folder above it needs must fit into the 4,096 of Linux, too."""
+"""Most bytes of a relative path. With the path of its folder it must fit into the 4,096 bytes that Linux allows."""
 
 
 def path_problem(name: str) -> str | None:
-    """Why no file can have this name or relative path, whatever exists on the disk; None where one can.
+    """Return why no file can have this name or relative path, or None if a file can have it.
 
-    To ask before a text from outside becomes a path: the system's own answer would be an OSError or a ValueError.
+    Check a name from outside with it before using the name as a path, which could raise OSError or ValueError.
     """
     if "\0" in name:
-        return "holds a NUL character"
+        return "contains a NUL character"
     try:
         parts = [part.encode("utf-8") for part in name.split("/")]
     except UnicodeEncodeError:
-        return "holds half a surrogate pair, which is no character"
+        return "contains half a surrogate pair, which is not a character"
     if any(len(part) > MOST_NAME_BYTES for part in parts):
-        return f"has a part of more than {MOST_NAME_BYTES} bytes, which no file can be called"
+        return f"has a part of more than {MOST_NAME_BYTES} bytes, which is too long for a file name"
     if sum(map(len, parts)) + len(parts) > MOST_PATH_BYTES:
         return f"is longer than {MOST_PATH_BYTES} bytes"
     return None
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """`text` in quotes for an error message, cut where it is long."""
+    """Return `text` in quotes for an error message, cut after `most` characters."""
     return repr(text) if len(text) <= most else f"{text[:most]!r}…"
 
 
 def sha256_of(path: Path, beat: Callable[[], None] | None = None) -> str:
-    """SHA-256 of a file's bytes, hexadecimal; `beat` is called after every 16 MiB."""
+    """Return the SHA-256 digest of a file in hexadecimal; `beat` is called after every 16 MiB."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(HASH_BLOCK_BYTES):
@@ -62,23 +62,23 @@ def sha256_of(path: Path, beat: Callable[[], None] | None = None) -> str:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Indented JSON in place, flushed to the disk. ValueError for NaN or infinity, which JSON does not have."""
+    """Write indented JSON to `path` and flush it; raise ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of JSON; NaN and infinity, which other programs and older versions write, become None."""
+    """Return the value of a JSON text. NaN and infinity, which other programs and older versions write, become None."""
     return json.loads(text, parse_constant=lambda _: None)
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 in place, flushed to the disk."""
+    """Write `text` to `path` as UTF-8, not atomically, and flush it to the disk."""
     path.write_text(text, encoding="utf-8")
     flush(path)
 
 
 def flush(path: Path) -> None:
-    """fsync of a file or directory."""
+    """Flush a file or directory to the disk with fsync."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,7 +87,10 @@ def flush(path: Path) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; StorageError and no change where that fails."""
+    """Let `write` fill a temporary file in the same folder, then rename the file to `path`.
+
+    Raises StorageError and leaves `path` unchanged if that fails.
+    """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         require_space(path.parent, needed_bytes)
@@ -101,7 +104,7 @@ def write_atomic(path: Path, write: Callable[[Path], None], *, needed_bytes: int
 
 
 def require_space(directory: Path, needed_bytes: int) -> None:
-    """OSError (ENOSPC) when the file system of `directory` has less than `needed_bytes` free."""
+    """Raise OSError (ENOSPC) if the file system of `directory` has fewer than `needed_bytes` free."""
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
         raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free")

@@ -27,7 +27,7 @@ from typing import Any
 COUNT_SECONDS = 60.0
 """Seconds from the first line left out to the line with the count."""
 MOST_KEYS = 2000
-"""Number of most recently seen kinds of line that are kept."""
+"""Number of most recently seen groups of line that are kept."""
 FIELD_CHARACTERS = 200
 """Number of leading characters of a value that are compared."""
 _VARIES = ("timestamp", "exc_info", "stack_info")
@@ -49,7 +49,7 @@ SAME_LOGGER = Allowance(500, 1.0)
 
 
 @dataclass
-class _Kind:
+class _LineGroup:
     """A group of lines that are counted together."""
 
     allowance: Allowance
@@ -78,7 +78,7 @@ class RepeatFilter(logging.Filter):
         super().__init__()
         self._write = write
         self._clock = clock
-        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._groups: OrderedDict[Hashable, _LineGroup] = OrderedDict()
         self._begin()
         atexit.register(self.flush)
         os.register_at_fork(after_in_child=self._begin)
@@ -88,26 +88,26 @@ class RepeatFilter(logging.Filter):
         if getattr(record, "is_count", False):
             return True
         try:
-            return self._admits(record, _kinds_of(record))
+            return self._admits(record, _groups_of(record))
         except Exception:
             return True
 
     def _admits(self, record: logging.LogRecord, found: list[tuple[Hashable, str, Allowance]]) -> bool:
         now = self._clock()
-        overflown: list[_Kind] = []
+        overflown: list[_LineGroup] = []
         with self._lock:
-            kinds = [self._kind(record, now, *its) for its in found]
-            while len(self._kinds) > MOST_KEYS:
-                _, oldest = self._kinds.popitem(last=False)
+            groups = [self._group(record, now, *its) for its in found]
+            while len(self._groups) > MOST_KEYS:
+                _, oldest = self._groups.popitem(last=False)
                 overflown.append(oldest)
-            full = next((kind for kind in kinds if not kind.has_room(now)), None)
+            full = next((group for group in groups if not group.has_room(now)), None)
             if full is None:
-                for kind in kinds:
-                    kind.tokens -= 1
+                for group in groups:
+                    group.tokens -= 1
             else:
                 self._count(full, now)
-        for kind in overflown:
-            self._write_count(kind, now)
+        for group in overflown:
+            self._write_count(group, now)
         return full is None
 
     def flush(self) -> None:
@@ -119,19 +119,21 @@ class RepeatFilter(logging.Filter):
         # Reentrant, because a signal handler or a finaliser may log while this thread holds the lock.
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
-        self._kinds.clear()
+        self._groups.clear()
 
-    def _kind(self, record: logging.LogRecord, now: float, key: Hashable, text: str, allowance: Allowance) -> _Kind:
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind(allowance, text, record.name, record.levelno, now)
-        self._kinds.move_to_end(key)
-        return kind
+    def _group(
+        self, record: logging.LogRecord, now: float, key: Hashable, text: str, allowance: Allowance
+    ) -> _LineGroup:
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _LineGroup(allowance, text, record.name, record.levelno, now)
+        self._groups.move_to_end(key)
+        return group
 
-    def _count(self, kind: _Kind, now: float) -> None:
-        if not kind.left_out:
-            kind.since = now
-        kind.left_out += 1
+    def _count(self, group: _LineGroup, now: float) -> None:
+        if not group.left_out:
+            group.since = now
+        group.left_out += 1
         if self._timer is None:
             self._start_timer()
 
@@ -148,36 +150,36 @@ class RepeatFilter(logging.Filter):
         self._flush(older_than=COUNT_SECONDS / 2)
         with self._lock:
             self._timer = None
-            if any(kind.left_out for kind in list(self._kinds.values())):
+            if any(group.left_out for group in list(self._groups.values())):
                 self._start_timer()
 
     def _flush(self, *, older_than: float) -> None:
         now = self._clock()
         with self._lock:
-            due = [kind for kind in list(self._kinds.values()) if kind.left_out and now - kind.since >= older_than]
-            counts = [(kind, kind.left_out, kind.since) for kind in due]
-            for kind in due:
-                kind.left_out = 0
-        for kind, left_out, since in counts:
-            self._write_record(kind, left_out, now - since)
+            due = [group for group in list(self._groups.values()) if group.left_out and now - group.since >= older_than]
+            counts = [(group, group.left_out, group.since) for group in due]
+            for group in due:
+                group.left_out = 0
+        for group, left_out, since in counts:
+            self._write_record(group, left_out, now - since)
 
-    def _write_count(self, kind: _Kind, now: float) -> None:
-        if kind.left_out:
-            self._write_record(kind, kind.left_out, now - kind.since)
+    def _write_count(self, group: _LineGroup, now: float) -> None:
+        if group.left_out:
+            self._write_record(group, group.left_out, now - group.since)
 
-    def _write_record(self, kind: _Kind, left_out: int, seconds: float) -> None:
-        text = f"{kind.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
-        record = logging.LogRecord(kind.logger, kind.level, __file__, 0, text, None, None)
+    def _write_record(self, group: _LineGroup, left_out: int, seconds: float) -> None:
+        text = f"{group.text} … repeated {left_out:,} times in {max(1, round(seconds))} s"
+        record = logging.LogRecord(group.logger, group.level, __file__, 0, text, None, None)
         record.is_count = True
         # In an empty context, because the values bound in this one (a request id) do not belong to the counted lines.
         contextvars.Context().run(self._write, record)
 
 
-def _kinds_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
-    """Return key, text for the line with the count, and allowance of each kind that the record belongs to."""
+def _groups_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]]:
+    """Return key, text for the line with the count, and allowance of each group that the record belongs to."""
     fields: dict[str, Any] = record.msg if isinstance(record.msg, dict) else {}
     warning = record.levelno >= logging.WARNING
-    kind, place = _exception(fields.get("exc_info") or record.exc_info)
+    error_type, place = _exception(fields.get("exc_info") or record.exc_info)
     if fields:
         event = str(fields.get("event", ""))[:FIELD_CHARACTERS]
         # Warnings that differ only in the request id are the same line; information may be about the request itself.
@@ -190,7 +192,7 @@ def _kinds_of(record: logging.LogRecord) -> list[tuple[Hashable, str, Allowance]
     line = " ".join((event, *values)) if fields else values[0]
     found: list[tuple[Hashable, str, Allowance]] = [((*head, event, place, values), line, SAME_LINE)]
     if place:
-        found.append(((*head, kind, place), f"{event}: {kind} at {place}", SAME_EXCEPTION))
+        found.append(((*head, error_type, place), f"{event}: {error_type} at {place}", SAME_EXCEPTION))
     if warning:
         found.append(((*head, event), f"{event} (with different values)", SAME_EVENT))
         found.append((head, "(different warnings and errors)", SAME_LOGGER))

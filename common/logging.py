@@ -1,6 +1,6 @@
-"""Logs as one line per event: readable on a terminal, JSON with TIDAL_LOG_FORMAT=json.
+"""Configures logging: one line per event, as readable text or, with TIDAL_LOG_FORMAT=json, as JSON.
 
-`configure(service)` is called once by every entry point; modules use `get_logger(__name__)`. Bind what identifies the
+Every entry point calls `configure(service)` once; modules use `get_logger(__name__)`. Bind values that identify the
 work (`job_id`, `attempt`) with `structlog.contextvars.bound_contextvars`. Never log tokens, prompts or passwords.
 Every value is escaped to one line without control characters, and a traceback is indented, so that neither can be
 mistaken for a log line or control a terminal. Repeated lines are counted (`common.log_repeats`).
@@ -29,25 +29,25 @@ NOISY = (
     "flower.command",
     "kombu.mixins",
 )
-"""Loggers of libraries whose lines below WARNING say nothing that ours do not."""
+"""Loggers of libraries whose lines below WARNING repeat what Tidal logs itself."""
 LEVELS = ("debug", "info", "warning", "error")
 MOST_CHARACTERS = 4000
-"""Length to which a value is cut, because clients may send long texts."""
+"""Most characters of a value; longer ones are cut, because clients may send long texts."""
 MOST_TRACEBACK_CHARACTERS = 40_000
-"""Length to which a traceback is cut; its beginning and its end are kept."""
+"""Most characters of a traceback; the beginning and the end of a longer one are kept."""
 
 
 def configure(service: str, *, level: str | None = None, json_lines: bool | None = None) -> None:
-    """Send structlog and stdlib logging to stderr in one format; `service` is stamped on every line.
+    """Send structlog and stdlib logging to stderr in one format that names `service` in every line.
 
-    What the encoding of the standard streams lacks is written as an escape.
+    Characters that the encoding of the standard streams lacks are written as escapes.
 
     `level` defaults to TIDAL_LOG_LEVEL (info), `json_lines` to TIDAL_LOG_FORMAT == "json". An unknown level means info
-    and logs a warning: a wrong log setting is no reason not to start.
+    and logs a warning, because a wrong log setting should not prevent a start.
     """
     accept_any_text()
-    wanted = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).strip()
-    level = wanted.upper() if wanted.lower() in LEVELS else "INFO"
+    given_level = (level or os.environ.get("TIDAL_LOG_LEVEL", "info")).strip()
+    level = given_level.upper() if given_level.lower() in LEVELS else "INFO"
     if json_lines is None:
         json_lines = os.environ.get("TIDAL_LOG_FORMAT", "text") == "json"
 
@@ -65,7 +65,7 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json_lines
-        # Plain tracebacks: the default prints local variables, which is slow and shows tokens and prompts.
+        # The default formatter prints local variables, which is slow and reveals tokens and prompts.
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_indented_traceback)
     )
     tail: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
@@ -90,8 +90,9 @@ def configure(service: str, *, level: str | None = None, json_lines: bool | None
     root.setLevel(level)
     for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if wanted.lower() not in LEVELS:
-        get_logger(__name__).warning(f"TIDAL_LOG_LEVEL is none of {', '.join(LEVELS)}; info is used", given=wanted)
+    if given_level.lower() not in LEVELS:
+        message = f"TIDAL_LOG_LEVEL is none of {', '.join(LEVELS)}; info is used"
+        get_logger(__name__).warning(message, given=given_level)
 
 
 def _on_one_line(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -120,5 +121,5 @@ def _indented_traceback(output: TextIO, error: structlog.typing.ExcInfo) -> None
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger that takes an event and key-value pairs: `log.info("job claimed", job_id=…)`."""
+    """Return a logger that takes an event and key-value pairs: `log.info("job claimed", job_id=…)`."""
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger(name))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 def escaped(text: str, most: int | None = None) -> str:
     """Return the first `most` characters of `text`, unprintable ones as Python escapes (`\\x1b`, `\\n`, `\\u202e`)."""
-    left_out = 0 if most is None else len(text) - most
-    if left_out > 0:
+    cut_off = 0 if most is None else len(text) - most
+    if cut_off > 0:
         text = text[:most]
     if not text.isprintable():
-        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-    return f"{text}… ({left_out:,} more characters)" if left_out > 0 else text
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return f"{text}… ({cut_off:,} more characters)" if cut_off > 0 else text
 
 
 def escaped_lines(text: str, indent: str = "") -> str:

@@ -1,8 +1,8 @@
-"""Standard streams that take every text, whatever the terminal or pipe can show.
+"""Configures the standard streams so that no text can raise an encoding error.
 
-A character that the encoding of the output lacks is written as an escape such as `\\u2026`, instead of ending the
-program in the middle of a text; half surrogates, which no encoding has, too. What comes in by a pipe is UTF-8. Entry
-points call `accept_any_text` once, most of them through `common.logging.configure`.
+A character that the encoding of the output lacks, such as half a surrogate pair, is written as an escape (`\\u2026`).
+Input from a pipe is read as UTF-8. Entry points call `accept_any_text` once, most of them through
+`common.logging.configure`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def accept_any_text() -> None:
 
 
 def shows_unicode(encoding: str) -> bool:
-    """Whether an output of this encoding shows every character."""
+    """Return whether an output with this encoding can show every character."""
     return encoding.lower().replace("-", "").startswith("utf")
 
 
 def as_typed(argument: str) -> str:
-    """An argument of the command line in UTF-8 where the locale could not decode it; as it is if it is not UTF-8."""
+    """Return a command-line argument decoded as UTF-8 if the locale could not decode it, or unchanged if not UTF-8."""
     try:
         return argument.encode("ascii", "surrogateescape").decode("utf-8") if not argument.isascii() else argument
     except UnicodeError:

@@ -1,10 +1,9 @@
-"""A terminal that shows foreign text and never obeys it.
+"""A console for untrusted text, which can neither control the terminal nor be cut in the middle of a word.
 
-What models, prompts, names of jobs and logs say is printed as it is: markup in it is text, and a control character
-other than newline and tab becomes its picture (`\\x1b` is ␛), in a pipe too, so that no text moves the cursor, clears
-the screen or renames the window. Words stay whole: where the output is no terminal nothing is wrapped or cut, and on a
-terminal tables break lines between words only, so that an id can be copied.
-Leaves out: what is printed (`services.cli`), and JSON, which escapes such characters.
+Texts of models, prompts, jobs and logs are printed literally: markup has no effect, and a control character other than
+newline and tab is shown as its Unicode picture (`\\x1b` as ␛), also in a pipe. No text can therefore move the cursor,
+clear the screen or rename the window. Output that is not a terminal is neither wrapped nor cut. On a terminal, tables
+break lines only between words, so that an id can be copied. Leaves out JSON, which escapes such characters.
 """
 
 from __future__ import annotations
@@ -23,76 +22,77 @@ _PICTURES = {
     0x7F: "␡",
     **dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), "�"),
 }
-"""For C0, delete, C1; and half surrogates, which cannot be written."""
+"""Maps the control characters (C0, delete, C1) and half surrogates, which have no encoding, to printable characters."""
 
 
 UNLIMITED = 100_000
-"""Columns of an output that is no terminal."""
+"""Width in columns that is assumed for an output that is not a terminal."""
 LONGEST_WORD = 100
-"""A longer word of a table is folded on a terminal; ids and references are shorter."""
+"""Longest word in a table that is not folded on a terminal; ids and references are shorter."""
 
 
 class WholeWordTable(Table):
-    """A table that breaks lines between words only, and not at all where the output is no terminal.
+    """A table that breaks lines only between words, and not at all if the output is not a terminal.
 
-    Where the words do not fit it becomes wider than the terminal, which then goes on in the next row of its screen
-    without a line break in what is copied.
+    If the words do not fit, the table is wider than the terminal. The terminal then continues a line in the next row of
+    the screen, but text that is copied from it contains no line break.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Choose the width of every column, then render as `Table` does."""
-        wide = options.update(width=UNLIMITED)
-        ranges = [
-            [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)] for column in self.columns
+        """Set the width of every column, then render the table as the base class does."""
+        unlimited = options.update(width=UNLIMITED)
+        measured_columns = [
+            [Measurement.get(console, unlimited, cell) for cell in (column.header, *column.cells)]
+            for column in self.columns
         ]
-        most = [max(measured.maximum for measured in cells) for cells in ranges]
-        least = [
-            min(whole, LONGEST_WORD, max(measured.minimum for measured in cells))
-            for whole, cells in zip(most, ranges, strict=True)
+        largest = [max(cell.maximum for cell in cells) for cells in measured_columns]
+        smallest = [
+            min(full_width, LONGEST_WORD, max(cell.minimum for cell in cells))
+            for full_width, cells in zip(largest, measured_columns, strict=True)
         ]
-        borders = Measurement.get(console, wide, self).maximum - sum(most)
-        room = (options.max_width if console.is_terminal else UNLIMITED) - borders
-        for column, width in zip(self.columns, _shared(room, least, most), strict=True):
+        borders = Measurement.get(console, unlimited, self).maximum - sum(largest)
+        available = (options.max_width if console.is_terminal else UNLIMITED) - borders
+        for column, width in zip(self.columns, _column_widths(available, smallest, largest), strict=True):
             column.width = width
-        yield from super().__rich_console__(console, wide)
+        yield from super().__rich_console__(console, unlimited)
 
 
-def _shared(room: int, least: list[int], most: list[int]) -> list[int]:
-    """Widths between `least` and `most`; what the room leaves beyond `least` goes to the narrowest columns first."""
-    widths, left = list(least), room - sum(least)
-    waiting = sorted(range(len(most)), key=lambda index: most[index] - least[index])
-    for place, index in enumerate(waiting):
-        given = min(most[index] - least[index], max(left, 0) // (len(waiting) - place))
-        widths[index] += given
-        left -= given
+def _column_widths(available: int, smallest: list[int], largest: list[int]) -> list[int]:
+    """Return widths between `smallest` and `largest`; columns that need the least extra width receive it first."""
+    widths, remaining = list(smallest), available - sum(smallest)
+    order = sorted(range(len(largest)), key=lambda index: largest[index] - smallest[index])
+    for place, index in enumerate(order):
+        extra = min(largest[index] - smallest[index], max(remaining, 0) // (len(order) - place))
+        widths[index] += extra
+        remaining -= extra
     return widths
 
 
 class Terminal(Console):
-    """A console of rich whose own control sequences (colour, progress bars) are the only ones it writes."""
+    """A console of rich that prints no control sequences other than its own (colours, progress bars)."""
 
     def __init__(self, **options: Any) -> None:
-        """As `Console`, but markup, emoji codes and highlighting are off unless asked for."""
+        """Create a `Console` whose markup, emoji codes and highlighting are off unless `options` turn them on."""
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As `Console.print`; where the output is no terminal, text is not wrapped, and tables are not cut anywhere."""
-        if any(isinstance(its, WholeWordTable) for its in objects):
+        """Print as `Console.print` does, but never cut a table, and wrap text only on a terminal."""
+        if any(isinstance(item, WholeWordTable) for item in objects):
             options.setdefault("crop", False)
-        elif not self.is_terminal and all(isinstance(its, str | Text) for its in objects):
+        elif not self.is_terminal and all(isinstance(item, str | Text) for item in objects):
             options.setdefault("soft_wrap", True)
         super().print(*objects, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of a renderable, their text printable."""
+        """Yield the segments of a renderable with printable text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As `Console.render_str`; printable here already, so that columns are measured as they will be."""
+        """Return the text with printable characters, so that columns are measured as they are printed."""
         return super().render_str(printable(text), **options)
 
 
 def printable(text: str) -> str:
-    """`text` with pictures for control characters, but for newline and tab."""
+    """Return `text` with pictures in place of all control characters except newline and tab."""
     return text if text.isprintable() else text.translate(_PICTURES)

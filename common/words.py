@@ -1,6 +1,6 @@
-"""English for messages that people read: articles, plurals, lengths of time.
+"""English grammar for messages: articles, plurals, durations.
 
-Leaves out: numbers and times inside reports (`common.reports.words`), and in columns of the command line
+Leaves out numbers and times in reports (`common.reports.words`) and in columns of the command line
 (`services.cli.output`).
 """
 
@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-_SPOKEN_WITH_A_VOWEL = ("a", "e", "i", "o", "u", "lm", "rl")
-"""How words begin that want `an`; LM and RL are spoken as letters."""
+_NEEDS_AN = ("a", "e", "i", "o", "u", "lm", "rl")
+"""Beginnings of words with the article `an`; LM and RL are pronounced as letters."""
 
 
 def plural(amount: int, noun: str) -> str:
-    """`1 prompt`, `2 prompts`."""
+    """Return the amount and the noun in the right number: `1 prompt`, `2 prompts`."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 
 def with_article(noun: str) -> str:
-    """`an ablation`, `an lm-training`, `a dataset`."""
-    return f"{'an' if noun.lower().startswith(_SPOKEN_WITH_A_VOWEL) else 'a'} {noun}"
+    """Return the noun with its article: `an ablation`, `an lm-training`, `a dataset`."""
+    return f"{'an' if noun.lower().startswith(_NEEDS_AN) else 'a'} {noun}"
 
 
 def span(length: timedelta | float) -> str:
-    """A length of time, given in seconds: `12 s`, `3 min`, `2.5 h`, `30.5 days`, `73 years`."""
+    """Return a duration (in seconds) as text: `12 s`, `3 min`, `2.5 h`, `30.5 days`, `73 years`."""
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds < 120:
         return f"{max(0, round(seconds))} s"

@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the configuration classes: `.venv/bin/python scripts/configuration_docs.py`.
 
-A test holds the file against the classes, so the guide cannot fall behind the code.
+A test compares the file with the classes, so that the guide stays up to date.
 """
 
 from __future__ import annotations
@@ -13,33 +13,38 @@ from pydantic.fields import FieldInfo
 
 from common.config import LMConfig, RLConfig, Settings
 from common.config.environment import OTHER_VARIABLES
+from common.config.settings import RENAMED
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "configuration.md"
 
 
 def render() -> str:
-    """The whole guide as Markdown."""
+    """Return the whole guide as Markdown."""
     parts = [
         "# Configuration",
-        "Written by `scripts/configuration_docs.py` from the classes in `common/config/`; change it there.",
-        "An unknown key is an error that names the nearest valid one. Durations are seconds unless said otherwise.",
-        "The files are YAML, read as YAML 1.2 does, and `--set key=value` reads a value in the same way: only `true` "
-        "and `false` are booleans; `on`, `off`, `yes` and `no` are words, which mean what they say where a key takes a "
-        "switch; `1e2`, `1e-3` and `1_000` are numbers, and `1e2` a whole one; `010` is ten; a date is text. Every "
-        "number is finite. A key given twice, an empty file and a second document are errors that name the line; `{}` "
-        "means the defaults.",
+        "`scripts/configuration_docs.py` generates this page from the classes in `common/config/`; change it there.",
+        "An unknown key is an error that names the nearest valid one. Durations are in seconds unless stated "
+        "otherwise.",
+        "Configuration files are YAML 1.2, and `--set key=value` reads its value in the same way. Only `true` and "
+        "`false` are booleans; `on`, `off`, `yes` and `no` are words, which a key that is a switch accepts. `1e2`, "
+        "`1e-3` and `1_000` are numbers, `1e2` is an integer, `010` is ten, and a date is text. Every number must be "
+        "finite. A repeated key, an empty file and a second document are errors that name the line; `{}` means the "
+        "defaults.",
         "## Language model (`configs/base_config.yaml`)",
         *_sections(LMConfig),
         "## Controller (`configs/rl_config.yaml`)",
         *_sections(RLConfig),
         "## Environment of a process",
-        "Read from the environment, and from `.env` in the working directory; the environment comes first. A variable "
-        "that is set to nothing is an error; a name with `TIDAL_` that nothing reads is a warning that names the "
-        "nearest one.",
+        "A process reads these variables from the environment, and from `.env` in the working directory if they are "
+        "not set there. An empty variable is an error. An unknown name with `TIDAL_` is a warning that names the "
+        "nearest known one.",
+        "Some variables have been renamed; the former name still works and is a warning: "
+        + "; ".join(f"`{former}` is now `{present}`" for former, present in RENAMED.items())
+        + ".",
         _table(("variable", "default", "meaning"), [_variable(name, field) for name, field in _fields(Settings)]),
         "### Outside the settings",
-        "Read by commands, by compose or by tests, and by logging before there are settings.",
+        "Commands, compose, tests and the logging of a process that has not read its settings yet use these variables.",
         _table(("variable", "meaning"), [(f"`{name}`", meaning) for name, meaning in OTHER_VARIABLES.items()]),
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,6 +1,6 @@
 """Trajectory analysis: what a policy does with the modulation. Pure Python: the api computes with it too."""
 
-from common.analysis.analysis_result import GeneratedSample, SampleGroup, analysis_result, plan_samples
+from common.analysis.result import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.analysis.stats import bootstrap_interval
 from common.analysis.trajectory import TrajectoryToken, analyze_batch, analyze_sweep, analyze_trajectory
 

@@ -1,4 +1,4 @@
-"""Typed, frozen configuration: jobs (`LMConfig`, `RLConfig`), processes (`Settings`)."""
+"""Typed, frozen configurations of jobs (`LMConfig`, `RLConfig`, `AnalysisConfig`) and of processes (`Settings`)."""
 
 from common.config.analysis import AnalysisConfig
 from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig

@@ -32,21 +32,21 @@ class AnalysisConfig(Section):
         tuple[Annotated[str, StringConstraints(max_length=10_000)], ...],
         Field(min_length=1, max_length=MAX_PROMPTS),
     ]
-    """Different texts; an empty one starts a new document."""
+    """Prompts, all different; an empty prompt starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
-    """Texts per prompt, analysed as one after the other; 1 for a sweep."""
+    """Samples that are generated for each prompt; 1 for a sweep."""
     max_tokens: MaxTokens = DEFAULTS.max_tokens
-    """Most tokens per text; a text ends earlier at end-of-text."""
+    """Most tokens per sample; a sample ends earlier at the end-of-text token."""
     gating_mode: ModulatedGating = GatingMode.LEARNED
-    """Who chooses the modulation; learned needs a controller. Not used by a sweep."""
+    """How the modulation is chosen; learned needs a controller. A sweep does not use it."""
     modulation: Modulation = DEFAULTS.modulation
-    """For gating mode fixed."""
+    """Modulation in gating mode fixed."""
     seed: Seed = 0
-    """Of the first text; the others follow from it, and so do the resamples. One seed gives one analysis."""
+    """Seed of the first sample, from which the other seeds are derived; the same seed gives the same analysis."""
     bootstrap: bool = False
-    """batch: 95 % intervals from 1,000 resamples of the prompts."""
+    """batch only: compute 95 % intervals from 1,000 bootstrap resamples of the prompts."""
     include_extreme_values: bool = False
-    """single, batch: a sweep over the same prompts as well."""
+    """single and batch only: add a sweep over the same prompts."""
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from common.config.compute_environment import with_compute_environment
-from common.config.environment import INTERNAL_VARIABLES, OF_TESTS, OTHER_VARIABLES, PASS
+from common.config.environment import INTERNAL_VARIABLES, TEST_PREFIX, OTHER_VARIABLES, PASS_ENVIRONMENT
 from common.config.settings import variables
 
 TOKEN: Final = frozenset({"TIDAL_AUTH_TOKEN"})
@@ -53,7 +53,7 @@ def own_environment(
     `database` those of PostgreSQL's client library.
     """
     ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRETS
-    passed = {name.strip() for name in environ.get(PASS, "").split(",")} - SECRETS
+    passed = {name.strip() for name in environ.get(PASS_ENVIRONMENT, "").split(",")} - SECRETS
 
     def wanted(name: str) -> bool:
         return (
@@ -61,7 +61,7 @@ def own_environment(
             or name in ours
             or name in secrets
             or name in passed
-            or name.startswith((*_COMPUTING, OF_TESTS))
+            or name.startswith((*_COMPUTING, TEST_PREFIX))
             or (hub and (name.lower() in _NETWORK or name.startswith(_HUB)))
             or (database and name.startswith(_LIBPQ))
         )

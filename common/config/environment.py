@@ -1,8 +1,8 @@
-"""Names in the environment: which ones Tidal reads outside its settings, an empty one is an error, an unknown one a
-warning.
+"""Checks the names of environment variables, and lists those that are read outside the settings.
 
-A process that has warned leaves a mark for its children, so that one mistake is one warning. Leaves out what the
-settings themselves are (`common.config.settings`).
+An empty variable is an error; an unknown or a renamed variable is a warning. A process that has logged a warning
+records the name in the environment of its children, so that they do not repeat it. Leaves out the settings themselves
+(`common.config.settings`).
 """
 
 from __future__ import annotations
@@ -16,64 +16,80 @@ from typing import Final
 from common.errors import ConfigError
 
 PREFIX: Final = "TIDAL_"
-PASS: Final = "TIDAL_PASS_ENVIRONMENT"
-OF_TESTS: Final = "TIDAL_TEST_"
-MARK: Final = "TIDAL_UNKNOWN_NAMES"
-"""Names a parent process has warned of, separated by commas."""
+PASS_ENVIRONMENT: Final = "TIDAL_PASS_ENVIRONMENT"
+TEST_PREFIX: Final = "TIDAL_TEST_"
+WARNED_NAMES: Final = "TIDAL_UNKNOWN_NAMES"
+"""Variable that lists the names a parent process has already warned of, separated by commas."""
 
 OTHER_VARIABLES: Final[dict[str, str]] = {
     "TIDAL_LOG_LEVEL": "debug, info (default), warning or error",
     "TIDAL_LOG_FORMAT": "text (default), or json: one JSON object per line",
     "TIDAL_DEBUG": "1: commands show tracebacks",
     "TIDAL_HOME": "folder of the local stack; default `.tidal`",
-    "TIDAL_URL": "the api that commands talk to",
-    "TIDAL_API_PORT": "compose: where the api is published; commands on the same host use it",
-    "TIDAL_BIND": "compose: address that ports are published on",
-    "TIDAL_COMMIT": "the commit images are built from, part of every experiment's name",
+    "TIDAL_URL": "URL of the api that commands use",
+    "TIDAL_API_PORT": "compose: port on which the api is published; commands on the same host use it",
+    "TIDAL_BIND": "compose: address on which ports are published",
+    "TIDAL_COMMIT": "commit that images are built from, which is part of every experiment's name",
     "TIDAL_POSTGRES_PASSWORD": "compose: password of PostgreSQL, any character",
     "TIDAL_REDIS_PASSWORD": "compose: password of Redis, any character",
-    "TIDAL_WORKER_MEMORY": "compose: memory limit of a training worker, 16g",
-    "TIDAL_GENERATOR_MEMORY": "compose: memory limit of a generator, 8g",
-    "TIDAL_API_MEMORY": "compose: memory limit of the api, 2g",
-    "TIDAL_POSTGRES_MEMORY": "compose: memory limit of PostgreSQL, 2g",
-    "TIDAL_REDIS_MEMORY": "compose: memory limit of Redis, 1536m",
-    "TIDAL_SMALL_MEMORY": "compose: memory limit of health, Flower and migrations, 1g",
+    "TIDAL_WORKER_MEMORY": "compose: memory limit of a training worker; default 16g",
+    "TIDAL_GENERATOR_MEMORY": "compose: memory limit of a generator; default 8g",
+    "TIDAL_API_MEMORY": "compose: memory limit of the api; default 2g",
+    "TIDAL_POSTGRES_MEMORY": "compose: memory limit of PostgreSQL; default 2g",
+    "TIDAL_REDIS_MEMORY": "compose: memory limit of Redis; default 1536m",
+    "TIDAL_SMALL_MEMORY": "compose: memory limit of each of health, Flower and migrations; default 1g",
     "TIDAL_PYTHON_IMAGE": "compose: base image of Tidal's images; `make pin` sets it to a digest",
     "TIDAL_POSTGRES_IMAGE": "compose: image of PostgreSQL; `make pin` sets it to a digest",
     "TIDAL_REDIS_IMAGE": "compose: image of Redis; `make pin` sets it to a digest",
     "TIDAL_PASS_ENVIRONMENT": "comma-separated names of further variables to pass to trainers and the processes of "
     "`tidal up`, which otherwise receive only the variables that Tidal lists",
     "TIDAL_CHROMIUM": "tests: the browser to use",
-    "TIDAL_REQUIRE_BROWSER": "tests: fail where there is no browser",
+    "TIDAL_REQUIRE_BROWSER": "tests: fail instead of skip if there is no browser",
 }
-"""What is read before there are settings, by commands, by compose or by tests."""
-INTERNAL_VARIABLES: Final = frozenset({"TIDAL_CHILD_FD", "TIDAL_PARENT_PID", "TIDAL_FAKE_TRAINER", MARK})
+"""Variables that are read before the settings exist, by commands, by compose or by tests, and their meanings."""
+INTERNAL_VARIABLES: Final = frozenset({"TIDAL_CHILD_FD", "TIDAL_PARENT_PID", "TIDAL_FAKE_TRAINER", WARNED_NAMES})
 
 
 def refuse_empty(found: Mapping[str, str | None], where: str) -> None:
-    """ConfigError that names the variables with TIDAL_ that are set to nothing."""
+    """Raise ConfigError if variables with TIDAL_ are set to an empty value; the error names them and `where`."""
     empty = sorted(name for name, value in found.items() if name.startswith(PREFIX) and not (value or "").strip())
     if empty:
-        raise ConfigError(f"{', '.join(empty)}: set to nothing in {where}; give a value, or unset it for the default")
+        raise ConfigError(f"{', '.join(empty)}: empty in {where}; set a value, or unset the variable for the default")
 
 
 def warn_of_unknown(
     settings: Collection[str], environ: MutableMapping[str, str] = os.environ, *, in_file: Collection[str] = ()
 ) -> None:
-    """One warning for each name with TIDAL_ that nothing reads, with the nearest one that is read.
+    """Log a warning for each variable with TIDAL_ that Tidal does not read, with the nearest name that it reads.
 
-    `settings` are the names that set something, `in_file` those that `.env` has.
+    `settings` are the names of the settings' variables, `in_file` the names in `.env`.
     """
     known = {*settings, *OTHER_VARIABLES}
-    warned = set(environ.get(MARK, "").split(",")) - {""}
     unknown = {
         name
         for name in {*environ, *in_file}
-        if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known | INTERNAL_VARIABLES
+        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in known | INTERNAL_VARIABLES
     }
-    for name in sorted(unknown - warned):
+    for name in _not_yet_warned(unknown, environ):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists those that count"
-        logging.getLogger(__name__).warning("%s is set, and nothing reads it; %s", name, hint)
-    if unknown - warned:
-        environ[MARK] = ",".join(sorted(unknown | warned))
+        hint = f"did you mean {near[0]}?" if near else "docs/configuration.md lists the known variables"
+        logging.getLogger(__name__).warning("%s is set, but Tidal does not read it; %s", name, hint)
+
+
+def warn_of_renamed(
+    renamed: Mapping[str, str], environ: MutableMapping[str, str] = os.environ, *, in_file: Collection[str] = ()
+) -> None:
+    """Log a warning for each former name of a variable that is set; `renamed` maps former to present names."""
+    for name in _not_yet_warned(renamed.keys() & {*environ, *in_file}, environ):
+        logging.getLogger(__name__).warning(
+            "%s has been renamed to %s; the old name still works, please use the new one", name, renamed[name]
+        )
+
+
+def _not_yet_warned(names: Collection[str], environ: MutableMapping[str, str]) -> list[str]:
+    """Return those of `names` that no process has warned of, sorted, and record them in `environ`."""
+    warned = set(environ.get(WARNED_NAMES, "").split(",")) - {""}
+    new = set(names) - warned
+    if new:
+        environ[WARNED_NAMES] = ",".join(sorted(new | warned))
+    return sorted(new)

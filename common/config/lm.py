@@ -1,6 +1,7 @@
-"""What one pretraining job does: model, data, optimisation, checkpoints, evaluation (`configs/base_config.yaml`).
+"""The configuration of a pretraining job: model, data, optimisation, checkpoints, evaluation.
 
-The defaults give 30,623,057 parameters, trained on TinyStories. Loaded by `common.config.load_lm_config`.
+`common.config.load_lm_config` loads it from a file such as `configs/base_config.yaml`. The defaults train a model with
+30,623,057 parameters on TinyStories.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from tidal_client.wire.sampling import RepetitionPenalty, Temperature
 
 MAX_NAME_LENGTH: Final = 128
 MAX_VERSION_LENGTH: Final = 64
-"""With both at their longest, every file made from them has a name of at most 255 bytes: the model in its two formats,
-its manifest, their temporary names, the folders of an export."""
+"""Most characters of a model's name and version. With these limits the names of all files and folders that contain
+them, including temporary files and exports, have at most 255 bytes."""
 _FILE_NAME_PART: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -24,28 +25,30 @@ class ModelConfig(Section):
     """The shape of a `common.model.TransformerLM`."""
 
     name: str = Field("transformer-lm", pattern=_FILE_NAME_PART, max_length=MAX_NAME_LENGTH)
-    """Goes into the name of the final file: `{name}_v{version}.pth`. Letters, digits, `.`, `_` and `-`, at most 128."""
+    """Name of the model, part of the final file's name `{name}_v{version}.pth`: at most 128 letters, digits, `.`, `_`
+    and `-`."""
     version: str = Field("1.0.0", pattern=_FILE_NAME_PART, max_length=MAX_VERSION_LENGTH)
-    """Letters, digits, `.`, `_` and `-`, at most 64; a number such as 1.0 in quotes."""
+    """Version of the model: at most 64 letters, digits, `.`, `_` and `-`; write a number such as 1.0 in quotes."""
     vocab_size: int = Field(50257, ge=2)
-    """V, entries of the vocabulary."""
+    """V, the number of tokens in the vocabulary."""
     d_model: int = Field(256, ge=2)
-    """D, model width; a multiple of num_heads."""
+    """D, the model width; a multiple of num_heads."""
     num_layers: int = Field(6, ge=1)
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     num_heads: int = Field(8, ge=1)
-    """H; d_model / num_heads is the head width K and must be even (rotary halves)."""
+    """H, the number of attention heads. The head width K = d_model / num_heads must be even for rotary embeddings."""
     ffn_dim: int = Field(1024, ge=1)
     """Width of the feed-forward layer."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Dropout probability."""
     context_length: int = Field(256, ge=2)
-    """Most positions in one forward pass, tokens."""
+    """Most tokens in one forward pass."""
     gate_dim: Literal[1] = 1
-    """Inputs of a DynamicGate: one modulation. Older files with three are migrated on load."""
+    """Number of inputs of a DynamicGate, which is the modulation. Older files with three are migrated on load."""
     gate_hidden_dim: int = Field(32, ge=1)
     """Hidden width of a DynamicGate."""
     rope_theta: float = Field(10000.0, gt=0)
-    """Base of the rotary angles."""
+    """Base of the rotary embedding's angles."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -57,37 +60,38 @@ class ModelConfig(Section):
         return self
 
     def shape(self) -> dict[str, object]:
-        """What decides whether weights of one model mean the same in another: all but names and dropout."""
+        """Return the fields in which two models must agree to share weights: all but names and dropout."""
         return self.model_dump(mode="json", exclude={"name", "version", "dropout"})
 
     @property
     def head_dim(self) -> int:
-        """K, width of one head."""
+        """Return K, the width of one attention head."""
         return self.d_model // self.num_heads
 
 
 MOST_SOURCE = 4096
-"""Characters of the name of a corpus, as many as a path may have on Linux."""
+"""Most characters of the name of a corpus, which may be a path; Linux allows as many for a path."""
 MOST_TEXT_FIELD = 200
-"""Characters of the name of a field or column."""
+"""Most characters of the name of a field or column."""
 
 
 class DataConfig(Section):
-    """Where the text comes from."""
+    """The text to train and validate on."""
 
     source: str = Field("roneneldan/TinyStories", max_length=MOST_SOURCE)
-    """`builtin:stories` (procedural sample that ships with Tidal), the name of an uploaded dataset, a path to .txt,
-    .jsonl or .parquet, also gzipped, or owner/name on the hub for `datasets`."""
+    """The corpus: `builtin:stories` (a procedural sample that ships with Tidal), the name of an uploaded dataset, the
+    path of a .txt, .jsonl or .parquet file (also gzipped), or owner/name of a dataset on the Hugging Face hub."""
     validation_source: str | None = Field(None, max_length=MOST_SOURCE)
-    """A second file, dataset or hub split for validation; without it `validation_fraction` of the documents is held
-    out."""
+    """A second file, dataset or hub split for validation. None: the validation part of `source`, or else a share of its
+    documents (`validation_fraction`)."""
     validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    """Share of documents held out when the source has no validation part."""
+    """Share of the documents that is held out for validation when the source has no validation part."""
     text_field: str = Field("text", min_length=1, max_length=MOST_TEXT_FIELD)
-    """Column of .jsonl, .parquet and hub data sets; an uploaded dataset has its own."""
+    """Name of the text column in .jsonl, .parquet and hub datasets; an uploaded dataset records its own."""
     max_documents: int | None = Field(None, ge=2)
-    """Use the first so many documents only."""
+    """Use only the first so many documents; None: all."""
     tokenizer: Literal["gpt2"] = "gpt2"
+    """Tokenizer of the corpus."""
 
     @field_validator("source", "validation_source")
     @classmethod
@@ -105,11 +109,11 @@ class CheckpointConfig(Section):
     every_steps: int | None = Field(None, ge=1)
     """Steps between checkpoints; None: by time only."""
     every_seconds: float = Field(300.0, gt=0)
-    """Seconds between checkpoints, at most."""
+    """Most seconds between checkpoints."""
     keep_last: int = Field(3, ge=1)
-    """Newest checkpoints that stay on disk; the best by validation loss stays as well."""
+    """Number of newest checkpoints that stay on disk; the best by validation loss stays as well."""
     keep_every: int | None = Field(None, ge=1)
-    """Checkpoints at multiples of so many steps stay, too."""
+    """Checkpoints whose step is a multiple of this number stay on disk, too."""
 
 
 class EvaluationConfig(Section):
@@ -120,59 +124,70 @@ class EvaluationConfig(Section):
     batch_size: int = Field(64, ge=1)
     """Sequences per forward pass."""
     max_batches: int | None = Field(None, ge=1)
-    """Batches per validation; None: the whole validation part."""
+    """Most batches per validation; None: the whole validation part."""
     prompts: tuple[str, ...] = ("Once upon a time", "The little cat", "Mom said to", "One day, a boy")
-    """Prompts of the final samples."""
+    """Prompts of the sample texts that are generated after training."""
     sample_tokens: int = Field(100, ge=1)
+    """Tokens per sample text."""
     temperature: Temperature = 0.8
-    """0: the likeliest token each time; otherwise 0.001 or more."""
+    """Sampling temperature of the sample texts, 0.001 or more; 0 always takes the most likely token."""
     top_k: int = Field(40, ge=1)
+    """Number of most likely tokens from which the sample texts are sampled."""
     repetition_penalty: RepetitionPenalty = 1.2
+    """Repetition penalty of the sample texts; 1 means none."""
 
 
 class TrainingConfig(Section):
     """Optimisation of the language model."""
 
     epochs: int = Field(3, ge=1)
+    """Passes over the training part of the corpus."""
     max_steps: int | None = Field(None, ge=1)
-    """Optimiser updates in all; overrides epochs where it is reached first."""
+    """Most steps (optimiser updates), if they are reached before the last epoch ends; None: no limit."""
     max_seconds: float | None = Field(None, gt=0)
-    """Wall time after which training ends as if complete (validation and final model follow); None: no limit."""
+    """Wall time in seconds after which training ends as if complete (validation and final model follow); None: no
+    limit."""
     effective_batch_size: int = Field(2048, ge=1)
-    """Sequences per optimiser update, reached by gradient accumulation; a multiple of micro_batch_size."""
+    """Sequences per optimiser update, accumulated over micro-batches; a multiple of micro_batch_size."""
     micro_batch_size: int = Field(64, ge=1)
     """Sequences per forward and backward pass. Lower it when CUDA runs out of memory."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak of the cosine schedule."""
     min_learning_rate: float = Field(1e-6, ge=0)
+    """Learning rate at the end of the cosine schedule."""
     warmup_ratio: float = Field(0.1, ge=0, le=1)
-    """Share of all steps with linear warm-up; ignored when warmup_steps is given."""
+    """Share of all steps with linear warm-up; ignored if warmup_steps is set."""
     warmup_steps: int | None = Field(None, ge=0)
+    """Number of steps with linear warm-up; None: warmup_ratio decides."""
     weight_decay: float = Field(0.1, ge=0)
-    """AdamW decay, on matrices only."""
+    """Weight decay of AdamW, applied to matrices only."""
     beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay rate of the gradient average."""
     beta2: float = Field(0.95, ge=0, lt=1)
+    """AdamW's decay rate of the squared gradient average."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Norm to which gradients are clipped."""
     patience: int = Field(5, ge=1)
-    """Validations without an improvement of min_delta before training stops early."""
+    """Validations in a row without an improvement of min_delta after which training stops early."""
     min_delta: float = Field(1e-4, ge=0)
-    """Nats."""
+    """Least decrease of the validation loss that counts as an improvement, in nats."""
     modulation_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of micro-batches in which the gates see a random modulation; the rest train with None."""
+    """Share of micro-batches in which the gates receive a random modulation; the others train without modulation."""
     seed: int = Field(42, ge=0)
+    """Seed of all random numbers of the training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on CUDA, float32 on CPU."""
+    """Number format of the training; auto: bf16 on CUDA, float32 on a CPU."""
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_or_off)] = "auto"
-    """torch.compile; auto: on for CUDA only. yes, no, true and false are taken for on and off."""
+    """Whether to use torch.compile; auto: on CUDA only. yes, no, true and false are accepted for on and off."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads; None: all cores. Bit-exact resume needs the same number."""
+    """CPU threads; None: all cores. A bit-exact resume needs the same number."""
     log_every_steps: int = Field(1, ge=1)
     """Steps between metric points."""
 
     @model_validator(mode="after")
-    def _accumulation_is_whole(self) -> Self:
+    def _batch_sizes_and_rates_fit(self) -> Self:
         if self.effective_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"effective_batch_size {self.effective_batch_size} is not a multiple of "
@@ -184,7 +199,7 @@ class TrainingConfig(Section):
 
 
 class LMConfig(Section):
-    """A whole pretraining job."""
+    """The configuration of a pretraining job."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,7 +1,8 @@
-"""YAML text to a frozen configuration, with errors a person can act on.
+"""Builds frozen configurations from YAML files, with errors that say what to change.
 
-An unknown key names the nearest valid one, a wrong value its place, its type and what is allowed. Leaves out: how the
-text is read (`common.config.yaml_text`), and the original's upper-case files, which `common.config.legacy` converts.
+The error for an unknown key names the nearest valid key; the error for a wrong value names its key, the value and what
+is allowed. Leaves out reading the YAML text (`common.config.yaml_text`), and the upper-case files of the original
+project, which `common.config.legacy` converts.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from common.config.lm import LMConfig
 from common.config.rl import RLConfig
 from common.config.unknown_keys import first_of
 from common.config.yaml_text import read_mapping, write_yaml
-from common.errors import ConfigError, left_out
+from common.errors import ConfigError, omitted_findings
 
 S = TypeVar("S", bound=BaseModel)
 MOST_SHOWN = 100
 """Most characters of a wrong value or key that an error message repeats."""
 MOST_NAMED = 10
-"""Most findings that the message of an error names; its `errors` list up to MOST_FINDINGS."""
+"""Most findings that the message of an error contains; its `errors` contain up to MOST_FINDINGS."""
 
 
 def load_lm_config(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> LMConfig:
-    """The pretraining configuration in `path` (defaults without), with nested `overrides` laid over it.
+    """Return the pretraining configuration in `path` (None: the defaults) with the nested `overrides` merged in.
 
-    Raises ConfigError when the file is missing, is no YAML mapping or holds a bad key or value; `name` is what the
-    error calls the file, where its path is nobody's business.
+    Raises ConfigError if the file is missing, is not a YAML mapping, or has an unknown key or an invalid value. Error
+    messages call the file `name` instead of its path, if `name` is given.
     """
     return _load(LMConfig, path, overrides, name)
 
@@ -40,22 +41,22 @@ def load_lm_config(
 def load_rl_config(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> RLConfig:
-    """The controller configuration in `path`, as `load_lm_config`."""
+    """Return the controller configuration in `path`; arguments and errors are those of `load_lm_config`."""
     return _load(RLConfig, path, overrides, name)
 
 
 def build(
     section: type[S], values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, where: str = "config"
 ) -> S:
-    """Check `values` with `overrides` merged in (nested mappings merge, everything else replaces)."""
+    """Return the section for `values` with `overrides` merged in; ConfigError lists all findings and names `where`."""
     try:
         return section.model_validate(merge(values, overrides or {}))
     except ValidationError as error:
-        told, others = first_of(error.errors(include_url=False))
-        findings = [_finding(section, dict(item)) for item in told]
+        listed, others = first_of(error.errors(include_url=False))
+        findings = [_finding(section, dict(item)) for item in listed]
         texts = [f"{f['location']}: {f['message']}" if f["location"] else f["message"] for f in findings]
         if others:
-            findings.append(left_out(others))
+            findings.append(omitted_findings(others))
         if (unnamed := len(texts) - MOST_NAMED + others) > 0:
             texts = [*texts[:MOST_NAMED], f"and {unnamed:,} more"]
         text = "; ".join(texts)
@@ -63,7 +64,7 @@ def build(
 
 
 def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `overrides` on top, mappings merged key by key; neither argument is changed."""
+    """Return a copy of `values` with `overrides` merged in: mappings key by key, other values are replaced."""
     merged = dict(values)
     for key, value in overrides.items():
         old = merged.get(key)
@@ -72,7 +73,7 @@ def merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def dump_yaml(config: BaseModel) -> str:
-    """The configuration as YAML that loads back equal."""
+    """Return the configuration as YAML from which an equal configuration can be loaded."""
     return write_yaml(config.model_dump(mode="json"))
 
 
@@ -86,7 +87,7 @@ def _finding(section: type[BaseModel], item: dict[str, Any]) -> dict[str, str]:
     location = [_short_key(str(part)) for part in item["loc"]]
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        names = list(_at(section, location[:-1]).model_fields)
+        names = list(_section_at(section, location[:-1]).model_fields)
         near = difflib.get_close_matches(location[-1].lower(), names, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"valid keys are {', '.join(names)}"
         message = f"unknown key '{location[-1]}'; {hint}"
@@ -106,7 +107,7 @@ def _short_key(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
-def _at(section: type[BaseModel], path: list[str]) -> type[BaseModel]:
+def _section_at(section: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for name in path:
         field = section.model_fields.get(name)
         if field is None:

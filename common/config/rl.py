@@ -1,8 +1,8 @@
-"""What one controller training does: policy, PPO, reward, controllers, prompts, ablation (`configs/rl_config.yaml`).
+"""The configuration of a controller training: policy, PPO, episodes, reward, modulation, ablation.
 
-The defaults are `configs/presets/rl-batched.yaml`; beside it lie `rl-reproduce.yaml` and the reward weights of the
-original's shipped file. The language model it steers comes from a checkpoint, not from this file. Loaded by
-`common.config.load_rl_config`.
+`common.config.load_rl_config` loads it from a file such as `configs/rl_config.yaml`. The defaults are those of
+`configs/presets/rl-batched.yaml`; the same folder contains `rl-reproduce.yaml`, and the reward weights in the original
+project's file. The language model comes from a checkpoint, not from this file.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ class PolicyConfig(Section):
     """The actor-critic network."""
 
     distribution: Literal["beta", "gaussian"] = "beta"
-    """Family of the action's distribution; gaussian is squashed by a sigmoid."""
+    """Distribution of the action; a sigmoid squashes gaussian to [0, 1]."""
     hidden_dim: int = Field(128, ge=2)
-    """Width of the first layer; the second has half of it, the heads a quarter."""
+    """Width of the first layer; the second layer is half as wide, the heads a quarter."""
     concentration_max: float = Field(15.0, gt=1)
-    """Cap of alpha and beta."""
+    """Upper bound of alpha and beta of the beta distribution."""
 
 
 class Range(Section):
-    """Ends of a linear map of the modulation."""
+    """The values to which modulation 0 and 1 are mapped; values between them are interpolated linearly."""
 
     low: float
+    """Lower end of the range."""
     high: float
+    """Upper end of the range."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -39,68 +41,87 @@ class Range(Section):
 
 
 class ModulationConfig(Section):
-    """modulation in [0, 1] to decoding parameters."""
+    """The map from a modulation in [0, 1] to sampling parameters."""
 
     base_temperature: float = Field(1.0, gt=0)
+    """Sampling temperature that `temperature` multiplies."""
     base_repetition_penalty: float = Field(1.2, gt=0)
+    """Repetition penalty that `repetition_penalty` multiplies."""
     temperature: Range = Range(low=0.3, high=2.0)
     """Factor on base_temperature."""
     repetition_penalty: Range = Range(low=1.0, high=3.5)
     """Factor on base_repetition_penalty."""
     top_k: Range = Range(low=5, high=100)
+    """Number of most likely tokens to sample from."""
     top_p: Range = Range(low=0.7, high=1.0)
+    """Total probability of the most likely tokens to sample from."""
 
 
 class RewardConfig(Section):
-    """the weights and targets of the step reward."""
+    """The weights and targets of the reward of a step."""
 
     perplexity_weight: float = Field(0.35, ge=0)
+    """Weight of the perplexity term."""
     diversity_weight: float = Field(0.15, ge=0)
+    """Weight of the diversity term."""
     sampling_weight: float = Field(0.15, ge=0)
+    """Weight of the sampling-entropy term."""
     repetition_weight: float = Field(0.20, ge=0)
+    """Weight of the repetition term."""
     coherence_weight: float = Field(0.15, ge=0)
+    """Weight of the coherence term."""
     perplexity_clip: float = Field(100.0, gt=1)
+    """Perplexity at which the perplexity term is clipped."""
     entropy_target: float = Field(5.0, gt=0)
-    """Nats, of the full scored distribution."""
+    """Target entropy of the model's full distribution, in nats."""
     sampling_entropy_target: float = Field(2.5, gt=0)
-    """Nats, of the distribution sampled from."""
+    """Target entropy of the distribution that tokens are sampled from, in nats."""
 
 
 class PPOConfig(Section):
-    """clipped PPO."""
+    """PPO with the clipped objective."""
 
     total_steps: int = Field(2_000_000, ge=1)
-    """Transitions in all."""
+    """Transitions of the whole training."""
     num_envs: int = Field(32, ge=1)
-    """Sequences rolled out at once."""
+    """Sequences that are rolled out at once."""
     rollout_steps: int = Field(128, ge=1)
     """Steps per environment and iteration."""
     epochs: int = Field(4, ge=1)
+    """Passes over each rollout."""
     minibatch_size: int | None = Field(None, ge=1)
-    """Transitions; None: 32 × num_envs."""
+    """Transitions per mini-batch; None: 32 × num_envs."""
     learning_rate: float = Field(3e-4, gt=0)
-    """Falls linearly to 10 %."""
+    """Learning rate at the start; it falls linearly to 10 % of this value."""
     gamma: float = Field(0.99, gt=0, le=1)
+    """Discount factor."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
+    """Lambda of generalized advantage estimation."""
     clip_range: float = Field(0.2, gt=0)
+    """Clip range of the probability ratio."""
     value_coef: float = Field(0.5, ge=0)
+    """Weight of the value loss."""
     max_grad_norm: float = Field(0.5, gt=0)
+    """Norm to which gradients are clipped."""
     entropy_coef: float = Field(0.01, ge=0)
-    """Start of the linear schedule and baseline of the homeostasis."""
+    """Weight of the entropy bonus at the start of the linear schedule."""
     entropy_coef_final: float = Field(0.03, ge=0)
+    """Weight of the entropy bonus at the end of the linear schedule."""
     entropy_schedule: Literal["linear"] = "linear"
-    """The homeostasis is a pure function in `common.rl.schedules`; its job option comes with the controller release."""
+    """Schedule of the entropy coefficient. The homeostasis in `common.rl.schedules` is not yet a job option."""
 
 
 class EpisodeConfig(Section):
-    """Episodes and the prompts they begin with; prompts are the beginnings of documents."""
+    """The length of episodes and of their prompts, which are beginnings of documents."""
 
     max_length: int = Field(50, ge=1)
-    """Tokens generated per episode."""
+    """Most tokens that are generated per episode."""
     prompt_min_tokens: int = Field(3, ge=1)
+    """Least tokens of a prompt."""
     prompt_max_tokens: int = Field(10, ge=1)
+    """Most tokens of a prompt."""
     statistics_documents: int = Field(5000, ge=1)
-    """Documents whose n-grams the coherence reward counts."""
+    """Documents whose n-grams are counted for the coherence reward."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -112,17 +133,20 @@ class EpisodeConfig(Section):
 
 
 class AblationConfig(Section):
-    """Comparison of policies after training, on prompts no training step saw."""
+    """The comparison of policies after training, on prompts that no training step has used."""
 
     prompts: int = Field(200, ge=2)
-    """Paired prompts: every policy gets the same ones with the same seeds."""
+    """Number of prompts; every policy gets the same prompts with the same seeds."""
     bootstrap_resamples: int = Field(1000, ge=100)
+    """Bootstrap resamples from which the intervals are computed."""
     fixed_modulation: float = Field(0.5, ge=0, le=1)
+    """Modulation of the fixed policy."""
     seed: int = Field(1234, ge=0)
+    """Seed of the comparison."""
 
 
 class RLConfig(Section):
-    """A whole controller training."""
+    """The configuration of a controller training."""
 
     policy: PolicyConfig = PolicyConfig()
     ppo: PPOConfig = PPOConfig()
@@ -131,20 +155,24 @@ class RLConfig(Section):
     modulation: ModulationConfig = ModulationConfig()
     ablation: AblationConfig = AblationConfig()
     checkpoint_every_iterations: int = Field(10, ge=1)
+    """Most iterations between checkpoints."""
     checkpoint_every_seconds: float = Field(60.0, gt=0)
+    """Most seconds between checkpoints."""
     checkpoint_keep_last: int = Field(3, ge=1)
-    """Newest checkpoints that stay on disk; the best by evaluation reward stays as well."""
+    """Number of newest checkpoints that stay on disk; the best by evaluation reward stays as well."""
     checkpoint_keep_every_iterations: int | None = Field(None, ge=1)
-    """Checkpoints at multiples of so many iterations stay, too."""
+    """Checkpoints whose iteration is a multiple of this number stay on disk, too."""
     max_seconds: float | None = Field(None, gt=0)
-    """Wall time after which training ends as if complete (ablation follows); None: no limit."""
+    """Wall time in seconds after which training ends as if complete (ablation follows); None: no limit."""
     seed: int = Field(42, ge=0)
+    """Seed of all random numbers of the training."""
     device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     threads: int | None = Field(None, ge=1)
     """CPU threads; None: all cores."""
 
     @model_validator(mode="after")
-    def _some_reward(self) -> Self:
+    def _has_a_reward(self) -> Self:
         r = self.reward
         total = r.perplexity_weight + r.diversity_weight + r.sampling_weight + r.repetition_weight + r.coherence_weight
         if total <= 0:

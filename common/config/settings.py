@@ -1,10 +1,10 @@
-"""The environment of a process: addresses, folders, timers. Every name carries the prefix TIDAL_.
+"""Reads the settings of a process, such as addresses, folders and timers, from environment variables named TIDAL_….
 
-`get_settings()` reads the environment once per process (and `.env` in the working directory) and warns of names that
-nobody knows; tests build `Settings(...)` themselves. An empty variable is an error. PORT, REDIS_URL and EXPERIMENTS_DIR
-count where the name with TIDAL_ is set nowhere; HOST never does, because shells set it to the name of the machine.
-Leaves out: variables that are needed before there are settings, which `common.config.environment` lists, and the job
-configurations (what to train) in `common.config.lm` and `common.config.rl`.
+`get_settings()` reads the environment and `.env` in the working directory once per process. It warns of unknown names
+and of names that have been renamed; tests construct `Settings(...)` themselves. An empty variable is an error. PORT,
+REDIS_URL and EXPERIMENTS_DIR are read if the same name with TIDAL_ is not set; HOST is never read, because some shells
+set it to the name of the machine. Leaves out variables that are read before the settings exist
+(`common.config.environment`) and the configurations of jobs (`common.config.lm`, `common.config.rl`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.access import parse_hosts
-from common.config.environment import PREFIX, refuse_empty, warn_of_unknown
+from common.config.environment import PREFIX, refuse_empty, warn_of_renamed, warn_of_unknown
 from common.config.origins import parse_origins
 from common.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
-"""Folder that holds configs/ and migrations/."""
+"""The folder that contains configs/ and migrations/."""
 
 
 WITHOUT_PREFIX = {"PORT": "port", "REDIS_URL": "redis_url", "EXPERIMENTS_DIR": "experiments_dir"}
-"""Names of the original that still count, by the field they set."""
+"""Variables of the original project that are still read, and the fields they set."""
+RENAMED = {"TIDAL_WISH_POLL_SECONDS": "TIDAL_DESIRED_STATE_POLL_SECONDS"}
+"""Former names of variables and their present names. A former name still works; its use is logged as a warning."""
 
 
 class Settings(BaseSettings):
-    """Everything a process takes from its environment. Durations are seconds."""
+    """The settings that a process reads from its environment. Durations are in seconds."""
 
     model_config = SettingsConfigDict(
         env_prefix="TIDAL_",
@@ -43,35 +45,37 @@ class Settings(BaseSettings):
         frozen=True,
         protected_namespaces=(),
         allow_inf_nan=False,
-        hide_input_in_errors=True,  # among it are passwords
+        hide_input_in_errors=True,  # the input includes passwords
     )
 
     database_url: SecretStr = SecretStr("postgresql+psycopg://tidal@127.0.0.1:5432/tidal")
-    """In a password inside the URL, characters such as `@`, `/`, `:` and `%` are written as `%40`, `%2F`, `%3A`, `%25`;
-    or leave it out and set TIDAL_DATABASE_URL_PASSWORD."""
+    """URL of PostgreSQL. In a password inside the URL, write `@`, `/`, `:` and `%` as `%40`, `%2F`, `%3A` and `%25`; or
+    leave the password out and set TIDAL_DATABASE_URL_PASSWORD."""
     database_url_password: SecretStr | None = None
-    """The password of TIDAL_DATABASE_URL as it is, any character; goes where the URL has none."""
+    """Password to insert into TIDAL_DATABASE_URL, unquoted; it may contain any character."""
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    """As TIDAL_DATABASE_URL. REDIS_URL counts where this is unset."""
+    """URL of Redis, with a password quoted as in TIDAL_DATABASE_URL. If it is not set, REDIS_URL is used."""
     redis_url_password: SecretStr | None = None
-    """The password of TIDAL_REDIS_URL as it is."""
+    """Password to insert into TIDAL_REDIS_URL, unquoted; it may contain any character."""
     experiments_dir: Path = Path("experiments")
-    """EXPERIMENTS_DIR counts where this is unset. The artifact store: one folder per experiment."""
+    """Folder of the artifact store, with one folder per experiment. If it is not set, EXPERIMENTS_DIR is used."""
     config_dir: Path = PROJECT_ROOT / "configs"
-    """`configPath` and `rlConfigPath` of a request are looked up below this folder only."""
+    """The only folder below which `configPath` and `rlConfigPath` of a request are looked up."""
     data_dir: Path = Path("data")
-    """Local corpora that a configuration may name, uploads (in `datasets/`) and the token cache (in `cache/`)."""
+    """Folder of the local corpora that a configuration may name, of uploads (`datasets/`) and of the token cache
+    (`cache/`)."""
     dataset_max_mb: int = Field(4096, ge=1)
-    """Largest dataset that may be uploaded, in MiB of text after decompression and, for parquet, decoding."""
+    """Largest dataset that may be uploaded, in MiB of text after decompression and, for parquet, after decoding."""
 
     host: str = "127.0.0.1"
-    """Address the api listens on. HOST is never read."""
+    """Address that the api listens on. The variable HOST is never read."""
     port: int = Field(4400, ge=0, le=65535)
-    """PORT counts where this is unset."""
+    """Port that the api listens on. If it is not set, PORT is used."""
     root_path: str = ""
-    """Sub-path when a proxy serves the api below one."""
+    """Path below which a proxy serves the api, such as `/tidal`."""
     auth_token: SecretStr | None = None
-    """The administrator's token. Without it the api starts on loopback only and prints one it made."""
+    """The administrator's token. If it is not set, the api generates and prints a token, and starts on a loopback
+    address only."""
     require_auth_for_reads: bool = False
     """Require the token for reading, generating and analysing as well. The health endpoints, the API reference and the
     dashboard's files stay open, because they contain no user data."""
@@ -80,14 +84,14 @@ class Settings(BaseSettings):
     IP addresses, localhost and the names of their machine; a request with another name in the header `Host` gets 421.
     Required behind a proxy that passes this header on."""
     allowed_origins: str = ""
-    """Comma-separated origins (`https://host` or `https://host:port`) of web pages elsewhere that may call the api from
-    a browser; `*`: any."""
+    """Comma-separated origins (`https://host` or `https://host:port`) of web pages on other servers that may call the
+    api from a browser; `*` allows every origin."""
     trusted_proxies: str = ""
-    """Comma-separated addresses whose X-Forwarded-For is believed."""
+    """Comma-separated addresses of proxies whose header X-Forwarded-For is trusted."""
     flower_host: str = "127.0.0.1"
-    """Address Flower listens on; `tidal up` always uses loopback."""
+    """Address that Flower listens on; `tidal up` always uses loopback."""
     flower_port: int | None = Field(None, ge=0, le=65535)
-    """Port of Flower, in compose the published one. None: 5555; if that is taken, `tidal up` uses another port."""
+    """Port of Flower, in compose the published port. None: 5555, or a free port for `tidal up` if 5555 is taken."""
     flower_password: SecretStr | None = None
     """Flower's password for the user `tidal`, without a comma. `tidal up` generates one if none is set."""
     umask: str = Field("077", pattern=r"^0?[0-7]{3}$")
@@ -95,8 +99,8 @@ class Settings(BaseSettings):
     with 027 that user's group can, too. Exports and `tidal train` follow the umask of the shell."""
 
     max_connections: int = Field(4096, ge=16, le=100_000)
-    """Most open connections of the api, of which half may be streams. The limit is lower if the process may open fewer
-    than about twice as many file descriptors. Beyond it the api closes the connection that has been idle longest; if
+    """Most open connections of the api; half of them may be streams. The limit is lower if the process may open fewer
+    than about twice as many file descriptors. At the limit the api closes the connection that has been idle longest; if
     none is idle, it answers 503."""
     request_header_seconds: float = Field(10.0, gt=0, le=3600)
     """Most seconds in which the header of a request must arrive, counted from the connection's start or from the first
@@ -111,91 +115,101 @@ class Settings(BaseSettings):
     the api."""
 
     lease_seconds: float = Field(60.0, gt=0)
+    """Length of a lease: a job whose worker has not renewed its lease for so long is stale."""
     lease_renew_seconds: float = Field(10.0, gt=0)
+    """Interval at which a worker renews the lease of its job."""
     trainer_pause_seconds: float = Field(40.0, gt=0)
-    """The trainer stands still after so long without a renewed lease."""
+    """A trainer stops stepping when its lease has not been renewed for so long."""
     heartbeat_seconds: float = Field(10.0, gt=0)
+    """Interval at which a worker records that it is alive."""
     reaper_seconds: float = Field(5.0, gt=0)
+    """Interval at which the reaper looks for stale jobs."""
     quarantine_seconds: float = Field(15.0, ge=0)
-    """Between the end of a lease and the next attempt; counted from lease_expires_at."""
+    """Least time between `lease_expires_at` of a stale job and its next attempt."""
     reaper_contact_seconds: float = Field(20.0, ge=0)
-    """Unbroken contact with the database before the reaper marks anything after losing it."""
+    """After the reaper has lost the database, it needs unbroken contact for so long before it changes a job."""
     outbox_seconds: float = Field(15.0, gt=0)
-    """Sweep that re-rings doorbells of pending jobs."""
-    wish_poll_seconds: float = Field(2.0, gt=0)
+    """Interval at which notifications of pending jobs are sent again."""
+    desired_state_poll_seconds: float = Field(
+        2.0, gt=0, validation_alias=AliasChoices("TIDAL_DESIRED_STATE_POLL_SECONDS", "TIDAL_WISH_POLL_SECONDS")
+    )
+    """Interval at which a worker reads the desired state of its job, in case a notification is lost."""
     stop_grace_seconds: float = Field(60.0, gt=0)
-    """From a stop wish to SIGTERM of the trainer."""
+    """Time from a stop request until the trainer receives SIGTERM."""
     kill_grace_seconds: float = Field(30.0, gt=0)
-    """From SIGTERM to SIGKILL."""
+    """Time from SIGTERM until the trainer receives SIGKILL."""
     drain_seconds: float = Field(60.0, gt=0)
-    """What a worker has for checkpoint and release after SIGTERM."""
+    """Time that a worker has after SIGTERM to write a checkpoint and to release its job."""
     no_progress_seconds: float = Field(120.0, gt=0)
-    """A trainer that beats but does not progress is killed and retried, not before so much silence between steps (10
-    times the median of its micro-batches, if that is longer)."""
+    """A trainer that sends heartbeats but finishes no step for so long is killed and its job is retried. The limit is
+    10 times the median duration of its micro-batches if that is longer."""
     phase_seconds: float = Field(1800.0, gt=0)
-    """The same within a named phase: compile, evaluation, checkpoint, and before the first 20 micro-batches."""
+    """The same limit within a named phase (compile, evaluation, checkpoint) and before the first 20 micro-batches."""
     trainer_command: str = ""
-    """Command line of the trainer child; empty: this Python with `-m services.trainer`."""
+    """Command line that starts a trainer; empty: this Python with `-m services.trainer`."""
     log_max_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    """Size of one attempt's log file; what a trainer prints beyond it is dropped and counted."""
+    """Largest size of an attempt's log file, in bytes; further output of the trainer is dropped and counted."""
     disk_reserve_mb: int = Field(1024, ge=0)
-    """Free space in MiB that Tidal keeps on the disks of experiments and data. With less, running jobs wait until there
-    is room and uploads are refused; at twice the value, health applies the retention at once. 0: no reserve."""
+    """Space in MiB that Tidal keeps free on the disks of experiments and data. With less free space, running jobs wait
+    and uploads are refused; below twice this value, health applies the retention at once. 0: no reserve."""
     max_waiting_jobs: int = Field(500, ge=1)
-    """Most waiting jobs per token, including jobs with a future `notBefore`; the api answers a further submission with
-    429."""
+    """Most waiting jobs per token, including jobs whose `notBefore` is in the future; the api answers a further
+    submission with 429."""
     retention_days: float = Field(0.0, ge=0)
     """Health deletes logs and metrics of experiments whose job ended so many days ago; 0: never. Models, checkpoints,
-    results and rows stay."""
+    results and database rows stay."""
     max_infra_restarts: int = Field(3, ge=1)
-    """A job fails at so many lost attempts without a new checkpoint."""
+    """Number of lost attempts without a new checkpoint at which a job fails."""
     max_user_failures: int = Field(0, ge=0)
-    """Python errors and CUDA out of memory a job survives; 0: fails at once."""
+    """Python errors and CUDA out-of-memory errors after which a job is tried again; 0: it fails at the first one."""
     lm_training_concurrency: int = Field(1, ge=0)
-    """Most lm-training jobs that hold a slot at once, over all workers; 0: as many as there are workers."""
+    """Most lm-training jobs that all workers together run at once; 0: as many as there are workers."""
     rl_training_concurrency: int = Field(1, ge=0)
-    """The same for rl-training."""
+    """The same limit for rl-training jobs."""
     other_concurrency: int = Field(4, ge=0)
-    """The same for each of evaluation, ablation, analysis and dataset."""
+    """The same limit for each of the job types evaluation, ablation, analysis and dataset."""
 
     generate_queue_seconds: float = Field(30.0, gt=0)
+    """Most seconds that a generate request waits in the queue; after that the api answers 503."""
     generate_total_seconds: float = Field(120.0, gt=0)
+    """Most seconds that a generate request may take; after that it ends with an error."""
     generate_redis_seconds: float = Field(4.0, gt=0)
-    """Generations in progress end with 503 when Redis does not answer for so long."""
+    """Generate requests in progress end with 503 when Redis has not answered for so long."""
     presence_seconds: float = Field(5.0, gt=0)
-    """Between two looks of an engine for api processes that have died; their texts end after two such looks."""
+    """Interval at which an engine looks for api processes that have died; their sequences end at the second check."""
     generator_threads: int | None = Field(None, ge=1)
     """CPU threads of the generator's engine; None: all cores."""
     generator_device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device of the engine: auto, cpu, cuda or cuda:N."""
     generator_gpu_mb: int | None = Field(None, ge=64)
-    """Most accelerator memory the engine may take, MiB; None: no limit."""
+    """Most accelerator memory that the engine may use, in MiB; None: no limit."""
     generator_models_mb: int = Field(1024, ge=1)
-    """Memory of the language models that stay loaded, MiB; the least recently used goes first."""
+    """Memory for loaded language models, in MiB; the least recently used model is unloaded first."""
     generator_precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    """What the engine multiplies in; auto: bfloat16 on a GPU, float32 on a CPU. int8: CPU only, for few texts."""
+    """Number format of the engine's matrix products; auto: bfloat16 on a GPU, float32 on a CPU. int8 is for a CPU and
+    few sequences at once."""
     generator_slots: int = Field(64, ge=1, le=4096)
-    """Texts that one engine writes at once; further requests stay in the queue."""
+    """Sequences that one engine generates at once; further requests stay in the queue."""
     generate_queue_limit: int = Field(256, ge=1)
-    """Requests that may wait in the queue; beyond that the api answers 429."""
+    """Requests that may wait in the queue; the api answers further ones with 429."""
     rate_limit_capacity: int = Field(5, ge=1)
-    """Generate requests at once for callers without a token, by address."""
+    """Generate requests that callers without a token may send at once, counted per address."""
     rate_limit_refill_seconds: float = Field(6.0, gt=0)
-    """One more generate request per so many seconds for callers without a token."""
+    """Seconds after which callers without a token may send one more generate request."""
     token_rate_limit_capacity: int = Field(0, ge=0)
-    """Generate requests at once for the holder of a token; 0: no limit."""
+    """Generate requests that the holder of a token may send at once; 0: no limit."""
     token_rate_limit_refill_seconds: float = Field(1.0, gt=0)
-    """One more generate request per so many seconds for the holder of a token, where there is a limit."""
+    """Seconds after which the holder of a token may send one more generate request, if there is a limit."""
     stream_max_length: int = Field(20_000, ge=100)
-    """Entries a Redis stream keeps (approximately)."""
+    """Approximate number of entries that a Redis stream keeps."""
     stream_linger_seconds: float = Field(10.0, ge=0)
-    """A live stream is read on for so long after its last client has left."""
+    """A live stream is read for so long after its last client has disconnected."""
     stream_client_seconds: float = Field(30.0, gt=0)
-    """A stream client whose socket takes nothing for so long is closed."""
+    """A stream is closed when its client's socket accepts no data for so long."""
     stop_budget_seconds: float = Field(
         12.0, gt=0, validation_alias=AliasChoices("TIDAL_STOP_BUDGET_SECONDS", "TIDAL_STOP_BUDGET")
     )
-    """Local mode: from Ctrl-C to the last process gone. TIDAL_STOP_BUDGET is the same."""
+    """Local mode: time from Ctrl-C until the last process has ended. TIDAL_STOP_BUDGET is another name for it."""
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -214,7 +228,7 @@ class Settings(BaseSettings):
             if password is not None:
                 variable = f"{PREFIX}{name.upper()}"
                 if name not in self.model_fields_set:
-                    raise ValueError(f"{variable}_PASSWORD is set and {variable} is not; set both")
+                    raise ValueError(f"{variable}_PASSWORD is set but {variable} is not; set both")
                 url = getattr(self, name).get_secret_value()
                 object.__setattr__(self, name, SecretStr(_with_password(url, password.get_secret_value(), name)))
         return self
@@ -228,7 +242,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, environment, `.env`, and after all of them the names without prefix."""
+        """Return the sources in order of precedence: arguments, environment, `.env`, names without a prefix."""
         file = dict(dotenv_settings.env_vars) if isinstance(dotenv_settings, DotEnvSettingsSource) else {}
         refuse_empty(os.environ, "the environment")
         refuse_empty({name.upper(): value for name, value in file.items()}, ".env")
@@ -236,46 +250,48 @@ class Settings(BaseSettings):
 
 
 class _WithoutPrefix(PydanticBaseSettingsSource):
-    """PORT, REDIS_URL and EXPERIMENTS_DIR, of the environment or else of `.env`."""
+    """Reads PORT, REDIS_URL and EXPERIMENTS_DIR from the environment, or from `.env` if they are not set there."""
 
     def __init__(self, settings_cls: type[BaseSettings], file: dict[str, str | None]) -> None:
         super().__init__(settings_cls)
         self._found = {**{name.upper(): value for name, value in file.items()}, **os.environ}
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Of one field; the base class asks for it."""
+        """Return the value of one field, its name, and False because no value needs to be parsed as JSON."""
         name = next((name for name, set_by in WITHOUT_PREFIX.items() if set_by == field_name), "")
         return self._found.get(name) or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        """All that are set."""
+        """Return the values of all fields that are set."""
         return {field: value for name, field in WITHOUT_PREFIX.items() if (value := self._found.get(name))}
 
 
 def _with_password(url: str, password: str, name: str) -> str:
-    """The URL with the password quoted; ValueError where it has another one."""
+    """Return the URL with the quoted password inserted; raise ValueError if it contains a different one."""
     parts = urlsplit(url)
     user, _, server = parts.netloc.rpartition("@")
     user, colon, inside = user.partition(":")
     if colon and unquote(inside) != password:
-        raise ValueError(f"{PREFIX}{name.upper()} holds a password, and {PREFIX}{name.upper()}_PASSWORD another one")
+        variable = f"{PREFIX}{name.upper()}"
+        raise ValueError(f"{variable} contains a password that differs from {variable}_PASSWORD; set only one of them")
     return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{server}"))
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, read once; a name with TIDAL_ that nobody knows is a warning.
+    """Return the settings of this process, which are read once; log a warning for each unknown or renamed variable.
 
-    Raises ConfigError that names the variable.
+    Raises ConfigError, which names the variable, for an invalid value.
     """
     settings = read_settings()
     in_file = {name.upper() for name in DotEnvSettingsSource(Settings).env_vars}
     warn_of_unknown(variables(), in_file=in_file)
+    warn_of_renamed(RENAMED, in_file=in_file)
     return settings
 
 
 def read_settings() -> Settings:
-    """The settings of this moment. ConfigError names the variable."""
+    """Return the settings as the environment sets them now; raise ConfigError, which names the variable."""
     try:
         return Settings()
     except ValidationError as error:
@@ -283,8 +299,9 @@ def read_settings() -> Settings:
 
 
 def variables() -> frozenset[str]:
-    """Every name that sets something here."""
-    return frozenset({f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {"TIDAL_STOP_BUDGET"})
+    """Return the names of all variables with TIDAL_ that set a field."""
+    present = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return frozenset(present | RENAMED.keys() | {"TIDAL_STOP_BUDGET"})
 
 
 def _finding(item: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from common.errors import MOST_FINDINGS
 
 
-def refuse_crowd(model: type[BaseModel], given: Any) -> None:
+def reject_many_unknown_keys(model: type[BaseModel], given: Any) -> None:
     """Raise ValidationError if `given` is a mapping with more than MOST_FINDINGS unknown keys."""
     if not isinstance(given, Mapping) or len(given) <= MOST_FINDINGS:
         return

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from common.config.unknown_keys import first_of
-from common.errors import MOST_FINDINGS, InvalidInputError, RateLimitedError, TidalError, UnavailableError, left_out
+from common.errors import MOST_FINDINGS, InvalidInputError, RateLimitedError, TidalError, UnavailableError, omitted_findings
 from common.logging import get_logger
 from services.api.schemas.problems import PROBLEM_TYPE
 
@@ -164,7 +164,7 @@ def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
             message = f"unknown key '{_cut(str(item['loc'][-1]), MAX_LOCATION)}'"
         found.append({"location": ".".join(str(part) for part in item["loc"]), "message": message})
     if others:
-        found.append(left_out(others))
+        found.append(omitted_findings(others))
     return found
 
 

@@ -40,7 +40,7 @@ def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hoo
     parts = plan_samples(config)
     made: list[list[GeneratedSample]] = [[] for _ in parts]
     done = 0
-    hooks.report_progress(0, config.most_tokens)
+    hooks.report_progress(0, config.token_limit)
 
     def on_token(*_: object) -> None:
         nonlocal done
@@ -49,7 +49,7 @@ def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hoo
     def left() -> bool:
         hooks.wait_while_suspended()
         wait_for_disk(hooks, obeyed=EARLY_STOP_REQUESTS)
-        hooks.report_progress(done, config.most_tokens)
+        hooks.report_progress(done, config.token_limit)
         return _early_stop(hooks) is not None
 
     for (mode, modulation), numbers in _alike(parts).items():
@@ -85,7 +85,7 @@ def analyse(payload: AnalysisPayload, store: ArtifactStore, directory: Path, hoo
     except StoppedWaiting as stop:
         return outcome_of(stop.request)
     hooks.artifact_saved(RESULTS_FILE, "analysis")
-    hooks.report_progress(config.most_tokens, config.most_tokens)
+    hooks.report_progress(config.token_limit, config.token_limit)
     return Outcome.COMPLETED
 
 

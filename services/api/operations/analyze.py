@@ -61,7 +61,7 @@ def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedA
     except ConfigError as error:
         raise _placed(error) from None
     limit = MAX_STREAMED_TOKENS if request.stream else MAX_SILENT_TOKENS
-    if config.most_tokens > limit:
+    if config.token_limit > limit:
         raise _too_long(config, stream=request.stream)
     if config.uses_policy and request.rl_checkpoint is None:
         raise InvalidInputError.at(
@@ -141,9 +141,9 @@ class _Progress:
         self._sent_at = time.monotonic()
         progress = AnalysisProgress(
             texts=self._texts,
-            texts_total=self._config.texts,
+            texts_total=self._config.samples,
             tokens=self.tokens,
-            most_tokens=self._config.most_tokens,
+            most_tokens=self._config.token_limit,
         )
         return EngineEvent(EVENT_PROGRESS, progress.model_dump_json(by_alias=True))
 
@@ -189,11 +189,11 @@ def _sample(choice: GeneratedChoice) -> GeneratedSample:
 
 def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     hint = "submit a job of type analysis (`tidal analyze` with `--job`)"
-    if not stream and config.most_tokens <= MAX_STREAMED_TOKENS:
+    if not stream and config.token_limit <= MAX_STREAMED_TOKENS:
         hint = f"ask for `stream` (up to {MAX_STREAMED_TOKENS}), or {hint}"
     message = (
-        f"{plural(config.texts, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
-        f"{plural(config.most_tokens, 'token')}, more than the "
+        f"{plural(config.samples, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
+        f"{plural(config.token_limit, 'token')}, more than the "
         f"{MAX_STREAMED_TOKENS if stream else MAX_SILENT_TOKENS} of an immediate answer; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]

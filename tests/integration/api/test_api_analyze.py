@@ -210,7 +210,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompts": []}, "body.prompts", "at least 1"),
     ({"prompts": ["a", "a"]}, "body", "repeats prompt 0"),
     ({"prompts": ["a\x00"]}, "body.prompts", "NUL"),
-    ({"prompts": ["a", "b"], "kind": "single"}, "body", "kind single has one prompt"),
+    ({"prompts": ["a", "b"], "kind": "single"}, "body", "kind single takes one prompt"),
     ({"bootstrap": True}, "body", "bootstrap resamples"),
     ({"kind": "sweep", "samplesPerPrompt": 2}, "body", "one text per prompt"),
     ({"kind": "sweep", "includeExtremeValues": True}, "body", "extreme values"),

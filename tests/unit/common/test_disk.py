@@ -41,7 +41,7 @@ def test_a_disk_with_room_is_not_asked_again_at_every_step(tmp_path: Path, monke
     assert reserve.shortage("experiments") is None
     monkeypatch.setattr(disk, "free_bytes", lambda _: 0)
     assert reserve.shortage("experiments") is None
-    monkeypatch.setattr(disk, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(disk, "RECHECK_SECONDS", 0.0)
     assert reserve.shortage("experiments") is not None
 
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from common.config import Settings, get_settings
-from common.config.environment import INTERNAL_VARIABLES, MARK, OTHER_VARIABLES, PREFIX, warn_of_unknown
+from common.config.environment import INTERNAL_VARIABLES, OTHER_VARIABLES, PREFIX, WARNED_NAMES, warn_of_unknown
 from common.config.settings import read_settings, variables
 from common.errors import ConfigError
 from tests.paths import ROOT
@@ -79,11 +79,11 @@ def test_what_was_named_by_a_bare_name_counts_as_set(monkeypatch: pytest.MonkeyP
 def test_an_empty_variable_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "  "):
         monkeypatch.setenv("TIDAL_ROOT_PATH", value)
-        with pytest.raises(ConfigError, match="TIDAL_ROOT_PATH: set to nothing in the environment; give a value"):
+        with pytest.raises(ConfigError, match="TIDAL_ROOT_PATH: empty in the environment; set a value"):
             get_settings()
     monkeypatch.delenv("TIDAL_ROOT_PATH")
     Path(".env").write_text("TIDAL_AUTH_TOKEN=\n")
-    with pytest.raises(ConfigError, match=r"TIDAL_AUTH_TOKEN: set to nothing in \.env"):
+    with pytest.raises(ConfigError, match=r"TIDAL_AUTH_TOKEN: empty in \.env"):
         get_settings()
 
 
@@ -106,7 +106,7 @@ def test_the_documented_name_of_the_stop_budget_counts(monkeypatch: pytest.Monke
 def test_a_mistyped_name_is_one_warning_with_the_nearest_name(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv(MARK, raising=False)
+    monkeypatch.delenv(WARNED_NAMES, raising=False)
     monkeypatch.setenv("TIDAL_DATABSE_URL", "x")
     Path(".env").write_text("TIDAL_AUTH_TOKN=x\n")
     try:
@@ -116,19 +116,49 @@ def test_a_mistyped_name_is_one_warning_with_the_nearest_name(
             get_settings.cache_clear()
             get_settings()  # as in a child, which inherits the environment
         assert [record.getMessage() for record in caplog.records] == [
-            "TIDAL_AUTH_TOKN is set, and nothing reads it; did you mean TIDAL_AUTH_TOKEN?",
-            "TIDAL_DATABSE_URL is set, and nothing reads it; did you mean TIDAL_DATABASE_URL?",
+            "TIDAL_AUTH_TOKN is set, but Tidal does not read it; did you mean TIDAL_AUTH_TOKEN?",
+            "TIDAL_DATABSE_URL is set, but Tidal does not read it; did you mean TIDAL_DATABASE_URL?",
         ]
     finally:
-        os.environ.pop(MARK, None)
+        os.environ.pop(WARNED_NAMES, None)
 
 
-def test_a_process_says_it_on_its_standard_error_before_logs_are_set_up() -> None:
+def test_the_former_name_of_a_variable_counts_with_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(WARNED_NAMES, raising=False)
+    monkeypatch.setenv("TIDAL_WISH_POLL_SECONDS", "7")
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert get_settings().desired_state_poll_seconds == 7
+            get_settings.cache_clear()
+            get_settings()  # as in a child, which inherits the environment
+        assert [record.getMessage() for record in caplog.records] == [
+            "TIDAL_WISH_POLL_SECONDS has been renamed to TIDAL_DESIRED_STATE_POLL_SECONDS; the old name still works, "
+            "please use the new one"
+        ]
+    finally:
+        os.environ.pop(WARNED_NAMES, None)
+    monkeypatch.setenv("TIDAL_DESIRED_STATE_POLL_SECONDS", "3")
+    assert read_settings().desired_state_poll_seconds == 3
+
+
+def test_a_former_name_in_the_env_file_counts_too(caplog: pytest.LogCaptureFixture) -> None:
+    Path(".env").write_text("TIDAL_WISH_POLL_SECONDS=7\n")
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert get_settings().desired_state_poll_seconds == 7
+        assert "TIDAL_WISH_POLL_SECONDS has been renamed" in caplog.text
+    finally:
+        os.environ.pop(WARNED_NAMES, None)
+
+
+def test_a_warning_goes_to_standard_error_before_logs_are_set_up() -> None:
     code = "from common.config import get_settings; get_settings(); print('done')"
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TIDAL_LEASE_SECOND": "1"}
     ended = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
     assert (ended.stdout, ended.returncode) == ("done\n", 0)
-    assert ended.stderr == "TIDAL_LEASE_SECOND is set, and nothing reads it; did you mean TIDAL_LEASE_SECONDS?\n"
+    assert ended.stderr == "TIDAL_LEASE_SECOND is set, but Tidal does not read it; did you mean TIDAL_LEASE_SECONDS?\n"
 
 
 def test_every_name_that_the_code_reads_is_known(caplog: pytest.LogCaptureFixture) -> None:
@@ -143,9 +173,9 @@ def test_every_name_that_the_code_reads_is_known(caplog: pytest.LogCaptureFixtur
         read |= set(re.findall(r"TIDAL_[A-Z_]*[A-Z]", path.read_text()))
     assert len(read) > 30
     assert {name for name in read if not name.startswith("TIDAL_TEST_")} <= known
-    environ = dict.fromkeys(known - {MARK}, "x")
+    environ = dict.fromkeys(known - {WARNED_NAMES}, "x")
     warn_of_unknown(variables(), environ)
-    assert not caplog.records and MARK not in environ
+    assert not caplog.records and WARNED_NAMES not in environ
 
 
 @pytest.mark.parametrize("password", [ODD, "plain", "%40", "a b", "@", "/"])
@@ -170,13 +200,13 @@ def test_a_password_of_any_characters_goes_into_the_url_quoted(monkeypatch: pyte
 
 def test_a_url_and_its_password_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDAL_REDIS_URL_PASSWORD", "p@ss")
-    with pytest.raises(ConfigError, match="TIDAL_REDIS_URL_PASSWORD is set and TIDAL_REDIS_URL is not; set both"):
+    with pytest.raises(ConfigError, match="TIDAL_REDIS_URL_PASSWORD is set but TIDAL_REDIS_URL is not; set both"):
         read_settings()
     monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:p%40ss@h:1/0")  # as a parent process hands it on
     assert read_settings().redis_url.get_secret_value() == "redis://:p%40ss@h:1/0"
     monkeypatch.setenv("TIDAL_REDIS_URL", "redis://:other@h:1/0")
     with pytest.raises(
-        ConfigError, match="TIDAL_REDIS_URL holds a password, and TIDAL_REDIS_URL_PASSWORD another"
+        ConfigError, match="TIDAL_REDIS_URL contains a password that differs from TIDAL_REDIS_URL_PASSWORD"
     ) as e:
         read_settings()
     assert "other@" not in str(e.value) and "p@ss" not in str(e.value)

@@ -189,7 +189,7 @@ def test_no_number_of_a_configuration_is_infinite(field: str, value: float | str
 
 def test_true_is_no_number() -> None:
     for section, key in (("training", "epochs"), ("training", "learning_rate"), ("checkpoint", "every_steps")):
-        with pytest.raises(ConfigError, match=rf"{section}\.{key}: a number is needed, got true"):
+        with pytest.raises(ConfigError, match=rf"{section}\.{key}: expected a number, got true"):
             load_lm_config(overrides={section: {key: True}})
 
 

@@ -92,7 +92,7 @@ def test_a_name_that_leads_nowhere_is_an_error_that_says_so(name: str, says: str
         ("x" * 300 + ".txt", "a part of more than 255 bytes"),
         ("é" * 130 + ".txt", "a part of more than 255 bytes"),
         (f"owner/{'x' * 300}", "a part of more than 255 bytes"),
-        ("a\0b.txt", "holds a NUL character"),
+        ("a\0b.txt", "contains a NUL character"),
         ("a/" * 2000 + "x.txt", "longer than 1024 bytes"),
     ],
 )
