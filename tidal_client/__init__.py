@@ -1,12 +1,12 @@
-"""The Python client of Tidal: typed calls of its API, and the vocabulary, reply types and errors of both sides.
+"""The Python client of Tidal: typed API calls, and the vocabulary, reply types and errors that it shares with the api.
 
     from tidal_client import Client
 
     with Client("http://127.0.0.1:4400", token) as client: ...
 
 The package depends on httpx, httpx-sse and pydantic only, and on no other package of Tidal. Every process of Tidal
-imports `vocabulary`, `errors` and `wire`, which do not need httpx; for this reason, the names below are imported on
-first use.
+imports `vocabulary`, `errors` and `wire`, which do not need httpx. The names below are therefore imported on first
+use.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ _EXPORTS = {
     "instance_folder": (".local_instance", "instance_folder"),
     "read_instance": (".local_instance", "read_instance"),
 }
-"""Module and name of each public name. A noun is the type that `Client` returns: `Client.job` returns a `Job`."""
+"""For each public name, the module and the name in it. A noun is the type that `Client` returns: `Client.job` returns
+a `Job`."""
 
 __all__ = [
     "Analysis",

@@ -19,15 +19,15 @@ class AnalysisCalls(ApiConnection):
         checkpoint: str,
         prompts: Sequence[str],
         *,
-        on_progress: Callable[[int, int], None] = lambda tokens, most: None,
+        on_progress: Callable[[int, int], None] = lambda tokens, max_tokens: None,
         **fields: Any,
     ) -> AnalysisResult:
-        """Generate texts from the prompts and analyse their modulations.
+        """Generate completions of the prompts and analyse their modulations.
 
         `fields` are the fields of the request in snake_case (rl_checkpoint, kind, samples_per_prompt, max_tokens,
         gating_mode, modulation, seed, bootstrap, include_extreme_values). `on_progress` is called with the number of
-        tokens generated so far and the largest possible number. Raises InvalidInputError when the analysis is too long
-        for an immediate answer (code `analysis_too_long`: submit a job of type analysis), or when a text has no token.
+        tokens generated so far and the largest possible number. Raises InvalidInputError if the analysis is too long for
+        an immediate answer (code `analysis_too_long`: submit a job of type analysis), or if a completion is empty.
         """
         body = request_body(checkpoint=checkpoint, prompts=list(prompts), stream=True, **fields)
         for event in self._stream_post("/api/analyze-trajectories", body):
@@ -36,7 +36,7 @@ class AnalysisCalls(ApiConnection):
                 on_progress(progress.tokens, progress.most_tokens)
             elif event.name == EVENT_DONE:
                 return AnalysisResult.model_validate(event.data)
-        raise UnavailableError("the stream broke off before the analysis was complete; try again")
+        raise UnavailableError("the connection ended before the analysis was complete; try again")
 
     def save_analysis(self, experiment_id: str, result: AnalysisResult, *, name: str | None = None) -> SavedAnalysis:
         """Save an analysis with an experiment. Raises NotFoundError for an unknown experiment."""

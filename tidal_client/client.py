@@ -1,4 +1,4 @@
-"""`Client`: typed calls of the API of Tidal.
+"""`Client`: typed calls of the Tidal API.
 
     with Client("http://127.0.0.1:4400", token) as client:
         job = client.submit_job("lm-training", config={"data": {"source": "builtin:stories"}})
@@ -31,7 +31,7 @@ from .wire.queue import QueueList, QueueReply
 
 
 class Client(AnalysisCalls, ReportCalls, DatasetCalls):
-    """Calls one api server. `token` is required for every call that changes something."""
+    """A client of one api server. `token` is required for every call that changes something."""
 
     def submit_job(
         self,
@@ -50,7 +50,7 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return self._post(JobDetail, "/api/jobs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
     def predict_job(self, job_type: str, **fields: Any) -> dict[str, Any]:
-        """Return what a submission would do, without submitting anything (`dryRun`)."""
+        """Return what submitting this job would do, without submitting it (`dryRun`)."""
         reply = self._request(
             "POST", "/api/jobs", json=request_body(type=job_type, **fields), params={"dryRun": "true"}
         )
@@ -156,12 +156,12 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         """
         if not log_lines:
             try:
-                brief = self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
-                yield next(brief)
-            except NotFoundError:  # the experiment is unknown, or the api is older than brief topics
+                events = self._follow_topic(f"experiments/{experiment_id}/brief", since=since)
+                yield next(events)
+            except NotFoundError:  # unknown experiment, or an older api without brief topics
                 pass
             else:
-                yield from brief
+                yield from events
                 return
         yield from follow(self._connect(f"/api/experiments/{experiment_id}/stream"), since=since)
 
@@ -170,15 +170,18 @@ class Client(AnalysisCalls, ReportCalls, DatasetCalls):
         return follow(self._connect(f"/api/jobs/{job_id}/stream"), since=since)
 
     def generate(self, checkpoint: str, prompt: str, **fields: Any) -> GenerateReply:
-        """Generate a text that continues `prompt`; `fields` in snake_case (max_tokens, gating_mode, modulation, …)."""
+        """Generate a completion of `prompt`.
+
+        `fields` are the fields of the request in snake_case (max_tokens, gating_mode, modulation, …).
+        """
         body = request_body(checkpoint=checkpoint, prompt=prompt, **fields)
         reply = self._request("POST", "/api/generate", json=body, timeout=GENERATE_SECONDS)
         return GenerateReply.model_validate(reply.json())
 
     def generate_stream(self, checkpoint: str, prompt: str, **fields: Any) -> Generator[StreamEvent]:
-        """Generate a text like `generate`; yield an event `token` per token, then `done` with the whole reply.
+        """Generate as `generate` does, and yield an event `token` per token, then `done` with the complete reply.
 
-        Raises the error that the engine reports. Closing the generator closes the connection, and then the server stops
+        Raises the error that the engine reports. Closing the generator closes the connection, and the server then stops
         the generation.
         """
         body = request_body(checkpoint=checkpoint, prompt=prompt, stream=True, **fields)

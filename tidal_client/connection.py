@@ -1,4 +1,4 @@
-"""The base of `Client`: sends requests and reads streams over one connection pool.
+"""The base class of `Client`, which sends requests and reads streams over one connection pool.
 
 Every failure raises an exception of `tidal_client.errors`. Leaves out: the calls themselves (`client`).
 """
@@ -26,11 +26,12 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 GENERATE_SECONDS = 130.0
 """Timeout of a generation in seconds; longer than the server's limit of 120 s, so that its own error arrives."""
 SILENCE_SECONDS = 45.0
-"""A stream that sends nothing for so many seconds is broken: the server sends a comment about every 15 s."""
+"""Read timeout of a stream in seconds. A longer silence means a broken connection: the server sends a comment about
+every 15 s."""
 
 
 class ApiConnection:
-    """A connection pool to one api server. `token` is required for every request that changes something."""
+    """Sends requests to one api server. `token` is required for every request that changes something."""
 
     def __init__(self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
@@ -52,7 +53,7 @@ class ApiConnection:
         self._http.close()
 
     def _stream_post(self, path: str, body: Any) -> Iterator[StreamEvent]:
-        """Send a POST and yield the events of its reply. Raises the error that an `error` event reports."""
+        """Send a POST request and yield the events of its reply. Raises the error that an `error` event reports."""
         request = self._build_request("POST", path, json=body, timeout=GENERATE_SECONDS)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -64,12 +65,12 @@ class ApiConnection:
         except httpx.TransportError as error:
             raise self._unavailable_error(error) from error
 
-    def _get(self, reply: type[R], path: str, /, **query: Any) -> R:
-        given = {key: value for key, value in query.items() if value is not None}
-        return reply.model_validate(self._request("GET", path, params=given).json())
+    def _get(self, reply_type: type[R], path: str, /, **query: Any) -> R:
+        params = {key: value for key, value in query.items() if value is not None}
+        return reply_type.model_validate(self._request("GET", path, params=params).json())
 
-    def _post(self, kind: type[R], path: str, body: Any, headers: dict[str, str] | None = None) -> R:
-        return kind.model_validate(self._request("POST", path, json=body, headers=headers).json())
+    def _post(self, reply_type: type[R], path: str, body: Any, headers: dict[str, str] | None = None) -> R:
+        return reply_type.model_validate(self._request("POST", path, json=body, headers=headers).json())
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         request = self._build_request(method, path, **options)
@@ -85,11 +86,12 @@ class ApiConnection:
         try:
             return self._http.build_request(method, path, **options)
         except UnicodeEncodeError:
-            raise InvalidInputError("a text of the request is not UTF-8; is it a file in another encoding?") from None
+            raise InvalidInputError("a string in the request is not valid UTF-8; convert it to UTF-8 first") from None
         except ValueError as error:  # a number that is not finite
             raise InvalidInputError(f"the request cannot be sent: {error}") from error
 
     def _connect(self, path: str) -> Any:
+        """Return a function that opens the stream at `path` with the given request headers."""
         timeout = httpx.Timeout(SILENCE_SECONDS, connect=5.0)
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
@@ -98,7 +100,7 @@ class ApiConnection:
         return connect
 
     def _follow_topic(self, topic: str, *, since: str | None) -> Iterator[StreamEvent]:
-        """Yield the events of one topic of `/api/stream`. Raises the error of an `error` event, which ends it."""
+        """Yield the events of one topic of `/api/stream`. An `error` event ends the stream, and its error is raised."""
 
         def connect(headers: dict[str, str]) -> AbstractContextManager[httpx.Response]:
             last_id = headers.pop("Last-Event-ID", None)
@@ -114,7 +116,7 @@ class ApiConnection:
 
     def _unavailable_error(self, error: httpx.TransportError) -> TidalError:
         if isinstance(error, SSEError):
-            return UnavailableError(f"{self.url} did not answer with server-sent events: {error}")
+            return UnavailableError(f"the reply of {self.url} is not an event stream: {error}")
         if isinstance(error, httpx.ReadTimeout):
             return UnavailableError(f"{self.url} did not answer in time")
         return UnavailableError(f"no api answers at {self.url}; start one with `tidal up`")

@@ -14,7 +14,7 @@ from .wire.dataset import DatasetDetail, DatasetList, DatasetReply, DatasetUploa
 BLOCK_BYTES = 256 * 1024
 PATH = "/api/datasets"
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, connect=5.0, read=1800.0)
-"""The long read timeout is for parquet files, which the server checks after it has received the whole file."""
+"""The read timeout is long because the server checks a parquet file only after it has received the complete file."""
 
 
 class DatasetCalls(ApiConnection):
@@ -25,15 +25,15 @@ class DatasetCalls(ApiConnection):
         path: Path,
         *,
         name: str | None = None,
-        kind: str | None = None,
+        file_format: str | None = None,
         text_field: str | None = None,
-        on_progress: Callable[[int], None] = lambda sent: None,
+        on_progress: Callable[[int], None] = lambda sent_bytes: None,
     ) -> DatasetUploaded:
         """Upload a file in blocks, unchanged. The default `name` is the file's name.
 
-        `kind` (txt, jsonl, parquet) is required if the name has no such suffix. `on_progress` is called with the number
-        of bytes sent so far. Raises ConflictError when a dataset of this name has another text, InvalidInputError when
-        the file is not a corpus, and OSError when it cannot be read.
+        `file_format` (txt, jsonl, parquet) is required if the name has no such suffix. `on_progress` is called with the
+        number of bytes sent so far. Raises ConflictError if a dataset of this name has another text, InvalidInputError if the
+        file has no text that can be used, and OSError if it cannot be read.
         """
         size = path.stat().st_size
 
@@ -45,7 +45,7 @@ class DatasetCalls(ApiConnection):
                     sent += len(block)
                     on_progress(sent)
 
-        query = {"name": name or path.name, "format": kind, "textField": text_field}
+        query = {"name": name or path.name, "format": file_format, "textField": text_field}
         reply = self._request(
             "POST",
             PATH,

@@ -1,4 +1,4 @@
-"""The errors that a caller of the api can receive. Each has a stable `code` (snake_case) and an HTTP `status`.
+"""The errors that a client of the api can receive. Each has a stable `code` (snake_case) and an HTTP `status`.
 
 The api converts them to problem documents, and `problems` converts those back to the same errors. `common.errors` adds
 the errors that only the processes of Tidal raise. Leaves out: programming errors, which stay ordinary exceptions.
@@ -11,9 +11,9 @@ from typing import Any, Self
 
 
 class TidalError(Exception):
-    """An error that the user can understand and correct. `message` names the wrong value and the fix.
+    """The base class of all errors with a message for the user. `message` names the wrong value and the fix.
 
-    `errors` lists the single findings, each as `{"location": "model.d_model", "message": "…"}`.
+    `errors` lists the errors of single values, each as `{"location": "model.d_model", "message": "…"}`.
     """
 
     code = "error"
@@ -28,26 +28,26 @@ class TidalError(Exception):
 
 
 class InvalidInputError(TidalError, ValueError):
-    """A request or argument that is wrong in itself: repeating it unchanged can never succeed."""
+    """A request or argument is invalid, so that repeating it unchanged cannot succeed."""
 
     code = "invalid_input"
     status = 422
 
     @classmethod
     def at(cls, location: str, message: str) -> Self:
-        """Return the error about one place of a request, such as `query.cursor`, with that place as its one finding."""
+        """Return an error about one value of a request. `location` is its dotted path, such as `query.cursor`."""
         return cls(f"{location}: {message}", errors=[{"location": location, "message": message}])
 
 
 class NotFoundError(TidalError, LookupError):
-    """The named thing does not exist."""
+    """The requested job, experiment, file or other object does not exist."""
 
     code = "not_found"
     status = 404
 
 
 class ConflictError(TidalError):
-    """The present state does not allow the request, for example because a live job needs the dataset to delete."""
+    """The current state does not allow the request; for example, a live job needs the dataset that is to be deleted."""
 
     code = "conflict"
     status = 409

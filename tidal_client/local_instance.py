@@ -1,7 +1,7 @@
 """The state file of a local stack, `.tidal/state.json`: addresses, token, processes.
 
-The supervisor of `tidal up` writes the file, and clients read it to connect to the stack. A file whose supervisor no
-longer runs counts as no stack. Leaves out: starting and stopping a stack.
+The supervisor of `tidal up` writes the file, and clients read it to connect to the stack. A file whose supervisor has
+ended is ignored. Leaves out: starting and stopping a stack.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ class LocalInstance:
 
         try:
             process = psutil.Process(self.pid)
-            same = abs(float(process.create_time()) - self.started) < 1.0
-            return same and str(process.status()) != str(psutil.STATUS_ZOMBIE)
+            same_process = abs(float(process.create_time()) - self.started) < 1.0
+            return same_process and str(process.status()) != str(psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
 
 def instance_folder() -> Path:
-    """Return the absolute path of TIDAL_HOME, or of `.tidal` in the working directory."""
+    """Return the folder of the local stack: TIDAL_HOME, or `.tidal` in the working directory, as an absolute path."""
     return Path(os.environ.get("TIDAL_HOME") or ".tidal").absolute()
 
 
 def read_state_file(folder: Path) -> LocalInstance | None:
-    """Return what the last supervisor of `folder` wrote, whether it still runs or not; None without a readable file."""
+    """Return the state file of `folder`, even if its supervisor has ended; None without a readable file."""
     try:
         values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         processes = {name: ProcessState(**state) for name, state in values.pop("processes").items()}
@@ -80,6 +80,6 @@ def read_state_file(folder: Path) -> LocalInstance | None:
 
 
 def read_instance(folder: Path | None = None) -> LocalInstance | None:
-    """Return the stack that runs in `folder` (default: `instance_folder()`), or None."""
+    """Return the running stack of `folder` (default: `instance_folder()`), or None if no stack runs there."""
     instance = read_state_file(folder or instance_folder())
     return instance if instance is not None and instance.alive else None

@@ -30,7 +30,7 @@ class ReportCalls(ApiConnection):
     def change_report(
         self, report: ReportReply, *, title: str | None = None, markdown: str | None = None
     ) -> ReportReply:
-        """Change the title or text of `report`. Raises ConflictError if it was changed since it was read."""
+        """Change the title or text of `report`. Raises ConflictError if the stored report was changed since."""
         body = request_body(
             version=report.version,
             title=report.title if title is None else title,
@@ -59,9 +59,9 @@ class ReportCalls(ApiConnection):
         """Return a report with its text. Raises NotFoundError."""
         return self._get(ReportReply, f"/api/reports/{report_id}")
 
-    def export_report(self, report_id: str, form: Literal["html", "md"] = "html") -> str:
-        """Return a report as an HTML page, or as Markdown with the end values of its charts. Raises NotFoundError."""
-        reply = self._request("GET", f"/api/reports/{report_id}/export", params={"format": form})
+    def export_report(self, report_id: str, file_format: Literal["html", "md"] = "html") -> str:
+        """Return a report as an HTML page, or as Markdown with the last values of its charts. Raises NotFoundError."""
+        reply = self._request("GET", f"/api/reports/{report_id}/export", params={"format": file_format})
         return reply.content.decode("utf-8")
 
     def delete_report(self, report_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Reads server-sent events, and resumes a stream after a broken connection without gap or duplicate.
+"""Reads server-sent events, and resumes a stream after a broken connection without missing or repeated events.
 
 A new connection sends the id of the last event that was yielded as `Last-Event-ID`. If the server cannot resume at this
 id, it sends the events `reset` and `snapshot`, which are yielded like any other event.
@@ -21,17 +21,17 @@ from .problems import raise_for_problem
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 5.0
-"""The delay before a new connection in seconds: the first delay, doubled after every failure up to the longest."""
+"""The delay before a new connection in seconds: it starts at FIRST_DELAY and doubles up to LONGEST_DELAY."""
 
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """One event. `data` is the parsed JSON, or the text itself if it is not JSON."""
+    """One server-sent event. `data` is the parsed JSON, or the text itself if it is not JSON."""
 
     name: str
     data: Any
     id: str | None = None
-    """The last id that the stream has sent, with this event or with an earlier one; None if it has sent none."""
+    """The newest event id of the stream, sent with this event or an earlier one; None before the first id."""
 
 
 def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
@@ -43,7 +43,7 @@ def read_events(response: httpx.Response) -> Iterator[StreamEvent]:
     """
     for event in EventSource(response).iter_sse():
         if event.data:
-            yield StreamEvent(event.event, _value(event.data), event.id or None)
+            yield StreamEvent(event.event, _parsed(event.data), event.id or None)
 
 
 Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
@@ -53,10 +53,10 @@ Connect = Callable[[dict[str, str]], AbstractContextManager[httpx.Response]]
 def follow(
     connect: Connect, *, since: str | None = None, patience: float = 60.0, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[StreamEvent]:
-    """Yield every event after the id `since`, and reconnect after a broken connection.
+    """Yield every event after the event id `since`, and reconnect after a broken connection.
 
-    Raises UnavailableError when no event arrives for `patience` seconds and the connection fails, and the error of a
-    problem document. A reply 502, 503 or 504 counts as a broken connection.
+    A reply 502, 503 or 504 counts as a broken connection; any other error reply is raised as its exception. Raises
+    UnavailableError when the connection fails and no event has arrived for `patience` seconds.
     """
     delay, deadline = FIRST_DELAY, time.monotonic() + patience
     while True:
@@ -72,12 +72,14 @@ def follow(
                     yield event
         except httpx.TransportError as error:
             if time.monotonic() > deadline:
-                raise UnavailableError(f"the stream broke off and could not be resumed: {error}") from error
+                raise UnavailableError(
+                    f"the connection to the stream broke and could not be restored: {error}"
+                ) from error
         sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)
 
 
-def _value(text: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:

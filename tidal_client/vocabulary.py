@@ -1,7 +1,7 @@
-"""The vocabulary that all parts of Tidal share: job types and statuses, signals, gating modes, id prefixes, times.
+"""The vocabulary that all parts of Tidal share: job types, statuses, signals, gating modes, id prefixes, time formats.
 
-The database, the queue, the api, the command line and the client import these definitions. Two copies are independent
-on purpose: the one in `migrations/`, because a migration never changes, and the one in the checkers of the tests.
+The database, the queue, the api, the command line and the client import these definitions. Only two places have copies
+of their own: `migrations/`, because a migration never changes, and the independent checkers of the tests.
 Leaves out: the allowed transitions between job statuses (`common.jobs.status`).
 """
 
@@ -34,7 +34,7 @@ RESUMABLE: Final = frozenset({JobType.LM_TRAINING, JobType.RL_TRAINING})
 
 
 class ExperimentType(StrEnum):
-    """The kind of an experiment, which follows from the job that created it."""
+    """The type of an experiment, which follows from the type of the job that created it."""
 
     LM = "lm"
     RL = "rl"
@@ -77,7 +77,7 @@ ACTIVE: Final = frozenset(
 )
 """Statuses in which a worker holds the lease and is expected to renew it."""
 TERMINAL: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
-"""Statuses that a job never leaves."""
+"""Statuses that are final: a job in one of them never changes its status again."""
 LEASED: Final = ACTIVE | {JobStatus.STALE}
 """Statuses that count against the concurrency limit of the job's type; the lease columns are set."""
 LIVE: Final = frozenset(JobStatus) - TERMINAL
@@ -97,7 +97,7 @@ class DesiredState(StrEnum):
 
 
 class Signal(StrEnum):
-    """A signal that the user can send to a job."""
+    """A request that the user can send to a job."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -106,7 +106,7 @@ class Signal(StrEnum):
 
 
 class GatingMode(StrEnum):
-    """What determines the modulation of each token: nothing, a constant, chance, or a learned policy."""
+    """How the modulation of each token is chosen: not at all, fixed, at random, or by a learned policy."""
 
     NONE = "none"
     FIXED = "fixed"
@@ -114,13 +114,13 @@ class GatingMode(StrEnum):
     LEARNED = "learned"
 
 
-def _list_allowed_values(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
+def _list_allowed_values(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Validate a mode; an error message lists the values of the enumeration instead of its members."""
     try:
-        return known(value)
+        return validate(value)
     except ValidationError as error:
-        words = re.sub(r"<\w+\.\w+: ('[^']*')>", r"\1", error.errors()[0]["msg"])
-        raise PydanticCustomError("literal_error", words) from None
+        message = re.sub(r"<\w+\.\w+: ('[^']*')>", r"\1", error.errors()[0]["msg"])
+        raise PydanticCustomError("literal_error", message) from None
 
 
 Gating = Annotated[
@@ -131,9 +131,9 @@ Gating = Annotated[
 ModulatedGating = Annotated[
     Literal[GatingMode.FIXED, GatingMode.RANDOM, GatingMode.LEARNED], WrapValidator(_list_allowed_values)
 ]
-"""The modes that give every token a modulation; an analysis uses one of these."""
+"""The gating modes in which every token has a modulation; an analysis needs one of these."""
 NEUTRAL_MODULATION: Final = 0.5
-"""Modulation of the baseline `neutral`, which uses the mode `fixed`."""
+"""Modulation of the baseline `neutral`, which has the gating mode `fixed`."""
 
 AnalysisKind = Literal["single", "batch", "sweep"]
 """What an analysis computes from the modulations; `common.config.analysis` explains each kind."""
@@ -142,9 +142,9 @@ CheckpointKind = Literal["training", "model", "policy", "result", "other"]
 ReportPattern = Literal["experiment-overview", "rl-analysis", "trajectory-report", "full-report"]
 """The pattern from which a report is generated."""
 DatasetFormat = Literal["txt", "jsonl", "parquet"]
-"""The file format of an uploaded text."""
+"""The file format of an uploaded dataset."""
 WAITING_FOR_DISK: Final = "waiting_for_disk"
-"""Phase of a trainer that waits because a disk has too little room, and name of the event that records it."""
+"""The phase of a trainer that waits for free disk space, and the name of the event that records it."""
 DatasetStatus = Literal["uploaded", "tokenising", "ready", "failed"]
 """Status of a dataset; `uploaded` means that its job is still waiting, or that it has none."""
 
@@ -152,7 +152,7 @@ JOB_ID: Final = "job_"
 ANALYSIS_ID: Final = "ana_"
 REPORT_ID: Final = "rep_"
 READER_ID: Final = "gen_"
-"""Prefix of the id under which an api process receives the events of its generations."""
+"""Prefix of a reader id, under which an api process receives the events of its generations."""
 
 
 def new_id(prefix: str) -> str:

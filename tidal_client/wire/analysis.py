@@ -9,7 +9,7 @@ from .base import OpenEnum, Reply, UtcTime
 
 
 class AnalysisSample(Reply):
-    """One generated text. Each of the three lists has one entry per token."""
+    """One completion. Each of the three lists has one entry per token."""
 
     seed: int
     text: str
@@ -42,7 +42,7 @@ class AnalysisResult(Reply):
     """For kind batch: `crossPromptVariance` and `strategyCharacterization`; with `bootstrap`, also their
     `confidenceIntervals`."""
     sweep_analysis: dict[str, Any] | None = None
-    """For kind sweep or with `includeExtremeValues`: `prompts` (for each prompt the texts and statistics at the
+    """For kind sweep or with `includeExtremeValues`: `prompts` (for each prompt the completions and statistics at the
     modulations "0.0", "0.5" and "1.0", and their differences) and `meanDeltas`."""
     tokens_generated: int
     elapsed_ms: float
@@ -52,12 +52,12 @@ class AnalysisProgress(Reply):
     """The data of an event `progress`."""
 
     texts: int
-    """Number of finished texts."""
+    """Number of finished completions."""
     texts_total: int
     tokens: int
     """Number of tokens generated so far."""
     most_tokens: int
-    """Largest possible number of tokens; a text may end earlier."""
+    """Largest possible number of tokens; a completion may end earlier."""
 
 
 class AnalysisSummary(Reply):

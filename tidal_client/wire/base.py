@@ -1,4 +1,4 @@
-"""Base types of all replies: camelCase names, UTC times, and enumerations to which a later version may add words.
+"""Base types of all replies: camelCase names, UTC times, and enumerations to which a later version may add values.
 
 Leaves out: requests, which only the api validates (`services.api.schemas.base`).
 """
@@ -48,35 +48,35 @@ class Reply(BaseModel):
 
 
 class OpenEnum:
-    """Annotates an enumeration or Literal to which a later api may add words; an unknown word is accepted unchanged.
+    """Annotates an enumeration or Literal to which a later api may add values; an unknown value is accepted unchanged.
 
-    The JSON schema lists the words of this version.
+    The JSON schema lists the values of this version.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return a schema that accepts the known words and every other text."""
+        """Return a schema that accepts the known values and every other string."""
         make = _member_factory(source) if isinstance(source, type) and issubclass(source, StrEnum) else str
 
-        def known_or_new(value: Any, known: ValidatorFunctionWrapHandler) -> Any:
+        def accept_unknown(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
             try:
-                return known(value)
+                return validate(value)
             except ValidationError:
                 if isinstance(value, str):
                     return make(value)
                 raise
 
         return core_schema.no_info_wrap_validator_function(
-            known_or_new, handler(source), serialization=core_schema.plain_serializer_function_ser_schema(str)
+            accept_unknown, handler(source), serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
 
 
-def _member_factory(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
-    """Return a function that creates a member of `kind`, with `value` and `name`, for an unknown word."""
+def _member_factory(enum_type: type[StrEnum]) -> Callable[[str], StrEnum]:
+    """Return a function that creates a member of `enum_type` for an unknown value, with that `value` and `name`."""
 
     def make(value: str) -> StrEnum:
-        word = str.__new__(kind, value)
-        word._name_ = word._value_ = value
-        return word
+        member = str.__new__(enum_type, value)
+        member._name_ = member._value_ = value
+        return member
 
     return make
 
@@ -86,6 +86,6 @@ KnownType = Annotated[JobType, OpenEnum()]
 KnownSignal = Annotated[Signal, OpenEnum()]
 
 
-def extend_reply(kind: type[R], reply: Reply, **fields: Any) -> R:
-    """Return `reply` as the larger type `kind`, with the `fields` that it adds. Nothing is validated a second time."""
-    return cast(R, kind.model_construct(**dict(reply), **fields))
+def extend_reply(reply_type: type[R], reply: Reply, **fields: Any) -> R:
+    """Return `reply` as `reply_type`, a subclass of its type, with the additional `fields`. Does not validate."""
+    return cast(R, reply_type.model_construct(**dict(reply), **fields))

@@ -1,4 +1,4 @@
-"""Datasets: uploaded texts."""
+"""Datasets: uploaded corpora."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .job import JobError, JobProgress, JobReply
 
 
 class DatasetReply(Reply):
-    """An uploaded text. A configuration with `data.source: <name>` trains on it, whatever its status: if it has
-    no tokens yet, the training job tokenises it."""
+    """An uploaded dataset. A configuration with `data.source: <name>` trains on it, whatever its status: a training
+    job tokenises a dataset that has no tokens yet."""
 
     name: str
     status: Annotated[DatasetStatus, OpenEnum()]

@@ -18,7 +18,7 @@ LAST_EVENTS: Final = (EVENT_DONE, EVENT_ERROR)
 
 
 class Alternative(TypedDict):
-    """One of the most likely tokens at a position."""
+    """One of the most likely tokens at a position, with its log-probability."""
 
     id: int
     text: str
@@ -51,7 +51,7 @@ class TokenEvent(TypedDict):
 
 
 class PromptToken(TypedDict):
-    """One token of the prompt; `logProb` is None if the model has seen no token before it."""
+    """One token of the prompt; `logProb` is None for the first token that the model read."""
 
     id: int
     token: str
@@ -83,7 +83,7 @@ class GeneratedChoice(TypedDict):
 
 
 class DoneEvent(GeneratedChoice):
-    """The last event of a successful generation: the text; with n > 1, the text of choice 0 without its trajectory."""
+    """The last event of a successful generation. With n > 1, its fields describe choice 0, without trajectory."""
 
     choices: NotRequired[list[GeneratedChoice]]
     """Present with n > 1: all choices."""

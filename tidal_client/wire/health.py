@@ -6,20 +6,20 @@ from .base import Reply
 
 
 class Alive(Reply):
-    """The reply of a process that is alive."""
+    """The reply to a liveness check."""
 
     status: str = "ok"
     version: str
 
 
 class Part(Reply):
-    """One part that the api depends on."""
+    """A dependency of the api, and whether it works."""
 
     ok: bool
     detail: str
     """`ok`, or what is wrong and how to fix it."""
     required: bool = True
-    """Whether the api can serve requests only if this part is ok."""
+    """Whether the api needs this part to serve requests."""
 
 
 class Ready(Reply):

@@ -1,4 +1,4 @@
-"""Jobs: one job, lists of jobs, events, logs, and predictions of a submission."""
+"""Jobs: one job, lists of jobs, their events and logs, and predictions of what a submission would do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class JobProgress(Reply):
     eta_seconds: float | None = None
     phase: str | None = None
     """What the trainer is doing: loading data, training, evaluation, … In the phase `waiting_for_disk`, the trainer
-    waits until a disk has room again; `whatNext` has the details."""
+    waits for free disk space; `whatNext` has the details."""
 
 
 class JobError(Reply):
@@ -34,7 +34,7 @@ class JobReply(Reply):
     type: KnownType
     status: KnownStatus
     desired_state: str
-    """The state that was requested last: run, pause, complete or stop."""
+    """The state that the user requested last: run, pause, complete or stop."""
     cancel_requested: bool = False
     """Whether the job was cancelled; its trainer is killed if it still runs when the grace period ends."""
     experiment_id: str
@@ -57,15 +57,15 @@ class JobReply(Reply):
     """The worker that runs the job now."""
     status_before_stale: KnownStatus | None = None
     parent_id: str | None = None
-    """The job this one resumes."""
+    """The job that this job resumes."""
     checkpoint_ref: str | None = None
     """Newest training checkpoint, from which the next attempt resumes."""
     checkpoint_step: int | None = None
     progress: JobProgress
     error: JobError | None = None
     signals: list[KnownSignal]
-    """The signals that would change something now. A signal without effect, such as resume for a running job, is
-    accepted but not listed."""
+    """The signals that would have an effect now. A signal without effect, such as resume for a running job, is accepted
+    but not listed."""
     not_before: UtcTime | None = None
     created_at: UtcTime
     updated_at: UtcTime
@@ -82,7 +82,7 @@ class JobDetail(JobReply):
     """A job with its payload and what happens next."""
 
     what_next: str = ""
-    """What is happening and what Tidal does next, with deadlines. For people; the wording may change."""
+    """What is happening and what Tidal does next, with deadlines. Written for people; the wording may change."""
     payload: dict[str, Any]
     """The complete, checked request with every default filled in. Its keys are those of the YAML files."""
 
@@ -95,7 +95,7 @@ class JobList(Reply):
 
 
 class JobPrediction(Reply):
-    """What a submission would do (`?dryRun=true`)."""
+    """What submitting a job would do (`?dryRun=true`)."""
 
     valid: Literal[True] = True
     type: KnownType
@@ -108,7 +108,7 @@ class JobPrediction(Reply):
 
 
 class JobEventReply(Reply):
-    """An event: one change of a job."""
+    """One recorded change of a job."""
 
     id: int
     attempt: int
@@ -128,7 +128,7 @@ class JobEventList(Reply):
 
 
 class LogLine(Reply):
-    """One line that a trainer printed."""
+    """One line of a job's output."""
 
     attempt: int
     line: int
@@ -143,4 +143,4 @@ class LogPage(Reply):
     next_cursor: str | None
     """Cursor of the next page. At the end of the log, the same cursor later returns the lines written since."""
     complete: bool
-    """Whether this page reaches the present end of the log."""
+    """Whether this page reaches the current end of the log."""

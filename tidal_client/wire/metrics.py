@@ -15,7 +15,7 @@ class Point(Reply):
 
 
 class MetricPointReply(Reply):
-    """All metrics of one reported point."""
+    """All metrics that a trainer reported at one step."""
 
     step: int
     time: str

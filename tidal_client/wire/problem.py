@@ -46,4 +46,4 @@ class Problem(Reply):
     request_id: str | None = None
     """Id of the request, which is also in the header `X-Request-ID` and in the log."""
     current_status: str | None = None
-    """Present status of the job, in a 409 about a job."""
+    """Current status of the job; only in a reply 409 about a job."""

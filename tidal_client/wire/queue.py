@@ -14,7 +14,7 @@ class QueuedJob(Reply):
     position: int
     """Position among the waiting jobs of its type, 1 = claimed next."""
     predicted_start: UtcTime | None
-    """When a worker will probably claim the job; null if no estimate is possible, as beyond the first 100 of a type."""
+    """When a worker will probably claim the job; null without an estimate, as after the first 100 jobs of a type."""
     not_before: UtcTime | None
     created_at: UtcTime
 
@@ -32,7 +32,7 @@ class QueueType(Reply):
     pending: int
     """Number of waiting jobs, including those that `jobs` does not list."""
     usual_seconds: float | None
-    """Median time in seconds from the first claim to completion of the last 20 jobs; null before the first."""
+    """Median time in seconds from first claim to completion of the last 20 completed jobs; null if there are none."""
     jobs: list[QueuedJob]
     """The first waiting jobs, in the order in which they will be claimed."""
 
@@ -53,7 +53,7 @@ class QueueReply(Reply):
 
     queue: str
     workers: list[QueueWorker] | None
-    """The live workers; null while Redis does not answer."""
+    """The workers with a recent heartbeat; null while Redis does not answer."""
     types: list[QueueType]
 
 

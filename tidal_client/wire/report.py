@@ -1,4 +1,4 @@
-"""Reports: Markdown with charts, about experiments."""
+"""Reports: Markdown documents with charts about experiments."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ class ReportPart(Reply):
 
 
 class RenderReply(Reply):
-    """The parts of a rendered report, in their order."""
+    """A rendered report as its parts, in order."""
 
     parts: list[ReportPart]

@@ -17,16 +17,16 @@ MIN_TEMPERATURE: Final = 0.001
 MAX_TEMPERATURE: Final = 100.0
 MIN_REPETITION_PENALTY: Final = 0.01
 MAX_REPETITION_PENALTY: Final = 100.0
-"""Outside these bounds of temperature and penalty, float32 overflows for the logits of a normal model."""
+"""Beyond these bounds of temperature and penalty, the logits of a typical model overflow float32."""
 MAX_NEW_TOKENS: Final = 4096
-"""Largest number of tokens that one request can generate for one text."""
+"""Largest number of tokens in one completion."""
 MAX_TOP_K: Final = 1024
 MAX_STOP_STRINGS: Final = 4
 MAX_STOP_CHARACTERS: Final = 200
 
 
 def check_temperature(value: float) -> float:
-    """Return `value` if it is 0 (the most likely token) or within the bounds above. Raises ValueError."""
+    """Return `value`. Raises ValueError if it is neither 0 (the most likely token) nor within the bounds above."""
     if value != 0 and not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE:
         raise ValueError(
             f"temperature {value:g} is not possible; give 0 for the likeliest token, or {MIN_TEMPERATURE:g} to "
@@ -46,7 +46,7 @@ StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_
 
 
 class SamplingParameters(BaseModel):
-    """The sampling parameters of one text, with the bounds of what can be computed."""
+    """The sampling parameters of one completion, with the bounds of what can be computed."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -62,7 +62,7 @@ class SamplingParameters(BaseModel):
     modulation: Modulation = NEUTRAL_MODULATION
     """The constant modulation for gatingMode fixed."""
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these strings."""
+    """The completion ends before the first of these strings."""
 
     def sampling(self) -> dict[str, Any]:
         """Return the sampling parameters by name; a `top_p` of None becomes the default."""
@@ -83,6 +83,6 @@ class SamplingRequest(SamplingParameters):
     """Number of most likely tokens to sample from; null samples from the full distribution."""
     top_p: TopP | None = None  # type: ignore[assignment]  # null means the default
     stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)  # type: ignore[assignment]
-    """The text ends before the first of these strings."""
+    """The completion ends before the first of these strings."""
     seed: Seed | None = None
-    """Seed of the sampling; the same seed gives the same text."""
+    """Seed of the sampling; the same seed gives the same completion."""

@@ -11,8 +11,8 @@ class Session(Reply):
     name: str | None = None
     """Name of the token's owner; null without a valid token."""
     scopes: list[str]
-    """The scopes of the token: `read`, `submit`, `admin`. Open reads need no token."""
+    """The scopes of the token, of `read`, `submit` and `admin`."""
     reads_open: bool
-    """Whether requests that read need no token."""
+    """Whether requests that only read are allowed without a token."""
     version: str
     """Version of Tidal."""

@@ -28,6 +28,6 @@ class Storage(Reply):
     data_bytes: int
     """Size of the corpora and the token cache in bytes."""
     retention_days: float
-    """Days after which the logs and metrics of ended experiments are deleted; 0: never."""
+    """Days after which the logs and metrics of ended experiments are deleted; 0 means never."""
     measured_at: UtcTime
     """When the sizes were measured; they are measured at most once a minute."""

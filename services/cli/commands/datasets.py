@@ -60,7 +60,7 @@ def upload(
         raise InvalidInputError(f"{file}: {refusal_of_name(file.name) or unknown}")
     with connect(url, token) as client:
         with _bar(file) as sent:
-            taken = client.upload_dataset(file, name=name, kind=kind, text_field=text_field, on_progress=sent)
+            taken = client.upload_dataset(file, name=name, file_format=kind, text_field=text_field, on_progress=sent)
         if watch and taken.job is not None:
             _wait(client, taken.job.id)
             taken = taken.model_copy(update={"dataset": client.dataset(taken.dataset.name)})
