@@ -50,12 +50,14 @@ bench: ## Run every benchmark and append the results to docs/benchmarks.md (QUIC
 	@$(PYTHON) scripts/bootstrap.py test
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
-check: ## Lint, formatting, types, import rules, of Python and of the dashboard's JavaScript
+check: ## Lint, formatting, types, import rules, names and words, references of the documentation
 	@$(PYTHON) scripts/bootstrap.py test dashboard
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python scripts/check_dashboard.py
+	@$(BIN)/python -m scripts.check_docs
+	@$(BIN)/python -m scripts.check_words
 	@$(BIN)/python -m pytest tests/architecture
 
 audit: ## Report known vulnerabilities, SBOM and licences of run-time packages (build/supply-chain)

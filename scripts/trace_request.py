@@ -46,7 +46,7 @@ BETWEEN_SECONDS = 4.0
 BOUNDS = {"submit": 24, "metric": 20, "generate": 28}
 WAYS = {
     "submit": (
-        "services/api/json_body.py:OneValuePerKeyRoute.get_route_handler.<locals>.handler",
+        "services/api/json_body.py:UniqueKeysRoute.get_route_handler.<locals>.handler",
         "common/jobs/outbox.py:add_notifications",
         "common/redis/publisher.py:RedisPublisher.notify_worker",
         "common/jobs/claiming.py:claim_job",
@@ -58,7 +58,7 @@ WAYS = {
         "common/metrics/segments.py:Segments.append",
         "common/redis/shipper.py:StreamShipper._send",
         "services/api/streaming/entries.py:entry_of",
-        "services/api/streaming/topic.py:Topic.after",
+        "services/api/streaming/topic.py:Topic.entries_after",
         "services/api/middleware.py:_Reply.send",
     ),
     "generate": (
@@ -69,7 +69,7 @@ WAYS = {
         "common/generation/sampling/batch.py:draw",
         "services/generator/wire.py:wire_token",
         "services/generator/emitter.py:Emitter._send",
-        "services/api/generations.py:Generations._take_in",
+        "services/api/generations.py:Generations._deliver",
         "services/api/generating.py:encode_event",
         "services/api/middleware.py:_Reply.send",
     ),
