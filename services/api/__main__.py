@@ -1,6 +1,7 @@
-"""Run the api: `python -m services.api`. Address, servers and token come from the environment (`TIDAL_…`).
+"""Run the api: `python -m services.api`. All settings come from the environment (`TIDAL_…`).
 
-Exits with 2 and one line when it must not start: no token on a public address, a bad setting, the port in use.
+The process prints one line and exits with 2 if it cannot start: no token on a public address, an invalid setting, or a
+port that is in use.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from services.api.server import BACKLOG, make_server
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; return the exit code."""
     configure("api")
     log = get_logger("services.api")
     try:
@@ -42,11 +43,11 @@ def main() -> int:
         sys.stdout.write(f"No TIDAL_AUTH_TOKEN is set; this run accepts the token: {token}\n")
         sys.stdout.flush()
     server = make_server(app, settings)
-    # uvicorn raises the signal again once it has stopped; a stop that was asked for exits with 0.
+    # uvicorn raises the signal again after it has stopped. Ignore it then, so that a requested stop exits with 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    # Everything loaded so far lives as long as the process; frozen objects are skipped by later garbage collections,
-    # which thousands of connections would otherwise make slow.
+    # Everything loaded so far lives as long as the process. Garbage collections skip frozen objects, which keeps them
+    # short with thousands of connections.
     gc.collect()
     gc.freeze()
     log.info("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}{app.root_path}/docs")
@@ -55,19 +56,20 @@ def main() -> int:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket, so that a port in use is an error before anything else starts."""
+    """Return the listening socket. Raises OSError when the address or the port cannot be used."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With the protocol named asyncio sets TCP_NODELAY on every connection; without, a reply waits 40 ms for an ACK.
+    # asyncio sets TCP_NODELAY only if the protocol is given. Without TCP_NODELAY a reply waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sys.platform == "linux":
-        # Inherited by each connection: a peer that takes nothing, gone or not, is given up by the kernel. Closing in
-        # the process would wait for it to take the rest. Later than the stream's own timeout, which counts.
-        patience = round(2000 * settings.stream_client_seconds)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
+        # Each connection inherits this option: the kernel drops a peer that acknowledges no data for so long. A close
+        # by the process would wait for the peer to read the rest. It is twice the time limit of streams, so that
+        # the api drops a slow stream client first and counts it.
+        timeout_ms = round(2000 * settings.stream_client_seconds)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     try:
         listener.bind((settings.host.strip("[]"), settings.port))
-        listener.listen(BACKLOG)  # from here on connections wait instead of being refused
+        listener.listen(BACKLOG)  # from now on the kernel queues connections instead of refusing them
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.api.errors import problem
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-"""Paths that are answered even at the limit; reserve connections carry these requests."""
+"""Paths that are answered even at the limit, over the connections that `connections` reserves."""
 
 
 class Admission:

@@ -1,7 +1,7 @@
-"""The application: `create_app(settings)` wires context, layers, handlers and routers.
+"""Builds the application: `create_app` connects context, middleware, error handlers and routers.
 
-It opens no connection and needs no running database; `/readyz` says what is missing. `python -m services.api` serves
-it (`server.py`). Leaves out: choosing the token, which `__main__` does with `auth.administrator_token`.
+It opens no connection and needs no running database; `/readyz` reports what is missing. `server` runs the application.
+Leaves out: choosing the token, which `__main__` does with `auth.administrator_token`.
 """
 
 from __future__ import annotations
@@ -44,41 +44,42 @@ from services.api.routes import (
 DESCRIPTION = """\
 Tidal trains small language models, trains a controller that steers their decoding, and generates text from the result.
 
-* **Submit** a job with `POST /api/jobs`, steer it with `POST /api/jobs/{id}/signal`.
-* **Follow** it with the streams (`text/event-stream`): every event has an id, `Last-Event-ID` or `?since=` goes on
-  without gap or duplicate, a `reset` event says that the position is gone and a `snapshot` follows.
-* **Generate** with `POST /api/generate`, as a whole or token by token; **analyse** what a
-  controller does with `POST /api/analyze-trajectories`.
+* **Submit** a job with `POST /api/jobs`, and control it with `POST /api/jobs/{id}/signal`.
+* **Follow** a job with the streams (`text/event-stream`). Every event has an id. With `Last-Event-ID` or `?since=` a
+  stream continues after that event, without gap or duplicate. If the events after it are no longer stored, the stream
+  sends a `reset` event and then a `snapshot`.
+* **Generate** text with `POST /api/generate`, as one reply or token by token, and **analyse** what a controller does
+  with `POST /api/analyze-trajectories`.
 
-Everything that changes something needs `Authorization: Bearer <token>`; reading, generating and analysing are open
-unless the operator closed them.
-Times are ISO 8601 in UTC, names camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list carries
-`nextCursor`; send it as `cursor` for the next page.
+Requests that change something need `Authorization: Bearer <token>`. Reading, generating and analysing need no token,
+unless the operator requires one for them.
+Times are ISO 8601 in UTC; names are camelCase. Errors are problem documents (RFC 9457) with a stable `code`. A list
+has a `nextCursor`; send it as `cursor` to get the next page.
 """
 
 TAGS = [
-    {"name": "jobs", "description": "Work that was asked for: submit, list, steer, logs."},
-    {"name": "experiments", "description": "What jobs made: metrics, configuration, results."},
-    {"name": "checkpoints", "description": "Weights: list and download."},
-    {"name": "datasets", "description": "Text of your own: upload, list, delete."},
-    {"name": "configs", "description": "The YAML files a job may name."},
-    {"name": "generation", "description": "Text from a checkpoint."},
-    {"name": "analyses", "description": "What is done with the modulation, computed at once or kept."},
+    {"name": "jobs", "description": "Submit, list and control jobs, and read their logs."},
+    {"name": "experiments", "description": "The metrics, configurations and results that jobs produce."},
+    {"name": "checkpoints", "description": "List, download and delete the weights of models and controllers."},
+    {"name": "datasets", "description": "Upload, list and delete your own texts."},
+    {"name": "configs", "description": "The YAML configuration files that a job may name."},
+    {"name": "generation", "description": "Generate text from a checkpoint."},
+    {"name": "analyses", "description": "Analyse the modulation at once, and save, list and delete analyses."},
     {
         "name": "reports",
-        "description": "Markdown with charts, made from patterns and edited; HTML and Markdown export.",
+        "description": "Markdown with charts, generated from a pattern or written by hand; export to HTML and Markdown.",
     },
-    {"name": "openai", "description": "The same for clients of OpenAI's API; errors have its shape."},
-    {"name": "streams", "description": "Server-sent events."},
+    {"name": "openai", "description": "Text completions for clients of OpenAI's API, with errors in OpenAI's format."},
+    {"name": "streams", "description": "Follow jobs and experiments with server-sent events."},
     {"name": "service", "description": "Health and metrics of this process."},
 ]
 
 
 class Api(FastAPI):
-    """A FastAPI whose document knows every status and the shape of an error, and what works without a token."""
+    """A FastAPI application whose OpenAPI document lists every status, the error format and where a token is needed."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, made once."""
+        """Return the OpenAPI document, which is built on the first call."""
         if self.openapi_schema is None:
             document = super().openapi()
             openapi.complete_document(document, reads_closed=self.state.context.settings.require_auth_for_reads)
@@ -87,16 +88,18 @@ class Api(FastAPI):
 
 
 def create_app(settings: Settings, token: str) -> FastAPI:
-    """The ASGI application; `token` is the administrator's."""
+    """Return the ASGI application; `token` is the administrator's token."""
     context = make_context(settings, token)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Streams that begin before the epoch was written are reset once; so write it first. Redis may be away.
+        # A stream that begins before the epoch is written is reset once, so write it first. Redis may be unavailable.
         with suppress(RedisError):
             await context.hub.ensure_epoch()
         with suppress(OSError):
-            await run_in_threadpool(context.datasets.sweep)  # of uploads that died with an api
+            await run_in_threadpool(
+                context.datasets.sweep
+            )  # remove the uploads that an earlier process left unfinished
         try:
             yield
         finally:
@@ -111,10 +114,10 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        # /api/jobs/ is a mistake to be told, not a redirect that loses the token.
+        # A request for /api/jobs/ gets a 404. A redirect would lose the token.
         redirect_slashes=False,
     )
-    app.root_path = settings.root_path.rstrip("/")  # whether the proxy takes the prefix off or leaves it
+    app.root_path = settings.root_path.rstrip("/")  # valid whether or not the proxy removes the prefix
     app.state.context = context
     app.add_middleware(BodyLimit, streams=frozenset({("POST", datasets.PATH)}))
     app.add_middleware(Admission, limit=context.limits.connections)

@@ -1,9 +1,10 @@
-"""Who may do what: bearer tokens with scopes.
+"""Authentication and authorisation: bearer tokens with scopes.
 
-One token exists so far, the administrator's (`TIDAL_AUTH_TOKEN`), compared in constant time. Reads, generation and
-analyses are open unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An open endpoint ignores a wrong token, because some
-clients always send one. An endpoint that needs a token logs a wrong one, and answers an address that sends many of them
-more and more slowly (`common.access.rejections`). Dependencies: `reader`, `submitter`, `anyone`.
+There is one token so far, the administrator's (`TIDAL_AUTH_TOKEN`), which is compared in constant time. Reads,
+generation and analyses need no token unless `TIDAL_REQUIRE_AUTH_FOR_READS` is set. An endpoint without authentication
+ignores a wrong token, because some clients always send one. An endpoint that needs a token logs a wrong one, and
+answers an address that sends many of them more and more slowly (`common.access.rejections`). The FastAPI dependencies
+are `reader`, `submitter` and `anyone`.
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ class Caller:
     scope: Scope
 
     def may(self, scope: Scope) -> bool:
-        """Whether the token includes `scope`."""
+        """Return whether the token includes `scope`."""
         return scope in _INCLUDED[self.scope]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a bind address can be reached from this machine only."""
+    """Return whether a bind address can be reached only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -66,10 +67,10 @@ def is_loopback(host: str) -> bool:
 
 
 def administrator_token(settings: Settings) -> tuple[str, bool]:
-    """The token to ask for, and whether it was made here (then the caller prints it).
+    """Return the token that clients must send, and whether it was generated here (then the caller prints it).
 
-    Raises ConfigError when there is none and the service would be reachable from other machines, or when it is too
-    short to keep anybody out.
+    Raises ConfigError when `TIDAL_AUTH_TOKEN` is shorter than 8 characters, and when it is not set although other
+    machines could reach the service.
     """
     given = settings.auth_token.get_secret_value().strip() if settings.auth_token is not None else ""
     if given:
@@ -85,7 +86,10 @@ def administrator_token(settings: Settings) -> tuple[str, bool]:
 
 
 def authenticate(presented: str, expected: str) -> Caller | None:
-    """The caller a token belongs to, or None. Hashing first makes the time independent of length and content."""
+    """Return the caller that owns the token, or None.
+
+    Hashing both first makes the time independent of their length and content.
+    """
     if hmac.compare_digest(_digest(presented), _digest(expected)):
         return Caller("administrator", Scope.ADMIN)
     return None
@@ -98,14 +102,14 @@ def _digest(token: str) -> bytes:
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="token",
-    description="The administrator's token (`TIDAL_AUTH_TOKEN`). Needed for everything that changes something.",
+    description="The administrator's token (`TIDAL_AUTH_TOKEN`). Requests that change something need it.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 ContextDep = Annotated[Context, Depends(context_of)]
 
 
 async def anyone(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """Return the caller for a valid token, else None. For signing in: a wrong token counts as a rejected one."""
+    """Return the caller for a valid token, else None. A wrong token counts as rejected: clients sign in with this."""
     caller = _caller(context, credentials)
     if caller is None and "authorization" in request.headers:
         await _slow_down(request, context)
@@ -118,7 +122,10 @@ async def submitter(request: Request, context: ContextDep, credentials: Credenti
 
 
 async def reader(request: Request, context: ContextDep, credentials: Credentials) -> Caller | None:
-    """Return the caller of an endpoint that reads, generates or analyses; open unless the operator closed reads."""
+    """Return the caller of an endpoint that reads, generates or analyses.
+
+    The endpoint needs a token only if `TIDAL_REQUIRE_AUTH_FOR_READS` is set.
+    """
     if context.settings.require_auth_for_reads:
         return await _require(Scope.READ, request, context, credentials)
     return _caller(context, credentials)
@@ -150,7 +157,8 @@ async def _slow_down(request: Request, context: Context) -> None:
     rejection = context.rejections.count(request.client.host if request.client else "unknown")
     context.metrics.rejected_tokens.inc()
     if rejection.worth_a_line:
-        path = getattr(request.scope.get("route"), "path", "")  # the pattern of the route: a path may hold private text
+        # Log the pattern of the route, because a path may contain private text.
+        path = getattr(request.scope.get("route"), "path", "")
         log.warning(
             "a token was rejected",
             address=rejection.address,

@@ -1,8 +1,8 @@
 """Time-outs that count only the time in which this process ran.
 
-A process that is suspended (SIGSTOP, a laptop that sleeps, a frozen container) finds every ordinary timer expired when
-it goes on, before it has read what lies in its sockets, and would give up on work that is done. Here a wait is cut into
-slices, and a slice counts once, however late it ends.
+When a suspended process (SIGSTOP, a laptop that sleeps, a frozen container) continues, every ordinary timer has expired
+before the process has read its sockets, so it would abandon work that is finished. The functions here divide a wait
+into slices. A slice counts with its nominal length, however late it ends.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 _SLICES = 10
 _CANCEL_SECONDS = 1.0
-"""What cancelled work has to end; it is left alone afterwards."""
+"""Seconds to wait for cancelled work to end."""
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`; raise TimeoutError after `seconds` in which the event loop could have received it.
+    """Return the result of `work`. Raises TimeoutError after `seconds`, not counting time in which the process slept.
 
-    The work is cancelled on a time-out, and when the caller is cancelled.
+    The work is cancelled on a time-out and when the caller is cancelled.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -38,16 +38,16 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 class AwakeTimer:
-    """Adds up waits; a single one counts for `most` seconds at most."""
+    """Adds up the time between calls of `lap`; each lap counts for at most `max_lap` seconds."""
 
     def __init__(self, max_lap: float) -> None:
         self._max_lap = max_lap
         self._since = asyncio.get_running_loop().time()
         self.seconds = 0.0
-        """The sum so far."""
+        """The sum of all laps since the last restart."""
 
     def restart(self) -> None:
-        """Forget the sum; the next wait begins now."""
+        """Set the sum to zero; the next lap begins now."""
         self._since = asyncio.get_running_loop().time()
         self.seconds = 0.0
 

@@ -2,8 +2,8 @@
 
 The cap is the smaller of `TIDAL_MAX_CONNECTIONS` and the number that the descriptor limit of the process allows. At the
 cap, a new connection replaces the one that has been idle longest. A connection without a running request is idle, even
-if it has sent part of a header. If every connection runs a request, one is closed whose client neither sends its body
-nor reads its reply. If there is none, the new connection uses a reserve slot, so that `admission` can answer its
+if it has sent part of a header. If every connection runs a request, the api closes one whose client neither sends its
+body nor reads its reply. If there is none, the new connection uses a reserve slot, so that `admission` can answer its
 request: 200 for health checks, 503 for all others.
 Time limits use a clock that stops while the event loop is blocked, so that no client is closed for a delay of the api.
 Leaves out: what a connection waits for (`http_connection`), and refusing requests (`admission`).
@@ -42,7 +42,7 @@ Reason = Literal["header_timeout", "body_timeout", "unread_reply", "stalled", "m
 
 
 class LimitedConnection(Protocol):
-    """The methods of a connection that `Connections` calls."""
+    """The interface of a connection that `Connections` manages."""
 
     def overdue(self, now: float) -> Reason | None:
         """Return why this connection has exceeded a time limit at `now`, or None."""
@@ -158,7 +158,7 @@ class Connections:
         if full and longest is not newest:
             self._close(longest, "made_room")
             return
-        # The first transfers are the least recently active. If many clients trickle in turn, the most stalled one goes.
+        # The first transfers are the least recently active. If many clients send slowly, close the most stalled one.
         candidates = islice(self._transfers, MAX_CANDIDATES)
         stalled = max(candidates, key=lambda connection: connection.stalled_for(), default=None)
         if stalled is not None and stalled.stalled_for() >= STALLED_SECONDS:

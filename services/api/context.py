@@ -1,6 +1,6 @@
-"""What every endpoint shares, made once per app: settings, database sessions, Redis clients, streams, counters.
+"""The resources that all endpoints share: settings, database sessions, Redis clients, streams and counters.
 
-Connections open on first use, so the api starts (and says what is missing) while the database or Redis is away.
+Connections open on first use, so the api starts while the database or Redis is unavailable, and `/readyz` reports it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DECODERS = 2
 
 @dataclass(frozen=True)
 class Context:
-    """One app's resources."""
+    """The resources of one app."""
 
     settings: Settings
     token: str = field(repr=False)
@@ -82,11 +82,12 @@ class Context:
 
 
 def make_context(settings: Settings, token: str) -> Context:
-    """Build the resources; opens no connection."""
+    """Build the resources without opening a connection."""
     engine = make_engine(settings.database_url, application_name="tidal-api")
     metrics = HttpMetrics()
     limits = limits_of(settings)
-    # A burst waits for one of 50 connections rather than fail; those that wait for entries hold theirs for seconds.
+    # In a burst, requests wait for one of 50 connections instead of failing. `blocking` has connections of its own,
+    # because a blocking read holds its connection for seconds.
     most = min(50, limits.connections)
     redis = connect_async(settings.redis_url, requests(most))
     blocking = connect_async(settings.redis_url, blocking_reads(BLOCK_MILLISECONDS))
@@ -144,6 +145,6 @@ def context_of(request: Request) -> Context:
 
 
 def session_of(request: Request) -> Iterator[Session]:
-    """Dependency of reads: a session that ends, without a commit, before the reply goes out."""
+    """Yield a session for reading (a FastAPI dependency); it ends without a commit before the reply is sent."""
     with context_of(request).sessions() as session:
         yield session

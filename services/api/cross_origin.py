@@ -1,7 +1,7 @@
-"""Requests of web pages from other origins (CORS): the origins of `TIDAL_ALLOWED_ORIGINS` may make any, others none.
+"""Cross-origin requests (CORS): web pages of the origins in `TIDAL_ALLOWED_ORIGINS` may use the whole api.
 
-Everything may be asked and read with the token in `Authorization`; cookies are not used, so none are allowed. Pages of
-other origins get no such header, on preflights neither, and their browsers refuse them the reply.
+Pages send the token in `Authorization`; cookies are neither used nor allowed. A reply to any other origin has no CORS
+headers, so the browser does not give it to the page.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ READABLE_HEADERS = (
     "X-RateLimit-Remaining",
     "X-Request-ID",
 )
-"""What a page may read of a reply, beside what browsers always allow."""
+"""Headers of a reply that a page may read, in addition to those that browsers always allow."""
 
 
 class CrossOrigin(CORSMiddleware):
-    """The outermost layer, so that errors of every other layer can be read as well."""
+    """CORS middleware. It is the outermost layer, so that pages can also read the errors of all other layers."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
             app,
             allow_origins=origins,
             allow_methods=("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"),
-            allow_headers=("*",),  # clients send their own, such as the X-Stainless ones of OpenAI's
+            allow_headers=("*",),  # clients send headers of their own, for example OpenAI's client X-Stainless-*
             allow_private_network=True,
             expose_headers=READABLE_HEADERS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self.is_allowed_origin(Headers(scope=scope).get("origin", "")):
-            # Like a request without an origin: the reply says only that it depends on it.
+            # Handle it like a request without an origin; the reply then only has `Vary: Origin`.
             others = [(name, value) for name, value in scope["headers"] if name != b"origin"]
             scope = {**scope, "headers": others}
         await super().__call__(scope, receive, send)

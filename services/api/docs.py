@@ -1,7 +1,7 @@
-"""`GET /docs`: the OpenAPI document as one plain page, made on the server.
+"""`GET /docs`: the OpenAPI document as one HTML page, rendered on the server.
 
-No script and nothing from another host, so it works on a machine without internet and under a strict content policy.
-Leaves out: trying requests from the page; every entry carries its `curl` line instead.
+The page has no script and loads nothing from other hosts, so it works without internet access and under a strict
+content security policy. Leaves out: sending requests from the page; each operation shows its `curl` command instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ td,th{border-top:1px solid var(--line);padding:.25rem .5rem;text-align:left;vert
 
 @router.get("/docs")
 def page(request: Request) -> HTMLResponse:
-    """The reference as HTML."""
+    """Return the API reference as HTML."""
     root = str(request.scope.get("root_path", ""))
     return HTMLResponse(render_page(request.app.openapi(), root), headers={"Content-Security-Policy": _POLICY})
 
@@ -41,7 +41,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame
 
 
 def render_page(document: dict[str, Any], root: str = "") -> str:
-    """The page for an OpenAPI document; `root` is the sub-path the api is served under."""
+    """Return the HTML page for an OpenAPI document; `root` is the path under which the api is served."""
     schemas = document.get("components", {}).get("schemas", {})
     info = document["info"]
     parts = [
@@ -92,7 +92,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
 
 
 def needs_token(operation: dict[str, Any]) -> bool:
-    """Whether the operation always needs one: `{}` among the alternatives means that it is open by default."""
+    """Return whether the operation always needs a token; `{}` among the alternatives means that it needs none."""
     alternatives = operation.get("security", [])
     return bool(alternatives) and {} not in alternatives
 
@@ -142,5 +142,5 @@ def _link(schema: dict[str, Any]) -> str:
 
 
 def _prose(text: str) -> str:
-    """A docstring's Markdown as HTML; raw HTML in it stays text."""
+    """Render the Markdown of a docstring as HTML; raw HTML in it is shown as text."""
     return str(_MARKDOWN.render(inspect.cleandoc(text)))

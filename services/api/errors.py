@@ -1,8 +1,8 @@
-"""The one place that turns an exception into HTTP: always a problem document (RFC 9457).
+"""Converts exceptions to HTTP replies, always as problem documents (RFC 9457).
 
 `install(app)` registers the handlers. Replies contain no paths of this machine (`common.config.server_paths`).
-`middleware.RequestContext` handles every other exception: it logs the traceback and answers 500 through `problem`, with
-only the request id in the reply.
+`middleware.RequestContext` handles every other exception: it logs the traceback and answers 500 with a problem document
+that contains only the request id.
 """
 
 from __future__ import annotations
@@ -22,22 +22,29 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from common.config.unknown_keys import first_of
-from common.errors import MOST_FINDINGS, InvalidInputError, RateLimitedError, TidalError, UnavailableError, omitted_findings
+from common.errors import (
+    MOST_FINDINGS,
+    InvalidInputError,
+    RateLimitedError,
+    TidalError,
+    UnavailableError,
+    omitted_findings,
+)
 from common.logging import get_logger
 from services.api.schemas.problems import PROBLEM_TYPE
 
 log = get_logger(__name__)
 
 MAX_ERROR_BYTES = 65_536
-"""Largest body of an error reply."""
+"""Maximum size of the body of an error reply."""
 MAX_LOCATION = 200
 MAX_MESSAGE = 600
 MAX_DETAIL = 4000
-"""Limits in characters. Error texts quote what the client sent, which may be a megabyte."""
+"""Limits in characters. Error texts quote values that the client sent, which may be large."""
 
 NOT_MIGRATED = "the tables of the database are missing or out of date; run `tidal db migrate`"
 
-# Codes for errors the framework raises itself; everything of ours carries its own.
+# Codes of the errors that the framework raises. A TidalError has its own code.
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -61,15 +68,15 @@ _DISK_FULL = "53100"
 
 
 class ErrorResponse(JSONResponse):
-    """An error as JSON. What it quotes may be no Unicode (a file name, a damaged file): that stays an escape."""
+    """An error as JSON. Quoted text that is not valid Unicode, for example a file name, is written as an escape."""
 
     def render(self, content: Any) -> bytes:
-        """As JSON in UTF-8."""
+        """Encode the content as JSON in UTF-8."""
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def code_of(status: int) -> str:
-    """The `code` of an HTTP status that came without one."""
+    """Return the default `code` of an HTTP status."""
     return _CODES.get(status, "error" if status >= 500 else "bad_request")
 
 
@@ -113,7 +120,7 @@ def problem(
 
 
 def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSONResponse:
-    """The response for an error of our own tree."""
+    """Return the response for a TidalError."""
     headers: dict[str, str] = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="tidal"'
@@ -122,7 +129,7 @@ def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSO
     elif isinstance(error, UnavailableError):
         headers["Retry-After"] = "5"
     headers |= getattr(error, "headers", {})
-    # A refused signal names the status of the job as the finding `status`.
+    # When a job does not accept a signal, the error contains the job's status as the finding `status`.
     current = next((item["message"] for item in error.errors if item.get("location") == "status"), None)
     extra = {"currentStatus": current} if current is not None else None
     return problem(
@@ -137,7 +144,10 @@ def from_tidal_error(error: TidalError, *, request_id: str | None = None) -> JSO
 
 
 def from_database_error(error: SQLAlchemyError) -> TidalError | None:
-    """An error of ours when the database is away or not migrated; None when it is a fault in our code."""
+    """Return a TidalError if the database is unavailable, not migrated or full, or cannot store a value.
+
+    Returns None for all other errors, which are bugs.
+    """
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state in _SCHEMA_STATES:
         return UnavailableError(NOT_MIGRATED, code="database_not_migrated")
@@ -145,7 +155,7 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
         message = "the disk of the database is full; the request changed nothing. Free some space and try again"
         return UnavailableError(message, code="database_disk_full")
     if isinstance(error, DataError):
-        # Text with a NUL character, a number that is not finite: well-formed JSON that PostgreSQL cannot keep.
+        # JSON may contain text with a NUL character or a number that is not finite; PostgreSQL cannot store them.
         return InvalidInputError("a value cannot be stored: text with a NUL character, or a number that is not finite")
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
@@ -155,7 +165,10 @@ def from_database_error(error: SQLAlchemyError) -> TidalError | None:
 
 
 def findings(errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Return Pydantic's errors in our form, without the input; beyond the first 50 a last entry counts the rest."""
+    """Convert Pydantic's errors to findings without the input.
+
+    Only the first 50 are converted; a last finding gives the number of the others.
+    """
     found = []
     first, others = first_of(errors)
     for item in first:
@@ -229,7 +242,7 @@ async def _redis(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Register every handler."""
+    """Register the exception handlers of the app."""
     app.add_exception_handler(TidalError, _tidal)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)

@@ -1,6 +1,6 @@
-"""Shared by the routes that generate text: the rate limit of a caller, and replies as server-sent events.
+"""Helpers of the routes that generate text: the rate limit of a caller, and replies as server-sent events.
 
-Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have the format of OpenAI.
+Leaves out: the generation itself (`operations.generate`), and the events of `/v1`, which have OpenAI's format.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ async def stream_response(
 ) -> LiveStream:
     """Return a reply that sends `events` as server-sent events.
 
-    Waits for the first event: an error before it becomes an ordinary error reply, a later one the last event.
+    Waits for the first event, so that an error before it becomes an ordinary error reply. A later error is sent as the
+    last event.
     """
     first = await anext(events)
 

@@ -1,16 +1,17 @@
-"""The generations that this process waits for: one Redis reader for all of them, a mailbox for each.
+"""Receives the events of the generations that this process requested: one Redis reader, and a mailbox per generation.
 
-Engines write to the stream of this process (`common.redis.generation_events`); the reader runs while there are
-mailboxes. A generation whose answer can no longer come ends with an error within seconds:
+Engines write to a Redis stream of this process (`common.redis.generation_events`). The reader runs while there are
+mailboxes. A generation ends with an error within seconds when its answer can no longer arrive:
 
 * its engine has disconnected (`common.redis.presence`),
 * Redis does not answer for `redis_seconds`,
-* Redis was emptied or restarted and has lost the request or a part of the answer. Lost entries show in their numbers;
-  a lost request is neither in Redis nor marked as begun, and no engine says that it has it.
+* Redis was emptied or restarted and has lost the request or a part of the answer. A gap in the numbers of an engine's
+  entries shows that entries were lost. A request is lost if it is neither in Redis nor marked as begun, and no engine
+  reports it as its own.
 
-A client is never given up because this process, Redis or an engine was idle, suspended or slow for a while: no key with
-a time to live is involved, and time in which this process was suspended does not count. Leaves out: deadlines and what
-is made of the events (`operations.generate`).
+A generation does not fail because this process, Redis or an engine was idle, suspended or slow for a while: no key
+expires meanwhile, and time in which this process was suspended does not count. Leaves out: deadlines and the processing
+of the events (`operations.generate`).
 """
 
 from __future__ import annotations
@@ -40,41 +41,43 @@ from tidal_client.wire.generation_event import EVENT_ERROR
 log = get_logger(__name__)
 
 BLOCK_MILLISECONDS = 1000
-"""Longest wait of one XREAD; the reader's socket timeout lies above it."""
+"""Longest wait of one XREAD; the socket timeout of the reader is longer."""
 PAGE = 100
-"""Most entries per read; one holds a step of an engine."""
+"""Maximum number of entries per read. An entry contains the events of one step of an engine."""
 CHECK_SECONDS = 1.0
 CHECKS_UNTIL_LOST = 3
-"""Looks in a row that must find no trace of a request before it counts as lost. An engine that works on one whose mark
-was deleted says so within a second."""
+"""Number of consecutive checks that must find no trace of a request before it counts as lost. An engine that works on a
+request reports it within a second, even if the mark in Redis was deleted."""
 RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 3.0
-"""What generations have to finish when the server stops."""
+"""Seconds that running generations may take to finish when the server stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """One event of a generation; `data` is JSON."""
+    """One event of a generation, as an engine sent it; `data` is JSON."""
 
     name: str
     data: str
 
 
 class Mailbox:
-    """What has come for one generation; for one task. `engine` is the engine that has it, as far as is known."""
+    """The received events of one generation, which one task takes out."""
 
     def __init__(self) -> None:
         self.engine = ""
+        """The engine that works on the request; empty while it is unknown."""
         self.handed_over = False
+        """Whether the request has been written to Redis."""
         self.given_up = False
-        """This process ended the generation, so the engine may still be at it."""
+        """Whether this process ended the generation. The engine may still work on it."""
         self.checks_without_trace = 0
-        """Looks in a row that found no trace of the request."""
+        """Number of consecutive checks that found no trace of the request."""
         self._ready: list[EngineEvent] = []
         self._arrived = asyncio.Event()
 
     def put(self, event: EngineEvent) -> None:
-        """One more, unless the generation was given up."""
+        """Add an event, unless this process has ended the generation."""
         if not self.given_up:
             self._ready.append(event)
             self._arrived.set()
@@ -85,7 +88,7 @@ class Mailbox:
         self.given_up = True
 
     async def take(self, seconds: float) -> list[EngineEvent]:
-        """All that is ready, waiting up to `seconds` for the first; empty when none came."""
+        """Remove and return all events. Without one, wait up to `seconds`; return an empty list if none arrives."""
         if not self._ready:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -96,11 +99,12 @@ class Mailbox:
 
 
 class Generations:
-    """One per app. `enqueuing` counts the requests that will enter the queue and do not count in its length yet."""
+    """The running generations of one app."""
 
     def __init__(self, redis: Redis, blocking: Redis, *, redis_seconds: float) -> None:
-        """`redis_seconds`: generations end with 503 when Redis does not answer for so long."""
+        """All generations end with 503 when Redis does not answer for `redis_seconds`."""
         self.enqueuing = 0
+        """Number of requests that are being enqueued and are not yet part of the queue's length."""
         self.redis_seconds = redis_seconds
         self._reader = new_reader()
         self._redis = redis
@@ -108,9 +112,9 @@ class Generations:
         self._mailboxes: dict[str, Mailbox] = {}
         self._absences = AbsenceDetector(CHECK_SECONDS)
         self._last_numbers: dict[str, int] = {}
-        """Of the last entry of each engine."""
+        """Number of the last entry of each engine."""
         self._pending_cancellations: dict[str, float] = {}
-        """Requests that the engine could not be told to stop, and until when (monotonic) it is worth another try."""
+        """Requests whose cancellation could not be written to Redis, and the monotonic time until which to retry."""
         self._last_id = "0-0"
         self._reading: asyncio.Task[None] | None = None
         self._presence: asyncio.Task[None] | None = None
@@ -118,12 +122,15 @@ class Generations:
         self._subscribed = False
 
     def new_id(self) -> str:
-        """The id of a request that this process will follow."""
+        """Return an id for a request that this process will follow."""
         return new_request_id(self._reader)
 
     @contextmanager
     def follow(self, request_id: str) -> Iterator[Mailbox]:
-        """A mailbox for the events of a request with an id of `new_id`. Set `handed_over` once it is in Redis."""
+        """Yield a mailbox for the events of a request whose id is from `new_id`.
+
+        The caller sets `handed_over` after it has written the request to Redis.
+        """
         mailbox = self._mailboxes[request_id] = Mailbox()
         self._start()
         try:
@@ -132,20 +139,20 @@ class Generations:
             del self._mailboxes[request_id]
 
     async def cancel(self, request_id: str) -> None:
-        """Tell the engine to stop; when Redis does not answer, later."""
+        """Request that the engine stops. While Redis does not answer, the reader retries in the background."""
         try:
             await within(2.0, self._cancel([request_id]))
         except (RedisError, OSError, TimeoutError) as error:
-            log.warning("a generation will be cancelled when Redis is back", request=request_id, error=str(error))
+            log.warning("could not cancel a generation, retrying", request=request_id, error=str(error))
             self._pending_cancellations[request_id] = time.monotonic() + keys.GENERATE_TTL_SECONDS
             self._start()
 
     def drain(self) -> None:
-        """The server is about to stop: what is not finished in a few seconds ends with an error."""
+        """End all generations that are not finished within DRAIN_SECONDS with an error, because the server stops."""
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._fail_pending)
 
     async def close(self) -> None:
-        """End the reader and the presence."""
+        """Stop the reader and the presence task."""
         for task in (self._reading, self._presence):
             if task is not None:
                 task.cancel()
@@ -159,7 +166,7 @@ class Generations:
             self._presence = asyncio.create_task(self._hold_presence(), name="presence")
 
     async def _hold_presence(self) -> None:
-        """Hold the subscription that says that this process lives, from its first generation to its end."""
+        """Hold the subscription that shows other processes that this one is alive; it starts with the first request."""
         while True:
             try:
                 async with self._blocking.pubsub() as pubsub:
@@ -171,13 +178,13 @@ class Generations:
                             self._subscribed = True
             except (RedisError, OSError) as error:
                 if self._subscribed:
-                    log.warning("the presence in Redis was interrupted", error=str(error))
+                    log.warning("lost the presence subscription in Redis, retrying", error=str(error))
                 self._subscribed = False
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
-        # A wait that redis-py cut short may be a suspension of this process, and counts as no more than a turn.
+        # Each failed attempt counts for at most one block time, because this process may have been suspended during it.
         unavailable = AwakeTimer(BLOCK_MILLISECONDS / 1000)
         checked_at = clock()
         redis_answers = True
@@ -192,12 +199,12 @@ class Generations:
                         await within(patience, self._check())
                         checked_at = clock()
                     if not redis_answers:
-                        log.info("Redis answers the reader of generations again")
+                        log.info("generation reader reconnected to Redis")
                     redis_answers = True
                     unavailable.restart()
-                except (RedisError, OSError) as error:  # TimeoutError of `within` is an OSError
+                except (RedisError, OSError) as error:  # includes TimeoutError, which `within` raises
                     if redis_answers:
-                        log.warning("the reader of generations cannot reach Redis, trying again", error=str(error))
+                        log.warning("generation reader cannot reach Redis, retrying", error=str(error))
                     redis_answers = False
                     if isinstance(error, TimeoutError):
                         unavailable.seconds += patience
@@ -205,7 +212,7 @@ class Generations:
                         self._fail_all_for_redis()
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception:
-                    log.exception("an entry of generations cannot be understood")
+                    log.exception("generation reader failed to process an entry")
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             self._reading = None
@@ -229,24 +236,27 @@ class Generations:
                 mailbox.put(EngineEvent(event, data))
 
     def _accept(self, engine: str, number: int, *, beacon: bool) -> bool:
-        """Whether an entry is new; an engine of which some were lost is done with."""
+        """Return whether an entry is new. If entries before it were lost, end the generations of the engine.
+
+        A beacon has the number of the entry before it; all other entries have a number of their own.
+        """
         last = self._last_numbers.get(engine, 0)
         if number <= last and not beacon:
-            return False  # sent again, because the engine had no answer
+            return False  # a repetition: the engine got no reply from Redis the first time
         self._last_numbers[engine] = max(number, last)
         if number > last + (not beacon):
-            # What a request of an unknown engine would have been told may be among the lost.
-            lost = [its for its in self._mailboxes.values() if its.engine in (engine, "")]
+            # The lost entries may also be about requests whose engine is not known yet.
+            lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine in (engine, "")]
             log.warning("Redis has lost entries of an engine", engine=engine, entries=number - last, requests=len(lost))
             self._fail(lost, _answer_lost())
         return True
 
     async def _check(self) -> None:
-        """Drop what was read, cancel what waits for it, and look whether the engines and the requests are there."""
+        """Trim the stream, retry cancellations, and check that the engines and the requests still exist."""
         await self._redis.xtrim(keys.generate_stream(self._reader), minid=self._last_id, approximate=True)
         if self._pending_cancellations:
             now = time.monotonic()
-            await self._cancel([its for its, until in self._pending_cancellations.items() if until > now])
+            await self._cancel([request_id for request_id, end in self._pending_cancellations.items() if end > now])
             self._pending_cancellations.clear()
         await self._check_requests()
         engines = sorted({mailbox.engine for mailbox in self._mailboxes.values()} - {""})
@@ -258,12 +268,14 @@ class Generations:
         same = subscription if self._subscribed and subscription == self._subscription else None
         for engine in self._absences.look(present, same, time.monotonic()):
             lost = [mailbox for mailbox in self._mailboxes.values() if mailbox.engine == engine]
-            log.warning("an engine is gone, its generations end", engine=engine, requests=len(lost))
+            log.warning("an engine disconnected, ending its generations", engine=engine, requests=len(lost))
             self._fail(lost, UnavailableError("the generator was lost; try again", code="generator_lost"))
 
     async def _check_requests(self) -> None:
-        """Requests that no engine is known to have: one has begun them, or they are in Redis, or they are lost."""
-        silent = {its: box for its, box in self._mailboxes.items() if box.handed_over and not box.engine}
+        """Check the requests whose engine is unknown: an engine has begun them, they are in Redis, or they are lost."""
+        silent = {
+            key: mailbox for key, mailbox in self._mailboxes.items() if mailbox.handed_over and not mailbox.engine
+        }
         if not silent:
             return
         async with self._redis.pipeline(transaction=True) as pipeline:

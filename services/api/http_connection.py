@@ -1,4 +1,4 @@
-"""One HTTP connection: uvicorn's protocol for HTTP/1.1, with time limits on requests and replies.
+"""One HTTP connection: uvicorn's HTTP/1.1 protocol, with time limits on requests and replies.
 
 * Header: it must be complete `TIDAL_REQUEST_HEADER_SECONDS` after the connection was accepted, or after the first byte
   of a later request. Otherwise the reply is 408; a client that has sent no byte is disconnected without a reply.
@@ -27,7 +27,7 @@ from services.api.connections import Connections, Reason
 from services.api.errors import ErrorResponse, code_of, problem
 from services.api.schemas.completions import error_body
 
-WaitState = Literal["first byte", "header", "body", "reply taken", "next request", "nothing"]
+WaitState = Literal["first byte", "header", "body", "reply read", "next request", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class HttpConnection(H11Protocol):
         """Register the connection, or close it when the server shuts down."""
         super().connection_made(transport)
         if self._connections.draining:
-            self.shutdown()  # uvicorn has already told the others to close, and waits for this one too
+            self.shutdown()  # uvicorn has already closed the other connections, and waits for this one as well
             return
         self._since = self._connections.time
         self._connections.add(self)
@@ -88,7 +88,7 @@ class HttpConnection(H11Protocol):
         self._update_state()
 
     def on_response_complete(self) -> None:
-        """Update the state after a reply; the next request may have arrived already."""
+        """Update the state after a reply. The next request may have arrived already."""
         super().on_response_complete()
         self._update_state()
 
@@ -104,7 +104,7 @@ class HttpConnection(H11Protocol):
 
     def overdue(self, now: float) -> Reason | None:
         """Return why this connection has exceeded a time limit at `now`, or None."""
-        if self._waiting_for == "reply taken":
+        if self._waiting_for == "reply read":
             unsent = self.transport.get_write_buffer_size()
             if unsent != self._unsent:
                 self._unsent, self._since = unsent, now
@@ -141,7 +141,7 @@ class HttpConnection(H11Protocol):
             self.transport.abort()
 
     def _wait_for_reader(self) -> None:
-        self._waiting_for, self._since = "reply taken", self._connections.time
+        self._waiting_for, self._since = "reply read", self._connections.time
         self._unsent = self.transport.get_write_buffer_size()
         self._connections.mark_transferring(self)
 
@@ -149,7 +149,7 @@ class HttpConnection(H11Protocol):
         """Record what the connection waits for now."""
         if self.flow.write_paused or self.transport.get_write_buffer_size():
             # The connection is not idle, even if its request is done, until the kernel has accepted all of the reply.
-            if self._waiting_for != "reply taken":
+            if self._waiting_for != "reply read":
                 self._wait_for_reader()
             return
         running = self.cycle is not None and not self.cycle.response_complete

@@ -1,7 +1,7 @@
-"""Counters of this process for `/metrics`: HTTP requests, stream clients, what was let through or dropped.
+"""Metrics of this process for `/metrics`: HTTP requests, connections, stream clients, rejected and limited requests.
 
-One registry per app, so that several apps in one process (tests) do not collide. What the database knows (jobs by
-status, queue age) is read at the scrape by `operations.figures`.
+Each app has its own registry, so that several apps in one process (as in tests) do not collide. Leaves out: metrics
+from the database, such as jobs by status, which `operations.figures` reads at each scrape.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 
 class HttpMetrics:
-    """The registry and its instruments."""
+    """The Prometheus registry of an app and its metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class HttpMetrics:
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
-        """Counts the request while it is being answered."""
+        """Count the request as in flight while it is being answered."""
         self._in_flight.inc()
         try:
             yield
@@ -61,7 +61,7 @@ class HttpMetrics:
             self._in_flight.dec()
 
     def observe(self, method: str, path: str, status: int, seconds: float) -> None:
-        """One answered request; streams count with their whole life."""
+        """Record the duration of an answered request; that of a stream is its whole lifetime."""
         if method not in METHODS:
             method = "other"
         self._seconds.labels(method, path, str(status)).observe(seconds)

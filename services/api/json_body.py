@@ -1,6 +1,7 @@
-"""Routes whose JSON body may give no key twice: of two values one would be dropped without a word.
+"""Routes that reject a JSON body with a repeated key, because Python's decoder would silently drop one of the values.
 
-For bodies that carry a configuration, where YAML files refuse the same. Leaves out what the keys mean (`schemas`).
+They are for bodies that contain a configuration; YAML files reject repeated keys as well. Leaves out: the meaning of
+the keys (`schemas`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from common.files import shortened
 
 
 class UniqueKeysRoute(APIRoute):
-    """`APIRouter(route_class=OneValuePerKeyRoute)`: 422 for a body that repeats a key."""
+    """A route that answers 422 to a body with a repeated key; use it as `APIRouter(route_class=UniqueKeysRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of the base class, with a request that reads its body so."""
+        """Return the handler of the base class, with a request that rejects repeated keys."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -37,7 +38,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, value in pairs:
         if key in made:
-            # FastAPI lets this one exception through; any other would become "error parsing the body".
+            # FastAPI passes an HTTPException on; it would replace any other exception by "error parsing the body".
             raise HTTPException(422, f"body: the key {shortened(key)} is given twice in one object; keep one of them")
         made[key] = value
     return made

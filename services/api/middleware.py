@@ -1,11 +1,16 @@
-"""Two plain ASGI layers around everything: `RequestContext` and `BodyLimit`.
+"""Two ASGI middlewares around all routes: `RequestContext` and `BodyLimit`.
 
-`RequestContext` gives each request an id (header `X-Request-ID`, taken over from the client when it looks like one;
-not with files that are kept for ever), adds what the route left in `request.state.reply_headers` to whatever reply
-comes of it, binds it to the log, counts and times the request, turns an unexpected exception into a problem document
-and rewrites any error body that is none (the framework's own, `FileResponse`). `BodyLimit` refuses large bodies with
-413, except where a route reads the body as a stream and has a limit of its own. Both are plain ASGI: the framework's
-decorator form would buffer streams.
+`RequestContext`
+
+* gives each request an id, binds it to the log and returns it as `X-Request-ID`. A valid id from the client is used as
+  it is; a reply that caches may keep for ever has none;
+* adds the headers in `request.state.reply_headers` to the reply, even if it is an error;
+* counts and times the request;
+* converts an unexpected exception to a problem document, and also any error body that is not one yet, for example
+  that of `FileResponse`.
+
+`BodyLimit` answers 413 to a large body, unless the route reads the body as a stream and has a limit of its own. Both
+are plain ASGI, because Starlette's `BaseHTTPMiddleware` would buffer streams.
 """
 
 from __future__ import annotations
@@ -33,18 +38,18 @@ log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CACHE_FOREVER = "public, max-age=31536000, immutable"
-"""Cache-Control of files whose address changes with their content."""
+"""`Cache-Control` of files whose URL changes with their content."""
 MIB = 1024 * 1024
 MAX_HELD_BYTES = 64 * MIB
-"""Most bytes of all request bodies together, not counting the first 32 KiB of each. A body stays in memory until it is
-complete."""
+"""Maximum size of all request bodies together, not counting the first 32 KiB of each. A body stays in memory until its
+request ends."""
 SMALL_BYTES = 32 * 1024
 """A body of at most this size is always accepted, so that clients with large bodies cannot block jobs and prompts."""
 _TOO_MANY_BODIES = "the api holds too many large request bodies in memory; try again later"
 
 
 class RequestContext:
-    """Request id, log context, metrics, and the last net for errors."""
+    """Adds the request id, the log context and metrics, and handles unexpected exceptions."""
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
         self.app = app
@@ -66,7 +71,7 @@ class RequestContext:
             except Exception:
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if reply.status is not None:
-                    raise  # the reply is half out: only closing the connection tells the client
+                    raise  # a part of the reply has been sent; closing the connection shows the client the error
                 body = problem(
                     500,
                     f"internal error; the log has it under request id {request_id}",
@@ -81,7 +86,7 @@ class RequestContext:
 
 
 class _Reply:
-    """Passes messages on, stamps the request id and holds back error bodies that are no problem documents."""
+    """Sends the messages of a reply with the request id, and holds back error bodies until `flush` rewrites them."""
 
     def __init__(self, send: Send, state: Mapping[str, Any], *, openai: bool) -> None:
         self._send = send
@@ -112,7 +117,7 @@ class _Reply:
         await self._send(message)
 
     async def flush(self, scope: Scope, receive: Receive) -> None:
-        """Send what was held back, as a problem document, or under /v1 as an error of OpenAI's shape."""
+        """Send an error that was held back as a problem document, or under /v1 in OpenAI's format."""
         if self._held is None:
             return
         held, self._held = Headers(raw=self._held["headers"]), None
@@ -133,29 +138,28 @@ class _Reply:
         errors = [
             (item["location"].removeprefix("body.").split("."), item["message"]) for item in found.get("errors", [])
         ]
-        # "prompt.str" names the variant that did not fit as well.
+        # A location such as "prompt.str" also names the type that did not match; OpenAI's `param` is the field only.
         param = next((place[0] for place, _ in errors if place != ["body"]), None)
         if status == 422 and errors:
             message = "; ".join(f"{place[0]}: {text.removeprefix(f'{place[0]}: ')}" for place, text in errors[:3])
-        # OpenAI's clients know 400, not 422.
+        # OpenAI's clients expect 400 instead of 422.
         status = 400 if status == 422 else status
         kept = {k: v for k, v in held.items() if k not in ("content-type", "content-length", "x-request-id")}
         return ErrorResponse(error_body(status, message, code=found.get("code"), param=param), status, kept)
 
 
 class BodyTooLarge(HTTPException):
-    """More bytes than allowed; an HTTPException because the framework passes those through its body parser."""
+    """The body is too large. An HTTPException, because FastAPI's body parser passes those on unchanged."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(413, f"the body is larger than {limit} bytes ({limit / MIB:g} MiB)")
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes, by Content-Length before reading and by count while reading.
+    """Answers 413 to bodies over `limit` bytes, by Content-Length before reading and by the count while reading.
 
-    While large bodies occupy 64 MiB of memory in total, requests with further large bodies get 503.
-
-    `streams` are the (method, path) of routes that take any amount.
+    While large bodies occupy 64 MiB of memory in total, requests with further large bodies get 503. `streams` contains
+    method and path of the routes without a limit here.
     """
 
     def __init__(self, app: ASGIApp, limit: int = MIB, streams: frozenset[tuple[str, str]] = frozenset()) -> None:
@@ -200,7 +204,7 @@ class BodyLimit:
             self.held -= max(0, seen - SMALL_BYTES)
 
     async def _discard(self, receive: Receive) -> None:
-        """Read up to 8 limits, so that a client that writes before it reads sees the reply and not a reset."""
+        """Read up to eight times the limit, so that a client that writes before it reads gets the reply, not a reset."""
         seen = 0
         while seen < 8 * self.limit:
             message = await receive()
@@ -210,11 +214,11 @@ class BodyLimit:
 
 
 def _path(scope: Scope) -> str:
-    """Below the prefix of a proxy, if there is one."""
+    """Return the path without the prefix of a proxy."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _template(scope: Scope) -> str:
-    """The route's pattern (`/api/jobs/{job_id}`), so that metrics do not grow with ids."""
+    """Return the pattern of the route (`/api/jobs/{job_id}`), so that ids do not become label values of metrics."""
     path = getattr(scope.get("route"), "path", None)
     return str(path) if path else "(none)"

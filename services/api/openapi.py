@@ -1,8 +1,8 @@
-"""The OpenAPI document: what FastAPI reads from the routes, and what holds for all of them.
+"""Completes the OpenAPI document that FastAPI generates from the routes.
 
-Routes declare their own statuses (404, 409, 429, …). This module adds those that follow from how every request is
-handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422, 503; and OpenAI's form of errors
-under `/v1`.
+Routes declare their own statuses (404, 409, 429, …). This module adds the statuses that follow from how every request
+is handled: 400 for invalid HTTP or JSON, 401 and 429 for tokens, 408, 413, 415, 421, 422 and 503. It also replaces the
+error format under `/v1` by OpenAI's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
 def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
-    """Add to `document`; `reads_closed`: reads need a token as well."""
+    """Add security, statuses and error schemas to `document`; with `reads_closed`, reads need a token as well."""
     schemas = document["components"]["schemas"]
     schemas.update(problem_schemas())
     error = ErrorReply.model_json_schema(ref_template=REF)
@@ -39,7 +39,7 @@ def complete_document(document: dict[str, Any], *, reads_closed: bool) -> None:
             responses = {
                 status: response
                 for status, response in operation["responses"].items()
-                if response.get("description") != "Validation Error"  # the framework's own shape, which nobody sees
+                if response.get("description") != "Validation Error"  # FastAPI's error format, which is never sent
             }
             for status, response in problem_responses(*_statuses(path, operation)).items():
                 responses.setdefault(str(status), response)

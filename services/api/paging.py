@@ -21,7 +21,7 @@ from common.errors import InvalidInputError
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Most entries in the reply.")]
 Cursor = Annotated[
-    str | None, Query(max_length=300, description="`nextCursor` of the page before; without it the newest come first.")
+    str | None, Query(max_length=300, description="`nextCursor` of the previous page; omit it for the first page.")
 ]
 
 INVALID_CURSOR = "not a cursor of this list; use `nextCursor` of the page before as it is"
@@ -65,7 +65,7 @@ def encode_cursor(created_at: datetime, row_id: str) -> str:
 
 
 def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """Time and id of the last row of the page before. InvalidInputError for anything we did not make."""
+    """Return time and id of the last row of the previous page. Raises InvalidInputError for an invalid cursor."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         moment, row_id = json.loads(text)

@@ -1,7 +1,7 @@
-"""Sends what requests have committed to Redis at once, in a thread of its own, so that no request waits for Redis.
+"""Publishes outbox messages to Redis directly after a commit, in a thread, so that no request waits for Redis.
 
-Doorbells and job-updates lie in the outbox since the commit; the relay of the health process repeats what fails here.
-Requests that commit while a pass runs are covered by one more pass.
+A request writes notifications and job updates to the outbox in its transaction. The relay of the health process
+publishes what this thread could not. Requests that commit during a pass of the thread start one more pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CLOSE_SECONDS = 2.0
 
 
 class OutboxThread:
-    """Starts on the first wake-up."""
+    """The publishing thread, which starts on the first call of `wake`."""
 
     def __init__(self, engine: Engine, publisher: RedisPublisher) -> None:
         self._engine = engine
@@ -28,7 +28,7 @@ class OutboxThread:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Something was committed. Returns at once."""
+        """Publish the outbox in the background, because a request has committed messages. Returns at once."""
         with self._lock:
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -36,7 +36,7 @@ class OutboxThread:
         self._requested.set()
 
     def close(self) -> None:
-        """Stop after the pass that runs; what is left goes out through the relay."""
+        """Stop after the current pass; the relay publishes the remaining messages."""
         with self._lock:
             self._closing = True
             thread = self._thread

@@ -1,8 +1,8 @@
-"""Token bucket in Redis, of a caller's address or token: `capacity` at once, then one per `refill_seconds`.
+"""Rate limits with token buckets in Redis, one per address or token of a caller.
 
-One Lua call decides and updates, with Redis' own clock in microseconds, so all api processes share one bucket per
-caller. Redis unreachable or slower than 50 ms: the request is let through and counted
-(`tidal_rate_limit_unavailable`), because a broken limiter must not take generation down with it.
+A caller may send `capacity` requests at once, and then one more every `refill_seconds`. A Lua script decides and
+updates the bucket with the clock of Redis, so all api processes share it. If Redis is unavailable or slower than 50 ms,
+the request is allowed and counted (`tidal_rate_limit_unavailable`), so that a broken limiter does not stop generation.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from common.errors import RateLimitedError
 from services.api.awake import within
 from services.api.http_metrics import HttpMetrics
 
-# KEYS[1] bucket; ARGV capacity, microseconds per token. Returns {allowed, whole tokens left, µs until the next token}.
-# The level is kept in microseconds of refill, so that no fraction of a token is lost to rounding.
+# KEYS[1]: the bucket. ARGV: the capacity, and the microseconds per token. Returns whether the request is allowed, the
+# number of remaining tokens, and the microseconds until the next token. The level of the bucket is stored in
+# microseconds of refill, so that rounding loses no fraction of a token.
 _SCRIPT = """
 local capacity, per_token = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -42,19 +43,19 @@ ANSWER_WITHIN_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class RateLimitDecision:
-    """What the bucket said."""
+    """The decision on one request, and the state of the caller's bucket after it."""
 
     allowed: bool
     limit: int
-    """Requests a full bucket holds."""
+    """Number of requests that a full bucket allows."""
     remaining: int
     wait_seconds: float
-    """Until the next request is possible; 0 when one is possible now."""
+    """Seconds until the next request is possible; 0 if it is possible now."""
     window_seconds: float
-    """Time an empty bucket takes to fill."""
+    """Seconds that an empty bucket takes to fill."""
 
     def headers(self) -> dict[str, str]:
-        """The headers of a limited endpoint, on success and on 429."""
+        """Return the rate-limit headers of a reply, for success and for 429."""
         wait = math.ceil(self.wait_seconds)
         found = {
             "X-RateLimit-Limit": str(self.limit),
@@ -68,7 +69,7 @@ class RateLimitDecision:
 
 
 class TooManyRequests(RateLimitedError):
-    """A 429 that carries the headers of its bucket; `way_out` is what else the caller can do."""
+    """429 with the rate-limit headers; `hint` follows the message and names what else the caller can do."""
 
     def __init__(self, decision: RateLimitDecision, hint: str) -> None:
         super().__init__(
@@ -80,7 +81,7 @@ class TooManyRequests(RateLimitedError):
 
 
 class RateLimiter:
-    """The bucket of one endpoint."""
+    """The rate limit of one kind of caller; `name` is a part of the Redis keys."""
 
     def __init__(self, redis: Redis, metrics: HttpMetrics, *, name: str, capacity: int, refill_seconds: float) -> None:
         self._redis = redis
@@ -92,9 +93,9 @@ class RateLimiter:
         self._calling: asyncio.Task[None] | None = None
 
     async def take(self, client: str) -> RateLimitDecision | None:
-        """Take one token for `client`; None when Redis did not answer in time (then let the request through).
+        """Take one token for `client`. Returns None when Redis did not answer in time; the caller then allows it.
 
-        Who comes while a call is on its way shares the next one, so a burst costs a few round trips.
+        Requests that arrive during a call of Redis share the next call, so a burst needs only a few round trips.
         """
         future: asyncio.Future[RateLimitDecision | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((client, future))
@@ -114,7 +115,7 @@ class RateLimiter:
             try:
                 decisions = list(await within(ANSWER_WITHIN_SECONDS, self._call([client for client, _ in batch])))
             except (RedisError, OSError, TimeoutError):
-                # Those who queued behind have waited as long; they go through too.
+                # Requests that arrived during the call have waited almost as long, so they are allowed as well.
                 batch, self._waiting = batch + self._waiting, []
                 decisions = [None] * len(batch)
             for (_, future), decision in zip(batch, decisions, strict=True):

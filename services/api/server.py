@@ -1,6 +1,7 @@
-"""Runs the app in uvicorn, with limits on connections. On SIGTERM streams end first; open requests then have 20 s.
+"""Runs the app in uvicorn, with limits on connections.
 
-Leaves out: TLS and several processes; use a proxy in front of several processes for both.
+On SIGTERM, streams end first, and open requests then have 20 s to finish. Leaves out: TLS and several processes. Use a
+proxy for both.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ GRACEFUL_SHUTDOWN_SECONDS = 20
 BACKLOG = 4096
 """Connections that the kernel queues until they are accepted; net.core.somaxconn may limit it to fewer."""
 ACCEPTED_AT_ONCE = 8
-"""Connections accepted per turn of the event loop. They are counted two turns later, so a larger number could exceed
-the limit on descriptors."""
+"""Maximum number of connections accepted per iteration of the event loop. They are counted two iterations later, so a
+larger number could exceed the limit on descriptors."""
 ACCEPT_AGAIN_SECONDS = 0.05
-"""Seconds until the next attempt after accepting a connection failed for want of a descriptor."""
+"""Seconds until the next attempt after a connection could not be accepted because no file descriptor was free."""
 
 
 class ApiServer(uvicorn.Server):
@@ -41,13 +42,13 @@ class ApiServer(uvicorn.Server):
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept connections, a few per turn of the event loop."""
+        """Start to accept connections, a few per iteration of the event loop."""
         await super().startup(sockets)
-        # asyncio uses one number for how many it accepts at once and for the length of the kernel's queue.
+        # asyncio uses `backlog` both for the number it accepts at once and for the length of the kernel's queue.
         for listener in sockets or []:
             listener.listen(BACKLOG)
         asyncio.get_running_loop().set_exception_handler(self._on_loop_exception)
-        # By default asyncio waits a second before it accepts again, and so would health checks.
+        # By default asyncio waits a second before it accepts again, which would delay health checks.
         setattr(constants, "ACCEPT_RETRY_DELAY", ACCEPT_AGAIN_SECONDS)  # noqa: B010 (a constant to type checkers)
 
     async def on_tick(self, counter: int) -> bool:
@@ -56,7 +57,7 @@ class ApiServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End every stream, then let uvicorn drain."""
+        """End all streams, then let uvicorn wait for open requests."""
         self._connections.draining = True
         self._context.generations.drain()
         await self._context.hub.close()
@@ -66,7 +67,7 @@ class ApiServer(uvicorn.Server):
         """Log one line for a connection that could not be accepted; asyncio would log a traceback each time."""
         if "out of system resource" in details.get("message", ""):
             log.warning(
-                "no descriptor is left for a new connection; closing idle connections",
+                "no file descriptor is free for a new connection, closing idle connections",
                 error=str(details["exception"]),
             )
             self._connections.free_descriptors()
@@ -75,7 +76,7 @@ class ApiServer(uvicorn.Server):
 
 
 def make_server(app: FastAPI, settings: Settings) -> ApiServer:
-    """The server for `settings.host` and `settings.port`; it runs with `.run()` or `await .serve()`."""
+    """Return the server for `settings.host` and `settings.port`; start it with `.run()` or `await .serve()`."""
     context: Context = app.state.context
     connections = Connections(context.limits, context.metrics)
     config = uvicorn.Config(
@@ -85,7 +86,7 @@ def make_server(app: FastAPI, settings: Settings) -> ApiServer:
         # uvicorn calls this to make a protocol; its annotation asks for a class, but any callable works.
         http=cast(type[asyncio.Protocol], partial(HttpConnection, connections, RequestTimeLimits.of(settings))),
         log_config=None,
-        log_level="warning",  # the line `listening` replaces the four that uvicorn logs at its start
+        log_level="warning",  # the log line `listening` of `__main__` replaces uvicorn's four lines
         access_log=False,
         backlog=ACCEPTED_AT_ONCE,
         proxy_headers=bool(settings.trusted_proxies.strip()),

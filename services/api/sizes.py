@@ -1,4 +1,4 @@
-"""How much the experiments take on the disk: measured file by file when somebody asks, at most once a minute."""
+"""Measures the disk space of experiments and data, file by file on request, but at most once a minute."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ CACHE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """One measurement, in bytes."""
+    """One measurement; sizes are in bytes."""
 
     experiments: dict[str, int]
+    """The size of each experiment by id."""
     data: int
     at: datetime
 
 
 class SizeCache:
-    """One per app; one measures at a time, the others wait for its result."""
+    """Caches the last measurement of an app. One thread measures at a time; others wait for its result."""
 
     def __init__(self, store: ArtifactStore, data_dir: Path) -> None:
         self._store, self._data_dir = store, data_dir
@@ -33,7 +34,7 @@ class SizeCache:
         self._until = 0.0
 
     def sizes(self) -> Sizes:
-        """Not older than KEPT_SECONDS."""
+        """Return sizes that are at most CACHE_SECONDS old."""
         with self._lock:
             if self._sizes is None or time.monotonic() > self._until:
                 found = {name: size_of(self._store.root / name) for name in self._store.experiments()}

@@ -1,10 +1,9 @@
-"""The dashboard's files in memory: compressed, with an ETag, and below an address that changes with their content.
+"""Serves the dashboard's files from memory: compressed, with an ETag, and under URLs that change with their content.
 
-Scripts are sent without the comments that fill a whole line: a tenth of their size. Line numbers stay.
-
-`index.html` is sent with every script named in it, so that a browser asks for all of them at once, with one style sheet
-in place of those it names, and with the digest of all files in their addresses, so that it may keep them for ever. A
-changed file is noticed at the next request.
+Comments that fill a whole line are removed from scripts, which saves a tenth of their size; line numbers stay the same.
+`index.html` is changed in three ways: it preloads every script, so that a browser requests all of them at once; a
+single style sheet replaces those that it links; and the URLs contain the digest of all files, so that a browser may
+cache them for ever. A changed file is detected at the next request of the page.
 Leaves out: routing and headers (`routes/dashboard.py`).
 """
 
@@ -29,28 +28,29 @@ TYPES = {
 }
 PRELOAD_MARK = "<!-- modulepreload -->"
 STYLES = "styles.css"
-"""All style sheets that index.html names, in its order: one request, and a third less to send."""
+"""Name of the file that contains all style sheets of index.html, in its order. It saves requests and a third of the
+compressed size."""
 _STYLE_LINKS = re.compile(r'(?:<link rel="stylesheet" href="assets/[^"]+">\n?)+')
 VENDORED = "vendor/"
-"""Libraries are sent as they are, with what they say of their licence."""
+"""Libraries below this path keep their comments, which contain their licences."""
 _COMMENTS = re.compile(r"^[ \t]*(?://.*|/\*\*(?:[^*]|\*(?!/))*\*/[ \t]*)$", re.MULTILINE)
 _PREFIX = '"assets/'
-"""How index.html names its files."""
+"""Beginning of the references to files in index.html."""
 
 
 @dataclass(frozen=True)
 class StaticFile:
-    """One file as it is sent."""
+    """The content of one file and its headers."""
 
     content_type: str
     etag: str
     plain: bytes
     packed: bytes
-    """The same in gzip."""
+    """The content, compressed with gzip."""
 
 
 class StaticFiles:
-    """The files of one folder; from any thread."""
+    """The files of one folder; safe to use from any thread."""
 
     def __init__(self, folder: Path = STATIC) -> None:
         self._folder = folder
@@ -60,14 +60,14 @@ class StaticFiles:
         self.digest = ""
 
     def get(self, name: str) -> StaticFile | None:
-        """The file at this path below the folder, or None."""
+        """Return the file at this path below the folder, or None."""
         with self._lock:
             if name == INDEX or not self._files:
                 self._refresh()
             return self._files.get(name)
 
     def _refresh(self) -> None:
-        """Read everything again when a name, a size or a time changed."""
+        """Read all files again if the name, size or modification time of one has changed."""
         paths = sorted(path for path in self._folder.rglob("*") if path.is_file() and path.suffix in TYPES)
         stamp = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
         if stamp == self._stamp:

@@ -21,6 +21,7 @@ from common.redis.client import DISPLAY_READS, connect
 
 FRESH_SECONDS = 2.0
 RETRY_SECONDS = 5.0
+"""Seconds during which Redis is not queried again after it did not answer."""
 FIELDS = ("worker", "queue", "host", "device", "state", "job")
 
 
@@ -33,7 +34,7 @@ class WorkerBeat:
     host: str
     device: str
     state: str
-    """One of idle, busy, leaving."""
+    """`idle`, `busy` or `leaving`."""
     job: str | None
 
 
@@ -57,7 +58,7 @@ class WorkerCache:
         return None if known is None else [beat for beat in known if beat.queue == queue]
 
     def slots(self, queue: str) -> int | None:
-        """Return how many jobs the workers of `queue` can run at once, one each; None while Redis does not answer."""
+        """Return the number of workers of `queue` that can run a job; None while Redis does not answer."""
         beats = self.alive(queue)
         return None if beats is None else sum(beat.state != "leaving" for beat in beats)
 
@@ -90,11 +91,11 @@ class WorkerCache:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Predicts where jobs wait, from the limits and the live workers. One object per app."""
+    """Predicts queue positions and start times from the limits and the live workers. Each app has one."""
 
     settings: Settings
     workers: WorkerCache
 
     def places(self, session: Session, job_ids: Iterable[str]) -> dict[str, QueuePosition]:
-        """Return the queue positions of the jobs that wait, by job id; other jobs are omitted."""
+        """Return the queue positions of waiting jobs by job id; other jobs are omitted."""
         return queue_positions(session, self.settings, self.workers.slots, job_ids)

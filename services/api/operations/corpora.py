@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from sqlalchemy.orm import Session
 
 from common.config import DataConfig
-from common.datasets import DatasetStore, is_dataset_name, is_hub_name, nearest, refusal_of_name, refusal_of_source
+from common.datasets import DatasetStore, file_name_problem, is_dataset_name, is_hub_name, nearest, source_problem
 from common.datasets.names import FORMS
 from common.errors import InvalidInputError
 from common.jobs.sql import lock_dataset
@@ -33,7 +33,7 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
         # The validation part of a data set on the hub is a split of it, whose name is the hub's affair.
-        if (field == "source" or not is_hub_name(data.source)) and (refusal := refusal_of_source(source)):
+        if (field == "source" or not is_hub_name(data.source)) and (refusal := source_problem(source)):
             raise InvalidInputError.at(f"{location}.{field}", refusal)
     _require_datasets(data, datasets, location)
 
@@ -53,7 +53,7 @@ def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -
     for field, name in _datasets(data).items():
         if not datasets.has(name):
             like = nearest(name, datasets.names())
-            other = refusal_of_name(name) or f"upload it first, or name {FORMS}"
+            other = file_name_problem(name) or f"upload it first, or name {FORMS}"
             meant = f"did you mean '{like}'?" if like else other
             raise InvalidInputError.at(f"{location}.{field}", f"there is no dataset '{name}'; {meant}")
 

@@ -15,7 +15,15 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from common.config import Settings
-from common.datasets import FORMATS, DatasetStore, Intake, Manifest, check_name, refusal_of_name, split_name
+from common.datasets import (
+    FORMATS,
+    DatasetIntake,
+    DatasetManifest,
+    DatasetStore,
+    check_name,
+    file_name_problem,
+    split_name,
+)
 from common.disk import MIB
 from common.errors import DataError, InvalidInputError, StorageError, TooLargeError
 from common.files import require_space, storage_errors
@@ -41,7 +49,7 @@ def check_parameters(name: str, kind: DatasetFormat | None, text_field: str) -> 
     if `kind` is given.
     """
     plain, by_suffix = split_name(name)
-    if by_suffix is None and (refusal := refusal_of_name(name)) is not None:
+    if by_suffix is None and (refusal := file_name_problem(name)) is not None:
         raise InvalidInputError.at("query.name", f"{name[:80]!r}: {refusal}")
     check_name(plain)
     chosen = kind or by_suffix
@@ -59,7 +67,7 @@ async def store_upload(
     settings: Settings,
     parameters: UploadParameters,
     decoders: asyncio.Semaphore,
-) -> tuple[Manifest, bool]:
+) -> tuple[DatasetManifest, bool]:
     """Store the body as a dataset; return its manifest and whether it is new.
 
     `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
@@ -73,7 +81,7 @@ async def store_upload(
         # Packed text is longer than its body, so this is the least that will be needed.
         await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
-        Intake,
+        DatasetIntake,
         store,
         parameters.name,
         parameters.format,

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from common.config import DataConfig, Settings
-from common.datasets import DatasetStore, Manifest
+from common.datasets import DatasetManifest, DatasetStore
 from common.db import Experiment, Job
 from common.errors import ConflictError, RateLimitedError
 from common.jobs.payloads import DatasetPayload
@@ -40,7 +40,9 @@ def get_dataset(session: Session, store: DatasetStore, name: str) -> DatasetDeta
     return extend_reply(DatasetDetail, reply, uses=_uses(session, name))
 
 
-def ensure_tokenised(session: Session, settings: Settings, store: DatasetStore, manifest: Manifest) -> DatasetUploaded:
+def ensure_tokenised(
+    session: Session, settings: Settings, store: DatasetStore, manifest: DatasetManifest
+) -> DatasetUploaded:
     """Return the dataset with the live job that tokenises it; submit a job if there is none and no tokens exist.
 
     The job is None when the tokens exist, or when too many jobs are waiting to submit another.
@@ -71,7 +73,7 @@ def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: s
     store.discard(detached)
 
 
-def _replies(session: Session, store: DatasetStore, manifests: list[Manifest]) -> list[DatasetReply]:
+def _replies(session: Session, store: DatasetStore, manifests: list[DatasetManifest]) -> list[DatasetReply]:
     jobs = _newest_jobs(session, manifests)
     counts = _use_counts(session, [manifest.name for manifest in manifests])
     replies = []
@@ -109,7 +111,7 @@ def _status(job: Job | None) -> DatasetStatus:
     return "failed" if job.status == JobStatus.FAILED else "uploaded"
 
 
-def _newest_jobs(session: Session, manifests: Iterable[Manifest]) -> dict[str, Job]:
+def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict[str, Job]:
     """Return the newest job that tokenises each dataset, by name; jobs about an earlier content are ignored."""
     current = {manifest.name: manifest.sha256 for manifest in manifests}
     if not current:

@@ -12,7 +12,6 @@ from common.db import Job, JobEvent
 from common.disk import free_bytes, shortage_text
 from common.errors import NotFoundError
 from common.jobs.limits import leased_counts, require_queue_capacity, type_limit
-from common.jobs.payloads import experiment_type
 from common.jobs.queue import NewJob
 from common.jobs.waiting_line import QueuePosition
 from common.jobs.what_next import what_next
@@ -122,7 +121,7 @@ def predict_submission(session: Session, settings: Settings, new: NewJob) -> Job
     limit = type_limit(settings, new.type)
     return JobPrediction(
         type=new.type,
-        experiment_type=experiment_type(payload),
+        experiment_type=payload.experiment_type,
         payload=payload.model_dump(mode="json"),
         would_wait=limit is not None and busy + waiting >= limit,
         queue_position=waiting + 1,

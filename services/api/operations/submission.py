@@ -112,8 +112,8 @@ def new_job(
         raise _invalid(unused[0], f"{with_article(request.type)} job does not use it")
     parent, start = _start(context, request) if request.resume_from is not None else (None, None)
     payload = _resumed(parent, request) if parent is not None else _fresh(context, request)
-    if (corpus := _corpus(payload)) is not None:
-        check_corpus(corpus[0], context.datasets, location=corpus[1])
+    if payload.corpus is not None:
+        check_corpus(payload.corpus, context.datasets, location=_corpus_location(payload))
     return NewJob(
         type=request.type,
         payload=payload,
@@ -154,18 +154,15 @@ def _fresh(context: Context, request: JobRequest) -> JobPayload:
     return AblationPayload(checkpoint=checkpoint, rl_checkpoint=policy, config=config, data=data)
 
 
-def _corpus(payload: JobPayload) -> tuple[DataConfig, str] | None:
-    """Return the corpus that a job reads and its location in the request; None for a job that reads no corpus."""
-    if isinstance(payload, LmTrainingPayload):
-        return payload.config.data, "body.config.data"
-    if isinstance(payload, RlTrainingPayload | EvaluationPayload | AblationPayload | DatasetPayload):
-        return payload.data, "body.data"
-    return None
+def _corpus_location(payload: JobPayload) -> str:
+    """Return the location in the request of the corpus that a job reads."""
+    return "body.config.data" if isinstance(payload, LmTrainingPayload) else "body.data"
 
 
 def _hold_datasets(session: Session, context: Context, new: NewJob) -> None:
-    if (corpus := _corpus(new.checked_payload)) is not None:
-        hold_datasets(session, corpus[0], context.datasets, location=corpus[1])
+    payload = new.checked_payload
+    if payload.corpus is not None:
+        hold_datasets(session, payload.corpus, context.datasets, location=_corpus_location(payload))
 
 
 def _dataset(context: Context, request: JobRequest) -> DatasetPayload:

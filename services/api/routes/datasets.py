@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from common.config.lm import MOST_TEXT_FIELD
-from common.datasets import Manifest
+from common.datasets import DatasetManifest
 from common.db import require_schema
 from services.api.auth import ContextDep, Reader, Submitter
 from services.api.context import Context, session_of
@@ -109,7 +109,7 @@ def delete(name: str, context: ContextDep) -> None:
     datasets.delete_dataset(context.sessions, context.datasets, name)
 
 
-def _tokenise(context: Context, manifest: Manifest) -> DatasetUploaded:
+def _tokenise(context: Context, manifest: DatasetManifest) -> DatasetUploaded:
     with context.sessions.begin() as session:
         reply = datasets.ensure_tokenised(session, context.settings, context.datasets, manifest)
     context.outbox.wake()

@@ -211,7 +211,7 @@ def test_cancelling_a_pending_job_ends_it_at_once_and_only_once(api: Api) -> Non
     again = api.admin.post(f"/api/jobs/{job['id']}/cancel")
     assert (again.status_code, again.json()["currentStatus"]) == (409, "cancelled")
     late = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "stop"})
-    assert late.json()["detail"] == f"job {job['id']} is cancelled already; nothing can be asked of it any more"
+    assert late.json()["detail"] == f"job {job['id']} is cancelled already; it accepts no signals any more"
     wrong = api.admin.post(f"/api/jobs/{job['id']}/signal", json={"signal": "explode"})
     assert (wrong.status_code, wrong.json()["errors"][0]["location"]) == (422, "body.signal")
 

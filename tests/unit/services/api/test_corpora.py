@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.config import DataConfig
-from common.datasets import DatasetStore, Intake
+from common.datasets import DatasetStore, DatasetIntake
 from common.errors import InvalidInputError
 from services.api.operations.corpora import check_corpus
 
@@ -16,7 +16,7 @@ from services.api.operations.corpora import check_corpus
 def datasets(tmp_path: Path) -> DatasetStore:
     """With one dataset, `fairy-tales`."""
     store = DatasetStore(tmp_path)
-    with Intake(store, "fairy-tales", "txt", limit_bytes=1000) as intake:
+    with DatasetIntake(store, "fairy-tales", "txt", limit_bytes=1000) as intake:
         intake.write(b"Once upon a time.")
         intake.publish()
     return store
