@@ -1,10 +1,10 @@
-"""Experiment rows and their names, made at submission.
+"""Creates the experiment of a new job, and its name.
 
-`YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: time of the database (UTC), commit of this installation or `nogit`, and
-the first ten hex digits of the SHA-256 of the configuration file's bytes, as the trainer writes it with
-`common.config.dump_yaml`. Controllers have `-rl_<hex>` of rl_config.yaml, the others `-<type>_<hex>` (evaluation,
-ablation, analysis, dataset) of their whole payload. A second experiment with that name in one second
-gets `-2`.
+A name is `YYYYMMDD-HHMMSS-commit_<short>-config_<hex>`: the time of the database (UTC), the Git commit of this
+installation or `nogit`, and the first ten hex digits of a SHA-256. For language models the hash covers the
+configuration file, as the trainer writes it with `common.config.dump_yaml`. Controllers have `-rl_<hex>` instead, with
+the hash of rl_config.yaml; the other types have `-<type>_<hex>`, with the hash of the whole payload. If a name is taken
+already, `-2`, `-3`, … is appended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from common.config import PROJECT_ROOT, dump_yaml
 from common.db import Experiment
 from common.errors import ConflictError
-from common.jobs.payloads import JobPayload, LmTrainingPayload, RlTrainingPayload, experiment_type, source_checkpoint
+from common.jobs.payloads import JobPayload, LmTrainingPayload, RlTrainingPayload
 
 MAX_PER_SECOND = 1000
 NO_COMMIT = "nogit"
@@ -32,7 +32,7 @@ NO_COMMIT = "nogit"
 
 @lru_cache(maxsize=1)
 def commit_hash() -> str:
-    """TIDAL_COMMIT (set in images), else the short hash of the checkout, else `nogit`."""
+    """Return TIDAL_COMMIT (container images set it), else the short hash of the checkout, else `nogit`."""
     given = os.environ.get("TIDAL_COMMIT", "").strip()
     if given:
         return re.sub(r"[^0-9A-Za-z]", "", given)[:12] or NO_COMMIT
@@ -48,9 +48,9 @@ def commit_hash() -> str:
 
 
 def name_suffix(payload: JobPayload) -> str:
-    """The last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, …"""
+    """Return the last part of the name: `config_<hex>`, `rl_<hex>`, `evaluation_<hex>`, …"""
     source: BaseModel = payload
-    kind: str = experiment_type(payload)
+    kind: str = payload.experiment_type
     if isinstance(payload, LmTrainingPayload):
         source, kind = payload.config, "config"
     elif isinstance(payload, RlTrainingPayload):
@@ -63,13 +63,14 @@ def create_experiment(
 ) -> str:
     """Insert the experiment of a new job and return its id.
 
-    Two submissions in one second race for the plain name; the primary key decides, the loser takes the next suffix.
+    Concurrent submissions may try the same name; the primary key admits one of them, the others try the next suffix.
+    Raises ConflictError when too many experiments have this name.
     """
     time = session.scalar(select(func.to_char(func.timezone("UTC", func.now()), "YYYYMMDD-HH24MISS")))
     plain = f"{time}-commit_{commit_hash()}-{name_suffix(payload)}"
-    source = source_checkpoint(payload)
+    source = payload.source_checkpoint
     values: dict[str, Any] = {
-        "type": experiment_type(payload),
+        "type": payload.experiment_type,
         "name": name,
         "tags": list(tags),
         "config": payload.model_dump(mode="json"),
@@ -81,4 +82,4 @@ def create_experiment(
         statement = insert(Experiment).values(id=candidate, **values).on_conflict_do_nothing().returning(Experiment.id)
         if session.scalar(statement) is not None:
             return candidate
-    raise ConflictError(f"{MAX_PER_SECOND} experiments named {plain} in one second; submit again")
+    raise ConflictError(f"{MAX_PER_SECOND} experiments are named {plain}, because of one second; submit again")

@@ -1,15 +1,15 @@
-"""What a job of each type is asked to do: one frozen pydantic model per type, checked at submission.
+"""The payloads of jobs: one frozen pydantic model per job type, validated at submission.
 
-A payload is stored complete (`payload.model_dump(mode="json")`), every default filled in, so that a later change of a
-default does not change a job that waits. Whether a checkpoint or a corpus exists is the business of the api, which
-knows the store; here only the form of a reference is checked. No torch, no database.
+A payload is stored complete (`payload.model_dump(mode="json")`), with all defaults filled in, so that a later change of
+a default does not affect jobs that already wait. Only the form of a reference is checked here; the api, which can
+access the store, checks whether a checkpoint or a corpus exists. Uses neither torch nor the database.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -21,14 +21,15 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*
 
 
 def normal_reference(text: str) -> str:
-    """`experiments/<id>/<file>` or `<id>/<file>` as `<id>/<file>`; ValueError for anything else.
+    """Return the reference `experiments/<id>/<file>` or `<id>/<file>` as `<id>/<file>`.
 
-    Absolute paths, `..`, backslashes and empty parts are refused: a reference never leaves the store.
+    Raises ValueError for anything else, such as absolute paths, `..`, backslashes and empty parts, so that a reference
+    cannot point outside the store.
     """
     reference = text.strip().removeprefix("experiments/")
     if not _REFERENCE.fullmatch(reference):
         raise ValueError(
-            f"checkpoint {text!r} is no reference into the store; "
+            f"checkpoint {text!r} is not a reference into the store; "
             "write <experiment id>/<file>, or <experiment id>/best, latest or final"
         )
     return reference
@@ -38,33 +39,62 @@ Reference = Annotated[str, AfterValidator(normal_reference)]
 
 
 class JobPayload(BaseModel):
-    """Common base: frozen, an unknown key is an error."""
+    """The base of all payloads. Instances are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    experiment_type: ClassVar[ExperimentType]
+    """Type of the experiment that a job with this payload creates."""
+
+    @property
+    def source_checkpoint(self) -> str | None:
+        """The checkpoint that the experiment builds on, `<experiment id>/<file>`: the field `checkpoint`, or None."""
+        return getattr(self, "checkpoint", None)
+
+    @property
+    def corpus(self) -> DataConfig | None:
+        """The corpus that the job reads: the field `data`, or None."""
+        return getattr(self, "data", None)
 
 
 class LmTrainingPayload(JobPayload):
     """Pretrain a language model."""
 
+    experiment_type = ExperimentType.LM
+
     config: LMConfig
     initial_checkpoint: Reference | None = None
-    """Training state or weights to begin with; None: from scratch."""
+    """Checkpoint to start from: a training state, or weights alone; None: train from scratch."""
+
+    @property
+    def source_checkpoint(self) -> str | None:
+        """The checkpoint that training starts from."""
+        return self.initial_checkpoint
+
+    @property
+    def corpus(self) -> DataConfig:
+        """The corpus that the model is trained on."""
+        return self.config.data
 
 
 class RlTrainingPayload(JobPayload):
-    """Train the controller against a finished language model, then ablate."""
+    """Train the controller for a finished language model, then run the ablation."""
+
+    experiment_type = ExperimentType.RL
 
     config: RLConfig
     checkpoint: Reference
-    """The language model it steers."""
+    """The language model that the controller steers."""
     data: DataConfig
-    """Prompts and statistics come from here; normally the corpus of the language model."""
+    """Corpus of the prompts and token statistics; normally the corpus of the language model."""
     initial_checkpoint: Reference | None = None
-    """Training state of an earlier controller training to go on from."""
+    """Training state of an earlier controller training to resume from."""
 
 
 class EvaluationPayload(JobPayload):
-    """Perplexity and samples of a checkpoint."""
+    """Compute the perplexity of a checkpoint, and generate samples with it."""
+
+    experiment_type = ExperimentType.EVALUATION
 
     checkpoint: Reference
     data: DataConfig
@@ -72,7 +102,9 @@ class EvaluationPayload(JobPayload):
 
 
 class AblationPayload(JobPayload):
-    """Compare policies on unseen prompts."""
+    """Compare the learned policy with fixed and random ones on unseen prompts."""
+
+    experiment_type = ExperimentType.ABLATION
 
     checkpoint: Reference
     rl_checkpoint: Reference
@@ -81,28 +113,37 @@ class AblationPayload(JobPayload):
 
 
 class AnalysisPayload(JobPayload):
-    """What a controller, or a fixed or random choice, does with the modulation."""
+    """Analyse how a learned, fixed or random policy sets the modulation."""
+
+    experiment_type = ExperimentType.ANALYSIS
 
     checkpoint: Reference
     rl_checkpoint: Reference | None = None
-    """For gating mode learned."""
+    """The controller; needed for gating mode learned, and only there."""
     analysis: AnalysisConfig
+
+    @property
+    def source_checkpoint(self) -> str:
+        """The controller, or the language model if there is none."""
+        return self.rl_checkpoint or self.checkpoint
 
     @model_validator(mode="after")
     def _policy_where_needed(self) -> Self:
         if self.analysis.uses_policy and self.rl_checkpoint is None:
             raise ValueError("gating mode learned needs rl_checkpoint; or choose gating mode random or fixed")
         if not self.analysis.uses_policy and self.rl_checkpoint is not None:
-            raise ValueError("rl_checkpoint is used with gating mode learned only, and by no sweep")
+            raise ValueError("rl_checkpoint applies only to gating mode learned, and never to a sweep; leave it out")
         return self
 
 
 class DatasetPayload(JobPayload):
-    """Tokenise a corpus, so that trainings find it ready."""
+    """Tokenise a corpus in advance, so that training jobs need not wait for it."""
+
+    experiment_type = ExperimentType.DATASET
 
     data: DataConfig
     sha256: str | None = None
-    """Of the uploaded dataset that `data` names, so that the job is about this content and no later one."""
+    """SHA-256 of the uploaded dataset that `data` names; the job fails if the dataset has been replaced since."""
 
 
 PAYLOADS: Final[dict[JobType, type[JobPayload]]] = {
@@ -115,33 +156,8 @@ PAYLOADS: Final[dict[JobType, type[JobPayload]]] = {
 }
 
 
-def experiment_type(payload: JobPayload) -> ExperimentType:
-    """Return the type of the experiment that a job with this payload creates."""
-    types = {
-        LmTrainingPayload: ExperimentType.LM,
-        RlTrainingPayload: ExperimentType.RL,
-        EvaluationPayload: ExperimentType.EVALUATION,
-        AblationPayload: ExperimentType.ABLATION,
-        AnalysisPayload: ExperimentType.ANALYSIS,
-        DatasetPayload: ExperimentType.DATASET,
-    }
-    return types[type(payload)]
-
-
-def source_checkpoint(payload: JobPayload) -> str | None:
-    """The checkpoint an experiment builds on, `<experiment id>/<file>`; of an ablation the language
-    model, of an analysis the controller where it has one."""
-    if isinstance(payload, LmTrainingPayload):
-        return payload.initial_checkpoint
-    if isinstance(payload, RlTrainingPayload | EvaluationPayload | AblationPayload):
-        return payload.checkpoint
-    if isinstance(payload, AnalysisPayload):
-        return payload.rl_checkpoint or payload.checkpoint
-    return None
-
-
 QUEUES: Final[dict[JobType, str]] = dict.fromkeys(JobType, TRAINING_QUEUE)
-"""The queue whose workers take a type."""
+"""The queue of each job type."""
 
 
 def check_payload(job_type: JobType, payload: Mapping[str, Any] | JobPayload) -> JobPayload:

@@ -21,8 +21,6 @@ from common.jobs.payloads import (
     EvaluationPayload,
     LmTrainingPayload,
     RlTrainingPayload,
-    experiment_type,
-    source_checkpoint,
 )
 from common.training.hooks import Outcome, TrainingHooks
 from services.trainer import experiments
@@ -48,7 +46,7 @@ def lm_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.config.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     initial = payload.initial_checkpoint
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     experiments.describe_lm(directory, payload.config)
     return language_model.train_language_model(
         payload.config,
@@ -67,7 +65,7 @@ def rl_training(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint = paths.store.resolve(payload.checkpoint)
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     experiments.describe_rl(directory, payload.config, lm_checkpoint)
     initial = payload.initial_checkpoint
     return controller.run_controller_training(
@@ -89,7 +87,7 @@ def evaluation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     model_path = paths.store.resolve(payload.checkpoint)
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     return language_model.evaluate_checkpoint(
         model_path, directory, hooks, data=payload.data, evaluation=payload.evaluation, data_dir=paths.data_dir
     )
@@ -103,7 +101,7 @@ def ablation(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
     lm_checkpoint, policy_path = paths.store.resolve(payload.checkpoint), paths.store.resolve(payload.rl_checkpoint)
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     experiments.describe_rl(directory, payload.config, lm_checkpoint)
     return controller.ablate_controller(
         payload.config, lm_checkpoint, policy_path, directory, hooks, data=payload.data, data_dir=paths.data_dir
@@ -116,7 +114,7 @@ def analysis(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
 
     payload = AnalysisPayload.model_validate(job.payload)
     directory = paths.store.experiment(job.experiment_id)
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     return trajectories.analyse(payload, paths.store, directory, hooks)
 
 
@@ -127,7 +125,7 @@ def dataset(job: ChildJob, paths: Paths, hooks: TrainingHooks) -> Outcome:
     payload = DatasetPayload.model_validate(job.payload)
     _require_inside(payload.data, paths.data_dir)
     directory = paths.store.experiment(job.experiment_id)
-    experiments.write_metadata(directory, experiment_type(payload), source_checkpoint(payload))
+    experiments.write_metadata(directory, payload.experiment_type, payload.source_checkpoint)
     return corpora.tokenise(payload, hooks, data_dir=paths.data_dir)
 
 
