@@ -49,7 +49,8 @@ LAST_PHASES = frozenset({"completing", "saving", "ablation"})
 """Phases after the last training step."""
 ANALYSIS = "analysis"
 """Kind of artifact whose file is also kept as an analysis of the experiment."""
-RESULT_KINDS = frozenset({"evaluation", "ablation", ANALYSIS})
+WEIGHTS_KINDS = frozenset({"model", "policy"})
+"""Kinds of artifacts that contain weights; files of all other kinds are registered as results."""
 
 
 class ChildReports:
@@ -209,7 +210,7 @@ class ChildReports:
         if path.is_file():
             digest = sha256_of(path)
             size = path.stat().st_size
-        kind = "result" if message.kind in RESULT_KINDS else message.kind
+        kind = message.kind if message.kind in WEIGHTS_KINDS else "result"
         write = partial(
             queue.register_artifact,
             job_id=self._job.id,
