@@ -45,19 +45,19 @@ def run(quick: bool) -> list[Row]:
     torch.manual_seed(0)
     model = DecodingModel(default_model().to(device), precision="bfloat16")
     bandwidth, rate = memory_bandwidth(device), product_rate(device)
-    say(f"{torch.cuda.get_device_name(device)}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s in bfloat16")
+    report(f"{torch.cuda.get_device_name(device)}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s in bfloat16")
     rows: list[Row] = []
     best = 0.0
     for batch in BATCHES[:2] if quick else BATCHES:
         limit = batch / step_seconds(model, batch, bandwidth, rate)
         graphs, times = tokens_per_second(model, batch)
         plain, _ = tokens_per_second(model, batch, graphs=False)
-        say(f"batch {batch}: a step {histogram(times)}")
+        report(f"batch {batch}: a step {histogram(times)}")
         fastest = graphs
         rows.append(row(f"GPU, batch {batch}, CUDA graphs", graphs, plain, "kernel by kernel", 1.0))
         if batch in COMPILED and not quick:
             compiled, times = tokens_per_second(model, batch, compiled=True)
-            say(f"batch {batch}, compiled: a step {histogram(times)}")
+            report(f"batch {batch}, compiled: a step {histogram(times)}")
             rows.append(row(f"GPU, batch {batch}, compiled", compiled, graphs, "CUDA graphs", 1.0))
             fastest = max(graphs, compiled)
         best = max(best, fastest)
@@ -80,7 +80,7 @@ def row(name: str, ours: float, reference: float, reference_name: str, bound: fl
     return Row(name, "tokens/s", ours, reference, reference_name, bound, "at least")
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """What is going on, and what does not fit into a table."""
     print(line, file=sys.stderr, flush=True)
 
@@ -98,17 +98,19 @@ def tokens_per_second(
         torch.cuda.synchronize()
         started = last = time.perf_counter()
         steps, times = 0, []
-        while rows.launchable or rows.flights:
-            while rows.launchable and len(rows.flights) < 4:
+        while rows.can_launch or rows.in_flight:
+            while rows.can_launch and len(rows.in_flight) < 4:
                 rows.launch()
-            rows.land()
+            rows.collect_oldest()
             steps += 1
             now = time.perf_counter()
             times.append(now - last)
             last = now
         speed = batch * steps / (last - started)
-        rows.leave(owners)
-        say(f"batch {batch}{', compiled' if compiled else '' if graphs else ', kernel by kernel'}: round {number + 1}")
+        rows.remove(owners)
+        report(
+            f"batch {batch}{', compiled' if compiled else '' if graphs else ', kernel by kernel'}: round {number + 1}"
+        )
     return speed, times
 
 

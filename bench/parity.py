@@ -86,12 +86,12 @@ def _decoding(
         parameters = decoding_parameter_rows(torch.tensor([case["modulation"]]))
         scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
         yield "scored logits", _gap(scored[0], tensors[f"scored_logits_{row}"])
-        filtered = filtered_probabilities(score(logits, seen, parameters), parameters, most=100)
+        filtered = filtered_probabilities(score(logits, seen, parameters), parameters, max_candidates=100)
         yield "filtered distributions", _gap(filtered[0], tensors[f"filtered_{row}"])
     for case in edges["nucleus"]:
         logits, seen = tensors[f"nucleus_logits_{case['index']}"][None], _seen(case["sequence"])
         parameters = decoding_parameter_rows(torch.tensor([case["modulation"]]))
-        filtered = filtered_probabilities(score(logits, seen, parameters), parameters, most=100)
+        filtered = filtered_probabilities(score(logits, seen, parameters), parameters, max_candidates=100)
         yield "filtered distributions", _gap(filtered[0], tensors[f"nucleus_filtered_{case['index']}"])
 
 

@@ -72,7 +72,7 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
             before = time.perf_counter()
             engine.join(joining)
             prefills.append(time.perf_counter() - before)
-        left = engine.draw(on_token)
+        left = engine.sample(on_token)
         engine.advance()
         room += [time.perf_counter()] * len(left)
     return {

@@ -66,7 +66,7 @@ WAYS = {
         "services/api/operations/generate.py:_enqueue",
         "services/generator/engine_protocol.py:EngineChannel.send",
         "services/generator/admission.py:AdmissionQueue.take",
-        "common/generation/sampling/batch.py:draw",
+        "common/generation/sampling/batch.py:sample_batch",
         "services/generator/wire.py:wire_token",
         "services/generator/emitter.py:Emitter._send",
         "services/api/generations.py:Generations._deliver",

@@ -2,7 +2,7 @@
 
 All four rise linearly with m: m = 0 is careful and repetitive, m = 1 is free. Used by rollouts, ablation and serving
 alike. Leaves out: applying the parameters to logits (`common.generation.sampling.sample`) and choosing m
-(`common.generation.rows`).
+(`common.generation.slot_states`).
 """
 
 from __future__ import annotations

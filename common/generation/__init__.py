@@ -1,4 +1,4 @@
-"""Decoding: sampling, gating modes, the engine of continuous batching, and `generate` on top of it."""
+"""Text generation: sampling, gating modes, engines for continuous batching, and `generate`, which uses them."""
 
 from common.controller.modulation import decoding_parameters
 from common.generation.continuation import Continuation

@@ -1,7 +1,7 @@
-"""One prompt that is being continued: what it is asked, what has come of it so far, and when it is over.
+"""One sequence that is being generated: its settings, the result so far, and the conditions that end it.
 
-Lives on the host; the numbers of each step come from the engine. Leaves out: how tokens are sampled (`rows`,
-`sampling.batch`).
+This object lives on the host; the engine passes in the numbers of each step. Leaves out: how tokens are sampled
+(`slot_states`, `sampling.batch`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from common.generation.text import EncodedPrompt, StopScanner, TextStream, encod
 from tidal_client.vocabulary import GatingMode
 
 COLUMNS = 8
-"""Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, penalty, modulation."""
+"""Numbers per token: log_prob, entropy, sampling entropy, temperature, top-k, top-p, repetition penalty, modulation."""
 
 
 class Continuation:
-    """`result` grows while it runs. `ended` says that it is over: finished, cancelled, or failed with `error`.
+    """The state of one sequence. `result` grows with each token. `ended` is true once the sequence is finished,
+    cancelled, or failed with `error`.
 
-    Raises InvalidInputError when the prompt cannot be read, or is empty and the model has no end-of-text.
+    Raises InvalidInputError when the prompt has a token id outside the vocabulary, or is empty and the model has no
+    end-of-text token; also for a seed beyond 64 bits.
     """
 
     def __init__(
@@ -47,47 +49,53 @@ class Continuation:
         ids = prompt.ids if isinstance(prompt, EncodedPrompt) else encode_prompt(tokenizer, prompt, vocab_size)
         self._end_of_text = tokenizer.eot_token if tokenizer.eot_token < vocab_size else None
         if not ids and self._end_of_text is None:
-            raise InvalidInputError("the prompt is empty and this model knows no end-of-text token; give a prompt")
+            raise InvalidInputError("the prompt is empty and this model has no end-of-text token; give a prompt")
         unknown = next((token for token, _ in settings.logit_bias if not 0 <= token < vocab_size), None)
         if unknown is not None:
-            raise InvalidInputError(f"logit_bias names token {unknown}; the model knows 0..{vocab_size - 1}")
+            raise InvalidInputError(f"logit_bias names token {unknown}; the model's vocabulary is 0..{vocab_size - 1}")
         gates_fed = gates_trained and settings.gating_mode is not GatingMode.NONE
         self.result = Generation(ids, settings.effective(self.seed, gates_fed=gates_fed))
         self.ended = False
         self.error: TidalError | None = None
         self._text = TextStream(tokenizer)
         self._scanner = StopScanner(settings.stop)
-        self._has_top_k = settings.gating_mode is not GatingMode.NONE or settings.plain.top_k is not None
+        self._has_top_k = settings.gating_mode is not GatingMode.NONE or settings.plain_parameters.top_k is not None
         self._length = 0
         self._started = time.monotonic()
 
     @property
     def model_input(self) -> list[int]:
-        """What the model is first given; an empty prompt starts a new document."""
+        """The tokens that the model reads first: the prompt, or the end-of-text token when the prompt is empty."""
         if self.result.prompt_token_ids:
             return self.result.prompt_token_ids
         assert self._end_of_text is not None
         return [self._end_of_text]
 
-    def prefilled(self, truncated: int, scores: list[PromptScore] | None) -> None:
-        """The model has read the prompt, without its first `truncated` tokens."""
+    def record_prefill(self, truncated: int, scores: list[PromptScore] | None) -> None:
+        """Record that the model has read the prompt without its first `truncated` tokens."""
         result = self.result
         result.truncated = truncated
         if self.settings.score_prompt:
-            # The start of a new document is no token of the prompt. Of equal prompts the one that wants most is scored.
-            most = self.settings.top_log_probs
-            told = [score._replace(alternatives=score.alternatives[:most]) for score in scores or []]
-            result.prompt_scores = told if result.prompt_token_ids else []
+            # An end-of-text token that stands in for an empty prompt has no score. Equal prompts are scored once, with
+            # the largest number of alternatives that any of them requests.
+            count = self.settings.top_log_probs
+            own_scores = [score._replace(alternatives=score.alternatives[:count]) for score in scores or []]
+            result.prompt_scores = own_scores if result.prompt_token_ids else []
         if self.settings.max_tokens == 0:
             self.end(FinishReason.LENGTH)
 
     def record(
         self, token: int, numbers: Sequence[float], alternatives: Sequence[tuple[int, float]] = ()
     ) -> TokenStep | None:
-        """Take a drawn token with its `COLUMNS` numbers; None where it is not part of the text."""
+        """Add a sampled token with its `COLUMNS` numbers. Return None where the token is not part of the text."""
         log_prob, entropy, sampling_entropy, temperature, top_k, top_p, penalty, modulation = numbers
         if not math.isfinite(log_prob):
-            self.fail(CheckpointError("the model gives no finite logits; its weights are damaged or diverged"))
+            self.fail(
+                CheckpointError(
+                    "the model produces logits that are not finite; its weights are damaged or its training diverged. "
+                    "Use another checkpoint"
+                )
+            )
             return None
         settings, result = self.settings, self.result
         if token == self._end_of_text and not settings.ignore_end_of_text:
@@ -123,7 +131,7 @@ class Continuation:
         return step
 
     def end(self, reason: FinishReason) -> None:
-        """It is over; what was held back of the text belongs to its last token. Does nothing the second time."""
+        """End the sequence; text that was held back is added to its last token. A second call has no effect."""
         if self.ended:
             return
         rest, stopped = self._scanner.push(self._text.finish())
@@ -134,7 +142,7 @@ class Continuation:
         self._close(reason)
 
     def fail(self, error: TidalError) -> None:
-        """It cannot go on. Does nothing once it has ended."""
+        """End the sequence with `error`. Has no effect once the sequence has ended."""
         if not self.ended:
             self.error = error
             self.end(FinishReason.CANCELLED)

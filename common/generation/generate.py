@@ -1,10 +1,10 @@
-"""Prompts to text: `generate` for one, `generate_batch` for many at once.
+"""Functions that continue prompts: `generate` for one, `generate_batch` for many at once.
 
     generate(load_model("model.pth"), "Once upon a time", gating_mode="fixed", modulation=0.3).text
 
-A row's result depends on its prompt, its seed and the settings, not on the batch it runs in (to rounding). Mode `none`
-takes the given temperature, top-k, top-p and penalty; the other modes take bases and ranges from the modulation map.
-Leaves out: serving (queues, checkpoints, wire format), which is `services.generator`.
+The result of a sequence depends on its prompt, its seed and the settings, not on the batch it runs in (up to rounding).
+Mode `none` uses the given temperature, top-k, top-p and repetition penalty; the other modes take bases and ranges from
+the modulation map. Leaves out: serving (queues, checkpoints, wire format), which is in `services.generator`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ def generate(
     tokenizer: tiktoken.Encoding | None = None,
     **settings: Any,
 ) -> Generation:
-    """Continue `prompt` (text or token ids; empty: a new document) by up to `max_tokens` tokens.
+    """Continue `prompt` (text or token ids; empty for a new document) by up to `max_tokens` tokens.
 
-    `on_token` hears of every token at once; `cancelled` is asked before every token and ends the generation. One seed
-    gives one result; without it a fresh one is drawn and reported in `effective`. Raises InvalidInputError for values
-    out of range. The other arguments are those of `GenerationSettings`: max_tokens, gating_mode, temperature, policy, …
+    `on_token` is called with every token as soon as it is generated. `cancelled` is called before every token; when it
+    returns true, generation ends. The same seed gives the same result; without a seed a new one is chosen and reported
+    in `effective`. The other arguments are those of `GenerationSettings`: max_tokens, gating_mode, temperature, policy,
+    and so on. Raises InvalidInputError for values out of range, CheckpointError when the model's logits are not finite.
     """
-    listener = None if on_token is None else lambda _, step: on_token(step)
+    callback = None if on_token is None else lambda _, step: on_token(step)
     seeds = None if seed is None else [seed]
     return generate_batch(
         model,
         [prompt],
         GenerationSettings(**settings),
         seeds=seeds,
-        on_token=listener,
+        on_token=callback,
         cancelled=cancelled,
         tokenizer=tokenizer,
     )[0]
@@ -65,15 +66,15 @@ def generate_batch(
     cancelled: Callable[[], bool] | None = None,
     tokenizer: tiktoken.Encoding | None = None,
 ) -> list[Generation]:
-    """Continue every prompt, all in one batch. `seeds` has one number per prompt; `on_token` gets (row, step).
+    """Continue all prompts in one batch. `seeds` has one number per prompt; `on_token` gets (prompt index, step).
 
-    A TransformerLM is packed anew in every call; give a DecodingModel to do that once. Dropout is off, whatever mode
-    the model is in. Raises InvalidInputError for values out of range, CheckpointError when the model gives no finite
-    logits.
+    A TransformerLM is packed in every call; pass a DecodingModel to pack it only once. Dropout is off, whatever mode
+    the model is in. Raises InvalidInputError for values out of range, CheckpointError when the model's logits are not
+    finite.
     """
     settings = settings or GenerationSettings()
     if seeds is not None and len(seeds) != len(prompts):
-        raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one each")
+        raise InvalidInputError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one seed for each prompt")
     packed = model if isinstance(model, DecodingModel) else DecodingModel(model)
     continuations = [
         Continuation(
@@ -82,18 +83,18 @@ def generate_batch(
             vocab_size=packed.config.vocab_size,
             gates_trained=packed.gates_trained,
             tokenizer=tokenizer or load_tokenizer(),
-            seed=None if seeds is None else seeds[row],
+            seed=None if seeds is None else seeds[index],
         )
-        for row, prompt in enumerate(prompts)
+        for index, prompt in enumerate(prompts)
     ]
-    numbers = {id(continuation): row for row, continuation in enumerate(continuations)}
-    listener = None if on_token is None else lambda its, step: on_token(numbers[id(its)], step)
+    index_by_id = {id(continuation): index for index, continuation in enumerate(continuations)}
+    callback = None if on_token is None else lambda continuation, step: on_token(index_by_id[id(continuation)], step)
     engine = new_engine(packed, slots=len(continuations))
     engine.join(continuations)
     while engine.active:
         if cancelled is not None and cancelled():
             break
-        engine.step(listener)
+        engine.step(callback)
     for continuation in continuations:
         continuation.end(FinishReason.CANCELLED)
         if continuation.error is not None:

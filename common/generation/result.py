@@ -1,4 +1,4 @@
-"""What a generation gives back: the text, and for every token what it was sampled with."""
+"""The result of a generation: the text, and for every token the parameters it was sampled with."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ class FinishReason(StrEnum):
     """Why a generation ended."""
 
     STOP = "stop"
-    """The model said end-of-text, or the text reached a stop string."""
+    """The model generated its end-of-text token, or the text reached a stop string."""
     LENGTH = "length"
     """max_tokens were generated."""
     CANCELLED = "cancelled"
-    """The caller wished no more."""
+    """The caller cancelled the generation, or it failed."""
 
 
 @dataclass(slots=True)
 class TokenStep:
     """One generated token.
 
-    `log_prob` and `entropy` (nats) are of the scored distribution, after penalty and temperature and before the
-    filters; `sampling_entropy` is of the distribution sampled from. `modulation` is None in mode `none`, `top_k` None
-    where there was no such filter. `text` may be empty when the token ends inside a character or what may be a stop
-    string; `start` counts the characters of the text before the one that the token begins in. `alternatives` are the
-    likeliest tokens of the scored distribution with their log-probabilities, falling.
+    `log_prob` and `entropy` (nats) belong to the scored distribution, after penalty and temperature and before the
+    filters; `sampling_entropy` belongs to the distribution sampled from. `modulation` is None in mode `none`, and
+    `top_k` is None without that filter. `text` may be empty when the token ends inside a character, or when the text
+    may be the beginning of a stop string. `start` is the number of complete characters before this token.
+    `alternatives` are the most likely tokens of the scored distribution with their log-probabilities, in descending
+    order.
     """
 
     token_id: int
@@ -48,10 +49,11 @@ class TokenStep:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSettings:
-    """What the generation really ran with.
+    """The settings that a generation ran with.
 
-    Mode `none`: the request's four parameters. Mode `fixed`: those of its modulation. `random` and `learned`: None,
-    since they change per token (see the trajectory); their bases are in `modulation_config`.
+    The four decoding parameters are those of the request in mode `none` and those of the modulation in mode `fixed`.
+    In the modes `random` and `learned` they are None, because they change with each token (see the trajectory); their
+    bases are in `modulation_config`.
     """
 
     gating_mode: GatingMode
@@ -66,15 +68,15 @@ class EffectiveSettings:
     frequency_penalty: float
     modulation_config: ModulationConfig | None
     gates_fed: bool
-    """Whether the model's gates saw the modulation."""
+    """Whether the modulation was passed to the model's gates."""
 
 
 @dataclass(slots=True)
 class Generation:
     """One finished sequence. `token_ids` and `trajectory` leave out the prompt and a final end-of-text.
 
-    `truncated` counts the tokens that left the model's window: of a long prompt, and whenever the window slid.
-    `prompt_scores` has an entry for each token of the prompt where that was asked for.
+    `truncated` counts the tokens that are outside the model's window: the beginning of a long prompt, and the tokens
+    dropped each time the window slid. `prompt_scores` has an entry for each token of the prompt if that was requested.
     """
 
     prompt_token_ids: list[int]

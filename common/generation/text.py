@@ -1,7 +1,8 @@
-"""Tokens to text while they arrive: a character that spans tokens appears with the token that completes it.
+"""Conversion of tokens to text while they arrive, and of prompts to tokens.
 
-The pieces joined are the text. Stop strings are found in the text, across tokens. Prompts are encoded as ordinary text:
-`<|endoftext|>` in one is just these characters.
+A character that spans several tokens is returned with the token that completes it, so that the joined pieces are the
+text. Stop strings are found in the text, across tokens. Prompts are encoded as ordinary text: `<|endoftext|>` in a
+prompt has no special meaning.
 """
 
 from __future__ import annotations
@@ -23,47 +24,47 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int, *, last: bool = False) -> str:
-        """The text that this token completes; with `last`, also what stays incomplete, as U+FFFD."""
+        """Return the text that this token completes. With `last`, incomplete bytes are returned as U+FFFD."""
         return self._decoder.decode(token_bytes(self._tokenizer, token), final=last)
 
     def finish(self) -> str:
-        """U+FFFD if the tokens end inside a character, else nothing."""
+        """Return U+FFFD if the tokens end inside a character, else an empty string."""
         return self._decoder.decode(b"", final=True)
 
 
 class StopScanner:
-    """Looks for stop strings in a growing text and holds back what may be the beginning of one."""
+    """Looks for stop strings in a growing text and holds back text that may be the beginning of a stop string."""
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(stop)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that can be given out now, and whether a stop string was met, before which it ends."""
+        """Return the text that can be sent now, and whether a stop string was found; the text ends before it."""
         if not self._stop:
             return text, False
         self._held += text
         found = min((at for stop in self._stop if (at := self._held.find(stop)) >= 0), default=None)
         if found is not None:
-            given, self._held = self._held[:found], ""
-            return given, True
+            ready, self._held = self._held[:found], ""
+            return ready, True
         keep = max(_overlap(self._held, stop) for stop in self._stop)
-        given, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return given, False
+        ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return ready, False
 
     def finish(self) -> str:
-        """What was held back, at the end of the text."""
+        """Return the text that was held back. Call this at the end of the text."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`, short of all of it."""
+    """Return the length of the longest suffix of `text` that is a prefix of `stop`, but not all of `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
 
 
 def token_bytes(tokenizer: tiktoken.Encoding, token: int) -> bytes:
-    """The bytes of one token; U+FFFD for an id that only the model knows (a padded vocabulary)."""
+    """Return the bytes of one token; U+FFFD for an id that the tokenizer does not have (padding of the vocabulary)."""
     try:
         return tokenizer.decode_single_token_bytes(token)
     except KeyError:
@@ -71,7 +72,7 @@ def token_bytes(tokenizer: tiktoken.Encoding, token: int) -> bytes:
 
 
 def token_text(tokenizer: tiktoken.Encoding, token: int) -> str:
-    r"""One token as a string of its own: its text, or `bytes:\xe2\x80` where that is no whole character."""
+    r"""Return one token as a string: its text, or for example `bytes:\xe2\x80` when it is not valid UTF-8 by itself."""
     found = token_bytes(tokenizer, token)
     try:
         return found.decode()
@@ -80,15 +81,18 @@ def token_text(tokenizer: tiktoken.Encoding, token: int) -> str:
 
 
 class EncodedPrompt(NamedTuple):
-    """What `encode_prompt` gave: checked token ids, for several continuations to share."""
+    """Token ids that `encode_prompt` has checked. Several continuations can share them."""
 
     ids: list[int]
 
 
 def encode_prompt(tokenizer: tiktoken.Encoding, prompt: str | Sequence[int], vocab_size: int) -> list[int]:
-    """Token ids of a prompt given as text or as ids. Raises InvalidInputError for an id the model does not know."""
+    """Return the token ids of a prompt given as text or as ids.
+
+    Raises InvalidInputError for an id outside the model's vocabulary.
+    """
     ids = tokenizer.encode_ordinary(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
     unknown = next((token for token in ids if not 0 <= token < vocab_size), None)
     if unknown is not None:
-        raise InvalidInputError(f"prompt holds token {unknown}; the model knows 0..{vocab_size - 1}")
+        raise InvalidInputError(f"the prompt has token {unknown}; the model's vocabulary is 0..{vocab_size - 1}")
     return ids

@@ -1,9 +1,9 @@
-"""The model's sliding view of the sequences in a running batch.
+"""The sliding windows of context through which the model sees the sequences of a running batch.
 
-A window holds at most `context_length` tokens in the cache. A long prompt keeps its last context − 1 tokens; when the
-window is full, its oldest half is dropped and the rest prefilled again without modulation, then the new token is
-decoded with its own. Rows 0..n−1 are in use; a row that leaves is replaced by the last one. Leaves out: sampling, and
-the token counts, which go on over the whole sequence (`TokenHistory`).
+A window has at most `context_length` tokens in the cache. A long prompt keeps its last context − 1 tokens. When a
+window is full, its oldest half is dropped, the rest is prefilled again without modulation, and the new token is decoded
+with its own modulation. Slots 0..n−1 are in use; when a sequence is removed, the last one moves to its slot. Leaves
+out: sampling, and the token counts, which continue over the whole sequence (`TokenHistory`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from common.generation.prompt_scores import PromptScore, score_prompt
 from common.generation.slot_cache import SlotCache
 
 PREFILL_TOKENS = 4096
-"""Padded prompt tokens of one forward pass; more prompts at once are filled one part after the other."""
+"""Padded prompt tokens of one forward pass; more prompts are prefilled in several passes."""
 
 
 class Window:
-    """Cache plus what is needed to fill it again. `logits` (rows, V) and `hidden` (rows, D) are those of the last
-    token of each row; `truncated` counts the tokens a row has dropped."""
+    """The cache of a running batch and the tokens needed to prefill it again.
+
+    `logits` (n, V) and `hidden` (n, D) belong to the last token of each slot. `truncated` counts the tokens that each
+    slot has dropped.
+    """
 
     def __init__(self, model: DecodingModel) -> None:
         self.model = model
@@ -39,21 +42,21 @@ class Window:
 
     @property
     def cache(self) -> SlotCache:
-        """Keys and values of the rows, in order."""
+        """The keys and values of the slots, in order."""
         return self._cache
 
     @property
     def nbytes(self) -> int:
-        """Memory of the cache."""
+        """Return the memory of the cache in bytes."""
         return self._cache.nbytes
 
     def join(
         self, prompts: Sequence[Sequence[int]], alternatives: Sequence[int | None] | None = None
     ) -> list[list[PromptScore] | None]:
-        """Prompts of at least one token each become the next rows, prefilled without modulation; equal ones once.
+        """Add prompts of at least one token each as the next slots. Prefill them without modulation, equal ones once.
 
-        Returns the scores of the tokens of those prompts that `alternatives` has a number for: so many likeliest tokens
-        are told with each. Tokens outside the window have none.
+        `alternatives[i]` is the number of most likely tokens to return with the score of each token of prompt i, or
+        None for no scores. Returns the scores of each prompt; tokens outside the window have log-probability None.
         """
         self._cache.reserve(len(self) + len(prompts))
         for prompt in prompts:
@@ -67,13 +70,13 @@ class Window:
         for source, count in zip(sources, wanted, strict=True):
             if count is not None:
                 to_score[source] = max(count, to_score[source] or 0)
-        # Rows in use have been decoded since any left; an empty batch has none to keep.
+        # After a removal the caller has decoded again, so the first rows are those of the slots in use.
         before = self.logits[:base], self.hidden[:base]
         (logits, hidden), scores = self._fill(base, list(places), to_score)
         if len(places) < len(prompts):
             logits, hidden = logits[sources], hidden[sources]
             lengths = [len(tokens) for tokens in self._tokens[base:]]
-            self._cache.spread(base, [base + source for source in sources], max(lengths))
+            self._cache.copy_slots(base, [base + source for source in sources], max(lengths))
             self._cache.set_lengths(base, lengths)
         self.logits, self.hidden = torch.cat((before[0], logits)), torch.cat((before[1], hidden))
         outside = 1 - self._context
@@ -85,31 +88,31 @@ class Window:
         ]
 
     def append(self, tokens: Tensor, on_host: Sequence[int], scales: Tensor | None) -> None:
-        """Decode one token per row, tokens (n,) int64 and the same on the host, with gates at `scales`."""
-        for row, token in enumerate(on_host):
-            if len(self._tokens[row]) == self._context:
+        """Decode one token per slot: tokens (n,) int64, the same on the host, and the gates' factors `scales`."""
+        for slot, token in enumerate(on_host):
+            if len(self._tokens[slot]) == self._context:
                 half = self._context // 2
-                self.truncated[row] += half
-                self._tokens[row] = self._tokens[row][half:]
-                self._prefill(row, self._tokens[row : row + 1])
-            self._tokens[row].append(token)
+                self.truncated[slot] += half
+                self._tokens[slot] = self._tokens[slot][half:]
+                self._prefill(slot, self._tokens[slot : slot + 1])
+            self._tokens[slot].append(token)
         self.logits, self.hidden = self.model.decode(tokens, self._cache, scales)
 
-    def remove(self, row: int, *, clear: bool = False) -> None:
-        """The row leaves, the last one takes its place. Logits and hidden states do not move: decode next.
+    def remove(self, slot: int, *, clear: bool = False) -> None:
+        """Free a slot and move the last sequence into it. `logits` and `hidden` do not move, so `append` must follow.
 
-        `clear` a row whose logits are not finite.
+        `clear` must be set for a slot whose logits are not finite.
         """
-        self._cache.remove(row, clear=clear)
-        self._tokens[row] = self._tokens[-1]
-        self.truncated[row] = self.truncated[-1]
+        self._cache.remove(slot, clear=clear)
+        self._tokens[slot] = self._tokens[-1]
+        self.truncated[slot] = self.truncated[-1]
         self._tokens.pop()
         self.truncated.pop()
 
     def _fill(
         self, first: int, prompts: Sequence[Sequence[int]], to_score: Sequence[int | None]
     ) -> tuple[tuple[Tensor, Tensor], list[list[PromptScore] | None]]:
-        """Prefill rows from `first` on, as many at once as `PREFILL_TOKENS` allows."""
+        """Prefill the slots from `first` on, as many in one pass as `PREFILL_TOKENS` allows."""
         parts: list[tuple[Tensor, Tensor]] = []
         scores: list[list[PromptScore] | None] = []
         done = 0
@@ -141,17 +144,20 @@ class Window:
         to_score: Sequence[int | None],
         scores: list[list[PromptScore] | None],
     ) -> tuple[Tensor, Tensor]:
-        """`_prefill` that adds to `scores`."""
+        """Prefill as `_prefill` does and append the prompts' scores to `scores`."""
         ids, lengths = _padded(prompts)
-        states = self.model.fill(ids.to(self.model.device), lengths, self._cache, first)
-        for its, tokens, alternatives in zip(states, prompts, to_score, strict=True):
-            scored = None if alternatives is None else score_prompt(self.model.project, its, tokens, alternatives)
+        states = self.model.prefill_states(ids.to(self.model.device), lengths, self._cache, first)
+        for prompt_states, tokens, alternatives in zip(states, prompts, to_score, strict=True):
+            scored = (
+                None if alternatives is None else score_prompt(self.model.project, prompt_states, tokens, alternatives)
+            )
             scores.append(scored)
-        return self.model.read(states, lengths)
+        return self.model.last_logits(states, lengths)
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
-    """Prompts (n, T) with their last tokens repeated: no row reads a token that is not its own; and their lengths."""
+    """Return the prompts as a tensor (n, T) and their lengths. A prompt is padded with its own last token, so that a
+    token whose embedding is not finite cannot affect other prompts."""
     lengths = [len(prompt) for prompt in prompts]
     T = max(lengths)
     return torch.tensor([[*prompt, *[prompt[-1]] * (T - len(prompt))] for prompt in prompts]), lengths

@@ -1,8 +1,8 @@
-"""B sequences decoded together: observe, apply a modulation, draw a token, score it, feed it to the model.
+"""Decodes B sequences together: observe, apply a modulation, sample a token, score it, feed it to the model.
 
-The step of training rollouts and of the ablation. Only the `top_k.high` largest entries of a row are ever ordered:
-top-k follows top-p, so no other entry can be drawn. Nothing waits for the device. Leaves out: when episodes end and
-what the next prompt is (`common.rl.environment`), and sliding windows: prompt and episode fit into the context.
+Training rollouts and the ablation share this step. Only the `top_k.high` largest logits of a sequence are sorted,
+because top-k follows top-p and no other token can be sampled. No operation waits for the device. Leaves out: the end of
+episodes and the choice of prompts (`common.rl.environment`), and sliding windows, because an episode fits the context.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from common.rl.statistics import NgramStatistics
 
 
 class DecodedStep(NamedTuple):
-    """What one step did: token (B,) int64, reward components (B, 5), whether the token ended the text (B,) bool."""
+    """Result of one step: token (B,) int64, reward components (B, 5), whether the token is end-of-text (B,) bool."""
 
     token: Tensor
     components: Tensor
@@ -30,7 +30,7 @@ class DecodedStep(NamedTuple):
 
 
 class Decoder:
-    """State of B sequences on the model's device: history, KV cache, raw logits (B, V) and hidden state (B, D)."""
+    """The state of B sequences on the model's device: history, KV cache, raw logits (B, V), hidden states (B, D)."""
 
     def __init__(
         self,
@@ -64,13 +64,16 @@ class Decoder:
         self.hidden = torch.zeros(batch_size, model.config.d_model, device=self.device)
 
     def start(self, prompts: Tensor, lengths: Tensor) -> None:
-        """Begin anew with prompts (B, P) int64, right-padded to `lengths` (B,); prefilled without modulation."""
+        """Start new sequences from prompts (B, P) int64 of `lengths` (B,), right-padded; prefill without modulation."""
         self.history.reset(prompts, lengths)
         logits, hidden = self.model.prefill(prompts, self.cache, lengths)
         self.logits, self.hidden = logits.float(), hidden.float()
 
     def observe(self, step: Tensor, previous_action: Tensor) -> Tensor:
-        """The observations (B, 64); `step` (B,) tokens generated in the episode, `previous_action` (B,) or (B, 1)."""
+        """Return the observations (B, 64).
+
+        `step` (B,) is the number of generated tokens in the episode, `previous_action` has shape (B,) or (B, 1).
+        """
         return build_observations(
             self.history,
             self.logits,
@@ -82,23 +85,23 @@ class Decoder:
 
     @torch.no_grad()
     def step(self, action: Tensor, uniform: Tensor) -> DecodedStep:
-        """Draw a token per row with modulation `action` (B, 1) and noise `uniform` (B,), score it, decode it."""
+        """Sample a token per sequence with modulation `action` (B, 1) and noise `uniform` (B,), score and decode it."""
         parameters = decoding_parameter_rows(action, self.config.modulation)
         scores = score_sequences(self.logits, self.history.tokens, parameters)
-        draw = sample_scored(scores, parameters, uniform, max_candidates=self.max_top_k)
+        sampled = sample_scored(scores, parameters, uniform, max_candidates=self.max_top_k)
         components = reward_components(
-            draw.log_prob,
-            draw.entropy,
-            draw.sampling_entropy,
-            draw.token,
+            sampled.log_prob,
+            sampled.entropy,
+            sampled.sampling_entropy,
+            sampled.token,
             self.history.recent(WINDOW),
             self.statistics,
             self.config.reward,
         )
-        self.history.append(draw.token)
-        # Rows restart at different times; the host knows only that none exceeds prompt + episode.
+        self.history.append(sampled.token)
+        # Sequences restart at different times, so the host only knows this upper bound of their lengths.
         self.cache.bounds = [min(bound, self.capacity - 1) for bound in self.cache.bounds]
         gate_input = action.reshape(-1, 1) if self.model.gates_trained else None
-        logits, hidden = self.model.decode_one_token(draw.token, self.cache, gate_input)
+        logits, hidden = self.model.decode_one_token(sampled.token, self.cache, gate_input)
         self.logits, self.hidden = logits.float(), hidden.float()
-        return DecodedStep(draw.token, components, draw.token == self.end_token)
+        return DecodedStep(sampled.token, components, sampled.token == self.end_token)

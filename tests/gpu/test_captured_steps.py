@@ -27,7 +27,7 @@ def test_replayed_steps_give_the_numbers_of_launched_ones(device: torch.device, 
     for _ in range(20):
         for batch in batches:
             batch.launch()
-        captured, launched = (batch.land() for batch in batches)
+        captured, launched = (batch.collect_oldest() for batch in batches)
         assert torch.equal(captured.numbers, launched.numbers)
     assert batches[0].steps.captured > 0
     assert batches[1].steps.captured == 0
@@ -38,15 +38,15 @@ def test_nothing_waits_for_the_device_between_a_launch_and_its_landing(device: t
     batch = batch_of(model, SETTINGS)
     for _ in range(2):
         batch.launch()
-        batch.land()
+        batch.collect_oldest()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
             batch.launch()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(batch.flights) == 3
-    assert torch.isfinite(batch.land().numbers[: len(SETTINGS)]).all()
+    assert len(batch.in_flight) == 3
+    assert torch.isfinite(batch.collect_oldest().numbers[: len(SETTINGS)]).all()
 
 
 def test_memory_does_not_grow_with_the_texts_that_were_written(

@@ -1,1 +1,1 @@
-"""Decoding on a CPU: packed linear layers, huge pages, and code for single sequences that is fast and exact."""
+"""Decoding on a CPU: packed linear layers, memory in huge pages, and exact, fast code for single sequences."""

@@ -1,9 +1,9 @@
-"""Memory that the kernel maps as we need it: huge pages for weights that every token reads from end to end, where Linux
-grants them, and zeros that are made when they are first written.
+"""Tensors in memory that is mapped directly from the kernel: weights in huge pages, and zeros that take no memory until
+they are written.
 
-With pages of 4 KiB a read of 51 MB in order costs 12,500 address translations; in pages of 2 MiB it runs at the
-memory's own speed (measured on an EPYC: a float32 head of the default model 3.6 ms cold, 2.0 ms in huge pages).
-Elsewhere this is ordinary memory.
+Every token reads all weights. With pages of 4 KiB a sequential read of 51 MB needs 12,500 address translations; with
+huge pages of 2 MiB it reaches the speed of the memory (measured on an EPYC: the float32 head of the default model takes
+3.6 ms cold, 2.0 ms in huge pages). Where Linux has no huge pages, and on other systems, this is ordinary memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 PAGE = 2 * 1024 * 1024
-"""A huge page of x86-64, and of arm64 with 4 KiB base pages."""
+"""Bytes of a huge page on x86-64, and on arm64 with 4 KiB base pages."""
 
 
 def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Zeros in small pages that the kernel makes when they are first written: room that is never used costs nothing.
+    """Return zeros in small pages that the kernel allocates on the first write, so that unused parts take no memory.
 
-    torch's own are written once where the allocator keeps freed memory.
+    `torch.zeros` writes its memory when the allocator reuses freed blocks.
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or nbytes < PAGE:
@@ -31,17 +31,17 @@ def untouched_zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.de
 
 
 def in_huge_pages(tensor: Tensor) -> Tensor:
-    """A contiguous copy; smaller than a page, or not on the CPU, it is an ordinary one."""
+    """Return a contiguous copy in huge pages; in ordinary memory if it is smaller than a page or not on the CPU."""
     if tensor.device.type != "cpu" or tensor.nbytes < PAGE:
         return tensor.clone(memory_format=torch.contiguous_format)
     return _mapped(tensor.nbytes, huge=True).view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def _mapped(nbytes: int, *, huge: bool = False) -> Tensor:
-    """So many zero bytes from the kernel, at the beginning of a huge page."""
+    """Return `nbytes` zero bytes mapped from the kernel, aligned to a huge page."""
     memory = mmap.mmap(-1, nbytes + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if huge and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
+        with suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     raw = torch.frombuffer(memory, dtype=torch.uint8)
     first = -raw.data_ptr() % PAGE
@@ -49,9 +49,10 @@ def _mapped(nbytes: int, *, huge: bool = False) -> Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep blocks of up to 32 MiB that are freed, instead of handing each back to the kernel.
+    """Make glibc keep freed blocks of up to 32 MiB instead of returning each of them to the kernel.
 
-    It raises its thresholds to the largest mapped block that was ever freed. A step allocates and frees its logits;
-    without this their pages are mapped anew at every step (measured: 2 of 11 ms at 16 rows).
+    glibc raises its thresholds to the size of the largest mapped block that was freed, so one such block is allocated
+    and freed here. Each step allocates and frees its logits; without this call their pages are mapped again in every
+    step (measured: 2 of 11 ms at 16 slots).
     """
     torch.empty(31 * 1024 * 1024, dtype=torch.uint8)

@@ -1,7 +1,7 @@
 """The weights of one transformer block, packed for decoding (`packed_linear`).
 
 Queries, keys and values come from one matrix, whose columns are reordered so that the two halves of a rotary pair lie
-side by side. Leaves out: the forward pass (`decoding_model`, `one_row`).
+side by side. Leaves out: the forward pass (`decoding_model`, `single_sequence`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.generation.cpu.packed_linear import Dense, Precision, pack
+from common.generation.cpu.packed_linear import PackedLinear, Precision, pack
 
 Norm = tuple[list[int], Tensor | None, Tensor | None, float]
-"""What `layer_norm` takes after x."""
+"""The arguments of `layer_norm` after x: shape, weight, bias, eps."""
 
 
 class PackedLayer:
@@ -24,30 +24,30 @@ class PackedLayer:
 
         (wq, bq), (wk, bk), (wv, bv) = layer("q_proj"), layer("k_proj"), layer("v_proj")
         wq, bq, wk, bk = (_pairs_together(tensor, num_heads) for tensor in (wq, bq, wk, bk))
-        self.qkv: Dense = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
-        self.out: Dense = pack(*layer("out_proj"), precision)
-        self.up: Dense = pack(*layer("ffn.0"), precision)
-        self.down: Dense = pack(*layer("ffn.3"), precision)
+        self.qkv: PackedLinear = pack(torch.cat((wq, wk, wv)), torch.cat((bq, bk, bv)), precision)
+        self.out: PackedLinear = pack(*layer("out_proj"), precision)
+        self.up: PackedLinear = pack(*layer("ffn.0"), precision)
+        self.down: PackedLinear = pack(*layer("ffn.3"), precision)
         self.norm1 = packed_norm(block.get_submodule("ln1"))
         self.norm2 = packed_norm(block.get_submodule("ln2"))
 
     @property
-    def matrices(self) -> list[Dense]:
-        """In the order in which they multiply."""
+    def matrices(self) -> list[PackedLinear]:
+        """The linear layers in the order in which they are applied."""
         return [self.qkv, self.out, self.up, self.down]
 
     @property
     def nbytes(self) -> int:
-        """What the weights take."""
+        """Return the memory of the weights in bytes."""
         return sum(matrix.nbytes for matrix in self.matrices)
 
 
 def packed_norm(module: nn.Module) -> Norm:
-    """Its arguments."""
+    """Return the arguments of `layer_norm` for a LayerNorm module."""
     assert isinstance(module, nn.LayerNorm)
     return list(module.normalized_shape), module.weight.detach(), module.bias.detach(), module.eps
 
 
 def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
-    """Rows (H·K, …) of every head from [a…, b…] to [a0, b0, a1, b1, …]."""
+    """Return rows (H·K, …) with those of each head reordered from [a…, b…] to [a0, b0, a1, b1, …]."""
     return torch.unflatten(tensor.detach(), 0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)

@@ -1,9 +1,9 @@
-"""Linear layers as decoding wants them: packed once, read by every token. `pack(weight, bias, precision)`.
+"""Linear layers whose weights are packed once for decoding: `pack(weight, bias, precision)`.
 
-On a CPU float32 goes through oneDNN's blocked layout, made once: the default model's head takes 2.6 instead of 9.7 ms
-at 16 rows, and the bits of a row are the same among any others. bfloat16 multiplies in that type and hands float32 on.
-int8 holds weights with one scale per output. No row of activations changes another's result.
-Leaves out: training; packed weights follow no later change of the model.
+On a CPU, float32 weights are kept in oneDNN's blocked layout: the default model's head takes 2.6 ms instead of 9.7 ms
+at 16 rows, and a row's result is the same to the last bit in any batch. bfloat16 layers multiply in bfloat16 and return
+float32. int8 layers have one scale per output. In every precision a row of activations does not affect other rows.
+Leaves out: training. Packed weights do not follow later changes of the model.
 """
 
 from __future__ import annotations
@@ -19,36 +19,38 @@ from common.errors import ConfigError
 from common.generation.cpu.huge_pages import in_huge_pages
 
 LEAST_BIAS = -1e30
-"""Stands in for −inf: exp of it is 0, and 0 times it is 0."""
+"""Replaces −inf in biases: its exponential is 0, and 0 times it is 0 (0 times −inf is NaN)."""
 ROWS_EXPECTED = 64
-"""Rows that the blocked layout is made for; it is as good for 2 and for 500."""
+"""Number of rows that oneDNN's blocked layout is optimised for. The layout is as fast for 2 rows and for 500."""
 
 INT8_WIDTH = 16
-"""torch's int8 product reads inputs in vectors of so many on AVX-512, also beyond the end: narrower ones get zeros."""
+"""Inputs are padded with zeros to a multiple of this, because torch's int8 product reads vectors of 16 on AVX-512, also
+beyond the end."""
 
 
 class Precision(StrEnum):
-    """What the matrices are multiplied in."""
+    """The number format in which the matrices are multiplied."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
 
 
-class Dense(Protocol):
-    """x (n, in) float32 -> (n, out) float32, a new tensor; `nbytes` is what the weights take."""
+class PackedLinear(Protocol):
+    """A linear layer: x (n, in) float32 -> (n, out) float32 in a new tensor. `nbytes` is the memory of the weights."""
 
     nbytes: int
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def gelu(self, x: Tensor) -> Tensor:
-        """GELU (exact) of the layer's result."""
+        """Return the exact GELU of the layer's result."""
         return gelu(self(x))
 
 
-class FloatDense(Dense):
-    """A float32 layer, `on_cpu` in oneDNN's blocks, in which a row's result does not depend on their number."""
+class Float32Linear(PackedLinear):
+    """A float32 layer. With `on_cpu` it uses oneDNN's blocks, in which a row's result does not depend on their
+    number."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         weight, self._bias = weight.detach().float(), bias.detach().float().clamp(min=LEAST_BIAS)
@@ -64,12 +66,12 @@ class FloatDense(Dense):
         return _multiply(x, self._blocks, self._bias)
 
     def gelu(self, x: Tensor) -> Tensor:
-        """GELU (exact) of the layer's result, on a CPU in the same pass."""
+        """Return the exact GELU of the layer's result; on a CPU it is computed in the same pass."""
         return gelu(self(x)) if self._weight is not None else _multiply(x, self._blocks, self._bias, "gelu", "none")
 
 
-class BFloat16Dense(Dense):
-    """A bfloat16 layer between float32 activations."""
+class BFloat16Linear(PackedLinear):
+    """A bfloat16 layer with float32 inputs and outputs."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         weight = weight.detach().to(torch.bfloat16)
@@ -80,7 +82,10 @@ class BFloat16Dense(Dense):
         self.nbytes = weight.nbytes + self._bias.nbytes
 
     def narrow(self, x: Tensor) -> Tensor:
-        """x·W + b in bfloat16 where the weight is held in order, as on a GPU: one operation. x of either type."""
+        """Return x·W + b for x in float32 or bfloat16.
+
+        The result is bfloat16, from one operation, where the weight is not in oneDNN's blocks, as on a GPU.
+        """
         if self._weight is None:
             return self(x)
         return torch.addmm(self._narrow_bias, x.to(torch.bfloat16), self._weight)
@@ -89,26 +94,28 @@ class BFloat16Dense(Dense):
         """x·W + b."""
         x = x.to(torch.bfloat16)
         if self._weight is not None:
-            if x.is_cuda:  # the sums are float32; rounding them would blur the logits
+            if x.is_cuda:  # return the float32 sums, because rounding them would make the logits inexact
                 return torch.mm(x, self._weight, out_dtype=torch.float32) + self._bias
             return torch.mm(x, self._weight) + self._bias
         assert self._blocks is not None
         return _multiply(x, self._blocks, None) + self._bias
 
 
-class Int8Dense(Dense):
+class Int8Linear(PackedLinear):
     """An int8 layer: symmetric weights with one scale per output, activations and products rounded to bfloat16.
 
-    Only the weights are whole numbers, so no row of activations has a scale that another could change. Made for one
-    row, whose product costs what reading the weight does; for more than about 6 rows float32 is faster.
+    Only the weights are quantised. Activations have no scale, so rows cannot affect each other. The layer is meant for
+    one row, for which the time is that of reading the weight; for more than about 6 rows float32 is faster.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         weight = weight.detach().float()
         if weight.device.type != "cpu":
-            raise ConfigError("int8 weights need a CPU; choose float32 or bfloat16")
-        self._missing = -weight.shape[1] % INT8_WIDTH
-        weight = pad(weight, (0, self._missing))
+            raise ConfigError(
+                f"int8 weights run on a CPU only, and this model is on {weight.device.type}; choose float32 or bfloat16"
+            )
+        self._padding = -weight.shape[1] % INT8_WIDTH
+        weight = pad(weight, (0, self._padding))
         self._scale = (weight.abs().amax(1).clamp(min=1e-12) / 127.0).to(torch.bfloat16)
         steps = (weight / self._scale[:, None].float()).round().clamp(-127, 127)
         self._weight = in_huge_pages(steps.to(torch.int8))
@@ -118,21 +125,24 @@ class Int8Dense(Dense):
     def __call__(self, x: Tensor) -> Tensor:
         """x·W + b."""
         x = x.to(torch.bfloat16)
-        if self._missing:
-            x = pad(x, (0, self._missing))
+        if self._padding:
+            x = pad(x, (0, self._padding))
         product: Tensor = torch._weight_int8pack_mm(x, self._weight, self._scale)
         return self._bias + product
 
 
-def pack(weight: Tensor, bias: Tensor, precision: Precision) -> Dense:
-    """The layer x·weightᵀ + bias of weight (out, in), copied. Raises ConfigError where int8 is not to be had."""
+def pack(weight: Tensor, bias: Tensor, precision: Precision) -> PackedLinear:
+    """Return the layer x·weightᵀ + bias for weight (out, in), which is copied.
+
+    Raises ConfigError for int8 on a device other than the CPU.
+    """
     if precision is Precision.INT8:
-        return Int8Dense(weight, bias)
-    return BFloat16Dense(weight, bias) if precision is Precision.BFLOAT16 else FloatDense(weight, bias)
+        return Int8Linear(weight, bias)
+    return BFloat16Linear(weight, bias) if precision is Precision.BFLOAT16 else Float32Linear(weight, bias)
 
 
 def _blocks(weight: Tensor) -> Tensor | None:
-    """The weight (out, in) in oneDNN's layout for some tens of rows; None where there is no oneDNN."""
+    """Return the weight (out, in) in oneDNN's layout for `ROWS_EXPECTED` rows; None where oneDNN is not available."""
     if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return None
     if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -141,6 +151,8 @@ def _blocks(weight: Tensor) -> Tensor | None:
     return blocks
 
 
-def _multiply(x: Tensor, blocks: Tensor | None, bias: Tensor | None, then: str = "none", how: str = "") -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, then, [], how)
+def _multiply(
+    x: Tensor, blocks: Tensor | None, bias: Tensor | None, activation: str = "none", algorithm: str = ""
+) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, blocks, bias, activation, [], algorithm)
     return product

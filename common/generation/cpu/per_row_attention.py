@@ -1,8 +1,9 @@
-"""Attention row by row: to the last bit what each row gets alone, for a tenth more time in a batch.
+"""Attention computed for each sequence by itself, so that the result equals that of a batch of one to the last bit.
 
-Rows together are read up to the longest of them, which moves the order of the sums. That is 1e-7, and nothing follows
-from it in float32. But int8 layers round what they multiply to bfloat16, where one last bit can become a step of 0.4 %:
-of 200 texts of 20 tokens 17 differed between alone and a batch of 64. Shapes: n rows, H heads, T time, K head width.
+Batched attention reads all sequences up to the length of the longest, which changes the order of the sums. In float32
+the difference of 1e-7 has no effect. But int8 layers round their inputs to bfloat16, where a difference in the last bit
+can become a step of 0.4 %: of 200 texts of 20 tokens, 17 differed between a batch of one and a batch of 64. Computing
+each sequence by itself takes a tenth more time per step. Shapes: n sequences, H heads, T time, K head width.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def attend_alone(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
-    """(n, H, 1, K) of one query per row, over the first `lengths` of keys and values (n, H, span, K)."""
+def attend_per_row(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
+    """Return attention (n, H, 1, K) for one query per sequence.
+
+    Query i attends to the first `lengths[i]` positions of keys and values (n, H, span, K).
+    """
     return torch.cat(
         [
             scaled_dot_product_attention(query[row : row + 1], keys[row : row + 1, :, :T], values[row : row + 1, :, :T])
@@ -22,8 +26,8 @@ def attend_alone(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]
     )
 
 
-def attend_prompts_alone(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
-    """Causal attention (n, H, T, K) of prompts padded at the right from `lengths` on, where the result is 0."""
+def attend_prompts_per_row(query: Tensor, keys: Tensor, values: Tensor, lengths: list[int]) -> Tensor:
+    """Return causal attention (n, H, T, K) for prompts that are right-padded from `lengths` on; it is 0 for padding."""
     attended = torch.zeros_like(query)
     for row, length in enumerate(lengths):
         part = slice(row, row + 1), slice(None), slice(length)

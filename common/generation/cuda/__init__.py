@@ -1,1 +1,1 @@
-"""Decoding on a GPU: steps are captured once as CUDA graphs and launched before the host has read the last tokens."""
+"""Decoding on a GPU: steps are captured as CUDA graphs and launched before the host has read the previous tokens."""

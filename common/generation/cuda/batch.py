@@ -1,13 +1,13 @@
-"""The device's half of continuous batching: rows of a `StaticState`, steps that are launched ahead of the host.
+"""The device side of continuous batching: slots of a `StaticState`, and steps that are launched ahead of the host.
 
     batch = StaticBatch(model)
-    batch.join(["anybody"], [settings], [seed], [prompt], …)
-    batch.launch(); …; flight = batch.land()
+    batch.join(["owner"], [settings], [seed], [prompt], …)
+    batch.launch(); …; step = batch.collect_oldest()
 
-A launch returns at once; its tokens arrive in pinned memory and are read when it lands. So the device never waits for
-the host to look at a token. The host knows all lengths without looking: a living row grows by one per launch. Rows are
-counted up to the next power of two, attention spans too, so that few kinds of step exist. Leaves out: texts, and when a
-row has ended for another reason than its length (`engine`).
+A launch returns at once. Its tokens are copied to pinned memory and read when the step is collected, so the device
+never waits for the host to process a token. The host knows all lengths without reading anything, because an active slot
+grows by one token per launch. The number of slots and the attention span are rounded up to powers of two, so that few
+step shapes exist. Leaves out: texts, and sequences that end for another reason than their length (`engine`).
 """
 
 from __future__ import annotations
@@ -24,92 +24,99 @@ from torch import Tensor
 from common.controller import GatingPolicy
 from common.generation.cuda.graph import GraphSteps
 from common.generation.cuda.state import StaticState
-from common.generation.cuda.step import Kind
+from common.generation.cuda.step import StepShape
 from common.generation.decoding_model import DecodingModel
 from common.generation.prompt_scores import PromptScore
-from common.generation.rows import CAPACITY_STEP, filter_of, most_candidates
-from common.generation.sampling.batch import Filter
+from common.generation.sampling.batch import CandidateFilter
 from common.generation.settings import GenerationSettings
+from common.generation.slot_states import CAPACITY_STEP, candidate_filter, max_top_k
 from common.generation.window import Window
 from tidal_client.vocabulary import GatingMode
 
-LEAST_SPAN = 32
-LEAST_CANDIDATES = 64
+MIN_SPAN = 32
+MIN_CANDIDATES = 64
 SHRINK_FROM = 4
-"""An empty batch with so many times the places that are wanted is made anew: a step counts n-grams over all places."""
+"""An empty batch whose capacity is more than this many times the needed one is allocated anew, because a step counts
+n-grams over the whole capacity."""
 JOIN_AT_ONCE = 64
-"""Prompts that are prefilled through one scratch cache."""
+"""Prompts that are prefilled at once, through one temporary cache."""
 
 
 @dataclass
-class Row:
-    """What the host knows of a row. `read` model inputs (prompt and drawn tokens), `cached` of them in the window,
-    `shift` 1 where the first input is no token of the sequence, `left` tokens not launched yet."""
+class SequenceSlot:
+    """The state of one slot that the host knows."""
 
     owner: Hashable
     settings: GenerationSettings
-    read: int
-    cached: int
-    shift: int
-    left: int
+    tokens_read: int
+    """Tokens that the model has read or reads in launched steps: the prompt and sampled tokens."""
+    tokens_cached: int
+    """How many of them are in the window."""
+    start_tokens: int
+    """1 if the first token read is an end-of-text token that stands in for an empty prompt, else 0."""
+    tokens_left: int
+    """Tokens for which no step has been launched yet."""
 
 
 @dataclass
-class Flight:
-    """One launched step: its rows' owners (None: nobody's, or dead), and what comes back, by row.
-
-    `numbers` (n, 9) as in `StaticState.out`; `likeliest` ids and log-probabilities where they were asked for; `dropped`
-    how many inputs a row has lost in all when this launch dropped some.
-    """
+class InFlightStep:
+    """A launched step and its results by slot."""
 
     owners: list[Hashable | None]
+    """The owner of each slot; None for a free or inactive slot."""
     numbers: Tensor
-    likeliest: tuple[Tensor, Tensor] | None
+    """(n, 9), as `StaticState.outputs`."""
+    most_likely: tuple[Tensor, Tensor] | None
+    """Ids and log-probabilities of the most likely tokens, if they were requested."""
     dropped: dict[Hashable, int]
+    """For each owner whose window slid before this launch: the number of tokens it has dropped so far."""
     event: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Until the device has done it."""
+        """Wait until the device has finished the step."""
         if self.event is not None:
             self.event.synchronize()
 
 
 class StaticBatch:
-    """`slots` rows are made room for at once; more are added by doubling, which forgets all captured steps."""
+    """A running batch on one device. Memory for `slots` sequences of `capacity` tokens is allocated at construction.
+
+    More is added by doubling, which discards all captured steps.
+    """
 
     def __init__(
         self,
         model: DecodingModel,
         *,
         slots: int = 1,
-        places: int = CAPACITY_STEP,
+        capacity: int = CAPACITY_STEP,
         graphs: bool = True,
         compiled: bool = False,
     ) -> None:
         self.model = model
         self.steps = GraphSteps(model, graphs=graphs, compiled=compiled)
-        self.flights: deque[Flight] = deque()
-        self._state = StaticState(model, _power(slots), -(-places // CAPACITY_STEP) * CAPACITY_STEP)
-        self._rows: dict[int, Row] = {}
-        self._numbers: dict[Hashable, int] = {}
+        self.in_flight: deque[InFlightStep] = deque()
+        self._state = StaticState(model, _next_power_of_two(slots), -(-capacity // CAPACITY_STEP) * CAPACITY_STEP)
+        self._slots: dict[int, SequenceSlot] = {}
+        self._slot_by_owner: dict[Hashable, int] = {}
         self._policies: dict[GatingPolicy, int] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._slots)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the state."""
+        """Return the memory of the state in bytes."""
         return self._state.nbytes
 
     @property
-    def launchable(self) -> bool:
-        """Whether a row has tokens left to draw."""
-        return any(row.left > 0 for row in self._rows.values())
+    def can_launch(self) -> bool:
+        """Whether a slot has tokens for which no step has been launched."""
+        return any(slot.tokens_left > 0 for slot in self._slots.values())
 
-    def want_offsets(self) -> None:
-        """Make room for logit bias, presence and frequency penalty; `join` does so when they are first asked for."""
-        self._state.want_offsets()
+    def allocate_logit_adjustments(self) -> None:
+        """Allocate memory for logit bias, presence and frequency penalty; `join` does so when settings need it."""
+        self._state.allocate_logit_adjustments()
 
     @torch.inference_mode()
     def join(
@@ -120,177 +127,195 @@ class StaticBatch:
         prompts: Sequence[Sequence[int]],
         inputs: Sequence[Sequence[int]],
     ) -> list[tuple[int, list[PromptScore] | None]]:
-        """Prefill `inputs` (the prompt, or what starts a document where it is empty) and take them in.
+        """Prefill `inputs` (each prompt, or an end-of-text token if it is empty) and add the sequences to the batch.
 
-        Returns for each how many inputs do not fit into the window, and its scores where the settings ask for them.
+        Returns for each sequence how many inputs do not fit into the window, and its prompt scores if requested.
         """
         self._reserve(
-            len(self._rows) + len(owners),
-            max(len(prompt) + row_settings.max_tokens for prompt, row_settings in zip(prompts, settings, strict=True)),
+            len(self._slots) + len(owners),
+            max(
+                len(prompt) + slot_settings.max_tokens for prompt, slot_settings in zip(prompts, settings, strict=True)
+            ),
         )
-        if any(_has_offsets(row_settings) for row_settings in settings):
-            self.want_offsets()
-        free = [row for row in range(self._state.rows) if row not in self._rows][: len(owners)]
-        for row_settings in settings:
-            if row_settings.gating_mode is GatingMode.LEARNED:
-                assert row_settings.policy is not None
+        if any(_has_logit_adjustments(slot_settings) for slot_settings in settings):
+            self.allocate_logit_adjustments()
+        free = [slot for slot in range(self._state.slots) if slot not in self._slots][: len(owners)]
+        for slot_settings in settings:
+            if slot_settings.gating_mode is GatingMode.LEARNED:
+                assert slot_settings.policy is not None
                 free_number = next(number for number in count() if number not in self._policies.values())
-                self._policies.setdefault(row_settings.policy, free_number)
+                self._policies.setdefault(slot_settings.policy, free_number)
         learned = [
-            row_settings.policy if row_settings.gating_mode is GatingMode.LEARNED else None for row_settings in settings
+            slot_settings.policy if slot_settings.gating_mode is GatingMode.LEARNED else None
+            for slot_settings in settings
         ]
         numbers = [-1 if policy is None else self._policies[policy] for policy in learned]
         self._state.put(free, prompts, settings, seeds, numbers)
-        joined: list[tuple[int, list[PromptScore] | None]] = []
+        prefilled: list[tuple[int, list[PromptScore] | None]] = []
         for first in range(0, len(owners), JOIN_AT_ONCE):
             part = slice(first, first + JOIN_AT_ONCE)
-            joined += self._prefill(free[part], inputs[part], settings[part])
-        for number, row in enumerate(free):
-            truncated, read = joined[number][0], len(inputs[number])
-            shift, left = read - len(prompts[number]), settings[number].max_tokens
-            self._rows[row] = Row(owners[number], settings[number], read, read - truncated, shift, left)
-            self._numbers[owners[number]] = row
-        return joined
+            prefilled += self._prefill(free[part], inputs[part], settings[part])
+        for number, slot in enumerate(free):
+            truncated, read = prefilled[number][0], len(inputs[number])
+
+            self._slots[slot] = SequenceSlot(
+                owner=owners[number],
+                settings=settings[number],
+                tokens_read=read,
+                tokens_cached=read - truncated,
+                start_tokens=read - len(prompts[number]),
+                tokens_left=settings[number].max_tokens,
+            )
+            self._slot_by_owner[owners[number]] = slot
+        return prefilled
 
     @torch.inference_mode()
     def launch(self) -> None:
-        """One step of all rows that have tokens left."""
+        """Launch one step of all slots that have tokens left."""
         dropped = self._drop_oldest()
-        living = {number: row for number, row in self._rows.items() if row.left > 0}
-        kind = self._kind(living)
-        self.steps.run(self._state, kind)
-        owners: list[Hashable | None] = [None] * kind.rows
-        for number, row in living.items():
-            owners[number] = row.owner
-            row.cached += 1
-            row.read += 1
-            row.left -= 1
-        n, state = kind.rows, self._state
-        likeliest = None
-        if kind.alternatives:
-            likeliest = _to_host(state.top_ids[:n]), _to_host(state.top_log_probs[:n])
-        numbers, event = _to_host(state.out[:n]), None
+        active = {number: slot for number, slot in self._slots.items() if slot.tokens_left > 0}
+        shape = self._step_shape(active)
+        self.steps.run(self._state, shape)
+        owners: list[Hashable | None] = [None] * shape.slots
+        for number, slot in active.items():
+            owners[number] = slot.owner
+            slot.tokens_cached += 1
+            slot.tokens_read += 1
+            slot.tokens_left -= 1
+        n, state = shape.slots, self._state
+        most_likely = None
+        if shape.top_log_probs:
+            most_likely = _to_host(state.top_ids[:n]), _to_host(state.top_log_probs[:n])
+        numbers, event = _to_host(state.outputs[:n]), None
         if state.device.type == "cuda":
             make_event: Any = torch.cuda.Event
             event = make_event()
             event.record(torch.cuda.current_stream(state.device))
-        self.flights.append(Flight(owners, numbers, likeliest, dropped, event))
+        self.in_flight.append(InFlightStep(owners, numbers, most_likely, dropped, event))
 
-    def land(self) -> Flight:
-        """The oldest launch, once the device has done it."""
-        flight = self.flights.popleft()
-        flight.wait()
-        return flight
+    def collect_oldest(self) -> InFlightStep:
+        """Wait for the oldest in-flight step and return it."""
+        step = self.in_flight.popleft()
+        step.wait()
+        return step
 
     @torch.inference_mode()
-    def leave(self, owners: Sequence[Hashable]) -> None:
-        """These rows are free; what is in flight for them is nobody's business any more."""
-        gone = [self._numbers.pop(owner) for owner in owners]
-        if not gone:
+    def remove(self, owners: Sequence[Hashable]) -> None:
+        """Free the slots of these owners. Their tokens in steps in flight are ignored."""
+        removed = [self._slot_by_owner.pop(owner) for owner in owners]
+        if not removed:
             return
-        dead = [number for number in gone if self._rows.pop(number).left > 0]
-        used = {row.settings.policy for row in self._rows.values()}
+        inactive = [number for number in removed if self._slots.pop(number).tokens_left > 0]
+        used = {slot.settings.policy for slot in self._slots.values()}
         self._policies = {policy: number for policy, number in self._policies.items() if policy in used}
-        if dead:
-            self._state.remaining[self._state.send(dead)] = 0
-        if self._rows and _power(max(self._rows) + 1) > _power(len(self._rows)):
-            self._move_down()
+        if inactive:
+            self._state.tokens_remaining[self._state.send(inactive)] = 0
+        if self._slots and _next_power_of_two(max(self._slots) + 1) > _next_power_of_two(len(self._slots)):
+            self._compact()
 
-    def _move_down(self) -> None:
-        n = len(self._rows)
-        sources = sorted(number for number in self._rows if number >= n)
-        targets = [number for number in range(n) if number not in self._rows]
+    def _compact(self) -> None:
+        n = len(self._slots)
+        sources = sorted(number for number in self._slots if number >= n)
+        targets = [number for number in range(n) if number not in self._slots]
         self._state.move(sources, targets)
         for source, target in zip(sources, targets, strict=True):
-            row = self._rows[target] = self._rows.pop(source)
-            self._numbers[row.owner] = target
+            slot = self._slots[target] = self._slots.pop(source)
+            self._slot_by_owner[slot.owner] = target
 
-    def _reserve(self, rows: int, places: int) -> None:
+    def _reserve(self, slots: int, capacity: int) -> None:
         state = self._state
-        places = -(-places // CAPACITY_STEP) * CAPACITY_STEP
-        if not self._rows and state.places > SHRINK_FROM * places:
-            self._state = StaticState(self.model, max(state.rows, _power(rows)), places)
-            self.steps.forget()
-        elif rows > state.rows or places > state.places:
-            places = max(state.places, places)
-            self._state = state.grow(self.model, max(state.rows, _power(rows)), places)
-            self.steps.forget()
+        capacity = -(-capacity // CAPACITY_STEP) * CAPACITY_STEP
+        if not self._slots and state.capacity > SHRINK_FROM * capacity:
+            self._state = StaticState(self.model, max(state.slots, _next_power_of_two(slots)), capacity)
+            self.steps.discard_captures()
+        elif slots > state.slots or capacity > state.capacity:
+            capacity = max(state.capacity, capacity)
+            self._state = state.grow(self.model, max(state.slots, _next_power_of_two(slots)), capacity)
+            self.steps.discard_captures()
 
     def _prefill(
-        self, rows: Sequence[int], inputs: Sequence[Sequence[int]], settings: Sequence[GenerationSettings]
+        self, slots: Sequence[int], inputs: Sequence[Sequence[int]], settings: Sequence[GenerationSettings]
     ) -> list[tuple[int, list[PromptScore] | None]]:
         window = Window(self.model)
         scores = window.join(
-            inputs, [row_settings.top_log_probs if row_settings.score_prompt else None for row_settings in settings]
+            inputs, [slot_settings.top_log_probs if slot_settings.score_prompt else None for slot_settings in settings]
         )
         lengths = [len(tokens) - truncated for tokens, truncated in zip(inputs, window.truncated, strict=True)]
-        at = self._state.fill(rows, window.cache, lengths)
+        at = self._state.copy_cache(slots, window.cache, lengths)
         self._state.logits[at] = window.logits
         self._state.hidden[at] = window.hidden
         return list(zip(window.truncated, scores, strict=True))
 
     def _drop_oldest(self) -> dict[Hashable, int]:
-        """Rows whose window is full lose its oldest half, and the rest is prefilled again."""
+        """Drop the oldest half of each full window and prefill the rest again. Return the dropped tokens by owner."""
         context, state = self._state.context, self._state
-        full = [number for number, row in self._rows.items() if row.left > 0 and row.cached == context]
+        full = [
+            number for number, slot in self._slots.items() if slot.tokens_left > 0 and slot.tokens_cached == context
+        ]
         kept = context - context // 2
-        places = torch.arange(kept, device=state.device)
+        capacity = torch.arange(kept, device=state.device)
         for first in range(0, len(full), JOIN_AT_ONCE):
             part = full[first : first + JOIN_AT_ONCE]
-            # Behind the half that is dropped there is nothing but tokens of the sequence.
-            starts = [self._rows[number].read - kept - self._rows[number].shift for number in part]
+            # All inputs after the dropped half are tokens of the sequence, so they can be read from its history.
+            starts = [self._slots[number].tokens_read - kept - self._slots[number].start_tokens for number in part]
             tokens = state.history.tokens[state.send(part)]
-            ids = tokens.gather(1, state.send(starts)[:, None] + places)
+            ids = tokens.gather(1, state.send(starts)[:, None] + capacity)
             cache = self.model.new_cache(len(part))
-            self.model.fill(ids, [kept] * len(part), cache, 0)
-            state.fill(part, cache, [kept] * len(part))
+            self.model.prefill_states(ids, [kept] * len(part), cache, 0)
+            state.copy_cache(part, cache, [kept] * len(part))
         for number in full:
-            self._rows[number].cached = kept
-        return {self._rows[number].owner: self._rows[number].read - kept for number in full}
+            self._slots[number].tokens_cached = kept
+        return {self._slots[number].owner: self._slots[number].tokens_read - kept for number in full}
 
-    def _kind(self, living: dict[int, Row]) -> Kind:
-        settings = [row.settings for row in living.values()]
-        filters = {filter_of(row_settings) for row_settings in settings}
+    def _step_shape(self, active: dict[int, SequenceSlot]) -> StepShape:
+        settings = [slot.settings for slot in active.values()]
+        filters = {candidate_filter(slot_settings) for slot_settings in settings}
         with_top_k = [
-            most_candidates(row_settings) for row_settings in settings if filter_of(row_settings) is Filter.TOP_K
+            max_top_k(slot_settings)
+            for slot_settings in settings
+            if candidate_filter(slot_settings) is CandidateFilter.TOP_K
         ]
-        V, longest = self.model.config.vocab_size, max(row.cached for row in living.values())
+        V, longest = self.model.config.vocab_size, max(slot.tokens_cached for slot in active.values())
         policies: dict[GatingPolicy, bool] = {}
-        for row_settings in settings:
-            if row_settings.gating_mode is GatingMode.LEARNED and row_settings.policy is not None:
-                policies[row_settings.policy] = policies.get(row_settings.policy, False) or row_settings.sample_actions
-        return Kind(
-            rows=_power(max(living) + 1),
-            span=min(max(_power(longest + 1), LEAST_SPAN), self._state.context),
-            most=min(max(_power(max(with_top_k)), LEAST_CANDIDATES), V) if with_top_k else 1,
-            alternatives=any(row_settings.top_log_probs for row_settings in settings),
-            whole=Filter.NOTHING in filters,
-            nucleus=Filter.TOP_P in filters,
-            offsets=any(_has_offsets(row_settings) for row_settings in settings),
-            random=any(row_settings.gating_mode is GatingMode.RANDOM for row_settings in settings),
-            fed=self.model.gates_trained
-            and any(row_settings.gating_mode is not GatingMode.NONE for row_settings in settings),
+        for slot_settings in settings:
+            if slot_settings.gating_mode is GatingMode.LEARNED and slot_settings.policy is not None:
+                policies[slot_settings.policy] = (
+                    policies.get(slot_settings.policy, False) or slot_settings.sample_actions
+                )
+        return StepShape(
+            slots=_next_power_of_two(max(active) + 1),
+            span=min(max(_next_power_of_two(longest + 1), MIN_SPAN), self._state.context),
+            max_candidates=min(max(_next_power_of_two(max(with_top_k)), MIN_CANDIDATES), V) if with_top_k else 1,
+            top_log_probs=any(slot_settings.top_log_probs for slot_settings in settings),
+            full_distribution=CandidateFilter.FULL_DISTRIBUTION in filters,
+            top_p_only=CandidateFilter.TOP_P in filters,
+            logit_adjustments=any(_has_logit_adjustments(slot_settings) for slot_settings in settings),
+            random_modulation=any(slot_settings.gating_mode is GatingMode.RANDOM for slot_settings in settings),
+            gated=self.model.gates_trained
+            and any(slot_settings.gating_mode is not GatingMode.NONE for slot_settings in settings),
             policies=tuple(
-                sorted(((self._policies[policy], policy, drawn) for policy, drawn in policies.items()), key=_number)
+                sorted(
+                    ((self._policies[policy], policy, drawn) for policy, drawn in policies.items()), key=_policy_number
+                )
             ),
         )
 
 
-def _has_offsets(settings: GenerationSettings) -> bool:
+def _has_logit_adjustments(settings: GenerationSettings) -> bool:
     return bool(settings.presence_penalty or settings.frequency_penalty or settings.logit_bias)
 
 
-def _number(policy: tuple[int, GatingPolicy, bool]) -> int:
+def _policy_number(policy: tuple[int, GatingPolicy, bool]) -> int:
     return policy[0]
 
 
-def _power(count: int) -> int:
-    """The least power of two that is not below `count`."""
+def _next_power_of_two(count: int) -> int:
+    """Return the least power of two that is not below `count`."""
     return 1 << (count - 1).bit_length()
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy that is there when what was launched before is done."""
+    """Return a host copy, which is complete once the device has finished everything launched so far."""
     if tensor.device.type != "cuda":
         return tensor.clone()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

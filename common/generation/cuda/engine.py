@@ -1,11 +1,11 @@
-"""Continuous batching for an accelerator: what `DecodingEngine` does, by steps that run ahead of the host.
+"""Continuous batching for an accelerator: the interface of `DecodingEngine` with steps that run ahead of the host.
 
-    engine = new_engine(model)      # on a GPU this one, elsewhere `DecodingEngine`
+    engine = new_engine(model)      # a `DeviceEngine` on a GPU, a `DecodingEngine` elsewhere
 
-The device draws and decodes up to `ahead` tokens per row before the host has looked at the first of them. The host
-reads texts, finds stop strings and says who has left; tokens drawn behind the end of a text are thrown away. The
-results are those of `DecodingEngine`: the noise is a function of seed and step. Leaves out: the steps (`step`) and
-their launches (`batch`).
+The device samples and decodes up to `ahead` tokens per sequence before the host has read the first of them. The host
+assembles the texts, finds stop strings and removes ended sequences; tokens sampled after the end of a sequence are
+discarded. The results are those of `DecodingEngine`, because the noise is a function of seed and step. Leaves out: the
+steps (`step`) and their launches (`batch`).
 """
 
 from __future__ import annotations
@@ -14,49 +14,50 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from common.generation.continuation import Continuation
-from common.generation.cuda.batch import Flight, StaticBatch
+from common.generation.cuda.batch import InFlightStep, StaticBatch
 from common.generation.decoding_model import DecodingModel
 from common.generation.engine import DecodingEngine, OnToken
 
 AHEAD = 4
-"""Steps in flight: one of the default model takes some tenths of a millisecond, about what the host needs for it."""
+"""Number of steps in flight. A step of the default model takes some tenths of a millisecond on the device, and about as
+long on the host."""
 
 
 class BatchEngine(Protocol):
-    """What both engines offer."""
+    """The interface of both engines."""
 
     model: DecodingModel
 
     @property
     def active(self) -> Sequence[Continuation]:
-        """The rows."""
+        """The sequences in the batch."""
 
     @property
     def nbytes(self) -> int:
-        """Memory of the batch, without the weights."""
+        """Return the memory of the batch in bytes, without the weights."""
 
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill these prompts and take them into the batch; not between `draw` and `advance`."""
+        """Prefill the prompts and add the sequences to the batch. Do not call this between `sample` and `advance`."""
 
     def step(self, on_token: OnToken | None = None) -> list[Continuation]:
-        """One token for every row: `draw`, then `advance`."""
+        """Generate one token for every sequence: `sample`, then `advance`."""
 
-    def draw(self, on_token: OnToken | None = None) -> list[Continuation]:
-        """A token for every row; returns the continuations that have left."""
+    def sample(self, on_token: OnToken | None = None) -> list[Continuation]:
+        """Sample a token for every sequence. Return the sequences that were removed from the batch."""
 
     def advance(self) -> None:
-        """Give the drawn tokens to the model."""
+        """Let the model read the sampled tokens."""
 
 
 def new_engine(model: DecodingModel, *, slots: int = 1) -> BatchEngine:
-    """The engine for the model's device; `slots` rows are expected."""
+    """Return the engine for the model's device, with memory for `slots` sequences if it allocates in advance."""
     if model.device.type == "cuda":
         return DeviceEngine(model, slots=slots)
     return DecodingEngine(model)
 
 
 class DeviceEngine:
-    """One running batch over one model. Not for several threads. `graphs` and `compiled` as in `GraphSteps`."""
+    """One running batch over one model; not thread-safe. `graphs` and `compiled` are as in `GraphSteps`."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class DeviceEngine:
         compiled: bool = False,
     ) -> None:
         if ahead < 1:
-            raise ValueError(f"ahead {ahead} is below 1, the step that is waited for")
+            raise ValueError(f"ahead {ahead} is below 1; at least one step must be in flight")
         self.model = model
         self._ahead = ahead
         self._batch = StaticBatch(model, slots=slots, graphs=graphs, compiled=compiled)
@@ -76,80 +77,81 @@ class DeviceEngine:
 
     @property
     def active(self) -> list[Continuation]:
-        """The rows, in the order in which they joined."""
+        """The sequences in the batch, in the order in which they joined."""
         return list(self._active)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the batch, without the weights."""
+        """Return the memory of the batch in bytes, without the weights."""
         return self._batch.nbytes
 
     @property
     def captured(self) -> int:
-        """Kinds of steps that are replayed."""
+        """Number of step shapes with a captured graph."""
         return self._batch.steps.captured
 
     def join(self, continuations: Sequence[Continuation]) -> None:
-        """Prefill these prompts and take them into the batch. Their first tokens come after those in flight."""
+        """Prefill the prompts and add the sequences to the batch. Their first tokens follow those of steps in
+        flight."""
         if not continuations:
             return
         joined = self._batch.join(
             continuations,
-            [its.settings for its in continuations],
-            [its.seed for its in continuations],
-            [its.result.prompt_token_ids for its in continuations],
-            [its.model_input for its in continuations],
+            [continuation.settings for continuation in continuations],
+            [continuation.seed for continuation in continuations],
+            [continuation.result.prompt_token_ids for continuation in continuations],
+            [continuation.model_input for continuation in continuations],
         )
         for continuation, (truncated, scores) in zip(continuations, joined, strict=True):
             self._active[continuation] = None
-            continuation.prefilled(truncated, scores)
+            continuation.record_prefill(truncated, scores)
 
     def step(self, on_token: OnToken | None = None) -> list[Continuation]:
-        """`draw`, then `advance`."""
-        left = self.draw(on_token)
+        """Generate one token for every sequence: `sample`, then `advance`."""
+        removed = self.sample(on_token)
         self.advance()
-        return left
+        return removed
 
-    def draw(self, on_token: OnToken | None = None) -> list[Continuation]:
-        """Wait for the oldest step and read its tokens. Returns the continuations that have left meanwhile."""
-        left = self._remove_ended()
+    def sample(self, on_token: OnToken | None = None) -> list[Continuation]:
+        """Wait for the oldest step and read its tokens. Return the sequences that were removed from the batch."""
+        removed = self._remove_ended()
         self.advance()
-        while self._batch.flights:
-            flight = self._batch.land()
-            if self._record(flight, on_token):
-                break  # otherwise nobody in it is here any more
-        return left + self._remove_ended()
+        while self._batch.in_flight:
+            launched = self._batch.collect_oldest()
+            if self._record(launched, on_token):
+                break  # otherwise all sequences of the step have been removed
+        return removed + self._remove_ended()
 
     def advance(self) -> None:
-        """Launch as many steps as may be in flight."""
-        while len(self._batch.flights) < self._ahead and self._batch.launchable:
+        """Launch steps until `ahead` of them are in flight."""
+        while len(self._batch.in_flight) < self._ahead and self._batch.can_launch:
             self._batch.launch()
 
     def _remove_ended(self) -> list[Continuation]:
-        left = [continuation for continuation in self._active if continuation.ended]
-        for continuation in left:
+        ended = [continuation for continuation in self._active if continuation.ended]
+        for continuation in ended:
             del self._active[continuation]
-        self._batch.leave(left)
-        return left
+        self._batch.remove(ended)
+        return ended
 
-    def _record(self, flight: Flight, on_token: OnToken | None) -> bool:
-        """Whether a row of the flight is still in the batch."""
-        numbers: list[list[float]] = flight.numbers.tolist()
+    def _record(self, launched: InFlightStep, on_token: OnToken | None) -> bool:
+        """Add the tokens of a step to their sequences. Return whether any of these is still in the batch."""
+        numbers: list[list[float]] = launched.numbers.tolist()
         present = False
-        for row, owner in enumerate(flight.owners):
+        for slot, owner in enumerate(launched.owners):
             if not isinstance(owner, Continuation) or owner not in self._active:
                 continue
             present = True
             if owner.ended:
                 continue
-            likeliest: list[tuple[int, float]] = []
-            if flight.likeliest is not None and owner.settings.top_log_probs:
-                ids, log_probs = flight.likeliest
-                likeliest = list(zip(ids[row].tolist(), log_probs[row].tolist(), strict=True))
-            token, *rest = numbers[row]
-            step = owner.record(int(token), rest, likeliest)
+            most_likely: list[tuple[int, float]] = []
+            if launched.most_likely is not None and owner.settings.top_log_probs:
+                ids, log_probs = launched.most_likely
+                most_likely = list(zip(ids[slot].tolist(), log_probs[slot].tolist(), strict=True))
+            token, *rest = numbers[slot]
+            step = owner.record(int(token), rest, most_likely)
             if step is not None and on_token is not None:
                 on_token(owner, step)
-            if not owner.ended and owner in flight.dropped:
-                owner.result.truncated = flight.dropped[owner]
+            if not owner.ended and owner in launched.dropped:
+                owner.result.truncated = launched.dropped[owner]
         return present

@@ -1,12 +1,13 @@
-"""Steps recorded as CUDA graphs: the first time a kind of step is asked for it is captured, afterwards one call replays
-its hundreds of kernels.
+"""Decoding steps recorded as CUDA graphs. The first step of each `StepShape` is captured; later ones replay the graph,
+so that one call launches hundreds of kernels.
 
     steps = GraphSteps(model)
-    steps.run(state, kind)
+    steps.run(state, shape)
 
-All graphs share one memory pool: what lies in it is dead between two replays, and replays follow one another on one
-stream. What lives on is in the `StaticState`. Where capture fails, one line in the log says so and steps are launched
-kernel by kernel from then on; on a CPU they always are. Leaves out: when to step (`batch`).
+All graphs share one memory pool, because replays run one after the other on one stream and nothing in the pool is
+needed between two replays. Everything that is needed later is in the `StaticState`. When a capture fails, a warning is
+logged once and all later steps launch their kernels one by one. On a CPU all steps run that way. Leaves out: when to
+launch a step (`batch`).
 """
 
 from __future__ import annotations
@@ -18,111 +19,115 @@ from typing import Any
 import torch
 
 from common.generation.cuda.state import StaticState
-from common.generation.cuda.step import Kind, static_step
+from common.generation.cuda.step import StepShape, static_step
 from common.generation.decoding_model import DecodingModel
 from common.logging import get_logger
 
 log = get_logger(__name__)
 
-MOST_GRAPHS = 128
-"""Graphs that are kept, the last used; one takes some MiB beside the pool."""
+MAX_GRAPHS = 128
+"""Number of graphs that are kept, the most recently used ones. A graph takes some MiB besides the pool."""
 WARM_UPS = 3
-"""Runs before a capture, in which libraries load and pick their kernels."""
+"""Runs of a step before its capture, in which libraries load and choose their kernels."""
 
-Step = Callable[[DecodingModel, StaticState, Kind], None]
+StepFunction = Callable[[DecodingModel, StaticState, StepShape], None]
 
 
 class GraphSteps:
-    """The steps of one batch over `model`. With `compiled`, torch.compile fuses their kernels, which takes minutes for
-    every kind. `graphs` False launches every kernel. Not for several threads."""
+    """Runs the steps of one batch over `model`; not thread-safe.
+
+    With `compiled`, torch.compile fuses the kernels, which takes minutes for each shape. With `graphs` False, nothing
+    is captured.
+    """
 
     def __init__(self, model: DecodingModel, *, graphs: bool = True, compiled: bool = False) -> None:
         self._model = model
-        self._step: Step = _compiled() if compiled else static_step
+        self._step: StepFunction = _compiled() if compiled else static_step
         self._graphs = graphs and model.device.type == "cuda"
-        self._captured: OrderedDict[Kind, torch.cuda.CUDAGraph] = OrderedDict()
+        self._captured: OrderedDict[StepShape, torch.cuda.CUDAGraph] = OrderedDict()
         self._pool: Any = None
 
     @property
     def captured(self) -> int:
-        """Graphs that are kept."""
+        """Number of graphs that are kept."""
         return len(self._captured)
 
-    def forget(self) -> None:
-        """The tensors of the state have moved: captured steps are worthless."""
+    def discard_captures(self) -> None:
+        """Discard all graphs. This is necessary after the tensors of the state have moved."""
         self._captured.clear()
         self._pool = None
 
-    def run(self, state: StaticState, kind: Kind) -> None:
-        """One step of this kind; returns before the device has done it."""
+    def run(self, state: StaticState, shape: StepShape) -> None:
+        """Run one step of this shape. Returns before the device has finished it."""
         if not self._graphs:
-            self._step(self._model, state, kind)
+            self._step(self._model, state, shape)
             return
-        graph = self._captured.get(kind)
+        graph = self._captured.get(shape)
         if graph is None:
-            graph = self._try_to_capture(state, kind)
+            graph = self._try_to_capture(state, shape)
             if graph is None:
-                self._step(self._model, state, kind)
+                self._step(self._model, state, shape)
                 return
-            self._captured[kind] = graph
-            if len(self._captured) > MOST_GRAPHS:
-                torch.cuda.synchronize(self._model.device)  # the one that goes may still be running
+            self._captured[shape] = graph
+            if len(self._captured) > MAX_GRAPHS:
+                torch.cuda.synchronize(self._model.device)  # the graph to be deleted may still be running
                 self._captured.popitem(last=False)
-        self._captured.move_to_end(kind)
+        self._captured.move_to_end(shape)
         graph.replay()
 
-    def _try_to_capture(self, state: StaticState, kind: Kind) -> torch.cuda.CUDAGraph | None:
+    def _try_to_capture(self, state: StaticState, shape: StepShape) -> torch.cuda.CUDAGraph | None:
         stream = torch.cuda.current_stream(self._model.device)
         try:
-            return self._capture(state, kind)
+            return self._capture(state, shape)
         except torch.AcceleratorError:
-            raise  # the device itself is at fault, no other way of stepping helps
+            raise  # a fault of the device, which running without a graph cannot avoid
         except Exception as error:  # any kernel or library may refuse to be captured
-            torch.cuda.set_stream(stream)  # the context manager leaves its own behind when the capture breaks off
+            torch.cuda.set_stream(stream)  # a capture that fails leaves the context manager's stream set
             self._graphs = False
             self._captured.clear()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            log.warning("CUDA graphs are off, every kernel is launched by itself", reason=reason)
+            log.warning("CUDA graphs are off, kernels are launched one by one", reason=reason)
             return None
 
-    def _capture(self, state: StaticState, kind: Kind) -> torch.cuda.CUDAGraph:
+    def _capture(self, state: StaticState, shape: StepShape) -> torch.cuda.CUDAGraph:
         device = self._model.device
         make_stream: Any = torch.cuda.Stream
         here, side = torch.cuda.current_stream(device), make_stream(device)
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            warm_up(lambda: self._step(self._model, state, kind), state, kind)
+            warm_up(lambda: self._step(self._model, state, shape), state, shape)
         here.wait_stream(side)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread may load a model meanwhile.
+        # thread_local: another thread may load a model during the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            self._step(self._model, state, kind)
+            self._step(self._model, state, shape)
         return graph
 
 
-def _compiled() -> Step:
-    step: Step = torch.compile(static_step, dynamic=False, fullgraph=True)
+def _compiled() -> StepFunction:
+    step: StepFunction = torch.compile(static_step, dynamic=False, fullgraph=True)
 
     @torch.inference_mode(False)
-    def outside_inference_mode(model: DecodingModel, state: StaticState, kind: Kind) -> None:
-        step(model, state, kind)
+    def outside_inference_mode(model: DecodingModel, state: StaticState, shape: StepShape) -> None:
+        step(model, state, shape)
 
     return outside_inference_mode
 
 
 @torch.inference_mode()
-def warm_up(step: Callable[[], None], state: StaticState, kind: Kind) -> None:
-    """Run the step `WARM_UPS` times and leave what lives on in the state as it was: all rows are dead meanwhile.
+def warm_up(step: Callable[[], None], state: StaticState, shape: StepShape) -> None:
+    """Run the step `WARM_UPS` times without a change of the state that matters later.
 
-    A dead row still writes its numbers, logits and hidden state, and the place in the cache behind its last position.
+    All slots are inactive during these runs. The step still overwrites the outputs, logits and hidden states of
+    inactive slots, which are saved and restored, and the cache position behind their last one, which is unused.
     """
-    n = kind.rows
-    kept = (state.remaining, state.logits, state.hidden, state.out)
-    before = [tensor[:n].clone() for tensor in kept]
-    state.remaining[:n] = 0
+    n = shape.slots
+    outputs = (state.tokens_remaining, state.logits, state.hidden, state.outputs)
+    before = [tensor[:n].clone() for tensor in outputs]
+    state.tokens_remaining[:n] = 0
     for _ in range(WARM_UPS):
         step()
-    for tensor, held in zip(kept, before, strict=True):
-        tensor[:n] = held
+    for tensor, saved in zip(outputs, before, strict=True):
+        tensor[:n] = saved

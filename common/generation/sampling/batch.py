@@ -1,13 +1,12 @@
-"""One token for each row of a running batch, whose rows have parameters and filters of their own.
+"""Sampling of one token for each row of a running batch, in which each row has its own parameters and filters.
 
-The maths is that of `sampling`; here it is arranged for speed. The penalty changes only the logits of tokens in the
-sequence. Log-probabilities and entropy come from one pass of exponentials over a few rows at a time, which then still
-lie in the cache. The candidates of rows with a top-k are the `most` largest entries; a row without any filter is drawn
-from the whole vocabulary in its own order, without a sort; one with top-p alone needs as many candidates as hold that
-mass.
+The maths is that of `sampling.sample`, arranged for speed. The repetition penalty changes only the logits of tokens in
+the sequence. Log-probabilities and entropy come from one pass of exponentials over a few rows at a time, which fit into
+the processor's cache. For rows with a top-k, the candidates are the `max_top_k` largest entries. Rows without a filter
+are sampled from the whole vocabulary without a sort. Rows with top-p alone take as many candidates as reach that mass.
 
-Shapes: n rows, V vocabulary, S tokens of the longest sequence. Candidates wait for the device: equal logits, which int8
-and bfloat16 make likely, are put in the order of the vocabulary, so that a text does not depend on its neighbours' k.
+Equal logits, which int8 and bfloat16 make likely, are ordered by token id, so that a sequence does not depend on the
+top-k of others in the batch; this waits for the device. Shapes: n rows, V vocabulary, S tokens of the longest sequence.
 """
 
 from __future__ import annotations
@@ -30,22 +29,26 @@ from common.generation.sampling.sample import (
 )
 
 ROWS_AT_ONCE = 32
-"""Rows of V numbers that are worked on together."""
+"""Rows (V numbers each) that are processed together."""
 NUCLEUS_CANDIDATES = 1024
-"""Tried before a sort of the whole vocabulary, for top-p without top-k."""
+"""Candidates that are tried for top-p without top-k before the whole vocabulary is sorted."""
 
 
-class Filter(Enum):
-    """What decides the candidates of a row."""
+class CandidateFilter(Enum):
+    """The filter that determines the candidates of a row."""
 
     TOP_K = "top-k, after top-p"
     TOP_P = "top-p alone"
-    NOTHING = "the full distribution"
+    FULL_DISTRIBUTION = "the full distribution"
 
 
-class Drawn(NamedTuple):
-    """token (n,) int64; log_prob, entropy (n,) of the scored distribution; sampling_entropy (n,); `top_ids` and
-    `top_log_probs` (n, N) the most likely tokens of the scored distribution, falling, where they were asked for."""
+class SampledBatch(NamedTuple):
+    """The sampled tokens of n rows.
+
+    token (n,) int64; log_prob and entropy (n,) of the scored distribution; sampling_entropy (n,) of the distribution
+    sampled from. `top_ids` and `top_log_probs` (n, N) are the most likely tokens of the scored distribution in
+    descending order, or None if they were not requested.
+    """
 
     token: Tensor
     log_prob: Tensor
@@ -55,60 +58,66 @@ class Drawn(NamedTuple):
     top_log_probs: Tensor | None
 
 
-class Known(NamedTuple):
-    """What the host knows of the rows: their filters; the largest top-k that a row may have; how many of the most
-    likely tokens are told with each; whether all sequences are of one length (`even`); whether any row may have a top-p
-    below 1 (`nucleus`)."""
+class BatchTraits(NamedTuple):
+    """Properties of a batch that the host knows without waiting for the device."""
 
-    filters: Sequence[Filter]
-    most: int
-    alternatives: int = 0
-    even: bool = False
-    nucleus: bool = True
+    filters: Sequence[CandidateFilter]
+    """The filter of each row."""
+    max_top_k: int
+    """The largest top-k that a row may have."""
+    top_log_probs: int = 0
+    """How many of the most likely tokens are returned with each sampled token."""
+    equal_lengths: bool = False
+    """Whether all sequences have the same length, so that there is no padding."""
+    any_top_p: bool = True
+    """Whether any row may have a top-p below 1."""
 
 
-def draw(
+def sample_batch(
     logits: Tensor,
     tokens: Tensor,
     parameters: DecodingParameterRows,
     uniform: Tensor,
-    known: Known,
-    long: Sequence[tuple[int, Tensor]] = (),
-) -> Drawn:
-    """One token per row from raw logits (n, V), which are overwritten.
+    traits: BatchTraits,
+    long_sequences: Sequence[tuple[int, Tensor]] = (),
+) -> SampledBatch:
+    """Sample one token per row from raw logits (n, V), which are overwritten.
 
-    tokens (n, S) int64 is the sequence of each row, negative where there is none; uniform (n,) in [0, 1). Rows in
-    `long` have their own tokens (1, any number) there, so that they do not widen those of the others.
+    tokens (n, S) int64 is the sequence of each row with negative padding; uniform (n,) has random numbers in [0, 1).
+    `long_sequences` has pairs of a row and its tokens (1, any number); these rows are excluded from the penalty through
+    `tokens`, so that S stays small.
     """
-    if long:
+    if long_sequences:
         penalty = parameters.repetition_penalty.clone()
-        for row, its in long:
-            penalise(logits[row : row + 1], its, penalty[row : row + 1], even=True)
-        penalty[[row for row, _ in long]] = 1.0
+        for row, row_tokens in long_sequences:
+            apply_repetition_penalty(logits[row : row + 1], row_tokens, penalty[row : row + 1], equal_lengths=True)
+        penalty[[row for row, _ in long_sequences]] = 1.0
         parameters = parameters._replace(repetition_penalty=penalty)
-    known = known._replace(most=min(known.most, logits.shape[1]))
+    traits = traits._replace(max_top_k=min(traits.max_top_k, logits.shape[1]))
     if len(logits) <= ROWS_AT_ONCE:
-        return _draw(logits, tokens, parameters, uniform, known)
+        return _sample_rows(logits, tokens, parameters, uniform, traits)
     parts = [
-        _draw(
+        _sample_rows(
             logits[rows],
             tokens[rows],
             DecodingParameterRows(*(values[rows] for values in parameters)),
             uniform[rows],
-            known._replace(filters=known.filters[rows]),
+            traits._replace(filters=traits.filters[rows]),
         )
         for rows in (slice(first, first + ROWS_AT_ONCE) for first in range(0, len(logits), ROWS_AT_ONCE))
     ]
-    return _joined(parts)
+    return _concatenated(parts)
 
 
-def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uniform: Tensor, known: Known) -> Drawn:
-    filters, alternatives = known.filters, known.alternatives
-    penalise(logits, tokens, parameters.repetition_penalty, even=known.even)
+def _sample_rows(
+    logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uniform: Tensor, traits: BatchTraits
+) -> SampledBatch:
+    filters, top_log_probs = traits.filters, traits.top_log_probs
+    apply_repetition_penalty(logits, tokens, parameters.repetition_penalty, equal_lengths=traits.equal_lengths)
     # Multiplying is several times faster than dividing by a column.
     scored = logits.mul_(parameters.temperature.reciprocal()[:, None])
-    count = max(known.most if Filter.TOP_K in filters else 1, alternatives)
-    if count > 1 or Filter.TOP_K in filters:
+    count = max(traits.max_top_k if CandidateFilter.TOP_K in filters else 1, top_log_probs)
+    if count > 1 or CandidateFilter.TOP_K in filters:
         values, ids = largest_in_order(scored, min(count, scored.shape[1]))
     else:
         values, ids = largest(scored, 1)
@@ -116,64 +125,70 @@ def _draw(logits: Tensor, tokens: Tensor, parameters: DecodingParameterRows, uni
     mass = weights.sum(1)
     log_mass = values[:, 0] + mass.log()
     values -= log_mass[:, None]
-    candidates = filter_largest(values, ids, parameters, nucleus=known.nucleus)
-    token, spread = pick(candidates, uniform), sampling_entropy(candidates)
-    others = _others(filters)
-    for rows, kind in others:
-        if kind is Filter.NOTHING:
-            token[rows] = draw_from_all(weights[rows], uniform[rows])
+    candidates = filter_largest(values, ids, parameters, any_top_p=traits.any_top_p)
+    token, sampled_entropy = pick(candidates, uniform), sampling_entropy(candidates)
+    others = _rows_without_top_k(filters)
+    for rows, row_filter in others:
+        if row_filter is CandidateFilter.FULL_DISTRIBUTION:
+            token[rows] = sample_full_distribution(weights[rows], uniform[rows])
         else:
-            wanted = DecodingParameterRows(*(column[rows] for column in parameters))
-            nucleus = _nucleus(scored[rows] - log_mass[rows, None], wanted)
-            token[rows], spread[rows] = pick(nucleus, uniform[rows]), sampling_entropy(nucleus)
-    # Logits that are not finite must not lead outside the vocabulary: their row is told by its log-probability.
+            row_parameters = DecodingParameterRows(*(column[rows] for column in parameters))
+            nucleus = _nucleus(scored[rows] - log_mass[rows, None], row_parameters)
+            token[rows], sampled_entropy[rows] = pick(nucleus, uniform[rows]), sampling_entropy(nucleus)
+    # Logits that are not finite must not give a token outside the vocabulary; log_prob shows the caller that they are.
     token.clamp_(0, scored.shape[1] - 1)
     log_prob = scored.gather(1, token[:, None])[:, 0] - log_mass
     entropy = (log_mass - weights.mul_(scored).sum(1) / mass).clamp_(min=0.0)
-    for rows, kind in others:
-        if kind is Filter.NOTHING:
-            spread[rows] = entropy[rows]
-    if not alternatives:
-        return Drawn(token, log_prob, entropy, spread, None, None)
-    return Drawn(token, log_prob, entropy, spread, ids[:, :alternatives], values[:, :alternatives])
+    for rows, row_filter in others:
+        if row_filter is CandidateFilter.FULL_DISTRIBUTION:
+            sampled_entropy[rows] = entropy[rows]
+    if not top_log_probs:
+        return SampledBatch(token, log_prob, entropy, sampled_entropy, None, None)
+    return SampledBatch(token, log_prob, entropy, sampled_entropy, ids[:, :top_log_probs], values[:, :top_log_probs])
 
 
-def penalise(logits: Tensor, tokens: Tensor, penalty: Tensor, *, even: bool = False) -> None:
-    """In place: positive logits of the tokens (n, S) in a sequence are divided by penalty (n,), others multiplied.
+def apply_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: Tensor, *, equal_lengths: bool = False) -> None:
+    """Divide positive logits of the tokens (n, S) of each sequence by penalty (n,), multiply negative ones; in place.
 
-    `even` promises that no token is negative.
+    `equal_lengths` says that no token is negative.
     """
     if tokens.shape[1] == 0:
         return
-    by = penalty[:, None]
-    if even:
-        logits.scatter_(1, tokens, _penalised(logits.gather(1, tokens), by))
+    penalty_column = penalty[:, None]
+    if equal_lengths:
+        logits.scatter_(1, tokens, _penalised(logits.gather(1, tokens), penalty_column))
         return
     present = tokens >= 0
     ids = torch.where(present, tokens, 0)
-    # Absent places write what the first token of the vocabulary is to hold, penalised or not.
+    # Padding writes to token 0 the value that token 0 gets anyway, penalised or not.
     first = logits[:, :1]
-    first = torch.where((tokens == 0).any(1, keepdim=True), _penalised(first, by), first)
-    logits.scatter_(1, ids, torch.where(present, _penalised(logits.gather(1, ids), by), first))
+    first = torch.where((tokens == 0).any(1, keepdim=True), _penalised(first, penalty_column), first)
+    logits.scatter_(1, ids, torch.where(present, _penalised(logits.gather(1, ids), penalty_column), first))
 
 
-def _penalised(logits: Tensor, by: Tensor) -> Tensor:
-    return torch.where(logits > 0, logits / by, logits * by)
+def _penalised(logits: Tensor, penalty_column: Tensor) -> Tensor:
+    return torch.where(logits > 0, logits / penalty_column, logits * penalty_column)
 
 
-def _others(filters: Sequence[Filter]) -> list[tuple[list[int], Filter]]:
-    rows = {kind: [row for row, its in enumerate(filters) if its is kind] for kind in (Filter.NOTHING, Filter.TOP_P)}
-    return [(found, kind) for kind, found in rows.items() if found]
+def _rows_without_top_k(filters: Sequence[CandidateFilter]) -> list[tuple[list[int], CandidateFilter]]:
+    rows = {
+        row_filter: [row for row, other in enumerate(filters) if other is row_filter]
+        for row_filter in (CandidateFilter.FULL_DISTRIBUTION, CandidateFilter.TOP_P)
+    }
+    return [(found, row_filter) for row_filter, found in rows.items() if found]
 
 
-def draw_from_all(weights: Tensor, uniform: Tensor) -> Tensor:
-    """The token at which the cumulative weight, in the order of the vocabulary, exceeds its part `uniform`."""
+def sample_full_distribution(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Return the token (n,) at which the cumulative weight, in the order of token ids, exceeds `uniform` of its total.
+
+    weights (n, V) are not normalised; uniform (n,) is in [0, 1).
+    """
     cumulative = weights.cumsum(1)
     target = uniform[:, None] * cumulative[:, -1:]
-    place = torch.searchsorted(cumulative, target, right=True)
-    # Rounding must not reach beyond the last possible token.
+    token = torch.searchsorted(cumulative, target, right=True)
+    # Rounding must not give a token beyond the last one with a positive weight.
     last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
-    return torch.minimum(place, last)[:, 0]
+    return torch.minimum(token, last)[:, 0]
 
 
 def _nucleus(log_probs: Tensor, parameters: DecodingParameterRows) -> Candidates:
@@ -184,12 +199,12 @@ def _nucleus(log_probs: Tensor, parameters: DecodingParameterRows) -> Candidates
     return filter_largest(values, ids, parameters)
 
 
-def _joined(parts: list[Drawn]) -> Drawn:
+def _concatenated(parts: list[SampledBatch]) -> SampledBatch:
     def column(values: list[Tensor | None]) -> Tensor | None:
         present = [value for value in values if value is not None]
         return torch.cat(present) if present else None
 
-    return Drawn(
+    return SampledBatch(
         torch.cat([part.token for part in parts]),
         torch.cat([part.log_prob for part in parts]),
         torch.cat([part.entropy for part in parts]),

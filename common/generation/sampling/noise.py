@@ -1,8 +1,8 @@
-"""Random numbers of a batch whose rows come and go: a function of (seed, step, stream), with no state at all.
+"""Random numbers of a running batch as a function of (seed, step, stream), without any state.
 
-SplitMix64 (Steele, Lea, Flood 2014) over a counter, in torch's wrapping int64, on the device and without a host sync.
-So the numbers of a row are the same alone and in any batch. Runs of different gating modes with one seed share the
-noise of their tokens.
+The function is SplitMix64 (Steele, Lea, Flood 2014) over a counter, in torch's wrapping int64, on the device and
+without a host sync. So a sequence gets the same numbers alone and in any batch, and generations with the same seed in
+different gating modes use the same noise for their tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SEED_BITS = 31
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 STREAMS = 2
-"""Numbers per step: 0 for the modulation, 1 for the token."""
+"""Random numbers per step: number 0 is for the modulation, number 1 for the token."""
 
 
 def _signed(value: int) -> int:
@@ -24,7 +24,7 @@ def _signed(value: int) -> int:
 
 
 def row_noise(seeds: Tensor, steps: Tensor) -> Tensor:
-    """Uniform numbers (STREAMS, B) float32 in [0, 1), 24 bits each, for seeds and steps (B,) int64."""
+    """Return uniform numbers (STREAMS, B) float32 in [0, 1), 24 bits each, for seeds and steps (B,) int64."""
     streams = torch.arange(STREAMS, device=seeds.device)[:, None]
     state = _mix(seeds * _signed(_GOLDEN)) + (steps * STREAMS + streams + 1) * _signed(_GOLDEN)
     return _shift(_mix(state), 40).float() * 2.0**-24
@@ -37,10 +37,10 @@ def _mix(state: Tensor) -> Tensor:
 
 
 def _shift(state: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's keeps the sign."""
+    """Return `state` shifted right, filled with zeros; torch's own operator keeps the sign."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def fresh_seed() -> int:
-    """A seed from the operating system, small enough for every wire format."""
+    """Return a random seed from the operating system, small enough for every wire format."""
     return secrets.randbits(_SEED_BITS)

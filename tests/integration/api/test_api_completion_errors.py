@@ -95,7 +95,7 @@ def test_a_parameter_that_cannot_be_is_named(api: Api) -> None:
 def test_what_only_the_model_can_refuse_is_a_bad_request(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="logit_bias names token 60000"):
         client.completions.create(model=MODEL, prompt="x", logit_bias={"60000": 1})
-    with pytest.raises(openai.BadRequestError, match="prompt holds token 50257"):
+    with pytest.raises(openai.BadRequestError, match="prompt has token 50257"):
         client.completions.create(model=MODEL, prompt=[1, 50257])
     with pytest.raises(openai.BadRequestError, match="n 9 is above 8"):
         client.completions.create(model=MODEL, prompt="x", n=9)

@@ -65,36 +65,36 @@ def test_a_text_is_the_same_alone_and_among_others_that_come_and_go(
     """Every kind of settings, joining at random steps, sliding windows, some cancelled on the way."""
     chance = random.Random(seed)
     # What a policy says of a row depends on its batch in the seventh place, and int8 may make more of that.
-    kinds = [its for its in KINDS if precision == "float32" or its.policy is None]
+    kinds = [sequence for sequence in KINDS if precision == "float32" or sequence.policy is None]
     model = DecodingModel(tiny_model(gates_trained=gates_trained), precision=precision)
-    wanted = [
+    sequences = [
         (continuation(model, tokenizer, prompt, kinds[number % len(kinds)], number), chance.randrange(30))
         for number in range(22)
         for prompt in [[chance.randrange(256) for _ in range(chance.randrange(0, 40))]]
     ]
-    doomed = {number: chance.randrange(1, 8) for number in (3, 9, 10)}
-    engine, time, left = DecodingEngine(model), 0, []
+    cancel_after = {number: chance.randrange(1, 8) for number in (3, 9, 10)}
+    engine, time, removed = DecodingEngine(model), 0, []
     while time < 30 or engine.active:
-        engine.join([its for its, joins in wanted if joins == time])
-        for number, tokens in doomed.items():
-            if len(wanted[number][0].result.token_ids) == tokens:
-                wanted[number][0].end(FinishReason.CANCELLED)
-        left += engine.step()
+        engine.join([sequence for sequence, joins in sequences if joins == time])
+        for number, tokens in cancel_after.items():
+            if len(sequences[number][0].result.token_ids) == tokens:
+                sequences[number][0].end(FinishReason.CANCELLED)
+        removed += engine.step()
         time += 1
-    assert sorted(map(id, left)) == sorted(id(its) for its, _ in wanted)
-    for number, (its, _) in enumerate(wanted):
+    assert sorted(map(id, removed)) == sorted(id(sequence) for sequence, _ in sequences)
+    for number, (sequence, _) in enumerate(sequences):
         alone = generate_batch(
-            model, [its.result.prompt_token_ids], its.settings, seeds=[its.seed], tokenizer=tokenizer
+            model, [sequence.result.prompt_token_ids], sequence.settings, seeds=[sequence.seed], tokenizer=tokenizer
         )[0]
-        if number in doomed and its.result.finish_reason is FinishReason.CANCELLED:
-            assert its.result.token_ids == alone.token_ids[: len(its.result.token_ids)]
+        if number in cancel_after and sequence.result.finish_reason is FinishReason.CANCELLED:
+            assert sequence.result.token_ids == alone.token_ids[: len(sequence.result.token_ids)]
             continue
-        assert its.result.token_ids == alone.token_ids
-        assert its.result.text == alone.text
-        assert (its.result.finish_reason, its.result.truncated) == (alone.finish_reason, alone.truncated)
-        for mine, other in zip(its.result.trajectory, alone.trajectory, strict=True):
-            assert mine.log_prob == pytest.approx(other.log_prob, abs=1e-3)
-            assert mine.modulation == pytest.approx(other.modulation, abs=1e-4)
+        assert sequence.result.token_ids == alone.token_ids
+        assert sequence.result.text == alone.text
+        assert (sequence.result.finish_reason, sequence.result.truncated) == (alone.finish_reason, alone.truncated)
+        for step, other in zip(sequence.result.trajectory, alone.trajectory, strict=True):
+            assert step.log_prob == pytest.approx(other.log_prob, abs=1e-3)
+            assert step.modulation == pytest.approx(other.modulation, abs=1e-4)
 
 
 def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_alone(
@@ -103,30 +103,30 @@ def test_several_continuations_of_one_prompt_are_prefilled_once_and_are_those_al
     """Eight seeds with settings of their own between other prompts, one of which is the same; into a running batch."""
     model = DecodingModel(tiny_model(context_length=32))
     prompts = [[1, 2, 3], *[[7, 8, 9, 10]] * 5, [7, 8], *[[7, 8, 9, 10]] * 3, [1, 2, 3], list(range(50))]
-    wanted = [
+    sequences = [
         continuation(model, tokenizer, prompt, KINDS[number % 2], number) for number, prompt in enumerate(prompts)
     ]
     prefilled: list[int] = []
-    fill = model.fill
+    prefill_states = model.prefill_states
 
     def counted(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
         prefilled.append(len(ids))
-        return fill(ids, *rest)
+        return prefill_states(ids, *rest)
 
     engine = DecodingEngine(model)
     engine.join([continuation(model, tokenizer, [4], KINDS[0], 0)])
     engine.step()
-    monkeypatch.setattr(model, "fill", counted)
-    engine.join(wanted)
+    monkeypatch.setattr(model, "prefill_states", counted)
+    engine.join(sequences)
     assert sum(prefilled) == 4
     while engine.active:
         engine.step()
-    for its in wanted:
+    for sequence in sequences:
         [alone] = generate_batch(
-            model, [its.result.prompt_token_ids], its.settings, seeds=[its.seed], tokenizer=tokenizer
+            model, [sequence.result.prompt_token_ids], sequence.settings, seeds=[sequence.seed], tokenizer=tokenizer
         )
-        assert its.result.token_ids == alone.token_ids
-        assert its.result.truncated == alone.truncated
+        assert sequence.result.token_ids == alone.token_ids
+        assert sequence.result.truncated == alone.truncated
 
 
 def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone(
@@ -134,7 +134,7 @@ def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone
 ) -> None:
     model = DecodingModel(tiny_model(gates_trained=True))
     shared = EncodedPrompt([7, 8, 9, 7, 8, 9, 7, 8])
-    wanted = [
+    sequences = [
         Continuation(shared, settings, vocab_size=VOCABULARY, gates_trained=True, tokenizer=tokenizer, seed=number)
         for number, settings in enumerate([KINDS[6]] * 3 + [KINDS[0]] * 3)
     ]
@@ -147,14 +147,14 @@ def test_choices_that_share_their_token_ids_are_counted_once_and_are_those_alone
 
     monkeypatch.setattr(TokenHistory, "put", listed)
     engine = DecodingEngine(model)
-    engine.join(wanted)
+    engine.join(sequences)
     assert counted == [0, 3]
     while engine.active:
         engine.step()
-    for its in wanted:
-        [alone] = generate_batch(model, [shared.ids], its.settings, seeds=[its.seed], tokenizer=tokenizer)
-        assert its.result.token_ids == alone.token_ids
-        assert [step.modulation for step in its.result.trajectory] == [
+    for sequence in sequences:
+        [alone] = generate_batch(model, [shared.ids], sequence.settings, seeds=[sequence.seed], tokenizer=tokenizer)
+        assert sequence.result.token_ids == alone.token_ids
+        assert [step.modulation for step in sequence.result.trajectory] == [
             pytest.approx(step.modulation, abs=1e-4) for step in alone.trajectory
         ]
 
@@ -165,17 +165,17 @@ def test_a_packed_model_gives_the_logits_of_the_model_with_and_without_gates(tok
     cache = packed.new_cache(2)
     prompts = torch.tensor([[1, 2, 3], [4, 5, 0]])
     out, _ = packed.prefill(prompts, [3, 2], cache, 0)
-    theirs = model.new_cache(2)
+    model_cache = model.new_cache(2)
     with torch.no_grad():
-        expected, _ = model.prefill(prompts, theirs, torch.tensor([3, 2]))
+        expected, _ = model.prefill(prompts, model_cache, torch.tensor([3, 2]))
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
         m = torch.tensor([0.3, 0.9])
         out, hidden = packed.decode(torch.tensor([7, 8]), cache, packed.gate_scales(m, torch.tensor([True, True])))
-        expected, state = model.decode_one_token(torch.tensor([7, 8]), theirs, m[:, None])
+        expected, state = model.decode_one_token(torch.tensor([7, 8]), model_cache, m[:, None])
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(hidden, state, atol=1e-5, rtol=0)
         out, _ = packed.decode(torch.tensor([9, 9]), cache, packed.gate_scales(m, torch.tensor([False, False])))
-        expected, _ = model.decode_one_token(torch.tensor([9, 9]), theirs, None)
+        expected, _ = model.decode_one_token(torch.tensor([9, 9]), model_cache, None)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
@@ -201,8 +201,8 @@ def test_int8_rows_are_those_alone_to_the_last_bit(gates_trained: bool) -> None:
         tokens = torch.arange(token, token + 6)
         logits, _ = model.decode(tokens, together, model.gate_scales(m, fed))
         for row, cache in enumerate(own):
-            its = slice(row, row + 1)
-            [alone], _ = model.decode(tokens[its], cache, model.gate_scales(m[its], fed[its]))
+            sequence = slice(row, row + 1)
+            [alone], _ = model.decode(tokens[sequence], cache, model.gate_scales(m[sequence], fed[sequence]))
             assert torch.equal(alone, logits[row])
 
 
@@ -212,10 +212,10 @@ def test_int8_logits_are_near_those_of_the_model() -> None:
     cache = packed.new_cache()
     packed.prefill(ids[:, :3], [3], cache, 0)
     with torch.no_grad():
-        wanted = model(ids)[0]
+        sequences = model(ids)[0]
     for place in range(3, 6):
         found, _ = packed.decode(ids[0, place : place + 1], cache, None)
-        torch.testing.assert_close(found[0], wanted[place], atol=0.3, rtol=0)  # they deviate by 4.5
+        torch.testing.assert_close(found[0], sequences[place], atol=0.3, rtol=0)  # they deviate by 4.5
 
 
 def test_the_text_ends_before_a_stop_string_that_spans_tokens(tokenizer: tiktoken.Encoding) -> None:

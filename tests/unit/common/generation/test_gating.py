@@ -8,8 +8,8 @@ import torch
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import InvalidInputError
 from common.generation import GenerationSettings
-from common.generation.rows import LONG, Rows
 from common.generation.sampling.noise import row_noise
+from common.generation.slot_states import LONG_SEQUENCE, SlotStates
 from tidal_client.vocabulary import GatingMode
 
 torch.set_num_threads(1)
@@ -24,11 +24,11 @@ def policy() -> GatingPolicy:
     return made
 
 
-def rows_of(*settings: GenerationSettings) -> Rows:
-    rows = Rows(VOCABULARY)
-    for number, its in enumerate(settings):
-        rows.join(PROMPTS[number], its, seed=20 + number)
-    return rows
+def slots_of(*settings: GenerationSettings) -> SlotStates:
+    slots = SlotStates(VOCABULARY)
+    for number, own in enumerate(settings):
+        slots.join(PROMPTS[number], own, seed=20 + number)
+    return slots
 
 
 def states(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,13 +38,13 @@ def states(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_every_row_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> None:
     actor, (logits, hidden) = policy(), states(4)
-    rows = rows_of(
+    slots = slots_of(
         GenerationSettings(temperature=0.7, top_k=3, top_p=0.9, repetition_penalty=1.5),
         GenerationSettings(gating_mode="fixed", modulation=0.25),
         GenerationSettings(gating_mode="random"),
         GenerationSettings(gating_mode="learned", policy=actor, episode_length=9),
     )
-    plan = rows.plan(logits, hidden)
+    plan = slots.plan(logits, hidden)
     observation = build_observation(PROMPTS[3], logits[3], hidden[3], step=0, episode_length=9)
     learned = actor.act(observation[None], deterministic=True).action.item()
     chance = row_noise(torch.tensor([22]), torch.tensor([0]))[0].item()
@@ -57,16 +57,16 @@ def test_every_row_of_a_mixed_batch_has_its_own_modulation_and_parameters() -> N
         assert [named["temperature"], named["top_p"], named["repetition_penalty"]] == pytest.approx(
             [wanted[0], wanted[2], wanted[3]], abs=1e-4
         )
-    assert rows.fed.tolist() == [False, True, True, True]
+    assert slots.gated.tolist() == [False, True, True, True]
 
 
 def test_the_policy_sees_step_history_and_its_last_action() -> None:
     actor, (logits, hidden) = policy(), states(2)
     learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)
-    rows = rows_of(learned, learned)
-    first = rows.plan(logits, hidden).modulation.clone()
-    rows.append(torch.tensor([6, 7]), first)
-    second = rows.plan(logits, hidden).modulation
+    slots = slots_of(learned, learned)
+    first = slots.plan(logits, hidden).modulation.clone()
+    slots.append(torch.tensor([6, 7]), first)
+    second = slots.plan(logits, hidden).modulation
     for row, token in enumerate([6, 7]):
         observation = build_observation(
             [*PROMPTS[row], token],
@@ -84,19 +84,19 @@ def test_the_policy_sees_step_history_and_its_last_action() -> None:
 def test_a_long_prompt_does_not_widen_the_rows_beside_it() -> None:
     """Without a policy its distinct tokens are kept; with one, all of them, and the policy sees their counts."""
     actor, (logits, hidden) = policy(), states(3)
-    long = [number % 7 * number % 5 for number in range(LONG + 40)]
+    long = [number % 7 * number % 5 for number in range(LONG_SEQUENCE + 40)]
     learned = GenerationSettings(gating_mode="learned", policy=actor, max_tokens=10)
-    rows = Rows(VOCABULARY)
-    rows.join(long, GenerationSettings(), seed=1)
-    assert sorted(rows.tokens[0].tolist()) == sorted(set(long))
-    rows.join(long, learned, seed=2)
-    rows.join([3, 3, 6], learned, seed=3)
-    first = rows.plan(logits, hidden).modulation.clone()
-    rows.append(torch.tensor([6, 7, 6]), first)
-    assert rows.tokens.shape == (3, len(set(long)) + 1)
-    [(number, its)] = rows.long
-    assert (number, its[0].tolist()) == (1, [*long, 7])
-    second = rows.plan(logits, hidden).modulation
+    slots = SlotStates(VOCABULARY)
+    slots.join(long, GenerationSettings(), seed=1)
+    assert sorted(slots.tokens[0].tolist()) == sorted(set(long))
+    slots.join(long, learned, seed=2)
+    slots.join([3, 3, 6], learned, seed=3)
+    first = slots.plan(logits, hidden).modulation.clone()
+    slots.append(torch.tensor([6, 7, 6]), first)
+    assert slots.tokens.shape == (3, len(set(long)) + 1)
+    [(number, own)] = slots.long_sequences
+    assert (number, own[0].tolist()) == (1, [*long, 7])
+    second = slots.plan(logits, hidden).modulation
     for row, tokens in [(1, [*long, 7]), (2, [3, 3, 6, 6])]:
         observation = build_observation(
             tokens, logits[row], hidden[row], step=1, episode_length=10, previous_action=first[row].item()
@@ -109,24 +109,24 @@ def test_two_policies_in_one_batch_act_on_their_own_rows() -> None:
     torch.manual_seed(4)
     one, two = policy(), GatingPolicy().eval()
     (logits, hidden), settings = states(3), [GenerationSettings(gating_mode="learned", policy=p) for p in (one, two)]
-    mixed = rows_of(settings[0], settings[1], settings[0]).plan(logits, hidden).modulation
-    for row, its in enumerate([settings[0], settings[1], settings[0]]):
-        alone = Rows(VOCABULARY)
-        alone.join(PROMPTS[row], its, seed=20 + row)
+    mixed = slots_of(settings[0], settings[1], settings[0]).plan(logits, hidden).modulation
+    for row, own in enumerate([settings[0], settings[1], settings[0]]):
+        alone = SlotStates(VOCABULARY)
+        alone.join(PROMPTS[row], own, seed=20 + row)
         found = alone.plan(logits[row : row + 1], hidden[row : row + 1]).modulation
         torch.testing.assert_close(mixed[row], found[0], atol=1e-6, rtol=0)
 
 
 def test_a_drawn_action_depends_on_the_seed_of_its_row_alone() -> None:
     actor, (logits, hidden) = policy(), states(4)
-    drawing = GenerationSettings(gating_mode="learned", policy=actor, sample_actions=True)
+    sampling = GenerationSettings(gating_mode="learned", policy=actor, sample_actions=True)
     still = GenerationSettings(gating_mode="learned", policy=actor)
-    together = rows_of(drawing, still, drawing, drawing).plan(logits, hidden).modulation
-    alone = Rows(VOCABULARY)
-    alone.join(PROMPTS[2], drawing, seed=22)
+    together = slots_of(sampling, still, sampling, sampling).plan(logits, hidden).modulation
+    alone = SlotStates(VOCABULARY)
+    alone.join(PROMPTS[2], sampling, seed=22)
     assert alone.plan(logits[2:3], hidden[2:3]).modulation.item() == pytest.approx(together[2].item(), abs=1e-6)
-    other = Rows(VOCABULARY)
-    other.join(PROMPTS[2], drawing, seed=23)
+    other = SlotStates(VOCABULARY)
+    other.join(PROMPTS[2], sampling, seed=23)
     assert other.plan(logits[2:3], hidden[2:3]).modulation.item() != pytest.approx(together[2].item(), abs=1e-6)
 
 
@@ -138,12 +138,12 @@ def test_a_row_that_leaves_gives_its_place_to_the_last() -> None:
         GenerationSettings(gating_mode="fixed", modulation=0.2),
         GenerationSettings(gating_mode="learned", policy=actor),
     ]
-    rows = rows_of(*settings)
-    before = rows.plan(logits, hidden).modulation.clone()
-    rows.remove(1)
+    slots = slots_of(*settings)
+    before = slots.plan(logits, hidden).modulation.clone()
+    slots.remove(1)
     order = [0, 3, 2]
-    torch.testing.assert_close(rows.plan(logits[order], hidden[order]).modulation, before[order])
-    assert rows.tokens[1, 0] == 5
+    torch.testing.assert_close(slots.plan(logits[order], hidden[order]).modulation, before[order])
+    assert slots.tokens[1, 0] == 5
 
 
 def test_impossible_gatings_are_refused() -> None:
@@ -152,7 +152,7 @@ def test_impossible_gatings_are_refused() -> None:
         GenerationSettings(gating_mode="wild")
     with pytest.raises(InvalidInputError, match="controller"):
         GenerationSettings(gating_mode="learned")
-    with pytest.raises(InvalidInputError, match="wants 20"):
+    with pytest.raises(InvalidInputError, match="needs 20"):
         GenerationSettings(gating_mode="learned", policy=GatingPolicy(observation_dim=20))
     with pytest.raises(InvalidInputError, match=r"1\.5"):
         GenerationSettings(gating_mode="fixed", modulation=1.5)

@@ -39,7 +39,7 @@ def test_the_defaults_are_the_same_from_the_request_to_the_engine() -> None:
         ({"temperature": 0.0001}, "temperature 0.0001 is not possible"),
         ({"gating_mode": "wild"}, "gating mode 'wild' is not one of none, fixed, random, learned"),
         ({"top_log_probs": 21}, "top_log_probs 21 is outside 0..20"),
-        ({"stop": ("",)}, "stop holds an empty string"),
+        ({"stop": ("",)}, "stop contains an empty string"),
         ({"temprature": 1.0}, "temprature: Extra inputs are not permitted"),
     ],
 )

@@ -71,7 +71,7 @@ def write(
 def batch_of(model: DecodingModel, settings: list[GenerationSettings], *, graphs: bool = True) -> StaticBatch:
     """Return a full batch with one text for each element of `settings`, with logit adjustments enabled."""
     batch = StaticBatch(model, slots=len(settings), graphs=graphs)
-    batch.want_offsets()
+    batch.allocate_logit_adjustments()
     prompts = [[number + 1, 5, 6] for number in range(len(settings))]
     batch.join(list(range(len(settings))), settings, list(range(len(settings))), prompts, prompts)
     return batch

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.errors import CheckpointError
 from common.generation import Continuation, DecodingEngine, DecodingModel, FinishReason, GenerationSettings
-from common.generation.cpu import packed_linear as dense
+from common.generation.cpu import packed_linear
 from common.generation.cuda import graph as cuda_graph
 from common.generation.cuda.batch import StaticBatch
 from common.generation.cuda.engine import DeviceEngine, new_engine
@@ -85,11 +85,20 @@ def test_a_step_neither_waits_for_the_device_nor_takes_numbers_from_the_host(
     # Inference mode would hide the operations that a composite operation consists of.
     plainly = torch.no_grad()(inspect.unwrap(static_step))
 
-    def watched(state: Any, kind: Any) -> None:
-        assert all((kind.alternatives, kind.whole, kind.nucleus, kind.offsets, kind.random, kind.fed))
-        assert len(kind.policies) == 2
+    def watched(state: Any, shape: Any) -> None:
+        assert all(
+            (
+                shape.top_log_probs,
+                shape.full_distribution,
+                shape.top_p_only,
+                shape.logit_adjustments,
+                shape.random_modulation,
+                shape.gated,
+            )
+        )
+        assert len(shape.policies) == 2
         with torch.inference_mode(False), watch:
-            plainly(model, state, kind)
+            plainly(model, state, shape)
 
     monkeypatch.setattr(batch.steps, "run", watched)
     batch.launch()
@@ -110,31 +119,31 @@ def test_warming_up_changes_nothing_that_is_read_later(monkeypatch: pytest.Monke
     quiet, disturbed = batch_of(model, settings), batch_of(model, settings)
     run = disturbed.steps.run
 
-    def warm(state: Any, kind: Any) -> None:
-        warm_up(lambda: static_step(model, state, kind), state, kind)
-        run(state, kind)
+    def warm(state: Any, shape: Any) -> None:
+        warm_up(lambda: static_step(model, state, shape), state, shape)
+        run(state, shape)
 
     monkeypatch.setattr(disturbed.steps, "run", warm)
     for _ in range(7):
         for batch in (quiet, disturbed):
             batch.launch()
-        expected, actual = quiet.land(), disturbed.land()
+        expected, actual = quiet.collect_oldest(), disturbed.collect_oldest()
         assert torch.equal(actual.numbers, expected.numbers)
         assert actual.owners == expected.owners
 
 
 def test_shapes_repeat_so_that_few_steps_have_to_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     model = DecodingModel(tiny_model(context_length=256))
-    batch, kinds = StaticBatch(model, slots=4), set()
+    batch, shapes = StaticBatch(model, slots=4), set()
     for owner in range(3):
         batch.join([owner], [GenerationSettings(max_tokens=240, top_k=5)], [owner], [[1, 2]], [[1, 2]])
     run = batch.steps.run
-    monkeypatch.setattr(batch.steps, "run", lambda state, kind: (kinds.add(kind), run(state, kind)))
-    while batch.launchable:
+    monkeypatch.setattr(batch.steps, "run", lambda state, shape: (shapes.add(shape), run(state, shape)))
+    while batch.can_launch:
         batch.launch()
-        batch.land()
-    assert {(kind.rows, kind.span) for kind in kinds} == {(4, 32), (4, 64), (4, 128), (4, 256)}
-    assert len(kinds) == 4
+        batch.collect_oldest()
+    assert {(shape.slots, shape.span) for shape in shapes} == {(4, 32), (4, 64), (4, 128), (4, 256)}
+    assert len(shapes) == 4
 
 
 def test_a_text_without_finite_logits_fails_alone(tokenizer: tiktoken.Encoding) -> None:
@@ -187,7 +196,7 @@ def test_a_capture_that_fails_is_logged_once_and_steps_go_on(
     for _ in range(3):
         batch.launch()
         expected.launch()
-        assert torch.equal(batch.land().numbers, expected.land().numbers)
+        assert torch.equal(batch.collect_oldest().numbers, expected.collect_oldest().numbers)
     assert len(tried) == 1
     [(line, values)] = warnings
     assert line.startswith("CUDA graphs are off")
@@ -207,11 +216,11 @@ def test_bfloat16_between_the_layers_stays_close_to_float32(monkeypatch: pytest.
         states: list[StaticState] = []
         run = batch.steps.run
         monkeypatch.setattr(
-            batch.steps, "run", lambda state, kind, run=run, states=states: (states.append(state), run(state, kind))
+            batch.steps, "run", lambda state, shape, run=run, states=states: (states.append(state), run(state, shape))
         )
         batch.launch()
-        assert batch.land().numbers[:, 0].tolist() == [131.0, 131.0]
+        assert batch.collect_oldest().numbers[:, 0].tolist() == [131.0, 131.0]
         hidden.append(states[0].hidden)
-        monkeypatch.setattr(dense, "_blocks", lambda weight: None)
+        monkeypatch.setattr(packed_linear, "_blocks", lambda weight: None)
     torch.testing.assert_close(hidden[1], hidden[0], atol=0.05, rtol=0)
     assert not torch.equal(hidden[1], hidden[0])

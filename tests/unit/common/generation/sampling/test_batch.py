@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.controller import DecodingParameterRows
-from common.generation.sampling.batch import ROWS_AT_ONCE, Filter, Known, draw
+from common.generation.sampling.batch import ROWS_AT_ONCE, BatchTraits, CandidateFilter, sample_batch
 from common.generation.sampling.sample import FOLDS, largest, largest_in_order
 
 torch.set_num_threads(1)
@@ -27,15 +27,17 @@ def scored(logits: list[float], sequence: list[int], penalty: float, temperature
 
 
 def expected(
-    probabilities: list[float], kind: Filter, top_k: int, top_p: float, uniform: float
+    probabilities: list[float], row_filter: CandidateFilter, top_k: int, top_p: float, uniform: float
 ) -> tuple[int, list[float]]:
     """The token, and the distribution drawn from."""
     order = list(range(len(probabilities)))
-    if kind is not Filter.NOTHING:
+    if row_filter is not CandidateFilter.FULL_DISTRIBUTION:
         order.sort(key=lambda token: -probabilities[token])
     kept, before = [], 0.0
     for rank, token in enumerate(order):
-        if kind is Filter.NOTHING or ((before <= top_p or top_p >= 1) and (kind is Filter.TOP_P or rank < top_k)):
+        if row_filter is CandidateFilter.FULL_DISTRIBUTION or (
+            (before <= top_p or top_p >= 1) and (row_filter is CandidateFilter.TOP_P or rank < top_k)
+        ):
             kept.append(token)
         before += probabilities[token]
     mass = math.fsum(probabilities[token] for token in kept)
@@ -52,7 +54,7 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(vocabulary)
     n = ROWS_AT_ONCE + 5
     logits = 3 * torch.randn(n, vocabulary, generator=generator)
-    kinds = [list(Filter)[row % 3] for row in range(n)]
+    kinds = [list(CandidateFilter)[row % 3] for row in range(n)]
     tokens = torch.randint(-1, 40, (n, 9), generator=generator)
     tokens[3] = -1
     parameters = DecodingParameterRows(
@@ -62,23 +64,23 @@ def test_every_row_is_drawn_as_if_alone(vocabulary: int) -> None:
         repetition_penalty=1 + torch.rand(n, generator=generator),
     )
     parameters.top_p[[1, 4]] = 0.9999  # beyond any count of candidates tried before a sort
-    for row, kind in enumerate(kinds):
-        if kind is not Filter.TOP_K:
+    for row, row_filter in enumerate(kinds):
+        if row_filter is not CandidateFilter.TOP_K:
             parameters.top_k[row] = vocabulary
     uniform = torch.rand(n, generator=generator)
-    drawn = draw(logits.clone(), tokens, parameters, uniform, Known(kinds, most=30, alternatives=3))
+    drawn = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits(kinds, max_top_k=30, top_log_probs=3))
     assert drawn.top_ids is not None
-    for row, kind in enumerate(kinds):
+    for row, row_filter in enumerate(kinds):
         sequence = [token for token in tokens[row].tolist() if token >= 0]
         temperature, top_k, top_p, penalty = (values[row].item() for values in parameters)
         probabilities = scored(logits[row].tolist(), sequence, penalty, temperature)
-        token, kept = expected(probabilities, kind, int(top_k), top_p, uniform[row].item())
+        token, kept = expected(probabilities, row_filter, int(top_k), top_p, uniform[row].item())
         assert drawn.token[row] == token
         assert drawn.log_prob[row].item() == pytest.approx(math.log(probabilities[token]), abs=1e-3)
         entropy = -math.fsum(p * math.log(p) for p in probabilities if p > 0)
         assert drawn.entropy[row].item() == pytest.approx(entropy, abs=1e-3)
-        spread = -math.fsum(p * math.log(p) for p in kept if p > 0)
-        assert drawn.sampling_entropy[row].item() == pytest.approx(spread, abs=1e-3)
+        sampled_entropy = -math.fsum(p * math.log(p) for p in kept if p > 0)
+        assert drawn.sampling_entropy[row].item() == pytest.approx(sampled_entropy, abs=1e-3)
         likeliest = sorted(range(vocabulary), key=lambda its: -probabilities[its])[:3]
         assert drawn.top_ids[row].tolist() == likeliest
 
@@ -89,14 +91,14 @@ def test_a_row_with_many_tokens_of_its_own_is_penalised_once_by_all_of_them() ->
     logits, uniform = torch.randn(n, 90, generator=generator), torch.rand(n, generator=generator)
     parameters = DecodingParameterRows(torch.ones(n), torch.full((n,), 5), torch.ones(n), torch.full((n,), 1.7))
     tokens = torch.randint(0, 90, (n, 40), generator=generator)
-    known = Known([Filter.TOP_K] * n, most=5, even=True)
-    whole = draw(logits.clone(), tokens, parameters, uniform, known)
+    traits = BatchTraits([CandidateFilter.TOP_K] * n, max_top_k=5, equal_lengths=True)
+    whole = sample_batch(logits.clone(), tokens, parameters, uniform, traits)
     short = tokens[:, :3].clone()
     others = [row for row in range(n) if row not in (2, 17)]
-    apart = draw(logits.clone(), short, parameters, uniform, known, [(2, tokens[2:3]), (17, tokens[17:18])])
+    apart = sample_batch(logits.clone(), short, parameters, uniform, traits, [(2, tokens[2:3]), (17, tokens[17:18])])
     assert apart.log_prob[[2, 17]].tolist() == whole.log_prob[[2, 17]].tolist()
     assert apart.token[[2, 17]].tolist() == whole.token[[2, 17]].tolist()
-    narrow = draw(logits.clone(), short, parameters, uniform, known)
+    narrow = sample_batch(logits.clone(), short, parameters, uniform, traits)
     assert apart.log_prob[others].tolist() == narrow.log_prob[others].tolist()
 
 
@@ -113,16 +115,16 @@ def test_the_largest_are_found_without_sorting(count: int, blocks: int, rest: in
     assert all(len(set(row)) == count for row in places.tolist())
 
 
-@pytest.mark.parametrize("kind", [Filter.NOTHING, Filter.TOP_P])
-def test_a_row_without_finite_logits_leaves_its_neighbours_alone(kind: Filter) -> None:
+@pytest.mark.parametrize("row_filter", [CandidateFilter.FULL_DISTRIBUTION, CandidateFilter.TOP_P])
+def test_a_row_without_finite_logits_leaves_its_neighbours_alone(row_filter: CandidateFilter) -> None:
     """Its token is one of the vocabulary, and its log-probability tells of it."""
     generator = torch.Generator().manual_seed(3)
     logits, uniform = torch.randn(3, 60, generator=generator), torch.rand(3, generator=generator)
     parameters = DecodingParameterRows(torch.ones(3), torch.full((3,), 60), torch.full((3,), 0.9), torch.ones(3))
     tokens = torch.zeros(3, 0, dtype=torch.int64)
-    healthy = draw(logits.clone(), tokens, parameters, uniform, Known([kind] * 3, most=1))
+    healthy = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
     parameters.temperature[1] = 1e-40  # its reciprocal is infinite
-    drawn = draw(logits.clone(), tokens, parameters, uniform, Known([kind] * 3, most=1))
+    drawn = sample_batch(logits.clone(), tokens, parameters, uniform, BatchTraits([row_filter] * 3, max_top_k=1))
     assert drawn.token[[0, 2]].tolist() == healthy.token[[0, 2]].tolist()
     assert 0 <= drawn.token[1] < 60
     assert not drawn.log_prob[1].isfinite()
@@ -142,19 +144,21 @@ def test_equal_values_come_in_the_order_of_their_places(
         assert found[row].tolist() == [its[place] for place in expected]
 
 
-@pytest.mark.parametrize("kind", [Filter.TOP_K, Filter.TOP_P])
-def test_a_token_among_equals_does_not_depend_on_the_neighbours(kind: Filter) -> None:
+@pytest.mark.parametrize("row_filter", [CandidateFilter.TOP_K, CandidateFilter.TOP_P])
+def test_a_token_among_equals_does_not_depend_on_the_neighbours(row_filter: CandidateFilter) -> None:
     generator = torch.Generator().manual_seed(8)
     V, tokens = 30_000, torch.zeros(2, 0, dtype=torch.int64)
     logits = (2 * torch.randn(2, V, generator=generator)).round()
     for number in range(20):
         uniform = torch.rand(2, generator=generator)
-        top_k = torch.tensor([5 if kind is Filter.TOP_K else V, 90])
+        top_k = torch.tensor([5 if row_filter is CandidateFilter.TOP_K else V, 90])
         parameters = DecodingParameterRows(torch.ones(2), top_k, torch.tensor([0.3, 1.0]), torch.ones(2))
         first = DecodingParameterRows(*(column[:1] for column in parameters))
-        alone = draw(logits[:1].clone(), tokens[:1], first, uniform[:1], Known([kind], most=5, alternatives=2))
-        known = Known([kind, Filter.TOP_K], most=90, alternatives=20)
-        beside = draw(logits.clone(), tokens, parameters, uniform, known)
+        alone = sample_batch(
+            logits[:1].clone(), tokens[:1], first, uniform[:1], BatchTraits([row_filter], max_top_k=5, top_log_probs=2)
+        )
+        traits = BatchTraits([row_filter, CandidateFilter.TOP_K], max_top_k=90, top_log_probs=20)
+        beside = sample_batch(logits.clone(), tokens, parameters, uniform, traits)
         assert alone.token[0] == beside.token[0], number
         assert alone.top_ids is not None
         assert beside.top_ids is not None
@@ -168,8 +172,8 @@ def test_no_probability_exceeds_one_at_a_low_temperature() -> None:
     logits[:, 7] = 18 + 4 * torch.rand(64)
     ones = torch.ones(64)
     parameters = DecodingParameterRows(0.01 * ones, (50 * ones).long(), ones, ones)
-    known = Known([Filter.TOP_K] * 64, most=50, alternatives=3)
-    drawn = draw(logits, torch.empty(64, 0, dtype=torch.long), parameters, torch.rand(64), known)
+    traits = BatchTraits([CandidateFilter.TOP_K] * 64, max_top_k=50, top_log_probs=3)
+    drawn = sample_batch(logits, torch.empty(64, 0, dtype=torch.long), parameters, torch.rand(64), traits)
     assert drawn.top_log_probs is not None
     assert drawn.log_prob.max() <= 0.0
     assert drawn.top_log_probs.max() <= 0.0

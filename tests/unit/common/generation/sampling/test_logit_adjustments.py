@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.errors import InvalidInputError
 from common.generation import DecodingModel, GenerationSettings, generate_batch
-from common.generation.sampling.logit_adjustments import Offsets
+from common.generation.sampling.logit_adjustments import LogitAdjustments
 from tests.unit.common.generation.conftest import tiny_model
 
 torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def expected(settings: GenerationSettings, drawn: list[int]) -> list[float]:
 @given(st.lists(st.one_of(wishes, st.integers(0, 5)), max_size=20))
 def test_rows_that_come_and_go_keep_their_own_sums(happenings: list[GenerationSettings | int]) -> None:
     """Settings join as a row, a number is the row that leaves; every row draws a token after each."""
-    offsets = Offsets(VOCABULARY)
+    offsets = LogitAdjustments(VOCABULARY)
     rows: list[tuple[GenerationSettings, list[int]]] = []
     for time, happening in enumerate(happenings):
         if isinstance(happening, GenerationSettings):

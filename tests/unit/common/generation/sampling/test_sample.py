@@ -75,16 +75,16 @@ def slow_distributions(
 
 @pytest.mark.parametrize("case", REFERENCE["filtered"], ids=lambda case: f"row{case['row']}")
 @pytest.mark.parametrize("most", [None, 100, 5000])
-def test_filtered_distributions_equal_the_original(case: dict[str, float], most: int | None) -> None:
+def test_filtered_distributions_equal_the_original(case: dict[str, float], max_candidates: int | None) -> None:
     row = int(case["row"])
     logits, seen = TENSORS["logits_plain"][row, -1][None], mask(REFERENCE["input_ids"][row], 331)
     parameters = decoding_parameter_rows(torch.tensor([case["modulation"]]))
     scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
     torch.testing.assert_close(scored[0], TENSORS[f"scored_logits_{row}"], atol=1e-4, rtol=1e-5)
     scores = score(logits, seen, parameters)
-    filtered = filtered_probabilities(scores, parameters, most=most)
+    filtered = filtered_probabilities(scores, parameters, max_candidates=max_candidates)
     torch.testing.assert_close(filtered[0], TENSORS[f"filtered_{row}"], atol=1e-4, rtol=0)
-    candidates = filter_candidates(scores, parameters, most=most)
+    candidates = filter_candidates(scores, parameters, max_candidates=max_candidates)
     assert sampling_entropy(candidates).item() == pytest.approx(case["sampling_entropy"], abs=1e-4)
     assert int((candidates.probabilities > 0).sum()) == case["support"]
 
@@ -93,7 +93,7 @@ def test_filtered_distributions_equal_the_original(case: dict[str, float], most:
 def test_filtered_distributions_equal_the_original_where_top_p_binds(case: dict[str, int]) -> None:
     logits, seen = TENSORS[f"nucleus_logits_{case['index']}"][None], mask(case["sequence"], 331)
     parameters = decoding_parameter_rows(torch.tensor([case["modulation"]]))
-    filtered = filtered_probabilities(score(logits, seen, parameters), parameters, most=100)
+    filtered = filtered_probabilities(score(logits, seen, parameters), parameters, max_candidates=100)
     torch.testing.assert_close(filtered[0], TENSORS[f"nucleus_filtered_{case['index']}"], atol=1e-4, rtol=0)
     assert int((filtered > 0).sum()) == case["support"]
 
@@ -129,8 +129,8 @@ def test_every_row_equals_the_slow_implementation(
     seen = torch.cat([mask(sorted(tokens), V) for _, tokens, _ in rows])
     scores = score(logits, seen, parameters)
     filtered = filtered_probabilities(scores, parameters)
-    most = max(int(k) for k in parameters.top_k)
-    preselected = filtered_probabilities(scores, parameters, most=most)
+    max_candidates = max(int(k) for k in parameters.top_k)
+    preselected = filtered_probabilities(scores, parameters, max_candidates=max_candidates)
     torch.testing.assert_close(preselected, filtered, atol=1e-7, rtol=0)
     for i, (values, tokens, row_parameters) in enumerate(rows):
         scored, expected = slow_distributions(values, tokens, row_parameters)
@@ -177,9 +177,9 @@ def test_frequencies_of_picked_tokens_follow_the_distribution() -> None:
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(0)).expand(n, -1)
     parameters = parameter_rows(DecodingParameters(1.3, 6, 0.9, 1.0), n, 12)
     scores = score(logits, torch.zeros(n, 12, dtype=torch.bool), parameters)
-    candidates = filter_candidates(scores, parameters, most=6)
+    candidates = filter_candidates(scores, parameters, max_candidates=6)
     tokens = pick(candidates, torch.rand(n, generator=torch.Generator().manual_seed(1)))
-    expected = filtered_probabilities(scores, parameters, most=6)[0]
+    expected = filtered_probabilities(scores, parameters, max_candidates=6)[0]
     observed = torch.bincount(tokens, minlength=12) / n
     assert ((observed - expected).abs() <= 4 * (expected * (1 - expected) / n).sqrt()).all()
 
@@ -189,8 +189,8 @@ def test_no_filtered_token_is_picked_at_the_ends_of_the_interval(uniform: float)
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(2)) * 6
     parameters = parameter_rows(DecodingParameters(1.0, 20, 0.8, 1.0), 200, 50)
     scores = score(logits, torch.zeros(200, 50, dtype=torch.bool), parameters)
-    tokens = pick(filter_candidates(scores, parameters, most=20), torch.full((200,), uniform))
-    chosen = filtered_probabilities(scores, parameters, most=20).gather(1, tokens[:, None])
+    tokens = pick(filter_candidates(scores, parameters, max_candidates=20), torch.full((200,), uniform))
+    chosen = filtered_probabilities(scores, parameters, max_candidates=20).gather(1, tokens[:, None])
     assert (chosen > 0).all()
 
 
@@ -198,7 +198,7 @@ def test_log_probability_is_that_of_the_scored_distribution() -> None:
     logits = torch.randn(3, 40, generator=torch.Generator().manual_seed(3))
     seen = torch.rand(3, 40, generator=torch.Generator().manual_seed(4)) < 0.3
     parameters = decoding_parameter_rows(torch.tensor([0.1, 0.5, 1.0]))
-    sampled = sample_tokens(logits, seen, parameters, torch.tensor([0.2, 0.7, 0.99]), most=100)
+    sampled = sample_tokens(logits, seen, parameters, torch.tensor([0.2, 0.7, 0.99]), max_candidates=100)
     scored = scored_logits(logits, seen, parameters.repetition_penalty, parameters.temperature)
     expected = torch.log_softmax(scored, 1).gather(1, sampled.token[:, None])[:, 0]
     torch.testing.assert_close(sampled.log_prob, expected, atol=1e-5, rtol=0)
