@@ -122,6 +122,6 @@ class LeaseLostError(TidalError):
 
 
 class JobFailed(TidalError):
-    """The job of a Celery task has failed. It is raised so that Flower shows a failed task; the database has the state."""
+    """The job of a Celery task has failed. It makes Flower show a failed task; the job's state is in the database."""
 
     code = "job_failed"

@@ -96,7 +96,7 @@ class RepeatFilter(logging.Filter):
         now = self._clock()
         overflown: list[_LineGroup] = []
         with self._lock:
-            groups = [self._group(record, now, *its) for its in found]
+            groups = [self._group(record, now, *key_text_allowance) for key_text_allowance in found]
             while len(self._groups) > MOST_KEYS:
                 _, oldest = self._groups.popitem(last=False)
                 overflown.append(oldest)

@@ -1,13 +1,13 @@
 """Saves and restores all rows of Tidal's tables, all files of the experiments and all datasets in one verified file.
 
-`create_backup` may run beside a working system, `restore_backup` only where nothing else does. Rows are copied through
-the database connection, so any PostgreSQL that Tidal can use will do, and no client programs are needed. Leaves out:
-Redis (it holds nothing that cannot be lost), corpora that are not uploaded datasets, token caches and secrets.
-docs/decisions/0047 gives the reasons.
+`create_backup` can run while the system works; `restore_backup` needs all services to be stopped. Rows are copied
+through the database connection, so it works with every PostgreSQL that Tidal can use and needs no client programs.
+Leaves out Redis, whose contents can be lost without harm, corpora that are not uploaded datasets, token caches and
+secrets. docs/decisions/0047 gives the reasons.
 """
 
-from common.backup.archive import Manifest, read_manifest
-from common.backup.create import Saved, create_backup
-from common.backup.restore import Restored, restore_backup
+from common.backup.archive import BackupManifest, read_manifest
+from common.backup.create import BackupResult, create_backup
+from common.backup.restore import RestoreResult, restore_backup
 
-__all__ = ["Manifest", "Restored", "Saved", "create_backup", "read_manifest", "restore_backup"]
+__all__ = ["BackupManifest", "BackupResult", "RestoreResult", "create_backup", "read_manifest", "restore_backup"]

@@ -1,9 +1,9 @@
-"""The file of a backup: a plain tar whose last member, `manifest.json`, names every other with its SHA-256.
+"""Reads and writes backup files: tar archives whose last member, `manifest.json`, lists the others with their SHA-256.
 
-A file that was cut off has no manifest and is refused; a member that was changed does not match. `tables/<name>.copy`
-holds the rows in PostgreSQL's own text form, `experiments/<id>/…` the files, `datasets/<name>/…` uploaded text. The
-archive is not compressed, because weights do not shrink. A backup may be forged, so the reader unpacks only regular
-files that have the size in the manifest and a name that a backup can contain.
+The manifest detects truncated files, which lack it, and changed members. `tables/<name>.copy` contains rows in
+PostgreSQL's text format, `experiments/<id>/…` files of experiments, `datasets/<name>/…` uploaded text. The archive is
+not compressed, because weights hardly compress. A backup may be forged, so the reader unpacks only regular files that
+have the size in the manifest and a name that a backup can contain.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DATASET_FILES = frozenset({DATASET_MANIFEST, TOKENS_FILE, *(f"text.{kind}" for kind in FORMATS)})
 
 Progress = Callable[[int], None]
-"""Is told of so many more bytes."""
+"""A function that is called with the number of bytes processed since its last call."""
 
 
-class Source(Protocol):
-    """What bytes come from."""
+class ByteSource(Protocol):
+    """An object that bytes are read from, such as a binary file."""
 
     def read(self, count: int = -1, /) -> bytes:
-        """At most `count` bytes; none at the end."""
+        """Return the next bytes, at most `count` unless it is negative; no bytes at the end."""
 
 
-class Entry(BaseModel):
-    """One member."""
+class ArchiveMember(BaseModel):
+    """Digest and size in bytes of one member of the archive."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,8 +59,8 @@ class Entry(BaseModel):
     size: int = Field(ge=0)
 
 
-class Table(BaseModel):
-    """Rows of one table; `columns` in the order of the copy."""
+class SavedTable(BaseModel):
+    """The saved rows of one table; `columns` are in the order in which the rows contain them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,46 +68,46 @@ class Table(BaseModel):
     rows: int
 
 
-class Manifest(BaseModel):
-    """What a backup holds."""
+class BackupManifest(BaseModel):
+    """The contents of a backup."""
 
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
     tidal: str
-    """Version of Tidal that wrote it."""
+    """Version of Tidal that wrote the backup."""
     created_at: datetime
-    """Of the snapshot of the rows, by the database's clock; files are as new or newer."""
+    """When the rows were read, by the database's clock; files are as new or newer."""
     revision: str
-    """Of the tables (Alembic)."""
-    tables: dict[str, Table]
-    """In the order in which they can be filled."""
-    members: dict[str, Entry]
+    """Alembic revision of the tables."""
+    tables: dict[str, SavedTable]
+    """The tables in an order in which foreign keys allow to load them."""
+    members: dict[str, ArchiveMember]
 
     @property
     def size(self) -> int:
-        """Bytes of all members."""
+        """Return the total size of all members in bytes."""
         return sum(entry.size for entry in self.members.values())
 
 
 class ArchiveWriter:
-    """Writes members one after the other; `finish` adds the manifest."""
+    """Writes the members of a new archive one after the other; `finish` adds the manifest."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
         self._progress = progress
-        self.members: dict[str, Entry] = {}
+        self.members: dict[str, ArchiveMember] = {}
 
-    def add(self, name: str, source: Source, size: int, modified: float = 0.0) -> None:
-        """The first `size` bytes of `source`; OSError when there are fewer."""
+    def add(self, name: str, source: ByteSource, size: int, modified: float = 0.0) -> None:
+        """Add a member with the first `size` bytes of `source`; raise OSError if it has fewer."""
         info = tarfile.TarInfo(name)
         info.size, info.mtime = size, int(modified)
         reader = _Hashing(source, self._progress)
         self._tar.addfile(info, reader)
-        self.members[name] = Entry(sha256=reader.digest.hexdigest(), size=size)
+        self.members[name] = ArchiveMember(sha256=reader.digest.hexdigest(), size=size)
 
-    def finish(self, manifest: Manifest) -> None:
-        """Nothing can be added any more."""
+    def finish(self, manifest: BackupManifest) -> None:
+        """Write the manifest and close the archive."""
         text = manifest.model_dump_json(indent=1).encode()
         info = tarfile.TarInfo(MANIFEST)
         info.size = len(text)
@@ -116,16 +116,19 @@ class ArchiveWriter:
 
 
 class ArchiveReader:
-    """An existing backup. Raises InvalidInputError when it is none, StorageError when it is damaged."""
+    """An existing backup, opened for reading.
+
+    The constructor raises InvalidInputError if the file is missing or is not a backup, StorageError if it is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.is_file():
-            raise InvalidInputError(f"{path}: there is no such file")
+            raise InvalidInputError(f"{path}: no such file")
         try:
             self._tar = tarfile.TarFile(path)
         except _HEADER_ERRORS as error:
-            raise InvalidInputError(f"{path} is no backup of Tidal ({error})") from error
+            raise InvalidInputError(f"{path} is not a backup of Tidal ({error})") from error
         try:
             self._members = {member.name: member for member in self._tar.getmembers()}
             self.manifest = self._read_manifest()
@@ -145,7 +148,7 @@ class ArchiveReader:
         self._tar.close()
 
     def extract(self, name: str, target: Path, progress: Progress) -> None:
-        """Write a member to `target`, verified; StorageError when it is not what was saved."""
+        """Write a member to the new file `target`; raise StorageError if it does not match the manifest."""
         entry, member = self.manifest.members[name], self._members.get(name)
         if member is None:
             raise StorageError(f"{self.path} is damaged: {name} is missing")
@@ -159,7 +162,7 @@ class ArchiveReader:
         except (tarfile.TarError, EOFError) as error:
             raise StorageError(f"{self.path} is damaged: {name} cannot be read ({error})") from error
         if reader.digest.hexdigest() != entry.sha256:
-            raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} is not that of the manifest")
+            raise StorageError(f"{self.path} is damaged: the SHA-256 of {name} differs from that in the manifest")
 
     def _open(self, member: tarfile.TarInfo, size: int) -> IO[bytes]:
         """Open a regular file of `size` bytes; raise StorageError for any other member before anything is written.
@@ -176,15 +179,15 @@ class ArchiveReader:
         assert source is not None, "a regular file has bytes"
         return source
 
-    def _read_manifest(self) -> Manifest:
+    def _read_manifest(self) -> BackupManifest:
         member = self._members.get(MANIFEST)
         if member is None:
-            raise StorageError(f"{self.path} has no manifest: it is cut off, or no backup of Tidal")
+            raise StorageError(f"{self.path} has no manifest: it is cut off, or it is not a backup of Tidal")
         if member.size > MOST_MANIFEST_BYTES:
             raise StorageError(f"{self.path}: its manifest is larger than {MOST_MANIFEST_BYTES // 2**20} MiB")
         source = self._open(member, member.size)
         try:
-            manifest = Manifest.model_validate_json(source.read())
+            manifest = BackupManifest.model_validate_json(source.read())
         except ValidationError as error:
             raise StorageError(f"{self.path}: the manifest cannot be read ({error.errors()[0]['msg']})") from error
         for name in (*manifest.members, *(f"{TABLES}/{table}.copy" for table in manifest.tables)):
@@ -193,8 +196,8 @@ class ArchiveReader:
         return manifest
 
 
-def read_manifest(path: Path) -> Manifest:
-    """What the backup at `path` holds; no hash is computed."""
+def read_manifest(path: Path) -> BackupManifest:
+    """Return the manifest of the backup at `path` without verifying the members."""
     with ArchiveReader(path) as archive:
         return archive.manifest
 
@@ -212,9 +215,9 @@ def _is_member(name: str) -> bool:
 
 
 class _Hashing:
-    """Passes bytes on, hashing and counting them."""
+    """Reads from `source`, and computes the digest and reports the number of the bytes read."""
 
-    def __init__(self, source: Source, progress: Progress) -> None:
+    def __init__(self, source: ByteSource, progress: Progress) -> None:
         self._source, self._progress = source, progress
         self.digest = hashlib.sha256()
 

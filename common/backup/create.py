@@ -1,9 +1,10 @@
-"""Write a backup beside a working system.
+"""Creates a backup while the system works.
 
-Rows first, then files. A file is on disk before its row exists, so every file a row of the snapshot names is still
-there or was pruned for a newer one; the other order could save a finished job without its model. Checkpoints that are
-newer than the rows are found by the next attempt, which begins with the newest sound one on disk. A dataset exists
-before the job that needs it, and is saved completely or not at all. Symbolic links are left out and reported.
+The rows are saved before the files. A file is written before the row that refers to it, so each file that a saved row
+refers to still exists, unless it was pruned because of a newer checkpoint. The opposite order could save a finished job
+without its model. Checkpoints may be newer than the rows: the next attempt starts from the newest intact one on disk. A
+dataset exists before the jobs that use it, and is saved completely or not at all. Symbolic links are left out and
+reported.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from common.backup.archive import DATASETS, EXPERIMENTS, TABLES, ArchiveWriter, Manifest, Progress
-from common.backup.files import Files
+from common.backup.archive import DATASETS, EXPERIMENTS, TABLES, ArchiveWriter, BackupManifest, Progress
+from common.backup.files import SavedFiles
 from common.backup.rows import Dump, dump_rows
 from common.db import make_engine, require_schema, schema_status
 from common.errors import ConflictError
@@ -28,11 +29,12 @@ from common.files import flush, storage_errors, write_atomic
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What a backup holds."""
+class BackupResult:
+    """The file and the contents of a new backup."""
 
     path: Path
     size: int
+    """Size of the file in bytes."""
     created_at: datetime
     jobs: int
     experiments: int
@@ -52,17 +54,17 @@ def create_backup(
     datasets: bool = True,
     total: Callable[[int], None] = lambda size: None,
     progress: Progress = lambda size: None,
-) -> Saved:
-    """Save everything into the new file `target`, which appears when it is whole (mode 0600).
+) -> BackupResult:
+    """Save rows, files and datasets to the new file `target` (mode 0600), which appears only once it is complete.
 
     With `datasets`, uploaded datasets are saved as well; other files below `data_dir` are never saved. `total` is
-    called with the expected bytes, `progress` with the number of bytes just written. Raises ConflictError when `target`
-    exists, UnavailableError when the tables are not those of this version, StorageError when a file cannot be read or
+    called with the expected bytes, `progress` with the number of bytes just written. Raises ConflictError if `target`
+    exists, UnavailableError if the tables are not those of this version, and StorageError if a file cannot be read or
     written.
     """
     if target.exists():
-        raise ConflictError(f"{target} exists; a backup never replaces a file")
-    files = Files(experiments_dir, data_dir if datasets else None)
+        raise ConflictError(f"{target} exists, and a backup never replaces a file; choose another name")
+    files = SavedFiles(experiments_dir, data_dir if datasets else None)
     engine = make_engine(database_url, application_name="tidal-backup", pool_size=1, statement_timeout=0)
     # The rows are first written next to `target`, because /tmp may be small or in memory.
     with storage_errors(target), _scratch(target.parent) as rows:
@@ -75,7 +77,7 @@ def create_backup(
         tables = {f"{TABLES}/{path.name}": path for path in sorted(rows.iterdir())}
         expected = sum(path.stat().st_size for path in tables.values()) + files.size()
         total(expected)
-        manifests: list[Manifest] = []
+        manifests: list[BackupManifest] = []
 
         def write(temporary: Path) -> None:
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -91,7 +93,7 @@ def create_backup(
 
         write_atomic(target, write, needed_bytes=expected)
     members = [name.split("/") for name in manifests[0].members]
-    return Saved(
+    return BackupResult(
         path=target,
         size=target.stat().st_size,
         created_at=dump.created_at,
@@ -111,12 +113,12 @@ def _scratch(place: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _manifest(dump: Dump, revision: str, archive: ArchiveWriter) -> Manifest:
+def _manifest(dump: Dump, revision: str, archive: ArchiveWriter) -> BackupManifest:
     try:
         tidal = version("tidal")
     except PackageNotFoundError:
         tidal = "source"
-    return Manifest(
+    return BackupManifest(
         tidal=tidal,
         created_at=dump.created_at,
         revision=revision,

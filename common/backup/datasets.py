@@ -14,9 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.backup.archive import DATASETS, ArchiveReader, Entry, Progress
-from common.backup.archive import Manifest as BackupManifest
-from common.datasets import DatasetStore, Manifest
+from common.backup.archive import DATASETS, ArchiveMember, ArchiveReader, BackupManifest, Progress
+from common.datasets import DatasetManifest, DatasetStore
 from common.datasets.manifest import MANIFEST_FILE
 from common.datasets.store import IncomingFolder
 from common.errors import NotFoundError
@@ -27,10 +26,10 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The datasets of a backup that a restore unpacks."""
+class DatasetPlan:
+    """The datasets that a restore unpacks from a backup."""
 
-    needed: dict[str, dict[str, Entry]]
+    needed: dict[str, dict[str, ArchiveMember]]
     """Dataset name → file name → entry, without the datasets that exist with the same text."""
     conflicts: tuple[str, ...]
     """The names in `needed` that a different dataset has here."""
@@ -42,26 +41,28 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedDataset:
     """A dataset that is unpacked and verified but not published yet."""
 
     folder: IncomingFolder
-    manifest: Manifest
+    manifest: DatasetManifest
 
 
-def plan(manifest: BackupManifest, store: DatasetStore) -> Plan:
+def plan_datasets(manifest: BackupManifest, store: DatasetStore) -> DatasetPlan:
     """Compare the datasets of a backup with those in `store`."""
-    found: dict[str, dict[str, Entry]] = {}
+    found: dict[str, dict[str, ArchiveMember]] = {}
     for member, entry in manifest.members.items():
         kind, name, *file = member.split("/")
         if kind == DATASETS:
             found.setdefault(name, {})[file[0]] = entry
     needed = {name: files for name, files in found.items() if not _is_here(store, name, files)}
-    return Plan(needed, tuple(sorted(name for name in needed if (store.root / name).exists())))
+    return DatasetPlan(needed, tuple(sorted(name for name in needed if (store.root / name).exists())))
 
 
 @contextmanager
-def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress: Progress) -> Iterator[list[Staged]]:
+def unpacked_datasets(
+    archive: ArchiveReader, wanted: DatasetPlan, store: DatasetStore, progress: Progress
+) -> Iterator[list[StagedDataset]]:
     """Yield the unpacked datasets of `wanted`; after the block, delete those not published. May raise StorageError.
 
     Datasets that were already damaged when they were saved are left out with a warning.
@@ -75,12 +76,15 @@ def unpacked(archive: ArchiveReader, wanted: Plan, store: DatasetStore, progress
                 archive.extract(f"{DATASETS}/{name}/{file}", folder.path / file, progress)
             manifest = _checked(name, files, folder.path)
             if manifest is not None:
-                staged.append(Staged(folder, manifest))
+                staged.append(StagedDataset(folder, manifest))
         yield staged
 
 
-def publish(staged: list[Staged], store: DatasetStore) -> Path | None:
-    """Publish the datasets, moving those with the same names aside; return the folder of the latter, None if none."""
+def publish_datasets(staged: list[StagedDataset], store: DatasetStore) -> Path | None:
+    """Publish the datasets and move existing ones of the same names to a new folder.
+
+    Returns that folder, or None if no dataset was moved.
+    """
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for dataset in staged:
         store.put_aside(dataset.manifest.name, aside)
@@ -88,7 +92,7 @@ def publish(staged: list[Staged], store: DatasetStore) -> Path | None:
     return aside if aside.exists() else None
 
 
-def _is_here(store: DatasetStore, name: str, files: dict[str, Entry]) -> bool:
+def _is_here(store: DatasetStore, name: str, files: dict[str, ArchiveMember]) -> bool:
     try:
         here = store.find(name)
     except NotFoundError:
@@ -97,10 +101,10 @@ def _is_here(store: DatasetStore, name: str, files: dict[str, Entry]) -> bool:
     return text is not None and (text.sha256, text.size) == (here.sha256, here.size_bytes)
 
 
-def _checked(name: str, files: dict[str, Entry], folder: Path) -> Manifest | None:
+def _checked(name: str, files: dict[str, ArchiveMember], folder: Path) -> DatasetManifest | None:
     """Return the manifest of an unpacked dataset; None if the manifest is invalid or does not match the text."""
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+        manifest = DatasetManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):
         manifest = None
     text = files.get(manifest.file) if manifest is not None else None

@@ -23,7 +23,7 @@ from common.logging import get_logger
 
 log = get_logger(__name__)
 
-SMALL = 8 * 1024 * 1024
+COPY_FIRST_BYTES = 8 * 1024 * 1024
 """Size in bytes up to which a file is copied first, so that a write during the backup cannot change its size."""
 PASSES = 5
 """Most passes over one experiment; each one copies the files that appeared during the pass before."""
@@ -31,7 +31,7 @@ CHECKPOINT = "manifest.json"
 """A folder that contains a file of this name is saved completely or not at all."""
 
 
-class Files:
+class SavedFiles:
     """The files to save; without `data_dir`, no datasets. `skipped` collects the symbolic links found."""
 
     def __init__(self, experiments_dir: Path, data_dir: Path | None) -> None:
@@ -126,10 +126,10 @@ def _add(archive: ArchiveWriter, prefix: str, folder: Path, unit: tuple[Path, ..
         for path, source in zip(unit, sources, strict=True):
             state = os.fstat(source.fileno())
             name = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            if state.st_size > SMALL:
+            if state.st_size > COPY_FIRST_BYTES:
                 archive.add(name, source, state.st_size, state.st_mtime)
                 continue
-            with tempfile.SpooledTemporaryFile(max_size=2 * SMALL) as copy:
+            with tempfile.SpooledTemporaryFile(max_size=2 * COPY_FIRST_BYTES) as copy:
                 shutil.copyfileobj(source, copy)
                 size = copy.tell()
                 copy.seek(0)

@@ -1,8 +1,8 @@
-"""Bring a backup back, where nothing runs.
+"""Restores a backup while no service of Tidal runs.
 
-Everything is unpacked and verified before anything is touched; files are put in place before the rows that name them;
-the tables are created as the backup knew them and migrated afterwards. Old experiments, and datasets with the same name
-but a different text, are moved aside, never deleted.
+The whole backup is unpacked and verified before any existing data is changed. Files are moved into place before the
+rows that refer to them are loaded. The tables are created at the backup's revision and migrated afterwards. Existing
+experiments, and datasets with the same name but a different text, are moved aside and never deleted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sqlalchemy import Engine
 from sqlalchemy import text as sql
 
 from common.artifacts import ArtifactStore
-from common.backup.archive import EXPERIMENTS, TABLES, ArchiveReader, Manifest, Progress
-from common.backup.datasets import Plan, plan, publish, unpacked
+from common.backup.archive import EXPERIMENTS, TABLES, ArchiveReader, BackupManifest, Progress
+from common.backup.datasets import DatasetPlan, plan_datasets, publish_datasets, unpacked_datasets
 from common.backup.rows import count_rows, load_rows
 from common.config import PROJECT_ROOT
 from common.datasets import DatasetStore
@@ -37,15 +37,16 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Restored:
-    """What is there now."""
+class RestoreResult:
+    """The state of the system after a restore."""
 
     saved_at: datetime
+    """When the backup was made."""
     jobs: dict[str, int]
-    """By status."""
+    """Number of jobs by status."""
     experiments: int
     aside: Path | None
-    """Where the experiments that were here before lie now."""
+    """The folder of the experiments that existed before the restore."""
     datasets: int
     """Number of restored datasets, without those that existed with the same text."""
     datasets_aside: Path | None
@@ -66,34 +67,35 @@ def restore_backup(
     keep_files: bool = False,
     total: Callable[[int], None] = lambda size: None,
     progress: Progress = lambda size: None,
-) -> Restored:
-    """Put rows and files of the backup in place of what is there, and empty Redis.
+) -> RestoreResult:
+    """Replace the existing rows and files with those of the backup, and empty Redis.
 
-    `force` replaces existing rows, experiments and datasets (files are moved aside); `keep_files` keeps the existing
-    files and restores only rows. Raises ConflictError when a process uses the database or data would be lost,
-    InvalidInputError or StorageError when the file is not an intact backup.
+    `force` allows to replace existing rows, experiments and datasets (files are moved aside); `keep_files` keeps the
+    existing files and restores only rows. `total` is called with the bytes to unpack, `progress` with the number of
+    bytes just unpacked. Raises ConflictError if a process uses the database or data would be lost without `force`, and
+    InvalidInputError or StorageError if the file is not an intact backup.
     """
     engine = make_engine(database_url, application_name="tidal-restore", pool_size=1, statement_timeout=0)
     try:
         with ArchiveReader(path) as archive, storage_errors(experiments_dir):
             manifest = archive.manifest
             store, datasets = ArtifactStore(experiments_dir), DatasetStore(data_dir)
-            text = Plan({}, ()) if keep_files else plan(manifest, datasets)
-            _refuse(engine, manifest, store, text, datasets, force=force, keep_files=keep_files)
+            plan = DatasetPlan({}, ()) if keep_files else plan_datasets(manifest, datasets)
+            _check_conflicts(engine, manifest, store, plan, datasets, force=force, keep_files=keep_files)
             wanted = [
                 name
                 for name in sorted(manifest.members)
                 if name.startswith(f"{TABLES}/") or (name.startswith(f"{EXPERIMENTS}/") and not keep_files)
             ]
             size = sum(manifest.members[name].size for name in wanted)
-            total(size + text.size)
-            _require_room(store, size, datasets, text.size)
+            total(size + plan.size)
+            _require_space(store, size, datasets, plan.size)
             staging = store.root / f".restore-{uuid.uuid4().hex[:8]}"
             try:
                 for name in wanted:
                     archive.extract(name, staging / name, progress)
-                with unpacked(archive, text, datasets, progress) as staged:
-                    _require_unused(engine)  # unpacking takes long, so a process may have started meanwhile
+                with unpacked_datasets(archive, plan, datasets, progress) as staged:
+                    _require_unused(engine)  # a process may have started during the unpacking, which takes long
                     aside = _replace(
                         engine,
                         database_url,
@@ -101,28 +103,28 @@ def restore_backup(
                         store,
                         staging,
                         keep_files=keep_files,
-                        place_datasets=lambda: publish(staged, datasets),
+                        place_datasets=lambda: publish_datasets(staged, datasets),
                     )
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
         with engine.connect() as connection:
             jobs = Counter(connection.scalars(sql("SELECT status FROM jobs")).all())
-        return Restored(
+        return RestoreResult(
             saved_at=manifest.created_at,
             jobs=dict(sorted(jobs.items())),
             experiments=len(store.experiments()),
             aside=aside.experiments,
             datasets=len(staged),
             datasets_aside=aside.datasets,
-            damaged=tuple(sorted(text.needed.keys() - {dataset.manifest.name for dataset in staged})),
-            redis_emptied=_empty(redis_url),
+            damaged=tuple(sorted(plan.needed.keys() - {dataset.manifest.name for dataset in staged})),
+            redis_emptied=_empty_redis(redis_url),
         )
     finally:
         engine.dispose()
 
 
-def _require_room(store: ArtifactStore, size: int, datasets: DatasetStore, text_size: int) -> None:
-    """Raise OSError unless the disk, or each of the two disks, has space for the files to unpack."""
+def _require_space(store: ArtifactStore, size: int, datasets: DatasetStore, text_size: int) -> None:
+    """Raise OSError unless the disks of experiments and datasets, which may be one disk, have space for the files."""
     store.root.mkdir(parents=True, exist_ok=True)
     if not text_size:
         require_space(store.root, size)
@@ -135,17 +137,17 @@ def _require_room(store: ArtifactStore, size: int, datasets: DatasetStore, text_
     require_space(datasets.root, text_size)
 
 
-def _refuse(
+def _check_conflicts(
     engine: Engine,
-    manifest: Manifest,
+    manifest: BackupManifest,
     store: ArtifactStore,
-    text: Plan,
+    plan: DatasetPlan,
     datasets: DatasetStore,
     *,
     force: bool,
     keep_files: bool,
 ) -> None:
-    """Everything that can be said before anything is written."""
+    """Raise ConflictError if the restore would lose data without `force`, or if the database cannot be restored now."""
     known = {script.revision for script in ScriptDirectory(str(PROJECT_ROOT / "migrations")).walk_revisions()}
     if manifest.revision not in known:
         raise ConflictError(
@@ -162,17 +164,17 @@ def _refuse(
     }
     if rows and not force:
         found = ", ".join(f"{count} {name}" for name, count in rows.items())
-        raise ConflictError(f"the database holds {found}; --force deletes them (make a backup first)")
+        raise ConflictError(f"the database contains {found}; --force deletes them (make a backup first)")
     experiments = [] if keep_files else store.experiments()
     if experiments and not force:
         raise ConflictError(
-            f"{store.root} holds {len(experiments)} experiments; --force puts them aside, --keep-files restores the "
-            "database only"
+            f"{store.root} contains {len(experiments)} experiments; --force moves them aside, --keep-files restores "
+            "the database only"
         )
-    if text.conflicts and not force:
+    if plan.conflicts and not force:
         raise ConflictError(
-            f"{datasets.root} holds datasets of the same name with another text: {', '.join(text.conflicts[:5])}"
-            f"{', …' if len(text.conflicts) > 5 else ''}; --force moves them aside"
+            f"{datasets.root} contains datasets of the same name with a different text: "
+            f"{', '.join(plan.conflicts[:5])}{', …' if len(plan.conflicts) > 5 else ''}; --force moves them aside"
         )
 
 
@@ -186,7 +188,7 @@ def _require_unused(engine: Engine) -> None:
 
 
 def _sessions(engine: Engine) -> list[str]:
-    """Processes of Tidal that are connected to this database; those behind a pooler are not seen."""
+    """Return the names and numbers of Tidal's processes connected to this database, except those behind a pooler."""
     query = sql(
         "SELECT application_name, count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND application_name LIKE 'tidal%' GROUP BY 1 ORDER BY 1"
@@ -197,7 +199,7 @@ def _sessions(engine: Engine) -> list[str]:
 
 @dataclass(frozen=True)
 class _Aside:
-    """Folders of the data that the restore moved aside; None where there was none."""
+    """The folders to which the restore moved existing data; None if there was none."""
 
     experiments: Path | None
     datasets: Path | None
@@ -206,24 +208,25 @@ class _Aside:
 def _replace(
     engine: Engine,
     url: str | SecretStr,
-    manifest: Manifest,
+    manifest: BackupManifest,
     store: ArtifactStore,
     staging: Path,
     *,
     keep_files: bool,
     place_datasets: Callable[[], Path | None],
 ) -> _Aside:
-    """Replace tables and files. A failure here loses existing data; another run with `force` completes the restore."""
+    """Replace tables and files. After a failure, existing rows are lost; a restore with `force` must be run again."""
     if schema_status(engine).state != "unmigrated":
         downgrade(url)
     upgrade(url, manifest.revision)
-    aside = _Aside(None if keep_files else _place(store, staging / EXPERIMENTS), place_datasets())
+    aside = _Aside(None if keep_files else _place_experiments(store, staging / EXPERIMENTS), place_datasets())
     load_rows(engine, staging / TABLES, manifest.tables, saved_at=manifest.created_at, progress=lambda size: None)
     upgrade(url)
     return aside
 
 
-def _place(store: ArtifactStore, staged: Path) -> Path | None:
+def _place_experiments(store: ArtifactStore, staged: Path) -> Path | None:
+    """Move the staged experiments into the store; return the folder of the previous ones, None if there were none."""
     old = store.experiments()
     aside = store.root / f".before-restore-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if old:
@@ -235,8 +238,8 @@ def _place(store: ArtifactStore, staged: Path) -> Path | None:
     return aside if old else None
 
 
-def _empty(url: str | SecretStr) -> bool:
-    """Delete notifications, live streams and heartbeats; False if Redis fails: the old entries do no harm."""
+def _empty_redis(url: str | SecretStr) -> bool:
+    """Delete notifications, live streams and heartbeats; return False if Redis fails, because old ones do no harm."""
     try:
         with connect(url, LONG_COMMAND) as client:
             client.flushdb()

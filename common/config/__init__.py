@@ -4,6 +4,7 @@ from common.config.analysis import AnalysisConfig
 from common.config.lm import CheckpointConfig, DataConfig, EvaluationConfig, LMConfig, ModelConfig, TrainingConfig
 from common.config.loader import build, dump_yaml, load_lm_config, load_rl_config, merge
 from common.config.rl import (
+    REWARD_COMPONENTS,
     AblationConfig,
     EpisodeConfig,
     ModulationConfig,
@@ -17,6 +18,7 @@ from common.config.settings import PROJECT_ROOT, Settings, get_settings
 
 __all__ = [
     "PROJECT_ROOT",
+    "REWARD_COMPONENTS",
     "AblationConfig",
     "AnalysisConfig",
     "CheckpointConfig",

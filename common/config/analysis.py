@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from common.config.base import Section
-from tidal_client.vocabulary import AnalysisKind, ModulatedGating, GatingMode
+from tidal_client.vocabulary import AnalysisKind, GatingMode, ModulatedGating
 from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
 MAX_PROMPTS: Final = 256

@@ -54,7 +54,8 @@ class Section(BaseModel):
                 raise ValueError(f"expected a number, got {str(value).lower()}")
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             # PostgreSQL's JSON columns return 1e30 as an integer, which is valid for a field of type float.
-            if float not in kinds or abs(value) > LARGEST_FLOAT:
+            is_valid_float = float in kinds and abs(value) <= LARGEST_FLOAT
+            if not is_valid_float:
                 raise ValueError("the number does not fit into 64 bits; use a smaller one")
         for text in value if isinstance(value, list | tuple) else (value,):
             if isinstance(text, str) and "\0" in text:

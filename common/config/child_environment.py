@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from common.config.compute_environment import with_compute_environment
-from common.config.environment import INTERNAL_VARIABLES, TEST_PREFIX, OTHER_VARIABLES, PASS_ENVIRONMENT
+from common.config.environment import INTERNAL_VARIABLES, OTHER_VARIABLES, PASS_ENVIRONMENT, TEST_PREFIX
 from common.config.settings import variables
 
 TOKEN: Final = frozenset({"TIDAL_AUTH_TOKEN"})

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 COMPUTE_ENVIRONMENT = {
     # OpenMP threads that wait for a preempted thread sleep instead of occupying the core which that thread needs.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # Sizes in bytes. glibc keeps freed blocks instead of returning their pages to the kernel. Otherwise every new tensor
+    # Sizes in bytes. glibc keeps freed blocks instead of returning their pages to the kernel. Otherwise each new tensor
     # over the vocabulary would page in its memory again, page by page.
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),

@@ -78,6 +78,12 @@ class RewardConfig(Section):
     """Target entropy of the distribution that tokens are sampled from, in nats."""
 
 
+REWARD_COMPONENTS: Final = tuple(
+    name.removesuffix("_weight") for name in RewardConfig.model_fields if name.endswith("_weight")
+)
+"""Names of the reward components: the fields of RewardConfig with a weight, in their order."""
+
+
 class PPOConfig(Section):
     """PPO with the clipped objective."""
 

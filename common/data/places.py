@@ -11,25 +11,25 @@ from pathlib import Path
 from common.config.lm import DataConfig
 from common.datasets import (
     BUILTIN_STORIES,
+    DatasetManifest,
     DatasetStore,
-    Manifest,
+    file_name_problem,
     is_file_name,
     nearest,
-    refusal_of_name,
-    refusal_of_source,
     shown,
+    source_problem,
 )
 from common.errors import DataError, NotFoundError
 
 
-def find_dataset(name: str, data_dir: Path) -> tuple[Manifest, Path]:
+def find_dataset(name: str, data_dir: Path) -> tuple[DatasetManifest, Path]:
     """The dataset of this name and its text. DataError when there is none, or its text is not as it was."""
     store = DatasetStore(data_dir)
     try:
         manifest = store.find(name)
     except NotFoundError:
         like = nearest(name, store.names())
-        other = refusal_of_name(name) or f"upload it, or name {BUILTIN_STORIES} or a file"
+        other = file_name_problem(name) or f"upload it, or name {BUILTIN_STORIES} or a file"
         meant = f"did you mean '{like}'?" if like else other
         raise DataError(f"there is no dataset '{name}' below {store.root}; {meant}") from None
     path = store.text(manifest)
@@ -74,7 +74,7 @@ def resolve_local_files(config: DataConfig, data_dir: Path) -> DataConfig:
 
 def require_valid_source(source: str) -> None:
     """DataError when `source` can name no corpus at all."""
-    if (refusal := refusal_of_source(source)) is not None:
+    if (refusal := source_problem(source)) is not None:
         raise DataError(refusal)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from common.config.lm import DataConfig
 from common.data import stories
 from common.data.places import find_dataset, find_file, require_hub_name, require_valid_source
-from common.datasets import BUILTIN_STORIES, SUFFIXES, Manifest, is_dataset_name, is_file_name, is_hub_name
+from common.datasets import BUILTIN_STORIES, SUFFIXES, DatasetManifest, is_dataset_name, is_file_name, is_hub_name
 from common.datasets.reading import pieces, read_file, require_some, text_column, texts_of
 from common.decoding.memory import limited_memory
 from common.errors import DataError
@@ -113,7 +113,7 @@ class FileSource:
 class DatasetSource(FileSource):
     """An uploaded dataset: a file whose manifest has its hash and the number of documents."""
 
-    manifest: Manifest
+    manifest: DatasetManifest
 
     @property
     def description(self) -> str:

@@ -1,12 +1,13 @@
-"""Uploaded text: `<data_dir>/datasets/<name>/`, a folder per dataset with the text and a manifest.
+"""Stores uploaded datasets as folders `<data_dir>/datasets/<name>/` that contain the text and a manifest.
 
-The folder is the whole truth, so trainers on the same store find a dataset by its name with no database
-(docs/decisions/0063). Above the torch line: the api writes datasets, `common.data` reads them. Leaves out: jobs.
+The folder contains all that is known about a dataset, so trainers find it by its name without a database
+(docs/decisions/0063). The package does not import torch: the api writes datasets, `common.data` reads them. Leaves out
+the jobs that tokenise datasets.
 """
 
-from common.datasets.intake import Intake
-from common.datasets.kinds import SUFFIXES, refusal_of_name
-from common.datasets.manifest import FORMATS, Manifest, TokenRecord
+from common.datasets.intake import DatasetIntake
+from common.datasets.kinds import SUFFIXES, file_name_problem
+from common.datasets.manifest import FORMATS, DatasetManifest, TokenRecord
 from common.datasets.names import (
     BUILTIN_STORIES,
     check_name,
@@ -14,8 +15,8 @@ from common.datasets.names import (
     is_file_name,
     is_hub_name,
     nearest,
-    refusal_of_source,
     shown,
+    source_problem,
     split_name,
     suggest_name,
 )
@@ -25,18 +26,18 @@ __all__ = [
     "BUILTIN_STORIES",
     "FORMATS",
     "SUFFIXES",
+    "DatasetIntake",
+    "DatasetManifest",
     "DatasetStore",
-    "Intake",
-    "Manifest",
     "TokenRecord",
     "check_name",
+    "file_name_problem",
     "is_dataset_name",
     "is_file_name",
     "is_hub_name",
     "nearest",
-    "refusal_of_name",
-    "refusal_of_source",
     "shown",
+    "source_problem",
     "split_name",
     "suggest_name",
 ]

@@ -1,12 +1,12 @@
-"""One upload: bytes in, unpacked, hashed, checked, written under a temporary name; published whole or not at all.
+"""Receives an upload: unpacks, hashes, checks and writes its bytes, and publishes the dataset once it is complete.
 
-    with Intake(store, "stories", "txt", limit_bytes=2**30) as intake:
+    with DatasetIntake(store, "stories", "txt", limit_bytes=2**30) as intake:
         for block in blocks:
             intake.write(block)
         manifest, created = intake.publish()
 
-Blocking, in constant memory; who leaves the block without `publish` leaves nothing behind. A killed process leaves a
-folder whose lock the kernel has dropped; `DatasetStore.sweep` removes it.
+All methods block and use constant memory. The end of the block removes an upload that was not published. After a
+process was killed, `DatasetStore.sweep` removes the folder, which the kernel has unlocked.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from common.datasets.manifest import Manifest
+from common.datasets.manifest import DatasetManifest
 from common.datasets.reading import ParquetUnreadableHere, TooMuchText, Unpacker, reader_of
 from common.datasets.store import DatasetStore, IncomingFolder
 from common.errors import TooLargeError
 from common.files import flush, require_space, storage_errors
 from tidal_client.vocabulary import DatasetFormat
 
-LOOK_BYTES = 16 * 1024 * 1024
-"""Bytes between two checks of the free space."""
+SPACE_CHECK_BYTES = 16 * 1024 * 1024
+"""Bytes written between two checks of the free space."""
 
 
-class Intake:
+class DatasetIntake:
     """An upload in progress.
 
-    `limit_bytes` is the most decompressed bytes, for parquet also of decoded text; `reserve_bytes` of the disk are kept
-    free.
+    `limit_bytes` limits the decompressed bytes and, for parquet, also the bytes of decoded text. An upload fails if
+    fewer than `reserve_bytes` are free on the disk.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Intake:
         self._limit, self._reserve = limit_bytes, reserve_bytes
         self._digest = hashlib.sha256()
         self._size = 0
-        self._looked_at = 0
+        self._size_at_check = 0
         where = f"{name}.{kind}"
         self._unpack = Unpacker(where)
         with storage_errors(store.root):
@@ -66,22 +66,22 @@ class Intake:
         self.close()
 
     def write(self, data: bytes) -> None:
-        """The next bytes. DataError, TooLargeError, or StorageError when the disk is full."""
+        """Process the next bytes; raise DataError, TooLargeError, or StorageError if the disk is full."""
         for block in self._unpack.feed(data):
-            self._take(block)
+            self._write_block(block)
 
-    def publish(self) -> tuple[Manifest, bool]:
-        """The manifest, and whether the dataset is new; it is not when the same text lies there under this name.
+    def publish(self) -> tuple[DatasetManifest, bool]:
+        """Publish the dataset; return its manifest, and whether it is new, which means that it did not exist before.
 
-        ConflictError when another text does.
+        Raises ConflictError if a dataset with this name and a different text exists.
         """
         for block in self._unpack.finish():
-            self._take(block)
+            self._write_block(block)
         with storage_errors(self._store.root):
             self._file.flush()
-            documents = self._documents()
+            documents = self._count_documents()
             flush(self._folder.path / f"text.{self._kind}")
-            manifest = Manifest(
+            manifest = DatasetManifest(
                 name=self._name,
                 format=self._kind,
                 text_field=self._text_field,
@@ -93,11 +93,11 @@ class Intake:
             return self._store.publish(self._folder, manifest)
 
     def close(self) -> None:
-        """Remove what was not published."""
+        """Close the file and remove the folder if it was not published."""
         self._file.close()
         self._folder.remove()
 
-    def _take(self, block: bytes) -> None:
+    def _write_block(self, block: bytes) -> None:
         self._size += len(block)
         if self._size > self._limit:
             raise self._too_large()
@@ -105,13 +105,13 @@ class Intake:
         for _ in self._reader.feed(block):
             pass
         with storage_errors(self._store.root):
-            if self._size - self._looked_at >= LOOK_BYTES:
+            if self._size - self._size_at_check >= SPACE_CHECK_BYTES:
                 require_space(self._store.root, self._reserve)
-                self._looked_at = self._size
+                self._size_at_check = self._size
             self._file.write(block)
 
-    def _documents(self) -> int | None:
-        """How many there are; None where only the worker can look."""
+    def _count_documents(self) -> int | None:
+        """Return the number of documents; None for a parquet file if pyarrow is not installed here."""
         try:
             for _ in self._reader.finish():
                 pass

@@ -1,7 +1,7 @@
-"""Files that are no corpus, told by their name or their first bytes, each with what to do about it.
+"""Recognises files that cannot be a corpus by their name or first bytes, and says how to convert them.
 
-Uploads, configurations and `tidal datasets upload` ask here, so that a PDF gets the same answer everywhere. Leaves
-out: what is wrong within a file of the right kind (`reading`).
+Uploads, configurations and `tidal datasets upload` use the same messages. Leaves out errors inside a file of the right
+kind (`reading`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import codecs
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 GZIP_SUFFIX = ".gz"
 HEAD_BYTES = 16
-"""So many first bytes are enough for `refusal_of_content`."""
+"""Number of first bytes that `content_problem` needs."""
 
 _EXTRACT = "extract its text into a .txt file"
 _UNPACK = "unpack it and upload the text file that is in it"
@@ -54,28 +54,28 @@ _MAGIC = (
     (codecs.BOM_UTF16_BE, "UTF-16 text", "save it as UTF-8"),
 )
 _BZIP2_BLOCK = b"1AY&SY"
-"""Follows the magic of bzip2, which is three letters that a text may begin with."""
+"""Bytes 4 to 10 of a bzip2 file. The magic number alone is three letters, with which a text may begin."""
 
 
-def refusal_of_name(file_name: str) -> str | None:
-    """Why a file of this name is no corpus and what to do; None where the name does not tell."""
+def file_name_problem(file_name: str) -> str | None:
+    """Return why a file of this name cannot be a corpus and what to do, or None if the name does not show it."""
     name = file_name.lower().removesuffix(GZIP_SUFFIX)
     suffix = name[name.rfind(".") :] if "." in name else ""
     advice = _ADVICE_BY_SUFFIX.get(suffix)
     if advice is None:
         return None
-    return f"a {suffix} file cannot be a corpus, which is {', '.join(SUFFIXES)}; {advice}"
+    return f"a {suffix} file cannot be a corpus; use {', '.join(SUFFIXES)}; {advice}"
 
 
-def refusal_of_content(head: bytes, kind: str) -> str | None:
-    """Why a file that begins with `head` is not of the format `kind` and what to do; None where it may be."""
+def content_problem(head: bytes, kind: str) -> str | None:
+    """Return why a file that begins with `head` does not have the format `kind` and what to do, or None if it may."""
     for magic, name, advice in _MAGIC:
         if not head.startswith(magic) or (magic == b"BZh" and not head.startswith(_BZIP2_BLOCK, 4)):
             continue
         if magic == PARQUET_MAGIC and kind == "parquet":
             return None
         if kind == "parquet":
-            return f"not a parquet file, this is {name}; {advice}"
+            return f"this is {name}, not a parquet file; {advice}"
         return f"this is {name}, not {'text' if kind == 'txt' else 'JSON Lines'}; {advice}"
     if kind == "parquet":
         return "not a parquet file: it does not begin with PAR1; write it again, or name the format that it has"

@@ -1,4 +1,4 @@
-"""What lies beside the text of a dataset: `manifest.json` since the upload, `tokens.json` once it was tokenised."""
+"""The files next to the text of a dataset: `manifest.json`, and `tokens.json` once the dataset has been tokenised."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TOKENS_FILE = "tokens.json"
 FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
 
 
-class Manifest(BaseModel):
-    """An upload, complete and checked; never changed afterwards."""
+class DatasetManifest(BaseModel):
+    """The description of a complete and checked upload, which is never changed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,22 +23,22 @@ class Manifest(BaseModel):
     name: str
     format: DatasetFormat
     text_field: str = "text"
-    """Of .jsonl and .parquet."""
+    """Name of the text column in .jsonl and .parquet."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the text as it lies here: unpacked."""
+    """Digest of the text as it is stored, which is decompressed."""
     size_bytes: int = Field(ge=1)
     documents: int | None = Field(None, ge=0)
-    """None: parquet that came to an api without pyarrow; the job counts."""
+    """Number of documents; None for a parquet file received by an api without pyarrow, which the job counts."""
     created_at: datetime
 
     @property
     def file(self) -> str:
-        """Name of the text beside the manifest."""
+        """Return the name of the text file, which is in the same folder."""
         return f"text.{self.format}"
 
 
 class TokenRecord(BaseModel):
-    """What tokenising the content with this hash gave, with the default settings of `data`."""
+    """The result of tokenising the content with this SHA-256, with the default settings of `data`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,5 +47,5 @@ class TokenRecord(BaseModel):
     validation_tokens: int
     documents: int
     digest: str
-    """Of the tokens (`common.data.Corpus.digest`)."""
+    """Digest of the tokens (`common.data.Corpus.digest`)."""
     created_at: datetime

@@ -1,7 +1,8 @@
-"""What a corpus may be called: `builtin:stories`, a dataset, a file, or owner/name of a data set on the hub.
+"""Checks the names of corpora: `builtin:stories`, a dataset, a file, or owner/name of a dataset on the hub.
 
-A dataset's name is a word that is no path, no file name and no name on the hub, so `data.source: my-stories` means one
-thing only, and no name leads out of the folder. Leaves out where files may lie (`common.data.places`).
+The name of an uploaded dataset cannot be a path, a file name or a name on the hub. `data.source: my-stories` is
+therefore unambiguous, and no name refers to a file outside the folder. Leaves out the folders that files may be in
+(`common.data.places`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from common.datasets.kinds import GZIP_SUFFIX, SUFFIXES, refusal_of_name
+from common.datasets.kinds import GZIP_SUFFIX, SUFFIXES, file_name_problem
 from common.errors import InvalidInputError
 
 BUILTIN = "builtin:"
@@ -20,63 +21,63 @@ MOST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 MOST_FILE_NAME_BYTES = 255
-"""On the file systems of Linux and macOS."""
+"""Limit of the file systems of Linux and macOS."""
 MOST_SHOWN = 200
-"""Characters of a name that an error repeats."""
+"""Most characters of a name that an error repeats."""
 FORMS = f"{BUILTIN_STORIES}, a dataset, a {', '.join(SUFFIXES)} file, or owner/name of the hub"
-RULE = f"1 to {MOST_NAME} letters, digits, '.', '_' and '-', beginning with a letter or digit, and no suffix of a file"
+RULE = f"use 1 to {MOST_NAME} letters, digits, '.', '_' and '-', first a letter or digit, without a file's suffix"
 
 
 def is_dataset_name(text: str) -> bool:
-    """Whether `text` has the form of a dataset's name."""
+    """Return whether `text` has the form of an uploaded dataset's name."""
     return bool(_NAME.fullmatch(text)) and not text.lower().endswith((*SUFFIXES, GZIP_SUFFIX))
 
 
 def is_file_name(source: str) -> bool:
-    """Whether a source is a path, told by its suffix or by being absolute or relative to a folder."""
+    """Return whether a source is a path: it has the suffix of a corpus, or begins with `/`, `./`, `../` or `~`."""
     return source.lower().endswith((*SUFFIXES, GZIP_SUFFIX)) or source.startswith(("/", "./", "../", "~"))
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source is a data set on the hub: nothing else that it could be."""
+    """Return whether a source is a dataset on the hub, which means that it is nothing else."""
     return not source.startswith(BUILTIN) and not is_file_name(source) and not is_dataset_name(source)
 
 
-def refusal_of_source(source: str) -> str | None:
-    """Why nothing can ever be found under `source`, and what to do; None for a name that may be a corpus."""
+def source_problem(source: str) -> str | None:
+    """Return why `source` can never be the name of a corpus and what to do, or None if it can be one."""
     finding = None
     if source.startswith(BUILTIN):
         finding = None if source == BUILTIN_STORIES else f"there is only {BUILTIN_STORIES}"
     elif "\0" in source or any(
         len(part.encode("utf-8", "surrogatepass")) > MOST_FILE_NAME_BYTES for part in source.split("/")
     ):
-        finding = f"no file has such a name; a part of a path has at most {MOST_FILE_NAME_BYTES} bytes and no NUL"
+        finding = f"no file can have this name; a part of a path has at most {MOST_FILE_NAME_BYTES} bytes and no NUL"
     elif is_file_name(source) and split_name(source)[1] is None:
         finding = f"a local corpus is a file with suffix {', '.join(SUFFIXES)}, also gzipped"
-        finding = refusal_of_name(source) or finding
+        finding = file_name_problem(source) or finding
     elif is_hub_name(source) and not _HUB_NAME.fullmatch(source):
-        finding = f"names no corpus; write {FORMS}"
-        finding = refusal_of_name(source) or finding
+        finding = f"this is not the name of a corpus; write {FORMS}"
+        finding = file_name_problem(source) or finding
     return None if finding is None else f"{shown(source)}: {finding}"
 
 
 def shown(name: str) -> str:
-    """A name as an error repeats it: of bounded length, without control characters."""
+    """Return a name for an error message: without control characters, cut after MOST_SHOWN characters."""
     return repr(name[:MOST_SHOWN])[1:-1]
 
 
 def check_name(name: str, *, location: str = "query.name") -> str:
-    """`name` as it is; InvalidInputError when no dataset may be called so."""
+    """Return `name`; raise InvalidInputError, which names `location`, if it is not a valid name of a dataset."""
     if not is_dataset_name(name):
-        like = suggest_name(name)
-        instead = f"; {like!r} would do" if like else ""
+        suggestion = suggest_name(name)
+        instead = f"; for example {suggestion!r}" if suggestion else ""
         message = f"{name[:80]!r} cannot be a dataset's name: {RULE}{instead}"
         raise InvalidInputError(message, errors=[{"location": location, "message": message}])
     return name
 
 
 def suggest_name(text: str) -> str | None:
-    """The dataset's name nearest to `text`, such as `my-stories` for `my stories.txt`; None where nothing is left."""
+    """Return a valid name of a dataset similar to `text`, such as `my-stories` for `my stories.txt`, or None."""
     plain, _ = split_name(text)
     ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_only)
@@ -85,7 +86,7 @@ def suggest_name(text: str) -> str | None:
 
 
 def split_name(text: str) -> tuple[str, str | None]:
-    """`stories.jsonl.gz` as `stories` and `jsonl`; without a known suffix the second part is None."""
+    """Return name and format, such as `stories` and `jsonl` for `stories.jsonl.gz`; the format may be None."""
     name = text[: -len(GZIP_SUFFIX)] if text.lower().endswith(GZIP_SUFFIX) else text
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
@@ -94,7 +95,7 @@ def split_name(text: str) -> tuple[str, str | None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, if any is."""
+    """Return the known name that is most similar to `name`, or None if none is similar."""
     by_lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None

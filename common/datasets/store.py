@@ -1,7 +1,7 @@
-"""The datasets below a data folder: find, list, publish, delete, and tidy up after processes that died.
+"""Finds, lists, publishes and deletes the datasets of a data folder, and removes the leftovers of killed processes.
 
-A dataset appears and disappears by one rename. Names that begin with a dot are uploads under way (`.incoming-…`) and
-what is being deleted; their owner holds a lock on the folder, so `sweep` tells them from leftovers.
+One rename publishes or deletes a dataset. Folders named `.incoming-…` are uploads in progress, those named `.deleted-…`
+are being deleted. The process that writes an upload holds a lock on its folder, so `sweep` removes only unlocked ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.datasets.manifest import MANIFEST_FILE, TOKENS_FILE, Manifest, TokenRecord
+from common.datasets.manifest import MANIFEST_FILE, TOKENS_FILE, DatasetManifest, TokenRecord
 from common.datasets.names import check_name, is_dataset_name
 from common.errors import ConflictError, NotFoundError
 from common.files import flush, storage_errors, write_atomic, write_text
@@ -30,7 +30,7 @@ LOCK = ".lock"
 
 
 class IncomingFolder:
-    """A folder that nobody sees yet, locked for as long as this object holds it."""
+    """The locked folder of a dataset that is not published yet."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
@@ -40,7 +40,7 @@ class IncomingFolder:
         self._held = True
 
     def remove(self) -> None:
-        """Let go of it; what was not published is removed."""
+        """Release the lock; remove the folder if it was not published."""
         if self._held:
             self._held = False
             shutil.rmtree(self.path, ignore_errors=True)
@@ -48,47 +48,47 @@ class IncomingFolder:
 
 
 class DatasetStore:
-    """Datasets below `<data_dir>/datasets`, a local folder that need not exist yet."""
+    """The datasets in `<data_dir>/datasets`, a local folder that is created by the first upload."""
 
     def __init__(self, data_dir: Path | str) -> None:
         self.data_dir = Path(data_dir).absolute()
         self.root = self.data_dir / FOLDER
 
     def names(self) -> list[str]:
-        """All names, in order."""
+        """Return the names of all datasets in alphabetical order."""
         try:
             return sorted(path.name for path in self.root.iterdir() if self.has(path.name))
         except OSError:
             return []
 
     def has(self, name: str) -> bool:
-        """Whether there is a dataset of this name."""
+        """Return whether a dataset with this name exists."""
         return is_dataset_name(name) and (self.root / name / MANIFEST_FILE).is_file()
 
-    def manifests(self) -> list[Manifest]:
-        """All datasets, the newest first; a folder without a readable manifest is none."""
+    def manifests(self) -> list[DatasetManifest]:
+        """Return the manifests of all datasets, newest first; folders without a readable manifest are ignored."""
         found = []
         for name in self.names():
             with suppress(NotFoundError):
                 found.append(self.find(name))
         return sorted(found, key=lambda manifest: (manifest.created_at, manifest.name), reverse=True)
 
-    def find(self, name: str) -> Manifest:
-        """The manifest; NotFoundError."""
+    def find(self, name: str) -> DatasetManifest:
+        """Return the manifest of a dataset; raise NotFoundError if it does not exist or its manifest is unreadable."""
         path = self.root / check_name(name, location="path.name") / MANIFEST_FILE
         try:
-            return Manifest.model_validate_json(path.read_bytes())
+            return DatasetManifest.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise NotFoundError(f"there is no dataset {name!r}") from None
         except (OSError, ValidationError) as error:
             raise NotFoundError(f"dataset {name!r}: {MANIFEST_FILE} cannot be read; upload it again") from error
 
-    def text(self, manifest: Manifest) -> Path:
-        """Where the text of a dataset lies."""
+    def text(self, manifest: DatasetManifest) -> Path:
+        """Return the path of a dataset's text."""
         return self.root / manifest.name / manifest.file
 
-    def tokens(self, manifest: Manifest) -> TokenRecord | None:
-        """What tokenising it gave; None before it was."""
+    def tokens(self, manifest: DatasetManifest) -> TokenRecord | None:
+        """Return the record of the dataset's tokens; None if it has not been tokenised yet."""
         try:
             record = TokenRecord.model_validate_json((self.root / manifest.name / TOKENS_FILE).read_bytes())
         except (OSError, ValidationError):
@@ -96,18 +96,21 @@ class DatasetStore:
         return record if record.sha256 == manifest.sha256 else None
 
     def record_tokens(self, name: str, record: TokenRecord) -> None:
-        """Remember what tokenising gave; StorageError."""
+        """Save the record of a dataset's tokens; may raise StorageError."""
         text = record.model_dump_json(indent=2) + "\n"
         write_atomic(self.root / name / TOKENS_FILE, lambda temporary: write_text(temporary, text))
 
     def incoming(self) -> IncomingFolder:
-        """A new folder for an upload; OSError."""
+        """Create a folder for an upload; may raise OSError."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with self._tidy():
+        with self._locked():
             return IncomingFolder(self.root / f"{INCOMING}{uuid.uuid4().hex}")
 
-    def publish(self, folder: IncomingFolder, manifest: Manifest) -> tuple[Manifest, bool]:
-        """Give the folder its name. The manifest that counts, and whether it is this one; ConflictError, OSError."""
+    def publish(self, folder: IncomingFolder, manifest: DatasetManifest) -> tuple[DatasetManifest, bool]:
+        """Rename the folder to the dataset's name; return the stored manifest, and whether it is the given one.
+
+        It is not if the same dataset exists already. Raises ConflictError if a different one has this name, or OSError.
+        """
         write_text(folder.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
         flush(folder.path)
         target = self.root / manifest.name
@@ -116,25 +119,28 @@ class DatasetStore:
         except OSError:
             if not self.has(manifest.name):
                 raise
-            return self._same(self.find(manifest.name), manifest), False
+            return self._require_same(self.find(manifest.name), manifest), False
         flush(self.root)
         return manifest, True
 
     def delete(self, name: str) -> None:
-        """Remove a dataset, and the tokens that were made of it; NotFoundError, StorageError."""
+        """Delete a dataset and its token caches; may raise NotFoundError or StorageError."""
         self.discard(self.detach(name))
 
     def detach(self, name: str) -> list[Path]:
-        """The quick half of `delete`: nobody finds the dataset any more. What `discard` has to remove."""
+        """Rename a dataset and its token caches so that readers no longer find them: the quick part of `delete`.
+
+        Returns the paths that `discard` has to remove.
+        """
         folder = self.root / check_name(name, location="path.name")
-        gone = self.root / f"{DELETED}{uuid.uuid4().hex}"
+        detached = self.root / f"{DELETED}{uuid.uuid4().hex}"
         with storage_errors(folder):
             try:
-                folder.rename(gone)
+                folder.rename(detached)
             except FileNotFoundError:
                 raise NotFoundError(f"there is no dataset {name!r}") from None
             flush(self.root)
-        return [gone, *self._detach_caches(name)]
+        return [detached, *self._detach_caches(name)]
 
     def put_aside(self, name: str, aside: Path) -> None:
         """Move a dataset, if there is one, into the folder `aside` and delete its token caches; may raise OSError."""
@@ -148,16 +154,19 @@ class DatasetStore:
 
     @staticmethod
     def discard(detached: Iterable[Path]) -> None:
-        """The slow half of `delete`."""
+        """Remove the detached folders: the slow part of `delete`."""
         for path in detached:
             shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Remove what died before it was whole; how many. Safe beside other processes."""
+        """Remove the folders of uploads and deletions whose processes have died; return their number.
+
+        It is safe to call while other processes upload and delete.
+        """
         if not self.root.is_dir():
             return 0
         removed = 0
-        with self._tidy():
+        with self._locked():
             for path in list(self.root.iterdir()):
                 if path.name.startswith((INCOMING, DELETED)) and _is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
@@ -179,8 +188,8 @@ class DatasetStore:
         return removed
 
     @contextmanager
-    def _tidy(self) -> Iterator[None]:
-        """One process at a time makes folders or looks for abandoned ones, so none is seen before its lock."""
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time create or sweep folders, so that no sweep sees a new folder before its lock."""
         with (self.root / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -206,18 +215,18 @@ class DatasetStore:
                 continue
 
     @staticmethod
-    def _same(there: Manifest, new: Manifest) -> Manifest:
-        if there.sha256 != new.sha256:
+    def _require_same(existing: DatasetManifest, new: DatasetManifest) -> DatasetManifest:
+        if existing.sha256 != new.sha256:
             raise ConflictError(
-                f"there is another dataset {new.name!r} (SHA-256 {there.sha256[:12]}…, this is {new.sha256[:12]}…); "
+                f"there is another dataset {new.name!r} (SHA-256 {existing.sha256[:12]}…, this is {new.sha256[:12]}…); "
                 "delete it first, or choose another name"
             )
-        if (there.format, there.text_field) != (new.format, new.text_field):
+        if (existing.format, existing.text_field) != (new.format, new.text_field):
             raise ConflictError(
-                f"dataset {new.name!r} has this content as {there.format} with the text in '{there.text_field}'; "
-                "delete it first, or choose another name"
+                f"dataset {new.name!r} has this content as {existing.format} with the text in "
+                f"'{existing.text_field}'; delete it first, or choose another name"
             )
-        return there
+        return existing
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -10,23 +10,23 @@ from typing import Any
 
 import pyarrow as pa
 
-from common.decoding.frames import MOST_NAMES, Schema
+from common.decoding.frames import MOST_NAMES, ColumnSchema
 
 
-def describe(schema: Any, field: str) -> Schema:
+def describe_column(schema: Any, field: str) -> ColumnSchema:
     """Return what the reader needs to know about the column `field` of an Arrow schema."""
     names, types = list(schema.names), list(schema.types)
     found = names.count(field)
     kind = types[names.index(field)] if found == 1 else None
-    would_do = [
+    text_columns = [
         name for name, type_ in zip(names, types, strict=True) if is_text(type_) and not pa.types.is_null(type_)
     ]
-    return Schema(
+    return ColumnSchema(
         found=found,
         is_text=kind is not None and is_text(kind),
         kind="" if kind is None else f"{_words(kind)} ({str(kind)[:200]})",
         names=names[:MOST_NAMES],
-        texts=would_do[:MOST_NAMES],
+        texts=text_columns[:MOST_NAMES],
     )
 
 

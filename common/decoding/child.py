@@ -1,6 +1,6 @@
 """Runs the decoding child, and restarts it with smaller batches if it ran out of memory.
 
-    for frame in decode(path, "text"):
+    for frame in decode_column(path, "text"):
         ...                                # SCHEMA, then TEXTS; may raise DecodingFailed
 
 The child receives only the environment variables that it needs. Leaves out the contents of the frames (`frames`).
@@ -19,15 +19,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
-from common.decoding.frames import DONE, ERROR, HEADER, SCHEMA, Failure, Frame
+from common.decoding.frames import DONE, ERROR, HEADER, SCHEMA, DecodingFailure, Frame
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BATCHES: Final = (1024, 32, 1)
 """Most rows per batch at the first, second and last attempt."""
 SILENCE_SECONDS = 60.0
 """Seconds without output after which decoding fails."""
-_KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
-_OWN = {
+_PASSED_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR", "SYSTEMROOT")
+_SET_VARIABLES = {
     # Other allocators and one heap per thread reserve far more memory than they use, which counts against the limit.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
@@ -39,7 +39,7 @@ _OWN = {
 class DecodingFailed(Exception):
     """The file could not be decoded; `failure` holds the reason."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: DecodingFailure) -> None:
         super().__init__(failure["reason"])
         self.failure = failure
 
@@ -49,7 +49,7 @@ def can_decode() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def decode(path: Path, column: str) -> Iterator[Frame]:
+def decode_column(path: Path, column: str) -> Iterator[Frame]:
     """Yield a frame with the schema and, if `column` holds text, frames with its texts; raise DecodingFailed.
 
     Closing the generator ends the child.
@@ -75,7 +75,7 @@ def decode(path: Path, column: str) -> Iterator[Frame]:
 def _run(path: Path, column: str, first_row: int, most_rows: int) -> Iterator[Frame]:
     request = json.dumps({"column": column, "first_row": first_row, "most_rows": most_rows})
     command = [sys.executable, "-m", "common.decoding.parquet", str(path.absolute()), request]
-    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -83,14 +83,14 @@ def _run(path: Path, column: str, first_row: int, most_rows: int) -> Iterator[Fr
         stderr=subprocess.DEVNULL,
         bufsize=0,
         cwd=ROOT,
-        env={**environment, **_OWN},
+        env={**environment, **_SET_VARIABLES},
     )
     assert child.stdin is not None and child.stdout is not None
     try:
         while True:
-            frame = _next(child.stdout)
+            frame = _read_frame(child.stdout)
             if frame is None:
-                raise DecodingFailed(_ending(child.wait()))
+                raise DecodingFailed(_failure_of_exit(child.wait()))
             if frame.kind == DONE:
                 return
             if frame.kind == ERROR:
@@ -103,35 +103,37 @@ def _run(path: Path, column: str, first_row: int, most_rows: int) -> Iterator[Fr
         child.wait()
 
 
-def _ending(status: int) -> Failure:
+def _failure_of_exit(status: int) -> DecodingFailure:
     """Return the failure of a child that ended without a last frame."""
     # When memory runs out, pyarrow's footer parser aborts, or the kernel kills the process.
     memory = status in (-signal.SIGABRT, -signal.SIGKILL)
-    return Failure(kind="memory" if memory else "damaged", reason=f"the decoder ended with status {status}", row=0)
+    return DecodingFailure(
+        kind="memory" if memory else "damaged", reason=f"the decoder ended with status {status}", row=0
+    )
 
 
-def _next(pipe: IO[bytes]) -> Frame | None:
+def _read_frame(pipe: IO[bytes]) -> Frame | None:
     """Return the next frame; None if the child's output ends, even within a frame."""
-    header = _exactly(pipe, HEADER.size)
+    header = _read_exactly(pipe, HEADER.size)
     if header is None:
         return None
     kind, rows, size = HEADER.unpack(header)
-    payload = _exactly(pipe, size)
+    payload = _read_exactly(pipe, size)
     return None if payload is None else Frame(kind, rows, payload)
 
 
-def _exactly(pipe: IO[bytes], size: int) -> bytearray | None:
-    waiting = select.poll()  # select.select does not accept descriptors above 1,023
-    waiting.register(pipe, select.POLLIN)
-    taken = bytearray(size)
+def _read_exactly(pipe: IO[bytes], size: int) -> bytearray | None:
+    poller = select.poll()  # select.select does not accept descriptors above 1,023
+    poller.register(pipe, select.POLLIN)
+    received = bytearray(size)
     done = 0
-    with memoryview(taken) as view:
+    with memoryview(received) as view:
         while done < size:
-            if not waiting.poll(1000 * SILENCE_SECONDS):
+            if not poller.poll(1000 * SILENCE_SECONDS):
                 reason = f"nothing was decoded for {SILENCE_SECONDS:g} s"
-                raise DecodingFailed(Failure(kind="damaged", reason=reason, row=0))
+                raise DecodingFailed(DecodingFailure(kind="damaged", reason=reason, row=0))
             count = os.readv(pipe.fileno(), [view[done:]])
             if not count:
                 return None
             done += count
-    return taken
+    return received

@@ -1,8 +1,8 @@
 """Defines the frames that the decoding child sends. Each has a kind, a number of rows and a payload.
 
-    SCHEMA   a `Schema` as JSON; always the first frame
+    SCHEMA   a `ColumnSchema` as JSON; always the first frame
     TEXTS    the lengths of the rows' texts in bytes (int32, -1 for a null), then the texts without separators
-    ERROR    a `Failure` as JSON; the last frame
+    ERROR    a `DecodingFailure` as JSON; the last frame
     DONE     no payload; the last frame of a file that was read to its end
 
 If a stream ends without ERROR or DONE, the kernel or pyarrow has ended the child. Leaves out pyarrow.
@@ -32,7 +32,7 @@ MOST_NAMES: Final = 13
 """Most column names in a schema: one more than an error shows, so that the reader knows whether there are others."""
 
 
-class Schema(TypedDict):
+class ColumnSchema(TypedDict):
     """Describes the requested column and lists the columns of the table."""
 
     found: int
@@ -45,7 +45,7 @@ class Schema(TypedDict):
     """The names of the columns that hold text."""
 
 
-class Failure(TypedDict):
+class DecodingFailure(TypedDict):
     """Why decoding ended: no memory, a damaged file (with pyarrow's reason), a text that is too long, or an OSError."""
 
     kind: Literal["memory", "damaged", "long", "system"]

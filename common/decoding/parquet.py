@@ -25,7 +25,7 @@ from common.decoding.frames import (
     NULL,
     SCHEMA,
     TEXTS,
-    Failure,
+    DecodingFailure,
 )
 from common.decoding.memory import limit_memory
 
@@ -39,7 +39,7 @@ def main() -> None:
     path, request = sys.argv[1], json.loads(sys.argv[2])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keep output of libraries out of the frames
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     import pyarrow as pa
     import pyarrow.parquet as pq  # import first: the limit does not include the library itself
 
@@ -51,43 +51,45 @@ def main() -> None:
         with pq.ParquetFile(Path(path), pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
             _send_column(out, file, request["column"], request["first_row"], request["most_rows"])
     except MemoryError as error:  # also the base class of pyarrow's ArrowMemoryError
-        _fail(out, "memory", error)
+        _send_failure(out, "memory", error)
     except BrokenPipeError:
         return  # the reader has closed the pipe
     except _TooLongError as error:
-        _fail(out, "long", error, error.row)
+        _send_failure(out, "long", error, error.row)
     except OSError as error:
         memory = error.errno is None and "bad_alloc" in str(error)
-        _fail(out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error)
+        _send_failure(
+            out, "memory" if memory else "damaged" if error.errno is None else "system", error.strerror or error
+        )
     except (pa.ArrowException, ValueError, OverflowError) as error:
         # pyarrow's footer parser reports a failed allocation as an ordinary error with this text.
-        _fail(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
+        _send_failure(out, "memory" if "bad_alloc" in str(error) else "damaged", error)
     else:
         _send(out, DONE, 0, b"")
 
 
 def _send_column(out: BinaryIO, file: Any, field: str, first_row: int, most_rows: int) -> None:
-    from common.decoding.arrow_types import describe
+    from common.decoding.arrow_types import describe_column
 
-    schema = describe(file.schema_arrow, field)
+    schema = describe_column(file.schema_arrow, field)
     _send(out, SCHEMA, 0, json.dumps(schema).encode())
     if not schema["is_text"]:
         return
     leaf = next(index for index in range(len(file.schema)) if file.schema.column(index).path == field)
     row = 0
     for group in range(file.num_row_groups):
-        about = file.metadata.row_group(group)
-        if row + about.num_rows <= first_row:
-            row += about.num_rows
+        metadata = file.metadata.row_group(group)
+        if row + metadata.num_rows <= first_row:
+            row += metadata.num_rows
             continue
-        rows = _batch_rows(about.num_rows, about.column(leaf).total_uncompressed_size, most_rows)
+        rows = _batch_rows(metadata.num_rows, metadata.column(leaf).total_uncompressed_size, most_rows)
         batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=[field], use_threads=False)
         for batch in batches:
             # `columns=["a"]` also selects columns whose names begin with "a.".
             column = batch.column(batch.schema.names.index(field))
-            done = max(0, first_row - row)
-            for number, lengths, texts in _frames(column.slice(done), row + done):
-                _send(out, TEXTS, number, lengths, texts)
+            skipped = max(0, first_row - row)
+            for count, lengths, texts in _frames(column.slice(skipped), row + skipped):
+                _send(out, TEXTS, count, lengths, texts)
             row += batch.num_rows
 
 
@@ -121,12 +123,12 @@ def _frames(column: Any, row: int) -> Iterator[tuple[int, bytes, memoryview]]:
     lengths = lengths.astype("<i4")
     if column.null_count:
         lengths[nulls] = NULL
-    whole = memoryview(data if data is not None else b"").cast("B")
+    all_texts = memoryview(data if data is not None else b"").cast("B")
     start = 0
     while start < len(lengths):
         end = int(np.searchsorted(offsets, offsets[start] + FRAME_BYTES, side="right")) - 1
         end = min(max(end, start + 1), len(lengths))
-        yield end - start, lengths[start:end].tobytes(), whole[offsets[start] : offsets[end]]
+        yield end - start, lengths[start:end].tobytes(), all_texts[offsets[start] : offsets[end]]
         start = end
 
 
@@ -137,12 +139,12 @@ def _send(out: BinaryIO, kind: bytes, rows: int, *parts: bytes | memoryview) -> 
     out.flush()
 
 
-def _fail(out: BinaryIO, kind: Any, reason: object, row: int = 0) -> None:
-    failure = Failure(kind=kind, reason=" ".join(str(reason).split())[:200], row=row)
+def _send_failure(out: BinaryIO, kind: Any, reason: object, row: int = 0) -> None:
+    failure = DecodingFailure(kind=kind, reason=" ".join(str(reason).split())[:200], row=row)
     _send(out, ERROR, 0, json.dumps(failure).encode())
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(0)
 

@@ -1,9 +1,10 @@
-"""The one reader of text documents: uploads, dataset jobs, paths in configurations, `tidal train`, columns of the hub.
+"""Reads text documents for uploads, dataset jobs, files in configurations, `tidal train` and columns of the hub.
 
-    reader = reader_of("jsonl", "text", "tales.jsonl", path)   # bytes as they come, for an upload
-    for document in read_file(path, "text", where=str(path)):  # a file that is there
+    reader = reader_of("jsonl", "text", "tales.jsonl", path)   # for an upload, which arrives in blocks of bytes
+    for document in read_file(path, "text", where=str(path)):  # for an existing file
 
-The rules are those of docs/datasets.md. Constant memory; no torch, and pyarrow only where it is installed.
+docs/datasets.md has the rules. Readers use constant memory. The package does not import torch, and needs pyarrow only
+for parquet.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ def reader_of(kind: str, text_field: str, where: str, path: Path, *, limit_bytes
 
 
 def read_file(path: Path, text_field: str, *, where: str) -> Iterator[str]:
-    """The documents of a local file, also gzipped, in order. Its suffix tells the format. DataError."""
+    """Yield the documents of a local file, which may be gzipped; its suffix decides the format. Raises DataError."""
     kind = split_name(path.name)[1]
     if kind is None:
-        raise DataError(f"{where}: no suffix says what it is; name it .txt, .jsonl or .parquet")
+        raise DataError(f"{where}: the format is unknown; give the file the suffix .txt, .jsonl or .parquet")
     try:
         with path.open("rb") as file:
             packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         if packed and kind == "parquet":
-            # Its table of contents is at the end, so it is unpacked as a whole first.
+            # The footer of a parquet file describes its contents, so the whole file is unpacked first.
             with _unpacked_copy(path, where) as plain:
                 yield from _read(plain, kind, text_field, where)
         else:

@@ -1,6 +1,6 @@
 """Checks that a column of a table holds text, and reads the texts of an Arrow column in memory.
 
-Data sets of the hub are read this way. A column of another type is refused, never converted to text. Leaves out the
+It is used for datasets of the hub. A column of another type is rejected, never converted to text. Leaves out the
 classification of types (`common.decoding.arrow_types`) and parquet files, which a child process decodes (`parquet`).
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.datasets.reading.documents import no_field, not_text
-from common.decoding.frames import Schema
+from common.decoding.frames import ColumnSchema
 from common.errors import DataError
 
 SLICE_BYTES = 8 * 1024 * 1024
@@ -20,9 +20,9 @@ SLICE_BYTES = 8 * 1024 * 1024
 
 def text_column(schema: Any, field: str, where: str) -> None:
     """Raise DataError unless an Arrow schema has exactly one column `field` and this column holds text."""
-    from common.decoding.arrow_types import describe
+    from common.decoding.arrow_types import describe_column
 
-    _require_text(describe(schema, field), field, where)
+    _require_text(describe_column(schema, field), field, where)
 
 
 def require_text(schema: bytes | bytearray, field: str, where: str) -> None:
@@ -30,7 +30,7 @@ def require_text(schema: bytes | bytearray, field: str, where: str) -> None:
     _require_text(json.loads(schema), field, where)
 
 
-def _require_text(schema: Schema, field: str, where: str) -> None:
+def _require_text(schema: ColumnSchema, field: str, where: str) -> None:
     found = schema["found"]
     if found == 0:
         raise no_field(f"{where}: no column", field, schema["names"], schema["texts"])
@@ -41,7 +41,7 @@ def _require_text(schema: Schema, field: str, where: str) -> None:
 
 
 def texts_of(column: Any, field: str, where: str, first_row: int) -> Iterator[str]:
-    """The texts of an Arrow array, nulls left out. `first_row` is the number of its first row, counted from 0."""
+    """Yield the texts of an Arrow array except nulls. `first_row` is the number of its first row, counted from 0."""
     for part in _slices(column):
         yield from _texts(part, field, where, first_row)
         first_row += len(part)
@@ -73,7 +73,7 @@ def _texts(column: Any, field: str, where: str, first_row: int) -> Iterator[str]
     try:
         values = _values(column)
     except UnicodeDecodeError:
-        # Writers are not held to UTF-8; find the row.
+        # Writers may store invalid UTF-8. Find the row for the error message.
         for row, value in enumerate(column, start=first_row + 1):
             try:
                 value.as_py()

@@ -1,8 +1,8 @@
-"""What every format shares: when a document is blank, how a long one is cut, and how findings are worded.
+"""The common part of all readers: skipping blank documents, splitting long ones, and the texts of errors.
 
-A document has no white space around it and at least one visible character. White space, control and zero-width
-characters alone (Unicode categories Z, Cc and Cf) are blank: such a document is left out, and a file of nothing else is
-refused. A null is a document without text, left out like a blank one.
+White space around a document is removed. A document is blank if it contains only white space, control and zero-width
+characters (Unicode categories Z, Cc and Cf). Blank documents and nulls are skipped, and a file without any other
+document is rejected.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from common.datasets.kinds import HEAD_BYTES, refusal_of_content
+from common.datasets.kinds import HEAD_BYTES, content_problem
 from common.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
-"""Between the documents of a .txt file, and the one special token of the tokeniser."""
+"""Separator of the documents in a .txt file, and the only special token of the tokeniser."""
 LONGEST_DOCUMENT = 1 << 22
-"""Characters; a longer document goes on as a new one, so that memory stays bounded."""
+"""Most characters of a document; a longer one is split into several documents, which bounds the memory."""
 TEXT_FIELD_ADVICE = (
     "name the field that holds the text as data.text_field in a configuration, as textField (--text-field) of an upload"
 )
@@ -29,10 +29,10 @@ _INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
 
 
 class Reader(ABC):
-    """Documents of a file whose bytes come in blocks of any size; the blocks make no difference.
+    """Reads the documents of a file whose bytes arrive in blocks; the sizes of the blocks do not change the result.
 
-    Both methods are lazy: nothing is read until the documents are taken. DataError, which names `where`, the place in
-    it and what to do. `documents` counts those that were taken.
+    `feed` and `finish` are generators, which process the bytes only while the caller iterates over them. They raise
+    DataError, which names the file (`where`), the place in it and what to do. `documents` counts the documents yielded.
     """
 
     def __init__(self, where: str, kind: str) -> None:
@@ -40,10 +40,10 @@ class Reader(ABC):
         self.documents = 0
         self._kind = kind
         self._head: bytes | None = b""
-        """The first bytes until there are enough to tell the kind of file; None afterwards."""
+        """The first bytes, until there are enough to recognise the kind of file; None afterwards."""
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The documents that the next bytes complete."""
+        """Yield the documents that end within the next bytes."""
         if self._head is not None:
             self._head += data
             if len(self._head) < HEAD_BYTES:
@@ -52,30 +52,30 @@ class Reader(ABC):
         yield from self._counted(self._read(data))
 
     def finish(self) -> Iterator[str]:
-        """The documents that the end of the file completes; DataError when there was no text at all."""
+        """Yield the documents that end with the file; raise DataError if the file has no text."""
         if self._head is not None:
             if not self._head:
-                raise self.wrong("the file is empty; there must be text in it")
+                raise self.error("the file is empty; it must contain text")
             yield from self._counted(self._read(self._begin()))
         yield from self._counted(self._end())
         require_some(self.documents, self.where)
 
-    def wrong(self, finding: str) -> DataError:
-        """The error about this file."""
+    def error(self, finding: str) -> DataError:
+        """Return an error that names this file."""
         return DataError(f"{self.where}: {finding}")
 
     @abstractmethod
     def _read(self, data: bytes) -> Iterator[str]:
-        """Texts that may be blank or too long; the first call has the beginning of the file."""
+        """Yield the texts in the next bytes, which may be blank or too long; the first bytes begin the file."""
 
     @abstractmethod
     def _end(self) -> Iterator[str]:
-        """What is left at the end."""
+        """Yield the texts that end with the file."""
 
     def _begin(self) -> bytes:
         head, self._head = self._head or b"", None
-        if (refusal := refusal_of_content(head, self._kind)) is not None:
-            raise self.wrong(refusal)
+        if (problem := content_problem(head, self._kind)) is not None:
+            raise self.error(problem)
         return head
 
     def _counted(self, texts: Iterable[str]) -> Iterator[str]:
@@ -86,21 +86,21 @@ class Reader(ABC):
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see."""
+    """Return whether a text has no visible character."""
     if text and unicodedata.category(text[0]) not in _INVISIBLE:
         return False  # the usual case
-    return text.isspace() or _invisible().fullmatch(text) is not None
+    return text.isspace() or _invisible_pattern().fullmatch(text) is not None
 
 
 @lru_cache(maxsize=1)
-def _invisible() -> re.Pattern[str]:
+def _invisible_pattern() -> re.Pattern[str]:
     """Return a pattern of invisible text: a small file may contain gigabytes of blanks, too many for a Python loop."""
     letters = map(chr, range(sys.maxunicode + 1))
     return re.compile("[" + re.escape("".join(c for c in letters if unicodedata.category(c) in _INVISIBLE)) + "]*+")
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The document without surrounding white space, cut where it is too long; nothing for a blank one."""
+    """Yield the document without surrounding white space, in several parts if it is too long; none if it is blank."""
     while len(text) > LONGEST_DOCUMENT:
         cut = break_before(text, LONGEST_DOCUMENT)
         if not is_blank(piece := text[:cut].strip()):
@@ -111,7 +111,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def break_before(text: str, limit: int) -> int:
-    """Where to cut `text` so that the first part has at most `limit` characters: at a line or a word if possible."""
+    """Return where to cut `text` to a first part of at most `limit` characters: at a line or a word if possible."""
     for separator in ("\n", " "):
         cut = text.rfind(separator, limit // 2, limit)
         if cut > 0:
@@ -120,22 +120,22 @@ def break_before(text: str, limit: int) -> int:
 
 
 def require_some(documents: int, where: str) -> None:
-    """DataError when there is none."""
+    """Raise DataError if a file has no document."""
     if documents == 0:
         raise DataError(
-            f"{where}: there is no text in it; every document is blank, that is null, or white space and invisible "
-            "characters only"
+            f"{where}: there is no text in it; every document is null, or consists of white space and invisible "
+            "characters"
         )
 
 
-def no_field(place: str, field: str, there: Iterable[str], texts: Iterable[str] = ()) -> DataError:
-    """A record or table without the field that should hold the text.
+def no_field(place: str, field: str, existing: Iterable[str], texts: Iterable[str] = ()) -> DataError:
+    """Return the error for a record or table that lacks the field with the text.
 
-    `place` says which, `there` are the names that it has, `texts` those of them that would do.
+    `place` names the record or table, `existing` are the fields that it has, `texts` those of them that contain text.
     """
-    found = f"it has {_listed(there) or 'none'}"
-    if would_do := _listed(texts):
-        found += f"; text is in {would_do}"
+    found = f"it has {_listed(existing) or 'none'}"
+    if text_fields := _listed(texts):
+        found += f"; text is in {text_fields}"
     return DataError(f"{place} '{field}' ({found}); {TEXT_FIELD_ADVICE}")
 
 
@@ -145,5 +145,5 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def not_text(place: str, field: str, kind: str) -> DataError:
-    """A field that holds something else; `kind` in words, such as "a number"."""
+    """Return the error for a field that does not contain text; `kind` describes its type, such as "a number"."""
     return DataError(f"{place} '{field}' is {kind}, expected text; {TEXT_FIELD_ADVICE}")

@@ -1,7 +1,7 @@
-"""JSON Lines: one JSON object per line, its text in one field.
+"""Reads JSON Lines files: one JSON object per line, with the text in one field.
 
-Only LF ends a line. A CR beside it, or anywhere between the parts of an object, is white space as JSON has it; U+2028,
-U+2029 and U+0085 are characters like others. Blank lines are skipped, and so is an object whose text is null.
+Only LF ends a line. A CR between the parts of an object or at the end of a line is white space, as in JSON; U+2028,
+U+2029 and U+0085 do not end a line. Blank lines, and objects whose text is null, are skipped.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from common.errors import DataError
 
 MOST_LINE_BYTES = MOST_TEXT_BYTES
 MOST_VALUES = 250_000
-"""Most strings, opening brackets and commas in one line: an empty list takes two bytes here and sixty in memory."""
+"""Most strings, opening brackets and commas in one line. An empty list takes 2 bytes in a file and 60 in memory."""
 _VALUES = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]', re.DOTALL)
 
 
 class JsonLinesReader(Reader):
-    """Reads .jsonl."""
+    """Reads the documents of a .jsonl file."""
 
     def __init__(self, where: str, text_field: str) -> None:
         super().__init__(where, "jsonl")
         self._field = text_field
         self._key = json.dumps(text_field, ensure_ascii=False)
         self._rest: list[bytes] = []
-        """The line that goes on."""
+        """The parts of the line that has not ended yet."""
         self._rest_bytes = 0
         self._line = 0
 
@@ -53,18 +53,18 @@ class JsonLinesReader(Reader):
             yield text
 
     def _text_of(self, line: bytes) -> str | None:
-        """The text of a line; None where it has none."""
+        """Return the text in a line, or None if the line is blank or its text is null."""
         self._line += 1
         if len(line) > MOST_LINE_BYTES:
             raise self._too_long(self._line)
         if len(line) > MOST_VALUES and _values_exceed(line, MOST_VALUES):
-            raise self._wrong(f"has more than {MOST_VALUES:,} values; keep the text in a field of a flat object")
+            raise self._line_error(f"has more than {MOST_VALUES:,} values; keep the text in a field of a flat object")
         if self._line == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
             decoded = line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._wrong(
+            raise self._line_error(
                 f"is not UTF-8 (byte {error.start + 1:,}: {error.reason}); save the file as UTF-8"
             ) from None
         if is_blank(decoded):
@@ -72,15 +72,15 @@ class JsonLinesReader(Reader):
         try:
             record = json.loads(decoded)
         except RecursionError:
-            raise self._wrong("is nested too deeply; keep the text in a field of a flat object") from None
+            raise self._line_error("is nested too deeply; keep the text in a field of a flat object") from None
         except ValueError as error:
-            raise self._no_json(decoded, error) from None
+            raise self._invalid_json(decoded, error) from None
         if isinstance(record, list):
-            raise self._array()
+            raise self._array_error()
         if not isinstance(record, dict):
-            raise self._wrong(f"is {kind_of(record)}, expected an object with the field '{self._field}'")
+            raise self._line_error(f"is {kind_of(record)}, expected an object with the field '{self._field}'")
         if decoded.count(self._key) > 1 and self._repeats_field(decoded):
-            raise self._wrong(f"has the field '{self._field}' more than once; keep one of them")
+            raise self._line_error(f"has the field '{self._field}' more than once; keep one of them")
         if self._field not in record:
             raise no_field(f"{self.where}: line {self._line} has no field", self._field, record)
         text = record[self._field]
@@ -88,13 +88,13 @@ class JsonLinesReader(Reader):
             return None
         if not isinstance(text, str):
             raise not_text(f"{self.where}: line {self._line}:", self._field, kind_of(text))
-        # Only an escape can make half a pair, because UTF-8 has none.
+        # Only an escape can result in half a surrogate pair, because UTF-8 cannot encode it.
         if "\\u" in decoded:
             self._require_characters(text)
         return text
 
     def _repeats_field(self, line: str) -> bool:
-        """Whether the outermost object has the field twice; the parser keeps the last one silently."""
+        """Return whether the outermost object has the field more than once; the parser silently keeps the last one."""
         names: list[str] = []
 
         def remember(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,41 +108,46 @@ class JsonLinesReader(Reader):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise self._wrong(
-                f"'{self._field}' holds half a surrogate pair (\\u{ord(text[error.start]):04x} at character "
-                f"{error.start + 1:,}), which is no character; write the whole pair, or \\ufffd in its place",
+            raise self._line_error(
+                f"'{self._field}' contains half a surrogate pair (\\u{ord(text[error.start]):04x} at character "
+                f"{error.start + 1:,}), which is not a character; write the whole pair, or \\ufffd in its place",
                 colon=True,
             ) from None
 
-    def _wrong(self, finding: str, *, colon: bool = False) -> DataError:
-        return self.wrong(f"line {self._line}{':' if colon else ''} {finding}")
+    def _line_error(self, finding: str, *, colon: bool = False) -> DataError:
+        return self.error(f"line {self._line}{':' if colon else ''} {finding}")
 
     def _too_long(self, line: int) -> DataError:
-        return self.wrong(f"line {line} is longer than {MOST_LINE_BYTES // 2**20} MiB; split its text")
+        return self.error(f"line {line} is longer than {MOST_LINE_BYTES // 2**20} MiB; split its text")
 
-    def _array(self) -> DataError:
-        return self._wrong(
-            "is a JSON array; a .jsonl file has one object per line. Convert it, for example with "
+    def _array_error(self) -> DataError:
+        return self._line_error(
+            "is a JSON array, but a .jsonl file has one object per line; convert the file, for example with "
             "`jq -c '.[]' array.json > lines.jsonl`"
         )
 
-    def _no_json(self, line: str, error: ValueError) -> DataError:
-        """The finding of the parser, and what it most likely means."""
+    def _invalid_json(self, line: str, error: ValueError) -> DataError:
+        """Return an error with the parser's message and the most likely cause."""
         if line.lstrip().startswith("["):
-            return self._array()
+            return self._array_error()
         if "\0" in line:
-            return self._wrong("holds a NUL byte, so the file is UTF-16 or no text; save it as UTF-8")
+            return self._line_error("contains a NUL byte, so the file is UTF-16 or not text; save it as UTF-8")
         if line.startswith("\ufeff"):
-            return self._wrong("begins with a byte order mark; only a file may, remove it here")
+            return self._line_error(
+                "begins with a byte order mark, which is allowed only at the beginning of a file; remove it"
+            )
         if not isinstance(error, json.JSONDecodeError):
-            return self._wrong(f"is no JSON ({error})")
-        finding = f"is no JSON ({error.msg} at character {error.pos + 1:,})"
+            return self._line_error(f"is not valid JSON ({error})")
+        finding = f"is not valid JSON ({error.msg} at character {error.pos + 1:,})"
         if error.msg == "Extra data":
-            after = "separated by CR; convert the line ends to LF" if "\r" in line[: error.pos] else "on it"
-            return self._wrong(f"{finding}: a second value follows {after}; write one object per line")
+            if "\r" in line[: error.pos]:
+                advice = "objects are separated by CR; convert the line ends to LF"
+            else:
+                advice = "the line contains a second value; write one object per line"
+            return self._line_error(f"{finding}: {advice}")
         if error.pos >= len(line.rstrip()):
-            return self._wrong(f"{finding}: it ends within an object; write each object on one line")
-        return self._wrong(f"{finding}; write one JSON object per line")
+            return self._line_error(f"{finding}: the line ends within an object; write each object on one line")
+        return self._line_error(f"{finding}; write one JSON object per line")
 
 
 def _values_exceed(line: bytes, most: int) -> bool:
@@ -153,7 +158,7 @@ def _values_exceed(line: bytes, most: int) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """Return the kind of a JSON value in words."""
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, int | float):

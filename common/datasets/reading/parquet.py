@@ -1,7 +1,8 @@
 """Reads the text column of a parquet file, which a child process with limited memory decodes (`common.decoding`).
 
-The table of contents is at the end, so the finished file is looked at. pyarrow may be missing (the slim image of the
-api has none): then the first and last bytes are checked, and `ParquetUnreadableHere` leaves the rest to the worker.
+The file is read once it is complete, because the footer describes its contents. If pyarrow is not installed, as in the
+slim image of the api, only the first and last bytes are checked, and `ParquetUnreadableHere` is raised so that a worker
+reads the file.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from common.datasets.kinds import PARQUET_MAGIC
 from common.datasets.reading.columns import require_text
 from common.datasets.reading.documents import Reader
 from common.datasets.reading.growth import Growth
-from common.decoding.child import DecodingFailed, can_decode, decode
-from common.decoding.frames import MEMORY_BYTES, MOST_TEXT_BYTES, NULL, SCHEMA, Failure, Frame
+from common.decoding.child import DecodingFailed, can_decode, decode_column
+from common.decoding.frames import MEMORY_BYTES, MOST_TEXT_BYTES, NULL, SCHEMA, DecodingFailure, Frame
 from common.errors import DataError
 
 ROW_BYTES = 16
-"""Bytes that a row counts in addition to its text, so that empty rows count, too."""
+"""Bytes that are counted for each row in addition to its text, so that empty rows are limited, too."""
 
 
 class ParquetUnreadableHere(DataError):
-    """pyarrow is not installed on this machine; nothing is known about the file."""
+    """The file cannot be checked, because pyarrow is not installed on this machine."""
 
 
 class ParquetReader(Reader):
@@ -51,7 +52,7 @@ class ParquetReader(Reader):
         growth = Growth(self.where, size, self._limit)
         row = 0
         try:
-            for frame in decode(self._path, self._field):
+            for frame in decode_column(self._path, self._field):
                 if frame.kind == SCHEMA:
                     require_text(frame.payload, self._field, self.where)
                     continue
@@ -73,23 +74,23 @@ class ParquetReader(Reader):
             try:
                 yield frame.payload[begin:end].decode()
             except UnicodeDecodeError as error:  # parquet writers may store invalid UTF-8
-                raise self.wrong(
+                raise self.error(
                     f"row {row:,}: '{self._field}' is not UTF-8 ({error.reason}); write the column again"
                 ) from None
             begin = end
 
-    def _failed(self, failure: Failure) -> DataError:
+    def _failed(self, failure: DecodingFailure) -> DataError:
         place = f"row {failure['row'] + 1:,}"
         if failure["kind"] == "memory":
-            return self.wrong(
+            return self.error(
                 f"decoding the file from {place} on takes more than {MEMORY_BYTES // 2**20} MiB of memory, because a "
                 "page, a text or the footer is too large; write the file again with smaller pages and row groups"
             )
         if failure["kind"] == "long":
-            return self.wrong(f"{place}: the text is longer than {MOST_TEXT_BYTES // 2**20} MiB; split the text")
+            return self.error(f"{place}: the text is longer than {MOST_TEXT_BYTES // 2**20} MiB; split the text")
         if failure["kind"] == "system":
-            return self.wrong(f"cannot be read ({failure['reason']})")
+            return self.error(f"cannot be read ({failure['reason']})")
         return self._damaged(failure["reason"])
 
     def _damaged(self, reason: object) -> DataError:
-        return self.wrong(f"not a readable parquet file ({' '.join(str(reason).split())[:200]}); write it again")
+        return self.error(f"not a readable parquet file ({' '.join(str(reason).split())[:200]}); write it again")

@@ -1,7 +1,7 @@
-"""Plain text: UTF-8 with `<|endoftext|>` between documents.
+"""Reads plain text files: UTF-8 with `<|endoftext|>` between documents.
 
-A byte order mark at the beginning is dropped; CRLF and a lone CR become LF, as everywhere in Python. A NUL byte is
-refused, because a file with one is UTF-16 or no text at all.
+A byte order mark at the beginning is removed; CRLF and a single CR become LF, as in Python's text files. A NUL byte is
+an error, because it means that the file is UTF-16 or not text.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from common.datasets.reading.documents import END_OF_TEXT, Reader, break_before
 
 
 class TextReader(Reader):
-    """Reads .txt."""
+    """Reads the documents of a .txt file."""
 
     def __init__(self, where: str) -> None:
         super().__init__(where, "txt")
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._line_ends = io.IncrementalNewlineDecoder(None, translate=True)
         self._done = 0
-        """Bytes before those that come next."""
+        """Number of bytes decoded so far."""
         self._parts: list[str] = []
+        """The beginning of the document that has not ended yet."""
         self._length = 0
-        """Characters of `_parts`, the beginning of the document that goes on."""
+        """Number of characters in `_parts`."""
         self._tail = ""
-        """Its last characters, which may begin a separator."""
+        """The last characters of the document so far, which may be the beginning of a separator."""
 
     def _read(self, data: bytes) -> Iterator[str]:
         if self._done == 0:
@@ -43,17 +44,17 @@ class TextReader(Reader):
     def _decode(self, data: bytes, *, final: bool) -> str:
         nul = data.find(b"\0")
         if nul >= 0:
-            data = data[: nul + 1]  # what is wrong before it comes first
+            data = data[: nul + 1]  # an error in the bytes before the NUL is reported first
         begin = self._done - len(self._decoder.getstate()[0])
         try:
             text = self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            raise self.wrong(
+            raise self.error(
                 f"not UTF-8 text: byte {begin + error.start + 1:,} ({error.reason}); save it as UTF-8"
             ) from None
         self._done += len(data)
         if nul >= 0:
-            raise self.wrong(f"byte {self._done:,} is NUL, so this is UTF-16 or no text; save it as UTF-8 text")
+            raise self.error(f"byte {self._done:,} is NUL, so the file is UTF-16 or not text; save it as UTF-8")
         return str(self._line_ends.decode(text, final))
 
     def _split(self, text: str) -> Iterator[str]:
@@ -67,10 +68,10 @@ class TextReader(Reader):
         self._length += len(self._parts[-1])
         self._tail = rest[-keep:]
         if self._length > documents.LONGEST_DOCUMENT:
-            yield from self._cut()
+            yield from self._cut_long_document()
 
-    def _cut(self) -> Iterator[str]:
-        """Let go of what is too long already, cut as `pieces` would cut the whole document."""
+    def _cut_long_document(self) -> Iterator[str]:
+        """Yield the beginning of a document that is too long, cut where `pieces` would cut the whole document."""
         text = "".join(self._parts)
         while len(text) > documents.LONGEST_DOCUMENT:
             cut = break_before(text, documents.LONGEST_DOCUMENT)

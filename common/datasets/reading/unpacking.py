@@ -1,4 +1,4 @@
-"""Gzip, told by its first two bytes whatever the file is called, unpacked in blocks of bounded size."""
+"""Decompresses gzip, which is recognised by its first two bytes and not by the file's name, in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from common.datasets.kinds import GZIP_MAGIC
 from common.errors import DataError
 
 UNPACK_BYTES = 1024 * 1024
-"""Most that is unpacked at once: a small file may hold any amount of text."""
+"""Most bytes that one step of decompression yields, because a small file may contain any amount of text."""
 
 PART_BYTES = 16 * 1024
 """Bytes of input that are decompressed in one step."""
 
 
 class Unpacker:
-    """Bytes in, the same bytes out, or what they hold when they are gzip of one or several members."""
+    """Decompresses blocks of gzip, which may have several members, and passes on bytes that are not gzip unchanged."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._start: bytes | None = b""
-        """The first bytes until there are two of them, which may come one by one; None afterwards."""
+        """The first bytes, until there are two of them; None afterwards."""
         self._member: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds. DataError when the gzip is damaged."""
+        """Yield the decompressed contents of the next bytes; raise DataError if the gzip is damaged."""
         if self._start is not None:
             self._start += data
             if len(self._start) < len(GZIP_MAGIC):
@@ -39,7 +39,7 @@ class Unpacker:
                 yield from self._unpack(data[start : start + PART_BYTES])
 
     def finish(self) -> Iterator[bytes]:
-        """What the end adds. DataError when the end of the gzip is missing."""
+        """Yield the contents that were still buffered; raise DataError if the end of the gzip is missing."""
         if self._start:
             yield self._begin()
         if self._member is not None and not self._member.eof:

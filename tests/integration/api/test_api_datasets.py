@@ -128,7 +128,7 @@ def test_a_parquet_column_is_named_by_text_field(api: Api, tmp_path: Path) -> No
 
 def test_a_bad_first_line_of_a_large_upload_gets_its_answer(api: Api) -> None:
     reply = upload(api, slowly(b"{oops\n" + b'{"text": "fine"}\n' * 600_000, 100), name="t.jsonl")
-    assert reply.status_code == 422 and "line 1 is no JSON" in reply.json()["detail"]
+    assert reply.status_code == 422 and "line 1 is not valid JSON" in reply.json()["detail"]
     assert folders(api) == []
 
 

@@ -93,7 +93,7 @@ def test_a_file_that_no_dataset_can_be_called_like_gets_the_nearest_name(tidal: 
     assert found.exit_code == 1 and "choose a name with --name" in str(found.exception)
     assert tidal("datasets", "upload", str(path), "--name", "tales").exit_code == 0
     refused = tidal("datasets", "upload", str(path), "--name", "fairy tales")
-    assert refused.exit_code == 1 and "'fairy-tales' would do" in str(refused.exception)
+    assert refused.exit_code == 1 and "for example 'fairy-tales'" in str(refused.exception)
 
 
 def test_files_of_reports_end_with_an_exit_code_and_what_to_do(tidal: Tidal, tmp_path: Path) -> None:

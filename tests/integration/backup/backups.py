@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from common.backup import Restored, Saved, create_backup, restore_backup
+from common.backup import BackupResult, RestoreResult, create_backup, restore_backup
 from common.config import Settings
-from common.datasets import DatasetStore, Intake, Manifest
+from common.datasets import DatasetIntake, DatasetManifest, DatasetStore
 
 TEXT = b"The tide came in.<|endoftext|>The tide went out."
 
 
-def save(settings: Settings, target: Path, **options: Any) -> Saved:
+def save(settings: Settings, target: Path, **options: Any) -> BackupResult:
     """Write a backup to `target`; `options` are those of `create_backup`."""
     return create_backup(
         target,
@@ -23,7 +23,7 @@ def save(settings: Settings, target: Path, **options: Any) -> Saved:
     )
 
 
-def restore(backup: Path, settings: Settings, **options: Any) -> Restored:
+def restore(backup: Path, settings: Settings, **options: Any) -> RestoreResult:
     """Restore `backup` into the installation; `options` are those of `restore_backup`."""
     return restore_backup(
         backup,
@@ -35,8 +35,8 @@ def restore(backup: Path, settings: Settings, **options: Any) -> Restored:
     )
 
 
-def upload(settings: Settings, name: str, text: bytes = TEXT) -> Manifest:
+def upload(settings: Settings, name: str, text: bytes = TEXT) -> DatasetManifest:
     """Store a dataset and return its manifest."""
-    with Intake(DatasetStore(settings.data_dir), name, "txt", limit_bytes=2**20) as intake:
+    with DatasetIntake(DatasetStore(settings.data_dir), name, "txt", limit_bytes=2**20) as intake:
         intake.write(text)
         return intake.publish()[0]

@@ -170,7 +170,7 @@ def test_a_place_that_holds_something_is_left_alone_without_force(
     (experiment / "model.pth").write_text("as it was")
     backup = tmp_path / "saved.tar"
     save(settings, backup)
-    with pytest.raises(ConflictError, match="exists; a backup never replaces a file"):
+    with pytest.raises(ConflictError, match="exists, and a backup never replaces a file"):
         save(settings, backup)
     with sessions() as session, pytest.raises(ConflictError, match=r"in use by tidal \(1\)"):
         session.execute(text("SELECT 1"))

@@ -31,7 +31,7 @@ def test_a_report_comes_back_as_it_was_and_is_not_lost_unasked(
     with sessions.begin() as session:
         session.get_one(Report, "rep_1").title = "Newer"
     engine.dispose()
-    with pytest.raises(ConflictError, match="the database holds 1 reports; --force"):
+    with pytest.raises(ConflictError, match="the database contains 1 reports; --force"):
         restore(backup, settings)
     assert stored().title == "Newer"
     engine.dispose()

@@ -184,7 +184,7 @@ def test_what_a_killed_builder_left_is_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "finding"),
     [
-        ("bad.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is no JSON"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not valid JSON"),
         ("bad.jsonl", b'{"body": "a"}\n', r"line 1 has no field 'text' \(it has body\); name the field"),
         ("bad.jsonl", b"[1]\n", "line 1 is a JSON array"),
         ("bad.jsonl", b'{"text": 3}\n', "'text' is a number, expected text"),

@@ -68,7 +68,7 @@ def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkey
     ("name", "says"),
     [
         ("~nobody-here/x.txt", "this path cannot be followed"),
-        (f"owner/{'x' * 100}", "names no corpus"),
+        (f"owner/{'x' * 100}", "this is not the name of a corpus"),
         ("loop.txt", "cannot be followed"),
         ("closed/x.txt", "no such corpus"),
         ("paper.pdf", "extract its text into a .txt file"),

@@ -19,7 +19,7 @@ from tests.paths import CASES
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 Expected = list[str] | str
 
-NOTHING = "there is no text in it; every document is blank"
+NOTHING = "there is no text in it; every document is null"
 EMPTY = "the file is empty"
 NAME_ANOTHER = "name the field that holds the text as data.text_field"
 TWO = ["The tide came in.", "The tide went out."]
@@ -60,8 +60,8 @@ def _reported() -> dict[str, tuple[bytes, Expected]]:
         ],
         "polars138.parquet": pq.read_table(CASES / "polars138.parquet").column("text").to_pylist(),
         "blank.txt": NOTHING,
-        "array.jsonl": "line 1 is a JSON array; a .jsonl file has one object per line. Convert it",
-        "surrogate.jsonl": "line 61: 'text' holds half a surrogate pair (\\ud83d at character 14)",
+        "array.jsonl": "line 1 is a JSON array, but a .jsonl file has one object per line; convert the file",
+        "surrogate.jsonl": "line 61: 'text' contains half a surrogate pair (\\ud83d at character 14)",
         "dupcols.parquet": "2 columns are called 'text'; rename them",
     }
     return {name: (read[name], expected[name]) for name in read}
@@ -96,18 +96,18 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "in-string.jsonl": (texts("a\r\nb\u2028c\u2029d\u0085e"), ["a\r\nb\u2028c\u2029d\u0085e"]),
     "in-string.parquet": (column(["a\r\nb\u2028c\u2029d\u0085e"]), ["a\r\nb\u2028c\u2029d\u0085e"]),
     "in-text.txt": ("a\u2028b\u0085c\x0bd\x0ce".encode(), ["a\u2028b\u0085c\x0bd\x0ce"]),
-    "raw-cr-in-string.jsonl": (b'{"text": "a\rb"}\n', "line 1 is no JSON (Invalid control character"),
+    "raw-cr-in-string.jsonl": (b'{"text": "a\rb"}\n', "line 1 is not valid JSON (Invalid control character"),
     "around.jsonl": ('\ufeff\n{"text": "a"}\n\u3000\n\r\n {"text": " b "} \r\n'.encode(), ["a", "b"]),
-    "two-on-a-line.jsonl": (b'{"text": "a"} {"text": "b"}\n', "a second value follows on it; write one object"),
-    "pretty.jsonl": (json.dumps({"text": "a"}, indent=1).encode(), "line 1 is no JSON"),
+    "two-on-a-line.jsonl": (b'{"text": "a"} {"text": "b"}\n', "the line contains a second value; write one object"),
+    "pretty.jsonl": (json.dumps({"text": "a"}, indent=1).encode(), "line 1 is not valid JSON"),
     # Byte order marks and other encodings.
     "bom.txt": (b"\xef\xbb\xbf" + PLAIN.encode(), TWO),
     "bom.jsonl": (b"\xef\xbb\xbf" + texts(*TWO), TWO),
     "bom-within.jsonl": (texts("a") + b"\xef\xbb\xbf" + texts("b"), "line 2 begins with a byte order mark"),
     "utf-16.txt": (PLAIN.encode("utf-16"), "this is UTF-16 text, not text; save it as UTF-8"),
     "utf-16-be.jsonl": (b"\xfe\xff" + '{"text": "a"}'.encode("utf-16-be"), "this is UTF-16 text, not JSON Lines"),
-    "utf-16-no-bom.txt": (PLAIN.encode("utf-16-le"), "byte 2 is NUL, so this is UTF-16 or no text"),
-    "utf-16-no-bom.jsonl": ('{"text": "a"}'.encode("utf-16-le"), "line 1 holds a NUL byte"),
+    "utf-16-no-bom.txt": (PLAIN.encode("utf-16-le"), "byte 2 is NUL, so the file is UTF-16 or not text"),
+    "utf-16-no-bom.jsonl": ('{"text": "a"}'.encode("utf-16-le"), "line 1 contains a NUL byte"),
     "latin-1.txt": ("über".encode("latin-1") * 20, "not UTF-8 text: byte 1 (invalid start byte); save it as UTF-8"),
     "latin-1.jsonl": (texts("a") + '{"text": "é"}\n'.encode("latin-1"), "line 2 is not UTF-8 (byte 11:"),
     "cut-off.txt": (("caf" + "é" * 20).encode()[:-1], "not UTF-8 text: byte 42 (unexpected end of data)"),
@@ -115,7 +115,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "nul-escape.jsonl": (b'{"text": "a\\u0000b"}\n', ["a\0b"]),
     "nul-within.parquet": (column(["a\0b"]), ["a\0b"]),
     # Half pairs of surrogates, whole pairs, and escapes that look like them.
-    "low.jsonl": (b'{"text": "a\\uDC00"}\n', "line 1: 'text' holds half a surrogate pair (\\udc00 at character 2)"),
+    "low.jsonl": (b'{"text": "a\\uDC00"}\n', "line 1: 'text' contains half a surrogate pair (\\udc00 at character 2)"),
     "swapped.jsonl": (b'{"text": "\\ude00\\ud83d"}\n', "half a surrogate pair (\\ude00 at character 1)"),
     "pair.jsonl": (b'{"text": "\\ud83d\\ude00 \\\\ud83d"}\n', ["\U0001f600 \\ud83d"]),
     "elsewhere.jsonl": (b'{"id": "\\ud83d", "text": "fine"}\n', ["fine"]),
@@ -162,14 +162,14 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "null-lines.jsonl": (b"null\n", "line 1 is null, expected an object"),
     "arrays.jsonl": (lines({"text": "a"}, ["b"]), "line 2 is a JSON array"),
     "pretty-array.jsonl": (json.dumps([{"text": "a"}], indent=1).encode(), "line 1 is a JSON array"),
-    "plain-text.jsonl": (PLAIN.encode(), "line 1 is no JSON (Expecting value at character 1); write one JSON object"),
-    "csv.jsonl": (b"id,text\n1,a\n", "line 1 is no JSON"),
-    "cut-off.jsonl": (texts(*TWO)[:-8], "line 2 is no JSON"),
+    "plain-text.jsonl": (PLAIN.encode(), "line 1 is not valid JSON (Expecting value at character 1); write one JSON object"),
+    "csv.jsonl": (b"id,text\n1,a\n", "line 1 is not valid JSON"),
+    "cut-off.jsonl": (texts(*TWO)[:-8], "line 2 is not valid JSON"),
     "deep.jsonl": (b'{"text": ' + b"[" * 100_000, "line 1 is n"),
     # Files of another kind.
     "pdf.txt": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not text; extract its text into a .txt file"),
     "pdf.jsonl": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not JSON Lines"),
-    "pdf.parquet": (b"%PDF-1.7\n% tiny\n", "not a parquet file, this is a PDF"),
+    "pdf.parquet": (b"%PDF-1.7\n% tiny\n", "this is a PDF, not a parquet file"),
     "docx.txt": (b"PK\x03\x04" + b"x" * 40, "this is a ZIP archive, or a document in one"),
     "rtf.txt": (rb"{\rtf1\ansi Once.}", "this is an RTF document"),
     "bzip2.txt": (b"BZh91AY&SY" + b"x" * 9, "packed with bzip2, not text"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.datasets import check_name, is_dataset_name, nearest, refusal_of_source, split_name, suggest_name
+from common.datasets import check_name, is_dataset_name, nearest, source_problem, split_name, suggest_name
 from common.errors import InvalidInputError
 
 
@@ -99,4 +99,4 @@ def test_a_file_name_has_a_nearest_name(file: str, name: str | None) -> None:
      "é" * 125 + ".txt"],
 )  # fmt: skip
 def test_what_may_be_a_corpus_is_not_refused_by_its_name(source: str) -> None:
-    assert refusal_of_source(source) is None
+    assert source_problem(source) is None

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.config import DataConfig
-from common.data import seen_from_here
+from common.data import resolve_local_files
 from common.data.source import training_source
-from common.datasets import DatasetStore, Intake, Manifest, split_name
+from common.datasets import DatasetIntake, DatasetManifest, DatasetStore, split_name
 from common.datasets.reading import reader_of
 from common.errors import DataError
 from tests.unit.common.datasets.corpus_files import FILES, Expected, parquet
@@ -47,7 +47,7 @@ def by_upload(file: Path, store: DatasetStore, step: int) -> list[str]:
     kind = split_name(file.name)[1]
     assert kind is not None
     data = file.read_bytes()
-    with Intake(store, "mine", kind, limit_bytes=LIMIT) as intake:  # type: ignore[arg-type]
+    with DatasetIntake(store, "mine", kind, limit_bytes=LIMIT) as intake:  # type: ignore[arg-type]
         for start in range(0, len(data), step):
             intake.write(data[start : start + step])
         manifest, _ = intake.publish()
@@ -61,7 +61,7 @@ def by_job(file: Path, store: DatasetStore) -> list[str]:
     kind = split_name(file.name)[1]
     data = file.read_bytes()
     fields = {"name": "unchecked", "format": kind, "sha256": sha256(data).hexdigest(), "size_bytes": len(data)}
-    manifest = Manifest.model_validate({**fields, "created_at": datetime.now(UTC)})
+    manifest = DatasetManifest.model_validate({**fields, "created_at": datetime.now(UTC)})
     (store.root / "unchecked").mkdir(parents=True)
     store.text(manifest).write_bytes(data)
     (store.root / "unchecked/manifest.json").write_text(manifest.model_dump_json())
@@ -77,7 +77,7 @@ def test_every_way_gives_the_same(name: str, tmp_path: Path, monkeypatch: pytest
     (below := tmp_path / "data" / name).write_bytes(data)
     (aside := here / name).write_bytes(data)
     monkeypatch.chdir(here)
-    below_and_unseen = seen_from_here(DataConfig(source=name), tmp_path / "nowhere").source
+    below_and_unseen = resolve_local_files(DataConfig(source=name), tmp_path / "nowhere").source
     assert below_and_unseen == str(aside)
     kind = split_name(name)[1]
     ways = {
@@ -169,8 +169,8 @@ def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_pyarrow")
 def test_without_pyarrow_the_ends_are_checked_and_the_rest_is_left_to_the_job(tmp_path: Path) -> None:
-    def upload(data: bytes) -> Manifest:
-        with Intake(DatasetStore(tmp_path), "mine", "parquet", limit_bytes=LIMIT) as intake:
+    def upload(data: bytes) -> DatasetManifest:
+        with DatasetIntake(DatasetStore(tmp_path), "mine", "parquet", limit_bytes=LIMIT) as intake:
             intake.write(data)
             return intake.publish()[0]
 

@@ -14,7 +14,7 @@ import pytest
 
 from common.config import DataConfig
 from common.data import open_corpus
-from common.datasets import DatasetStore, Intake, Manifest
+from common.datasets import DatasetIntake, DatasetManifest, DatasetStore
 from common.errors import ConflictError, DataError, NotFoundError, StorageError, TooLargeError
 from tests.paths import ROOT
 from tidal_client.vocabulary import DatasetFormat
@@ -35,8 +35,8 @@ def upload(
     step: int = 100,
     limit: int = 10**6,
     reserve: int = 0,
-) -> tuple[Manifest, bool]:
-    with Intake(store, name, kind, limit_bytes=limit, reserve_bytes=reserve) as intake:
+) -> tuple[DatasetManifest, bool]:
+    with DatasetIntake(store, name, kind, limit_bytes=limit, reserve_bytes=reserve) as intake:
         for start in range(0, len(data), step):
             intake.write(data[start : start + step])
         return intake.publish()
@@ -104,7 +104,7 @@ def test_the_same_again_changes_nothing_and_other_text_is_refused(store: Dataset
 
 
 def test_a_full_disk_leaves_nothing(store: DatasetStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.datasets.intake.LOOK_BYTES", 500)
+    monkeypatch.setattr("common.datasets.intake.SPACE_CHECK_BYTES", 500)
     with pytest.raises(StorageError, match="free some space"):
         upload(store, reserve=2**62)
     assert folders(store) == []
@@ -128,7 +128,7 @@ def test_leftovers_of_the_dead_are_swept_and_uploads_under_way_are_not(store: Da
     )  # fmt: skip
     assert other.stdin is not None and other.stdout is not None
     assert other.stdout.readline() == b"ready\n"
-    with Intake(store, "mine", "txt", limit_bytes=10**6) as mine:
+    with DatasetIntake(store, "mine", "txt", limit_bytes=10**6) as mine:
         mine.write(TEXT)
         assert store.sweep() == 0 and len(folders(store)) == 2
         other.stdin.close()
@@ -152,7 +152,7 @@ def test_a_dataset_is_found_by_its_name_and_tokenised_once(store: DatasetStore) 
 
 def test_its_own_text_field_counts(store: DatasetStore) -> None:
     data = b"".join(json.dumps({"story": f"tale {n}"}).encode() + b"\n" for n in range(9))
-    with Intake(store, "tales", "jsonl", text_field="story", limit_bytes=10**6) as intake:
+    with DatasetIntake(store, "tales", "jsonl", text_field="story", limit_bytes=10**6) as intake:
         intake.write(data)
         intake.publish()
     corpus = open_corpus(DataConfig(source="tales"), data_dir=store.data_dir)

@@ -11,7 +11,7 @@ import pytest
 from common.artifacts import ArtifactStore
 from common.child.protocol import ChildJob
 from common.data import load_tokenizer
-from common.datasets import DatasetStore, Intake, Manifest
+from common.datasets import DatasetStore, DatasetIntake, DatasetManifest
 from common.errors import DataError
 from common.training.hooks import NullHooks, Outcome, StopRequest
 from services.trainer.handlers import HANDLERS, Paths
@@ -38,8 +38,8 @@ def store(tmp_path: Path) -> DatasetStore:
     return DatasetStore(tmp_path / "data")
 
 
-def upload(store: DatasetStore, texts: list[str] = TALES) -> Manifest:
-    with Intake(store, "tales", "txt", limit_bytes=10**6) as intake:
+def upload(store: DatasetStore, texts: list[str] = TALES) -> DatasetManifest:
+    with DatasetIntake(store, "tales", "txt", limit_bytes=10**6) as intake:
         intake.write("<|endoftext|>".join(texts).encode())
         return intake.publish()[0]
 

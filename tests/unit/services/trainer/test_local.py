@@ -68,7 +68,7 @@ def test_a_corpus_that_cannot_be_read_is_an_error_with_its_place(make_config: Co
     found = run(tmp_path, "lm", "--config", "lm.yaml", "--out", "runs/first", "--data", str(file))
     assert found.returncode == 1
     said = " ".join(found.stdout.split())
-    assert f"lm training failed: {file}: line 61: 'text' holds half a surrogate pair" in said
+    assert f"lm training failed: {file}: line 61: 'text' contains half a surrogate pair" in said
     assert "Traceback" not in found.stdout + found.stderr
 
 
