@@ -7,7 +7,7 @@ project's file. The language model comes from a checkpoint, not from this file.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 

@@ -1,4 +1,4 @@
-"""Controller training: reward, environment, rollout, PPO, ablation; re-exports `common.controller`."""
+"""Controller training: reward, environment, rollout, PPO and ablation. Re-exports names of `common.controller`."""
 
 from common.controller import (
     GatingPolicy,
@@ -12,13 +12,12 @@ from common.rl.ablation import run_ablation, run_ablation_job
 from common.rl.environment import DecodingEnvironment, Transition
 from common.rl.gae import gae
 from common.rl.ppo import PPOBatch, explained_variance, ppo_losses, ppo_update, standardise
-from common.rl.rewards import COMPONENTS, StepReward, reward_components, reward_weights, step_reward
+from common.rl.rewards import StepReward, reward_components, reward_weights, step_reward
 from common.rl.rollout import EpisodeMean, Rollout, collect_rollout
 from common.rl.statistics import NgramStatistics
 from common.rl.train import select_compute_device, train_controller, train_policy
 
 __all__ = [
-    "COMPONENTS",
     "DecodingEnvironment",
     "EpisodeMean",
     "GatingPolicy",

@@ -1,8 +1,8 @@
-"""Does the controller beat a constant? Three policies on the same unseen prompts, with intervals.
+"""Compares a trained controller with random and fixed modulation on prompts that training has not seen.
 
 Learned (deterministic), random (uniform per token) and fixed modulation decode the same prompts with the same random
-numbers, so that differences are paired. An episode counts its mean reward per token. `write_ablation` is the job,
-`run_ablation` the library call. Leaves out: the statistics (`common.rl.comparison`), other baselines than constants.
+numbers, so that the differences are paired. The value of an episode is its mean reward per token. `run_ablation_job`
+writes the results as a job, `run_ablation` returns them. Leaves out: the statistics (`common.rl.comparison`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from common.training.hooks import Outcome, StopRequest, TrainingHooks, outcome_o
 from tidal_client.vocabulary import GatingMode
 
 ModulationChoice = Callable[[Tensor, Tensor], Tensor]
-"""Observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
+"""A function from observations (n, 64) and uniform noise (n,) to modulations (n, 1)."""
 
 SEQUENCES_AT_ONCE = 96
-"""Sequences decoded at once."""
+"""Largest number of sequences in one batch."""
 
 
 class _EarlyStop(Exception):
-    """A stop wish met in the middle of an ablation."""
+    """A stop request arrived during the ablation."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request.value)
@@ -57,19 +57,19 @@ def run_ablation(
     end_token: int | None = None,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Compare `policy` with random and fixed modulation on validation prompts: the content of ablation_results.json.
+    """Compare `policy` with random and fixed modulation on validation prompts; return the content of the results file.
 
-    `statistics` are counted from the corpus without; `end_token` is end-of-text without. `on_step(tokens)` hears of
-    every batch step and may raise. Raises ConfigError when episodes do not fit into the context, DataError without
-    usable documents, DivergedError when a reward is not finite.
+    By default `statistics` are counted from the corpus and `end_token` is end-of-text. `on_step(sequences)` is called
+    after every batch step and may raise. Raises ConfigError if episodes do not fit into the context, DataError if no
+    document is usable, DivergedError if a reward is not finite.
     """
     if statistics is None:
         statistics = ngram_statistics(corpus, config, model.config.vocab_size)
     prompts = ablation_prompts(corpus, config)
-    named = compared_policies(policy.to(model.device).eval(), config.ablation.fixed_modulation)
+    policies = compared_policies(policy.to(model.device).eval(), config.ablation.fixed_modulation)
     values = play_episodes(
         model,
-        list(named.values()),
+        list(policies.values()),
         prompts,
         config,
         statistics,
@@ -77,10 +77,10 @@ def run_ablation(
         seed=config.ablation.seed,
         on_step=on_step,
     )
-    for name, played in zip(named, values, strict=True):
-        require_finite(f"the reward of the {name} policy in the ablation", float(played.sum()))
+    for name, episodes in zip(policies, values, strict=True):
+        require_finite(f"the reward of the {name} policy in the ablation", float(episodes.sum()))
     source = f"validation documents of {corpus.description}"
-    return compare(dict(zip(named, values, strict=True)), prompts, config, prompt_source=source)
+    return compare(dict(zip(policies, values, strict=True)), prompts, config, prompt_source=source)
 
 
 def run_ablation_job(
@@ -94,7 +94,7 @@ def run_ablation_job(
     statistics: NgramStatistics | None = None,
     end_token: int | None = None,
 ) -> Outcome:
-    """Run the ablation, write `ablation_results.json`, tell the hooks. Obeys pause, stop and drain between steps."""
+    """Run the ablation, write `ablation_results.json` and report it. Obeys pause, stop and drain between steps."""
     hooks.phase("ablation")
 
     def on_step(_: int) -> None:
@@ -110,21 +110,21 @@ def run_ablation_job(
         )
         hooks.wait_while_suspended()
         written = write_when_disk_has_space(hooks, partial(export.write_ablation_results, results, directory))
-    except (_EarlyStop, StoppedWaiting) as leave:
-        return outcome_of(leave.request)
+    except (_EarlyStop, StoppedWaiting) as stop:
+        return outcome_of(stop.request)
     hooks.artifact_saved(written.name, "ablation")
     hooks.event("ablation", conclusion=results["conclusion"])
     return Outcome.COMPLETED
 
 
 def end_of_text(model: TransformerLM) -> int | None:
-    """The id of end-of-text, None when the model's vocabulary does not reach it."""
+    """Return the id of the end-of-text token, or None if the model's vocabulary is too small to contain it."""
     token = load_tokenizer().eot_token
     return token if token < model.config.vocab_size else None
 
 
 def compared_policies(policy: GatingPolicy, fixed_modulation: float) -> dict[str, ModulationChoice]:
-    """The compared policies by their name in the results."""
+    """Return the compared policies by their names in the results."""
     return {
         GatingMode.LEARNED: lambda seen, _: policy.act(seen, deterministic=True).action,
         GatingMode.RANDOM: lambda _, noise: noise[:, None],
@@ -144,10 +144,11 @@ def play_episodes(
     seed: int,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """One episode per prompt and policy: means per token, (policies, prompts, 8) in the order of `QUANTITIES`.
+    """Run one episode per prompt and policy; return means per token (policies, prompts, 8) in the order of
+    `QUANTITIES`.
 
-    Prompt i draws its noise from `seed + i`, one number per token for sampling and one for the policy, the same for
-    every policy and batch size. `on_step(tokens)` is called after each batch step and may raise to abandon the run.
+    The noise of prompt i comes from `seed + i`: per token one number for sampling and one for the policy, equal for all
+    policies and batch sizes. `on_step(sequences)` is called after each batch step and may raise to abort.
     """
     length = config.episode.max_length
     noise = torch.stack(
@@ -174,27 +175,27 @@ def _episodes(
     end_token: int | None,
     on_step: Callable[[int], None],
 ) -> Tensor:
-    """Sums over the episodes of (policies × prompts) rows, (rows, 8)."""
+    """Return sums over the tokens of each episode, (policies × prompts, 8)."""
     n = len(prompts)
-    rows = n * len(policies)
-    decoder = Decoder(model, config, statistics, rows, end_token=end_token)
+    sequences = n * len(policies)
+    decoder = Decoder(model, config, statistics, sequences, end_token=end_token)
     tokens, lengths = pad(prompts, device=model.device)
     decoder.start(tokens.repeat(len(policies), 1), lengths.repeat(len(policies)))
     weights = torch.tensor(reward_weights(config.reward), device=model.device)
-    sums = torch.zeros(rows, len(QUANTITIES), device=model.device)
-    alive = torch.ones(rows, dtype=torch.bool, device=model.device)
-    previous = torch.zeros(rows, 1, device=model.device)
+    sums = torch.zeros(sequences, len(QUANTITIES), device=model.device)
+    alive = torch.ones(sequences, dtype=torch.bool, device=model.device)
+    previous = torch.zeros(sequences, 1, device=model.device)
     for t in range(config.episode.max_length):
-        seen = decoder.observe(torch.full((rows,), t, device=model.device), previous)
-        parts = torch.chunk(seen, len(policies))
+        observation = decoder.observe(torch.full((sequences,), t, device=model.device), previous)
+        parts = torch.chunk(observation, len(policies))
         action = torch.cat([policy(part, noise[:, 1, t]) for policy, part in zip(policies, parts, strict=True)])
         step = decoder.step(action, noise[:, 0, t].repeat(len(policies)))
         total = step.components @ weights
-        row = torch.cat([total[:, None], step.components, action, torch.ones_like(action)], dim=1)
-        sums += torch.where(alive[:, None], row, 0.0)
+        values = torch.cat([total[:, None], step.components, action, torch.ones_like(action)], dim=1)
+        sums += torch.where(alive[:, None], values, 0.0)
         alive = alive & ~step.ended
         previous = action
-        on_step(rows)
+        on_step(sequences)
         if model.device.type == "cpu" and not bool(alive.any()):
             break
     return sums

@@ -1,16 +1,17 @@
-"""The statistics of an ablation: means, bootstrap intervals, paired differences and what may be said about them.
+"""Computes the statistics of an ablation: means, bootstrap intervals, paired differences and a conclusion in words.
 
-Keys of `ablation_results.json`, made by `compare`:
+Keys of `ablation_results.json`, the result of `compare`:
 
 policies.<learned|random|fixed>   episodes; total, modulation, length and components.<name>, each with mean, std
                                   (unbiased, over different prompts) and the 95 % bootstrap interval of the mean,
                                   ci_low to ci_high
-paired.learned_minus_<other>      the same of the differences prompt by prompt, and a verdict in words
-aliases                           names the original used for a row: neutral_gating is fixed
-conclusion, conditions            the verdicts together; prompts, seeds, weights and settings they hold for
+paired.learned_minus_<other>      the same values for the differences per prompt, and a verdict in words
+aliases                           other names that the original uses for a policy: neutral_gating is fixed
+conclusion                        all verdicts together
+conditions                        the prompts, seeds, weights and settings of the comparison
 
-An episode counts its mean per token. `perplexity` is the reward component, in [−1, 0]. Leaves out: playing episodes
-(`common.rl.ablation`).
+The value of an episode is its mean per token. `perplexity` is the reward component, in [−1, 0]. Leaves out: running the
+episodes (`common.rl.ablation`).
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import RLConfig
-from common.rl.rewards import COMPONENTS, reward_weights
+from common.config import REWARD_COMPONENTS, RLConfig
+from common.rl.rewards import reward_weights
 from tidal_client.vocabulary import GatingMode
 
 CONFIDENCE = 0.95
-QUANTITIES = ("total", *COMPONENTS, "modulation", "length")
-"""Columns of one episode: means per token, and at the end the number of tokens."""
+"""Confidence level of the intervals."""
+QUANTITIES = ("total", *REWARD_COMPONENTS, "modulation", "length")
+"""Columns of one episode: means per token, and last the number of tokens."""
 
 
 def interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
-    """The 95 % bootstrap percentile interval of the mean of `values` (n,).
+    """Return the 95 % bootstrap percentile interval of the mean of `values` (n,).
 
-    The resampled means are sorted; the ends are the entries ⌊.025 · (r − 1)⌋ and ⌊.975 · (r − 1)⌋.
+    The ends are, of the r sorted means of the resamples, the entries ⌊.025 · (r − 1)⌋ and ⌊.975 · (r − 1)⌋.
     """
     generator = np.random.default_rng(seed)
     chosen = generator.integers(0, len(values), size=(resamples, len(values)))
@@ -43,7 +45,7 @@ def interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[fl
 
 
 def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> dict[str, float]:
-    """mean, std (unbiased) and interval of one quantity over the prompts."""
+    """Return mean, std (unbiased) and bootstrap interval of the mean of one quantity per prompt, `values` (n,)."""
     low, high = interval(values, resamples, seed)
     spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(values.mean()), "std": spread, "ci_low": low, "ci_high": high}
@@ -52,10 +54,10 @@ def interval_summary(values: NDArray[np.float64], resamples: int, seed: int) -> 
 def compare(
     results: dict[str, NDArray[np.float64]], prompts: Sequence[Sequence[int]], config: RLConfig, *, prompt_source: str
 ) -> dict[str, Any]:
-    """The content of `ablation_results.json`.
+    """Return the content of `ablation_results.json`.
 
-    `results` has per policy the quantities of each episode (n, 8) in the order of `QUANTITIES`; `prompts` the n prompts
-    they began with. Episodes of equal prompts are averaged first, because they are not independent.
+    `results` holds for each policy the quantities of its episodes (n, 8) in the order of `QUANTITIES`; `prompts` holds
+    their n prompts. Episodes of equal prompts are averaged first, because they are not independent.
     """
     c = config.ablation
     episodes = len(prompts)
@@ -65,19 +67,19 @@ def compare(
         columns = {
             name: interval_summary(values[:, i], c.bootstrap_resamples, c.seed + i) for i, name in enumerate(QUANTITIES)
         }
-        components = {name: columns[name] for name in COMPONENTS}
+        components = {name: columns[name] for name in REWARD_COMPONENTS}
         return {"total": columns["total"], "components": components, "modulation": columns["modulation"]}
 
-    rows = {}
+    per_policy = {}
     for name, values in results.items():
         lengths = interval_summary(values[:, -1], c.bootstrap_resamples, c.seed)
-        rows[name] = {"episodes": episodes, **table(values), "length": lengths}
+        per_policy[name] = {"episodes": episodes, **table(values), "length": lengths}
     paired = {}
     for other in (name for name in results if name != GatingMode.LEARNED):
         difference = table(results[GatingMode.LEARNED] - results[other])
         paired[f"learned_minus_{other}"] = {**difference, "verdict": verdict(difference["total"], other)}
     return {
-        "policies": rows,
+        "policies": per_policy,
         "paired": paired,
         "aliases": {"neutral_gating": GatingMode.FIXED},
         "conclusion": " ".join(str(entry["verdict"]) for entry in paired.values()),
@@ -92,7 +94,7 @@ def compare(
             "bootstrap_resamples": c.bootstrap_resamples,
             "confidence": CONFIDENCE,
             "reward": "mean per token of an episode",
-            "reward_weights": dict(zip(COMPONENTS, reward_weights(config.reward), strict=True)),
+            "reward_weights": dict(zip(REWARD_COMPONENTS, reward_weights(config.reward), strict=True)),
         },
     }
 
@@ -105,7 +107,10 @@ def _by_prompt(values: NDArray[np.float64], prompts: Sequence[Sequence[int]]) ->
 
 
 def verdict(difference: dict[str, float], other: str) -> str:
-    """One honest sentence on the paired difference of the total reward, learned minus `other`."""
+    """Return one sentence about the paired difference of the total reward, learned minus `other`.
+
+    It claims a difference only if the interval excludes 0.
+    """
     numbers = f"{difference['mean']:+.4f}, 95 % interval {difference['ci_low']:+.4f} to {difference['ci_high']:+.4f}"
     if difference["ci_low"] > 0:
         return f"The learned controller beat {other} ({numbers})."

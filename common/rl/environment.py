@@ -1,8 +1,8 @@
-"""The batched decoding environment: B sequences that restart on their own, each when its episode ends.
+"""The batched decoding environment: B sequences, each of which restarts with a new prompt when its episode ends.
 
 An episode is a prompt (the beginning of a document) and at most `episode.max_length` generated tokens. End-of-text
-terminates it, the length truncates it. Prompts wait in a prefilled pool; a row that restarts copies its keys, values
-and logits from there, so the other rows are not disturbed and nothing waits for the device. `refill` builds a new pool
+terminates it, the length truncates it. Prompts are prefilled into a pool; a sequence that restarts copies keys, values
+and logits from there, so the other sequences continue and no operation waits for the device. `refill` builds a new pool
 between rollouts. Leaves out: the policy, the weights of the reward.
 """
 
@@ -24,8 +24,8 @@ from common.rl.statistics import NgramStatistics
 class Transition(NamedTuple):
     """One step of B environments, on the device.
 
-    components (B, 5); next_observation (B, 64) of the same episode, even where it ended; terminated, truncated (B,)
-    bool, never both.
+    Shapes: components (B, 5); next_observation (B, 64), which belongs to the same episode even if it has ended;
+    terminated and truncated (B,) bool, never both true.
     """
 
     components: Tensor
@@ -35,7 +35,7 @@ class Transition(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """P prefilled prompts, ready to be copied into rows."""
+    """P prefilled prompts, ready to be copied into sequences that restart."""
 
     prompts: Tensor
     lengths: Tensor
@@ -47,7 +47,7 @@ class _Pool(NamedTuple):
 
 
 class DecodingEnvironment:
-    """B episodes at a time; `observation` (B, 64) is what the policy sees next."""
+    """Runs B episodes at a time; `observation` (B, 64) holds the next input of the policy."""
 
     def __init__(
         self,
@@ -59,12 +59,13 @@ class DecodingEnvironment:
         end_token: int | None,
         seed: int,
     ) -> None:
-        """`prompts` are token lists of episode.prompt_min_tokens to prompt_max_tokens, drawn with replacement.
+        """Start B episodes with prompts sampled with replacement from `prompts`, lists of token ids.
 
-        Raises ValueError without prompts, ConfigError when an episode does not fit into the model's context.
+        A prompt longer than episode.prompt_max_tokens is cut. Raises ValueError without prompts or for an empty one,
+        ConfigError if an episode does not fit into the model's context.
         """
         if not prompts or not all(prompts):
-            raise ValueError("the environment needs at least one prompt, and no empty ones")
+            raise ValueError("the environment needs at least one prompt, and no prompt may be empty")
         self.num_envs = config.ppo.num_envs
         self.episode_length = config.episode.max_length
         self.model = model
@@ -81,9 +82,9 @@ class DecodingEnvironment:
         self._restart(torch.ones(self.num_envs, dtype=torch.bool, device=self.device), fresh=True)
 
     def refill(self, steps: int) -> None:
-        """Prefill prompts for the next `steps` steps: as many as time limits can use up, and one more per row.
+        """Prefill prompts for the next `steps` steps: enough for episodes of full length, and one more per sequence.
 
-        When many episodes terminate early, the pool starts over from its beginning.
+        If many episodes terminate early, the pool is used again from its beginning.
         """
         rounds = -(-steps // self.episode_length) + 1
         self._pool = self._prefill(self._sample_prompts(rounds * self.num_envs))
@@ -91,19 +92,19 @@ class DecodingEnvironment:
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Transition:
-        """Decode one token per row with modulation `action` (B, 1); rows whose episode ended restart."""
+        """Decode one token per sequence with modulation `action` (B, 1); sequences whose episode ended restart."""
         uniform = torch.rand(self.num_envs, generator=self._noise, device=self.device)
         step = self.decoder.step(action, uniform)
         self.steps = self.steps + 1
         terminated = step.ended
         truncated = (self.steps >= self.episode_length) & ~terminated
-        following = self.decoder.observe(self.steps, action)
-        self.observation = following
+        next_observation = self.decoder.observe(self.steps, action)
+        self.observation = next_observation
         self._restart(terminated | truncated)
-        return Transition(step.components, following, terminated, truncated)
+        return Transition(step.components, next_observation, terminated, truncated)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how the environment goes on, as copies."""
+        """Return copies of all state that determines how the environment continues."""
         d = self.decoder
         state = {
             "keys": d.cache.keys,
@@ -122,11 +123,11 @@ class DecodingEnvironment:
         return copies
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`. Raises ValueError when it comes from another shape; call `refill` afterwards."""
+        """Continue from a result of `state_dict`; call `refill` afterwards. Raises ValueError if its shapes differ."""
         d = self.decoder
         if state["keys"].shape != d.cache.keys.shape or state["logits"].shape != d.logits.shape:
             raise ValueError(
-                f"environment state of shape {tuple(state['keys'].shape)} does not fit {tuple(d.cache.keys.shape)}"
+                f"the saved keys have shape {tuple(state['keys'].shape)}, expected {tuple(d.cache.keys.shape)}"
             )
         d.cache.keys.copy_(state["keys"])
         d.cache.values.copy_(state["values"])
@@ -152,33 +153,33 @@ class DecodingEnvironment:
         logits, hidden = self.model.prefill(prompts, cache, lengths)
         history = TokenHistory(count, longest, self.model.config.vocab_size, device=self.device)
         history.reset(prompts, lengths)
-        nothing = torch.zeros(count, dtype=torch.long, device=self.device)
+        zeros = torch.zeros(count, dtype=torch.long, device=self.device)
         observation = build_observations(
             history,
             logits.float(),
             hidden.float(),
-            step=nothing,
+            step=zeros,
             episode_length=self.episode_length,
-            previous_action=nothing.float(),
+            previous_action=zeros.float(),
         )
         return _Pool(prompts, lengths, cache.keys, cache.values, logits.float(), hidden.float(), observation)
 
     def _restart(self, ended: Tensor, *, fresh: bool = False) -> None:
-        """Give the rows where `ended` (B,) is true the next prompts of the pool."""
+        """Restart the sequences where `ended` (B,) is true with the next prompts of the pool."""
         if self.device.type == "cpu" and not bool(ended.any()):
             return
         pool, d = self._pool, self.decoder
         place = (self._cursor + ended.cumsum(0) - 1).clamp_min(0) % pool.lengths.shape[0]
         self._cursor = self._cursor + ended.sum()
         P = pool.prompts.shape[1]
-        row = ended[None, :, None, None, None]
-        for mine, theirs in ((d.cache.keys, pool.keys), (d.cache.values, pool.values)):
-            mine[:, :, :, :P] = torch.where(row, theirs[:, place], mine[:, :, :, :P])
+        restarts = ended[None, :, None, None, None]
+        for current, prefilled in ((d.cache.keys, pool.keys), (d.cache.values, pool.values)):
+            current[:, :, :, :P] = torch.where(restarts, prefilled[:, place], current[:, :, :, :P])
         d.cache.lengths = torch.where(ended, pool.lengths[place], d.cache.lengths)
         d.cache.bounds = [d.capacity - 1] * self.num_envs
         d.history.reset(pool.prompts[place], pool.lengths[place], ended)
         d.logits = torch.where(ended[:, None], pool.logits[place], d.logits)
         d.hidden = torch.where(ended[:, None], pool.hidden[place], d.hidden)
         self.steps = torch.where(ended, 0, self.steps)
-        found = pool.observation[place]
-        self.observation = found if fresh else torch.where(ended[:, None], found, self.observation)
+        first = pool.observation[place]
+        self.observation = first if fresh else torch.where(ended[:, None], first, self.observation)

@@ -1,4 +1,4 @@
-"""What a controller training leaves behind: the policy in the original's format, the points it logged, the ablation.
+"""Writes the results of a controller training: policy in the original's format, logged points, ablation results.
 
 Leaves out: resumable checkpoints (`common.rl.state`), reading policies (`common.controller.load_policy`).
 """
@@ -21,10 +21,11 @@ ABLATION_FILE = "ablation_results.json"
 
 
 def write_policy(state: ControllerState, directory: Path) -> Path:
-    """`rl_checkpoint_final.pth`: agent_state_dict, optimizer_state_dict, global_step and config, as the original's.
+    """Write `rl_checkpoint_final.pth` in the original's format and return its path.
 
-    `config` holds our sections and beside them the original's upper-case keys. Raises StorageError, and DivergedError
-    when policy or optimiser are not finite.
+    The file holds agent_state_dict, optimizer_state_dict, global_step and config. `config` has the sections of
+    `RLConfig` and also the original's upper-case keys. Raises StorageError, and DivergedError if policy or optimiser
+    state are not finite.
     """
     require_finite_state(state.policy.state_dict(), state.optimizer.state_dict())
     content = {
@@ -39,21 +40,21 @@ def write_policy(state: ControllerState, directory: Path) -> Path:
 
 
 def write_points(points: Sequence[Mapping[str, float]], directory: Path) -> Path:
-    """`rl_metrics/rl_training_metrics.json`: {"points": [one mapping per iteration]}. Raises StorageError."""
+    """Write {"points": [one mapping per iteration]} to `rl_metrics/rl_training_metrics.json`. Raises StorageError."""
     path = directory / METRICS_FILE
     write_atomic(path, lambda temporary: write_json(temporary, {"points": [dict(point) for point in points]}))
     return path
 
 
 def write_ablation_results(results: Mapping[str, Any], directory: Path) -> Path:
-    """`ablation_results.json`. Raises StorageError."""
+    """Write `ablation_results.json` and return its path. Raises StorageError."""
     path = directory / ABLATION_FILE
     write_atomic(path, lambda temporary: write_json(temporary, results))
     return path
 
 
 def original_keys(config: RLConfig) -> dict[str, Any]:
-    """The configuration in the original's words, as far as it has them."""
+    """Return the configuration under the original's key names, as far as they exist."""
     ppo, episode, reward, modulation = config.ppo, config.episode, config.reward, config.modulation
     return {
         "RL_AGENT_TYPE": config.policy.distribution,

@@ -1,7 +1,7 @@
 """Generalised advantage estimation over T steps of B environments (Schulman et al. 2016, eq. 16).
 
-A terminated step has no future. A truncated one (time limit) ends the sum but bootstraps the value of the observation
-that would have followed in the same episode. Leaves out: standardising, which `common.rl.ppo` does once per rollout.
+A terminated step has no future reward. A truncated step (time limit) ends the sum, but bootstraps from the value of the
+observation that would have followed in the same episode. Leaves out: standardising (`common.rl.ppo.standardise`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ def gae(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and returns, both (T, B).
+    """Return advantages and returns, both (T, B).
 
-    `values[t]` = V(o_t); `next_values[t]` = V of the observation after step t in the same episode, also where the
-    episode was truncated (ignored where terminated); `terminated`, `truncated` bool. All (T, B).
+    All inputs have shape (T, B). `values[t]` = V(o_t). `next_values[t]` is the value of the observation after step t in
+    the same episode, also if the episode was truncated; it is ignored if terminated. `terminated`, `truncated` are
+    bool.
 
-    δ_t = r_t + γ · V(next o_t) · [not terminated] − V(o_t);  A_t = δ_t + γ · λ · [episode goes on] · A_{t+1};
-    return = A_t + V(o_t). Raises ValueError when shapes differ.
+    δ_t = r_t + γ · V(next o_t) · [not terminated] − V(o_t);  A_t = δ_t + γ · λ · [episode continues] · A_{t+1};
+    return = A_t + V(o_t). Raises ValueError if shapes differ.
     """
     shapes = {tuple(x.shape) for x in (rewards, values, next_values, terminated, truncated)}
     if len(shapes) != 1:
-        raise ValueError(f"all inputs need one shape (T, B), found {sorted(shapes)}")
+        raise ValueError(f"all inputs need the same shape (T, B), found {sorted(shapes)}")
     deltas = rewards + gamma * next_values * (~terminated) - values
     carry = gamma * gae_lambda * (~(terminated | truncated)).to(rewards.dtype)
     advantages = torch.empty_like(deltas)

@@ -18,28 +18,31 @@ from common.errors import require_finite
 
 
 class ActorCritic(Protocol):
-    """What PPO needs of a policy."""
+    """The interface of a policy that PPO can train."""
 
     def evaluate(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Log-probability, entropy and value of (N, obs), (N, 1); cost value or None. Each (N,)."""
+        """Return log-probability, entropy, value and cost value (or None) of N observations and actions, each (N,)."""
         ...
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """What the optimiser moves."""
+        """Return the parameters that the optimiser updates."""
         ...
 
 
 @dataclass(frozen=True)
 class PPOBatch:
-    """One flattened rollout of N transitions; everything float32, (N,) but for observation (N, O), action (N, A)."""
+    """One flattened rollout of N transitions in float32.
+
+    Shapes are (N,), except observation (N, O) and action (N, A).
+    """
 
     observation: Tensor
     action: Tensor
     log_prob: Tensor
     advantage: Tensor
-    """Standardised."""
+    """Standardised advantage."""
     returns: Tensor
-    """Raw advantage + value at collection."""
+    """Advantage before standardising, plus the value at the time of the rollout."""
     cost_returns: Tensor | None = None
     """Targets of the cost critic; None outside the constrained mode."""
 
@@ -47,7 +50,7 @@ class PPOBatch:
         return int(self.observation.shape[0])
 
     def take(self, index: Tensor) -> PPOBatch:
-        """The transitions at `index`."""
+        """Return the transitions at `index`."""
         cost = None if self.cost_returns is None else self.cost_returns[index]
         return PPOBatch(
             self.observation[index],
@@ -61,7 +64,7 @@ class PPOBatch:
 
 @dataclass(frozen=True)
 class Losses:
-    """Parts of one minibatch loss, all scalars; `total` carries the gradient."""
+    """The loss of one minibatch and its parts, all scalars; `total` carries the gradient."""
 
     total: Tensor
     policy: Tensor
@@ -73,7 +76,7 @@ class Losses:
 
 
 def standardise(advantages: Tensor) -> Tensor:
-    """(A − mean) / (unbiased std + 1e-8) over all elements; one element gives 0."""
+    """Return (A − mean) / (unbiased std + 1e-8) over all elements; a single element becomes 0."""
     centred = advantages - advantages.mean()
     if advantages.numel() < 2:
         return centred
@@ -81,7 +84,7 @@ def standardise(advantages: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """1 − Var(returns − values) / Var(returns), clipped to [−1, 1]; 0 if Var(returns) < 1e-8. Scalar."""
+    """Return 1 − Var(returns − values) / Var(returns), clipped to [−1, 1], a scalar; 0 if Var(returns) < 1e-8."""
     variance = returns.var(correction=0)
     score = (1 - (returns - values).var(correction=0) / variance.clamp_min(1e-8)).clamp(-1, 1)
     return torch.where(variance < 1e-8, torch.zeros_like(score), score)
@@ -90,7 +93,10 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
 def ppo_losses(
     policy: ActorCritic, batch: PPOBatch, *, clip_range: float, value_coef: float, entropy_coef: float
 ) -> Losses:
-    """The loss of one minibatch: surrogate + value_coef · MSE [+ value_coef · cost MSE] − entropy_coef · entropy."""
+    """Return the losses of one minibatch.
+
+    total = clipped surrogate + value_coef · MSE [+ value_coef · cost MSE] − entropy_coef · entropy.
+    """
     log_prob, entropy, value, cost_value = policy.evaluate(batch.observation, batch.action)
     log_ratio = log_prob - batch.log_prob
     ratio = log_ratio.exp()
@@ -121,12 +127,12 @@ def ppo_update(
     max_grad_norm: float,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """All epochs over one rollout; means over the minibatches of what `Losses` names, plus `gradient_norm`.
+    """Run all epochs over one rollout; return the means of the `Losses` over the minibatches, and `gradient_norm`.
 
-    Each epoch is a new permutation drawn on the CPU from `generator`. approx_kl is the estimator mean((r − 1) − ln r)
-    of Schulman's note on approximating KL; clip_fraction the share of |r − 1| > clip_range. Loss and gradient norm are
-    checked before each step of the optimiser, which is the one time a minibatch waits for the device: DivergedError
-    when one of them is not finite.
+    Each epoch uses a new permutation sampled on the CPU from `generator`. approx_kl is the estimator
+    mean((r − 1) − ln r) of Schulman's note "Approximating KL divergence"; clip_fraction is the share of
+    |r − 1| > clip_range. Loss and gradient norm are checked before each step of the optimiser, which is the only
+    synchronisation with the device per minibatch. Raises DivergedError if one of them is not finite.
     """
     sums: Tensor | None = None
     updates = 0
@@ -140,9 +146,9 @@ def ppo_update(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
             norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-            loss_found, norm_found = torch.stack([losses.total.detach(), norm]).tolist()
-            require_finite("the PPO loss", loss_found)
-            require_finite("the gradient norm", norm_found)
+            loss_value, norm_value = torch.stack([losses.total.detach(), norm]).tolist()
+            require_finite("the PPO loss", loss_value)
+            require_finite("the gradient norm", norm_value)
             optimizer.step()
             parts = (losses.policy, losses.value, losses.cost_value, losses.entropy)
             row = torch.stack([*(part.detach() for part in parts), losses.approx_kl, losses.clip_fraction, norm])

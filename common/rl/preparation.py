@@ -1,4 +1,4 @@
-"""What a controller training consists of before its first rollout: prompts, environment, policy, where it begins."""
+"""Prepares a controller training: selects prompts, builds environment and policy, and resumes from a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from common.rl.state import ControllerState
 from common.rl.statistics import NgramStatistics
 from common.training.hooks import TrainingHooks
 from common.training.loading import LongPhase
-from common.training.starting_point import newest_sound
+from common.training.starting_point import newest_intact_checkpoint
 
 
 @dataclass(frozen=True)
 class PreparedTraining:
-    """A training at its beginning."""
+    """A training that is ready for its first rollout."""
 
     state: ControllerState
     statistics: NgramStatistics
     evaluation: list[Prompt]
+    """Prompts of the evaluations during training."""
 
 
 def prepare_training(
@@ -40,7 +41,7 @@ def prepare_training(
     *,
     end_token: int | None,
 ) -> PreparedTraining:
-    """New weights, a full environment, and what the reward counts."""
+    """Create the policy with new weights, the environment with its first episodes, and the n-gram statistics."""
     phase = LongPhase(hooks, "preparing")
     model.requires_grad_(False)
     statistics = ngram_statistics(corpus, config, model.config.vocab_size)
@@ -63,15 +64,15 @@ def prepare_training(
 
 
 def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None:
-    """Go on from the newest sound checkpoint, if there is one, and say what was skipped and what is not exact."""
+    """Resume from the newest intact checkpoint, if any; report skipped checkpoints and reasons for inexactness."""
     manager = state.writer.manager
-    info = newest_sound(manager, hooks)
+    info = newest_intact_checkpoint(manager, hooks)
     if info is None:
         return
     reasons = state.restore(info)
     hooks.event("resumed", checkpoint=info.name, step=state.counters.step)
-    # Again: the process that wrote it may have died before it could tell. Folders are numbered by iteration; the
-    # surroundings count transitions.
+    # Reported again, because the process that wrote it may have died before its report. Folders are numbered by
+    # iteration, but the hooks expect the number of transitions.
     hooks.checkpoint_saved(replace(info, step=state.counters.step))
     hooks.checkpoints_kept(manager.prune())
     if reasons:
@@ -79,7 +80,7 @@ def resume_from_checkpoint(state: ControllerState, hooks: TrainingHooks) -> None
 
 
 def weights_digest(model: TransformerLM, phase: LongPhase) -> str:
-    """SHA-256 over names and values of the language model's weights."""
+    """Return the SHA-256 over names and values of the language model's weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         phase.heartbeat()

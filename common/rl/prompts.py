@@ -1,7 +1,8 @@
-"""Which prompts begin episodes: one set each for training, for evaluation on the way and for the ablation.
+"""Selects the prompts of episodes: one set each for training, for the evaluations during training, for the ablation.
 
-All are beginnings of documents. The pools of `common.data` keep the three disjoint as texts, in every run; besides,
-training takes training documents, the other two validation documents. Leaves out: reading the corpus.
+Each prompt is the beginning of a document. The prompt pools of `common.data` keep the texts of the three sets disjoint
+in every run. In addition, training uses training documents, the other two validation documents. Leaves out: reading the
+corpus.
 """
 
 from __future__ import annotations
@@ -17,30 +18,31 @@ from common.rl.statistics import NgramStatistics
 Prompt = list[int]
 
 TRAINING_PROMPTS = 8192
-"""Most training prompts that are kept."""
+"""Largest number of training prompts."""
 EVALUATION_PROMPTS = 32
+"""Number of prompts of each evaluation during training."""
 
 
 def training_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
-    """What episodes of training begin with; follows from the corpus, `episode` and `seed`."""
+    """Return the prompts of training episodes. They depend only on the corpus, `episode` and `seed`."""
     count = min(TRAINING_PROMPTS, max(len(corpus.documents("train")), config.ppo.num_envs))
     return _prompts(corpus, PromptPool.TRAINING, count, config, config.seed)
 
 
 def evaluation_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
-    """What the evaluation on the way uses."""
+    """Return the prompts of the evaluations during training."""
     return _prompts(corpus, PromptPool.EVALUATION, EVALUATION_PROMPTS, config, config.seed)
 
 
 def ablation_prompts(corpus: Corpus, config: RLConfig) -> list[Prompt]:
-    """`ablation.prompts` prompts that nothing in training has seen; repeated where the corpus has too few."""
+    """Return `ablation.prompts` prompts that training has not used, repeated if the corpus has too few."""
     return _prompts(corpus, PromptPool.ABLATION, config.ablation.prompts, config, config.ablation.seed)
 
 
 def ngram_statistics(corpus: Corpus, config: RLConfig, vocab_size: int) -> NgramStatistics:
-    """Counts over the first `episode.statistics_documents` training documents.
+    """Count n-grams in the first `episode.statistics_documents` training documents.
 
-    Raises DataError when the corpus holds tokens that the model does not know.
+    Raises DataError if the corpus contains token ids outside the model's vocabulary.
     """
     starts = np.asarray(corpus.documents("train"), dtype=np.int64)
     count = config.episode.statistics_documents

@@ -1,8 +1,8 @@
-"""The reward of one decoding step: five components, their weighted sum, for one token and for a batch.
+"""Computes the reward of one decoding step: five components and their weighted sum, for one token or a batch.
 
-`step_reward` is the readable definition in plain floats; `reward_components` computes the same for B rows on the device
-and is what rollouts use. Both score the distribution after repetition penalty and temperature, before top-p and top-k.
-Leaves out: how weights change over training (`common.rl.schedules`).
+`step_reward` is the readable definition in plain floats. Rollouts use `reward_components`, which computes the same
+components for B sequences on the device. Both score the distribution after repetition penalty and temperature, before
+top-p and top-k. Leaves out: how the weights change over training (`common.rl.schedules`).
 """
 
 from __future__ import annotations
@@ -14,50 +14,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import RewardConfig
+from common.config import REWARD_COMPONENTS, RewardConfig
 from common.rl.statistics import NgramStatistics
 
-COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
-"""Order of the last axis of `reward_components` and of `reward_weights`."""
-
 WINDOW = 10
-"""Tokens before the scored one that the repetition component looks at."""
+"""Number of preceding tokens that the repetition component considers."""
 
 DIVERSITY_WIDTH = 2.5
+"""Standard deviation in nats of the Gaussian that scores the entropy of the scored distribution."""
 SAMPLING_WIDTH = 1.25
-"""Standard deviations of the two Gaussian bumps, nats."""
+"""Standard deviation in nats of the Gaussian that scores the entropy of the sampling distribution."""
 
 
 @dataclass(frozen=True)
 class StepReward:
-    """`total` = Σ weight · component; `components` by the names of `COMPONENTS`."""
+    """The reward of one token: `total` = Σ weight · component; the keys of `components` are `COMPONENTS`."""
 
     total: float
     components: dict[str, float]
 
 
 def reward_weights(config: RewardConfig) -> tuple[float, ...]:
-    """The configured weights in the order of `COMPONENTS`."""
-    return (
-        config.perplexity_weight,
-        config.diversity_weight,
-        config.sampling_weight,
-        config.repetition_weight,
-        config.coherence_weight,
-    )
+    """Return the configured weights in the order of `COMPONENTS`."""
+    return tuple(float(getattr(config, f"{name}_weight")) for name in REWARD_COMPONENTS)
 
 
 def without_components(weights: Sequence[float], *names: str) -> tuple[float, ...]:
-    """An ablation variant: the named components at 0, the others renormalised to the old sum.
+    """Return `weights` with the named components set to 0 and the others scaled so that the sum stays the same.
 
-    Raises ValueError for an unknown name and when nothing is left.
+    Raises ValueError for an unknown name, and if no weight above 0 remains.
     """
-    unknown = set(names) - set(COMPONENTS)
+    unknown = set(names) - set(REWARD_COMPONENTS)
     if unknown:
-        raise ValueError(f"no reward component {sorted(unknown)[0]!r}; there are {', '.join(COMPONENTS)}")
-    kept = [0.0 if name in names else weight for name, weight in zip(COMPONENTS, weights, strict=True)]
+        raise ValueError(
+            f"unknown reward component {sorted(unknown)[0]!r}; the components are {', '.join(REWARD_COMPONENTS)}"
+        )
+    kept = [0.0 if name in names else weight for name, weight in zip(REWARD_COMPONENTS, weights, strict=True)]
     if sum(kept) <= 0:
-        raise ValueError(f"without {', '.join(names)} no component has a weight")
+        raise ValueError(f"without {', '.join(names)} no component has a weight above 0; keep at least one that has")
     scale = sum(weights) / sum(kept)
     return tuple(weight * scale for weight in kept)
 
@@ -70,10 +64,11 @@ def step_reward(
     statistics: NgramStatistics | None = None,
     config: RewardConfig | None = None,
 ) -> StepReward:
-    """Score one sampled token.
+    """Return the reward of one sampled token.
 
-    `scored_logits` (V,) after repetition penalty and temperature; `generated` the tokens before `token`, prompt
-    included; `sampling_entropy` in nats of the distribution sampled from; `statistics` None means coherence 0.5.
+    `scored_logits` (V,) are the logits after repetition penalty and temperature, `generated` all tokens before `token`
+    including the prompt, `sampling_entropy` the entropy in nats of the distribution from which it was sampled. Without
+    `statistics` the coherence is 0.5.
     """
     config = config or RewardConfig()
     log_probs = scored_logits.double().log_softmax(-1)
@@ -87,7 +82,7 @@ def step_reward(
         _coherence(token, generated, statistics),
     )
     total = sum(weight * value for weight, value in zip(reward_weights(config), values, strict=True))
-    return StepReward(total, dict(zip(COMPONENTS, values, strict=True)))
+    return StepReward(total, dict(zip(REWARD_COMPONENTS, values, strict=True)))
 
 
 def _gaussian(value: float, centre: float, width: float) -> float:
@@ -117,10 +112,11 @@ def reward_components(
     statistics: NgramStatistics | None,
     config: RewardConfig,
 ) -> Tensor:
-    """The components of B tokens, float32 (B, 5) in the order of `COMPONENTS`.
+    """Return the components of B tokens, float32 (B, components) in the order of `COMPONENTS`, without waiting for the device.
 
-    `log_prob` (B,) of the token and `entropy` (B,) of the scored distribution, `sampling_entropy` (B,), nats; `token`
-    (B,) int64; `recent` (B, 10) int64 the tokens before it, newest last, −1 where there are none. No host sync.
+    `token` (B,) int64 has the log-probability `log_prob` (B,). `entropy` and `sampling_entropy` (B,) are those of the
+    scored and of the sampling distribution, in nats. `recent` (B, 10) int64 holds the preceding tokens, the newest
+    last, padded with −1.
     """
     log_clip = math.log(config.perplexity_clip)
     count = (recent == token[:, None]).sum(1)

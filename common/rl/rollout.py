@@ -1,7 +1,7 @@
-"""One rollout: T steps of B environments under a policy, kept on the device until it is whole.
+"""Collects one rollout: T steps of B environments under a policy, kept on the device until it is complete.
 
-The values of the observations that follow each step are computed in one pass at the end, so that every step, whether it
-is the last of the rollout, truncated or neither, bootstraps from its own successor. Leaves out: the update.
+The values of the observations after each step are computed in one pass at the end. So every step, also a truncated one
+or the last of the rollout, bootstraps from the observation that follows in its own episode. Leaves out: the update.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from common.rl.ppo import PPOBatch, standardise
 
 @dataclass(frozen=True)
 class Rollout:
-    """T steps of B environments; (T, B) unless noted."""
+    """T steps of B environments. Tensors have shape (T, B) unless noted otherwise."""
 
     observation: Tensor
-    """(T, B, 64)"""
+    """Shape (T, B, 64)."""
     action: Tensor
-    """(T, B, 1)"""
+    """Shape (T, B, 1)."""
     log_prob: Tensor
     value: Tensor
     next_value: Tensor
     components: Tensor
-    """(T, B, 5), unweighted."""
+    """Shape (T, B, 5), before weighting."""
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
 
     def batch(self, *, gamma: float, gae_lambda: float) -> tuple[PPOBatch, Tensor, Tensor]:
-        """Flattened for PPO with standardised advantages; also values and returns (T·B,)."""
+        """Return the flattened rollout with standardised advantages, and also values and returns (T·B,)."""
         advantage, returns = gae(
             self.reward,
             self.value,
@@ -66,35 +66,35 @@ def collect_rollout(
     generator: torch.Generator,
     keep_going: Callable[[int], bool] = lambda _: True,
 ) -> Rollout | None:
-    """Roll `steps` steps out; `weights` (5) make the reward of the components.
+    """Collect `steps` steps; the reward is the sum of the components multiplied by `weights` (5).
 
-    `keep_going(t)` is asked before step t; when it says no the partial rollout is dropped and None returned.
-    `generator` lives on the environment's device and draws the actions.
+    `keep_going(t)` is called before step t; if it returns False, the partial rollout is discarded and None returned.
+    `generator` is on the environment's device and samples the actions.
     """
     environment.refill(steps)
     columns: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
     for t in range(steps):
         if not keep_going(t):
             return None
-        seen = environment.observation
-        acted = policy.act(seen, generator=generator)
-        moved = environment.step(acted.action)
-        row = (
-            seen,
-            acted.action,
-            acted.log_prob,
-            acted.value,
-            moved.components,
-            moved.next_observation,
-            moved.terminated,
-            moved.truncated,
+        observation = environment.observation
+        decision = policy.act(observation, generator=generator)
+        transition = environment.step(decision.action)
+        values = (
+            observation,
+            decision.action,
+            decision.log_prob,
+            decision.value,
+            transition.components,
+            transition.next_observation,
+            transition.terminated,
+            transition.truncated,
         )
-        for name, tensor in zip(_COLUMNS, row, strict=True):
+        for name, tensor in zip(_COLUMNS, values, strict=True):
             columns[name].append(tensor)
     stacked = {name: torch.stack(tensors) for name, tensors in columns.items()}
-    following = stacked.pop("next_observation")
-    next_value = policy(following.flatten(0, 1)).value.view(steps, -1)
-    reward = stacked["components"] @ torch.tensor(list(weights), device=following.device)
+    next_observation = stacked.pop("next_observation")
+    next_value = policy(next_observation.flatten(0, 1)).value.view(steps, -1)
+    reward = stacked["components"] @ torch.tensor(list(weights), device=next_observation.device)
     return Rollout(**stacked, next_value=next_value, reward=reward)
 
 
@@ -112,21 +112,23 @@ _COLUMNS = (
 
 @dataclass
 class EpisodeMean:
-    """Mean episode reward: a moving average of undiscounted episode sums, begun by the first finished episode."""
+    """Moving average of the undiscounted reward sums of episodes, initialised with the first finished episode."""
 
     rate: float = 0.05
+    """Weight of a new episode."""
     value: float | None = None
+    """The average; None before the first finished episode."""
     finished: int = 0
-    """Episodes so far."""
+    """Number of finished episodes."""
     running: list[float] | None = None
-    """Sums of the unfinished episodes, one per environment."""
+    """Reward sum of the unfinished episode of each environment."""
 
     def update(self, reward: Tensor, ended: Tensor) -> None:
-        """Take in a rollout, `reward` and `ended` (T, B), in the order of time, then of environments."""
+        """Add a rollout, `reward` and `ended` (T, B), step by step and within a step by environment."""
         rewards, ends = reward.tolist(), ended.tolist()
         running = self.running if self.running is not None else [0.0] * len(rewards[0])
-        for row, flags in zip(rewards, ends, strict=True):
-            for b, (gain, over) in enumerate(zip(row, flags, strict=True)):
+        for step_rewards, step_ends in zip(rewards, ends, strict=True):
+            for b, (gain, over) in enumerate(zip(step_rewards, step_ends, strict=True)):
                 running[b] += gain
                 if over:
                     self.value = (

@@ -1,8 +1,8 @@
-"""Schedules and controllers of controller training as pure functions: state in, state out.
+"""Pure functions that compute the schedules and adaptive coefficients of controller training.
 
-Used by `common.rl.train` today: the two linear schedules. Homeostasis, the constrained mode (PPO-Lagrangian) and the
-gate loss are here with their tests. Every rate counts per 128 transitions; `times` applies it for a larger rollout.
-Leaves out: who calls them and where their state is stored.
+`common.rl.train` uses the two linear schedules. Homeostasis, the constrained mode (PPO-Lagrangian) and the gate loss
+are implemented and tested, but no training uses them yet. Adaptive rates are per 128 transitions; `times` applies them
+repeatedly for a larger rollout.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from common.errors import require_finite
 from common.rl.rewards import without_components
 
 TRANSITIONS_PER_UPDATE = 128
-"""Transitions one application of a controller rate stands for."""
+"""Transitions for which an adaptive rate is applied once."""
 
 
 def linear(start: float, end: float, progress: float) -> float:
-    """From `start` at progress 0 to `end` at progress 1; progress outside [0, 1] is clamped."""
+    """Interpolate from `start` at progress 0 to `end` at progress 1; progress is clamped to [0, 1]."""
     share = min(max(progress, 0.0), 1.0)
     return start + (end - start) * share
 
 
 def decayed_learning_rate(base: float, progress: float) -> float:
-    """Falls linearly from `base` to 10 % of it."""
+    """Return a learning rate that falls linearly from `base` at progress 0 to 10 % of it at progress 1."""
     return linear(base, 0.1 * base, progress)
 
 
@@ -41,11 +41,11 @@ def homeostasis(
     high: float,
     times: int = 1,
 ) -> float:
-    """One control step of a coefficient that is released while `measured` is below `target` and decays to `baseline`.
+    """Return the next value of a coefficient that rises while `measured` is below `target` and decays to `baseline`.
 
-    value += release_rate · (target − measured) if measured < target; value = decay_rate · value +
-    (1 − decay_rate) · baseline; clamp to [low, high]. Repeated `times` with the same measurement. DivergedError when
-    an input is not finite: the clamp would turn it into a bound that looks like a result.
+    If measured < target: value += release_rate · (target − measured). Then value = decay_rate · value +
+    (1 − decay_rate) · baseline, clamped to [low, high]. This is repeated `times` with the same measurement. Raises
+    DivergedError if an input is not finite, because clamping would turn it into a valid-looking bound.
     """
     require_finite("the controlled coefficient", value)
     require_finite("the measurement that controls a coefficient", measured)
@@ -69,7 +69,7 @@ def entropy_homeostasis(
     high: float = 0.5,
     times: int = 1,
 ) -> float:
-    """The next entropy coefficient from the mean policy entropy (nats) of the last update."""
+    """Return the next entropy coefficient, given the mean policy entropy (nats) of the last update."""
     return homeostasis(
         coefficient,
         policy_entropy,
@@ -95,7 +95,7 @@ def diversity_homeostasis(
     high: float = 0.35,
     times: int = 1,
 ) -> float:
-    """The diversity weight of the next rollout from the mean diversity reward of the last."""
+    """Return the diversity weight of the next rollout, given the mean diversity reward of the last one."""
     return homeostasis(
         weight,
         diversity,
@@ -110,24 +110,24 @@ def diversity_homeostasis(
 
 
 def constrained_weights(weights: tuple[float, ...]) -> tuple[float, ...]:
-    """Reward weights of the constrained mode: diversity and repetition 0, the rest renormalised to sum 1.
+    """Return the reward weights of the constrained mode: diversity and repetition 0, the others scaled to sum 1.
 
-    Raises ValueError when nothing is left.
+    Raises ValueError if no weight above 0 remains.
     """
     kept = without_components(weights, "diversity", "repetition")
     return tuple(weight / sum(kept) for weight in kept)
 
 
 def hinge_cost(diversity: Tensor, threshold: float = 0.55) -> Tensor:
-    """max(0, threshold − diversity), any shape: what the cost critic learns."""
+    """Return max(0, threshold − diversity), the target of the cost critic; any shape."""
     return (threshold - diversity).clamp_min(0)
 
 
 def dual_step(multiplier: float, diversity: float, *, threshold: float = 0.55, rate: float = 0.05) -> float:
-    """Projected ascent on the Lagrange multiplier: max(0, λ + rate · (threshold − diversity)).
+    """Return the next Lagrange multiplier by projected ascent: max(0, λ + rate · (threshold − diversity)).
 
-    The signed violation, not the hinge, so λ falls while the constraint is slack (Stooke et al. 2020, plain I control).
-    DivergedError when an input is not finite: max(0, NaN) is 0, which would silently drop the constraint.
+    The violation is signed, not the hinge, so λ falls while the constraint is satisfied (integral control of Stooke et
+    al. 2020). Raises DivergedError if an input is not finite: max(0, NaN) is 0, which would drop the constraint.
     """
     require_finite("the Lagrange multiplier", multiplier)
     require_finite("the diversity that the constraint measures", diversity)
@@ -135,23 +135,26 @@ def dual_step(multiplier: float, diversity: float, *, threshold: float = 0.55, r
 
 
 def lagrangian_advantage(reward_advantage: Tensor, cost_advantage: Tensor, multiplier: float) -> Tensor:
-    """(A_r − λ · (A_c − mean A_c)) / (1 + λ): A_r comes standardised, A_c is centred here; shapes equal."""
+    """Return (A_r − λ · (A_c − mean A_c)) / (1 + λ) for standardised A_r and any A_c of the same shape."""
     return (reward_advantage - multiplier * (cost_advantage - cost_advantage.mean())) / (1 + multiplier)
 
 
 def multiplier_from_raw(raw: float) -> float:
-    """softplus(raw): the form in which files of the original store the multiplier."""
+    """Return softplus(raw), the multiplier for the value `raw` that the original's files store."""
     return max(raw, 0.0) + math.log1p(math.exp(-abs(raw)))
 
 
 def multiplier_to_raw(multiplier: float) -> float:
-    """The inverse of `multiplier_from_raw` for multiplier > 0. Raises ValueError otherwise."""
+    """Return the inverse of `multiplier_from_raw`. Raises ValueError unless `multiplier` is above 0."""
     if multiplier <= 0:
         raise ValueError(f"multiplier {multiplier} has no softplus form; it must be above 0")
     return multiplier + math.log(-math.expm1(-multiplier))
 
 
 def gate_loss(raw_logits: Tensor, weight: float = 0.1) -> Tensor:
-    """−weight · mean entropy (nats) of the softmax of `raw_logits` (..., V): what gate training minimises. Scalar."""
+    """Return −weight · mean entropy (nats) of softmax(`raw_logits`), the scalar loss of gate training.
+
+    `raw_logits` has shape (..., V).
+    """
     log_probs = raw_logits.log_softmax(-1)
     return weight * (log_probs.exp() * log_probs).sum(-1).mean()

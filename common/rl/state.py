@@ -1,8 +1,8 @@
-"""The complete state of a controller training, from which it can be resumed bit for bit.
+"""The complete state of a controller training, from which it can be resumed exactly.
 
 A training is resumed at the boundary between two iterations: `mark` copies the environment and the random states there,
 and the policy changes only inside `take_iteration`, under a lock. A checkpoint that is written during a rollout
-therefore holds the last boundary, and the rollout is repeated bit for bit. Leaves out: saving
+therefore holds the state of the last boundary, and the rollout is repeated exactly. Leaves out: saving
 (`common.training.resumable`), the loop (`common.rl.train`).
 """
 
@@ -23,21 +23,21 @@ from common.rl.rollout import EpisodeMean
 from common.training.resumable import Resumable, differences
 
 ADAM_EPSILON = 1e-5
-"""PPO's convention; torch's default of 1e-8 lets tiny gradients take full-size steps."""
+"""Adam's epsilon, by PPO's convention: with torch's default of 1e-8 tiny gradients cause full-size steps."""
 
 
 @dataclass
 class ControllerCounters:
-    """How far a training is."""
+    """The progress of a controller training."""
 
     iteration: int = 0
-    """Finished iterations: rollout and update."""
+    """Finished iterations; an iteration is a rollout and its update."""
     step: int = 0
-    """Transitions used."""
+    """Transitions in all finished iterations."""
     seconds: float = 0.0
     """Training time over all attempts."""
     finished: bool = False
-    """Training has ended; policy file and ablation are what is left."""
+    """Whether training has ended, so that only policy file and ablation remain."""
     best_evaluation: float | None = None
     """Highest evaluation reward so far."""
     episode: EpisodeMean = field(default_factory=EpisodeMean)
@@ -57,7 +57,7 @@ class ControllerState(Resumable):
         *,
         origin: dict[str, Any],
     ) -> None:
-        """`origin` says what the training stands on (corpus digest, language model, …): plain values."""
+        """`origin` holds plain values that identify the inputs of the training: corpus digest, language model, …"""
         optimizer = torch.optim.Adam(policy.parameters(), lr=config.ppo.learning_rate, eps=ADAM_EPSILON)
         super().__init__(policy, optimizer, writer)
         self.config = config
@@ -68,7 +68,7 @@ class ControllerState(Resumable):
         self.order_random = torch.Generator().manual_seed(config.seed + 3)
         self.counters = ControllerCounters()
         self.points: list[dict[str, float]] = []
-        """What was reported, one mapping per iteration."""
+        """The reported metrics, one mapping per iteration."""
         self._origin = {
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
@@ -108,9 +108,9 @@ class ControllerState(Resumable):
         self._save_in_background(None if evaluation is None else Score("evaluation reward", evaluation))
 
     def restore(self, info: CheckpointInfo) -> list[str]:
-        """Take over a checkpoint; returns why the continuation will not be bit-exact (empty: it will).
+        """Load a checkpoint and return the reasons why the continuation is not bit-exact; an empty list means it is.
 
-        Raises CheckpointError when it is damaged or belongs to another training.
+        Raises CheckpointError if it is damaged or belongs to another training.
         """
         device = self.environment.device
         weights, state = self.writer.manager.load(info, "cpu")

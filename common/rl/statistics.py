@@ -1,7 +1,8 @@
 """Unigram and bigram counts of a corpus, for the coherence reward.
 
-Counts live on one device as a dense unigram vector and a sorted list of bigram keys (prev · V + token), so that a batch
-of pairs is scored by one binary search without a host sync. Leaves out: longer n-grams and any smoothing but add-one.
+The counts are stored on one device as a dense unigram vector and a sorted list of bigram keys (prev · V + token). One
+binary search scores a batch of pairs without waiting for the device. Leaves out: longer n-grams, smoothing other than
+add-one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 
 class NgramStatistics:
-    """Counts over sequences of token ids below `vocab_size` (V); pairs never cross two sequences."""
+    """Counts over sequences of token ids below `vocab_size` (V). The two tokens of a pair are in the same sequence."""
 
     def __init__(self, unigrams: Tensor, bigram_keys: Tensor, bigram_counts: Tensor) -> None:
         """`unigrams` (V,) int64; `bigram_keys` (n,) int64 sorted and unique; `bigram_counts` (n,) int64."""
@@ -26,7 +27,7 @@ class NgramStatistics:
         self.bigram_keys = bigram_keys
         self.bigram_counts = bigram_counts
         self.total = int(unigrams.sum())
-        """N, positions counted."""
+        """Number of counted tokens, N in the formula of `coherence`."""
         self.bigram_total = int(bigram_counts.sum())
 
     @classmethod
@@ -35,21 +36,21 @@ class NgramStatistics:
     ) -> NgramStatistics:
         """Count `sequences`. Raises ValueError for an id outside [0, vocab_size)."""
         parts = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
-        nothing = np.zeros(0, dtype=np.int64)
-        ids = np.concatenate([nothing, *parts])
+        empty = np.zeros(0, dtype=np.int64)
+        ids = np.concatenate([empty, *parts])
         if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
             raise ValueError(f"token ids {ids.min()} to {ids.max()} do not fit a vocabulary of {vocab_size}")
-        keys = np.concatenate([nothing, *(part[:-1] * vocab_size + part[1:] for part in parts)])
+        keys = np.concatenate([empty, *(part[:-1] * vocab_size + part[1:] for part in parts)])
         unigrams = np.bincount(ids, minlength=vocab_size).astype(np.int64)
         unique, counts = np.unique(keys, return_counts=True)
         return cls(torch.from_numpy(unigrams), torch.from_numpy(unique), torch.from_numpy(counts.astype(np.int64)))
 
     def to(self, device: torch.device | str) -> NgramStatistics:
-        """The same counts on another device."""
+        """Return a copy of the counts on another device."""
         return NgramStatistics(self.unigrams.to(device), self.bigram_keys.to(device), self.bigram_counts.to(device))
 
     def bigram_count(self, previous: Tensor, token: Tensor) -> Tensor:
-        """c(previous, token) for int64 tensors of one shape."""
+        """Return the count c(previous, token) for int64 tensors of the same shape."""
         if self.bigram_keys.numel() == 0:
             return torch.zeros_like(token)
         key = previous * self.vocab_size + token
@@ -57,10 +58,11 @@ class NgramStatistics:
         return torch.where(self.bigram_keys[place] == key, self.bigram_counts[place], 0)
 
     def coherence(self, previous: Tensor, token: Tensor) -> Tensor:
-        """clip(1 + ln q / ln V, 0, 1) with the add-one estimate q of p(token | previous), in [0, 1].
+        """Return clip(1 + ln q / ln V, 0, 1), where q is the add-one estimate of p(token | previous).
 
-        q = (c(prev, tok) + 1) / (c(prev) + V), or (c(tok) + 1) / (N + V) when prev was never seen. 0.5 where
-        `previous` is negative (no token before it) or when no bigram was counted. Shapes: int64 (...) to float32 (...).
+        q = (c(prev, tok) + 1) / (c(prev) + V), or (c(tok) + 1) / (N + V) if prev was never seen. The result is 0.5
+        where `previous` is negative (no preceding token), and if no bigram was counted. Shapes: int64 (...) to
+        float32 (...).
         """
         neutral = torch.full(token.shape, 0.5, device=token.device)
         if self.bigram_total == 0:

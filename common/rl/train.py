@@ -1,9 +1,9 @@
-"""Controller training from a language model's checkpoint to a policy and its ablation.
+"""Trains a controller for a language model's checkpoint, writes the policy and runs the ablation.
 
-One iteration: rollout; advantages; PPO epochs with the entropy coefficient and learning rate of its start; report. The
-schedules run over the share of transitions done, or of `max_seconds` where that is larger. Run it with
-`tidal train rl --config … --out …`. Leaves out: homeostasis, constrained mode and gate training as options; their maths
-is in `common.rl.schedules`.
+An iteration collects a rollout, computes advantages, runs the PPO epochs with the entropy coefficient and learning rate
+of its start, and reports metrics. The schedules follow the share of finished transitions, or of `max_seconds` if that
+is larger. Run it with `tidal train rl --config … --out …`. Leaves out: homeostasis, constrained mode and gate training,
+whose formulas are in `common.rl.schedules`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from common.checkpoint import load_model
-from common.config import DataConfig, RLConfig
+from common.config import REWARD_COMPONENTS, DataConfig, RLConfig
 from common.controller import GatingPolicy
 from common.data import Corpus
 from common.errors import DivergedError, require_finite
@@ -29,7 +29,7 @@ from common.rl.ablation import compared_policies, end_of_text, play_episodes, ru
 from common.rl.comparison import QUANTITIES
 from common.rl.ppo import explained_variance, ppo_update
 from common.rl.preparation import PreparedTraining, prepare_training, resume_from_checkpoint
-from common.rl.rewards import COMPONENTS, reward_weights
+from common.rl.rewards import reward_weights
 from common.rl.rollout import Rollout, collect_rollout
 from common.training.device import select_device
 from common.training.disk_wait import StoppedWaiting, wait_at_boundary, write_when_disk_has_space
@@ -41,7 +41,7 @@ from common.training.starting_point import has_checkpoints
 from tidal_client.vocabulary import GatingMode
 
 EVALUATION_SEED = 9_000_000
-"""Noise of the evaluation on the way; the same at every evaluation."""
+"""Seed of the noise in the evaluations during training, equal at every evaluation."""
 
 
 def train_controller(
@@ -54,12 +54,14 @@ def train_controller(
     data_dir: Path,
     resume: bool = True,
 ) -> Outcome:
-    """Train a policy that steers the language model in `lm_checkpoint`; everything it makes goes to `directory`.
+    """Train a policy that controls the modulation of the language model in `lm_checkpoint`; write to `directory`.
 
-    Goes on from the newest whole checkpoint below `directory` when there is one. Ends with `rl_checkpoint_final.pth`,
-    `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a stop wish comes first; one that comes
-    while the corpus is tokenised leaves nothing. Raises CheckpointError, DataError, ConfigError, StorageError, and
-    DivergedError, which says where to resume, when a loss, a gradient norm, a reward or the policy is not finite.
+    With `resume`, training continues from the newest intact checkpoint below `directory`, if there is one. At the end
+    it writes `rl_checkpoint_final.pth`, `rl_metrics/rl_training_metrics.json` and `ablation_results.json`, unless a
+    stop request arrives first. A stop while the corpus is tokenised leaves no files.
+
+    Raises CheckpointError, DataError, ConfigError and StorageError. Raises DivergedError, whose message says where to
+    resume, if a loss, a gradient norm, a reward or the policy is not finite.
     """
     device = select_compute_device(config)
     try:
@@ -71,7 +73,7 @@ def train_controller(
 
 
 def select_compute_device(config: RLConfig) -> torch.device:
-    """Set the CPU threads of the process and choose the device. Raises ConfigError when there is no such device."""
+    """Set the CPU threads of the process and return the device. Raises ConfigError if the device does not exist."""
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     return select_device(config.device)
 
@@ -86,7 +88,7 @@ def train_policy(
     end_token: int | None,
     resume: bool = True,
 ) -> Outcome:
-    """`train_controller` with model and corpus at hand."""
+    """Like `train_controller`, for a model and a corpus that are already loaded."""
     prepared = prepare_training(config, model, corpus, directory, hooks, end_token=end_token)
     run, state = _Run(config, model, hooks, prepared, end_token), prepared.state
     if resume:
@@ -122,7 +124,7 @@ def train_policy(
 
 
 def _diverged(run: _Run, error: DivergedError) -> DivergedError:
-    """End a training whose numbers are no longer finite; the error to raise."""
+    """End a training that diverged and return the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
     state.forbid_checkpoints()
@@ -131,8 +133,8 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
     if not error.quantity.startswith("the ") or error.quantity in _METRIC_OF:
         metric = _METRIC_OF.get(error.quantity, error.quantity)
         hooks.report_metrics("rl-metrics", state.counters.step + run.transitions, {metric: error.value})
-    # An iteration that diverged after its first update may be done again, with a lower rate. One that diverged before
-    # would end the same whatever the rate, so the checkpoint it began from is of no use.
+    # An iteration that diverged after its first update may succeed with a lower rate. One that diverged before that
+    # would diverge again at any rate, so the checkpoint from which it began is withdrawn as well.
     updated = updates_of(state.optimizer) > run.updates_before
     return withdraw_and_explain(
         error,
@@ -145,12 +147,12 @@ def _diverged(run: _Run, error: DivergedError) -> DivergedError:
 
 
 def updates_of(optimizer: torch.optim.Optimizer) -> int:
-    """Steps that `optimizer` has taken, its whole life long."""
+    """Return the number of steps that `optimizer` has taken, including those of earlier attempts."""
     return max((int(state["step"]) for state in optimizer.state.values()), default=0)
 
 
 _METRIC_OF = {"the PPO loss": names.POLICY_LOSS, "the gradient norm": names.RL_GRADIENT_NORM}
-"""By `DivergedError.quantity`; the archive shows where the training ended."""
+"""Metric that records the value that is not finite, by `DivergedError.quantity`."""
 
 
 def _check_finite(point: Mapping[str, float]) -> None:
@@ -160,15 +162,15 @@ def _check_finite(point: Mapping[str, float]) -> None:
 
 @torch.no_grad()
 def _check_policy(policy: GatingPolicy, observation: Tensor) -> None:
-    """DivergedError unless the policy after its updates answers what it was trained on with finite numbers."""
+    """Raise DivergedError unless the updated policy's outputs for the rollout's observations are finite."""
     output = policy(observation)
     parts = [part for part in output if part is not None]
     if not bool(torch.stack([part.isfinite().all() for part in parts]).all()):
-        raise DivergedError("the policy answers with NaN or infinity after its update", quantity="the policy")
+        raise DivergedError("the outputs of the policy contain NaN or infinity after its update", quantity="the policy")
 
 
 class _Run:
-    """The loop over iterations of one attempt."""
+    """One attempt of a controller training: the loop over iterations and its parts."""
 
     def __init__(
         self,
@@ -182,18 +184,18 @@ class _Run:
         self.statistics, self.evaluation, self.end_token = prepared.statistics, prepared.evaluation, end_token
         self.weights = reward_weights(config.reward)
         self.transitions = 0
-        """Of the iteration under way."""
+        """Transitions of the current iteration."""
         self.updates_before = 0
-        """Steps of the optimiser before the iteration under way."""
+        """Steps of the optimiser before the current iteration."""
         self.request: StopRequest | None = None
-        self.started = self.saved = time.monotonic()
+        self.started_at = self.saved_at = time.monotonic()
 
     def iterate(self) -> StopRequest | None:
-        """Iterations until the transitions or seconds are used up (None) or somebody wants a stop."""
+        """Iterate until transitions or seconds are used up and return None, or return the stop request that came first."""
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
             wait_at_boundary(self.hooks, self.state)
-            self.started = time.monotonic()
+            self.started_at = time.monotonic()
             steps = min(ppo.rollout_steps, -(-(ppo.total_steps - counters.step) // ppo.num_envs))
             self.transitions, self.updates_before = steps * ppo.num_envs, updates_of(self.state.optimizer)
             rollout = collect_rollout(
@@ -208,7 +210,7 @@ class _Run:
                 return self.request
             point = self.state.take_iteration(partial(self._update, rollout), self.transitions)
             self.hooks.report_metrics("rl-metrics", counters.step, point)
-            self.started = time.monotonic()
+            self.started_at = time.monotonic()
             self.hooks.report_progress(counters.step, ppo.total_steps, min(1.0, self._share_of_time()))
             self._save_when_due(point.get(names.EVALUATION_REWARD))
         return None
@@ -219,14 +221,17 @@ class _Run:
         step = min(counters.step + t * ppo.num_envs, ppo.total_steps)
         self.hooks.report_progress(step, ppo.total_steps, min(1.0, self._share_of_time()))
         self.request = self.hooks.requested_stop()
-        # At least one iteration, so that there is a policy that learned something.
+        # At least one iteration is finished, whatever the time limit, so that the policy has been trained.
         return self.request is None and (counters.iteration == 0 or self._share_of_time() < 1)
 
     def _share_of_time(self) -> float:
-        """Of `max_seconds`; `counters.seconds` holds the iterations that are finished."""
+        """Return the used share of `max_seconds`, 0 without a limit.
+
+        `counters.seconds` covers finished iterations only.
+        """
         if self.config.max_seconds is None:
             return 0.0
-        return (self.state.counters.seconds + time.monotonic() - self.started) / self.config.max_seconds
+        return (self.state.counters.seconds + time.monotonic() - self.started_at) / self.config.max_seconds
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config, ppo, state, counters = self.config, self.config.ppo, self.state, self.state.counters
@@ -254,7 +259,7 @@ class _Run:
         )
         counters.episode.update(rollout.reward, rollout.terminated | rollout.truncated)
         components = rollout.components.mean((0, 1))
-        diversity = rollout.components[..., COMPONENTS.index("diversity")]
+        diversity = rollout.components[..., REWARD_COMPONENTS.index("diversity")]
         point = {
             names.STEP_REWARD: step_reward,
             names.POLICY_LOSS: losses["policy_loss"],
@@ -265,8 +270,8 @@ class _Run:
             names.MODULATION_MEAN: float(rollout.action.mean()),
             names.MODULATION_STD: float(rollout.action.std(correction=0)),
             names.EXPLAINED_VARIANCE: variance,
-            **{names.REWARD_PREFIX + name: x for name, x in zip(COMPONENTS, components.tolist(), strict=True)},
-            names.DIVERSITY_WEIGHT: self.weights[COMPONENTS.index("diversity")],
+            **{names.REWARD_PREFIX + name: x for name, x in zip(REWARD_COMPONENTS, components.tolist(), strict=True)},
+            names.DIVERSITY_WEIGHT: self.weights[REWARD_COMPONENTS.index("diversity")],
             names.LAGRANGE_MULTIPLIER: 0.0,
             names.COST: float(schedules.hinge_cost(diversity).mean()),
             names.APPROX_KL: losses["approx_kl"],
@@ -279,7 +284,7 @@ class _Run:
             point[names.EPISODE_REWARD] = counters.episode.value
         _check_finite(point)
         _check_policy(state.policy, batch.observation)
-        point[names.RL_STEPS_PER_SECOND] = rollout.reward.numel() / (time.monotonic() - self.started)
+        point[names.RL_STEPS_PER_SECOND] = rollout.reward.numel() / (time.monotonic() - self.started_at)
         if (counters.iteration + 1) % config.checkpoint_every_iterations == 0:
             point |= self._evaluate()
             _check_finite(point)
@@ -290,13 +295,13 @@ class _Run:
         return point
 
     def _evaluate(self) -> dict[str, float]:
-        """Reward of the deterministic policy on prompts that neither training nor ablation uses.
+        """Return the reward of the deterministic policy on prompts that neither training nor ablation uses.
 
-        A phase of its own: it lasts as long as many steps and tells nothing meanwhile.
+        The evaluation is a phase of its own, because it takes as long as many steps and reports no progress.
         """
         self.hooks.phase("evaluation")
         learned = compared_policies(self.state.policy, self.config.ablation.fixed_modulation)[GatingMode.LEARNED]
-        played = play_episodes(
+        values = play_episodes(
             self.model,
             [learned],
             self.evaluation,
@@ -306,15 +311,15 @@ class _Run:
             seed=EVALUATION_SEED,
         )
         self.hooks.phase("training")
-        means = dict(zip(QUANTITIES, played[0].mean(axis=0).tolist(), strict=True))
+        means = dict(zip(QUANTITIES, values[0].mean(axis=0).tolist(), strict=True))
         return {names.EVALUATION_REWARD: means["total"], names.EVALUATION_MODULATION: means["modulation"]}
 
     def _save_when_due(self, evaluation: float | None) -> None:
         config, counters = self.config, self.state.counters
         intervals = (config.checkpoint_every_iterations, config.checkpoint_keep_every_iterations)
         due = any(interval is not None and counters.iteration % interval == 0 for interval in intervals)
-        late = time.monotonic() - self.saved >= config.checkpoint_every_seconds
+        late = time.monotonic() - self.saved_at >= config.checkpoint_every_seconds
         if due or late or self.state.writer.retry_is_due:
             is_best = evaluation is not None and evaluation == counters.best_evaluation
             self.state.save_in_background(evaluation=evaluation if is_best else None)
-            self.saved = time.monotonic()
+            self.saved_at = time.monotonic()

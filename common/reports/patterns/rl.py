@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.config import REWARD_COMPONENTS
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns import ablation
@@ -11,7 +12,6 @@ from tidal_client.vocabulary import ExperimentType
 
 CONSTANT_SPREAD = 0.01
 """A deviation of the modulation below this is that of a constant."""
-COMPONENTS = ("perplexity", "diversity", "sampling", "repetition", "coherence")
 
 
 def sections(facts: ExperimentFacts) -> list[Section]:
@@ -76,7 +76,7 @@ def _policy(facts: ExperimentFacts) -> list[str]:
 
 
 def _components(facts: ExperimentFacts) -> list[str]:
-    found = [(name, facts.metrics.get(names.REWARD_PREFIX + name)) for name in COMPONENTS]
+    found = [(name, facts.metrics.get(names.REWARD_PREFIX + name)) for name in REWARD_COMPONENTS]
     rows = [[name, number(ends.first), number(ends.last)] for name, ends in found if ends]
     if not rows:
         return ["No reward components are recorded."]

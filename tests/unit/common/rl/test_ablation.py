@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.config import REWARD_COMPONENTS
 from common.controller import GatingPolicy
-from common.rl import COMPONENTS, NgramStatistics, run_ablation, run_ablation_job
+from common.rl import NgramStatistics, run_ablation, run_ablation_job
 from common.rl.ablation import play_episodes
 from common.rl.comparison import QUANTITIES, compare, interval, verdict
 from common.rl.prompts import ablation_prompts, evaluation_prompts, training_prompts
@@ -48,7 +49,7 @@ def test_an_episode_counts_its_mean_per_token_up_to_its_end() -> None:
     assert {1, 6} <= set(lengths.tolist())
     np.testing.assert_allclose(found[:, QUANTITIES.index("modulation")], 0.5, atol=1e-6)
     weights = [0.35, 0.15, 0.15, 0.20, 0.15]
-    parts = found[:, [QUANTITIES.index(name) for name in COMPONENTS]]
+    parts = found[:, [QUANTITIES.index(name) for name in REWARD_COMPONENTS]]
     np.testing.assert_allclose(found[:, 0], parts @ weights, atol=1e-5)
     assert (found[:, QUANTITIES.index("coherence")] == 0.5).all(), "no statistics were given"
 
@@ -116,7 +117,7 @@ def test_the_file_holds_every_policy_component_and_condition(tmp_path: Path) -> 
     stored = json.loads((tmp_path / "ablation_results.json").read_text())
     assert stored == run_ablation(config, toy_model(), policy, corpus, end_token=END)
     assert set(stored["policies"]) == {"learned", "random", "fixed"}
-    assert set(stored["policies"]["fixed"]["components"]) == set(COMPONENTS)
+    assert set(stored["policies"]["fixed"]["components"]) == set(REWARD_COMPONENTS)
     assert set(stored["policies"]["fixed"]["total"]) == {"mean", "std", "ci_low", "ci_high"}
     assert set(stored["paired"]) == {"learned_minus_random", "learned_minus_fixed"}
     assert stored["policies"]["fixed"]["modulation"]["mean"] == pytest.approx(0.5)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import RLConfig
+from common.config import REWARD_COMPONENTS, RLConfig
 from common.controller import GatingPolicy, build_observation, decoding_parameters
 from common.errors import ConfigError
 from common.model import TransformerLM
-from common.rl import COMPONENTS, DecodingEnvironment, NgramStatistics, collect_rollout, reward_weights, step_reward
+from common.rl import DecodingEnvironment, NgramStatistics, collect_rollout, reward_weights, step_reward
 from tests.unit.common.rl.toys import END, VOCAB, toy_config, toy_model
 
 torch.set_num_threads(1)
@@ -69,7 +69,7 @@ class PlainRow:
         self.tokens.append(token)
         self.step += 1
         self.previous = modulation
-        return [reward.components[name] for name in COMPONENTS], float(kept[token])
+        return [reward.components[name] for name in REWARD_COMPONENTS], float(kept[token])
 
 
 def test_every_row_equals_plain_decoding_across_restarts() -> None:

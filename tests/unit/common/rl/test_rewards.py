@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.config import RewardConfig
+from common.config import REWARD_COMPONENTS, RewardConfig
 from common.rl import NgramStatistics, step_reward
-from common.rl.rewards import COMPONENTS, WINDOW, reward_components, reward_weights, without_components
+from common.rl.rewards import WINDOW, reward_components, reward_weights, without_components
 from tests.paths import PARITY
 
 VOCAB = 331
@@ -73,7 +73,7 @@ def test_a_batch_equals_the_original(name: str, with_statistics: bool) -> None:
         assert name == "reference" and not with_statistics
         return
     found = _batched(torch.stack([c["logits"] for c in cases]), cases, cases[0]["statistics"])
-    expected = torch.tensor([[c["components"][part] for part in COMPONENTS] for c in cases])
+    expected = torch.tensor([[c["components"][part] for part in REWARD_COMPONENTS] for c in cases])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     totals = found @ torch.tensor(reward_weights(RewardConfig()))
     torch.testing.assert_close(totals, torch.tensor([c["total"] for c in cases]), atol=1e-5, rtol=0)
@@ -94,7 +94,7 @@ def test_batch_and_single_step_agree(
     row = torch.tensor(logits)
     found = _batched(row[None], [case], statistics)[0].tolist()
     expected = step_reward(row, token, history, 1.0, statistics).components
-    assert found == pytest.approx([expected[name] for name in COMPONENTS], abs=1e-4)
+    assert found == pytest.approx([expected[name] for name in REWARD_COMPONENTS], abs=1e-4)
 
 
 @given(documents=st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=5))
@@ -122,7 +122,7 @@ def test_leaving_components_out_keeps_the_sum_of_the_weights() -> None:
     with pytest.raises(ValueError, match="no reward component 'fluency'"):
         without_components(weights, "fluency")
     with pytest.raises(ValueError, match="no component has a weight"):
-        without_components(weights, *COMPONENTS)
+        without_components(weights, *REWARD_COMPONENTS)
 
 
 def test_certain_tokens_and_impossible_ones_stay_within_bounds() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from common.config import RewardConfig
+from common.config import REWARD_COMPONENTS, RewardConfig
 from common.rl import schedules
-from common.rl.rewards import COMPONENTS, reward_weights
+from common.rl.rewards import reward_weights
 from tests.paths import PARITY
 
 torch.set_num_threads(1)
@@ -52,7 +52,7 @@ def test_linear_schedules_meet_their_ends() -> None:
 
 
 def test_constrained_weights_leave_out_what_the_constraint_covers() -> None:
-    weights = dict(zip(COMPONENTS, schedules.constrained_weights(reward_weights(RewardConfig())), strict=True))
+    weights = dict(zip(REWARD_COMPONENTS, schedules.constrained_weights(reward_weights(RewardConfig())), strict=True))
     assert weights == pytest.approx(
         {"perplexity": 0.35 / 0.65, "diversity": 0, "sampling": 0.15 / 0.65, "repetition": 0, "coherence": 0.15 / 0.65}
     )

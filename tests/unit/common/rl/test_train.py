@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from common.config import REWARD_COMPONENTS
 from common.errors import TidalError
-from common.rl import COMPONENTS, export, train_policy
+from common.rl import export, train_policy
 from common.rl.export import FINAL_POLICY
 from common.training.hooks import Outcome, StopRequest
 from tests.unit.common.rl.toys import END, toy_config, toy_corpus, toy_model
@@ -27,7 +28,7 @@ LOGGED = {
     "entropy_coef",
     "modulation_mean",
     "explained_variance",
-    *(f"reward/{name}" for name in COMPONENTS),
+    *(f"reward/{name}" for name in REWARD_COMPONENTS),
     "diversity_weight",
     "lagrange_multiplier",
     "cost",
