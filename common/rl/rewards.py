@@ -28,14 +28,14 @@ SAMPLING_WIDTH = 1.25
 
 @dataclass(frozen=True)
 class StepReward:
-    """The reward of one token: `total` = Σ weight · component; the keys of `components` are `COMPONENTS`."""
+    """The reward of one token: `total` = Σ weight · component; the keys of `components` are `REWARD_COMPONENTS`."""
 
     total: float
     components: dict[str, float]
 
 
 def reward_weights(config: RewardConfig) -> tuple[float, ...]:
-    """Return the configured weights in the order of `COMPONENTS`."""
+    """Return the configured weights in the order of `REWARD_COMPONENTS`."""
     return tuple(float(getattr(config, f"{name}_weight")) for name in REWARD_COMPONENTS)
 
 
@@ -112,7 +112,8 @@ def reward_components(
     statistics: NgramStatistics | None,
     config: RewardConfig,
 ) -> Tensor:
-    """Return the components of B tokens, float32 (B, components) in the order of `COMPONENTS`, without waiting for the device.
+    """Return the components of B tokens, float32 (B, 5), without waiting for the device; their order is
+    that of `REWARD_COMPONENTS`.
 
     `token` (B,) int64 has the log-probability `log_prob` (B,). `entropy` and `sampling_entropy` (B,) are those of the
     scored and of the sampling distribution, in nats. `recent` (B, 10) int64 holds the preceding tokens, the newest
