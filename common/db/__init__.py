@@ -1,4 +1,4 @@
-"""The database: engine, tables, state of the schema. PostgreSQL 15 or newer."""
+"""The database: engine and sessions, tables, and the state of the schema. Needs PostgreSQL 15 or newer."""
 
 from common.db.base import Base
 from common.db.engine import database_away, database_url, make_engine, session_factory

@@ -1,4 +1,4 @@
-"""The declarative base: column types by annotation, and a convention that names every constraint."""
+"""The declarative base of all tables: column types for annotations, and names for all constraints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMING = {
 
 
 class Base(DeclarativeBase):
-    """All tables of Tidal. Times are timestamptz, texts `text`, structures `jsonb`."""
+    """The base class of all tables. Times are `timestamptz`, strings `text`, structures `jsonb`."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {

@@ -1,7 +1,10 @@
-"""Engine and sessions with timeouts everywhere, so that a database that is away costs seconds, never a hung process.
+"""Creates the engine and the sessions. All operations have timeouts, so an unavailable database never blocks a process.
 
-`make_engine(settings.database_url)` once per process; `with session_factory(engine).begin() as session:` per unit of
-work: one transaction, committed at the edge. Sync only; the api calls it from its thread pool.
+    engine = make_engine(settings.database_url)             # once per process
+    with session_factory(engine).begin() as session:        # one transaction per unit of work
+        …
+
+Everything is synchronous; the api calls it from a thread pool.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from common.errors import ConfigError
 
 
 def database_url(url: str | SecretStr | URL) -> URL:
-    """`url` with the psycopg driver; raises ConfigError unless it is a PostgreSQL URL."""
+    """Return `url` with the psycopg driver. Raises ConfigError unless it is a PostgreSQL URL."""
     raw = url.get_secret_value() if isinstance(url, SecretStr) else url
     try:
         parsed = make_url(raw)
     except Exception:
         raise ConfigError(
-            "TIDAL_DATABASE_URL is no database URL; write postgresql+psycopg://user:password@host:5432/name"
+            "TIDAL_DATABASE_URL is not a database URL; write postgresql+psycopg://user:password@host:5432/name"
         ) from None
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigError(f"TIDAL_DATABASE_URL names {parsed.get_backend_name()}; Tidal needs PostgreSQL 15 or newer")
@@ -39,9 +42,10 @@ def make_engine(
     lock_timeout: float = 10.0,
     idle_in_transaction_timeout: float = 60.0,
 ) -> Engine:
-    """An engine whose connections give up: connect 5 s, statement and lock as given (seconds), dead peers 15 s.
+    """Return an engine whose operations time out; the timeouts of statements, locks and idle transactions in seconds.
 
-    Connections are checked before use; prepared statements are off, so a pooler in transaction mode may stand between.
+    Connecting times out after 5 s, and a connection to a dead server is closed after 15 s. Connections are checked
+    before use. Prepared statements are disabled, so that a pooler in transaction mode can be used.
     """
     options = (
         f"-c statement_timeout={round(statement_timeout * 1000)}"
@@ -70,14 +74,15 @@ def make_engine(
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
-    """Sessions whose objects stay readable after the commit."""
+    """Return a factory of sessions whose objects can still be read after the commit."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
 def database_away(error: BaseException) -> bool:
-    """Whether another try may not meet `error`: no connection, a lost one, timeout, deadlock, a server that restarts.
+    """Return whether `error` is temporary: no or a lost connection, a timeout, a deadlock, a server that restarts.
 
-    A connection that the server ended while its transaction stood still is among them (25P03, an internal error).
+    This includes a connection that the server closed because its transaction was idle for too long (25P03, which
+    psycopg reports as an internal error).
     """
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
         return True

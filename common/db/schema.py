@@ -1,7 +1,7 @@
-"""Is the database migrated? And the migration itself, behind `tidal db migrate`.
+"""Checks whether the database has the current schema, and migrates it (`tidal db migrate`).
 
-`wait_for_schema(engine, stop)` at the start of the health process and of a training worker; `upgrade(url)` is safe to
-run from two processes at once (the environment of the migrations takes an advisory lock).
+The health process and the training workers call `wait_for_schema(engine, stop)` when they start. Two processes may call
+`upgrade(url)` at the same time, because the environment of the migrations takes an advisory lock.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class SchemaStatus:
-    """`state`: current, behind (older revision), unmigrated (no tables), ahead (revision unknown to this version)."""
+    """The revision of the database, compared with the newest one of this version."""
 
     state: Literal["current", "behind", "unmigrated", "ahead"]
+    """behind: an older revision; unmigrated: no tables; ahead: a revision that this version does not know."""
     revision: str | None
     head: str
 
     @property
     def message(self) -> str:
-        """One sentence with what to do."""
+        """The state, and what to do about it."""
         if self.state == "current":
             return f"database is at revision {self.revision}"
         if self.state == "unmigrated":
@@ -51,7 +52,7 @@ class SchemaStatus:
 
 
 def alembic_config(url: str | SecretStr | URL) -> Config:
-    """Alembic configured for `url`, whatever the working directory."""
+    """Return the configuration of Alembic for `url`; it does not depend on the working directory."""
     config = Config()
     config.set_main_option("script_location", str(PROJECT_ROOT / "migrations"))
     config.attributes["url"] = database_url(url)
@@ -59,13 +60,13 @@ def alembic_config(url: str | SecretStr | URL) -> Config:
 
 
 def schema_status(engine: Engine) -> SchemaStatus:
-    """Compare the database's revision with the newest one here. Connection errors pass through."""
+    """Compare the revision of the database with the newest migration. Raises SQLAlchemy's errors."""
     scripts = ScriptDirectory(str(PROJECT_ROOT / "migrations"))
     head = scripts.get_current_head()
     assert head is not None
     with engine.connect() as connection:
-        there = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-        revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
+        table_exists = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version")) if table_exists else None
     if revision is None:
         return SchemaStatus("unmigrated", None, head)
     if revision == head:
@@ -75,32 +76,35 @@ def schema_status(engine: Engine) -> SchemaStatus:
 
 
 def require_schema(engine: Engine) -> None:
-    """Raise UnavailableError unless the database is current; the message says `tidal db migrate`."""
+    """Raise UnavailableError, with a message that says what to do, unless the schema is current."""
     status = schema_status(engine)
     if status.state != "current":
         raise UnavailableError(status.message, code="database_not_migrated")
 
 
 def wait_for_schema(engine: Engine, stop: threading.Event) -> bool:
-    """Wait for the database to answer; False when told to stop first. Raises UnavailableError when not current."""
-    told = False
+    """Wait until the database answers; return False if `stop` is set first.
+
+    Raises UnavailableError when the schema is not current.
+    """
+    logged = False
     while not stop.is_set():
         try:
             require_schema(engine)
             return True
         except SQLAlchemyError as error:
-            if not told:
+            if not logged:
                 log.warning("waiting for the database", error=str(error))
-            told = True
+            logged = True
         stop.wait(RETRY_SECONDS)
     return False
 
 
 def upgrade(url: str | SecretStr | URL, revision: str = "head") -> None:
-    """Migrate up to `revision`."""
+    """Upgrade the schema to `revision`."""
     command.upgrade(alembic_config(url), revision)
 
 
 def downgrade(url: str | SecretStr | URL, revision: str = "base") -> None:
-    """Migrate down to `revision`. Loses the data of what it drops."""
+    """Downgrade the schema to `revision`; the data of dropped tables and columns is lost."""
     command.downgrade(alembic_config(url), revision)

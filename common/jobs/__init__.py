@@ -1,1 +1,1 @@
-"""Jobs that are never lost and never run twice: state machine, queue, lease, reaper, outbox."""
+"""Jobs: state machine, queue, leases, reaper and outbox. No job is lost, and no job runs twice at the same time."""

@@ -1,7 +1,7 @@
-"""The one guarded update: every change of a job's status goes through `move`, with its event and its outbox rows.
+"""Changes the status of jobs. Every change goes through `move`, which also writes the event and the outbox rows.
 
-`lock` takes the row; `move` writes along the table of transitions, fenced by id, attempt and present status; `note`
-writes an event without a change of status. Nothing here commits.
+`lock` locks the job's row. `move` makes a transition of the state machine; its UPDATE is fenced by id, attempt and
+present status. `add_event` writes an event without a change of status. Nothing here commits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _ACTOR_OF_WRITER: dict[StatusWriter, Actor] = {
 
 
 def lock(session: Session, job_id: str) -> Job:
-    """The row, locked until the end of the transaction and read afresh; NotFoundError when there is none."""
+    """Return the job with its row locked until the transaction ends; reads it again from the database.
+
+    Raises NotFoundError when there is no such job.
+    """
     query = select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     job = session.scalars(query).one_or_none()
     if job is None:
@@ -45,13 +48,14 @@ def move(
     details: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Job:
-    """Move the locked `job` to `target`, setting `fields` as well, and write event, job-update and doorbell.
+    """Move the locked `job` to `target`, write its event and its job-update, and return the changed row.
 
-    The database judges again, by `moved_by`: its trigger holds the same table.
+    `fields` are columns that are set in the same UPDATE. The lease columns are cleared if `target` has no lease, and
+    `finished_at` is set if it is terminal. If the move frees a slot or makes a job claimable, a worker is notified. A
+    trigger in the database checks the transition again, with the writer from the column `moved_by`.
 
-    Lease columns are cleared where `target` has none, `finished_at` is set where it is terminal. Whoever frees a
-    slot, or makes a job claimable, rings. Raises ValueError for a move outside the table, LeaseLostError when the row
-    is no longer as `job` says.
+    Raises ValueError for a transition that `writer` may not make, LeaseLostError when the row has changed since `job`
+    was read.
     """
     source = JobStatus(job.status)
     if not may_move(source, target, writer):
@@ -82,7 +86,7 @@ def move(
 def add_event(
     session: Session, job: Job, event: str, *, actor: Actor, details: dict[str, Any] | None = None, publish: bool = True
 ) -> None:
-    """An event about the locked `job` that leaves its status as it is; `publish` adds a job-update."""
+    """Write an event of the locked `job` that does not change its status; with `publish` also a job-update."""
     write_event(session, job, event, actor=actor, source=None, target=None, details=details)
     if publish:
         outbox.add_job_update(session, job, event)
@@ -98,7 +102,7 @@ def write_event(
     target: JobStatus | None,
     details: dict[str, Any] | None,
 ) -> None:
-    """One row of `job_events`."""
+    """Insert one row into `job_events`."""
     row = {
         "job_id": job.id,
         "attempt": job.attempt,

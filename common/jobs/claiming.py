@@ -1,8 +1,8 @@
-"""Claim: a worker takes the best eligible job of its queue, or none.
+"""Claims jobs: a worker takes the eligible job with the highest priority from its queue; among equals the oldest.
 
-Highest priority first, then the oldest. SKIP LOCKED keeps claimers from waiting for each other's rows, or for one that
-is being signalled. Where the best job's type has a limit, the type's advisory lock makes count and claim one step, so
-the limit is never passed; a type without one is claimed without that lock (docs/decisions/0035).
+SKIP LOCKED lets a claimer pass over rows that other transactions hold, instead of waiting for them. If the type of the
+job has a concurrency limit, an advisory lock per type makes counting and claiming one step, so that the limit is never
+exceeded; a type without a limit is claimed without that lock (docs/decisions/0035).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tidal_client.vocabulary import JobStatus, JobType
 
 
 def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
-    """Conditions of a row that may be claimed from `queue` now, limits aside."""
+    """Return the conditions under which a row of `queue` may be claimed now; they leave out the limits."""
     return (
         Job.queue == queue,
         Job.status == JobStatus.PENDING,
@@ -29,11 +29,11 @@ def eligible(queue: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> Job | None:
-    """Move the best eligible job to provisioning: attempt + 1, lease for `owner`. None when there is none.
+    """Move the next eligible job to provisioning, with attempt + 1 and a lease for `owner`; None if there is no job.
 
-    The caller commits at once and starts work only afterwards.
+    The caller commits at once, and starts to work only after that.
     """
-    # Counted without a lock: whoever frees a place after this rings for it.
+    # This count takes no lock. A job that frees a slot later sends a notification, so another claim follows.
     open_types = set(free_slots(session, settings, JobType))
     while open_types:
         job = _best(session, queue, open_types)
@@ -46,15 +46,15 @@ def claim_job(session: Session, queue: str, owner: str, settings: Settings) -> J
         if free_slots(session, settings, [job.type]):
             place.commit()
             return _take(session, job, owner, settings)
-        # Lost the race for the last place. The type's lock goes before another type's is taken: two claimers that
-        # each hold one and want the other's would wait forever.
+        # Another claimer took the last slot. Release this type's lock before the lock of another type is taken: two
+        # claimers that each hold one lock and wait for the other would deadlock.
         place.rollback()
         open_types.discard(job.type)
     return None
 
 
 def _best(session: Session, queue: str, types: set[str]) -> Job | None:
-    """The first claimable row of `types`, locked; None without one."""
+    """Return the next claimable row of `types`, locked, or None."""
     best = (
         select(Job)
         .where(*eligible(queue), *([Job.type.in_(types)] if len(types) < len(JobType) else []))

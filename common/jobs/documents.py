@@ -1,6 +1,6 @@
-"""A job row as the JSON object that goes over the wire: camelCase keys, times in ISO 8601 UTC.
+"""Converts a job to the JSON object of `job-update` events: camelCase keys, times in ISO 8601 UTC.
 
-The `job-update` events carry it. The payload and the idempotency columns stay behind.
+Leaves out the payload and the idempotency columns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import utc_text
 
 
 def job_document(job: Job) -> dict[str, Any]:
-    """Everything a list or a page shows of `job`, without its payload."""
+    """Return all that clients see of `job`, without its payload."""
     return {
         "id": job.id,
         "type": job.type,

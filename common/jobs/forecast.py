@@ -1,8 +1,8 @@
-"""When waiting jobs will probably start, pure: claims played forward over the slots that there are.
+"""Predicts when waiting jobs will start, by simulating future claims. Uses neither the database nor a clock.
 
-Known are the jobs in the order they are claimed, what holds a place now and for how long still, the limits, and what
-a job of each type usually takes. Where one of these is not known, the answer for those behind it is not either. Leaves
-out: jobs that nobody has submitted yet, and workers that come or go.
+The input is the waiting jobs in the order of claims, the jobs that hold slots and their remaining time, the limits, and
+the usual duration of each type. If the duration of a job is unknown, jobs that must wait for it have no prediction.
+Leaves out: jobs that will be submitted later, and workers that start or stop.
 """
 
 from __future__ import annotations
@@ -20,78 +20,81 @@ class WaitingJob(NamedTuple):
     job_id: str
     type: str
     due_in: float = 0.0
-    """Seconds until it may start (`notBefore`)."""
+    """Seconds until the job may start (`notBefore`)."""
 
 
 @dataclass(frozen=True)
 class LeasedJob:
-    """A job that holds a place of its type."""
+    """A job with a lease, which counts towards the limit of its type."""
 
     type: str
     seconds_left: float | None
-    """None: nobody knows."""
+    """Estimated remaining seconds; None: unknown."""
     on_worker: bool = True
-    """Whether it takes a worker too; a stale one does not."""
+    """Whether the job also occupies a worker; a stale job does not."""
 
 
 def predict_starts(
     waiting: Sequence[WaitingJob],
-    busy: Sequence[LeasedJob],
+    leased: Sequence[LeasedJob],
     *,
     limits: Mapping[str, int | None],
     workers: int,
     usual_seconds: Mapping[str, float],
-    last: Container[str] = (),
+    stop_at: Container[str] = (),
 ) -> dict[str, float]:
-    """Seconds until each of `waiting` (in claim order) starts; jobs about which nothing can be said are missing.
+    """Return the seconds until each job of `waiting` starts; jobs without a prediction are missing.
 
-    A type missing from `limits`, or None there, has no limit; one missing from `usual_seconds` has never finished.
-    It ends where a job of `last` would start: behind it wait others that are not in `waiting`.
+    `waiting` is in the order of claims. A type that is missing from `limits`, or None there, has no limit. A type that
+    is missing from `usual_seconds` has an unknown duration. The simulation ends when a job of `stop_at` would start,
+    because the jobs behind it are not in `waiting`.
     """
-    taken: dict[str, int] = {}
-    used = 0
-    releases: list[tuple[float, str, bool]] = []
-    for job in busy:
-        taken[job.type] = taken.get(job.type, 0) + 1
-        used += job.on_worker
+    leased_per_type: dict[str, int] = {}
+    busy_workers = 0
+    endings: list[tuple[float, str, bool]] = []
+    for job in leased:
+        leased_per_type[job.type] = leased_per_type.get(job.type, 0) + 1
+        busy_workers += job.on_worker
         if job.seconds_left is not None:
-            heapq.heappush(releases, (job.seconds_left, job.type, job.on_worker))
+            heapq.heappush(endings, (job.seconds_left, job.type, job.on_worker))
     arrivals: list[tuple[float, int, WaitingJob]] = []
-    lines: dict[str, list[tuple[int, WaitingJob]]] = {}
+    waiting_by_type: dict[str, list[tuple[int, WaitingJob]]] = {}
     for rank, job_waiting in enumerate(waiting):
         if job_waiting.due_in > 0:
             heapq.heappush(arrivals, (job_waiting.due_in, rank, job_waiting))
-        else:  # ranks ascend, so these lists are heaps
-            lines.setdefault(job_waiting.type, []).append((rank, job_waiting))
+        else:  # a list in ascending order is a valid heap
+            waiting_by_type.setdefault(job_waiting.type, []).append((rank, job_waiting))
     starts: dict[str, float] = {}
     now = 0.0
     while True:
         while arrivals and arrivals[0][0] <= now:
             _, rank, job_waiting = heapq.heappop(arrivals)
-            heapq.heappush(lines.setdefault(job_waiting.type, []), (rank, job_waiting))
-        while releases and releases[0][0] <= now:
-            _, job_type, on_worker = heapq.heappop(releases)
-            taken[job_type] -= 1
-            used -= on_worker
-        while used < workers:
-            open_lines = [
-                line for name, line in lines.items() if line and _has_place(limits.get(name), taken.get(name, 0))
+            heapq.heappush(waiting_by_type.setdefault(job_waiting.type, []), (rank, job_waiting))
+        while endings and endings[0][0] <= now:
+            _, job_type, on_worker = heapq.heappop(endings)
+            leased_per_type[job_type] -= 1
+            busy_workers -= on_worker
+        while busy_workers < workers:
+            eligible = [
+                jobs
+                for name, jobs in waiting_by_type.items()
+                if jobs and _has_free_slot(limits.get(name), leased_per_type.get(name, 0))
             ]
-            if not open_lines:
+            if not eligible:
                 break
-            _, chosen = heapq.heappop(min(open_lines, key=lambda line: line[0][0]))
-            if chosen.job_id in last:
+            _, chosen = heapq.heappop(min(eligible, key=lambda jobs: jobs[0][0]))
+            if chosen.job_id in stop_at:
                 return starts
             starts[chosen.job_id] = now
-            taken[chosen.type] = taken.get(chosen.type, 0) + 1
-            used += 1
+            leased_per_type[chosen.type] = leased_per_type.get(chosen.type, 0) + 1
+            busy_workers += 1
             if chosen.type in usual_seconds:
-                heapq.heappush(releases, (now + usual_seconds[chosen.type], chosen.type, True))
-        following = min(arrivals[0][0] if arrivals else math.inf, releases[0][0] if releases else math.inf)
-        if following == math.inf:
+                heapq.heappush(endings, (now + usual_seconds[chosen.type], chosen.type, True))
+        next_time = min(arrivals[0][0] if arrivals else math.inf, endings[0][0] if endings else math.inf)
+        if next_time == math.inf:
             return starts
-        now = following
+        now = next_time
 
 
-def _has_place(limit: int | None, taken: int) -> bool:
-    return limit is None or taken < limit
+def _has_free_slot(limit: int | None, leased: int) -> bool:
+    return limit is None or leased < limit

@@ -1,7 +1,8 @@
-"""The lease: the right of one attempt to run for a while, and to write.
+"""The lease: the right of one attempt to run a job for a limited time, and to write to its row.
 
-`renew` every 10 s from the supervisor. `own` opens every other write of the owner: it locks the row and refuses
-unless this very attempt still holds it. A job that went stale is healed by its owner within the quarantine.
+The supervisor calls `renew` every `lease_renew_seconds`. Every other write of the owner begins with
+`require_ownership`, which locks the row and raises LeaseLostError unless this attempt still owns the job. If the job
+has become stale, its owner heals it: within the quarantine, the next write or renewal restores status and lease.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 @dataclass(frozen=True)
 class RequestedState:
-    """What the user wants at this moment."""
+    """The desired state of a job, as it was when it was read."""
 
     desired_state: DesiredState
     cancel_requested: bool
-    """The stop came as cancel: SIGKILL when its grace is over."""
+    """Whether the stop was requested as cancel: SIGKILL follows at the end of the grace period, without SIGTERM."""
     desired_at: datetime | None
     since_seconds: float | None
-    """Seconds since the wish was made, by the database's clock; the stop grace counts from there."""
+    """Seconds since the desired state was set, by the database's clock; the grace period counts from then."""
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """A lease that was renewed, with the wish of the same moment."""
+    """A renewed lease, with the desired state that was read in the same transaction."""
 
     expires_at: datetime
     healed: bool
-    """The job was stale and is back in its former status."""
+    """Whether the job was stale and has returned to its former status."""
     wish: RequestedState
 
     @property
     def desired_state(self) -> DesiredState:
-        """The present wish."""
+        """The present desired state."""
         return self.requested.desired_state
 
 
 def renew(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Renewal:
-    """Extend the lease to `now()` + lease_seconds; raises LeaseLostError when the attempt no longer owns the job."""
+    """Extend the lease to `now()` + lease_seconds. Raises LeaseLostError when the attempt no longer owns the job."""
     settings = settings or get_settings()
     expires_at = session.scalar(
         update(Job)
@@ -66,7 +67,7 @@ def renew(session: Session, job_id: str, attempt: int, settings: Settings | None
 
 
 def read_requested_state(session: Session, job_id: str, attempt: int) -> RequestedState:
-    """The present wish, without touching the row; raises LeaseLostError when another attempt owns the job."""
+    """Return the present desired state, without a lock. Raises LeaseLostError when another attempt owns the job."""
     since = func.extract("epoch", func.clock_timestamp() - Job.desired_at)
     row = session.execute(
         select(Job.desired_state, Job.cancel_requested, Job.desired_at, since).where(
@@ -80,10 +81,10 @@ def read_requested_state(session: Session, job_id: str, attempt: int) -> Request
 
 
 def require_ownership(session: Session, job_id: str, attempt: int, settings: Settings | None = None) -> Job:
-    """The locked row, active, owned by `attempt`; LeaseLostError otherwise.
+    """Lock the job and return it if `attempt` owns it and it is active. Raises LeaseLostError otherwise.
 
-    A stale row of this attempt is healed first (former status, fresh lease) while its quarantine lasts; afterwards
-    the reaper has the say.
+    A job of this attempt that became stale first gets its former status and a new lease. After the quarantine this is
+    no longer possible, because then the reaper decides what happens to the job.
     """
     try:
         job = lock(session, job_id)
@@ -93,8 +94,10 @@ def require_ownership(session: Session, job_id: str, attempt: int, settings: Set
         return job
     if job.attempt == attempt and job.status == JobStatus.STALE and job.status_before_stale is not None:
         settings = settings or get_settings()
-        over = select(func.now() > Job.lease_expires_at + seconds(settings.quarantine_seconds)).where(Job.id == job_id)
-        if not session.scalar(over):
+        quarantine_over = select(func.now() > Job.lease_expires_at + seconds(settings.quarantine_seconds)).where(
+            Job.id == job_id
+        )
+        if not session.scalar(quarantine_over):
             return move(
                 session,
                 job,

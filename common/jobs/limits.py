@@ -20,14 +20,14 @@ from tidal_client.vocabulary import LEASED, JobStatus, JobType
 
 TOO_MANY_WAITING: Final = "too_many_waiting"
 RETRY_SECONDS = 60.0
-"""Retry-After in seconds of a refused submission. A job begins or ends every few minutes."""
+"""Retry-After of a refused submission, in seconds. A job begins or ends every few minutes."""
 SERIALISE_BELOW = 256
-"""Number of free places at and below which submissions are serialised. With more free places, concurrent submissions
-cannot reach the limit: each holds a database connection, and the server allows about 200."""
+"""At this number of free places in the queue or fewer, submissions are serialised. With more free places, concurrent
+submissions cannot reach the limit: each holds a database connection, and the server allows about 200."""
 
 
 def type_limit(settings: Settings, job_type: str) -> int | None:
-    """The concurrency limit of `job_type`; None: only the number of workers limits it (0 in the settings)."""
+    """Return the concurrency limit of `job_type`; None if only the number of workers limits it (0 in the settings)."""
     if job_type == JobType.LM_TRAINING:
         limit = settings.lm_training_concurrency
     elif job_type == JobType.RL_TRAINING:
@@ -38,7 +38,7 @@ def type_limit(settings: Settings, job_type: str) -> int | None:
 
 
 def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
-    """Active and stale jobs per type; types without one are missing."""
+    """Return the number of active and stale jobs per type; types without such jobs are missing."""
     names = list(types)
     if not names:
         return {}
@@ -47,17 +47,17 @@ def leased_counts(session: Session, types: Iterable[str]) -> dict[str, int]:
 
 
 def free_slots(session: Session, settings: Settings, types: Iterable[str]) -> dict[str, int | None]:
-    """Free places per type, None where there is no limit; types at their limit are missing."""
+    """Return the free slots per type, None for a type without a limit; types at their limit are missing."""
     limits = {name: type_limit(settings, name) for name in types}
-    taken = leased_counts(session, [name for name, limit in limits.items() if limit is not None])
-    free = {name: None if limit is None else limit - taken.get(name, 0) for name, limit in limits.items()}
-    return {name: places for name, places in free.items() if places is None or places > 0}
+    leased = leased_counts(session, [name for name, limit in limits.items() if limit is not None])
+    free = {name: None if limit is None else limit - leased.get(name, 0) for name, limit in limits.items()}
+    return {name: slots for name, slots in free.items() if slots is None or slots > 0}
 
 
 def require_queue_capacity(session: Session, settings: Settings) -> None:
     """Raise RateLimitedError `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS` jobs already wait.
 
-    Every pending job counts, including jobs with `notBefore` and jobs that went back to the queue; the latter are never
+    Every pending job counts, including jobs with `notBefore` and jobs that returned to the queue; a return is never
     refused. Near the limit this takes a lock until the end of the transaction, so that two submissions cannot take the
     last place. There is only one token, the administrator's, so the limit per token counts all jobs.
     """

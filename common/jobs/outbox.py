@@ -1,12 +1,12 @@
 """The outbox: a transaction writes its messages for Redis as rows, which a relay publishes after the commit.
 
-    ring / announce / push_wish   inside the transaction of the change
-    relay(engine, publisher)      by the health process, and by the api right after its commit
+    add_notifications, add_job_update, add_owner_notification   called inside the transaction of the change
+    relay(engine, publisher)   called by the health process, and by the api right after its commit
 
 Delivery is at least once: if a relay dies between publishing and its commit, the messages are published again. Repeated
 notifications do no harm; the publisher drops a repeated job-update by the id of its row. Only one relay works at a
-time, in order of id, and all rows of a job are inserted under its row lock, so the updates of a job
-arrive in the order of commits.
+time, in the order of the ids, and all rows of a job are inserted under its row lock, so the updates of a job arrive in
+the order of their commits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.jobs.sql import RELAY, now_minus, try_lock, wait_lock
 from common.logging import get_logger
 
 CHANNEL = "tidal_outbox"
-"""NOTIFY channel that wakes the relay at the commit."""
+"""NOTIFY channel that wakes the relay when a transaction commits."""
 KEEP_SECONDS = 3600.0
 """Seconds for which published rows are kept, for troubleshooting."""
 BATCH = 200
@@ -57,12 +57,12 @@ def add_notifications(session: Session, queue: str, count: int = 1) -> None:
 
 
 def add_job_update(session: Session, job: Job, event: str) -> None:
-    """Add a job-update with the present row. The caller holds the row lock."""
+    """Add a job-update with the present state of `job`. The caller holds the row lock."""
     _add(session, {"kind": "job-update", "job_id": job.id, "payload": {**job_document(job), "event": event}})
 
 
 def add_owner_notification(session: Session, job: Job) -> None:
-    """Add a notification that the desired state has changed; without it the owner would only poll."""
+    """Add a notification for the owner that the desired state has changed; without it the owner notices by polling."""
     _add(session, {"kind": "wish", "job_id": job.id, "payload": {}})
 
 
@@ -95,7 +95,7 @@ def relay(engine: Engine, publisher: Publisher, *, limit: int = BATCH, wait: boo
                 trouble = error
                 break
             except Exception:
-                log.exception("outbox row cannot be published and is left out", row=row.id, kind=row.kind)
+                log.exception("an outbox row cannot be published and is skipped", row=row.id, kind=row.kind)
             published.append(row.id)
         if published:
             session.execute(update(Outbox).where(Outbox.id.in_(published)).values(published_at=func.now()))
@@ -114,12 +114,12 @@ def _publish(publisher: Publisher, row: Outbox) -> None:
 
 
 def publish_after_commit(engine: Engine, publisher: Publisher) -> None:
-    """Publish at once what a request has just committed. Never raises: the health process publishes what is left."""
+    """Publish the rows that a request has just committed. Never raises: the health process publishes them otherwise."""
     try:
         relay(engine, publisher)
     except Exception:
         # The request itself has succeeded, and the relay of the health process will try again.
-        log.warning("outbox not published after commit; the relay will", exc_info=True)
+        log.warning("the outbox was not published after a commit; the relay tries again", exc_info=True)
 
 
 def prune(session: Session, *, keep_seconds: float = KEEP_SECONDS, limit: int = 5000) -> int:

@@ -1,12 +1,12 @@
-"""What the owner of a lease writes.
+"""The writes of the owner of a lease: transitions, the end of the attempt, events and progress.
 
-Every function carries `(job_id, attempt)`, locks the row and refuses with LeaseLostError when another attempt owns
-it: stop at once then, and write nothing more.
+Every function takes `(job_id, attempt)`, locks the row, and raises LeaseLostError when another attempt owns the job;
+the caller then stops at once and writes nothing more. Every call may be repeated when the outcome of a commit is
+unknown: if the status was already written, nothing happens.
 
-Each may be repeated when the outcome of a commit is unknown: a status that is already there is left alone.
-`complete`, `pause`, `release` and `fail` end the attempt and return the status that was really written, because the
-user's wish, read under the lock, has the last word (stop beats everything, a withdrawn pause goes back to the queue).
-Call them only when the child is gone.
+`complete_job`, `pause_job`, `release_job` and `fail_job` end the attempt and return the status that was really
+written. It depends on the desired state, which is read under the lock: a stop overrides every outcome, and after a
+withdrawn pause the job returns to the queue. Call them only after the child has ended.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def transition(
     details: dict[str, Any] | None = None,
     **fields: Any,
 ) -> JobStatus:
-    """Move the job to `to`, along the table and only if the wish allows it; nothing happens when it is there already.
+    """Move the job to `to`, unless this attempt has already done so.
 
-    Raises LeaseLostError, ConflictError (the wish forbids it), ValueError (not in the table).
+    Raises LeaseLostError, ConflictError (the desired state forbids it), ValueError (no such transition).
     """
-    if _already(session, job_id, attempt, to):
+    if _already_written(session, job_id, attempt, to):
         return to
     job = require_ownership(session, job_id, attempt)
-    if job.status == to:  # healed to it just now
+    if job.status == to:  # `require_ownership` has just restored this status
         return to
     reason = forbidden_reason(to, DesiredState(job.desired_state), has_checkpoint=job.checkpoint_ref is not None)
     if reason is not None:
@@ -56,23 +56,23 @@ def transition(
 
 
 def complete_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """The child has finished and its artifacts are registered: completed, or cancelled when the wish is stop."""
-    if _already(session, job_id, attempt, S.COMPLETED, S.CANCELLED):
+    """Complete the job, whose child has finished and whose artifacts are registered; cancel it on a stop request."""
+    if _already_written(session, job_id, attempt, S.COMPLETED, S.CANCELLED):
         return S(lock(session, job_id).status)
     job = require_ownership(session, job_id, attempt)
     if job.desired_state == DesiredState.STOP:
         return _cancel(session, job, details)
     for step in (S.STARTING, S.RUNNING, S.COMPLETING):
-        job = _step(session, job, step)
+        job = _advance(session, job, step)
     move(session, job, S.COMPLETED, writer=StatusWriter.OWNER, event="completed", details=details, progress_phase=None)
     return S.COMPLETED
 
 
 def pause_job(session: Session, job_id: str, attempt: int, *, details: dict[str, Any] | None = None) -> JobStatus:
-    """The child has paused after a checkpoint: paused; or what the wish has become meanwhile."""
-    if _already(session, job_id, attempt, S.PAUSED, S.PENDING, S.CANCELLED):
+    """Pause the job, whose child has saved a checkpoint; cancel or requeue it if the desired state has changed."""
+    if _already_written(session, job_id, attempt, S.PAUSED, S.PENDING, S.CANCELLED):
         return S(lock(session, job_id).status)
-    return _leave(session, require_ownership(session, job_id, attempt), "paused", details, 0.0)
+    return _free_slot(session, require_ownership(session, job_id, attempt), "paused", details, 0.0)
 
 
 def release_job(
@@ -84,11 +84,14 @@ def release_job(
     details: dict[str, Any] | None = None,
     delay_seconds: float = 0.0,
 ) -> JobStatus:
-    """Give the job back without blame (drain, preemption): pending, or paused or cancelled if that is the wish."""
-    if _already(session, job_id, attempt, S.PENDING, S.PAUSED, S.CANCELLED):
+    """Return the job to the queue, or pause or cancel it if that is the desired state; uses up no retry budget.
+
+    `reason` is recorded in the event, for example `drain`.
+    """
+    if _already_written(session, job_id, attempt, S.PENDING, S.PAUSED, S.CANCELLED):
         return S(lock(session, job_id).status)
     job = require_ownership(session, job_id, attempt)
-    return _leave(session, job, "released", {"reason": reason, **(details or {})}, delay_seconds)
+    return _free_slot(session, job, "released", {"reason": reason, **(details or {})}, delay_seconds)
 
 
 def fail_job(
@@ -102,30 +105,30 @@ def fail_job(
     details: dict[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> JobStatus:
-    """The attempt ended badly: pending again while the budget of its kind lasts, else failed; cancelled on stop.
+    """End an attempt that failed: requeue the job while its retry budget lasts, otherwise mark it as failed.
 
-    `code` defaults to the fault's own; `message` is what the user reads.
+    On a stop request the job is cancelled instead. `code` defaults to the value of `fault`; users see `message`.
     """
-    if _already(session, job_id, attempt, S.FAILED, S.PENDING, S.PAUSED, S.CANCELLED):
+    if _already_written(session, job_id, attempt, S.FAILED, S.PENDING, S.PAUSED, S.CANCELLED):
         return S(lock(session, job_id).status)
     settings = settings or get_settings()
     job = require_ownership(session, job_id, attempt, settings)
-    told = {"code": code or fault.value, "message": message, **(details or {})}
+    error = {"code": code or fault.value, "message": message, **(details or {})}
     if job.desired_state == DesiredState.STOP:
-        return _cancel(session, job, told)
-    verdict = decide_job_retry(fault, job, settings)
-    counters = {"infra_restarts": verdict.infra_restarts, "user_failures": verdict.user_failures}
-    if verdict.retry:
-        return _leave(session, job, "restarted", told, verdict.delay_seconds, **counters)
-    errors = {"error_code": code or fault.value, "error_message": message, "progress_phase": None}
-    move(session, job, S.FAILED, writer=StatusWriter.OWNER, event="failed", details=told, **counters, **errors)
+        return _cancel(session, job, error)
+    decision = decide_job_retry(fault, job, settings)
+    counters = {"infra_restarts": decision.infra_restarts, "user_failures": decision.user_failures}
+    if decision.retry:
+        return _free_slot(session, job, "restarted", error, decision.delay_seconds, **counters)
+    fields = {"error_code": code or fault.value, "error_message": message, "progress_phase": None}
+    move(session, job, S.FAILED, writer=StatusWriter.OWNER, event="failed", details=error, **counters, **fields)
     return S.FAILED
 
 
 def record_event(
     session: Session, job_id: str, attempt: int, event: str, details: dict[str, Any] | None = None
 ) -> None:
-    """Something worth knowing that changes no status: resume_inexact, checkpoint_skipped, sigterm_sent, …"""
+    """Record an event that does not change the status: resume_inexact, checkpoint_skipped, sigterm_sent, …"""
     add_event(session, require_ownership(session, job_id, attempt), event, actor="worker", details=details)
 
 
@@ -139,7 +142,10 @@ def record_progress(
     eta_seconds: float | None = None,
     phase: str | None = None,
 ) -> None:
-    """Step, total, eta and phase for display; no event, no job-update (live feeds come through Redis)."""
+    """Write step, total, remaining time and phase for display; adds neither an event nor a job-update.
+
+    Live displays get the progress through Redis. Raises LeaseLostError.
+    """
     written = session.scalar(
         update(Job)
         .where(Job.id == job_id, Job.attempt == attempt, Job.status.in_([*ACTIVE, S.STALE]))
@@ -158,8 +164,8 @@ def record_progress(
         raise LeaseLostError(f"job {job_id}: attempt {attempt} no longer owns it")
 
 
-def _already(session: Session, job_id: str, attempt: int, *targets: JobStatus) -> bool:
-    """Whether this attempt has written one of `targets` before (the answer to a commit got lost)."""
+def _already_written(session: Session, job_id: str, attempt: int, *targets: JobStatus) -> bool:
+    """Return whether this attempt has already written one of `targets`, when the answer to its commit was lost."""
     try:
         job = lock(session, job_id)
     except NotFoundError:
@@ -167,10 +173,10 @@ def _already(session: Session, job_id: str, attempt: int, *targets: JobStatus) -
     return job.attempt == attempt and job.status in targets
 
 
-def _step(session: Session, job: Job, to: JobStatus) -> Job:
-    """Take one step of the straight way to completing, unless the job is past it."""
-    way = [S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING]
-    if job.status not in way or way.index(S(job.status)) >= way.index(to):
+def _advance(session: Session, job: Job, to: JobStatus) -> Job:
+    """Move the job to `to`, the next status on the way to completing, unless it has already reached that status."""
+    order = [S.PROVISIONING, S.STARTING, S.RUNNING, S.COMPLETING]
+    if job.status not in order or order.index(S(job.status)) >= order.index(to):
         return job
     return move(session, job, to, writer=StatusWriter.OWNER, event=to.value)
 
@@ -182,15 +188,18 @@ def _cancel(session: Session, job: Job, details: dict[str, Any] | None) -> JobSt
     return S.CANCELLED
 
 
-def _leave(
+def _free_slot(
     session: Session, job: Job, event: str, details: dict[str, Any] | None, delay_seconds: float, **fields: Any
 ) -> JobStatus:
-    """Free the slot: cancelled if the wish is stop, paused if it is pause and a checkpoint is there, else pending."""
+    """End the attempt according to the desired state and return the new status.
+
+    The job is cancelled on a stop request, paused on a pause request if it has a checkpoint, and requeued otherwise.
+    """
     if job.desired_state == DesiredState.STOP:
         return _cancel(session, job, details)
     if job.desired_state == DesiredState.PAUSE and job.checkpoint_ref is not None and job.status in _BEFORE_COMPLETING:
         for step in (S.STARTING, S.RUNNING):
-            job = _step(session, job, step)
+            job = _advance(session, job, step)
         move(
             session,
             job,

@@ -1,11 +1,12 @@
-"""The reaper: finds attempts whose lease lapsed, and judges them after a quarantine.
+"""The reaper: marks jobs whose lease has expired as stale, and after a quarantine requeues or ends them.
 
-    active, lease past                       → stale
-    stale, quarantine (from lease end) over  → cancelled (wish stop), pending, or failed `worker_lost` (budget spent)
+    active, lease expired                                  → stale
+    stale, quarantine (counted from the lease's end) over  → cancelled (stop requested), pending, or
+                                                             failed with `worker_lost` (retry budget used up)
 
-It only acts after the lease lapsed and compares attempts under row locks. After losing the database, or having stood
-still itself, it marks nothing until contact has been unbroken for a while: owners were cut off too and must get their
-chance to renew first.
+The reaper acts only after the lease has expired, and compares attempts under row locks. After the database was
+unavailable, or the reaper itself was suspended, it does nothing until the database has answered without a break for a
+while: the owners were cut off too, and must have time to renew their leases first.
 """
 
 from __future__ import annotations
@@ -31,54 +32,54 @@ from tidal_client.vocabulary import ACTIVE, DesiredState, JobStatus
 
 BATCH = 200
 SLOW_SWEEP_SECONDS = 15.0
-"""What a sweep may take while Redis does not answer."""
+"""Longest duration of a sweep in seconds while Redis does not answer."""
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 
 class DatabaseContact:
-    """How long the database has answered without a break, by a clock that counts sleep.
+    """Measures how long the database has answered without a break, by a clock that includes sleep.
 
-    A new process begins without contact: it cannot know what happened before. One that stood still (a suspended
-    machine, a paused container) begins again: those it would judge may have stood still with it.
+    A new process begins at zero, because it does not know what happened before. So does a process that was suspended
+    (a sleeping machine, a paused container), because the owners of the leases may have been suspended too.
     """
 
-    def __init__(self, longest_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
-        """More than `longest_gap_seconds` between two answers is a break (`max_answer_gap`)."""
-        self._longest_gap = longest_gap_seconds
+    def __init__(self, max_gap_seconds: float, clock: Callable[[], float] = lease_clock) -> None:
+        """More than `max_gap_seconds` between two answers is a break (`max_answer_gap`)."""
+        self._max_gap = max_gap_seconds
         self._clock = clock
         self._since: float | None = None
         self._last = 0.0
 
     def record_answer(self) -> None:
-        """The database has answered."""
+        """Record that the database has just answered."""
         now = self._clock()
-        if self._since is None or now - self._last > self._longest_gap:
+        if self._since is None or now - self._last > self._max_gap:
             self._since = now
         self._last = now
 
     def record_outage(self) -> None:
-        """The database has not answered."""
+        """Record that the database did not answer."""
         self._since = None
 
     def settled(self, wanted_seconds: float) -> bool:
-        """Whether contact has lasted `wanted_seconds`, and lasts."""
+        """Return whether the database has answered without a break for `wanted_seconds` until now."""
         now = self._clock()
-        return self._since is not None and now - self._since >= wanted_seconds and now - self._last <= self._longest_gap
+        return self._since is not None and now - self._since >= wanted_seconds and now - self._last <= self._max_gap
 
 
 def max_answer_gap(settings: Settings) -> float:
-    """Seconds between two answers in ordinary operation at most, Redis being away included.
+    """Return the most seconds between two answers in normal operation, including times when Redis does not answer.
 
-    So short that an owner which stood still as long has a good part of its lease left (with the lease's default).
+    With the default settings, an owner that was suspended for as long still has a good part of its lease left.
     """
     return max(2 * settings.reaper_seconds + SLOW_SWEEP_SECONDS, settings.lease_seconds / 2)
 
 
 @dataclass(frozen=True)
 class Reaped:
-    """Rows per outcome of one pass."""
+    """The number of jobs per outcome of one pass."""
 
     stale: int = 0
     requeued: int = 0
@@ -87,9 +88,14 @@ class Reaped:
 
 
 def reap(session: Session, settings: Settings) -> Reaped:
-    """One pass: mark, then judge. The caller holds the sweep lock and commits."""
+    """Mark jobs as stale, then requeue or end those past their quarantine.
+
+    The caller holds the sweep lock and commits.
+    """
     stale = mark_stale(session)
-    outcomes = _each(session, _judgeable(session, settings), lambda job: _judge(session, job, settings))
+    outcomes = _apply_to_each(
+        session, _past_quarantine(session, settings), lambda job: _end_or_requeue(session, job, settings)
+    )
     return Reaped(
         stale=stale,
         requeued=outcomes.count(JobStatus.PENDING),
@@ -99,11 +105,11 @@ def reap(session: Session, settings: Settings) -> Reaped:
 
 
 def mark_stale(session: Session) -> int:
-    """Mark every active job whose lease is past; returns how many.
+    """Mark active jobs whose lease has expired as stale, at most BATCH of them; return how many.
 
-    A row its owner is writing at this moment is left for the next pass.
+    Rows that their owner is writing at this moment are skipped until the next pass.
     """
-    lapsed = (
+    expired_lease = (
         select(Job)
         .where(Job.status.in_(ACTIVE), Job.lease_expires_at < func.now())
         .order_by(Job.lease_expires_at)
@@ -126,26 +132,26 @@ def mark_stale(session: Session) -> int:
         )
         return True
 
-    return len(_each(session, session.scalars(lapsed).all(), mark))
+    return len(_apply_to_each(session, session.scalars(expired_lease).all(), mark))
 
 
-def _each(session: Session, jobs: Iterable[Job], act: Callable[[Job], T]) -> list[T]:
-    """`act` on each job; one that cannot be moved is logged, left as it is, and keeps no other from its turn."""
-    done: list[T] = []
+def _apply_to_each(session: Session, jobs: Iterable[Job], act: Callable[[Job], T]) -> list[T]:
+    """Call `act` for each job and return the results; a job for which it fails is logged and skipped."""
+    results: list[T] = []
     for job in jobs:
         job_id = job.id
         try:
             with session.begin_nested():
-                done.append(act(job))
+                results.append(act(job))
         except (ValueError, TidalError, DBAPIError) as error:
             if database_away(error):
                 raise
-            log.exception("the reaper cannot move a job", job_id=job_id)
-    return done
+            log.exception("the reaper could not change the status of a job", job_id=job_id)
+    return results
 
 
-def _judgeable(session: Session, settings: Settings) -> list[Job]:
-    over = (
+def _past_quarantine(session: Session, settings: Settings) -> list[Job]:
+    expired = (
         select(Job)
         .where(
             Job.status == JobStatus.STALE,
@@ -156,18 +162,18 @@ def _judgeable(session: Session, settings: Settings) -> list[Job]:
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
-    return list(session.scalars(over))
+    return list(session.scalars(expired))
 
 
-def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
+def _end_or_requeue(session: Session, job: Job, settings: Settings) -> JobStatus:
     details = {"reason": Fault.WORKER_LOST.value, "worker": job.lease_owner, "before": job.status_before_stale}
     if job.desired_state == DesiredState.STOP:
         target, event = JobStatus.CANCELLED, "cancelled"
         move(session, job, target, writer=StatusWriter.REAPER, event=event, details=details, progress_phase=None)
         return target
-    verdict = decide_job_retry(Fault.WORKER_LOST, job, settings)
-    if verdict.retry:
-        not_before = now_plus(verdict.delay_seconds) if verdict.delay_seconds else job.not_before
+    decision = decide_job_retry(Fault.WORKER_LOST, job, settings)
+    if decision.retry:
+        not_before = now_plus(decision.delay_seconds) if decision.delay_seconds else job.not_before
         move(
             session,
             job,
@@ -175,7 +181,7 @@ def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
             writer=StatusWriter.REAPER,
             event="restarted",
             details=details,
-            infra_restarts=verdict.infra_restarts,
+            infra_restarts=decision.infra_restarts,
             not_before=not_before,
             progress_phase=None,
         )
@@ -187,10 +193,10 @@ def _judge(session: Session, job: Job, settings: Settings) -> JobStatus:
         writer=StatusWriter.REAPER,
         event="failed",
         details=details,
-        infra_restarts=verdict.infra_restarts,
+        infra_restarts=decision.infra_restarts,
         error_code=Fault.WORKER_LOST.value,
         error_message=(
-            f"The worker was lost {verdict.infra_restarts} times without a new checkpoint in between. "
+            f"The worker was lost {decision.infra_restarts} times without a new checkpoint in between. "
             "Look at the logs of the last attempts and at the host's memory."
         ),
         progress_phase=None,

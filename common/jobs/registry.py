@@ -1,8 +1,7 @@
-"""Files an attempt has written, registered under its fencing token: checkpoints to resume from, final artifacts, and
-the analysis that a job of that type makes.
+"""Registers the files that an attempt has written: checkpoints, final artifacts, and the result of an analysis job.
 
-The file exists, whole, before its row does, and is gone before its row is. Leaves out: writing and pruning files
-(`common.checkpoint`).
+Every write is fenced by the attempt. A file is complete before its row is inserted, and is deleted before its row is.
+Leaves out: writing and pruning files (`common.checkpoint`).
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ CHECKPOINT_FOLDER = "checkpoints"
 def register_checkpoint(
     session: Session, job_id: str, attempt: int, *, name: str, step: int, sha256: str, size_bytes: int | None = None
 ) -> str:
-    """Note that `name` (`step-000000123`, below checkpoints/) is the newest checkpoint.
+    """Register `name` (`step-000000123`, below checkpoints/) as the newest checkpoint and return its reference.
 
-    The next attempt begins with the newest sound one on disk, and tells of it when the one before died before it could.
-    What is registered already is left alone. Returns its reference, `<experiment id>/checkpoints/<name>`. A step higher
-    than any before gives the budget of infrastructure restarts back. Raises LeaseLostError.
+    The reference is `<experiment id>/checkpoints/<name>`. A checkpoint that is already registered is left unchanged: an
+    attempt registers the checkpoint that it resumes from again, in case the previous attempt died before it could. A
+    new highest step restores the retry budget for infrastructure faults. Raises LeaseLostError.
     """
     job = require_ownership(session, job_id, attempt)
     path = name if "/" in name else f"{CHECKPOINT_FOLDER}/{name}"
     reference = f"{job.experiment_id}/{path}"
-    known = select(Checkpoint.sha256).where(Checkpoint.experiment_id == job.experiment_id, Checkpoint.name == path)
-    if job.checkpoint_ref == reference and session.scalar(known) == sha256:
+    registered = select(Checkpoint.sha256).where(Checkpoint.experiment_id == job.experiment_id, Checkpoint.name == path)
+    if job.checkpoint_ref == reference and session.scalar(registered) == sha256:
         return reference
-    _write(session, job, path, "training", step, sha256, size_bytes)
+    _upsert(session, job, path, "training", step, sha256, size_bytes)
     fields: dict[str, object] = {"checkpoint_ref": reference, "updated_at": func.now()}
     if job.checkpoint_step is None or step > job.checkpoint_step:
         fields |= {"checkpoint_step": step, "infra_restarts": 0}
@@ -48,9 +47,9 @@ def register_checkpoint(
 
 
 def keep_checkpoints(session: Session, job_id: str, attempt: int, *, names: Collection[str]) -> None:
-    """Forget the training checkpoints of the job's experiment that are not among `names`: their files are gone.
+    """Delete the rows of the experiment's training checkpoints that are not in `names`, whose files were pruned.
 
-    The one that `checkpoint_ref` names is never forgotten. Raises LeaseLostError.
+    The checkpoint in `checkpoint_ref` always keeps its row. Raises LeaseLostError.
     """
     job = require_ownership(session, job_id, attempt)
     current = (job.checkpoint_ref or "").removeprefix(f"{job.experiment_id}/")
@@ -72,10 +71,10 @@ def withdraw_checkpoints(
     newest: str | None,
     newest_step: int | None = None,
 ) -> None:
-    """Training diverged: forget the checkpoints `names`, and resume from `newest` of the job's experiment.
+    """Delete the rows of the checkpoints `names`, because training diverged, and resume from `newest` in future.
 
-    Without `newest` nothing of the experiment can be resumed from: what is left is the checkpoint that the job itself
-    was given to begin from, if any. Raises LeaseLostError.
+    If `newest` is None, no checkpoint of the experiment can be resumed from. The next attempt then begins with the
+    initial checkpoint of the job, if it has one. Raises LeaseLostError.
     """
     job = require_ownership(session, job_id, attempt)
     session.execute(
@@ -107,17 +106,14 @@ def register_artifact(
     sha256: str | None = None,
     size_bytes: int | None = None,
 ) -> None:
-    """Register a final file: kind model, policy, result or other. Raises LeaseLostError."""
+    """Register a final file. An unknown `kind` is stored as `other`. Raises LeaseLostError."""
     job = require_ownership(session, job_id, attempt)
-    _write(session, job, name, kind if kind in KINDS else "other", step, sha256, size_bytes)
+    _upsert(session, job, name, kind if kind in ARTIFACT_KINDS else "other", step, sha256, size_bytes)
     add_event(session, job, "artifact", actor="worker", details={"name": name, "kind": kind})
 
 
 def register_analysis(session: Session, job_id: str, attempt: int, *, result: Mapping[str, Any]) -> None:
-    """Keep the result of an analysis job as the analysis of its experiment; a later attempt replaces it.
-
-    Raises LeaseLostError.
-    """
+    """Store the result of an analysis job; a later attempt replaces it. Raises LeaseLostError."""
     job = require_ownership(session, job_id, attempt)
     values = {"kind": result["kind"], "request": result["request"], "result": dict(result), "name": job.name}
     statement = insert(Analysis).values(
@@ -132,13 +128,13 @@ def register_analysis(session: Session, job_id: str, attempt: int, *, result: Ma
     )
 
 
-KINDS = frozenset({"model", "policy", "result", "other"})
+ARTIFACT_KINDS = frozenset({"model", "policy", "result", "other"})
 
 
-def _write(
+def _upsert(
     session: Session, job: Job, name: str, kind: str, step: int | None, sha256: str | None, size_bytes: int | None
 ) -> None:
-    """Insert or replace: a later attempt may write a step again, and its file is the one that lies there."""
+    """Insert or replace a row: a later attempt may write the same step again, and then its file is on disk."""
     values = {
         "job_id": job.id,
         "attempt": job.attempt,

@@ -1,9 +1,9 @@
-"""Retention: logs and metric archives of experiments whose job ended long ago are deleted (TIDAL_RETENTION_DAYS).
+"""Deletes the logs and metric archives of experiments whose job ended long ago (TIDAL_RETENTION_DAYS).
 
-Models, checkpoints, configurations, results, analyses and every row stay; so does all of an experiment whose job has
-not ended, that a live job reads from, or that was imported. Each deletion is an event of the job. The health process
-calls `retain`; `tidal db retention` does it once, or only says what it would do. Leaves out: checkpoints of a running
-training (its `checkpoint` settings), Redis (its streams expire).
+Models, checkpoints, configurations, results, analyses and all rows are kept. Nothing is deleted from an experiment
+whose job has not ended, that an unfinished job reads from, or that was imported. Each deletion is recorded as an event
+of the job. The health process calls `delete_expired_archives`; `tidal db retention` calls it once, or only lists what
+it would delete. Leaves out: checkpoints of a running training (its `checkpoint` settings), Redis (its streams expire).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from common.logging import get_logger
 from tidal_client.vocabulary import TERMINAL
 
 FOLDERS = ("logs", "metrics")
-"""What goes, below the folder of the experiment."""
+"""Folders to delete, below the folder of the experiment."""
 DAY_SECONDS = 86_400.0
 
 log = get_logger(__name__)
@@ -33,20 +33,23 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class ExpiredArchive:
-    """An experiment whose logs and metrics are kept no longer."""
+    """An experiment whose logs and metrics are older than the retention time."""
 
     experiment_id: str
     job_id: str
     finished_at: datetime
     size_bytes: int
-    """Of what goes."""
+    """Size of the folders to delete, in bytes."""
 
 
 def find_expired_archives(session: Session, store: ArtifactStore, days: float) -> list[ExpiredArchive]:
-    """What is to go, the longest ended first; StorageError when there is no store (a volume is not mounted)."""
+    """Return the experiments with folders to delete, in the order in which their jobs ended.
+
+    Raises StorageError when there is no store, for example because a volume is not mounted.
+    """
     if not store.root.is_dir():
-        raise StorageError(f"there is no artifact store at {store.root}")
-    rows = session.execute(_ended(days).order_by(Job.finished_at, Job.id)).all()
+        raise StorageError(f"there is no artifact store at {store.root}; is its volume mounted?")
+    rows = session.execute(_ended_jobs(days).order_by(Job.finished_at, Job.id)).all()
     return [
         ExpiredArchive(job.experiment_id, job.id, job.finished_at, _size(store, job.experiment_id))
         for (job,) in rows
@@ -55,46 +58,51 @@ def find_expired_archives(session: Session, store: ArtifactStore, days: float) -
 
 
 def delete_expired_archives(engine: Engine, store: ArtifactStore, days: float) -> list[ExpiredArchive]:
-    """Delete what is to go, one experiment per transaction; gives what went. Several at once: each takes its own.
+    """Delete the expired folders, one experiment per transaction; return the experiments that lost theirs.
 
-    The event is written with the rename that takes the files away; the bytes are freed after the commit.
+    Several calls may run at the same time; each experiment is then handled by one of them. A folder is renamed in the
+    transaction that writes the event, and its files are deleted after the commit.
     """
     sessions = session_factory(engine)
     with sessions() as session:
         candidates = find_expired_archives(session, store, days)
-    gone = []
-    for one in candidates:
+    deleted = []
+    for candidate in candidates:
         with sessions.begin() as session:
-            # Locked and judged again: it may have been deleted, or a job may have begun to read from it.
-            locked = _ended(days).where(Job.id == one.job_id).with_for_update(of=Job, skip_locked=True)
+            # Check again under the lock: the job may have been deleted, or another job may read the experiment now.
+            locked = _ended_jobs(days).where(Job.id == candidate.job_id).with_for_update(of=Job, skip_locked=True)
             job = session.scalar(locked.execution_options(populate_existing=True))
             if job is None:
                 continue
-            doomed = [store.take_away(one.experiment_id, name) for name in FOLDERS]
-            if not any(doomed):
+            renamed = [store.take_away(candidate.experiment_id, name) for name in FOLDERS]
+            if not any(renamed):
                 continue
-            details = {"bytes": one.size_bytes, "folders": list(FOLDERS), "days": days}
+            details = {"bytes": candidate.size_bytes, "folders": list(FOLDERS), "days": days}
             add_event(session, job, "archive_deleted", actor="system", details=details)
-        for path in doomed:
+        for path in renamed:
             store.discard(path)
-        log.info("logs and metrics deleted by retention", experiment=one.experiment_id, bytes=one.size_bytes)
-        gone.append(one)
-    return gone
+        log.info(
+            "logs and metrics deleted by retention",
+            experiment=candidate.experiment_id,
+            bytes=candidate.size_bytes,
+        )
+        deleted.append(candidate)
+    return deleted
 
 
-def _ended(days: float) -> Select[Job]:
-    """Jobs that ended so long ago and whose experiment nobody reads from."""
-    reader, its = aliased(Job), aliased(Experiment)
-    reads = (
+def _ended_jobs(days: float) -> Select[Job]:
+    """Select the jobs that ended more than `days` ago and whose experiment no unfinished job reads from."""
+    reader, reader_experiment = aliased(Job), aliased(Experiment)
+    reading_jobs = (
         select(reader.id)
-        .join(its, its.id == reader.experiment_id)
+        .join(reader_experiment, reader_experiment.id == reader.experiment_id)
         .where(
             reader.status.not_in(TERMINAL),
-            or_(its.source_experiment_id == Job.experiment_id, reader.parent_id == Job.id),
+            or_(reader_experiment.source_experiment_id == Job.experiment_id, reader.parent_id == Job.id),
         )
     )
     return select(Job).where(
-        Job.status.in_(TERMINAL), Job.finished_at < now_minus(days * DAY_SECONDS), ~exists(reads.correlate(Job))
+        Job.status.in_(TERMINAL), Job.finished_at < now_minus(days * DAY_SECONDS), ~exists(reading_jobs.correlate(Job))
     )
 
 

@@ -1,9 +1,9 @@
-"""Retry budgets, pure: what follows when an attempt ends badly.
+"""Decides whether a job is retried after an attempt failed. Uses neither the database nor a clock.
 
-Infrastructure (`infra_restarts`): lost worker, kernel out-of-memory kill, no progress; a registered checkpoint with a
-new highest step gives the whole budget back. The user's code (`user_failures`): Python errors, CUDA out of memory.
-Drains cost nothing. The two never share a budget. A training that diverged is not tried again: the same steps lead to
-the same place.
+There are two separate budgets. Infrastructure faults (`infra_restarts`) are a lost worker, a kill by the kernel because
+memory ran out, and a trainer without progress; a registered checkpoint with a new highest step restores the whole
+budget. Faults of the user's code (`user_failures`) are Python errors and CUDA out of memory. A drain uses up no budget.
+A training that diverged is not retried, because the same steps would diverge again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.errors import DivergedError
 
 
 class Fault(StrEnum):
-    """Why an attempt ended. The value is the `error_code` of a job that fails for it."""
+    """Why an attempt ended. The value is the `error_code` of a job that fails for this reason."""
 
     DRAIN = "drain"
     WORKER_LOST = "worker_lost"
@@ -35,7 +35,7 @@ USER = frozenset({Fault.USER_ERROR, Fault.CUDA_OOM})
 
 @dataclass(frozen=True)
 class RetryDecision:
-    """What the row becomes: pending after `delay_seconds` if `retry`, else failed; the counters to write."""
+    """The status after a fault (pending after `delay_seconds` if `retry`, else failed) and the counters to write."""
 
     retry: bool
     infra_restarts: int
@@ -46,10 +46,10 @@ class RetryDecision:
 def decide_retry(
     fault: Fault, *, infra_restarts: int, user_failures: int, max_infra_restarts: int, max_user_failures: int
 ) -> RetryDecision:
-    """The verdict on `fault` given the counters so far.
+    """Decide what follows from `fault`, given the counters before it.
 
-    Fails at the `max_infra_restarts`-th infrastructure fault without a new checkpoint, and at the first user failure
-    beyond `max_user_failures`.
+    The job fails at the `max_infra_restarts`-th infrastructure fault without a new checkpoint, and at the first user
+    failure beyond `max_user_failures`.
     """
     if fault in INFRASTRUCTURE:
         infra_restarts += 1
@@ -65,7 +65,7 @@ def decide_retry(
 
 
 def decide_job_retry(fault: Fault, job: Job, settings: Settings) -> RetryDecision:
-    """The verdict on `fault` of this job with the budgets of the settings."""
+    """Decide what follows from `fault` for this job, with the budgets of the settings."""
     return decide_retry(
         fault,
         infra_restarts=job.infra_restarts,
@@ -76,5 +76,5 @@ def decide_job_retry(fault: Fault, job: Job, settings: Settings) -> RetryDecisio
 
 
 def backoff(count: int) -> float:
-    """Seconds before attempt `count` + 1: none after the first fault, then 5, 10, 20 … at most 60."""
+    """Return the delay in seconds before the next attempt after `count` faults: 0, then 5, 10, 20 … at most 60."""
     return 0.0 if count <= 1 else doubled(5.0, 60.0, count - 2)

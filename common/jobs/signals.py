@@ -31,7 +31,7 @@ def offered_signals(job: Job) -> frozenset[Signal]:
 
 
 def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
-    """Record `signal` and return the changed row; the caller commits.
+    """Record `signal` and return the changed job; the caller commits.
 
     Repeating a signal has no effect. Raises NotFoundError, ConflictError (`errors[0]` holds the status).
     """
@@ -40,10 +40,10 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     possible = possible_signals(job)
     if signal not in possible:
         if status in TERMINAL:
-            raise _conflict(job, f"job {job_id} is {status} already; nothing can be asked of it any more")
+            raise _conflict(job, f"job {job_id} is {status} already; it accepts no signals any more")
         kind = "" if job.type in RESUMABLE else f" ({job.type}, which keeps no checkpoint)"
         names = " or ".join(sorted(possible))
-        raise _conflict(job, f"job {job_id}{kind} is {status} and takes {names}, not {signal}")
+        raise _conflict(job, f"job {job_id}{kind} is {status} and accepts {names}, not {signal}")
     if status in (JobStatus.PENDING, JobStatus.PAUSED) and signal is Signal.STOP:
         return _cancel(session, job)
     if status is JobStatus.PAUSED:
@@ -51,7 +51,7 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
     present = DesiredState(job.desired_state)
     desired = desired_state_after(present, signal)
     if desired is None:
-        raise _conflict(job, f"job {job_id} ({status}) is already asked to {present}; {signal} would be less")
+        raise _conflict(job, f"job {job_id} ({status}) was already asked to {present}; {signal} would be milder")
     if desired is present:
         return job
     return _record(session, job, signal.value, desired_state=desired)
@@ -60,7 +60,8 @@ def request_signal(session: Session, job_id: str, signal: Signal) -> Job:
 def request_cancel(session: Session, job_id: str) -> Job:
     """Stop the job, with SIGKILL at the end of the grace period; a job without a lease is cancelled at once.
 
-    Also applies to a stop that is already in progress. Raises NotFoundError, ConflictError for a job that has ended.
+    This also applies to a stop that is already in progress. Raises NotFoundError, and ConflictError for a job that has
+    ended.
     """
     job = lock(session, job_id)
     if job.status in TERMINAL:

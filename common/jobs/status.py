@@ -48,7 +48,7 @@ def _table() -> dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]]:
         rows.append((status, S.PENDING, StatusWriter.OWNER))
         rows.append((status, S.FAILED, StatusWriter.OWNER))
         rows.append((status, S.STALE, StatusWriter.REAPER))
-        rows.append((S.STALE, status, StatusWriter.OWNER))  # healed partition; only to status_before_stale
+        rows.append((S.STALE, status, StatusWriter.OWNER))  # the owner heals it, only to `status_before_stale`
         if status is not S.STOPPING:
             rows.append((status, S.STOPPING, StatusWriter.OWNER))
     table: dict[tuple[JobStatus, JobStatus], frozenset[StatusWriter]] = {}
@@ -126,11 +126,11 @@ def forbidden_reason(target: JobStatus, desired: DesiredState, *, has_checkpoint
     checkpoint; stopping and cancelled need the desired state stop.
     """
     if target is S.COMPLETED and desired is DesiredState.STOP:
-        return "the user wants it stopped"
+        return "a stop was requested"
     if target is S.PAUSED and desired is not DesiredState.PAUSE:
-        return f"the wish is {desired}, not pause"
+        return f"its desired state is {desired}, not pause"
     if target is S.PAUSED and not has_checkpoint:
         return "no checkpoint is registered"
     if target in (S.STOPPING, S.CANCELLED) and desired is not DesiredState.STOP:
-        return f"the wish is {desired}, not stop"
+        return f"its desired state is {desired}, not stop"
     return None

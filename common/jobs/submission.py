@@ -40,28 +40,28 @@ MAX_TEXT = 200
 
 @dataclass(frozen=True)
 class NewJob:
-    """A submission. Raises InvalidInputError or ConfigError on construction when it could never run."""
+    """A job to submit. The constructor raises InvalidInputError or ConfigError when the job could never run."""
 
     type: JobType
     payload: JobPayload | Mapping[str, Any]
-    """Checked against the type's model and completed."""
+    """The payload; the constructor validates it with the model of the type and fills in the defaults."""
     name: str | None = None
     tags: tuple[str, ...] = ()
     priority: int = 0
-    """-100 … 100, higher first."""
+    """Priority from -100 to 100; jobs with a higher one are claimed first."""
     gpus: int = 1
     not_before: datetime | None = None
-    """With time zone; not claimed earlier."""
+    """Earliest time of the first claim, with a time zone."""
     parent_id: str | None = None
-    """Resume from this ended job: its newest checkpoint, or `resume_checkpoint`, becomes the start of this one."""
+    """The ended job to resume from; this job starts from its newest checkpoint, or from `resume_checkpoint`."""
     resume_checkpoint: str | None = None
-    """With `parent_id`, the checkpoint to start from instead of the newest: `<experiment id>/checkpoints/<name>`. That
-    it exists, and is one of the parent's experiment, is the caller's to check."""
+    """With `parent_id`, the checkpoint to start from instead of the newest: `<experiment id>/checkpoints/<name>`. The
+    caller checks that it exists and belongs to the parent's experiment."""
     wait: bool = True
-    """False: refuse with a conflict instead of waiting when the type's limit is reached."""
+    """False: raise ConflictError instead of waiting when the limit of the type is reached."""
     idempotency_key: str | None = None
     body_hash: str | None = None
-    """SHA-256 of the request body, hex; computed from the other fields when the caller gives none."""
+    """Hexadecimal SHA-256 of the request body; if None, it is computed from the other fields."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "type", _job_type(self.type))
@@ -69,22 +69,22 @@ class NewJob:
         if not -100 <= self.priority <= 100:
             raise InvalidInputError(f"priority {self.priority} is outside -100 … 100")
         if self.gpus != 1:
-            raise InvalidInputError(f"gpus {self.gpus} is not possible yet; a job uses 1")
+            raise InvalidInputError(f"gpus {self.gpus} is not supported; use 1")
         if self.not_before is not None and self.not_before.tzinfo is None:
             raise InvalidInputError("notBefore needs a time zone, such as 2030-01-01T00:00:00Z")
         if len(self.tags) > MAX_TAGS:
-            raise InvalidInputError(f"{len(self.tags)} tags are more than {MAX_TAGS}")
-        for what, text, most in (
+            raise InvalidInputError(f"{len(self.tags)} tags are more than the limit of {MAX_TAGS}")
+        for field, text, limit in (
             ("name", self.name, MAX_TEXT),
             ("Idempotency-Key", self.idempotency_key, MAX_TEXT),
             *(("tag", tag, MAX_TAG) for tag in self.tags),
         ):
-            if text is not None and (not 1 <= len(text) <= most or "\x00" in text):
-                raise InvalidInputError(f"{what} {text[:40]!r} needs 1 to {most} characters and no NUL")
+            if text is not None and (not 1 <= len(text) <= limit or "\x00" in text):
+                raise InvalidInputError(f"{field} {text[:40]!r} must have 1 to {limit} characters and no NUL")
 
     @property
     def checked_payload(self) -> JobPayload:
-        """The payload as its model."""
+        """The validated payload."""
         assert isinstance(self.payload, JobPayload)
         return self.payload
 
@@ -173,7 +173,7 @@ def _job_type(value: str) -> JobType:
 def submitted_before(session: Session, key: str, digest: str) -> Job | None:
     """Return the job that `key` created in the last 24 h, or None. Locks the key until the transaction ends.
 
-    Raises InvalidInputError when the job was made from a body of another digest (`NewJob.body_hash`).
+    Raises InvalidInputError when the job was created from a body with another digest (`NewJob.digest`).
     """
     lock_idempotency_key(session, key)
     fresh = Job.created_at >= now_minus(IDEMPOTENCY_SECONDS)
@@ -201,12 +201,12 @@ def _parent_checkpoint(session: Session, parent_id: str, job_type: JobType, *, n
         raise ConflictError(f"resumeFrom: job {parent_id} is {parent.status}; signal it instead", code="job_is_live")
     if parent.type != job_type or job_type not in RESUMABLE:
         raise InvalidInputError(
-            f"resumeFrom: {with_article(job_type)} job cannot go on from {with_article(parent.type)} job"
+            f"resumeFrom: {with_article(job_type)} job cannot resume from {with_article(parent.type)} job"
         )
     if parent.checkpoint_ref is None and needed:
         raise InvalidInputError(
-            f"resumeFrom: job {parent_id} left no checkpoint to go on from; submit it anew, or name a checkpoint as "
-            "<experiment id>/checkpoints/<name>"
+            f"resumeFrom: job {parent_id} left no checkpoint to resume from; submit a new job without resumeFrom, or "
+            "name a checkpoint as <experiment id>/checkpoints/<name>"
         )
     return parent.checkpoint_ref
 
@@ -220,7 +220,7 @@ def _require_free_slot(session: Session, job_type: JobType, settings: Settings) 
     ahead = leased_counts(session, [job_type]).get(job_type, 0) + (waiting or 0)
     if ahead >= limit:
         raise ConflictError(
-            f"of {job_type}, {plural(ahead, 'job')} run or wait and the limit is {limit}; leave out queue=false "
-            "to wait in line",
+            f"{plural(ahead, 'job')} of type {job_type} run or wait already and the limit is {limit}; leave out "
+            "queue=false to wait in the queue",
             code="concurrency_limit",
         )

@@ -1,7 +1,8 @@
-"""The periodic work on jobs: reap, re-ring, prune, publish.
+"""The periodic work on jobs: run the reaper, repeat lost notifications, prune the outbox and publish it.
 
-The health process calls `sweep` every reaper_seconds; the Celery task `tidal.health.sweep` calls `sweep_once` by hand
-when that loop is down. Two at once are harmless: an advisory lock lets one act.
+The health process calls `run_sweep` every `reaper_seconds`. While it is down, an operator can call `run_single_sweep`
+with the Celery task `tidal.health.sweep` or `tidal db sweep`. Concurrent sweeps are harmless, because an advisory lock
+lets only one of them act.
 """
 
 from __future__ import annotations
@@ -28,43 +29,48 @@ from common.redis.publisher import RedisPublisher
 from tidal_client.vocabulary import LEASED, JobStatus
 
 MAX_NOTIFICATIONS = 64
-"""Per queue and sweep."""
+"""Most notifications that one sweep repeats per queue."""
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepReport:
-    """What one sweep did. `acted` is False when another sweep held the lock."""
+    """What one sweep did."""
 
     acted: bool
+    """False if another sweep held the lock, and this one therefore did nothing."""
     reaped: Reaped = field(default_factory=Reaped)
     notifications: int = 0
+    """Number of repeated notifications."""
     pruned: int = 0
+    """Number of deleted outbox rows."""
     forgotten: int = 0
+    """Number of cleared idempotency keys."""
     published: int = 0
+    """Number of published outbox rows."""
     due_in: float | None = None
-    """Seconds until the next lease, or quarantine, is over if nobody renews it; None: there is none."""
+    """Seconds until the next lease or quarantine ends, unless it is renewed; None: there is none."""
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing but routine happened."""
+        """Whether the sweep neither changed a job nor repeated a notification."""
         return self.reaped == Reaped() and not self.notifications
 
 
 def run_sweep(
     engine: Engine, publisher: Publisher, settings: Settings, *, contact: DatabaseContact | None = None
 ) -> SweepReport:
-    """One sweep. Database errors pass through; Redis being away only postpones what needs it.
+    """Do one sweep and return what it did; this costs one query if there is nothing to do.
 
-    `contact` keeps the reaper still after the database was lost or this process stood still; without one (a single
-    sweep by hand) the start time of the PostgreSQL server is asked instead. When there is nothing to do it costs
-    one query.
+    `contact` keeps the reaper inactive after the database was unavailable or this process was suspended. Without it (a
+    single sweep by hand), the uptime of the PostgreSQL server decides instead. If Redis is unavailable, the work that
+    needs it waits for the next sweep. Raises the errors of the database.
     """
-    alive = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))
+    idle_limit = idle_transaction_limit(max(0.5, settings.lease_seconds / 6))
     with session_factory(engine).begin() as session:
-        look = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings), alive)
-        free, due, due_in, _ = session.execute(look).one()
+        check = select(func.pg_try_advisory_xact_lock(SWEEP), _anything_to_do(), _due_in(settings), idle_limit)
+        free, due, due_in, _ = session.execute(check).one()
     due_in = None if due_in is None else float(due_in)
     if contact is not None:
         contact.record_answer()
@@ -72,7 +78,7 @@ def run_sweep(
         return SweepReport(acted=free, due_in=due_in)
     waiting = _waiting_notifications(publisher)
     with session_factory(engine).begin() as session:
-        session.execute(select(alive))
+        session.execute(select(idle_limit))
         if not try_lock(session, SWEEP):
             return SweepReport(acted=False, due_in=due_in)
         if contact is None:
@@ -89,12 +95,12 @@ def run_sweep(
     try:
         published = outbox.relay(engine, publisher)
     except UnavailableError as error:
-        log.warning("outbox waits for Redis", error=error.message)
+        log.warning("the outbox is not published because Redis does not answer", error=error.message)
     return SweepReport(True, reaped, notifications, pruned, forgotten, published, due_in)
 
 
 def run_single_sweep(settings: Settings | None = None) -> SweepReport:
-    """A single sweep with connections of its own."""
+    """Do one sweep, with its own connections."""
     settings = settings or get_settings()
     engine = make_engine(settings.database_url, application_name="tidal-sweep", pool_size=1)
     publisher = RedisPublisher(settings.redis_url, stream_max_length=settings.stream_max_length)
@@ -106,7 +112,7 @@ def run_single_sweep(settings: Settings | None = None) -> SweepReport:
 
 
 def _anything_to_do() -> ColumnElement[bool]:
-    """Whether there may be work: wider than what each part looks for itself, and every branch has an index."""
+    """Return a condition that is true whenever there may be work; every branch of it uses an index."""
     return or_(
         exists().where(Job.status.in_(LEASED), Job.lease_expires_at < func.now()),
         exists().where(Job.status == JobStatus.PENDING),
@@ -117,7 +123,7 @@ def _anything_to_do() -> ColumnElement[bool]:
 
 
 def _due_in(settings: Settings) -> ScalarSelect[Any]:
-    """Seconds to the next moment at which the reaper has something to say."""
+    """Select the seconds until the reaper next has to act on a lease or a quarantine."""
     quarantine = Job.lease_expires_at + seconds(settings.quarantine_seconds)
     at = case((Job.status == JobStatus.STALE, quarantine), else_=Job.lease_expires_at)
     until = func.extract("epoch", func.min(at) - func.now())
@@ -125,7 +131,7 @@ def _due_in(settings: Settings) -> ScalarSelect[Any]:
 
 
 def _waiting_notifications(publisher: Publisher) -> dict[str, int]:
-    """Doorbells that lie in Redis, per queue; empty when Redis is away (ringing would be in vain)."""
+    """Return the number of undelivered notifications per queue; empty if Redis does not answer."""
     try:
         return {queue: publisher.undelivered(queue) for queue in set(QUEUES.values())}
     except UnavailableError:
@@ -138,10 +144,10 @@ def _server_settled(session: Session, settings: Settings) -> bool:
 
 
 def _renotify(session: Session, settings: Settings, queue: str, waiting: int) -> int:
-    """Ring for claimable jobs whose doorbell seems lost: long pending, or just become due.
+    """Repeat notifications for claimable jobs that have been due for long, or have just become due; return how many.
 
-    As many as could be claimed now, less the doorbells that still lie in Redis, so that they never pile up while
-    no worker is there.
+    The number is that of the jobs that could be claimed now, less the `waiting` notifications that are still in Redis,
+    so that notifications do not accumulate while there is no worker.
     """
     due_for = func.greatest(Job.updated_at, Job.not_before)
     overdue = (due_for < now_minus(settings.outbox_seconds)) | (Job.not_before >= now_minus(settings.outbox_seconds))

@@ -1,8 +1,8 @@
-"""The queue as its users see it: who waits where, and when each will probably start.
+"""Lists the waiting jobs of a queue, with their positions and predicted starts.
 
-Limits hold per type, so a position counts those of the same type that are claimed before (higher priority, then
-older); jobs that may not start yet (`not_before`) stand in line too. The prediction looks at all types of the queue,
-because they share its workers (`common.jobs.forecast`).
+Limits apply per type. So the position of a job counts the jobs of its type that are claimed before it (with a higher
+priority, or older), including jobs that may not start yet (`not_before`). The prediction considers all types of the
+queue, because they share its workers (`common.jobs.forecast`).
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from common.jobs.payloads import QUEUES
 from tidal_client.vocabulary import ACTIVE, LEASED, DesiredState, JobStatus, JobType
 
 RECENT = 20
-"""Finished jobs of a type that say what one usually takes."""
+"""Number of finished jobs per type from which the usual duration is computed."""
 
 HORIZON = 100
-"""Jobs of each type from the front of its line whose start is predicted; a guess about later ones is worth nothing."""
+"""Number of waiting jobs per type whose start is predicted; predictions for later ones would be useless."""
 
 CountWorkers = Callable[[str], int | None]
-"""Workers alive per queue; None: not known."""
+"""Returns the number of running workers of a queue; None if it is unknown."""
 
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """Where a pending job stands."""
+    """The position of a pending job in its queue."""
 
     job_id: str
     type: str
     position: int
-    """1 is next of its type."""
+    """Position among the jobs of its type, from 1."""
     predicted_start: datetime | None
-    """None: cannot be said (no worker, too little is known about those before it, or they are too many)."""
+    """None if there is no prediction: no worker runs, too many jobs are ahead, or their durations are unknown."""
 
 
 def list_waiting_jobs(
     session: Session, settings: Settings, queue: str, workers: int | None, wanted: Collection[str] | None = None
 ) -> list[QueuePosition]:
-    """Who waits in `queue`, in the order of claims: `wanted`, or the first HORIZON of each type.
+    """Return the jobs `wanted` that wait in `queue`, or the first HORIZON of each type, in the order of claims.
 
-    `workers` is how many are alive, None if not known.
+    `workers` is the number of running workers; None if it is unknown.
     """
     order = (Job.priority.desc(), Job.created_at, Job.id)
     line = (
@@ -64,8 +64,8 @@ def list_waiting_jobs(
         .where(Job.queue == queue, Job.status == JobStatus.PENDING)
         .subquery()
     )
-    near = line.c.position <= HORIZON + 1
-    shown = near if wanted is None else near | line.c.id.in_(wanted)
+    within_horizon = line.c.position <= HORIZON + 1
+    shown = within_horizon if wanted is None else within_horizon | line.c.id.in_(wanted)
     claimed_first = (line.c.priority.desc(), line.c.created_at, line.c.id)
     rows = session.execute(select(line).where(shown).order_by(*claimed_first)).all()
     if not rows:
@@ -75,11 +75,11 @@ def list_waiting_jobs(
         usual = usual_seconds(session)
         starts = predict_starts(
             [WaitingJob(row.id, row.type, float(row.due_in or 0)) for row in rows if row.position <= HORIZON + 1],
-            _busy(session, queue, usual),
-            limits={kind.value: type_limit(settings, kind) for kind in JobType},
+            _leased_jobs(session, queue, usual),
+            limits={job_type.value: type_limit(settings, job_type) for job_type in JobType},
             workers=workers,
             usual_seconds=usual,
-            last={row.id for row in rows if row.position == HORIZON + 1},
+            stop_at={row.id for row in rows if row.position == HORIZON + 1},
         )
     places = []
     for row in rows:
@@ -93,7 +93,7 @@ def list_waiting_jobs(
 def queue_positions(
     session: Session, settings: Settings, workers: CountWorkers, job_ids: Iterable[str]
 ) -> dict[str, QueuePosition]:
-    """The places of these jobs; those that do not wait are missing."""
+    """Return the positions of these jobs; jobs that do not wait are missing."""
     wanted = set(job_ids)
     if not wanted:
         return {}
@@ -102,8 +102,8 @@ def queue_positions(
 
 
 def usual_seconds(session: Session) -> dict[str, float]:
-    """Median time from first claim to completion of the last jobs per type; types without one are missing."""
-    names = cast([kind.value for kind in JobType], ARRAY(Text))
+    """Return the median seconds from first claim to completion per type; types without finished jobs are missing."""
+    names = cast([job_type.value for job_type in JobType], ARRAY(Text))
     types = func.unnest(names).table_valued("type").render_derived(name="types")
     took = func.extract("epoch", Job.finished_at - Job.started_at).label("seconds")
     recent = (
@@ -115,23 +115,23 @@ def usual_seconds(session: Session) -> dict[str, float]:
     )
     median = func.percentile_cont(0.5).within_group(recent.c.seconds)
     query = select(types.c.type, median).select_from(types.join(recent, true())).group_by(types.c.type)
-    return {kind: float(seconds) for kind, seconds in session.execute(query)}
+    return {job_type: float(seconds) for job_type, seconds in session.execute(query)}
 
 
-def _busy(session: Session, queue: str, usual: dict[str, float]) -> list[LeasedJob]:
+def _leased_jobs(session: Session, queue: str, usual: dict[str, float]) -> list[LeasedJob]:
     since_progress = func.extract("epoch", func.now() - Job.progress_at)
     since_start = func.extract("epoch", func.now() - Job.started_at)
     query = select(
         Job.type, Job.status, Job.desired_state, Job.progress_eta_seconds, since_progress, since_start
     ).where(Job.status.in_(LEASED), Job.queue == queue)
-    found = []
-    for kind, status, wish, eta, beaten, started in session.execute(query):
-        left: float | None = None
-        if status in ACTIVE and wish != DesiredState.RUN:
-            left = 0.0  # on its way out
-        elif status == JobStatus.RUNNING and eta is not None and beaten is not None:
-            left = max(0.0, eta - float(beaten))
-        elif status in ACTIVE and kind in usual:
-            left = max(0.0, usual[kind] - float(started))
-        found.append(LeasedJob(kind, left, on_worker=status in ACTIVE))
-    return found
+    leased = []
+    for job_type, status, desired, eta, progress_age, running_for in session.execute(query):
+        remaining: float | None = None
+        if status in ACTIVE and desired != DesiredState.RUN:
+            remaining = 0.0  # it was asked to end or to pause
+        elif status == JobStatus.RUNNING and eta is not None and progress_age is not None:
+            remaining = max(0.0, eta - float(progress_age))
+        elif status in ACTIVE and job_type in usual:
+            remaining = max(0.0, usual[job_type] - float(running_for))
+        leased.append(LeasedJob(job_type, remaining, on_worker=status in ACTIVE))
+    return leased

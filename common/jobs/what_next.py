@@ -1,8 +1,8 @@
-"""What is happening to a job and what Tidal will do next, in a sentence or two for whoever looks at it.
+"""Describes in one or two sentences what happens to a job now, and what Tidal does with it next.
 
-Pure: a row, the database's time and the timers (the situations are listed in its unit test).
-The status says where a job is; this says why it is not going on, until when, and what then. Leaves out: its history
-(`job_events`), its place in the queue.
+The status alone does not explain why a job makes no progress, until when, and what follows; this text does. It depends
+only on the row, the time of the database and the settings (the unit test lists the situations). Leaves out: the history
+of the job (`job_events`), its position in the queue.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, DesiredState, JobS
 S = JobStatus
 
 OVERDUE_SECONDS = 30.0
-"""Beyond a deadline of the health process before it is doubted."""
+"""Seconds after a deadline of the health process from which the text says that it may not be running."""
 
-HEALTH_DOUBT = "That is overdue: is the health process running?"
+HEALTH_OVERDUE = "That is overdue; check that the health process is running."
 
 ADVICE = {
     Fault.CUDA_OOM.value: "Lower training.micro_batch_size, model.context_length or the model's size.",
     Fault.OOM_KILLED.value: "The host ran out of memory: lower the batch or the model, or free memory.",
-    Fault.WORKER_LOST.value: "Its workers died without a word: look at the host (memory, power, kernel log) first.",
+    Fault.WORKER_LOST.value: "Its workers ended without an error: check the host first (memory, power, kernel log).",
     Fault.DIVERGED.value: "A loss or gradient was not finite: lower the learning rate or warm up for longer.",
-    Fault.NO_PROGRESS.value: "The trainer hung: its log says where it was last.",
+    Fault.NO_PROGRESS.value: "The trainer made no progress: its log shows what it did last.",
 }
-"""By error_code; of other codes the message is the advice."""
+"""What to do, by `error_code`; for other codes the error message is enough."""
 
 
 def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = "") -> str:
@@ -40,7 +40,7 @@ def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = ""
     """
     status = S(job.status)
     if status in ACTIVE:
-        parts = (_disk(job, shortage), _lease(job, now, settings), _wish(job, now, settings))
+        parts = (_disk(job, shortage), _lease(job, now, settings), _request(job, now, settings))
         return " ".join(part for part in parts if part)
     match status:
         case S.PENDING:
@@ -48,112 +48,123 @@ def what_next(job: Job, now: datetime, settings: Settings, *, shortage: str = ""
         case S.STALE:
             return _stale(job, now, settings)
         case S.PAUSED:
-            return f"Its checkpoint is registered, its slot is free; resume goes on {_begin(job)}."
+            return f"Its checkpoint is registered and its slot is free; resume continues it {_start(job)}."
         case S.FAILED:
-            advice = ADVICE.get(job.error_code or "", "Its log and the message say why.")
-            return f"{advice} {_left(job)}"
+            advice = ADVICE.get(job.error_code or "", "The log and the error message give the reason.")
+            return f"{advice} {_continuation(job)}"
         case S.CANCELLED:
-            return _left(job)
+            return _continuation(job)
     return ""
 
 
 def _pending(job: Job, now: datetime) -> str:
     if job.desired_state == DesiredState.PAUSE:
-        return "It is asked to pause and does so at its first safe point; resume withdraws that."
-    why = f"After {_times(job.infra_restarts)} without a new checkpoint it is" if job.infra_restarts else "It is"
-    again = f", to go on {_begin(job)}" if job.attempt else ""
+        return "A pause was requested; the job pauses at the first safe point of its next attempt. Resume withdraws it."
+    job_is = "The job is"
+    if job.infra_restarts:
+        job_is = f"After {_lost_attempts(job.infra_restarts)} without a new checkpoint, the job is"
+    then = f", and then continues {_start(job)}" if job.attempt else ""
     if job.not_before is not None and job.not_before > now:
-        return f"{why} claimed in {span(job.not_before - now)} at the earliest, as its notBefore asks{again}."
-    return f"{why} claimed as soon as a worker and a slot of its type are free{again}."
+        return f"{job_is} claimed in {span(job.not_before - now)} at the earliest (notBefore){then}."
+    return f"{job_is} claimed as soon as a worker and a slot of its type are free{then}."
 
 
 def _stale(job: Job, now: datetime, settings: Settings) -> str:
     assert job.lease_expires_at is not None
-    silent = now - job.lease_expires_at
-    judged = job.lease_expires_at + timedelta(seconds=settings.quarantine_seconds)
-    parts = [f"Worker {job.lease_owner} stopped renewing its lease, which ended {span(silent)} ago."]
-    if judged > now:
-        parts.append(f"It may still come back; judged in {span(judged - now)}, then {_verdict(job, settings)}.")
+    expired_for = now - job.lease_expires_at
+    quarantine_end = job.lease_expires_at + timedelta(seconds=settings.quarantine_seconds)
+    parts = [f"Worker {job.lease_owner} stopped renewing its lease, which expired {span(expired_for)} ago."]
+    if quarantine_end > now:
+        remaining = span(quarantine_end - now)
+        parts.append(f"The worker may still recover; otherwise, in {remaining}, the job {_outcome(job, settings)}.")
     else:
-        parts.append(f"Judged at the next sweep, then {_verdict(job, settings)}.")
-        if (now - judged).total_seconds() > OVERDUE_SECONDS + settings.reaper_contact_seconds:
-            parts.append(HEALTH_DOUBT)
+        parts.append(f"At the next sweep, the job {_outcome(job, settings)}.")
+        if (now - quarantine_end).total_seconds() > OVERDUE_SECONDS + settings.reaper_contact_seconds:
+            parts.append(HEALTH_OVERDUE)
     return " ".join(parts)
 
 
-def _verdict(job: Job, settings: Settings) -> str:
+def _outcome(job: Job, settings: Settings) -> str:
+    """Return what the reaper does with a stale job, as the predicate of a sentence."""
     if job.desired_state == DesiredState.STOP:
-        return "cancelled, as was asked"
-    verdict = decide_job_retry(Fault.WORKER_LOST, job, settings)
-    lost = f"{verdict.infra_restarts} of {settings.max_infra_restarts}"
-    if not verdict.retry:
-        return f"failed, because this is loss {lost} without a new checkpoint"
-    return f"back to the queue to go on {_begin(job)} (loss {lost} without a new checkpoint)"
+        return "is cancelled, as requested"
+    decision = decide_job_retry(Fault.WORKER_LOST, job, settings)
+    lost = f"{decision.infra_restarts} of {settings.max_infra_restarts}"
+    if not decision.retry:
+        return f"fails, because this is lost attempt {lost} without a new checkpoint"
+    return f"returns to the queue and continues {_start(job)} (lost attempt {lost} without a new checkpoint)"
 
 
 def _disk(job: Job, shortage: str) -> str:
     if job.progress_phase != WAITING_FOR_DISK:
         return ""
-    lacks = f": {shortage}" if shortage else ""
+    details = f": {shortage}" if shortage else ""
     return (
-        f"It waits for room on a disk{lacks}. Free some space; the job then goes on by itself within seconds and "
-        "repeats no step. Pause and stop work while it waits."
+        f"The job waits for free space on a disk{details}. Free some space; the job then continues by itself within "
+        "seconds and repeats no step. Pause and stop work while it waits."
     )
 
 
 def _lease(job: Job, now: datetime, settings: Settings) -> str:
-    """Empty while the lease is renewed as it should be."""
+    """Return why the lease is in danger, or "" if it is renewed on time."""
     assert job.lease_expires_at is not None
-    left = (job.lease_expires_at - now).total_seconds()
-    silent = settings.lease_seconds - left
-    if left < 0:
-        doubt = f" {HEALTH_DOUBT}" if -left > OVERDUE_SECONDS + settings.reaper_contact_seconds else ""
-        return f"Its lease ended {span(-left)} ago; the next sweep marks it stale.{doubt}"
-    if silent <= 2.5 * settings.lease_renew_seconds:
+    remaining = (job.lease_expires_at - now).total_seconds()
+    since_renewal = settings.lease_seconds - remaining
+    if remaining < 0:
+        late = f" {HEALTH_OVERDUE}" if -remaining > OVERDUE_SECONDS + settings.reaper_contact_seconds else ""
+        return f"Its lease expired {span(-remaining)} ago; the next sweep marks the job as stale.{late}"
+    if since_renewal <= 2.5 * settings.lease_renew_seconds:
         return ""
-    pauses = settings.trainer_pause_seconds - silent
-    stands = "its trainer stands still" if pauses <= 0 else f"its trainer stands still in {span(pauses)}"
-    renewed = f"Worker {job.lease_owner} last renewed its lease {span(silent)} ago"
-    return f"{renewed}; {stands}, and it is stale in {span(left)}."
+    until_pause = settings.trainer_pause_seconds - since_renewal
+    trainer = "its trainer is suspended"
+    if until_pause > 0:
+        trainer = f"its trainer is suspended in {span(until_pause)}"
+    renewed = f"Worker {job.lease_owner} last renewed its lease {span(since_renewal)} ago"
+    return f"{renewed}; {trainer}, and the job becomes stale in {span(remaining)}."
 
 
-def _wish(job: Job, now: datetime, settings: Settings) -> str:
-    wish = DesiredState(job.desired_state)
-    if wish is DesiredState.RUN:
+def _request(job: Job, now: datetime, settings: Settings) -> str:
+    """Return how a pause, complete, stop or cancel request proceeds, or "" without such a request."""
+    desired = DesiredState(job.desired_state)
+    if desired is DesiredState.RUN:
         return ""
     since = 0.0 if job.desired_at is None else (now - job.desired_at).total_seconds()
-    name = "cancel" if job.cancel_requested else wish.value
+    name = "cancel" if job.cancel_requested else desired.value
     asked = f"Asked to {name} {span(since)} ago" if since >= 1 else f"Asked to {name}"
-    if wish is DesiredState.COMPLETE:
-        return f"{asked}: training ends, evaluation and the final model follow; that takes as long as it takes."
-    does = "frees its slot" if wish is DesiredState.PAUSE else "ends as cancelled, and can be resumed"
-    if wish is DesiredState.PAUSE and job.status in (S.PROVISIONING, S.STARTING):
-        return f"{asked}: at its first safe point it writes a checkpoint and {does}."
-    term = settings.stop_grace_seconds - since
-    kill = term + (0.0 if job.cancel_requested else settings.kill_grace_seconds)
-    if kill <= 0:
-        limit = "its time is over and it is being killed"
-    elif job.cancel_requested or term <= 0:
-        limit = f"killed in {span(kill)} if it has not ended by itself"
+    if desired is DesiredState.COMPLETE:
+        return f"{asked}: training ends, then evaluation and the final model follow, without a time limit."
+    result = "frees its slot" if desired is DesiredState.PAUSE else "ends as cancelled, and can be resumed"
+    if desired is DesiredState.PAUSE and job.status in (S.PROVISIONING, S.STARTING):
+        return f"{asked}: at its first safe point the job writes a checkpoint and {result}."
+    until_term = settings.stop_grace_seconds - since
+    until_kill = until_term + (0.0 if job.cancel_requested else settings.kill_grace_seconds)
+    if until_kill <= 0:
+        limit = "its grace period is over and it is being killed"
+    elif job.cancel_requested or until_term <= 0:
+        limit = f"it is killed in {span(until_kill)} if it has not ended by then"
     else:
-        limit = f"SIGTERM in {span(term)} and SIGKILL in {span(kill)} if it has not ended by itself"
-    return f"{asked}: it writes a checkpoint and {does}; {limit}."
+        limit = f"SIGTERM follows in {span(until_term)} and SIGKILL in {span(until_kill)} if it has not ended by then"
+    return f"{asked}: the job writes a checkpoint and {result}; {limit}."
 
 
-def _left(job: Job) -> str:
+def _continuation(job: Job) -> str:
+    """Return how a job that has ended can be continued."""
     if job.checkpoint_ref is None:
-        return "It left no checkpoint."
-    return f"A new job with resumeFrom {job.id} goes on {_begin(job)}."
+        return "The job has no checkpoint."
+    return f"A new job with resumeFrom {job.id} continues {_start(job)}."
 
 
-def _begin(job: Job) -> str:
-    """Where the next attempt begins, as far as the row knows; one that never ran has its parent's checkpoint."""
+def _start(job: Job) -> str:
+    """Return where the next attempt begins, according to the row.
+
+    A job that has not registered a checkpoint yet may have one of its parent.
+    """
     if job.checkpoint_ref is None:
         return "from the beginning"
     if job.checkpoint_step is None:
-        return f"at {job.checkpoint_ref.rpartition('/')[2]} of {job.parent_id or 'another job'}"
+        return f"from {job.checkpoint_ref.rpartition('/')[2]} of {job.parent_id or 'another job'}"
     return f"after step {job.checkpoint_step}"
 
 
-def _times(count: int) -> str:
+def _lost_attempts(count: int) -> str:
     return "one lost attempt" if count == 1 else plural(count, "lost attempt")

@@ -98,7 +98,7 @@ Write = Callable[[Session, str], object]
 MODEL = {"name": "model.pth", "kind": "model", "sha256": "0" * 64, "size_bytes": 1}
 CHECKPOINT = {"name": "step-000000002", "step": 2, "sha256": "2" * 64, "size_bytes": 1}
 WRITES: dict[str, tuple[str | None, Write, str]] = {
-    # name: (wish, write by attempt 1 of a running job that has a checkpoint, status afterwards)
+    # name: (signal, write by attempt 1 of a running job that has a checkpoint, status afterwards)
     "transition": (None, lambda s, j: queue.transition(s, j, 1, JobStatus.COMPLETING), "completing"),
     "complete": (None, lambda s, j: queue.complete_job(s, j, 1), "completed"),
     "pause": ("pause", lambda s, j: queue.pause_job(s, j, 1), "paused"),
@@ -122,8 +122,8 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
         engine = make_engine(proxy.url)
         writer = RowWriter(session_factory(engine))
         accepted = []
-        for name, (wish, write, expected) in WRITES.items():
-            job_id = running_job(settings, sessions, wish)
+        for name, (requested, write, expected) in WRITES.items():
+            job_id = running_job(settings, sessions, requested)
             accepted.append(job_id)
             before = events_of(sessions, job_id)
             pending.append(when)
@@ -146,21 +146,21 @@ def test_fault_16_the_backend_terminated_at_every_write_by_an_owner(
     assert check(history) == []
 
 
-def running_job(settings: Settings, sessions: sessionmaker[Session], wish: str | None) -> str:
-    """A job that runs at attempt 1, with a checkpoint, and `wish` for it."""
+def running_job(settings: Settings, sessions: sessionmaker[Session], requested: str | None) -> str:
+    """A job that runs at attempt 1, with a checkpoint, and the signal `requested`, if one is given."""
     with sessions.begin() as session:
-        job_id = queue.submit(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
+        job_id = queue.enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}})).id
     with sessions.begin() as session:
-        claimed = queue.claim(session, "training", "owner", settings)
+        claimed = queue.claim_job(session, "training", "owner", settings)
         assert claimed is not None and claimed.id == job_id
     for status in (JobStatus.STARTING, JobStatus.RUNNING):
         with sessions.begin() as session:
             queue.transition(session, job_id, 1, status)
     with sessions.begin() as session:
         queue.register_checkpoint(session, job_id, 1, name="step-000000001", step=1, sha256="1" * 64)
-    if wish is not None:
+    if requested is not None:
         with sessions.begin() as session:
-            request_signal(session, job_id, Signal(wish))
+            request_signal(session, job_id, Signal(requested))
     return job_id
 
 

@@ -1,4 +1,4 @@
-"""One table per file."""
+"""The tables, one per file."""
 
 from common.db.models.analysis import Analysis
 from common.db.models.checkpoint import Checkpoint

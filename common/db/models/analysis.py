@@ -1,4 +1,4 @@
-"""Table `analyses`: results of trajectory analyses that somebody wanted to keep, or that a job made."""
+"""Table `analyses`: results of trajectory analyses that a user saved or that a job computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import AnalysisKind
 
 
 class Analysis(Base):
-    """One analysis. Structures are `json`, not `jsonb`: token texts may hold NUL, and the order of keys stays."""
+    """One analysis. Structures are `json`, not `jsonb`: texts of tokens may contain NUL, and the key order is kept."""
 
     __tablename__ = "analyses"
     __table_args__ = (
@@ -26,11 +26,11 @@ class Analysis(Base):
     """`ana_` and 16 characters."""
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
-    """The job that made it; a job makes one, however often it is attempted."""
+    """The job that computed the analysis; each job has at most one, however many attempts it needs."""
     kind: Mapped[str]
     name: Mapped[str | None]
     request: Mapped[dict[str, Any]] = mapped_column(JSON())
-    """What was asked: checkpoints, prompts, seed, … as in the result."""
+    """The input: checkpoints, prompts, seed, …, the same as in `result`."""
     result: Mapped[dict[str, Any]] = mapped_column(JSON(), deferred=True, deferred_raiseload=True)
-    """The whole result (`common.analysis.result`). Lists do not load it."""
+    """The complete result (`common.analysis.result`). Lists do not load this column."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

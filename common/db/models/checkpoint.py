@@ -1,4 +1,4 @@
-"""Table `checkpoints`: files of an experiment that an attempt registered under its fencing token."""
+"""Table `checkpoints`: files of an experiment that an attempt has registered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Checkpoint(Base):
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     kind: Mapped[str]
     name: Mapped[str]
-    """Path below the experiment's folder: `checkpoints/step-000000123`, `transformer-lm_v1.0.0.pth`."""
+    """Path below the folder of the experiment: `checkpoints/step-000000123`, `transformer-lm_v1.0.0.pth`."""
     step: Mapped[int | None]
     sha256: Mapped[str | None]
     size_bytes: Mapped[int | None]

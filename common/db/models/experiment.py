@@ -1,4 +1,4 @@
-"""Table `experiments`: what a job made. Its files lie in `<experiments_dir>/<id>/`."""
+"""Table `experiments`: the results of jobs. The files of an experiment are in `<experiments_dir>/<id>/`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import ExperimentType
 
 
 class Experiment(Base):
-    """One experiment; attempts, pause and resume keep it, a resumed job (`resumeFrom`) makes a new one."""
+    """One experiment. Attempts, pauses and resumes keep it; a job with `resumeFrom` creates a new one."""
 
     __tablename__ = "experiments"
     __table_args__ = (
@@ -30,7 +30,7 @@ class Experiment(Base):
     notes: Mapped[str | None]
     config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     source_experiment_id: Mapped[str | None]
-    """Where the checkpoint came from; no foreign key, because the source may be deleted."""
+    """The experiment that `source_checkpoint` belongs to; no foreign key, because it may be deleted."""
     source_checkpoint: Mapped[str | None]
     imported: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,4 +1,4 @@
-"""Table `jobs`: what was asked, and where it stands. The row is the queue.
+"""Table `jobs`: what each job has to do, and its state. The pending rows of this table are the queue.
 
 Statuses are plain text. The CHECKs enforce the rules about a single row. A trigger, created by the migrations, enforces
 the rules about changes: the transitions, who may write each of them, and that only a claim increases `attempt`.
@@ -90,39 +90,39 @@ class Job(Base):
     type: Mapped[str]
     queue: Mapped[str]
     payload: Mapped[dict[str, Any]]
-    """The complete, checked payload (`common.jobs.payloads`)."""
+    """The validated payload with all defaults filled in (`common.jobs.payloads`)."""
     name: Mapped[str | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     priority: Mapped[int] = mapped_column(server_default=text("0"))
-    """-100 … 100, higher first."""
+    """From -100 to 100; jobs with a higher priority are claimed first."""
     gpus: Mapped[int] = mapped_column(server_default=text("1"))
     experiment_id: Mapped[str] = mapped_column(ForeignKey("experiments.id", ondelete="CASCADE"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
-    """The job this one resumes."""
+    """The job that this job resumes."""
 
     status: Mapped[str] = mapped_column(server_default=text("'pending'"))
     moved_by: Mapped[str | None]
-    """Who changes the status: api, claimer, owner or reaper, named in the UPDATE that does so.
+    """Who changes the status: api, claimer, owner or reaper. Each UPDATE of the status sets this column.
 
-    The trigger checks it against the table of transitions and clears it: NULL at rest."""
+    The trigger checks it against the table of transitions and then sets it to NULL."""
     desired_state: Mapped[str] = mapped_column(server_default=text("'run'"))
     desired_at: Mapped[datetime | None]
-    """When the present wish was made; the stop grace counts from here."""
+    """When the present desired state was set; the grace period of a stop begins then."""
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
-    """The wish stop came as cancel: SIGKILL at the end of the grace."""
+    """Whether the stop was requested as cancel: SIGKILL follows at the end of the grace period, without SIGTERM."""
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
-    """Executions so far; the fencing token of the present one."""
+    """Number of attempts so far, and the fencing token of the present one."""
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     status_before_stale: Mapped[str | None]
     stale_at: Mapped[datetime | None]
     infra_restarts: Mapped[int] = mapped_column(server_default=text("0"))
-    """Attempts lost to the infrastructure since the last new checkpoint."""
+    """Number of attempts that failed because of the infrastructure since the last new checkpoint."""
     user_failures: Mapped[int] = mapped_column(server_default=text("0"))
     checkpoint_ref: Mapped[str | None]
-    """Newest registered checkpoint, `<experiment id>/checkpoints/<name>`."""
+    """The newest registered checkpoint, `<experiment id>/checkpoints/<name>`."""
     checkpoint_step: Mapped[int | None]
-    """Highest registered step."""
+    """The highest registered step."""
     not_before: Mapped[datetime | None]
 
     progress_step: Mapped[int | None]
@@ -135,9 +135,9 @@ class Job(Base):
 
     idempotency_key: Mapped[str | None]
     idempotency_hash: Mapped[str | None]
-    """SHA-256 of the request body; both are cleared after 24 h."""
+    """SHA-256 of the request body. This column and the key are cleared after 24 h."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
-    """First claim."""
+    """Time of the first claim."""
     finished_at: Mapped[datetime | None]

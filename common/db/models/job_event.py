@@ -1,4 +1,4 @@
-"""Table `job_events`: what happened to a job, one row per change, written in the transaction of the change."""
+"""Table `job_events`: the history of jobs, one row per event, written in the transaction that makes the change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTORS = ("api", "worker", "reaper", "system")
 
 
 class JobEvent(Base):
-    """One change. `from_status` and `to_status` are set for changes of status only."""
+    """One event. `from_status` and `to_status` are set only if the status changed."""
 
     __tablename__ = "job_events"
     __table_args__ = (

@@ -1,6 +1,6 @@
-"""Table `outbox`: what must reach Redis after a commit.
+"""Table `outbox`: messages that must be sent to Redis after a commit.
 
-Written in the transaction of the change, published by the relay, kept for an hour.
+A message is inserted in the transaction of the change, published by the relay, and deleted an hour later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OUTBOX_KINDS = ("doorbell", "job-update", "wish")
 
 
 class Outbox(Base):
-    """One message: a doorbell for `queue`, or an event about `job_id`."""
+    """One message: a notification for the workers of `queue`, or a message about `job_id`."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -30,9 +30,10 @@ class Outbox(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     kind: Mapped[str]
+    """doorbell: a notification for the workers of a queue; wish: the desired state of a job has changed."""
     queue: Mapped[str | None]
     job_id: Mapped[str | None]
-    """No foreign key: the message outlives the deletion of its job."""
+    """No foreign key, because the message is kept when its job is deleted."""
     payload: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]

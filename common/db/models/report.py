@@ -1,4 +1,4 @@
-"""Table `reports`: Markdown about experiments, with charts as fenced blocks (`common.reports`)."""
+"""Table `reports`: Markdown texts about experiments, with charts as fenced blocks (`common.reports`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import ReportPattern
 
 
 class Report(Base):
-    """One report. It names its experiments without a foreign key: it outlives them, and its text stays as it was."""
+    """One report. It refers to experiments without a foreign key, so it stays unchanged when they are deleted."""
 
     __tablename__ = "reports"
     __table_args__ = (
@@ -27,12 +27,12 @@ class Report(Base):
     """`rep_` and 16 characters."""
     title: Mapped[str]
     markdown: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)
-    """Lists do not load it."""
+    """The text. Lists do not load this column."""
     pattern: Mapped[str | None]
-    """What it was made from; null: written by hand."""
+    """The template that created the report; NULL if it was written by hand."""
     experiment_ids: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
-    """What it is about: those it was made for and those its charts show."""
+    """The experiments that the report was created for, and those that its charts show."""
     version: Mapped[int] = mapped_column(server_default=text("1"))
-    """Rises with every change; a change names the version it was made to."""
+    """Increases with every change. A change names the version that it is based on, and is refused if that is old."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

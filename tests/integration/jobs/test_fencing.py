@@ -171,7 +171,7 @@ def test_stop_beats_leaving_the_job_behind(desk: Desk, end: Callable[..., Any]) 
 
 def test_pause_needs_the_wish_and_a_checkpoint(desk: Desk) -> None:
     job_id = desk.bring(S.RUNNING)
-    with pytest.raises(ConflictError, match="wish is run"):
+    with pytest.raises(ConflictError, match="desired state is run"):
         desk.do(transition, job_id, 1, S.PAUSED)
     desk.do(request_signal, job_id, Signal.PAUSE)
     with pytest.raises(ConflictError, match="no checkpoint"):
