@@ -191,7 +191,7 @@ class _Run:
         self.started_at = self.saved_at = time.monotonic()
 
     def iterate(self) -> StopRequest | None:
-        """Iterate until transitions or seconds are used up and return None, or return the stop request that came first."""
+        """Iterate until transitions or seconds are used up. Return the stop request that came before that, or None."""
         ppo, counters = self.config.ppo, self.state.counters
         while counters.step < ppo.total_steps:
             wait_at_boundary(self.hooks, self.state)
@@ -291,7 +291,7 @@ class _Run:
             reward = point[names.EVALUATION_REWARD]
             if counters.best_evaluation is None or reward > counters.best_evaluation:
                 counters.best_evaluation = reward
-        counters.seconds += time.monotonic() - self.started
+        counters.seconds += time.monotonic() - self.started_at
         return point
 
     def _evaluate(self) -> dict[str, float]:

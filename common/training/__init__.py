@@ -1,6 +1,7 @@
-"""Training: hooks (no torch), and with torch optimizer, lr_schedule, pretrain, evaluation.
+"""Language model training: the interface to its surroundings, the training loop, optimiser, schedule and evaluation.
 
-This package exports only the torch-free part; import the rest from its module (`common.training.pretrain`).
+The package exports only the names that do not need torch; import the others from their module
+(`common.training.pretrain`).
 """
 
 from common.training.hooks import NullHooks, Outcome, SavedCheckpoint, StopRequest, TrainingHooks, outcome_of

@@ -1,4 +1,4 @@
-"""Where and how a training computes: device, precision, compilation, threads, from the configuration's words."""
+"""Chooses device, precision, compilation and number of CPU threads of a training from its configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.errors import ConfigError
 
 @dataclass(frozen=True)
 class Compute:
-    """The choices that hold for one process."""
+    """Device, precision, compilation and number of CPU threads of one process."""
 
     device: torch.device
     precision: Literal["float32", "bf16", "fp16"]
@@ -24,21 +24,21 @@ class Compute:
     threads: int
 
     def autocast(self) -> torch.autocast:
-        """The context of forward passes: mixed precision; without effect for float32."""
+        """Return the context manager for forward passes in mixed precision. It has no effect for float32."""
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "float32")
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Gradient scaling, active for fp16 only."""
+        """Return a gradient scaler, which is active for fp16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """`function` through torch.compile, or as it is."""
+        """Return `function` compiled by torch.compile, or unchanged if compilation is off."""
         return torch.compile(function, dynamic=False) if self.compiles else function
 
 
 def select_device(name: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N as a device; ConfigError when there is no such device."""
+    """Return the device that `name` (auto, cpu, cuda or cuda:N) stands for. Raises ConfigError if it does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -46,16 +46,19 @@ def select_device(name: str) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}' was asked for, but torch sees no CUDA device; use auto or cpu")
+        raise ConfigError(f"device '{name}' is configured, but torch finds no CUDA device; use auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device '{name}' does not exist; this machine has {torch.cuda.device_count()}")
+        raise ConfigError(f"device '{name}' does not exist; this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}' is none of auto, cpu, cuda, cuda:N")
     return device
 
 
 def prepare_compute(config: TrainingConfig) -> Compute:
-    """Choose and set up: CPU threads are set for the whole process, TF32 is allowed on CUDA."""
+    """Choose device, precision and compilation; set the CPU threads of the process and allow TF32 on CUDA.
+
+    Raises ConfigError for a device that does not exist, and for fp16 without CUDA.
+    """
     device = select_device(config.device)
     cuda = device.type == "cuda"
     torch.set_num_threads(config.threads or os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""The disk methods of `TrainingHooks`: free space, and whether the archive of metrics can be written.
+"""The disk methods of `TrainingHooks`, which check the free space and whether the archive of metrics can be written.
 
 Leaves out: how a training waits for space (`common.training.disk_wait`).
 """
@@ -14,14 +14,17 @@ EXPERIMENTS, DATA = "experiments", "data"
 
 
 class DiskHooks:
-    """Base of hooks that write an archive of metrics with `writer`; `reserve` checks the disks of the two folders."""
+    """Base class of hooks that archive metrics with `writer` and check the free space of the folders in `reserve`."""
 
     def __init__(self, reserve: DiskReserve | None, writer: MetricsWriter) -> None:
         self._reserve = reserve or DiskReserve({}, 0)
         self._writer = writer
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """See `TrainingHooks.disk_shortage`. A disk too full for the archive of metrics is a shortage."""
+        """See `TrainingHooks.disk_shortage`.
+
+        A failed write of the metrics archive on a full disk also counts as a shortage.
+        """
         disks = (EXPERIMENTS, DATA) if data else (EXPERIMENTS,)
         found = self._reserve.shortage(*disks, next_write_bytes=next_write_bytes)
         refusal = self._writer.refusal
@@ -30,7 +33,7 @@ class DiskHooks:
         return self.disk_refused(refusal, next_write_bytes=next_write_bytes)
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:
-        """See `TrainingHooks.disk_refused`. The shortage holds the free space of this moment."""
+        """See `TrainingHooks.disk_refused`. The shortage contains the free space at the time of the call."""
         return self._reserve.refused(DATA if data else EXPERIMENTS, reason, next_write_bytes=next_write_bytes)
 
     def flush_metrics(self) -> None:
@@ -40,4 +43,6 @@ class DiskHooks:
         """
         if not self._writer.flush():
             kind = StorageError if self._writer.refusal is None else DiskFullError
-            raise kind("the metrics up to this checkpoint cannot be written; free some space")
+            raise kind(
+                "the metrics up to this checkpoint cannot be written to the experiment's folder; free some disk space"
+            )

@@ -1,10 +1,10 @@
-"""How a training waits, in the phase `waiting_for_disk`, while a disk has less free space than its reserve.
+"""Waits for disk space, in the phase `waiting_for_disk`, while a disk has less free space than its reserve.
 
-`wait_at_boundary` is for trainings, between two steps. It saves the state if it fits into the reserve, so that a pause,
-a stop or a crash of the worker loses no step. Then it waits until there is space again or a stop request comes. A
-checkpoint that failed on a full disk in spite of the reserve is written before the next step. `wait_for_disk` is for
-work without such a state, `write_when_disk_has_space` for files that are written once. Leaves out: measuring free space
-(`common.disk`), reporting the wait (the hooks), torch.
+A training calls `wait_at_boundary` between two steps. It saves the state if it fits into the reserve, so that a pause,
+a stop or a crash of the worker loses no step. Then it waits until there is space again or a stop request arrives. A
+checkpoint that failed on a full disk in spite of the reserve is written before the next step. `wait_for_disk` serves
+work without such a state, `write_when_disk_has_space` files that are written once. `common.disk` measures the free
+space; the hooks report the wait.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ T = TypeVar("T")
 POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
 REPORT_SECONDS = 2.0
-"""Seconds between two reports of the newest figures. Each report proves that the child is alive, so this is far below
-every limit on silence."""
+"""Seconds between two reports of the newest figures. Each report also proves that the process is alive, so this is far
+shorter than the supervisor's time limits."""
 RETRY_SECONDS = 5.0
-"""Seconds between two tries of a write that the disk refuses although space is free (a quota, no inodes)."""
+"""Seconds between two attempts of a write that the disk refuses although space is free (a quota, no inodes)."""
 EVERY_REQUEST = frozenset(StopRequest)
+"""All stop requests."""
 EARLY_STOP_REQUESTS = EVERY_REQUEST - {StopRequest.COMPLETE}
 """The stop requests that end a job without its final files."""
 
@@ -102,7 +103,10 @@ def write_when_disk_has_space(
     try:
         return write()
     except DiskFullError as error:
-        log.error("the disk is too full for a file; it is written when there is space", reason=error.message)
+        log.error(
+            "a file cannot be written because the disk is full; the write is repeated when there is space",
+            reason=error.message,
+        )
         refused = hooks.disk_refused(error.message, data=data)
     with _waiting_for_disk(hooks, refused, obeyed) as disk_wait:
         while True:
@@ -139,18 +143,18 @@ def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
     begun = time.monotonic()
     saved = False
 
-    def save_first() -> dict[str, bool]:
+    def save_before_waiting() -> dict[str, bool]:
         nonlocal saved
-        saved = _save_where_it_fits(state, shortage)
+        saved = _save_into_reserve(state, shortage)
         return {"saved": saved}
 
-    with _waiting_for_disk(hooks, shortage, EVERY_REQUEST, first=save_first) as disk_wait:
+    with _waiting_for_disk(hooks, shortage, EVERY_REQUEST, first=save_before_waiting) as disk_wait:
         tried_at = time.monotonic()
-        while not disk_wait.request and (lacking := _shortage(hooks, state)):
-            disk_wait.wait(lacking)
+        while not disk_wait.request and (current := _shortage(hooks, state)):
+            disk_wait.wait(current)
             unsaved = not saved or state.writer.refusal is not None
             if unsaved and not disk_wait.request and time.monotonic() - tried_at >= RETRY_SECONDS:
-                saved = _save_where_it_fits(state, lacking)
+                saved = _save_into_reserve(state, current)
                 tried_at = time.monotonic()
     return time.monotonic() - begun
 
@@ -158,9 +162,9 @@ def wait_at_boundary(hooks: TrainingHooks, state: Savable) -> float:
 def _wait_to_retry_write(
     hooks: TrainingHooks, disk_wait: _DiskWait, refused: Shortage, *, data: bool = False
 ) -> StopRequest | None:
-    """Wait until the next try makes sense. Return the stop request that ended the wait, or None.
+    """Wait until a retry may succeed. Return the stop request that ended the wait, or None.
 
-    If the disk refuses writes although space is free, the next try makes sense after RETRY_SECONDS.
+    If the disk refuses writes although space is free, retry after RETRY_SECONDS.
     """
     shortage: Shortage | None = refused
     while shortage is not None:
@@ -180,7 +184,7 @@ def _shortage(hooks: TrainingHooks, state: Savable) -> Shortage | None:
     return hooks.disk_refused(refusal, next_write_bytes=size)
 
 
-def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
+def _save_into_reserve(state: Savable, shortage: Shortage) -> bool:
     """Save into the reserve if the checkpoint leaves a quarter of it free. Return whether the state is saved."""
     saved = _fits(state, shortage) and _save(state)
     if saved:
@@ -191,7 +195,7 @@ def _save_where_it_fits(state: Savable, shortage: Shortage) -> bool:
 def _fits(state: Savable, shortage: Shortage) -> bool:
     """Return whether a checkpoint leaves a quarter of the reserve to logs, metrics and other users of this disk.
 
-    Return True when a write was refused although space is free: only another try shows whether it succeeds.
+    Return True when a write was refused although space is free: only another attempt shows whether it succeeds.
     """
     return shortage.reason is not None or shortage.free_bytes >= state.checkpoint_bytes + shortage.reserve_bytes // 4
 
@@ -199,10 +203,10 @@ def _fits(state: Savable, shortage: Shortage) -> bool:
 def _save(state: Savable) -> bool:
     try:
         info = state.save()
-    except StorageError as error:  # any error of the disk: the training waits and retries instead of failing
-        log.error("the last step stays in memory until the disk has space for it", reason=error.message)
+    except StorageError as error:  # after any error of the disk the training waits and retries instead of failing
+        log.error("the last step cannot be saved and stays in memory until the disk has space", reason=error.message)
         return False
-    log.info("the last step is saved", checkpoint=info.name)
+    log.info("the last step was saved before the wait for disk space", checkpoint=info.name)
     return True
 
 
@@ -212,7 +216,7 @@ def _raise_if_stopped(request: StopRequest | None) -> None:
 
 
 class _DiskWait:
-    """A wait for disk space, from `_holding`."""
+    """One wait for disk space, which checks for stop requests and reports the shortage at intervals."""
 
     def __init__(self, hooks: TrainingHooks, obeyed: Collection[StopRequest]) -> None:
         self._hooks, self._obeyed = hooks, obeyed
@@ -225,7 +229,7 @@ class _DiskWait:
         return request if request in self._obeyed else None
 
     def wait(self, shortage: Shortage, *, seconds: float = REPORT_SECONDS) -> None:
-        """Wait for `seconds`, less on a stop request; report `shortage` every BEAT_SECONDS as a sign of life."""
+        """Wait for `seconds`, less on a stop request; report `shortage` every REPORT_SECONDS as a sign of life."""
         until = time.monotonic() + seconds
         while (now := time.monotonic()) < until and self.request is None:
             if now - self._reported_at >= REPORT_SECONDS:
@@ -243,7 +247,7 @@ def _waiting_for_disk(
     *,
     first: Callable[[], dict[str, Any]] = dict,
 ) -> Iterator[_DiskWait]:
-    """Report the start of a wait and, whatever ends it, its end.
+    """Report the start of a wait, and its end even after an exception.
 
     Calls `first` before the event `waiting_for_disk` and adds its result to the event, so a step that the event reports
     as saved is on disk.

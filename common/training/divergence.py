@@ -1,8 +1,8 @@
-"""How a training ends whose numbers are no longer finite: nothing more is saved, and its user is told where to go on.
+"""Ends a training whose loss, gradients or weights are no longer finite, with an error that says where to resume.
 
-Gradients of the weights of step S are not finite, or their validation loss is not: a checkpoint of S would lead to the
-same place again. So it is withdrawn (its folder gets another name), unless it is the best so far, and the newest sound
-one before S is what the error advises to resume from. Leaves out: noticing it (`common.errors.require_finite`).
+If the loss or the gradients of step S are not finite, a training resumed from a checkpoint of S would diverge again. So
+this checkpoint is withdrawn: its folder is renamed, unless it is the best so far. The error names the newest intact
+checkpoint before S. The check itself is `common.errors.require_finite`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def withdraw_and_explain(
     when: str,
     change: str,
 ) -> DivergedError:
-    """The error to raise instead of `error`, which says where to resume and what to change.
+    """Withdraw the checkpoints of the diverged state and return the error to raise instead of `error`.
 
-    `number` is that of the checkpoints that hold the state which diverged; `begun_at` the number that the training
-    began at when it was given the checkpoint `begun_from` of another experiment; `when` a clause such as "at update
-    12"; `change` what to lower. Call it when no thread writes checkpoints any more.
+    `number` is the number of the checkpoints that hold the diverged state. `begun_at` is the number at which the
+    training began if it was given the checkpoint `begun_from` of another experiment. `when` is a clause such as "at
+    update 12", `change` the advice which setting to lower. No thread may write checkpoints during the call.
     """
     hooks.phase("verifying checkpoints")
     withdrawn = manager.withdraw(number)
@@ -41,14 +41,14 @@ def withdraw_and_explain(
     elif begun_from is not None and begun_at is not None:
         given = begun_from.name if begun_from.is_file() else "/".join(begun_from.parts[-3:])
         if begun_at < number:
-            advice = f"go on from {given} again, because this training has written no checkpoint since"
+            advice = f"start from {given} again, because this training has written no checkpoint since then"
         else:
-            advice = f"begin from an earlier checkpoint than {given}, which leads to this at once"
+            advice = f"start from an earlier checkpoint than {given}, because this one diverges at once"
     else:
-        advice = "begin again, because there is no checkpoint before it"
+        advice = "start again from the beginning, because there is no earlier checkpoint"
     hooks.event(
         "diverged", quantity=error.quantity, value=str(error.value), checkpoint=None if newest is None else newest.name
     )
     change = change[0].upper() + change[1:]
-    message = f"Training diverged {when}: {error.message}. Nothing of it was saved. {change}, and {advice}."
+    message = f"Training diverged {when}: {error.message}. The diverged state was not saved. {change}, and {advice}."
     return DivergedError(message, quantity=error.quantity, value=error.value)

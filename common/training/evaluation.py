@@ -1,7 +1,7 @@
-"""Validation loss, perplexity and samples of a language model, during training and at its end.
+"""Computes validation loss, perplexity and sample texts of a language model, during training and at its end.
 
-Validation reads the held-out tokens in order, in non-overlapping pieces of the context length, and uses no randomness:
-two validations of the same weights agree. Leaves out: what the numbers are compared with (`common.rl.ablation`).
+Validation reads the held-out tokens in order, in non-overlapping chunks of the context length, and uses no randomness:
+two validations of the same weights give the same loss. The comparison of controllers is in `common.rl.ablation`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def validation_loss(
     *,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> float | None:
-    """Mean of −ln p(token), nats, gates without modulation; None when `keep_going` said no between two batches.
+    """Return the mean of −ln p(token) in nats, without modulation, or None if `keep_going` returned False.
 
-    At most `config.max_batches` batches from the beginning of `tokens`. Raises DataError below two tokens,
-    DivergedError when the loss is not finite.
+    Reads at most `config.max_batches` batches from the beginning of `tokens` and calls `keep_going` before each. Raises
+    DataError for fewer than two tokens, DivergedError if the loss is not finite.
     """
     loader = ChunkLoader(
         tokens, context_length=model.config.context_length, batch_size=config.batch_size, shuffle=False
@@ -64,20 +64,20 @@ def validation_loss(
 
 
 def perplexity(loss: float) -> float | None:
-    """exp(loss); None where that is too large for a float."""
+    """Return exp(loss), or None if that is too large for a float."""
     return math.exp(loss) if loss < 700.0 else None
 
 
 def validation_values(loss: float) -> dict[str, float]:
-    """The metrics of a validation: its loss, and the perplexity where there is one."""
-    found = perplexity(loss)
-    return {names.VALIDATION_LOSS: loss} | ({} if found is None else {names.PERPLEXITY: found})
+    """Return the metrics of a validation: the loss, and the perplexity unless it is too large for a float."""
+    ppl = perplexity(loss)
+    return {names.VALIDATION_LOSS: loss} | ({} if ppl is None else {names.PERPLEXITY: ppl})
 
 
 def generate_samples(model: TransformerLM, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """One continuation for each of the configured prompts, without gating; the same seeds every time.
+    """Generate a continuation of each configured prompt without gating, with the same seeds at every call.
 
-    Each is {"prompt", "generated" (the continuation, as text), "tokens"}.
+    Each entry is {"prompt", "generated" (the continuation as text), "tokens" (their number)}.
     """
     packed = DecodingModel(model)
     return [_sample(packed, prompt, number, config) for number, prompt in enumerate(config.prompts)]
@@ -98,7 +98,7 @@ def _sample(model: DecodingModel, prompt: str, number: int, config: EvaluationCo
 
 
 def write_results(directory: Path, results: dict[str, Any]) -> Path:
-    """Write `evaluation_results/evaluation_results.json` below the experiment's folder, whole or not at all."""
+    """Write `evaluation_results/evaluation_results.json` in the experiment's folder atomically and return its path."""
     path = directory / RESULTS_FILE
     write_atomic(path, lambda temporary: write_json(temporary, results))
     return path

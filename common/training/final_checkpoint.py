@@ -1,8 +1,8 @@
-"""How a training ends when the disk refuses its last checkpoint.
+"""Writes the last checkpoint of a training, and decides what happens when the disk refuses it.
 
 A pause without any checkpoint would lose the work and is an error. If the reason is a full disk, the job instead goes
 back to the queue and starts again when there is space. Stop and drain are obeyed, and a training that ends by itself
-still tries to write its final files; each of these reports the event `checkpoint_failed`.
+still tries to write its final files; each of these cases reports the event `checkpoint_failed`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def write_final_checkpoint(
 def try_final_checkpoint(
     save: Callable[[], SavedCheckpoint | None], hooks: TrainingHooks, request: StopRequest | None
 ) -> SavedCheckpoint | None:
-    """Call `save`; None when it had no checkpoint to offer and `request` is obeyed all the same."""
+    """Return the result of `save`, or None if it failed and `request` is obeyed without a checkpoint.
+
+    Raises StorageError when `save` failed and `request` is a pause, because there is nothing to resume from.
+    """
     try:
         return save()
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""What a completed pretraining leaves: the model in two formats and the evaluation results."""
+"""Writes the result of a completed pretraining: the model in two formats and the evaluation results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_final_model(
     *,
     keep_going: Callable[[], bool],
 ) -> bool:
-    """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and the results, the last one last.
+    """Evaluate, then write `{name}_v{version}.pth` (raw state dict), `.safetensors` and, last, the evaluation results.
 
     Return False, with nothing written, when `keep_going` returned False during the validation. Waits while the disk is
     full. Raises StoppedWaiting on a stop request during that wait, StorageError for any other error of the disk, and
@@ -42,19 +42,21 @@ def write_final_model(
     """
     phase = LongPhase(hooks, "evaluation")
 
-    def measuring() -> bool:
+    def keep_validating() -> bool:
         phase.heartbeat()
         return keep_going()
 
     counters = state.counters
     loss = counters.validation_loss if counters.validated_step == counters.step > 0 else None
     if loss is None:
-        loss = validation_loss(state.model, corpus.validation, config.evaluation, state.compute, keep_going=measuring)
+        loss = validation_loss(
+            state.model, corpus.validation, config.evaluation, state.compute, keep_going=keep_validating
+        )
         if loss is None:
             return False
         hooks.report_metrics("metrics", counters.step, validation_values(loss))
-    state.writer.prune()  # the last checkpoint has shown what it is worth
-    stories = generate_samples(state.model, config.evaluation)
+    state.writer.prune()  # a finite loss has shown that the last checkpoint is usable
+    samples = generate_samples(state.model, config.evaluation)
     if not keep_going():
         return False
     hooks.wait_while_suspended()
@@ -81,7 +83,7 @@ def write_final_model(
         "training_seconds": counters.seconds,
         "corpus": corpus.description,
         "device": str(state.compute.device),
-        "samples": stories,
+        "samples": samples,
         "created_at": datetime.now(UTC).isoformat(),
     }
     write_when_disk_has_space(hooks, partial(write_results, directory, results))

@@ -51,16 +51,16 @@ def outcome_of(request: StopRequest) -> Outcome:
 
 
 class SavedCheckpoint(Protocol):
-    """The part of `common.checkpoint.CheckpointInfo` that surroundings need."""
+    """The part of `common.checkpoint.CheckpointInfo` that the hooks need."""
 
     @property
     def name(self) -> str:
-        """Folder name, `step-000000123`."""
+        """Name of the folder, for example `step-000000123`."""
         ...
 
     @property
     def step(self) -> int:
-        """Finished optimiser updates (controller: transitions) in it."""
+        """Number of optimiser updates (for a controller: transitions) before this checkpoint."""
         ...
 
     @property
@@ -70,15 +70,15 @@ class SavedCheckpoint(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         ...
 
 
 class TrainingHooks(Protocol):
     """The surroundings of a training. No method may raise because of a failed connection.
 
-    Only `before_checkpoint` and `wait_while_suspended` may block, and the methods that check a disk, for as long as the
-    check takes. The three methods that report checkpoints on disk and `event` are also called from the thread that
+    Only `before_checkpoint` and `wait_while_suspended` may block; the methods that check a disk take as long as the
+    check. The three methods that report checkpoints on disk and `event` are also called from the thread that
     writes checkpoints.
     """
 
@@ -91,12 +91,12 @@ class TrainingHooks(Protocol):
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
         """Report progress at every micro-batch; `step` counts finished optimiser updates (controller: transitions).
 
-        `time_share` is the share of a time limit that is used up, 0 without a limit. Whichever of steps and time is
-        further along ends the training.
+        `time_share` is the used share of the time limit, 0 without a limit. The training ends when either the steps or
+        the time are used up.
         """
 
     def requested_stop(self) -> StopRequest | None:
-        """Return the present stop request, or None."""
+        """Return the current stop request, or None."""
 
     def before_checkpoint(self) -> None:
         """Before a checkpoint becomes visible, write the metrics so far to disk, then wait while suspended.
@@ -163,7 +163,7 @@ class NullHooks:
         """Do nothing."""
 
     def requested_stop(self) -> StopRequest | None:
-        """Always None."""
+        """Return None."""
         return None
 
     def before_checkpoint(self) -> None:
@@ -185,7 +185,7 @@ class NullHooks:
         """Do nothing."""
 
     def disk_shortage(self, *, data: bool = False, next_write_bytes: int = 0) -> Shortage | None:
-        """Always None."""
+        """Return None."""
         return None
 
     def disk_refused(self, reason: str, *, data: bool = False, next_write_bytes: int = 0) -> Shortage:

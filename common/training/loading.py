@@ -1,9 +1,9 @@
 """Opens the corpus of a job, and reports during long phases that the training is alive.
 
-Tokenising a large corpus, fetching it, or waiting for another process that does so can take hours. Meanwhile a request
-to stop or drain must be obeyed within a second, whatever library is busy, and a silent but healthy training must not be
-mistaken for a hang. So a second thread does the work while the thread of the training checks for stop requests. A pause
-waits for the first checkpoint, because there would be nothing to resume from; with a checkpoint it is obeyed at once.
+Downloading or tokenising a large corpus, or waiting for another process that does so, can take hours. Meanwhile a
+request to stop or drain must be obeyed within a second, whatever library is busy, and the supervisor must not take a
+silent but healthy training for a hang. So a second thread does the work while the training's thread checks for stop
+requests. A pause is obeyed only if there is a checkpoint to resume from.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from common.training.hooks import StopRequest, TrainingHooks
 T = TypeVar("T")
 
 REPORT_SECONDS = 5.0
+"""Seconds between two reports of a long phase."""
 POLL_SECONDS = 0.1
 """Seconds between two checks for a stop request."""
-TIDY_SECONDS = 1.0
-"""Seconds that the work gets to remove its unfinished files after a stop request."""
+CLEANUP_SECONDS = 1.0
+"""Seconds that the loading thread gets to remove its unfinished files after a stop request."""
 FETCH_SECONDS = 6 * 3600.0
 """Seconds for which a download counts as healthy, because the library does not report its progress."""
 
 
 class StoppedWhileLoading(Exception):
-    """A stop request came before there was any state to save."""
+    """A stop request arrived before there was any state to save."""
 
     def __init__(self, request: StopRequest) -> None:
         super().__init__(request)
@@ -41,7 +42,7 @@ class StoppedWhileLoading(Exception):
 
 
 class LongPhase:
-    """Reports a phase; call `beat` at every piece of work in it to repeat the report every few seconds."""
+    """Reports a phase, and repeats the report every few seconds as long as `heartbeat` is called during the work."""
 
     def __init__(self, hooks: TrainingHooks, name: str) -> None:
         self._hooks, self._name = hooks, name
@@ -50,12 +51,12 @@ class LongPhase:
     def heartbeat(self) -> None:
         """Wait while the training is suspended, then repeat the report if it is due."""
         self._hooks.wait_while_suspended()
-        if time.monotonic() - self._heard_at >= REPORT_SECONDS:
+        if time.monotonic() - self._reported_at >= REPORT_SECONDS:
             self._enter()
 
     def _enter(self) -> None:
         self._hooks.phase(self._name)
-        self._heard_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
 
 def load_corpus(
@@ -72,30 +73,30 @@ def load_corpus(
     `may_pause` means that there is a checkpoint, so that a pause is obeyed as well. `progress` is called from the
     caller's own thread with the number of tokenised documents and, where known, of all documents.
     """
-    leaving = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
+    obeyed = {StopRequest.STOP, StopRequest.DRAIN} | ({StopRequest.PAUSE} if may_pause else set())
 
-    def opened() -> Corpus:
-        open_it = partial(open_corpus, config, data_dir=data_dir, progress=work.progress)
+    def load() -> Corpus:
+        open_once = partial(open_corpus, config, data_dir=data_dir, progress=work.progress)
         try:
-            return open_it()
+            return open_once()
         except DiskFullError:
             # The partial cache has been removed. It is built again when there is space.
-            return write_when_disk_has_space(hooks, open_it, obeyed=leaving, data=True)
+            return write_when_disk_has_space(hooks, open_once, obeyed=obeyed, data=True)
 
-    def room() -> None:
-        wait_for_disk(hooks, obeyed=leaving, data=True)
+    def wait_for_space() -> None:
+        wait_for_disk(hooks, obeyed=obeyed, data=True)
 
-    work = _Work(opened, LongPhase(hooks, phase), room)
+    work = _LoadingThread(load, LongPhase(hooks, phase), wait_for_space)
     work.start()
     while True:
         request = hooks.requested_stop()
-        if request in leaving:
+        if request in obeyed:
             work.abandoned.set()
-            work.done.wait(TIDY_SECONDS)
+            work.done.wait(CLEANUP_SECONDS)
             raise StoppedWhileLoading(request)
         if work.done.wait(POLL_SECONDS):
             break
-        work.beat_while_fetching()
+        work.heartbeat_while_fetching()
         if progress is not None and work.tokenised is not None:
             progress(*work.tokenised)
     try:
@@ -107,46 +108,46 @@ def load_corpus(
 
 
 class _Abandoned(Exception):
-    """Ends the work from within."""
+    """Raised inside the loading thread to end it."""
 
 
-class _Work(Generic[T]):
-    """A function in a daemon thread that can be abandoned at its next sign of progress."""
+class _LoadingThread(Generic[T]):
+    """Runs a function in a daemon thread. Once `abandoned` is set, the function ends at its next call of `progress`."""
 
-    def __init__(self, function: Callable[[], T], phase: LongPhase, room: Callable[[], object]) -> None:
-        self._function, self._phase, self._room = function, phase, room
+    def __init__(self, function: Callable[[], T], phase: LongPhase, wait_for_space: Callable[[], object]) -> None:
+        self._function, self._phase, self._wait_for_space = function, phase, wait_for_space
         self._results: list[T] = []
         self._error: BaseException | None = None
         self._fetching_since: float | None = None
         self.tokenised: tuple[int, int | None] | None = None
-        """Documents, and of how many."""
+        """Number of tokenised documents, and of all documents if known."""
         self.done = threading.Event()
         self.abandoned = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         threading.Thread(target=self._run, name="corpus", daemon=True).start()
 
     def result(self) -> T:
-        """What the function returned; raises what it raised."""
+        """Return the function's result, or raise its exception."""
         if self._error is not None:
             raise self._error
         return self._results[0]
 
     def progress(self, step: str, done: int, total: int | None) -> None:
-        """For the function: it got on. "fetch" announces a call that will be silent."""
+        """Report progress from inside the function; the step "fetch" announces a call that reports no progress."""
         if self.abandoned.is_set():
             raise _Abandoned
         if step == "tokenise":  # only this step writes; an existing cache may be read from a full disk
-            self._room()
+            self._wait_for_space()
             if self.abandoned.is_set():
                 raise _Abandoned
             self.tokenised = done, total
         self._fetching_since = time.monotonic() if step == "fetch" else None
         self._phase.heartbeat()
 
-    def beat_while_fetching(self) -> None:
-        """Speak for a library that cannot."""
+    def heartbeat_while_fetching(self) -> None:
+        """Send heartbeats during a download, because the library does not report its progress."""
         since = self._fetching_since
         if since is not None and time.monotonic() - since < FETCH_SECONDS:
             self._phase.heartbeat()

@@ -1,6 +1,7 @@
-"""`TrainingHooks` for a terminal: progress bars, a line per event, metrics in the experiment's folder.
+"""`TrainingHooks` for a terminal: a progress bar, a line per event, and metrics in the experiment's folder.
 
-Ctrl-C is a pause: the training writes a checkpoint and the same command goes on from it. A second Ctrl-C ends at once.
+Ctrl-C requests a pause: the training writes a checkpoint, from which the same command resumes. A second Ctrl-C ends
+the process at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tidal_client.vocabulary import WAITING_FOR_DISK
 
 PRINT_SECONDS = 10.0
 """Seconds between two printed losses."""
-_SHOWN = {
+_PRINTED = {
     names.LOSS: "loss",
     names.VALIDATION_LOSS: "validation loss",
     names.PERPLEXITY: "perplexity",
@@ -36,7 +37,7 @@ _SHOWN = {
 
 
 class LocalHooks(DiskHooks):
-    """The hooks of a local training, a context manager; `directory` is the experiment's folder."""
+    """Hooks of a local training, used as a context manager; `directory` is the experiment's folder."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class LocalHooks(DiskHooks):
         # The signal may interrupt a print, and printing is not reentrant: a nested call raises RuntimeError.
         with contextlib.suppress(RuntimeError):
             self.console.print(
-                "stopping at the next step, with a checkpoint; repeat the signal to end at once", style="yellow"
+                "stopping at the next step with a checkpoint; press Ctrl-C again to end at once", style="yellow"
             )
 
     def phase(self, name: str) -> None:
@@ -92,13 +93,13 @@ class LocalHooks(DiskHooks):
         self._progress.update(self._bar, description=name)
 
     def report_metrics(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Archive the point; print losses every few seconds, and validations always."""
+        """Archive the metrics, and print them every few seconds, or at once if they include a validation."""
         self._writer.add(kind, step, values)
         now = time.monotonic()
         if now - self._printed_at < PRINT_SECONDS and names.VALIDATION_LOSS not in values:
             return
         self._printed_at = now
-        shown = [f"{label} {values[name]:,.4g}" for name, label in _SHOWN.items() if name in values]
+        shown = [f"{label} {values[name]:,.4g}" for name, label in _PRINTED.items() if name in values]
         self.console.print(f"step {step:>6}  " + "  ".join(shown), highlight=False)
 
     def report_progress(self, step: int, total_steps: int, time_share: float = 0.0) -> None:
@@ -118,18 +119,18 @@ class LocalHooks(DiskHooks):
         """Print a line when the wait begins and one when it ends; show the figures beside the bar."""
         if shortage is None:
             self._waiting = False
-            self.console.print("the wait for room is over", style="yellow")
+            self.console.print("there is enough disk space again; training continues", style="yellow")
             self._progress.update(self._bar, description=self._phase)
             return
         if not self._waiting:
             self._waiting = True
             self.console.print(
-                f"waiting for room: {shortage}. Free some space; training goes on by itself. "
+                f"waiting for disk space: {shortage}. Free some space, and training continues by itself. "
                 "Ctrl-C stops it with a checkpoint.",
                 style="yellow",
                 highlight=False,
             )
-        self._progress.update(self._bar, description=f"waiting for room, {shortage}")
+        self._progress.update(self._bar, description=f"waiting for disk space, {shortage}")
 
     def wait_while_suspended(self) -> None:
         """Return at once: a local training has no lease."""
@@ -145,16 +146,18 @@ class LocalHooks(DiskHooks):
         """Do nothing."""
 
     def checkpoints_withdrawn(self, names: Sequence[str], newest: SavedCheckpoint | None) -> None:
-        """Print a line."""
+        """Print the withdrawn checkpoints."""
         if names:
-            self.console.print(f"set aside, because training diverged from there: {', '.join(names)}", highlight=False)
+            self.console.print(
+                f"checkpoints withdrawn, because training diverged after them: {', '.join(names)}", highlight=False
+            )
 
     def checkpoint_saved(self, info: SavedCheckpoint) -> None:
-        """Print a line."""
+        """Print the name and size of the checkpoint."""
         self.console.print(f"checkpoint {info.name} ({info.size_bytes / 1e6:,.1f} MB)", style="dim", highlight=False)
 
     def artifact_saved(self, name: str, kind: str) -> None:
-        """Print a line."""
+        """Print the kind and name of the file."""
         self.console.print(f"{kind}: {name}", highlight=False)
 
     def event(self, name: str, **details: Any) -> None:

@@ -1,9 +1,9 @@
-"""Next-token cross-entropy of the language model, without the (B·T, V) logits where they would dominate.
+"""Computes the next-token cross-entropy of the language model, on CPU without the full (B·T, V) logits.
 
-On CPU the vocabulary head costs more than the rest of a small model together, and most of that is memory traffic.
-torch's chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a
-time: for 512 positions and V = 50,257 it takes 65 to 75 % of the CPU time of logits followed by cross-entropy, with the
-same loss and gradients to float32 accuracy. On CUDA the plain form is kept, which torch.compile fuses.
+On CPU the vocabulary head costs more than the rest of a small model, and most of that time is memory traffic. torch's
+chunked linear cross-entropy computes the gradient in the forward pass, one cache-sized piece of logits at a time: for
+512 positions and V = 50,257 it takes 65 to 75 % of the CPU time of logits followed by cross-entropy, with the same loss
+and gradients to float32 accuracy. On CUDA the plain form is used, which torch.compile fuses.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from torch.nn import functional
 from common.model import TransformerLM
 
 _LOGITS_PER_CHUNK = 1 << 22
-"""16 MiB of float32."""
+"""Logits computed at a time: 16 MiB of float32."""
 
 
 def summed_loss(model: TransformerLM, input_ids: Tensor, targets: Tensor, modulation: Tensor | None = None) -> Tensor:
-    """Sum of −ln p(target) over all positions, nats, a scalar; input_ids, targets (B, T) int64, modulation (B, 1)."""
+    """Return the sum of −ln p(target) over all positions in nats, a scalar.
+
+    Shapes: `input_ids` and `targets` (B, T) int64, `modulation` (B, 1).
+    """
     hidden = model.hidden_states(input_ids, modulation).flatten(0, 1)
     labels = targets.flatten()
     if hidden.is_cuda:

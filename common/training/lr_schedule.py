@@ -1,4 +1,4 @@
-"""Learning rate of a step: linear warm-up, then half a cosine, over whichever runs out first, steps or time."""
+"""The learning rate of pretraining: linear warm-up, then cosine decay, over the share of steps or time used up."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import math
 def warmup_cosine_rate(
     step: int, total_steps: int, *, warmup_steps: int, peak: float, floor: float, time_fraction: float = 0.0
 ) -> float:
-    """The rate of update `step` (0 is the first).
+    """Return the learning rate of update `step` (the first is 0).
 
-    Warm-up rises from peak / warmup_steps at step 0 to peak at step warmup_steps − 1; from step warmup_steps on it is
-    floor + (peak − floor) · (1 + cos(π·q)) / 2, q being the share of the remaining training that is done (SGDR,
-    Loshchilov and Hutter, 2017, one cycle). `time_fraction` is the share of a time limit that is used up (0 without
-    a limit): progress is the larger of step / total_steps and time_fraction, so that a slow machine anneals too.
+    The warm-up rises from peak / warmup_steps at step 0 to peak at step warmup_steps − 1; after it the rate is
+    floor + (peak − floor) · (1 + cos(π·q)) / 2, where q is the finished share of the training after warm-up (one cycle
+    of SGDR, Loshchilov and Hutter, 2017). `time_fraction` is the used share of a time limit (0 without a limit).
+    Progress is the larger of step / total_steps and time_fraction, so that the rate also decays on a slow machine.
     """
     total = max(total_steps, 1)
     warmup = min(max(warmup_steps, 0), total)

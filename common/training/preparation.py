@@ -1,4 +1,4 @@
-"""What a pretraining consists of before its first step: corpus, model, optimiser, state, and where it begins."""
+"""Prepares a pretraining: opens the corpus, builds model and optimiser, and restores the state it starts from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from common.training.training_state import TrainingState
 
 @dataclass
 class PretrainingRun:
-    """One execution of a pretraining."""
+    """One attempt of a pretraining, from its start to its end."""
 
     config: LMConfig
     corpus: Corpus
@@ -36,34 +36,34 @@ class PretrainingRun:
     hooks: TrainingHooks
     loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     total_steps: int
-    clock: float
-    """time.monotonic() at which counters.seconds would have been 0."""
+    started_at: float
+    """time.monotonic() of the start, moved back by the training time of earlier attempts."""
     first_step: int
-    """Where this execution began."""
+    """Step at which this attempt began."""
     saved_at: float
-    """time.monotonic() of the newest checkpoint taken on the way, or of the beginning."""
+    """time.monotonic() of the newest checkpoint during training, or of the start."""
     overflowing_since: int | None = None
-    """Step whose weights were the first to give fp16 gradients that are not finite; None after a sound update."""
-    left_for: StopRequest | None = None
-    """The newest wish to leave that was heard, whatever came after it."""
+    """First step of the current series of fp16 gradients that are not finite; None after a finite gradient."""
+    stopped_by: StopRequest | None = None
+    """The newest request to end without a final model. It stays set even if the request is withdrawn later."""
 
     @property
     def seconds(self) -> float:
         """Training time so far, over all attempts."""
-        return time.monotonic() - self.clock
+        return time.monotonic() - self.started_at
 
     @property
     def time_share(self) -> float:
-        """Share of `training.max_seconds` that is used up; 0 without that limit."""
+        """Used share of `training.max_seconds`; 0 without that limit."""
         limit = self.config.training.max_seconds
         return min(1.0, self.seconds / limit) if limit else 0.0
 
     def early_stop_request(self) -> StopRequest | None:
-        """The wish that holds now, if it is one to leave without a final model; it is kept in `left_for`."""
+        """Return the current stop request if it ends training without a final model; store it in `stopped_by`."""
         request = self.hooks.requested_stop()
         if request is None or request is StopRequest.COMPLETE:
             return None
-        self.left_for = request
+        self.stopped_by = request
         return request
 
 
@@ -75,7 +75,10 @@ def prepare_pretraining(
     resume: bool,
     initial_checkpoint: Path | None,
 ) -> PretrainingRun:
-    """Everything ready for the first step. Arguments and errors as of `pretrain`; StoppedWhileLoading on a stop."""
+    """Return a training that is ready for its first step. Arguments and errors are those of `pretrain`.
+
+    Also raises StoppedWhileLoading on a stop request while the corpus is loaded.
+    """
     training = config.training
     vocabulary = load_tokenizer().n_vocab
     if config.model.vocab_size < vocabulary:
@@ -119,7 +122,7 @@ def prepare_pretraining(
         hooks=hooks,
         loss=compute.compiled(lambda ids, targets, m: summed_loss(model, ids, targets, m)),
         total_steps=min(steps, training.max_steps or steps),
-        clock=time.monotonic() - state.counters.seconds,
+        started_at=time.monotonic() - state.counters.seconds,
         first_step=state.counters.step,
         saved_at=time.monotonic(),
     )

@@ -1,10 +1,10 @@
 """Pretraining of the language model: from a configuration and a corpus to a checkpointed, evaluated, saved model.
 
-Resumes by itself from the newest sound checkpoint in `<directory>/checkpoints`. A wish to stop is obeyed at the next
-micro-batch. Loss and gradient norm are checked at every update, before it changes a weight: when one of them is not
-finite the training ends there, with nothing saved. A checkpoint is written once the next update has shown that its
-weights still give a finite loss. What it cannot do: several devices, and bit-exact resume under `max_seconds`, because
-there the learning rate depends on the clock. Run it with
+Training resumes from the newest intact checkpoint in `<directory>/checkpoints`. A stop request is obeyed at the next
+micro-batch. Loss and gradient norm are checked at every update, before it changes a weight; if one of them is not
+finite, the training ends without saving. A checkpoint is written once the next update has shown that its weights still
+give a finite loss. Leaves out: several devices, and bit-exact resume with `max_seconds`, where the learning rate
+depends on the clock. Run it with
 `tidal train lm --config configs/demo/lm.yaml --out experiments/demo`.
 """
 
@@ -33,7 +33,7 @@ from common.training.optimizer import clip_gradients, set_learning_rate, skip_st
 from common.training.preparation import PretrainingRun, prepare_pretraining
 
 INITIAL_VALIDATION_BATCHES = 16
-"""The loss before training is a reference value; the whole validation part would cost more than it tells."""
+"""Batches of the validation before the first step. Its loss is only a reference value, so a part is enough."""
 
 
 def pretrain(
@@ -45,14 +45,16 @@ def pretrain(
     resume: bool = True,
     initial_checkpoint: Path | None = None,
 ) -> Outcome:
-    """Train until the steps, epochs, time or patience of `config.training` are used up, or a stop is wanted.
+    """Train until the steps, epochs, time or patience of `config.training` are used up, or until a stop request.
 
-    `directory` is the experiment's folder. With `resume` its newest sound checkpoint is continued; otherwise, or when
-    there is none, `initial_checkpoint` (a checkpoint folder: training state; a file: weights only) or new weights.
-    COMPLETED means that the final model and `evaluation_results/evaluation_results.json` are written; every other
-    outcome leaves a checkpoint, except STOPPED and DRAINED while the corpus was still being tokenised.
-    Raises ConfigError, DataError, CheckpointError, StorageError, and DivergedError, which says where to resume, when a
-    loss, a gradient norm or a validation loss is not finite.
+    `directory` is the experiment's folder. With `resume` the training continues from its newest intact checkpoint. If
+    there is none, it starts from `initial_checkpoint` (a checkpoint folder restores the training state, a file only the
+    weights) or from new weights. The outcome COMPLETED means that the final model and
+    `evaluation_results/evaluation_results.json` are written. Every other outcome leaves a checkpoint, except STOPPED
+    and DRAINED while the corpus is tokenised.
+
+    Raises ConfigError, DataError, CheckpointError and StorageError. Raises DivergedError, whose message says where to
+    resume, if a loss, a gradient norm or a validation loss is not finite.
     """
     try:
         run = prepare_pretraining(config, directory, hooks, data_dir, resume, initial_checkpoint)
@@ -67,8 +69,8 @@ def pretrain(
             run.state.finish()
             if _finish(run, directory):
                 return Outcome.COMPLETED
-        request = run.left_for
-        assert request is not None  # only a wish to leave comes here
+        request = run.stopped_by
+        assert request is not None  # without a request, the training has returned COMPLETED above
         hooks.phase("checkpoint")
         try_final_checkpoint(run.state.write_final, hooks, request)
         return outcome_of(request)
@@ -80,21 +82,21 @@ def pretrain(
 
 
 def _train(run: PretrainingRun) -> None:
-    """Step after step until the end or a stop; validations and checkpoints in between."""
+    """Take steps until the training ends or a stop request arrives; validate and save checkpoints in between."""
     counters, training = run.state.counters, run.config.training
     run.hooks.phase("compile" if run.compute.compiles else "training")
     logged_at = time.monotonic()
     first, logged_step = True, counters.step
     while counters.step < run.total_steps and run.seconds < (training.max_seconds or math.inf):
-        held = wait_at_boundary(run.hooks, run.state)
-        run.clock, logged_at = run.clock + held, logged_at + held
+        waited = wait_at_boundary(run.hooks, run.state)
+        run.started_at, logged_at = run.started_at + waited, logged_at + waited
         if _validation_is_due(run) and not _validate(run):
             return
         if counters.validations_without_gain >= training.patience:
             run.hooks.event("early_stop", step=counters.step, validation_loss=counters.best_validation_loss)
             return
-        finished = _take_step(run)
-        if finished is None:
+        update = _take_step(run)
+        if update is None:
             return
         _report_progress(run)
         if first:
@@ -104,21 +106,24 @@ def _train(run: PretrainingRun) -> None:
             now = time.monotonic()
             elapsed, steps = max(now - logged_at, 1e-9), counters.step - logged_step
             logged_at, logged_step = now, counters.step
-            _report(run, finished, steps / elapsed)
+            _report(run, update, steps / elapsed)
 
 
 class _Update(NamedTuple):
-    """What one optimiser update reports."""
+    """The figures of one optimiser update."""
 
     loss: float
-    """Mean, nats."""
+    """Mean loss per token in nats."""
     gradient_norm: float
-    """Before clipping; infinite or NaN only where fp16 gradients overflowed and the weights stayed as they were."""
+    """Norm before clipping. It is infinite or NaN only if fp16 gradients overflowed and the update was skipped."""
     learning_rate: float
 
 
 def _take_step(run: PretrainingRun) -> _Update | None:
-    """One optimiser update; None when a stop came before it was whole. DivergedError before it changes a weight."""
+    """Take one optimiser step. Return None if a stop request arrived before all micro-batches were computed.
+
+    Raises DivergedError, before any weight changes, if loss or gradient norm are not finite.
+    """
     state, training = run.state, run.config.training
     sequences = min(training.effective_batch_size, state.chunks_left)
     tokens = sequences * state.loader.length
@@ -150,11 +155,11 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     )
     set_learning_rate(state.optimizer, rate)
     gradient_norm = clip_gradients(state.model, state.optimizer, state.scaler, training.max_grad_norm)
-    # The only time that this update waits for the device.
-    loss_found, norm_found = torch.stack([mean_loss, gradient_norm]).tolist()
-    require_finite("the loss", loss_found)
-    sound = math.isfinite(norm_found)
-    if sound:
+    # The only synchronisation with the device in this update.
+    loss_value, norm_value = torch.stack([mean_loss, gradient_norm]).tolist()
+    require_finite("the loss", loss_value)
+    gradients_finite = math.isfinite(norm_value)
+    if gradients_finite:
         run.overflowing_since = None
         _save_when_due(run)
     elif run.overflowing_since is None:
@@ -162,18 +167,21 @@ def _take_step(run: PretrainingRun) -> _Update | None:
     run.hooks.wait_while_suspended()
 
     def update() -> None:
-        if sound:
+        if gradients_finite:
             take_step(state.optimizer, state.scaler)
         else:
-            skip_step(state.optimizer, state.scaler, norm_found)
+            skip_step(state.optimizer, state.scaler, norm_value)
         state.counters.seconds = run.seconds
 
     state.take_step(update, tokens)
-    return _Update(loss_found, norm_found, rate)
+    return _Update(loss_value, norm_value, rate)
 
 
 def _random_modulation(batch: int, fraction: float) -> Tensor | None:
-    """m (B, 1) uniform in [0, 1] for a share of the micro-batches, so that the gates learn what it means."""
+    """Return a modulation (B, 1), uniform in [0, 1], for `fraction` of the micro-batches, otherwise None.
+
+    Training with random modulation makes the gates respond to it.
+    """
     if fraction <= 0.0 or float(torch.rand(())) >= fraction:
         return None
     return torch.rand(batch, 1)
@@ -215,7 +223,7 @@ def _validation_is_due(run: PretrainingRun) -> bool:
 
 
 def _validate(run: PretrainingRun) -> bool:
-    """Measure, report and count a validation; False when somebody wanted a stop meanwhile."""
+    """Run a validation and record its result. Return False if a stop request interrupted it."""
     counters, evaluation = run.state.counters, run.config.evaluation
     initial = counters.step == 0
     if initial:
@@ -249,7 +257,7 @@ def _validate(run: PretrainingRun) -> bool:
 
 
 def _save_when_due(run: PretrainingRun) -> None:
-    """Have the newest step written where its time has come; the update after it has shown that it is worth it."""
+    """Save the newest step in the background if it is due. A finite loss has already been computed with its weights."""
     every, step = run.config.checkpoint, run.state.counters.step
     if step == run.first_step:
         return
@@ -261,7 +269,7 @@ def _save_when_due(run: PretrainingRun) -> None:
 
 
 def _diverged(run: PretrainingRun, error: DivergedError, initial_checkpoint: Path | None) -> DivergedError:
-    """End a training whose numbers are no longer finite; the error to raise."""
+    """End a training that diverged and return the error to raise."""
     state, hooks = run.state, run.hooks
     hooks.offer_checkpoint(None)
     state.forbid_checkpoints()
@@ -291,7 +299,7 @@ _METRIC_OF = {
     "the gradient norm": names.GRADIENT_NORM,
     "the validation loss": names.VALIDATION_LOSS,
 }
-"""By `DivergedError.quantity`; the archive shows where the training ended."""
+"""Metric that records the value that is not finite, by `DivergedError.quantity`."""
 
 
 def _finish(run: PretrainingRun, directory: Path) -> bool:
@@ -302,12 +310,15 @@ def _finish(run: PretrainingRun, directory: Path) -> bool:
             run.state, run.config, run.corpus, directory, run.hooks, keep_going=lambda: run.early_stop_request() is None
         )
     except StoppedWaiting as stop:
-        run.left_for = stop.request
+        run.stopped_by = stop.request
         return False
 
 
 def _save_finished(run: PretrainingRun) -> None:
-    """Save that only evaluation and final model are left. A failed write is reported only: the model may still fit."""
+    """Save a checkpoint with the flag `finished`, so that a resume goes straight to evaluation and final model.
+
+    A failed write is only reported, because the smaller model files may still fit on the disk.
+    """
     run.hooks.wait_while_suspended()
     run.hooks.phase("checkpoint")
     try:

@@ -1,4 +1,7 @@
-"""The state of every random number generator a training uses, in a form that loads with weights_only=True."""
+"""Saves and restores the state of every random number generator that a training uses.
+
+The state can be loaded by torch.load with weights_only=True.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ def seed_random_state(seed: int) -> None:
 
 
 def capture_random_state() -> dict[str, Any]:
-    """torch (CPU and every CUDA device), numpy's global generator and Python's, as tensors, numbers and tuples."""
+    """Return the states of torch (CPU and every CUDA device), numpy's global generator and Python's.
+
+    They consist of tensors, numbers and tuples.
+    """
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # legacy: the tuple form
     return {
         "torch": torch.get_rng_state(),
@@ -34,7 +40,10 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> bool:
-    """Put `capture_random_state()`'s result back; False if CUDA's had to be left out (other device count)."""
+    """Restore a result of `capture_random_state`. Return False if the CUDA states were skipped.
+
+    They are skipped if the number of CUDA devices has changed.
+    """
     torch.set_rng_state(state["torch"].cpu().to(torch.uint8))
     numpy = state["numpy"]
     keys = numpy["keys"].numpy().astype(np.uint32)

@@ -21,7 +21,7 @@ from common.checkpoint import CheckpointInfo, CheckpointWriter, Score, TrainingS
 
 
 class Resumable(ABC):
-    """The state of a training, which is marked between two changes of the weights and saved as it was then.
+    """The state of a training, which is marked between two changes of the weights and saved as it was at the mark.
 
     A subclass calls `self.mark()` at the end of its constructor, and holds `_lock` while it changes the weights.
     """
@@ -46,7 +46,7 @@ class Resumable(ABC):
     def _describe(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, Any], score: Score | None, *, copied: bool
     ) -> TrainingSnapshot:
-        """Return the marked state with these weights and optimiser; `copied` tells whether they are host copies."""
+        """Return the marked state with these weights and optimiser; `copied` is True if they are host copies."""
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -58,7 +58,7 @@ class Resumable(ABC):
         return newest.size_bytes if newest is not None else 3 * tensor_bytes(self._trained.state_dict())
 
     def mark(self) -> None:
-        """Copy the present state as the point to resume from; call it only between two changes of the weights."""
+        """Copy the current state as the point to resume from; call it only between two changes of the weights."""
         self._marked = self._copy()
 
     def save(self) -> CheckpointInfo:
@@ -113,5 +113,5 @@ class Resumable(ABC):
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the differences from the checkpoint because of which the continuation will not be bit-exact."""
+    """Return the differences from the checkpoint's environment that prevent a bit-exact continuation, as texts."""
     return [f"{name} was {before.get(name)}, is {value}" for name, value in now.items() if before.get(name) != value]

@@ -1,4 +1,7 @@
-"""Where a pretraining begins: its own newest sound checkpoint, another experiment's, given weights, or new weights."""
+"""Finds the state from which a pretraining starts.
+
+This is its own newest intact checkpoint, a checkpoint of another experiment, a file of weights, or new weights.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ def find_start(
     resume: bool,
     initial_checkpoint: Path | None,
 ) -> None:
-    """Fill `state`, and say as events what was skipped, what was continued and whether the continuation is exact.
+    """Restore `state` from where the training starts; report skipped checkpoints and inexact resumes as events.
 
-    Raises CheckpointError or ConfigError when `initial_checkpoint` is damaged or has another shape than the model.
+    Raises CheckpointError or ConfigError if `initial_checkpoint` is damaged or its shape differs from the model's.
     """
-    newest = newest_sound(manager, hooks) if resume else None
+    newest = newest_intact_checkpoint(manager, hooks) if resume else None
     if newest is not None:
         _continue(state, newest, hooks, own=True)
-        # Again: the process that wrote it may have died before it could tell.
+        # Reported again, because the process that wrote it may have died before its report.
         hooks.checkpoint_saved(newest)
-        # Nothing is removed for it yet: whether training can go on from it shows at its next update.
+        # No older checkpoint is removed yet: only the next update shows whether training can continue from this one.
         hooks.checkpoints_kept(manager.names())
     elif initial_checkpoint is not None and (initial_checkpoint / MANIFEST).is_file():
         verify(initial_checkpoint)
@@ -42,12 +45,12 @@ def find_start(
 
 
 def has_checkpoints(directory: Path) -> bool:
-    """Whether the experiment in `directory` has something to resume from, as far as names tell."""
+    """Return whether the experiment in `directory` has a checkpoint folder; its content is not verified."""
     return any((directory / "checkpoints").glob(f"[!.]*/{MANIFEST}"))
 
 
-def newest_sound(manager: CheckpointManager, hooks: TrainingHooks) -> CheckpointInfo | None:
-    """The newest checkpoint that verifies; damaged newer ones are set aside, each with an event."""
+def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -> CheckpointInfo | None:
+    """Return the newest intact checkpoint, or None. Rename damaged newer ones and report each as an event."""
     hooks.phase("verifying checkpoints")
     hooks.wait_while_suspended()
     newest = manager.latest()
@@ -59,8 +62,10 @@ def newest_sound(manager: CheckpointManager, hooks: TrainingHooks) -> Checkpoint
 
 def _continue(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, *, own: bool) -> None:
     if info.meta.get("kind") != "lm":
-        raise CheckpointError(f"{info.path}: a checkpoint of kind '{info.meta.get('kind')}', not of a language model")
-    _same_shape(state, info.meta.get("model", {}), info.path)
+        raise CheckpointError(
+            f"{info.path}: expected a checkpoint of a language model, found kind '{info.meta.get('kind')}'"
+        )
+    _require_same_shape(state, info.meta.get("model", {}), info.path)
     reasons = state.restore(info, own=own)
     hooks.event("resumed", checkpoint=info.name, step=info.step)
     if reasons:
@@ -68,18 +73,20 @@ def _continue(state: TrainingState, info: CheckpointInfo, hooks: TrainingHooks, 
 
 
 def _take_weights(state: TrainingState, path: Path) -> None:
-    given = load_model(path)
-    _same_shape(state, given.config.model_dump(), path)
-    state.model.load_state_dict(given.state_dict())
-    state.model.gates_trained = given.gates_trained
+    initial = load_model(path)
+    _require_same_shape(state, initial.config.model_dump(), path)
+    state.model.load_state_dict(initial.state_dict())
+    state.model.gates_trained = initial.gates_trained
 
 
-def _same_shape(state: TrainingState, other: dict[str, object], path: Path) -> None:
+def _require_same_shape(state: TrainingState, other: dict[str, object], path: Path) -> None:
     try:
-        theirs = ModelConfig.model_validate(other).shape()
+        found = ModelConfig.model_validate(other).shape()
     except ValidationError as error:
-        raise CheckpointError(f"{path}: its manifest describes no model: {error.errors()[0]['msg']}") from error
-    mine = state.model.config.shape()
-    wrong = [f"{name} {theirs[name]} instead of {mine[name]}" for name in mine if theirs[name] != mine[name]]
+        raise CheckpointError(
+            f"{path}: its manifest does not describe a valid model: {error.errors()[0]['msg']}"
+        ) from error
+    expected = state.model.config.shape()
+    wrong = [f"{name} {found[name]} instead of {size}" for name, size in expected.items() if found[name] != size]
     if wrong:
         raise ConfigError(f"{path}: its model has {', '.join(wrong)}; set model.* to the checkpoint's values")

@@ -26,24 +26,26 @@ from common.training.resumable import Resumable, differences
 
 @dataclass
 class TrainingCounters:
-    """How far a training is."""
+    """The progress of a pretraining."""
 
     step: int = 0
     """Finished optimiser updates."""
     tokens_seen: int = 0
+    """Tokens in all finished steps."""
     seconds: float = 0.0
     """Training time over all attempts."""
     finished: bool = False
-    """Training has ended; evaluation and the final model are what is left."""
+    """Whether training has ended, so that only evaluation and the final model remain."""
     validated_step: int = -1
     """Step of the newest validation."""
     validation_loss: float | None = None
-    """Of the newest validation, nats."""
+    """Loss of the newest validation in nats."""
     initial_validation_loss: float | None = None
-    """Before the first step, nats."""
+    """Validation loss before the first step in nats."""
     best_validation_loss: float | None = None
-    """Lowest by more than min_delta, nats."""
+    """Lowest validation loss in nats; a new one counts only if it is lower by more than `training.min_delta`."""
     validations_without_gain: int = 0
+    """Validations since the best one, compared with `training.patience`."""
 
 
 class TrainingState(Resumable):
@@ -73,12 +75,12 @@ class TrainingState(Resumable):
 
     @property
     def chunks_left(self) -> int:
-        """Sequences until the end of the epoch; at its end those of the next one."""
+        """Sequences until the end of the epoch. At the end of an epoch, the number of the next one's."""
         return self.loader.num_chunks - self.loader.position % self.loader.num_chunks
 
     @property
     def epochs_done(self) -> float:
-        """Finished epochs, with fraction."""
+        """Finished epochs, including the fraction of the current one."""
         return self.loader.epoch + self.loader.position / self.loader.num_chunks
 
     @property
@@ -95,7 +97,7 @@ class TrainingState(Resumable):
             self.mark()
 
     def finish(self) -> None:
-        """Record that training has ended with the marked state; work since the last mark is discarded."""
+        """Record that training has ended with the marked state; changes since the last mark are discarded."""
         self.counters.finished = True
         self._marked = {**self._marked, "counters": asdict(self.counters)}
 
@@ -108,18 +110,18 @@ class TrainingState(Resumable):
         self._save_in_background(None if validation_loss is None else Score("validation loss", validation_loss))
 
     def restore(self, info: CheckpointInfo, *, own: bool = True) -> list[str]:
-        """Load a checkpoint; return why the continuation will not be bit-exact (an empty list: it will be).
+        """Load a checkpoint and return the reasons why the continuation is not bit-exact; an empty list means it is.
 
-        `own` False means that it belongs to another experiment: it is then written again in this one, and that
-        experiment's end, time and patience are reset. Raises CheckpointError if the checkpoint is damaged or does not
-        fit the model.
+        `own` is False for a checkpoint of another experiment. This experiment then writes its own copy, and the flag
+        `finished`, the training time and the patience are reset. Raises CheckpointError if the checkpoint is damaged or
+        does not fit the model.
         """
         weights, state = self.writer.manager.load(info, self.compute.device)
         try:
             self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.counters = TrainingCounters(**{name: _known(value) for name, value in state["counters"].items()})
+            self.counters = TrainingCounters(**{name: _none_if_nan(value) for name, value in state["counters"].items()})
             reasons = differences(state["environment"], self._environment())
             reasons += self._restore_position(state)
             if not restore_random_state(state["random"]):
@@ -187,6 +189,6 @@ class TrainingState(Resumable):
         }
 
 
-def _known(value: Any) -> Any:
-    """Older versions kept validation losses that were NaN; None is what a loss that is not known is now."""
+def _none_if_nan(value: Any) -> Any:
+    """Return None for NaN, which older versions stored for an unknown validation loss; other values unchanged."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

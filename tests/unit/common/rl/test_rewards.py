@@ -119,7 +119,7 @@ def test_leaving_components_out_keeps_the_sum_of_the_weights() -> None:
     kept = without_components(weights, "coherence", "diversity")
     assert sum(kept) == pytest.approx(sum(weights))
     assert kept == pytest.approx((0.35 / 0.7, 0, 0.15 / 0.7, 0.2 / 0.7, 0))
-    with pytest.raises(ValueError, match="no reward component 'fluency'"):
+    with pytest.raises(ValueError, match="unknown reward component 'fluency'"):
         without_components(weights, "fluency")
     with pytest.raises(ValueError, match="no component has a weight"):
         without_components(weights, *REWARD_COMPONENTS)

@@ -110,7 +110,7 @@ def test_the_case_of_the_learning_rate_of_1e30_leaves_nothing_and_says_so(
     overrides = {"data": {"source": str(text_file)}, "training": {"device": "cpu", "threads": 1}}
     config = load_lm_config(CASES / "nan.yaml", overrides)
     hooks = recorder()
-    with pytest.raises(DivergedError, match="begin again, because there is no checkpoint before it"):
+    with pytest.raises(DivergedError, match="start again from the beginning, because there is no earlier checkpoint"):
         pretrain(config, tmp_path, hooks, data_dir=data_dir)
     assert non_finite_files(tmp_path) == []
     assert CheckpointManager(tmp_path / "checkpoints", keep_last=1).list() == []

@@ -59,7 +59,7 @@ def test_a_wish_is_heard_while_something_else_takes_its_time(
             release.wait(60)
 
         monkeypatch.setattr(loading, "open_corpus", fetch)
-        monkeypatch.setattr(loading, "TIDY_SECONDS", 0.1)
+        monkeypatch.setattr(loading, "CLEANUP_SECONDS", 0.1)
         with pytest.raises(StoppedWhileLoading):
             load_corpus(STORIES, tmp_path, hooks)
         release.set()
