@@ -70,7 +70,6 @@ class Allowed(NamedTuple):
 
 
 ALLOWED = (
-    Allowed("", r"0019-celery-messages-are-doorbells", "the file name of the decision that explains the word"),
     Allowed(
         r"services/dashboard/|services/api/operations/report_figures|services/cli/commands/reports|common/reports/"
         r"|tests/browser/|tests/unit/common/reports/|bench/dashboard|docs/(reports|dashboard|benchmarks)\.md"
