@@ -112,12 +112,11 @@ def reward_components(
     statistics: NgramStatistics | None,
     config: RewardConfig,
 ) -> Tensor:
-    """Return the components of B tokens, float32 (B, 5), without waiting for the device; their order is
-    that of `REWARD_COMPONENTS`.
+    """Return the components of B tokens, float32 (B, 5) in the order of `REWARD_COMPONENTS`.
 
-    `token` (B,) int64 has the log-probability `log_prob` (B,). `entropy` and `sampling_entropy` (B,) are those of the
-    scored and of the sampling distribution, in nats. `recent` (B, 10) int64 holds the preceding tokens, the newest
-    last, padded with −1.
+    Nothing here waits for the device. `token` (B,) int64 has the log-probability `log_prob` (B,). `entropy` and
+    `sampling_entropy` (B,) are those of the scored and of the sampling distribution, in nats. `recent` (B, 10) int64
+    holds the preceding tokens, the newest last, padded with −1.
     """
     log_clip = math.log(config.perplexity_clip)
     count = (recent == token[:, None]).sum(1)
