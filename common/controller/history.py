@@ -1,9 +1,9 @@
-"""What the product remembers about B growing token sequences, kept on the device.
+"""The tokens of B growing sequences and their running counts, kept on the device.
 
-Running counts (unique tokens, distinct bigrams and trigrams) and the mask of seen tokens are brought up to date by each
-`append` without a host sync and without counting from the start. The observation, the repetition penalty and
-the repetition reward all read from here. A sequence is prompt plus generated tokens, also those that
-left the model's context. Leaves out: the model's own window (its KV cache).
+Each `append` updates the counts (unique tokens, distinct bigrams and trigrams) and the mask of seen tokens, without a
+host sync and without counting from the start. The observation, the repetition penalty and the repetition reward read
+them. A sequence consists of the prompt and all generated tokens, including those that have left the model's context.
+Leaves out: the model's own window (its KV cache).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ABSENT = -1
-"""Stands in for a token before the start of a sequence."""
+"""Marks a position before the start or after the end of a sequence."""
 
 
 class TokenHistory:
@@ -39,25 +39,30 @@ class TokenHistory:
         sequences: Sequence[Sequence[int]],
         *,
         vocab_size: int,
-        room: int = 0,
+        extra_capacity: int = 0,
         device: torch.device | str = "cpu",
     ) -> TokenHistory:
-        """A history that starts with these sequences and has room for so many more tokens in each."""
+        """Return a history of these sequences, with capacity for `extra_capacity` more tokens in each."""
         prompts, lengths = pad(sequences, device=device)
-        history = cls(len(sequences), prompts.shape[1] + room, vocab_size, device=device)
+        history = cls(len(sequences), prompts.shape[1] + extra_capacity, vocab_size, device=device)
         history.reset(prompts, lengths)
         return history
 
     def reset(self, prompts: Tensor, lengths: Tensor, rows: Tensor | None = None) -> None:
-        """Start over with `prompts` (B, P), right-padded to `lengths` (B,), where `rows` (B,) bool is true (all)."""
+        """Replace sequences by `prompts` (B, P), which are right-padded to `lengths` (B,).
+
+        With `rows` (B,) bool only the sequences where it is true are replaced.
+        """
         B, P = prompts.shape
         if self.capacity < P:
-            raise ValueError(f"prompts of {P} tokens do not fit into a history of {self.capacity}")
-        places = torch.arange(P, device=prompts.device)
-        prompts = torch.where(places < lengths[:, None], prompts, ABSENT)
+            raise ValueError(
+                f"prompts of {P} tokens do not fit into a history of {self.capacity}; make one with more capacity"
+            )
+        positions = torch.arange(P, device=prompts.device)
+        prompts = torch.where(positions < lengths[:, None], prompts, ABSENT)
         tokens = torch.full_like(self.tokens, ABSENT)
         tokens[:, :P] = prompts
-        # Padding is marked in one more column, which is cut off.
+        # Padding sets an additional last column, which is removed afterwards.
         seen = torch.zeros((B, self.vocab_size + 1), dtype=torch.bool, device=prompts.device)
         seen.scatter_(1, torch.where(prompts == ABSENT, self.vocab_size, prompts), True)
         seen = seen[:, : self.vocab_size]
@@ -75,7 +80,7 @@ class TokenHistory:
         ends = self.tokens == token[:, None]
         pairs = ends[:, 1:] & (self.tokens[:, :-1] == one_back[:, None])
         triples = pairs[:, 1:] & (self.tokens[:, :-2] == two_back[:, None])
-        # In place: a `prefix` shares these tensors.
+        # The updates are in place, because a `prefix` shares these tensors.
         new_token = ~self.seen[self._rows, token]
         new_pair = (self.length >= 1) & ~pairs.any(1)
         new_triple = (self.length >= 2) & ~triples.any(1)
@@ -85,8 +90,8 @@ class TokenHistory:
             self.length += 1
         else:
             new_token, new_pair, new_triple = new_token & active, new_pair & active, new_triple & active
-            place = torch.where(active, self.length, 0)
-            self.tokens[self._rows, place] = torch.where(active, token, self.tokens[:, 0])
+            position = torch.where(active, self.length, 0)
+            self.tokens[self._rows, position] = torch.where(active, token, self.tokens[:, 0])
             self.seen[self._rows, token] |= active
             self.length += active
         self.unique += new_token
@@ -94,14 +99,14 @@ class TokenHistory:
         self.trigrams += new_triple
 
     def prefix(self, rows: int, span: int) -> TokenHistory:
-        """The first `rows` sequences as a history that shares their memory; none may grow beyond `span` tokens.
+        """Return the first `rows` sequences as a history that shares their memory.
 
-        One that is longer already must not be appended to.
+        No sequence may grow beyond `span` tokens, and nothing may be appended to sequences that are longer already.
         """
         return self._view(slice(0, rows), span)
 
-    def one(self, row: int, span: int) -> TokenHistory:
-        """Sequence `row` as a history of its own that shares its memory; it may not grow beyond `span` tokens."""
+    def single(self, row: int, span: int) -> TokenHistory:
+        """Return sequence `row` as a history that shares its memory; it may not grow beyond `span` tokens."""
         return self._view(slice(row, row + 1), span)
 
     def _view(self, rows: slice, span: int) -> TokenHistory:
@@ -114,61 +119,64 @@ class TokenHistory:
         return view
 
     def put(self, row: int, tokens: Sequence[int], *, counted: bool = True) -> None:
-        """Start one sequence over with these tokens; without `counted`, `seen` and the counts of the row are wrong."""
+        """Replace the sequence `row` by these tokens. Without `counted`, its `seen` mask and counts become invalid."""
         if not counted:
             self.tokens[row] = ABSENT
             self.tokens[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long, device=self.tokens.device)
             self.length[row] = len(tokens)
             return
-        made = TokenHistory.of([tokens], vocab_size=self.vocab_size, device=self.tokens.device)
+        source = TokenHistory.of([tokens], vocab_size=self.vocab_size, device=self.tokens.device)
         self.tokens[row] = ABSENT
-        self.tokens[row, : made.capacity] = made.tokens[0]
-        for mine, its in zip(self._state, made._state, strict=True):
-            mine[row] = its[0]
+        self.tokens[row, : source.capacity] = source.tokens[0]
+        for target_counter, source_counter in zip(self._counters, source._counters, strict=True):
+            target_counter[row] = source_counter[0]
 
-    def move(self, source: int, target: int) -> None:
-        """Sequence `target` becomes what `source` is."""
-        for tensor in (self.tokens, *self._state):
+    def copy(self, source: int, target: int) -> None:
+        """Replace the sequence `target` by a copy of the sequence `source`."""
+        for tensor in (self.tokens, *self._counters):
             tensor[target] = tensor[source]
 
     def grow(self, rows: int, capacity: int) -> TokenHistory:
-        """A history of so many rows and places that begins with these sequences."""
+        """Return a history with `rows` sequences of `capacity` tokens whose first sequences are copies of these."""
         grown = TokenHistory(rows, capacity, self.vocab_size, device=self.tokens.device)
-        held = len(self.tokens)
-        grown.tokens[:held, : self.capacity] = self.tokens
-        for its, mine in zip(grown._state, self._state, strict=True):
-            its[:held] = mine
+        existing = len(self.tokens)
+        grown.tokens[:existing, : self.capacity] = self.tokens
+        for target_counter, source_counter in zip(grown._counters, self._counters, strict=True):
+            target_counter[:existing] = source_counter
         return grown
 
     def append_uncounted(self, token: Tensor) -> None:
-        """Add one token (B,) to every sequence, but not to `seen` and the counts, which are wrong from then on."""
+        """Add one token (B,) to every sequence without an update of `seen` and the counts, which become invalid."""
         self.tokens[self._rows, self.length] = token
         self.length += 1
 
     @property
-    def _state(self) -> tuple[Tensor, ...]:
+    def _counters(self) -> tuple[Tensor, ...]:
         return self.seen, self.length, self.unique, self.bigrams, self.trigrams
 
     def recent(self, count: int) -> Tensor:
-        """The last `count` tokens (B, count), oldest first, ABSENT before the start."""
-        places = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
-        found = self.tokens.gather(1, places.clamp(min=0, max=max(self.capacity - 1, 0)))
-        return found.masked_fill_(places < 0, ABSENT)
+        """Return the last `count` tokens (B, count), oldest first, with ABSENT before the start of a sequence."""
+        positions = self.length[:, None] + torch.arange(-count, 0, device=self.length.device)
+        found = self.tokens.gather(1, positions.clamp(min=0, max=max(self.capacity - 1, 0)))
+        return found.masked_fill_(positions < 0, ABSENT)
 
 
 def pad(sequences: Sequence[Sequence[int]], *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Token lists as a right-padded int64 tensor (B, longest, at least 1) and their lengths (B,)."""
+    """Return token lists as an int64 tensor (B, longest), right-padded with 0, and their lengths (B,).
+
+    The second dimension is at least 1.
+    """
     longest = max((len(sequence) for sequence in sequences), default=0)
     padded = torch.tensor([[*s, *[0] * (max(longest, 1) - len(s))] for s in sequences], dtype=torch.long)
     return padded.to(device), torch.tensor([len(s) for s in sequences], dtype=torch.long).to(device)
 
 
 def _distinct_ngrams(tokens: Tensor, n: int, vocab_size: int) -> Tensor:
-    """Different n-grams in each row of `tokens` (B, P) with ABSENT padding at the end -> (B,)."""
+    """Return the number of distinct n-grams (B,) in each row of `tokens` (B, P), which ends with ABSENT padding."""
     if tokens.shape[1] < n:
         return torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
     windows = tokens.unfold(1, n, 1)
-    # n-grams as whole numbers in base V; V^3 of 50,257 is 1.3e14, far below 2^63.
+    # An n-gram is encoded as an integer in base V. For V = 50,257, V^3 is 1.3e14, far below 2^63.
     scale = torch.tensor([vocab_size**i for i in reversed(range(n))], device=tokens.device)
     codes = (windows * scale).sum(-1).masked_fill((windows == ABSENT).any(-1), ABSENT)
     ordered = codes.sort(dim=1).values

@@ -1,7 +1,7 @@
-"""The modulation m in [0, 1] and the four decoding parameters it stands for.
+"""The map from the modulation m in [0, 1] to the four decoding parameters.
 
-All four rise linearly with m: m = 0 is careful and repetitive, m = 1 is free. Used by rollouts, ablation and serving
-alike. Leaves out: applying the parameters to logits (`common.generation.sampling.sample`) and choosing m
+All four change linearly with m: m = 0 makes the text predictable, m = 1 makes it varied. Rollouts, ablation and serving
+use this map. Leaves out: applying the parameters to logits (`common.generation.sampling.sample`) and choosing m
 (`common.generation.slot_states`).
 """
 
@@ -19,7 +19,7 @@ DEFAULT_MODULATION = ModulationConfig()
 
 
 class DecodingParameters(NamedTuple):
-    """What one token is sampled with. `top_k` None and `top_p` 1 mean: no such filter."""
+    """The parameters that one token is sampled with. `top_k` None and `top_p` 1 turn that filter off."""
 
     temperature: float
     top_k: int | None
@@ -28,7 +28,7 @@ class DecodingParameters(NamedTuple):
 
 
 class DecodingParameterRows(NamedTuple):
-    """The same for B rows at once: tensors (B,), float32 except `top_k`, which is int64."""
+    """The decoding parameters of B sequences: tensors (B,), float32 except `top_k`, which is int64."""
 
     temperature: Tensor
     top_k: Tensor
@@ -37,7 +37,7 @@ class DecodingParameterRows(NamedTuple):
 
 
 def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameters:
-    """The parameters of one modulation, clamped to [0, 1] first; top-k is rounded half to even.
+    """Return the parameters for a modulation, which is clamped to [0, 1] first. top-k is rounded half to even.
 
     Raises ValueError when `modulation` is not a number.
     """
@@ -53,9 +53,9 @@ def decoding_parameters(modulation: float, config: ModulationConfig = DEFAULT_MO
 
 
 def decoding_parameter_rows(modulation: Tensor, config: ModulationConfig = DEFAULT_MODULATION) -> DecodingParameterRows:
-    """`decoding_parameters` for a tensor (B,) or (B, 1) of modulations, on its device, without a host sync.
+    """Return the parameters for modulations (B,) or (B, 1), on their device, without a host sync.
 
-    Computed in float64 so that top-k rounds as the scalar version does.
+    They are computed in float64, so that top-k is rounded as in `decoding_parameters`.
     """
     m = modulation.reshape(-1).double().clamp(0.0, 1.0)
 

@@ -1,12 +1,12 @@
-"""The 64 numbers a policy sees before it picks the modulation of the next token.
+"""The 64 numbers that a policy observes before it picks the modulation of the next token.
 
-`build_observation` counts one sequence from the start, plainly; `build_observations` does the same for B sequences from
-the running counts of a `TokenHistory`, without a host sync. Training, ablation and serving use one or the other, so
-there is one definition. Layout:
+`build_observation` computes them for one sequence, counting its tokens from the start. `build_observations` computes
+the same for B sequences from the running counts of a `TokenHistory`, without a host sync. Training, ablation and
+serving all use these functions. Layout:
 
 0 repetition · 1 entropy/10 · 2, 3 distinct bigrams, trigrams · 4, 5 last ten tokens: unique, most common ·
-6 length/100 · 10–33 and 34–57 mean and deviation of 24 chunks of the hidden state · 58 progress · 59 one ·
-60 previous action · the rest 0
+6 length/100 · 10–33 and 34–57 mean and deviation of 24 chunks of the hidden state · 58 progress · 59 constant 1 ·
+60 previous action · all others 0
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from common.controller.history import ABSENT, TokenHistory
 
 OBSERVATION_DIM = 64
 CHUNKS = 24
-"""Pieces of the hidden state; d_model mod 24 entries at its end stay unused."""
+"""Number of chunks of the hidden state. The last d_model mod 24 entries are not used."""
 RECENT = 10
-"""Tokens that entries 4 and 5 look at."""
+"""Number of last tokens that entries 4 and 5 are computed from."""
 ENTROPY_SCALE = 10.0
 LENGTH_SCALE = 100
 
@@ -38,10 +38,10 @@ def build_observation(
     episode_length: int,
     previous_action: float = 0.0,
 ) -> Tensor:
-    """The observation (64,) float32 of one sequence.
+    """Return the observation (64,) float32 of one sequence.
 
-    `tokens` is the whole sequence, prompt included; `logits` (V,) are the raw ones at its last position and `hidden`
-    (D,) the state after the final layer norm there; `step` counts the tokens generated so far.
+    `tokens` is the whole sequence with the prompt. `logits` (V,) are the raw logits at its last position, and `hidden`
+    (D,) is the state after the final layer norm at that position. `step` is the number of tokens generated so far.
     """
     n = len(tokens)
     recent = list(tokens[-RECENT:])
@@ -69,9 +69,9 @@ def build_observations(
     episode_length: int | Tensor,
     previous_action: Tensor,
 ) -> Tensor:
-    """`build_observation` for B sequences at once -> (B, 64) float32, on the device, without a host sync.
+    """Return the observations (B, 64) float32 of B sequences, computed on the device without a host sync.
 
-    logits (B, V), hidden (B, D), step (B,), previous_action (B,) or (B, 1); `episode_length` one number or (B,).
+    logits (B, V), hidden (B, D), step (B,), previous_action (B,) or (B, 1); `episode_length` is a number or (B,).
     """
     B, device = logits.shape[0], hidden.device
     entropy = _entropy(logits)
@@ -80,18 +80,18 @@ def build_observations(
     window = history.recent(RECENT)
     present = window != ABSENT
     alike = window[:, :, None] == window[:, None, :]
-    place = torch.arange(RECENT, device=device)
-    repeats_earlier = (alike & (place < place[:, None])).any(2)  # torch.tril takes 60 µs for this
+    position = torch.arange(RECENT, device=device)
+    repeats_earlier = (alike & (position < position[:, None])).any(2)  # torch.tril takes 60 µs for this
     recent_count = n.clamp(1, RECENT)
     unique = ((present > repeats_earlier).sum(1) / recent_count).masked_fill_(n < 1, 1.0)
     most_common = alike.sum(2).mul_(present).amax(1) / recent_count
 
-    # Different n-grams per n-gram, 1 where there is none: of one, two and three tokens.
+    # Distinct n-grams divided by all n-grams, for n = 1, 2, 3; the ratio is 1 where there is no n-gram.
     ngrams = n[:, None] - torch.arange(3, device=device)
     distinct = torch.stack((history.unique, history.bigrams, history.trigrams), dim=1)
     ratios = (distinct / ngrams.clamp(min=1)).masked_fill_(ngrams < 1, 1.0)
 
-    # Of every sequence so few numbers that what counts is the number of operations.
+    # There are few numbers per sequence, so the time is that of the number of operations; these are grouped.
     numbers = (unique, most_common, (n / LENGTH_SCALE).clamp(max=1.0))
     episode = (step / length, torch.ones_like(unique), previous_action.reshape(B))
     none = hidden.new_zeros((B, 3), dtype=torch.float32)
@@ -101,13 +101,13 @@ def build_observations(
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) count 0."""
+    """Return the entropy in nats of softmax(logits) over the last dimension; impossible tokens (−inf) add 0."""
     logits = logits.float()
     largest = logits.amax(-1, keepdim=True)
-    # `exponentials`, in one operation less: here a last bit of the largest does not matter.
+    # This is `exponentials` with one operation less; the exponential of the largest need not be exactly 1 here.
     weights = torch.add(largest * -LOG2_E, logits, alpha=LOG2_E).exp2_()
     mass = weights.sum(-1)
-    # ln Z − Σ p·x. What is impossible is 0 · −∞, no number, and left out of the sum.
+    # ln Z − Σ p·x. For impossible tokens 0 · −∞ is NaN, which `nansum` leaves out.
     entropy: Tensor = largest[..., 0] + mass.log() - weights.mul_(logits).nansum(-1) / mass
     return entropy
 
@@ -118,7 +118,7 @@ def _distinct_ratio(tokens: Sequence[int], n: int) -> float:
 
 
 def _chunk_statistics(hidden: Tensor) -> Tensor:
-    """hidden (B, D) -> (B, 48): 24 chunk means, then 24 unbiased deviations (0 for chunks of one value)."""
+    """Return 24 chunk means, then 24 unbiased standard deviations (0 for chunks of one value): (B, D) -> (B, 48)."""
     B, D = hidden.shape
     size = D // CHUNKS
     if size == 0:

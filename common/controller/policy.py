@@ -1,9 +1,9 @@
-"""The actor-critic that picks the modulation of each token.
+"""The actor-critic network that picks the modulation of each token.
 
-A feature extractor on the 64 observation values, an actor head (Beta, or a Gaussian squashed by a sigmoid), a critic
-head and, for constrained training, a cost critic head. 20,963 parameters as shipped, 23,076 with the cost critic.
-Module names are those of the original's files, so a `state_dict` of either loads in the other. Leaves out: training
-(`common.rl`) and files (`common.controller.policy_file`).
+It has a feature extractor on the 64 observation values, an actor head (Beta, or a Gaussian squashed by a sigmoid), a
+critic head and, for constrained training, a cost critic head. With the default configuration it has 20,963 parameters,
+23,076 with the cost critic. Modules have the names of the original implementation, so each can load a `state_dict` of
+the other. Leaves out: training (`common.rl`) and files (`common.controller.policy_file`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from common.controller.observation import OBSERVATION_DIM
 from common.controller.quantile import beta_quantile, normal_quantile
 
 ACTION_MIN, ACTION_MAX = 0.001, 0.999
-"""Sampled actions are clamped to this, once, when they are drawn; log-probabilities are of the clamped action."""
+"""Sampled actions are clamped to this range, and log-probabilities are those of the clamped action."""
 DETERMINISTIC_MIN, DETERMINISTIC_MAX = 0.01, 0.99
 _QUADRATURE_NODES = 32
 
@@ -41,7 +41,7 @@ class PolicyOutput(NamedTuple):
 
 
 class PolicyStep(NamedTuple):
-    """What was done in one step: action (B, 1) in (0, 1), log_prob (B,), value (B,), cost_value (B,) or None."""
+    """The actions of one step: action (B, 1) in (0, 1), log_prob (B,), value (B,), cost_value (B,) or None."""
 
     action: Tensor
     log_prob: Tensor
@@ -50,7 +50,7 @@ class PolicyStep(NamedTuple):
 
 
 class PolicyEvaluation(NamedTuple):
-    """Given actions under the present parameters: log_prob, entropy, value (B,), cost_value (B,) or None."""
+    """Given actions evaluated with the current weights: log_prob, entropy, value (B,), cost_value (B,) or None."""
 
     log_prob: Tensor
     entropy: Tensor
@@ -59,11 +59,11 @@ class PolicyEvaluation(NamedTuple):
 
 
 class GatingPolicy(nn.Module):
-    """Actor-critic over the modulation.
+    """The actor-critic whose action is the modulation.
 
-    Orthogonal initialisation with gain √2; the Beta's output layers with gain 0.01, so that training starts near
-    alpha = beta; biases 0. `modulation_config` is the map from action to decoding parameters that the policy was
-    trained with.
+    Weights have an orthogonal initialisation with gain √2. With a Beta, output layers have gain 0.01 instead, so that
+    training starts near alpha = beta. Biases start at 0. `modulation_config` is the map from action to decoding
+    parameters that the policy was trained with.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GatingPolicy(nn.Module):
             nn.Linear(hidden, hidden // 2),
             nn.Tanh(),
         )
-        # The order of registration is that of the original's files: an optimiser's state goes by it.
+        # Modules are registered in the order of the original's files, because optimiser states depend on the order.
         self.actor_head: nn.Sequential | None = None
         self.actor_mean: nn.Sequential | None = None
         self.cost_critic_head: nn.Sequential | None = None
@@ -111,7 +111,7 @@ class GatingPolicy(nn.Module):
                 nn.init.orthogonal_(_output_layer(head).weight, gain=output_gain)
 
     def forward(self, observation: Tensor) -> PolicyOutput:
-        """observation (B, 64) -> distribution parameters and values."""
+        """Return the distribution parameters and values for observation (B, 64)."""
         features = self.feature_extractor(observation)
         first, second = self._distribution(self.actor(features))
         cost_value = None if self.cost_critic_head is None else self.cost_critic_head(features).squeeze(-1)
@@ -119,64 +119,67 @@ class GatingPolicy(nn.Module):
 
     @property
     def actor(self) -> nn.Sequential:
-        """The head that tells the parameters of the distribution."""
+        """The head that computes the parameters of the distribution."""
         head = self.actor_mean if self.actor_head is None else self.actor_head
         assert head is not None
         return head
 
-    def _distribution(self, told: Tensor) -> tuple[Tensor, Tensor]:
+    def _distribution(self, head_output: Tensor) -> tuple[Tensor, Tensor]:
         if self.actor_head is None:
-            return told, self.log_std.expand_as(told)
-        concentrations = (softplus(told) + 1.0).clamp(max=self.config.concentration_max)
+            return head_output, self.log_std.expand_as(head_output)
+        concentrations = (softplus(head_output) + 1.0).clamp(max=self.config.concentration_max)
         return concentrations[:, :1], concentrations[:, 1:]
 
     def act(
         self, observation: Tensor, *, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> PolicyStep:
-        """Pick an action for each observation (B, 64): drawn from the distribution, or its mode.
+        """Return an action for each observation (B, 64): a sample of the distribution, or its mode if `deterministic`.
 
-        A drawn action lies in [0.001, 0.999], the mode in [0.01, 0.99].
+        A sampled action is clamped to [0.001, 0.999], the mode to [0.01, 0.99].
         """
         output: PolicyOutput = self(observation)
-        action = self._mode(output.first, output.second) if deterministic else self._draw(output, generator)
+        action = self._mode(output.first, output.second) if deterministic else self._sample(output, generator)
         return PolicyStep(action, self._log_prob(output, action), output.value, output.cost_value)
 
-    def act_rows(self, observation: Tensor, uniform: Tensor, drawn: Tensor | None) -> Tensor:
-        """Actions (B, 1) for observations (B, 64), every row on its own.
+    def act_rows(self, observation: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
+        """Return actions (B, 1) for observations (B, 64), where no row depends on others.
 
-        Where `drawn` (B,) bool is true the action is the quantile of the distribution at `uniform` (B,) in [0, 1),
-        elsewhere (None: everywhere) its mode.
+        Where `sample_mask` (B,) bool is true, the action is the quantile of the distribution at `uniform` (B,) in
+        [0, 1). Elsewhere, or everywhere with `sample_mask` None, it is the mode.
         """
-        return self.pick(self.actor(self.feature_extractor(observation)), uniform, drawn)
+        return self.actions_from_head(self.actor(self.feature_extractor(observation)), uniform, sample_mask)
 
-    def pick(self, told: Tensor, uniform: Tensor, drawn: Tensor | None) -> Tensor:
-        """`act_rows` from what the actor's output layer told of each row, (B, 2) or (B, 1)."""
-        first, second = self._distribution(told)
+    def actions_from_head(self, head_output: Tensor, uniform: Tensor, sample_mask: Tensor | None) -> Tensor:
+        """Return the actions of `act_rows` from the outputs (B, 2) or (B, 1) of the actor's last layer."""
+        first, second = self._distribution(head_output)
         mode = self._mode(first, second)
-        if drawn is None:
+        if sample_mask is None:
             return mode
         if self.actor_head is not None:
             action = beta_quantile(first, second, uniform[:, None])
         else:
             action = torch.sigmoid(normal_quantile(first, second.exp(), uniform[:, None]))
-        return torch.where(drawn[:, None], action.clamp(ACTION_MIN, ACTION_MAX), mode)
+        return torch.where(sample_mask[:, None], action.clamp(ACTION_MIN, ACTION_MAX), mode)
 
     def evaluate(self, observation: Tensor, action: Tensor) -> PolicyEvaluation:
-        """Log-probability of `action` (B, 1), entropy of the distribution and values, differentiable."""
+        """Return the log-probability of `action` (B, 1), the entropy of the distribution and the values.
+
+        The results are differentiable.
+        """
         output: PolicyOutput = self(observation)
         return PolicyEvaluation(self._log_prob(output, action), self._entropy(output), output.value, output.cost_value)
 
-    def _draw(self, output: PolicyOutput, generator: torch.Generator | None) -> Tensor:
+    def _sample(self, output: PolicyOutput, generator: torch.Generator | None) -> Tensor:
         with torch.no_grad():
             if self.actor_head is not None:
-                # A ratio of gamma variates; torch.distributions.Beta takes no generator.
+                # A Beta variate as a ratio of Gamma variates, because torch.distributions.Beta takes no generator.
                 a = torch._standard_gamma(output.first, generator=generator)
                 b = torch._standard_gamma(output.second, generator=generator)
-                drawn = a / (a + b)
+                sample_mask = a / (a + b)
             else:
                 noise = torch.empty_like(output.first).normal_(generator=generator)
-                drawn = torch.sigmoid(output.first + output.second.exp() * noise)
-            return drawn.clamp(ACTION_MIN, ACTION_MAX)
+                sample_mask = torch.sigmoid(output.first + output.second.exp() * noise)
+            return sample_mask.clamp(ACTION_MIN, ACTION_MAX)
 
     def _mode(self, first: Tensor, second: Tensor) -> Tensor:
         if self.actor_head is None:
@@ -201,7 +204,10 @@ class GatingPolicy(nn.Module):
         return density.sum(-1)
 
     def _entropy(self, output: PolicyOutput) -> Tensor:
-        """Entropy in nats: of the Beta, or of the squashed Gaussian, H(u) + E[ln(m(1−m))] by Gauss–Hermite."""
+        """Return the entropy in nats of the Beta or of the squashed Gaussian.
+
+        For the latter it is H(u) + E[ln(m(1−m))] with m = sigmoid(u), by Gauss–Hermite quadrature.
+        """
         if self.actor_head is not None:
             a, b = output.first, output.second
             total = a + b
@@ -227,7 +233,7 @@ def _output_layer(head: nn.Sequential) -> nn.Linear:
 
 
 def _hermite(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of E[f(x)], x ~ N(0, 1), on the device of `like`."""
+    """Return nodes and weights of the quadrature E[f(x)], x ~ N(0, 1), on the device of `like`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
     scale = math.sqrt(2.0 * math.pi)
     return like.new_tensor(nodes.tolist()), like.new_tensor((weights / scale).tolist())

@@ -1,9 +1,9 @@
-"""Policies from files: `load_policy(path)`.
+"""Loading of policies from files: `load_policy(path)`.
 
-Reads the original's `rl_checkpoint_*.pth` (and ours, which have the same form), a bare state dict, and a checkpoint
-folder of a controller training. Nothing is unpickled but tensors and plain values. The shape
-(family, widths, cost critic) follows from the tensors; cap and modulation map come from the stored configuration,
-where there is one. Leaves out: optimiser and schedules, which only training needs.
+Reads the original's `rl_checkpoint_*.pth` (and ours, which have the same format), a bare state dict, and a checkpoint
+folder of a controller training. Only tensors and plain values are unpickled. The distribution, the layer widths and
+whether there is a cost critic follow from the tensors. The concentration limit and the modulation map come from the
+stored configuration, or are the defaults without one. Leaves out: optimiser and schedules, which only training needs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from common.errors import CheckpointError
 
 
 def load_policy(path: str | Path, *, device: torch.device | str = "cpu") -> GatingPolicy:
-    """The policy in `path`, in evaluation mode.
+    """Return the policy in `path`, in evaluation mode.
 
-    Raises NotFoundError when there is no such file, CheckpointError when it is damaged, would run code when
-    loaded, or holds something else than a policy.
+    Raises NotFoundError when the file does not exist, CheckpointError when it is damaged, would run code when it is
+    loaded, or does not contain a policy.
     """
     content = load_policy_file(path)
     stored = content.get("config")
@@ -37,13 +37,16 @@ def load_policy(path: str | Path, *, device: torch.device | str = "cpu") -> Gati
 def policy_from_state_dict(
     weights: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, *, where: str = "policy"
 ) -> GatingPolicy:
-    """A GatingPolicy with these weights; `config` is a dump of an RLConfig, or the original's upper-case keys.
+    """Return a GatingPolicy with these weights.
 
-    Raises CheckpointError when the weights are not those of a policy.
+    `config` is a dump of an RLConfig or has the original's upper-case keys. `where` names the source in errors. Raises
+    CheckpointError when the weights are not those of a policy.
     """
     first = weights.get("feature_extractor.1.weight")
     if first is None or first.dim() != 2:
-        raise CheckpointError(f"{where}: holds no policy (feature_extractor.1.weight is missing)")
+        raise CheckpointError(
+            f"{where}: contains no policy (feature_extractor.1.weight is missing); give a checkpoint of a controller"
+        )
     config = config or {}
     try:
         policy = GatingPolicy(
@@ -58,7 +61,9 @@ def policy_from_state_dict(
         )
         policy.load_state_dict(weights)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{where}: does not fit a policy ({error})") from None
+        raise CheckpointError(
+            f"{where}: the weights or settings do not fit a policy ({error}); give a checkpoint of a controller"
+        ) from None
     return policy.eval()
 
 

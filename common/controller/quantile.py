@@ -1,7 +1,8 @@
-"""Draws from the policy's distributions out of one uniform number per row, so that no row depends on its neighbours.
+"""Quantiles of the policy's distributions, to sample each row from one uniform number, independent of other rows.
 
-The Beta's quantile has no closed form: the density is tabulated on a grid, summed by the trapezoid rule and the table
-inverted linearly. alpha and beta lie in 1..15, so the density is bounded and smooth at that scale.
+The quantile of a Beta has no closed form. The density is tabulated on a grid and summed by the trapezoid rule, and the
+table is inverted by linear interpolation. alpha and beta are in 1..15, so the density is bounded and smooth at that
+scale.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ _GRID = 2048
 
 
 def beta_quantile(alpha: Tensor, beta: Tensor, uniform: Tensor) -> Tensor:
-    """x with P(X ≤ x) = uniform for X ~ Beta(alpha, beta); all (B, 1), alpha and beta at least 1. Error below 1e-4."""
+    """Return x with P(X ≤ x) = uniform for X ~ Beta(alpha, beta), with an error below 1e-4.
+
+    All arguments are (B, 1); alpha and beta must be at least 1.
+    """
     x = torch.linspace(0.0, 1.0, _GRID + 1, device=alpha.device, dtype=torch.float64)
     a, b = alpha.double() - 1.0, beta.double() - 1.0
-    # xlogy: 0·ln 0 is 0 at the ends.
+    # xlogy makes 0·ln 0 = 0 at both ends.
     log_density = torch.xlogy(a, x) + torch.xlogy(b, 1.0 - x)
     density = (log_density - log_density.amax(1, keepdim=True)).exp()
     below = torch.nn.functional.pad((density[:, 1:] + density[:, :-1]).cumsum(1), (1, 0))
@@ -28,7 +32,10 @@ def beta_quantile(alpha: Tensor, beta: Tensor, uniform: Tensor) -> Tensor:
 
 
 def normal_quantile(mean: Tensor, deviation: Tensor, uniform: Tensor) -> Tensor:
-    """x with P(X ≤ x) = uniform for X ~ N(mean, deviation²); all (B, 1). uniform 0 counts as the least float32."""
+    """Return x with P(X ≤ x) = uniform for X ~ N(mean, deviation²); all arguments are (B, 1).
+
+    `uniform` is clamped to [2^−25, 1 − 2^−25], so that x is finite.
+    """
     tiny = 2.0**-25
     standard: Tensor = torch.special.ndtri(uniform.clamp(tiny, 1.0 - tiny))
     return mean + deviation * standard

@@ -100,7 +100,7 @@ class SlotStates:
         else:
             self._lengths.append(self._lengths[copy_from])
             self._reserve(slot + 1, self._lengths[copy_from] + settings.max_tokens)
-            self._history.move(copy_from, slot)
+            self._history.copy(copy_from, slot)
         self.settings.append(settings)
         values = torch.tensor(parameter_columns(settings, self._history.vocab_size), dtype=torch.float64)
         self._table[slot] = values.to(self._table.device)
@@ -116,7 +116,7 @@ class SlotStates:
         self._lengths[slot] = self._lengths[last]
         del self.settings[last], self._lengths[last]
         if slot != last:
-            self._history.move(last, slot)
+            self._history.copy(last, slot)
             for tensor in (self._table, self._seeds, self._steps, self._previous):
                 tensor[slot] = tensor[last]
         self._changed = True
@@ -163,7 +163,7 @@ class SlotStates:
             span = max(_up_to_long_threshold(self._lengths), default=1)
             self._history.prefix(n, span).append(tokens, short.to(tokens.device))
             for slot in long_slots:
-                self._history.one(slot, self._lengths[slot]).append(tokens[slot : slot + 1])
+                self._history.single(slot, self._lengths[slot]).append(tokens[slot : slot + 1])
         self._steps[:n] += 1
         self._previous[:n] = modulation
 

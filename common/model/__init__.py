@@ -1,6 +1,6 @@
-"""The language model: a pre-norm transformer whose blocks carry a gate that modulation can close or open.
+"""The language model: a pre-norm transformer with gates that scale its residual branches by the modulation.
 
-Pure torch, no files (`common.checkpoint`), no sampling (`common.generation`), no optimiser (`common.training`).
+Pure torch. Leaves out: files (`common.checkpoint`), sampling (`common.generation`), optimisers (`common.training`).
 """
 
 from common.config.lm import ModelConfig

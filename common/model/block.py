@@ -1,6 +1,6 @@
 """One pre-norm transformer block: x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x))).
 
-The names of the submodules are the names in the original's checkpoint files.
+The submodules have the names that the original's checkpoint files use.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, modulation: Tensor | None) -> Tensor:
-        """x (B, T, D) with rotary tables (T, K); positions are 0..T−1."""
+        """Return the block's output (B, T, D) for x (B, T, D) at positions 0..T−1, with rotary tables (T, K)."""
         q, k, v = self._project(x, cos, sin)
         attended = causal_attention(q, k, v, dropout=self.dropout_p if self.training else 0.0)
         return self._finish(x, attended, modulation)
@@ -57,7 +57,7 @@ class TransformerBlock(nn.Module):
         layer: int,
         rows: Sequence[int] | None,
     ) -> Tensor:
-        """`forward` that also writes keys and values into `rows` of the cache."""
+        """Return what `forward` returns, and write keys and values into `rows` of the cache."""
         q, k, v = self._project(x, cos, sin)
         cache.fill(layer, k, v, rows)
         return self._finish(x, causal_attention(q, k, v), modulation)
@@ -72,7 +72,10 @@ class TransformerBlock(nn.Module):
         cache: KVCache,
         layer: int,
     ) -> Tensor:
-        """One new position per row: x (B, 1, D), rotary tables (B, 1, 1, K), mask (B, 1, 1, S)."""
+        """Return the output for one new position per sequence and append it to the cache.
+
+        x (B, 1, D), rotary tables (B, 1, 1, K), mask (B, 1, 1, S).
+        """
         q, k, v = self._project(x, cos, sin)
         keys, values = cache.append(layer, k[:, :, 0], v[:, :, 0])
         return self._finish(x, cached_attention(q, keys, values, mask), modulation)

@@ -1,7 +1,7 @@
 """DynamicGate: scales each channel of a residual branch by a learned function of the modulation.
 
-sigmoid(Linear(GELU(Linear(m)))) in (0, 1); the last layer starts with weight 0 and bias 2, so that a new gate passes
-0.88 of every channel at any m. Without modulation the scale is exactly 1.
+The scale is sigmoid(Linear(GELU(Linear(m)))) in (0, 1). The last layer starts with weight 0 and bias 2, so a new gate
+multiplies every channel by 0.88 at any m. Without modulation the scale is exactly 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ INITIAL_BIAS = 2.0
 
 
 class DynamicGate(nn.Module):
-    """m (B, gate_dim) to a scale per channel (B, 1, D), broadcast over time."""
+    """Maps the modulation (B, gate_dim) to a scale per channel (B, 1, D), which is broadcast over time."""
 
     def __init__(self, gate_dim: int, hidden_dim: int, d_model: int) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class DynamicGate(nn.Module):
         self.reset_output()
 
     def reset_output(self) -> None:
-        """Put the last layer at its start: weight 0, bias 2."""
+        """Set the last layer to its initial values: weight 0, bias 2."""
         last = self.net[-1]
         nn.init.zeros_(last.get_parameter("weight"))
         nn.init.constant_(last.get_parameter("bias"), INITIAL_BIAS)
 
     def forward(self, x: Tensor, modulation: Tensor | None) -> Tensor:
-        """x (B, T, D) scaled by the gate at modulation (B, gate_dim); x itself when modulation is None."""
+        """Return x (B, T, D) scaled by the gate at modulation (B, gate_dim), or x itself when modulation is None."""
         if modulation is None:
             return x
         scale = torch.sigmoid(self.net(modulation)).unsqueeze(1)

@@ -1,8 +1,8 @@
-"""Keys and values of the positions decoded so far; every row has its own length, so rows need not move together.
+"""Keys and values of the positions decoded so far. Every sequence has its own length and row in the cache.
 
-Memory is allocated once: (L, B, H, capacity, K) each for keys and values. Lengths live twice: on the device for the
-maths, and as an upper bound on the host, so that a full row is an error that costs no device synchronisation. A
-position keeps the modulation it was computed with. Leaves out sliding: the caller prefills the row again.
+Memory is allocated once: (L, B, H, capacity, K) each for keys and values. Lengths are kept on the device for the maths,
+and as upper bounds on the host, so that a full row is detected without a device synchronisation. A position keeps the
+modulation that it was computed with. Leaves out: sliding; for that the caller prefills the row again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 SPAN_STEP = 32
-"""Attention reads the cache up to the longest row, rounded up to this, so that shapes change rarely."""
+"""Attention reads the cache up to the longest row, rounded up to a multiple of this, so that shapes change rarely."""
 
 
 class KVCache:
-    """State of B sequences. `lengths` (B,) int64 is what each row holds; `bounds` is its upper bound on the host."""
+    """Keys and values of B sequences.
+
+    `lengths` (B,) int64 is the number of positions in each row; `bounds` are upper bounds of it on the host.
+    """
 
     def __init__(
         self,
@@ -41,11 +44,11 @@ class KVCache:
 
     @property
     def batch_size(self) -> int:
-        """B, the rows of the cache."""
+        """B, the number of rows of the cache."""
         return len(self.bounds)
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Empty the given rows (all without): their next token is at position 0."""
+        """Empty the given rows, or all rows with None, so that their next token is at position 0."""
         if rows is None:
             self.lengths.zero_()
             self.bounds = [0] * self.batch_size
@@ -55,7 +58,7 @@ class KVCache:
             self.bounds[row] = 0
 
     def fill(self, layer: int, keys: Tensor, values: Tensor, rows: Sequence[int] | None) -> None:
-        """Write positions 0..T−1 of one layer: keys and values (n, H, T, K) into `rows` (all rows without)."""
+        """Write positions 0..T−1 of one layer: keys and values (n, H, T, K) into `rows`, or all rows with None."""
         T = keys.shape[2]
         if rows is None:
             self.keys[layer, :, :, :T] = keys
@@ -66,7 +69,7 @@ class KVCache:
             self.values[layer, row, :, :T] = values[i]
 
     def set_lengths(self, lengths: Tensor | None, padded: int, rows: Sequence[int] | None) -> None:
-        """Record what a prefill of `padded` positions wrote; `lengths` (n,) where rows are shorter than that."""
+        """Set the lengths after a prefill of `padded` positions; `lengths` (n,) are given if some rows are shorter."""
         targets = list(range(self.batch_size)) if rows is None else list(rows)
         exact = lengths.tolist() if lengths is not None and lengths.device.type == "cpu" else None
         for i, row in enumerate(targets):
@@ -81,7 +84,7 @@ class KVCache:
             self.lengths[row] = padded if lengths is None else lengths[i]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one position per row, keys and values (B, H, K), and return this layer's (B, H, span, K) of both."""
+        """Write one position per row, keys and values (B, H, K). Return the layer's keys and values (B, H, span, K)."""
         self.keys[layer, self._rows, :, self.lengths] = keys.to(self.keys.dtype)
         self.values[layer, self._rows, :, self.lengths] = values.to(self.values.dtype)
         span = self.span
@@ -89,24 +92,24 @@ class KVCache:
 
     @property
     def span(self) -> int:
-        """Positions that attention has to read once the next token is written."""
+        """Number of positions that attention reads after the next token is written."""
         needed = max(self.bounds) + 1
         return min(-(-needed // SPAN_STEP) * SPAN_STEP, self.capacity)
 
     def mask(self) -> Tensor:
-        """(B, 1, 1, span) bool: the positions each row may attend to, its next token included."""
+        """Return (B, 1, 1, span) bool: the positions that each row may attend to, including its next token."""
         return (self._positions[: self.span] <= self.lengths[:, None])[:, None, None, :]
 
     def check_room(self) -> None:
-        """Raise ValueError where a row has no place for one more token (judged on the host)."""
+        """Raise ValueError if a row has no space for one more token, by the bounds on the host."""
         full = [row for row, bound in enumerate(self.bounds) if bound >= self.capacity]
         if full:
             raise ValueError(
-                f"cache rows {full} hold {self.capacity} positions, all there are; "
+                f"cache rows {full} are full with {self.capacity} positions; "
                 "prefill them again with the last tokens, or reset them"
             )
 
     def advance(self) -> None:
-        """Count the token that `append` wrote in every layer."""
+        """Increase all lengths by the token that `append` wrote in every layer."""
         self.lengths += 1
         self.bounds = [bound + 1 for bound in self.bounds]

@@ -1,7 +1,8 @@
-"""TransformerLM: tokens to logits, whole sequences or one token at a time through a cache.
+"""TransformerLM: computes logits from tokens, for whole sequences or one token at a time with a cache.
 
-Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary, S cached positions. The state dict is the
-original's format, name for name. Positions restart at 0 in every call of `forward`; nothing here slides a window.
+Shapes: B batch, T time, D model width, H heads, K head width, V vocabulary, S cached positions. The state dict has the
+names of the original's format. Positions start at 0 in every call of `forward`. Leaves out: sliding windows
+(`common.generation.window`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from common.model.rope import rope_tables
 
 
 class TransformerLM(nn.Module):
-    """Decoder-only transformer; the default configuration has 30,623,057 parameters (rotary tables not counted)."""
+    """A decoder-only transformer. The default configuration has 30,623,057 parameters, without the rotary tables."""
 
     rope_cos: Tensor
     rope_sin: Tensor
@@ -29,7 +30,7 @@ class TransformerLM(nn.Module):
         super().__init__()
         self.config = config
         self.gates_trained = False
-        """Whether the gates saw modulation in training. Only then may a controller feed them."""
+        """Whether the model was trained with modulation. Only then may a controller pass modulation to the gates."""
         cos, sin = rope_tables(config.context_length, config.head_dim, config.rope_theta)
         self.register_buffer("rope_cos", cos)
         self.register_buffer("rope_sin", sin)
@@ -49,28 +50,28 @@ class TransformerLM(nn.Module):
 
     @property
     def gates(self) -> list[DynamicGate]:
-        """Block 0 attention, block 0 feed-forward, block 1 attention, …"""
+        """All gates in the order block 0 attention, block 0 feed-forward, block 1 attention, …"""
         return [gate for block in self.blocks for gate in (block.attn_gate, block.ffn_gate)]
 
     @property
     def num_parameters(self) -> int:
-        """Trainable and frozen parameters, without the rotary tables."""
+        """The number of trainable and frozen parameters, without the rotary tables."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.token_embeddings.weight.device
 
     def forward(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """Logits (B, T, V) of input_ids (B, T) int64; modulation (B, 1) in [0, 1], None for no gating.
+        """Return logits (B, T, V) for input_ids (B, T) int64; modulation (B, 1) in [0, 1], or None for no gating.
 
         Raises ValueError when T is 0 or above the context length, or modulation is not (B, 1).
         """
         return self.project(self.hidden_states(input_ids, modulation))
 
     def hidden_states(self, input_ids: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """States (B, T, D) after the final layer norm; arguments and errors as in `forward`."""
+        """Return the states (B, T, D) after the final layer norm; arguments and errors are as in `forward`."""
         B, T = self._check(input_ids, self.config.context_length)
         m = self._modulation(modulation, B)
         x = self.dropout(self.token_embeddings(input_ids))
@@ -80,7 +81,7 @@ class TransformerLM(nn.Module):
         return cast(Tensor, self.final_layer_norm(x))
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Logits (…, V) of states (…, D)."""
+        """Return logits (…, V) for states (…, D)."""
         return cast(Tensor, self.output_projection(hidden))
 
     def new_cache(
@@ -91,7 +92,7 @@ class TransformerLM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> KVCache:
-        """An empty cache for `batch_size` rows of at most `capacity` positions (context length without)."""
+        """Return an empty cache for `batch_size` rows of at most `capacity` positions (default: context length)."""
         c = self.config
         if capacity is not None and not 1 <= capacity <= c.context_length:
             raise ValueError(f"cache capacity {capacity} is outside 1..{c.context_length}, the context length")
@@ -115,11 +116,11 @@ class TransformerLM(nn.Module):
         *,
         rows: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Fill the cache with whole prompts; what the rows held before is gone.
+        """Fill cache rows with whole prompts, which replace the previous content of these rows.
 
-        input_ids (n, T) int64, right-padded where `lengths` (n,) says that a row is shorter; modulation (n, 1).
-        `rows` names the n cache rows to fill (all B without), so that one row can start anew while others go on.
-        Returns logits (n, V) and final-layer-norm states (n, D) of the last real position of each row.
+        input_ids (n, T) int64 are right-padded to `lengths` (n,) if given; modulation (n, 1). `rows` are the n cache
+        rows to fill (None: all B), so that a row can be replaced while others continue. Returns logits (n, V) and
+        final-layer-norm states (n, D) of the last position of each prompt, without padding.
         Raises ValueError on a wrong shape or T above the cache's capacity.
         """
         n, T = self._check(input_ids, cache.capacity)
@@ -146,10 +147,10 @@ class TransformerLM(nn.Module):
     def decode_one_token(
         self, token: Tensor, cache: KVCache, modulation: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Append token (B,) int64 to every row, each at its own position; modulation (B, 1) applies to it alone.
+        """Append token (B,) int64 to every cache row, each at its own position.
 
-        Returns logits (B, V) and final-layer-norm states (B, D). Does not wait for the device. Raises ValueError when
-        a row is full or a shape is wrong.
+        modulation (B, 1) applies only to these tokens. Returns logits (B, V) and final-layer-norm states (B, D). Does
+        not wait for the device. Raises ValueError when a row is full or a shape is wrong.
         """
         if token.shape != (cache.batch_size,):
             raise ValueError(f"token has shape {tuple(token.shape)}, expected ({cache.batch_size},), one per cache row")

@@ -58,7 +58,7 @@ sequences = st.lists(st.lists(st.integers(0, 5), max_size=25), min_size=1, max_s
 def test_running_counts_equal_counting_from_the_start(rows: list[list[int]], prompt_length: int) -> None:
     """Some tokens arrive as the prompt, the others one by one; rows end at different times."""
     prompts = [row[:prompt_length] for row in rows]
-    history = TokenHistory.of(prompts, vocab_size=6, room=25)
+    history = TokenHistory.of(prompts, vocab_size=6, extra_capacity=25)
     for step in range(25):
         tails = [row[prompt_length:] for row in rows]
         active = torch.tensor([step < len(tail) for tail in tails])
@@ -80,7 +80,7 @@ def test_running_counts_equal_counting_from_the_start(rows: list[list[int]], pro
 
 
 def test_reset_replaces_only_the_chosen_rows() -> None:
-    history = TokenHistory.of([[1, 2, 1, 2], [3, 3]], vocab_size=6, room=4)
+    history = TokenHistory.of([[1, 2, 1, 2], [3, 3]], vocab_size=6, extra_capacity=4)
     prompts, lengths = pad([[5, 5, 5], [4, 0, 4]])
     history.reset(prompts, lengths, torch.tensor([False, True]))
     assert history.length.tolist() == [4, 3]
