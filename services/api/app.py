@@ -67,7 +67,7 @@ TAGS = [
     {"name": "analyses", "description": "Analyse the modulation at once, and save, list and delete analyses."},
     {
         "name": "reports",
-        "description": "Markdown with charts, generated from a pattern or written by hand; export to HTML and Markdown.",
+        "description": "Markdown with charts, from a pattern or written by hand, with export to HTML and Markdown.",
     },
     {"name": "openai", "description": "Text completions for clients of OpenAI's API, with errors in OpenAI's format."},
     {"name": "streams", "description": "Follow jobs and experiments with server-sent events."},
@@ -97,9 +97,8 @@ def create_app(settings: Settings, token: str) -> FastAPI:
         with suppress(RedisError):
             await context.hub.ensure_epoch()
         with suppress(OSError):
-            await run_in_threadpool(
-                context.datasets.sweep
-            )  # remove the uploads that an earlier process left unfinished
+            # Remove the files of uploads that an earlier process did not finish.
+            await run_in_threadpool(context.datasets.sweep)
         try:
             yield
         finally:

@@ -22,7 +22,7 @@ from common.config.server_paths import ServerPaths
 from common.datasets import DatasetStore
 from common.db import make_engine, session_factory
 from common.redis.celery_settings import make_producer
-from common.redis.client import blocking_reads, connect_async, deciding, requests
+from common.redis.client import blocking_read_options, connect_async, rate_limiter_options, request_options
 from common.redis.publisher import RedisPublisher
 from services.api.connections import Limits, limits_of
 from services.api.generations import Generations
@@ -89,9 +89,9 @@ def make_context(settings: Settings, token: str) -> Context:
     # In a burst, requests wait for one of 50 connections instead of failing. `blocking` has connections of its own,
     # because a blocking read holds its connection for seconds.
     most = min(50, limits.connections)
-    redis = connect_async(settings.redis_url, requests(most))
-    blocking = connect_async(settings.redis_url, blocking_reads(BLOCK_MILLISECONDS))
-    limiter_redis = connect_async(settings.redis_url, deciding(most))
+    redis = connect_async(settings.redis_url, request_options(most))
+    blocking = connect_async(settings.redis_url, blocking_read_options(BLOCK_MILLISECONDS))
+    limiter_redis = connect_async(settings.redis_url, rate_limiter_options(most))
     hub = StreamHub(redis, blocking, metrics, linger_seconds=settings.stream_linger_seconds)
     store = ArtifactStore(settings.experiments_dir)
     return Context(

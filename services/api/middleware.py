@@ -204,7 +204,7 @@ class BodyLimit:
             self.held -= max(0, seen - SMALL_BYTES)
 
     async def _discard(self, receive: Receive) -> None:
-        """Read up to eight times the limit, so that a client that writes before it reads gets the reply, not a reset."""
+        """Read up to eight times the limit, so that a client that first writes gets the reply instead of a reset."""
         seen = 0
         while seen < 8 * self.limit:
             message = await receive()

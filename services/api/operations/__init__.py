@@ -1,1 +1,1 @@
-"""What the endpoints do, one file per noun; plain functions over a session, the store or Redis."""
+"""The operations of the endpoints, one file per resource: functions that use a database session, the store or Redis."""

@@ -1,4 +1,4 @@
-"""Saved analyses: rows that belong to an experiment. Leaves out: making them (`analyze`, and jobs of type analysis)."""
+"""Saved analyses: database rows that belong to an experiment. Leaves out: computing them (`analyze`, analysis jobs)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def analyses_page(
     kind: str | None = None,
     derived: bool = True,
 ) -> AnalysisList:
-    """A page, newest first; `derived`: also those of the experiments that analysis jobs made from this one."""
+    """Return a page of analyses, newest first. Raises NotFoundError.
+
+    With `derived`, the page includes those of analysis jobs that used a checkpoint of this experiment.
+    """
     find_experiment(session, experiment_id)
     mine = Analysis.experiment_id == experiment_id
     if derived:
@@ -65,7 +68,7 @@ def save_analysis(session: Session, experiment_id: str, body: SaveAnalysisReques
         )
     result: dict[str, Any] = body.result.model_dump(mode="python", by_alias=True)
     if not all_finite(result):
-        raise InvalidInputError.at("body.result", "it holds a number that is not finite")
+        raise InvalidInputError.at("body.result", "it contains a number that is not finite; send the result unchanged")
     find_experiment(session, experiment_id)
     row = session.scalars(
         insert(Analysis)
@@ -92,24 +95,24 @@ def delete_analysis(session: Session, analysis_id: str) -> None:
 
 
 def delete_analyses(session: Session, experiment_id: str) -> int:
-    """Delete all of an experiment's own and say how many; errors as above."""
+    """Delete all analyses of an experiment and return their number. Raises the same errors as `delete_analysis`."""
     find_experiment(session, experiment_id)
     jobs = session.scalars(
         select(Analysis.job_id).where(Analysis.experiment_id == experiment_id, Analysis.job_id.is_not(None))
     ).all()
     _require_ended(session, [job for job in jobs if job is not None])
-    gone = delete(Analysis).where(Analysis.experiment_id == experiment_id).returning(Analysis.id)
-    return len(session.scalars(gone, execution_options={"synchronize_session": False}).all())
+    deletion = delete(Analysis).where(Analysis.experiment_id == experiment_id).returning(Analysis.id)
+    return len(session.scalars(deletion, execution_options={"synchronize_session": False}).all())
 
 
 def _require_ended(session: Session, jobs: list[str]) -> None:
-    """A live job may save its analysis again, so it would come back."""
+    """Raise ConflictError if one of the jobs has not ended, because it may save its analysis again."""
     if not jobs:
         return
     query = select(Job.id, Job.status).where(Job.id.in_(jobs), Job.finished_at.is_(None)).order_by(Job.id)
     live = session.execute(query.with_for_update()).first()
     if live is not None:
         raise ConflictError(
-            f"job {live[0]} is {live[1]} and may save its analysis again; cancel it or wait for its end",
+            f"job {live[0]} is {live[1]} and may save its analysis again; cancel it or wait until it ends",
             code="job_is_live",
         )

@@ -1,6 +1,6 @@
-"""An immediate analysis: its texts from the serving engine, a few requests at a time, then `common.analysis`.
+"""Immediate analyses: generates the texts with the serving engine and analyses them with `common.analysis`.
 
-Leaves out: keeping the result (`analyses`), and what is too long for an open connection, which is a job.
+Leaves out: saving the result (`analyses`), and analyses that are too long for an open connection, which run as jobs.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ from tidal_client.wire.analysis import AnalysisProgress
 from tidal_client.wire.generation_event import EVENT_DONE, GeneratedChoice, choices_of, read_done
 
 MAX_SILENT_TOKENS = 4096
-"""Largest number of tokens of an analysis whose reply is not streamed."""
+"""Maximum number of tokens of an analysis whose progress is not streamed."""
 MAX_STREAMED_TOKENS = 20_000
-"""Largest number of tokens of an analysis whose progress is streamed."""
+"""Maximum number of tokens of an analysis whose progress is streamed."""
 TEXTS_AT_ONCE = 32
-"""Texts generated at the same time: half of an engine's slots, so that other requests are served meanwhile."""
+"""Number of texts generated at the same time: half of an engine's slots, to leave the other half to other requests."""
 PROGRESS_SECONDS = 0.2
+"""Minimum time between two `progress` events."""
 
 EVENT_PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
 class PreparedAnalysis:
-    """A checked analysis, references resolved."""
+    """The checked configuration of an analysis, and its checkpoints with aliases resolved."""
 
     config: AnalysisConfig
     checkpoint: str
@@ -54,7 +55,10 @@ class PreparedAnalysis:
 
 
 def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedAnalysis:
-    """The analysis to run. Raises InvalidInputError naming the field, code `analysis_too_long` for one for a job."""
+    """Check a request and return the analysis to run.
+
+    Raises InvalidInputError with the invalid field; the code is `analysis_too_long` for an analysis that needs a job.
+    """
     values = request.model_dump(exclude={"checkpoint", "rl_checkpoint", "stream"})
     try:
         config = build(AnalysisConfig, values, where="body")
@@ -69,7 +73,7 @@ def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedA
         )
     if not config.uses_policy and request.rl_checkpoint is not None:
         raise InvalidInputError.at(
-            "body.rlCheckpoint", "it is used with gatingMode learned only, and by no sweep; leave it out"
+            "body.rlCheckpoint", "it is used only with gatingMode learned, and not by a sweep; leave it out"
         )
     policy = None
     if request.rl_checkpoint is not None:
@@ -81,9 +85,9 @@ def prepare_analysis(store: ArtifactStore, request: AnalyzeRequest) -> PreparedA
 async def analysis_events(
     context: Context, prepared: PreparedAnalysis, is_disconnected: IsDisconnected
 ) -> AsyncGenerator[EngineEvent]:
-    """`progress` at the first sign of life and now and then, last `done` with the result.
+    """Yield `progress` events, then `done` with the result.
 
-    Errors are those of `generate.events`, and InvalidInputError when the texts of a prompt have no token together.
+    Raises the errors of `generation_events`, and InvalidInputError when no text of a prompt has a token.
     """
     begun = time.monotonic()
     parts = plan_samples(prepared.config)
@@ -120,7 +124,7 @@ async def run_analysis(context: Context, prepared: PreparedAnalysis, is_disconne
 
 
 class _Progress:
-    """Counts texts and tokens, and says when to tell of them."""
+    """Counts texts and tokens, and decides when a `progress` event is due."""
 
     def __init__(self, config: AnalysisConfig) -> None:
         self._config = config
@@ -149,7 +153,7 @@ class _Progress:
 
 
 def _batches(parts: Sequence[SampleGroup]) -> Iterator[list[int]]:
-    """Numbers of parts in order, so many that together they have `TEXTS_AT_ONCE` texts."""
+    """Yield groups of consecutive part numbers; the parts of a group have at most `TEXTS_AT_ONCE` texts together."""
     numbers: list[int] = []
     texts = 0
     for number, part in enumerate(parts):
@@ -201,7 +205,7 @@ def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
 
 
 def _placed(error: ConfigError) -> InvalidInputError:
-    """The same error with locations in the request body."""
+    """Return the same error with locations in the request body."""
     findings = [
         {
             **item,

@@ -1,7 +1,7 @@
-"""Deleting one checkpoint: its row first, in a transaction that refuses while a live job needs it, then its files.
+"""Deletes the database row of a checkpoint, unless a job that has not ended needs the checkpoint.
 
-When the process dies in between, asking again removes the files. Leaves out: whole experiments
-(`experiment_changes`).
+The caller then deletes the files. If the process dies in between, repeating the request deletes the files. Leaves out:
+deleting whole experiments (`experiment_changes`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from common.errors import ConflictError, NotFoundError
 from services.api.operations.experiments import find_experiment
 
 _REFERENCES = ("checkpoint", "rl_checkpoint", "initial_checkpoint")
-"""Names in a payload that hold a checkpoint's reference."""
+"""Fields of a payload that contain the reference of a checkpoint."""
 
 
 def delete_checkpoint_row(session: Session, store: ArtifactStore, experiment_id: str, name: str) -> None:
-    """Its row; the caller commits and removes the files. Its job then goes on from the newest that is left.
+    """Delete the row of a checkpoint; the caller commits and deletes the files.
 
-    NotFoundError; ConflictError while a job that is its experiment's own, or that begins from it, lives.
+    A job that would resume from this checkpoint resumes from the newest remaining one. Raises NotFoundError, and
+    ConflictError while a job of the experiment, or a job that uses the checkpoint, has not ended.
     """
     find_experiment(session, experiment_id)
     if name not in {file.name for file in store.checkpoint_files(experiment_id)}:
-        raise NotFoundError(f"{name!r} is no checkpoint of experiment {experiment_id!r}; use a name of the list")
+        raise NotFoundError(
+            f"{name!r} is not a checkpoint of experiment {experiment_id!r}; use a name from the list of its checkpoints"
+        )
     reference = f"{experiment_id}/{name}"
     _refuse_while_used(session, experiment_id, reference)
     mine = Checkpoint.experiment_id == experiment_id
@@ -36,11 +39,11 @@ def delete_checkpoint_row(session: Session, store: ArtifactStore, experiment_id:
         .order_by(Checkpoint.step.desc(), Checkpoint.id.desc())
         .limit(1)
     ).first()
-    left = {
+    new_values = {
         "checkpoint_ref": f"{experiment_id}/{newest.name}" if newest else None,
         "checkpoint_step": newest.step if newest else None,
     }
-    session.execute(update(Job).where(Job.checkpoint_ref == reference).values(**left))
+    session.execute(update(Job).where(Job.checkpoint_ref == reference).values(**new_values))
 
 
 def _refuse_while_used(session: Session, experiment_id: str, reference: str) -> None:
@@ -61,5 +64,5 @@ def _refuse_while_used(session: Session, experiment_id: str, reference: str) -> 
     live = session.execute(query).first()
     if live is not None:
         raise ConflictError(
-            f"job {live.id} is {live.status} and needs these files; cancel it or wait for its end", code="job_is_live"
+            f"job {live.id} is {live.status} and needs these files; cancel it or wait until it ends", code="job_is_live"
         )

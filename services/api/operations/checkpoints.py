@@ -1,4 +1,4 @@
-"""Checkpoints: what lies in the store, with what the database knows of it (step, hash), and which file to send."""
+"""Checkpoints: lists the files in the store with their step and hash from the database, and finds files to download."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ WEIGHTS = "weights.safetensors"
 def experiment_checkpoints(
     session: Session, store: ArtifactStore, experiment_id: str, *, root_path: str = ""
 ) -> CheckpointList:
-    """Those of one experiment: final files first, then training checkpoints, the newest first.
+    """Return the checkpoints of an experiment: final files first, then training checkpoints, newest first.
 
-    `root_path` goes in front of the download links: the prefix under which a proxy serves the api, without a last `/`.
+    `root_path` is the prefix under which a proxy serves the api, without a trailing `/`; download links begin with it.
+    Raises NotFoundError.
     """
     find_experiment(session, experiment_id)
     return CheckpointList(experiment_id=experiment_id, checkpoints=_list(session, store, experiment_id, root_path))
@@ -55,10 +56,10 @@ def checkpoint_overview(
 
 
 def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Format | None) -> Path:
-    """The file for a download: a final model in the form asked for, the weights of a training checkpoint.
+    """Return the path of the file to download: a final model in the given format, or a training checkpoint's weights.
 
-    NotFoundError with code `format_not_available` when there is no such form; the api converts nothing. Only what
-    `checkpoint_files` lists can be fetched, logs and configurations cannot.
+    Only files that `checkpoint_files` lists can be downloaded. Raises NotFoundError; its code is `format_not_available`
+    when the file does not exist in this format, because the api does not convert files.
     """
     path = store.resolve(f"{experiment_id}/{name}")
     known = store.checkpoint_files(experiment_id)
@@ -66,14 +67,16 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
     listed = {file.name for file in known}
     inside = reference.rpartition("/")[0] in listed and path.is_file()
     if reference not in listed and not inside:
-        raise NotFoundError(f"{name!r} is no checkpoint of experiment {experiment_id!r}")
+        raise NotFoundError(
+            f"{name!r} is not a checkpoint of experiment {experiment_id!r}; use a name from the list of its checkpoints"
+        )
     if path.is_dir():
         path = path / WEIGHTS
     if form is not None and path.suffix != f".{form}":
         path = path.with_suffix(f".{form}")
         if path.name not in listed:
             raise NotFoundError(
-                f"{experiment_id}/{name} does not exist as {form}; final models are written in both forms, "
+                f"{experiment_id}/{name} does not exist as {form}; final models are written in both formats, "
                 "training checkpoints as safetensors",
                 code="format_not_available",
             )
@@ -83,9 +86,10 @@ def file_to_send(store: ArtifactStore, experiment_id: str, name: str, form: Form
 
 
 def check_reference(store: ArtifactStore, reference: str, *, location: str, policy: bool) -> str:
-    """The reference of a request as `<id>/<file>`, aliases resolved; InvalidInputError when nothing loads from it.
+    """Return a reference from a request as `<id>/<file>`, with aliases resolved.
 
-    `policy` asks for a controller instead of a language model.
+    With `policy`, it must be a controller, otherwise a language model. Raises InvalidInputError if it is not, or if it
+    is not a checkpoint.
     """
     try:
         path = store.resolve(reference.strip())

@@ -1,7 +1,7 @@
-"""Turns the engine's events into completions in OpenAI's form; one writer per HTTP request.
+"""Converts the engine's events to completions in OpenAI's format; there is one writer per HTTP request.
 
-The choices of all prompts are numbered through. A token's log-probability goes out with the text it begins in, so that
-a stream tells neither text nor tokens of a stop string. Leaves out: following the engine (`completions`).
+Choices are numbered across all prompts. The log-probability of a token is sent with the text in which the token begins,
+so that a stream contains neither text nor tokens of a stop string. Leaves out: receiving the events (`completions`).
 """
 
 from __future__ import annotations
@@ -37,16 +37,18 @@ Token = TokenEvent | PromptToken
 
 @dataclass
 class _Running:
-    """What of a choice has been sent, and the tokens that wait for their text."""
+    """The state of a streamed choice."""
 
     before: int = 0
-    """Characters of the prompt in front of it."""
+    """Number of characters of the prompt before the text, with `echo`."""
     text: str = ""
+    """The text that has been sent, without the prompt."""
     waiting: deque[Token] = field(default_factory=deque)
+    """Tokens whose text has not been sent yet."""
 
 
 class CompletionWriter:
-    """`whole` or `part` are given all events of all prompts, in the order of each."""
+    """Builds the reply of one request, either with `complete_reply`, or with `part` for every event and then `end`."""
 
     def __init__(self, request: CompletionRequest, fingerprint: str) -> None:
         self.request = request
@@ -79,7 +81,7 @@ class CompletionWriter:
         return self._completion(choices, usage=self._usage())
 
     def part(self, prompt: int, event: EngineEvent) -> list[Completion]:
-        """Return the parts of a stream for an event of one prompt."""
+        """Return the parts of a stream for an event of one prompt. The events of a prompt must be in order."""
         first = prompt * self.request.n
         if event.name == EVENT_PROMPT:
             data, choices = read_prompt(event.data), []
@@ -93,13 +95,13 @@ class CompletionWriter:
         else:
             choices = []
             for index, reply in enumerate(self._written(read_done(event.data)), first):
-                # What was held back for a stop string or half a character came with no token.
+                # This text was held back, because it could have belonged to a stop string or an incomplete character.
                 choices.append(self._choice(index, [], reply["text"][len(self._running[index].text) :]))
                 choices[-1].finish_reason = _reason(reply)
         return [self._completion([choice]) for choice in choices]
 
     def end(self) -> list[Completion]:
-        """What a stream ends with: the usage, where it was asked for."""
+        """Return the last parts of a stream: the usage, if the request includes it."""
         options = self.request.stream_options
         return [self._completion([], usage=self._usage())] if options is not None and options.include_usage else []
 
@@ -149,14 +151,15 @@ class CompletionWriter:
 
 
 def _begins_in(token: Token, text: str) -> bool:
-    """Not so for the tokens of a stop string, or while they may be."""
+    """Return whether the token begins in `text`; tokens of a stop string, or of a possible one, do not."""
     return "start" not in token or int(token["start"]) < len(text)
 
 
 def _likeliest(token: Token) -> dict[str, float] | None:
     if token["logProb"] is None:
         return None
-    return {its["text"]: its["logProb"] for its in token.get("alternatives", [])} | {token["token"]: token["logProb"]}
+    alternatives = {other["text"]: other["logProb"] for other in token.get("alternatives", [])}
+    return alternatives | {token["token"]: token["logProb"]}
 
 
 def _log_prob_per_token(reply: GeneratedChoice) -> float:

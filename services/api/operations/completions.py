@@ -1,7 +1,7 @@
-"""OpenAI's completions as requests of the engine, and checkpoints as models.
+"""Converts OpenAI's completion requests to requests for the engine, and presents checkpoints as OpenAI's models.
 
-One request of the engine per prompt, with all its choices. Leaves out: the form of the reply (`completion_writer`), and
-that of errors, which `middleware` gives everything under `/v1`.
+The engine gets one request per prompt, for all its choices. Leaves out: the format of the reply (`completion_writer`)
+and of errors (`middleware`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _PAGE = 200
 
 
 def prepare_completions(context: Context, request: CompletionRequest) -> list[GenerationRequest]:
-    """One request for the engine per prompt. Raises NotFoundError when there is no such model."""
+    """Return one request for the engine per prompt.
+
+    Raises NotFoundError for an unknown model, and InvalidInputError for an invalid controller.
+    """
     store = context.store
     checkpoint = _find(store, request.model)
     policy = None
@@ -49,7 +52,7 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
             top_k=request.top_k,
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
-            # The engine numbers the choices of a prompt on from its seed.
+            # The engine adds the number of the choice to the seed of its prompt.
             seed=None if request.seed is None else (request.seed + number * request.texts_per_prompt) % 2**63,
             gating_mode=request.mode,
             modulation=DEFAULTS.modulation if request.modulation is None else request.modulation,
@@ -70,16 +73,19 @@ def prepare_completions(context: Context, request: CompletionRequest) -> list[Ge
 
 
 def model_fingerprint(store: ArtifactStore, request: GenerationRequest, version: str) -> str:
-    """A name for what a seed's text depends on: the model's file and this version of Tidal."""
-    its = _weights(store, request.checkpoint)
-    told = f"{version} {request.checkpoint} {its.st_mtime_ns} {its.st_size}"
-    return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    """Return a hash of what, besides the seed, determines the text: the model's file and the version of Tidal."""
+    file = _weights(store, request.checkpoint)
+    identity = f"{version} {request.checkpoint} {file.st_mtime_ns} {file.st_size}"
+    return f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
 
 
 async def collect_replies(
     context: Context, prepared: Sequence[GenerationRequest], is_disconnected: IsDisconnected
 ) -> list[list[EngineEvent]]:
-    """The `prompt` and `done` events of each prompt. One that fails ends all; errors as in `generate.events`."""
+    """Return the `prompt` and `done` events of each prompt.
+
+    If one prompt fails, all end. Raises the errors of `generation_events`.
+    """
     found: list[list[EngineEvent]] = [[] for _ in prepared]
     async with aclosing(merged_events(context, prepared, is_disconnected)) as following:
         async for prompt, event in following:
@@ -91,7 +97,10 @@ async def collect_replies(
 async def merged_events(
     context: Context, prepared: Sequence[GenerationRequest], is_disconnected: IsDisconnected
 ) -> AsyncGenerator[tuple[int, EngineEvent]]:
-    """The events of all prompts as they come, with the number of their prompt; errors as in `generate.events`."""
+    """Yield the events of all prompts as they arrive, with the number of the prompt.
+
+    Raises the errors of `generation_events`.
+    """
     arrived: asyncio.Queue[tuple[int, EngineEvent | Exception | None]] = asyncio.Queue()
 
     async def follow(number: int, request: GenerationRequest) -> None:
@@ -105,12 +114,12 @@ async def merged_events(
             arrived.put_nowait((number, None))
 
     tasks = [asyncio.create_task(follow(number, request)) for number, request in enumerate(prepared)]
-    left = len(tasks)
+    running = len(tasks)
     try:
-        while left:
+        while running:
             number, event = await arrived.get()
             if event is None:
-                left -= 1
+                running -= 1
             elif isinstance(event, Exception):
                 raise event
             else:
@@ -122,32 +131,32 @@ async def merged_events(
 
 
 def list_all_models(session: Session, store: ArtifactStore) -> ModelList:
-    """Every checkpoint that text can be generated from."""
+    """Return all checkpoints from which text can be generated."""
     found: list[Model] = []
     cursor: str | None = None
     while True:
         page = checkpoints.checkpoint_overview(session, store, limit=_PAGE, cursor=cursor)
         for group in page.experiments:
-            found += [_model(its) for its in group.checkpoints if its.usable_as_base]
+            found += [_model(checkpoint) for checkpoint in group.checkpoints if checkpoint.usable_as_base]
         cursor = page.next_cursor
         if cursor is None:
             return ModelList(data=found)
 
 
 def find_model(session: Session, store: ArtifactStore, name: str) -> Model:
-    """One of them, by its id or an alias of it. NotFoundError."""
+    """Return the model with this id or alias. Raises NotFoundError."""
     reference = _find(store, name)
     experiment_id, _ = reference.split("/", 1)
     with contextlib.suppress(NotFoundError):
-        for its in checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints:
-            if its.reference == reference:
-                return _model(its)
-    # In the store, but of no experiment in the database.
+        for checkpoint in checkpoints.experiment_checkpoints(session, store, experiment_id).checkpoints:
+            if checkpoint.reference == reference:
+                return _model(checkpoint)
+    # The checkpoint is in the store, but the database has no such experiment.
     return Model(id=reference, created=int(_weights(store, reference).st_mtime))
 
 
-def _model(its: CheckpointReply) -> Model:
-    return Model(id=its.reference, created=int(its.created_at.timestamp()))
+def _model(checkpoint: CheckpointReply) -> Model:
+    return Model(id=checkpoint.reference, created=int(checkpoint.created_at.timestamp()))
 
 
 def _find(store: ArtifactStore, name: str) -> str:
@@ -160,9 +169,14 @@ def _find(store: ArtifactStore, name: str) -> str:
 
 
 def _weights(store: ArtifactStore, reference: str) -> os.stat_result:
-    """Of what changes when the model does: its file, of a folder its manifest. NotFoundError when it was removed."""
+    """Return the status of the model's file, or of the manifest if the checkpoint is a folder.
+
+    Raises NotFoundError when the checkpoint has been removed.
+    """
     try:
         path = store.resolve(reference)
         return (path / "manifest.json" if path.is_dir() else path).stat()
     except (FileNotFoundError, NotFoundError):
-        raise NotFoundError(f"{reference} was removed meanwhile", code="model_not_found") from None
+        raise NotFoundError(
+            f"{reference} was removed meanwhile; GET /v1/models lists the models", code="model_not_found"
+        ) from None

@@ -1,4 +1,4 @@
-"""The configuration files a job may name: only below the configured folder, only YAML."""
+"""Reads the configuration files that a job may name: YAML files below the configuration folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_BYTES = 1024 * 1024
 
 
 def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path:
-    """The file `name` below `folder`; a leading `configs/` is accepted, because that is how the files are written.
+    """Return the path of the file `name` below `folder`. The name may begin with the name of the folder itself.
 
-    InvalidInputError for a path that leads out of the folder (symlinks followed) or is no YAML name, NotFoundError
-    when there is no such file; neither tells what exists outside.
+    Raises InvalidInputError if the path leads out of the folder, also through symlinks, or is not the name of a YAML
+    file; and NotFoundError if the file does not exist. Neither error reveals which files exist outside the folder.
     """
     root = folder.resolve()
 
@@ -43,19 +43,19 @@ def find_config(folder: Path, name: str, *, location: str = "path.file") -> Path
             return path
     known = ", ".join(_names(root)) or "none"
     raise NotFoundError(
-        f"there is no configuration {name!r}; files: {known}",
-        errors=[{"location": location, "message": f"no such file; there are: {known}"}],
+        f"there is no configuration file {name!r}; existing files: {known}",
+        errors=[{"location": location, "message": f"no such file; existing files: {known}"}],
     )
 
 
 def config_files(folder: Path) -> list[ConfigFile]:
-    """Every YAML file below `folder`, by name."""
+    """Return all YAML files below `folder`, sorted by name."""
     root = folder.resolve()
     return [_describe(root, name) for name in _names(root)]
 
 
 def read_config_file(folder: Path, name: str) -> ConfigFileContent:
-    """One file with its text and its meaning."""
+    """Return the text of a file, and its configuration with all defaults. Raises the errors of `find_config`."""
     path = find_config(folder, name)
     about = _describe(folder.resolve(), path.relative_to(folder.resolve()).as_posix())
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -87,5 +87,5 @@ def _describe(root: Path, name: str) -> ConfigFile:
 
 
 def _kind(path: Path, name: str) -> Literal["lm", "rl"]:
-    """rl when the file has a section only controllers have."""
+    """Return rl if the file has a section that only the configuration of a controller has, else lm."""
     return "rl" if _RL_SECTIONS & read_mapping(path, name=name).keys() else "lm"

@@ -1,8 +1,8 @@
-"""Which corpora a job may name: the built-in one, an uploaded dataset, a data set of the hub, a file below the data
-folder.
+"""Checks the corpus that a job names: the built-in one, an uploaded dataset, a data set of the Hugging Face Hub, or a
+file below the data folder.
 
-Whether a file is there only the worker can tell; datasets came through here, so their names are checked. Leaves out:
-reading (`common.data`), uploads (`datasets`).
+The api checks that a named dataset exists, but only the worker can check a file. Leaves out: reading a corpus
+(`common.data`), and uploads (`datasets`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
                 "or use builtin:stories"
             )
             raise InvalidInputError.at(f"{location}.{field}", message)
-        # The validation part of a data set on the hub is a split of it, whose name is the hub's affair.
+        # For a data set of the hub, `validation_source` is the name of a split, which only the hub can check.
         if (field == "source" or not is_hub_name(data.source)) and (refusal := source_problem(source)):
             raise InvalidInputError.at(f"{location}.{field}", refusal)
     _require_datasets(data, datasets, location)
@@ -41,8 +41,8 @@ def check_corpus(data: DataConfig, datasets: DatasetStore, *, location: str) -> 
 def hold_datasets(session: Session, data: DataConfig, datasets: DatasetStore, *, location: str) -> None:
     """Lock the datasets that `data` names against deletion until the transaction ends.
 
-    A dataset may have been deleted since `check_corpus`, so this checks again after it has acquired the locks. Raises
-    InvalidInputError when one does not exist any more.
+    A dataset may have been deleted since `check_corpus`, so this function checks again after it has acquired the locks.
+    Raises InvalidInputError if a dataset no longer exists.
     """
     for name in sorted(set(_datasets(data).values())):
         lock_dataset(session, name, shared=True)
@@ -59,7 +59,7 @@ def _require_datasets(data: DataConfig, datasets: DatasetStore, location: str) -
 
 
 def _datasets(data: DataConfig) -> dict[str, str]:
-    """Return the names of datasets by field. For a data set of the hub, `validation_source` names a split of it."""
+    """Return the names of datasets by field. For a data set of the hub, `validation_source` is the name of a split."""
     source, validation = data.source, data.validation_source
     found = {"source": source} if is_dataset_name(source) else {}
     if validation is not None and not is_hub_name(source) and is_dataset_name(validation):

@@ -1,7 +1,8 @@
-"""Taking a dataset in: the body as it comes, in blocks, through `common.datasets.Intake` in a worker thread.
+"""Stores the body of an upload as a dataset, block by block, with `common.datasets` in a worker thread.
 
-Memory stays constant, and a client that goes away leaves nothing. What is refused early is answered at once; the server
-swallows what the client still sends. Leaves out: the job that tokenises it (`datasets.tokenise`).
+Memory use does not depend on the size of the body, and an upload whose client disconnects leaves no files. An invalid
+upload is answered at once; the server discards the rest of the body. Leaves out: the job that tokenises the dataset
+(`datasets.ensure_tokenised`).
 """
 
 from __future__ import annotations
@@ -71,14 +72,13 @@ async def store_upload(
     """Store the body as a dataset; return its manifest and whether it is new.
 
     `announced` is the length of the body if the client sends it. `decoders` limits how many parquet files are decoded
-    at the same time, because each needs memory. Raises DataError (with the place in the body), TooLargeError,
-    ConflictError or StorageError, and passes on what `blocks` raises when the client disconnects. How long a client may
-    be silent is limited for every body where connections are (`services.api.http_connection`). No unfinished files
-    remain, whatever the outcome.
+    at the same time, because each needs memory. `services.api.http_connection` limits how long a client may pause.
+    Raises DataError with the place in the body, TooLargeError, ConflictError or StorageError, and what `blocks` raises
+    when the client disconnects. After any error, no unfinished files remain.
     """
     limit, reserve = settings.dataset_max_mb * MIB, settings.disk_reserve_mb * MIB
     if announced is not None:
-        # Packed text is longer than its body, so this is the least that will be needed.
+        # Compressed text is longer than its body, so the dataset needs at least this space.
         await run_in_threadpool(_require_room, store, announced, limit, reserve)
     intake = await run_in_threadpool(
         DatasetIntake,
@@ -124,5 +124,5 @@ def _require_room(store: DatasetStore, announced: int, limit: int, reserve: int)
             require_space(store.root, announced + reserve)
     except StorageError as error:
         raise StorageError(
-            f"the disk has too little room for the dataset ({reserve // MIB:,} MiB are kept free): {error.message}"
+            f"the disk has too little space for the dataset ({reserve // MIB:,} MiB are kept free): {error.message}"
         ) from error

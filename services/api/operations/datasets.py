@@ -1,7 +1,7 @@
-"""Datasets: what lies in the data folder, joined with the jobs that tokenise it and the experiments that name it.
+"""Datasets: the files in the data folder, with the jobs that tokenise them and the experiments that use them.
 
-There is no table: the folder is the truth, jobs are found by their payload (docs/decisions/0063). Leaves out: the
-upload (`dataset_upload`).
+There is no table of datasets: the folder defines which exist, and jobs are found by their payload (ADR 0063). Leaves
+out: the upload (`dataset_upload`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_USES = 100
 
 
 def all_datasets(session: Session, store: DatasetStore) -> DatasetList:
-    """All of them, newest first."""
+    """Return all datasets, newest first."""
     return DatasetList(datasets=_replies(session, store, store.manifests()))
 
 
@@ -51,7 +51,7 @@ def ensure_tokenised(
     job = _newest_jobs(session, [manifest]).get(manifest.name)
     if store.tokens(manifest) is None and (job is None or job.status not in LIVE):
         payload = DatasetPayload(data=DataConfig(source=manifest.name), sha256=manifest.sha256)
-        # With too many waiting jobs the upload succeeds all the same: the first training on the dataset tokenises it.
+        # If too many jobs are waiting, the upload still succeeds: the first training on the dataset tokenises it.
         with suppress(RateLimitedError):
             job = enqueue_job(session, NewJob(type=JobType.DATASET, payload=payload, name=manifest.name), settings)
     live = job is not None and job.status in LIVE
@@ -60,7 +60,10 @@ def ensure_tokenised(
 
 
 def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: str) -> None:
-    """Remove its text and its tokens; NotFoundError, ConflictError while a live job needs it."""
+    """Delete the text and the tokens of a dataset.
+
+    Raises NotFoundError, and ConflictError while a job that has not ended needs the dataset.
+    """
     with sessions.begin() as session:
         lock_dataset(session, name, shared=False)
         store.find(name)
@@ -68,7 +71,7 @@ def delete_dataset(sessions: sessionmaker[Session], store: DatasetStore, name: s
         job = session.scalars(live).first()
         if job is not None:
             does = "tokenises" if job.type == JobType.DATASET else "needs"
-            raise ConflictError(f"job {job.id} ({job.status}) {does} it; cancel the job or wait for its end")
+            raise ConflictError(f"job {job.id} ({job.status}) {does} the dataset; cancel the job or wait until it ends")
         detached = store.detach(name)
     store.discard(detached)
 
@@ -128,7 +131,7 @@ def _newest_jobs(session: Session, manifests: Iterable[DatasetManifest]) -> dict
 
 
 def _sources() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """What a job's `data` names: in its configuration for lm-training, beside it otherwise."""
+    """Return SQL expressions for the two sources of a job's `data`, which is inside `config` for lm-training."""
 
     def either(field: str) -> ColumnElement[Any]:
         return func.coalesce(Job.payload["config"]["data"][field].astext, Job.payload["data"][field].astext)

@@ -15,7 +15,7 @@ from common.config import LMConfig, RLConfig, load_lm_config, load_rl_config
 from common.db import Analysis, Experiment
 from common.errors import InvalidInputError, NotFoundError, TidalError
 from common.metrics import metric_names, names, read_table
-from common.reports import AnalysisFacts, CheckpointFacts, Ends, ExperimentFacts, generate
+from common.reports import AnalysisFacts, CheckpointFacts, ExperimentFacts, MetricSummary, generate_report
 from common.reports.facts import flat
 from common.reports.patterns.trajectory import MOST_ANALYSES
 from services.api.context import Context
@@ -53,7 +53,7 @@ DESCRIBED_METRICS = (
 def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
     """Make a report from what is stored, and keep it. NotFoundError for an experiment that is not there."""
     facts = [experiment_facts(context, experiment_id) for experiment_id in body.experiments]
-    title, markdown = generate(body.pattern, facts)
+    title, markdown = generate_report(body.pattern, facts)
     if len(markdown) > MAX_MARKDOWN:
         raise InvalidInputError(
             f"the report would have {len(markdown):,} characters, more than {MAX_MARKDOWN:,}; choose fewer experiments "
@@ -114,11 +114,11 @@ def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) ->
         return None
 
 
-def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, Ends], dict[str, int]]:
+def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, MetricSummary], dict[str, int]]:
     """Of the metrics that are told of beginning, end and extremes, from every point; and of each metric that holds
     values which are not finite the first step at which it does."""
     folder = store.experiment(experiment_id)
-    found: dict[str, Ends] = {}
+    found: dict[str, MetricSummary] = {}
     diverged: dict[str, int] = {}
     for kind in KINDS:
         described = [
@@ -140,9 +140,9 @@ def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, End
     return found, diverged
 
 
-def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Ends:
+def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> MetricSummary:
     lowest, highest = int(values.argmin()), int(values.argmax())
-    return Ends(
+    return MetricSummary(
         first_step=int(steps[0]),
         first=float(values[0]),
         last_step=int(steps[-1]),

@@ -28,7 +28,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
     summary="Analyse the modulation",
     response_model=AnalysisResult,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The analysis, or with `stream` its progress"},
+        200: {"content": {"text/event-stream": {}}, "description": "The analysis, or with `stream` events"},
         **problem_responses(429, 503),
     },
 )
@@ -38,10 +38,10 @@ async def analyze_trajectories(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Generates from the prompts and describes how the modulation was used. Open like reads and rate-limited like
-    generation; one analysis counts as one request. 422 `analysis_too_long` names the job type for longer analyses; 422
-    `empty_trajectory` names a prompt for which no token was generated. With `stream`, sends events `progress`, then
-    `done` with the whole result."""
+    """Generates texts from the prompts and analyses their modulation. Needs a token only if reads need one, and is
+    rate-limited like generation; one analysis counts as one request. An analysis that is too long gets 422
+    `analysis_too_long`, which names the job type for it. A prompt for which no token was generated gets 422
+    `empty_trajectory`. With `stream`, sends `progress` events, then `done` with the whole result."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await enforce_rate_limit(context, request, caller)
@@ -52,7 +52,7 @@ async def analyze_trajectories(
             return await stream_response(context, events, encode_event, headers)
         result = await analyze.run_analysis(context, prepared, request.is_disconnected)
     except ClientDisconnected:
-        return Response(status_code=204)  # nobody reads it
+        return Response(status_code=204)  # the client has disconnected
     return Response(result, media_type="application/json", headers=headers)
 
 
@@ -69,10 +69,10 @@ def list_analyses(
     cursor: Cursor = None,
     kind: AnalysisKind | None = None,
     derived: Annotated[
-        bool, Query(description="Also those that analysis jobs made of this experiment's checkpoints.")
+        bool, Query(description="Include the analyses that jobs made of this experiment's checkpoints.")
     ] = True,
 ) -> AnalysisList:
-    """Newest first, without their results."""
+    """Returns the analyses of an experiment without their results, newest first."""
     return analyses.analyses_page(session, experiment_id, limit=limit, cursor=cursor, kind=kind, derived=derived)
 
 
@@ -84,7 +84,7 @@ def list_analyses(
     responses=problem_responses(404),
 )
 def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, response: Response) -> SavedAnalysis:
-    """Keeps the reply of `POST /api/analyze-trajectories` with the experiment."""
+    """Saves the reply of `POST /api/analyze-trajectories` with an experiment."""
     with context.sessions.begin() as session:
         saved = analyses.save_analysis(session, experiment_id, body)
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}/api/analyses/{saved.id}"
@@ -98,7 +98,7 @@ def save(experiment_id: str, body: SaveAnalysisRequest, context: ContextDep, res
     responses=problem_responses(404, 409),
 )
 def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
-    """Its own, not those of the experiments that analysis jobs made."""
+    """Deletes the analyses that are saved with this experiment, but not those in the experiments of analysis jobs."""
     with context.sessions.begin() as session:
         return AnalysesDeleted(deleted=analyses.delete_analyses(session, experiment_id))
 
@@ -110,7 +110,7 @@ def delete_all(experiment_id: str, context: ContextDep) -> AnalysesDeleted:
     responses=problem_responses(404),
 )
 def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
-    """With its result."""
+    """Returns a saved analysis with its result."""
     return analyses.get_analysis(session, analysis_id)
 
 
@@ -122,6 +122,6 @@ def get(analysis_id: str, session: SessionDep) -> SavedAnalysis:
     responses=problem_responses(404, 409),
 )
 def delete(analysis_id: str, context: ContextDep) -> None:
-    """409 while the job that made it lives: it may save it again."""
+    """Deletes a saved analysis. Answers 409 until the job that made it has ended, because the job may save it again."""
     with context.sessions.begin() as session:
         analyses.delete_analysis(session, analysis_id)

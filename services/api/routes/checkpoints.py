@@ -22,7 +22,8 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 @router.get("/api/checkpoints", summary="List all checkpoints")
 def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor: Cursor = None) -> CheckpointOverview:
-    """Grouped by experiment, newest first; those usable as a base for rl-training and generation are marked."""
+    """Returns checkpoints by experiment, newest experiment first, and whether each is a language model or a
+    controller."""
     return checkpoints.checkpoint_overview(
         session, context.store, limit=limit, cursor=cursor, root_path=context.settings.root_path.rstrip("/")
     )
@@ -34,7 +35,7 @@ def list_all(session: SessionDep, context: ContextDep, limit: Limit = 50, cursor
     responses=problem_responses(404),
 )
 def list_of_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> CheckpointList:
-    """Final files first, then training checkpoints, the newest first."""
+    """Returns the final files first, then the training checkpoints, newest first."""
     return checkpoints.experiment_checkpoints(
         session, context.store, experiment_id, root_path=context.settings.root_path.rstrip("/")
     )
@@ -46,7 +47,7 @@ def list_of_experiment(experiment_id: str, session: SessionDep, context: Context
     response_class=FileResponse,
     responses={
         200: {"content": {"application/octet-stream": {}}, "description": "The file"},
-        206: {"content": {"application/octet-stream": {}}, "description": "The part asked for with `Range`"},
+        206: {"content": {"application/octet-stream": {}}, "description": "The part requested with `Range`"},
         **problem_responses(404, 416),
     },
 )
@@ -57,10 +58,11 @@ def download(
     session: SessionDep,
     form: Annotated[
         checkpoints.Format | None,
-        Query(alias="format", description="The form wanted; a final model exists in both."),
+        Query(alias="format", description="The file format; a final model exists in both formats."),
     ] = None,
 ) -> FileResponse:
-    """`name` is a name of the list, or best, latest, final. Ranges are served, so a download can be continued."""
+    """Sends a checkpoint file. `name` is a name from the list, or best, latest, final. Supports `Range`, so that an
+    interrupted download can continue."""
     find_experiment(session, experiment_id)
     path = checkpoints.file_to_send(context.store, experiment_id, name, form)
     filename = path.name if path.name != checkpoints.WEIGHTS else f"{path.parent.name}.safetensors"
@@ -75,7 +77,8 @@ def download(
     responses=problem_responses(404, 409),
 )
 def delete(experiment_id: str, name: str, context: ContextDep) -> None:
-    """`name` is one of the list, no alias. 409 while a live job needs it."""
+    """Deletes a checkpoint. `name` is a name from the list; aliases are not accepted. Answers 409 while a job that has
+    not ended needs it."""
     with context.sessions.begin() as session:
         checkpoint_removal.delete_checkpoint_row(session, context.store, experiment_id, name)
     context.store.delete_checkpoint(experiment_id, name)

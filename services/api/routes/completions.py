@@ -1,4 +1,4 @@
-"""`/v1`: completions and models as the `openai` package expects them. Errors there have OpenAI's shape."""
+"""`/v1`: completions and models for clients of OpenAI's API. Errors have OpenAI's format."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ async def create(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """OpenAI's completions, with `top_k`, `repetition_penalty`, `gating_mode`, `modulation` and `rl_checkpoint` of
-    Tidal. Limits and deadlines are those of `/api/generate`."""
+    """Generates text like OpenAI's completions, with the additional parameters `top_k`, `repetition_penalty`,
+    `gating_mode`, `modulation` and `rl_checkpoint`. Rate limits and time limits are those of `/api/generate`."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await enforce_rate_limit(context, request, caller)
@@ -55,21 +55,21 @@ async def create(
             return await _stream(context, request, writer, prepared, headers)
         events = await operation.collect_replies(context, prepared, request.is_disconnected)
     except ClientDisconnected:
-        return Response(status_code=204)  # nobody reads it
-    characters = sum(len(event.data) for its in events for event in its)
+        return Response(status_code=204)  # the client has disconnected
+    characters = sum(len(event.data) for prompt_events in events for event in prompt_events)
     reply = await build_reply(characters, lambda: writer.complete_reply(events).model_dump_json().encode())
     return Response(reply, media_type="application/json", headers=headers)
 
 
 @router.get("/models", summary="List the models", dependencies=[Reader])
 def list_models(session: SessionDep, context: ContextDep) -> ModelList:
-    """Every checkpoint that text can be generated from."""
+    """Returns all checkpoints from which text can be generated."""
     return operation.list_all_models(session, context.store)
 
 
-@router.get("/models/{name:path}", summary="One model", dependencies=[Reader], responses=problem_responses(404))
+@router.get("/models/{name:path}", summary="Show a model", dependencies=[Reader], responses=problem_responses(404))
 def get_model(name: str, session: SessionDep, context: ContextDep) -> Model:
-    """By its id, or `<experiment id>/best`, `latest`, `final`."""
+    """Returns a model by its id, or by `<experiment id>/best`, `latest` or `final`."""
     return operation.find_model(session, context.store, name)
 
 
@@ -80,7 +80,7 @@ async def _stream(
     prepared: list[GenerationRequest],
     headers: dict[str, str],
 ) -> LiveStream:
-    """Waits for the first event, so that a generation that cannot begin is an ordinary error."""
+    """Return the streamed reply after the first event, so that an error before it becomes an ordinary error reply."""
     events = operation.merged_events(context, prepared, request.is_disconnected)
     first = await anext(events)
 

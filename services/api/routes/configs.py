@@ -1,4 +1,4 @@
-"""`/api/configs`."""
+"""`/api/configs`: the YAML configuration files that a job may name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ router = APIRouter(prefix="/api/configs", tags=["configs"], dependencies=[Reader
 
 @router.get("", summary="List configuration files")
 def list_configs(context: ContextDep) -> ConfigFileList:
-    """Every YAML file below the configuration folder, with its kind and whether it can be used."""
+    """Returns all YAML files below the configuration folder, with their kind, and the problem of each invalid one."""
     return ConfigFileList(configs=configs.config_files(context.settings.config_dir))
 
 
 @router.get("/{file:path}", summary="Read a configuration file", responses=problem_responses(404))
 def get_config(file: str, context: ContextDep) -> ConfigFileContent:
-    """Its text, and what it means with every default filled in."""
+    """Returns the text of the file, and the configuration that results with all defaults."""
     return configs.read_config_file(context.settings.config_dir, file)

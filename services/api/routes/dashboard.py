@@ -1,6 +1,6 @@
-"""`/`: the dashboard's page and its files. Open to everybody; what they show is asked of the api with the token.
+"""`/`: the dashboard's page and its files, which need no token. The page requests its data from the api with the token.
 
-The functions are coroutines: files lie in memory, and a page asks for fifty at once.
+The functions are coroutines, because the files are in memory and a page requests fifty of them at once.
 """
 
 from __future__ import annotations
@@ -30,28 +30,31 @@ DOCUMENT_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""For what a browser can show as a document; on sixty scripts and styles they say nothing and weigh 15 kB."""
+"""Headers of files that a browser can show as documents. Scripts and styles do not need them, which saves 15 kB."""
 DOCUMENTS = ("text/html", "image/svg+xml")
 IMMUTABLE = CACHE_FOREVER
 REVALIDATE = "no-cache"
-"""Kept, and asked about by ETag each time."""
+"""`Cache-Control` of files that a browser may store but must revalidate by ETag at each use."""
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
-    """The one page; which view it shows stands in the fragment of its address. A proxy's prefix needs its last `/`."""
+    """Return the dashboard's page. The fragment of its URL selects the view."""
     return _send(request, files.get(INDEX), REVALIDATE)
 
 
 @router.api_route("/favicon.ico", methods=["GET", "HEAD"])
 async def icon(request: Request) -> Response:
-    """Browsers ask for it on /docs, too."""
+    """Redirect to the icon of the dashboard; browsers also request it for /docs."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/assets/icon.svg", 307)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
 async def asset(request: Request, name: str) -> Response:
-    """A file, with or without the digest in front. A page from before an upgrade gets the new file, not to be kept."""
+    """Return a file; its name may begin with the digest of all files.
+
+    A page loaded before an upgrade requests files with an old digest. It gets the new files, which it must revalidate.
+    """
     found = files.get(name)
     if found is not None:
         return _send(request, found, REVALIDATE)
@@ -63,7 +66,7 @@ def _send(request: Request, found: StaticFile | None, caching: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no file {request.url.path}")
     headers = {**HEADERS, "Cache-Control": caching}
-    if caching != IMMUTABLE:  # nobody asks again about what is kept for ever
+    if caching != IMMUTABLE:  # browsers do not revalidate an immutable file
         headers["ETag"] = found.etag
     if found.content_type.startswith(DOCUMENTS):
         headers.update(DOCUMENT_HEADERS)

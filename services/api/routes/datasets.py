@@ -1,4 +1,4 @@
-"""`/api/datasets`."""
+"""`/api/datasets`: uploaded texts on which language models can be trained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 
 @router.get("", summary="List datasets", dependencies=[Reader])
 def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
-    """All of them, newest first."""
+    """Returns all datasets, newest first."""
     return datasets.all_datasets(session, context.datasets)
 
 
@@ -43,7 +43,7 @@ def list_datasets(session: SessionDep, context: ContextDep) -> DatasetList:
         }
     },
     responses={
-        200: {"model": DatasetUploaded, "description": "The same text lies there under this name already"},
+        200: {"model": DatasetUploaded, "description": "A dataset with this name and text existed before"},
         **problem_responses(408, 409, 503, 507),
     },
 )
@@ -53,10 +53,14 @@ async def upload(
     context: ContextDep,
     name: Annotated[
         str,
-        Query(max_length=200, description="What `data.source` will call it. A suffix is cut off and tells the format."),
+        Query(
+            max_length=200,
+            description="The name of the dataset, for `data.source`. A suffix determines the format and is removed.",
+        ),
     ],
     kind: Annotated[
-        DatasetFormat | None, Query(alias="format", description="txt: `<|endoftext|>` between documents.")
+        DatasetFormat | None,
+        Query(alias="format", description="The format. In txt, `<|endoftext|>` separates documents."),
     ] = None,
     text_field: Annotated[
         str,
@@ -64,15 +68,16 @@ async def upload(
             alias="textField",
             min_length=1,
             max_length=MOST_TEXT_FIELD,
-            description="Where jsonl and parquet have their text.",
+            description="The field (jsonl) or column (parquet) that contains the text.",
         ),
     ] = "text",
 ) -> DatasetUploaded | Response:
-    """The body is the file as it is, also gzipped, of any length up to TIDAL_DATASET_MAX_MB of text:
-    `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. It is checked while it comes, kept whole or not at
-    all, and tokenised by a job. The same again changes nothing; other text under a name that exists is a 409."""
+    """Stores the body as a dataset and submits a job that tokenises it. The body is the file itself, which may be
+    compressed with gzip: `curl -X POST -T stories.txt "…/api/datasets?name=stories.txt"`. Its text may have up to
+    TIDAL_DATASET_MAX_MB. The file is checked while it arrives; an invalid or incomplete file is not stored. Repeating
+    an upload changes nothing. A different text with an existing name gets 409."""
     parameters = dataset_upload.check_parameters(name, kind, text_field)
-    await run_in_threadpool(require_schema, context.engine)  # rather than after an hour of uploading
+    await run_in_threadpool(require_schema, context.engine)  # check it now, not after a long upload
     length = request.headers.get("content-length", "")
     try:
         manifest, created = await dataset_upload.store_upload(
@@ -84,7 +89,7 @@ async def upload(
             context.decoders,
         )
     except ClientDisconnect:
-        return Response(status_code=204)  # nobody reads it
+        return Response(status_code=204)  # the client has disconnected
     reply = await run_in_threadpool(_tokenise, context, manifest)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"{context.settings.root_path.rstrip('/')}{PATH}/{manifest.name}"
@@ -93,7 +98,7 @@ async def upload(
 
 @router.get("/{name}", summary="Show a dataset", dependencies=[Reader], responses=problem_responses(404))
 def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
-    """With the experiments that name it."""
+    """Returns a dataset with the experiments that use it."""
     return datasets.get_dataset(session, context.datasets, name)
 
 
@@ -105,7 +110,8 @@ def get(name: str, session: SessionDep, context: ContextDep) -> DatasetDetail:
     responses=problem_responses(404, 409),
 )
 def delete(name: str, context: ContextDep) -> None:
-    """Its text and its tokens. 409 while a live job needs it; models that were trained on it stay."""
+    """Deletes the text and the tokens of a dataset, but not the models that were trained on it. Answers 409 while a job
+    that has not ended needs it."""
     datasets.delete_dataset(context.sessions, context.datasets, name)
 
 

@@ -1,4 +1,4 @@
-"""`/api/experiments`."""
+"""`/api/experiments`: the metrics, configurations and results of jobs."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ from tidal_client.wire.metrics import MetricsReply
 
 router = APIRouter(prefix="/api/experiments", tags=["experiments"], dependencies=[Reader])
 MAX_STEP = 2**53 - 1
-"""What a number of JavaScript holds exactly."""
+"""Largest integer that a JavaScript number represents exactly."""
 SessionDep = Annotated[Session, Depends(session_of, scope="function")]
 Keys = Annotated[
-    str | None, Query(max_length=2000, description="Names of values, comma-separated; without it all of them.")
+    str | None, Query(max_length=2000, description="Comma-separated names of metrics; omit it for all metrics.")
 ]
 Mode = Annotated[
     Literal["recent", "historical"], Query(description="recent: the last `window` points; historical: all of them.")
 ]
-Window = Annotated[int, Query(ge=1, le=1_000_000, description="Points looked at in mode recent.")]
-MaxPoints = Annotated[int, Query(ge=3, le=50_000, alias="maxPoints", description="Most points per name in the reply.")]
-FromStep = Annotated[int | None, Query(ge=0, le=MAX_STEP, alias="fromStep", description="First step looked at.")]
+Window = Annotated[int, Query(ge=1, le=1_000_000, description="Number of newest points to use in mode recent.")]
+MaxPoints = Annotated[
+    int, Query(ge=3, le=50_000, alias="maxPoints", description="Maximum number of points per metric in the reply.")
+]
+FromStep = Annotated[int | None, Query(ge=0, le=MAX_STEP, alias="fromStep", description="First step to include.")]
 ToStep = Annotated[
     int | None,
-    Query(ge=0, le=MAX_STEP, alias="toStep", description="Last step looked at; mode recent counts back from it."),
+    Query(ge=0, le=MAX_STEP, alias="toStep", description="Last step to include; mode recent counts back from it."),
 ]
 
 
@@ -56,13 +58,13 @@ def list_experiments(
     cursor: Cursor = None,
     kinds: Annotated[
         list[Literal["lm", "rl", "evaluation", "ablation", "analysis", "dataset"]] | None,
-        Query(alias="type", description="Repeat it for several. Without it every type but dataset."),
+        Query(alias="type", description="Type; repeat it for several. Omit it for all types except dataset."),
     ] = None,
-    status: Annotated[JobStatus | None, Query(description="Of the newest job.")] = None,
+    status: Annotated[JobStatus | None, Query(description="Status of the newest job.")] = None,
     tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
     search: Annotated[str | None, Query(max_length=200, description="Part of the id or the name.")] = None,
 ) -> ExperimentList:
-    """Newest first."""
+    """Returns experiments, newest first."""
     return experiments.experiments_page(
         session, limit=limit, cursor=cursor, kinds=kinds, status=status, tag=tag, search=search
     )
@@ -70,13 +72,13 @@ def list_experiments(
 
 @router.get("/tags", summary="List the tags of all experiments")
 def list_tags(session: SessionDep) -> TagList:
-    """Whatever a list is filtered by. Those of dataset jobs are left out, as in the list."""
+    """Returns all tags by which the list of experiments can be filtered, without those of dataset jobs."""
     return experiments.experiment_tags(session)
 
 
 @router.get("/{experiment_id}", summary="Show an experiment", responses=problem_responses(404))
 def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep) -> ExperimentDetail:
-    """With the names of its metrics and which results exist."""
+    """Returns an experiment with the names of its metrics and the results that exist."""
     return experiments.experiment_detail(session, context.store, experiment_id)
 
 
@@ -87,7 +89,7 @@ def get_experiment(experiment_id: str, session: SessionDep, context: ContextDep)
     responses=problem_responses(404),
 )
 def patch_experiment(experiment_id: str, body: ExperimentChange, context: ContextDep) -> ExperimentDetail:
-    """Sets what the body names and leaves the rest; null takes a name or the notes away."""
+    """Sets the fields that the body contains; null removes a name or the notes."""
     with context.sessions.begin() as session:
         experiment_changes.change_experiment(session, experiment_id, body)
     with context.sessions() as session:
@@ -102,19 +104,20 @@ def patch_experiment(experiment_id: str, body: ExperimentChange, context: Contex
     responses=problem_responses(404, 409),
 )
 def delete_experiment(experiment_id: str, context: ContextDep) -> None:
-    """With its jobs, checkpoints, metrics and logs; 409 while a job that writes to it or reads from it lives."""
+    """Deletes an experiment with its jobs, checkpoints, metrics and logs. Answers 409 until the jobs that write to it
+    or read from it have ended."""
     experiment_changes.remove_experiment(context.sessions, context.store, experiment_id)
 
 
-@router.get("/{experiment_id}/status", summary="Where its newest job stands", responses=problem_responses(404))
+@router.get("/{experiment_id}/status", summary="Show the status of the newest job", responses=problem_responses(404))
 def get_status(experiment_id: str, session: SessionDep) -> ExperimentStatus:
-    """Status, attempt, progress, error."""
+    """Returns status, attempt, progress and error of the newest job of an experiment."""
     return experiments.experiment_status(session, experiment_id)
 
 
 @router.get(
     "/{experiment_id}/metrics",
-    summary="Metrics of pretraining",
+    summary="Show the metrics of pretraining",
     response_model=MetricsReply,
     responses=problem_responses(404),
 )
@@ -128,13 +131,14 @@ async def get_metrics(
     from_step: FromStep = None,
     to_step: ToStep = None,
 ) -> Response:
-    """Downsampled per name by largest-triangle-three-buckets. For each step the highest attempt counts."""
+    """Returns the metrics of a language model's training, each downsampled by largest-triangle-three-buckets. If
+    several attempts reported a step, the values of the highest attempt are used."""
     return await _metrics(context, experiment_id, "metrics", keys, mode, window, max_points, from_step, to_step)
 
 
 @router.get(
     "/{experiment_id}/rl-metrics",
-    summary="Metrics of the controller",
+    summary="Show the metrics of controller training",
     response_model=MetricsReply,
     responses=problem_responses(404),
 )
@@ -148,7 +152,7 @@ async def get_rl_metrics(
     from_step: FromStep = None,
     to_step: ToStep = None,
 ) -> Response:
-    """Like `metrics`; a step is a transition."""
+    """Returns the metrics of a controller's training like `metrics`; here a step is one environment step."""
     return await _metrics(context, experiment_id, "rl-metrics", keys, mode, window, max_points, from_step, to_step)
 
 
@@ -163,7 +167,7 @@ async def _metrics(
     from_step: int | None,
     to_step: int | None,
 ) -> Response:
-    # The position first, the files second: the writer puts a point into the file before it goes into the stream.
+    # Read the position before the files, because a point is written to the file before it is added to the stream.
     try:
         cursor = format_id((await context.hub.position(experiment_stream(experiment_id))).id)
     except RedisError:
@@ -187,32 +191,35 @@ async def _metrics(
         )
         return found.model_dump_json(by_alias=True).encode()
 
-    # As bytes: the framework would check and copy every point once more, on the event loop.
+    # Return bytes, because FastAPI would validate and copy every point again on the event loop.
     return Response(await run_in_threadpool(read), media_type="application/json")
 
 
-@router.get("/{experiment_id}/config", summary="Its configuration", responses=problem_responses(404, 507))
+@router.get("/{experiment_id}/config", summary="Show the configuration", responses=problem_responses(404, 507))
 def get_config(experiment_id: str, session: SessionDep, context: ContextDep) -> ConfigReply:
-    """Every default filled in."""
+    """Returns the configuration of an experiment, including all defaults."""
     return experiments.read_config(session, context.store, experiment_id)
 
 
-@router.get("/{experiment_id}/evaluation", summary="Result of the evaluation", responses=problem_responses(404, 507))
+@router.get("/{experiment_id}/evaluation", summary="Show the evaluation", responses=problem_responses(404, 507))
 def get_evaluation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Perplexity and samples; 404 until it was written."""
+    """Returns perplexity and samples. Answers 404 until the job has written them."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.EVALUATION_FILE)
 
 
-@router.get("/{experiment_id}/ablation", summary="Result of the ablation", responses=problem_responses(404, 507))
+@router.get("/{experiment_id}/ablation", summary="Show the ablation", responses=problem_responses(404, 507))
 def get_ablation(experiment_id: str, session: SessionDep, context: ContextDep) -> ResultReply:
-    """Every policy with mean, spread and confidence interval; 404 until it was written."""
+    """Returns mean, standard deviation and confidence interval for each policy. Answers 404 until the job has written
+    them."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_result(context.store, experiment_id, experiments.ABLATION_FILE)
 
 
-@router.get("/{experiment_id}/samples", summary="Texts of the evaluation", responses=problem_responses(404, 507))
+@router.get(
+    "/{experiment_id}/samples", summary="Show the samples of the evaluation", responses=problem_responses(404, 507)
+)
 def get_samples(experiment_id: str, session: SessionDep, context: ContextDep) -> SampleList:
-    """Prompt and generated text of each sample; 404 until they were written."""
+    """Returns prompt and generated text of each sample. Answers 404 until the job has written them."""
     experiments.find_experiment(session, experiment_id)
     return experiments.read_samples(context.store, experiment_id)

@@ -1,4 +1,4 @@
-"""`POST /api/generate`: text from a checkpoint, as a whole or token by token."""
+"""`POST /api/generate`: generates text from a checkpoint, as one reply or token by token."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def generate(
     context: ContextDep,
     caller: Annotated[Caller | None, Depends(reader)],
 ) -> Response:
-    """Open like reads. Callers without a token are rate-limited by address (`RateLimit` headers, 429). 503 when no
-    generator accepts the request within 30 s or it is not finished within 120 s. With `stream`, sends events `token`,
-    then `done` with the whole reply."""
+    """Generates text from a checkpoint. Needs a token only if reads need one. Callers without a token are rate-limited
+    by address (`RateLimit` headers, 429). Answers 503 when no generator accepts the request within 30 s, or when the
+    text is not finished within 120 s. With `stream`, sends `token` events, then `done` with the whole reply."""
     if body.stream:
         context.stream_clients.require_room()
     headers = await enforce_rate_limit(context, request, caller)
@@ -46,7 +46,7 @@ async def generate(
             return await stream_response(context, batches, _encode, headers)
         reply = await operation.generate_reply(context, prepared, request.is_disconnected)
     except operation.ClientDisconnected:
-        return Response(status_code=204)  # nobody reads it
+        return Response(status_code=204)  # the client has disconnected
     return Response(reply, media_type="application/json", headers=headers)
 
 

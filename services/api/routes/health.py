@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`."""
+"""`/healthz`, `/readyz` and `/metrics`: liveness, readiness and the metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tidal_client.wire.health import Alive, Ready
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", summary="Does the process answer", response_model=Alive)
+@router.get("/healthz", summary="Check liveness", response_model=Alive)
 async def healthz(request: Request) -> Alive:
-    """Touches neither database nor Redis."""
+    """Answers 200 while the process runs. Uses neither the database nor Redis."""
     return Alive(version=request.app.version)
 
 
-@router.get("/readyz", summary="Is everything there", response_model=Ready, responses=problem_responses(503))
+@router.get("/readyz", summary="Check readiness", response_model=Ready, responses=problem_responses(503))
 async def readyz(request: Request, context: ContextDep) -> Ready | Response:
-    """200 when database, schema, Redis and artifact store are usable; otherwise 503 with what is missing and how to fix
-    it.
+    """Answers 200 when database, schema, Redis and artifact store are usable; otherwise 503 with what is missing and
+    how to fix it.
 
     A disk below its reserve or a reaper that does not report is shown as not ok but causes no 503, because requests are
     still served.
@@ -47,7 +47,7 @@ async def readyz(request: Request, context: ContextDep) -> Ready | Response:
     )
 
 
-@router.get("/metrics", summary="Figures for Prometheus", dependencies=[Reader], response_class=Response)
+@router.get("/metrics", summary="Show metrics for Prometheus", dependencies=[Reader], response_class=Response)
 async def metrics(context: ContextDep) -> Response:
-    """Text format. Open unless reads are closed; then Prometheus sends the token."""
+    """Returns metrics in the text format of Prometheus. Needs a token only if reads need one."""
     return Response(await figures.exposition(context), media_type=CONTENT_TYPE_LATEST)

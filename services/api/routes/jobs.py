@@ -1,4 +1,4 @@
-"""`/api/jobs`."""
+"""`/api/jobs`: submits, lists and controls jobs, and returns their events and logs."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ def create(
         str | None,
         Header(
             max_length=MAX_TEXT,
-            description="Send the same key when repeating a request whose answer was lost: the job that exists is "
-            "returned (`Idempotency-Replayed: true`). Kept for 24 h; the same key with another body is a 422.",
+            description="Send the same key when you repeat a request whose reply was lost. The reply is then the "
+            "existing job (`Idempotency-Replayed: true`). A key is stored for 24 h. The same key with another body "
+            "gets 422.",
         ),
     ] = None,
-    dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, submit nothing.")] = False,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Check and predict, but submit nothing.")] = False,
 ) -> JobDetail | JobPrediction:
-    """The body is checked whole before anything is written. Over the type's concurrency limit the job waits in the
-    queue (`queuePosition`), or is refused with 409 when `queue` is false. 429 `too_many_waiting` when
-    `TIDAL_MAX_WAITING_JOBS` jobs of this token are waiting already."""
-    require_schema(context.engine)  # of an older database the tables may look right and mean something else
+    """Checks the whole body and submits the job. Above the concurrency limit of the type, the job waits in the queue
+    (`queuePosition`), or gets 409 if `queue` is false. Answers 429 `too_many_waiting` when `TIDAL_MAX_WAITING_JOBS`
+    jobs are already waiting."""
+    require_schema(context.engine)  # an older schema may accept the job and store it with another meaning
     if dry_run:
         response.status_code = 200
         return submission.predict_job(context, body)
@@ -71,12 +72,12 @@ def list_jobs(
     context: ContextDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Annotated[list[JobStatus] | None, Query(description="Repeat it for several.")] = None,
+    status: Annotated[list[JobStatus] | None, Query(description="Status; repeat it for several.")] = None,
     kind: Annotated[JobType | None, Query(alias="type")] = None,
     tag: Annotated[str | None, Query(max_length=MAX_TAG)] = None,
     experiment_id: Annotated[str | None, Query(max_length=200, alias="experimentId")] = None,
 ) -> JobList:
-    """Newest first."""
+    """Returns jobs, newest first."""
     return jobs.jobs_page(
         session,
         context.outlook,
@@ -91,44 +92,43 @@ def list_jobs(
 
 @router.get("/active", summary="List jobs that hold a slot", dependencies=[Reader])
 def list_active(session: SessionDep, context: ContextDep) -> JobList:
-    """Provisioning, starting, running, completing, stopping and stale ones."""
+    """Returns the jobs that are provisioning, starting, running, completing, stopping or stale."""
     return jobs.active_jobs(session, context.outlook)
 
 
 @router.get("/{job_id}", summary="Show a job", dependencies=[Reader], responses=problem_responses(404))
 def get(job_id: str, session: SessionDep, context: ContextDep) -> JobDetail:
-    """With its complete payload, and in words what happens next and when."""
+    """Returns a job with its payload, and a sentence about what happens next."""
     return jobs.get_job(session, context.outlook, job_id)
 
 
 @router.get(
-    "/{job_id}/events", summary="What happened to a job", dependencies=[Reader], responses=problem_responses(404)
+    "/{job_id}/events", summary="List the events of a job", dependencies=[Reader], responses=problem_responses(404)
 )
 def get_events(
     job_id: str,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
-    cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the page before.")] = None,
+    cursor: Annotated[str | None, Query(max_length=30, description="`nextCursor` of the previous page.")] = None,
 ) -> JobEventList:
-    """Oldest first; one event per change, written in the transaction of the change."""
+    """Returns the events of a job, oldest first. There is one event per change of the job."""
     return jobs.job_events(session, job_id, limit=limit, after=decode_number(cursor))
 
 
-@router.get(
-    "/{job_id}/logs", summary="What its trainer printed", dependencies=[Reader], responses=problem_responses(404)
-)
+@router.get("/{job_id}/logs", summary="Show the log of a job", dependencies=[Reader], responses=problem_responses(404))
 def get_logs(
     job_id: str,
     session: SessionDep,
     context: ContextDep,
-    limit: Annotated[int, Query(ge=1, le=5000, description="Most lines in the reply.")] = 500,
-    cursor: Annotated[str | None, Query(max_length=60, description="`nextCursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=5000, description="Maximum number of lines in the reply.")] = 500,
+    cursor: Annotated[str | None, Query(max_length=60, description="`nextCursor` of the previous page.")] = None,
     search: Annotated[
-        str | None, Query(max_length=200, description="Only lines that contain this, whatever the case of letters.")
+        str | None, Query(max_length=200, description="Return only lines that contain this text, ignoring case.")
     ] = None,
 ) -> LogPage:
-    """Lines of all attempts in order. The cursor of the last page finds what was written since. A page of a search may
-    hold fewer lines than there are: go on with its cursor until `complete`."""
+    """Returns the output of the trainer, all attempts in order. The cursor of the last page returns the lines that were
+    written since. A page of a search may contain fewer lines than `limit`; continue with its cursor until
+    `complete`."""
     job = jobs.find_job(session, job_id)
     folder = context.store.experiment(job.experiment_id) / "logs"
     return logs.read_logs(folder, cursor, limit, ended=job.status in TERMINAL, search=search)
@@ -136,13 +136,14 @@ def get_logs(
 
 @router.get(
     "/{job_id}/logs/download",
-    summary="Download what its trainer printed",
+    summary="Download the log of a job",
     dependencies=[Reader],
     response_class=StreamingResponse,
     responses={200: {"content": {"text/plain": {}}, "description": "The log"}, **problem_responses(404)},
 )
 def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> StreamingResponse:
-    """The log of all attempts as one text file, no line cut; of a live job what there is now."""
+    """Sends the log of all attempts as one text file, with all lines complete. If the job still runs, the file ends
+    with the newest line."""
     job = jobs.find_job(session, job_id)
     found = logs.complete_log(context.store.experiment(job.experiment_id) / "logs")
     disposition = {"Content-Disposition": f'attachment; filename="{job_id}.log"'}
@@ -156,7 +157,8 @@ def download_logs(job_id: str, session: SessionDep, context: ContextDep) -> Stre
     responses=problem_responses(404, 409),
 )
 def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
-    """Records the wish; the worker carries it out. 409 with `currentStatus` when that status does not take it."""
+    """Stores the signal as the desired state of the job, which the worker then carries out. Answers 409 with
+    `currentStatus` when a job with this status does not accept the signal."""
     with context.sessions.begin() as session:
         found = jobs.detail(session, context.outlook, request_signal(session, job_id, body.signal))
     context.outbox.wake()
@@ -170,7 +172,8 @@ def signal(job_id: str, body: SignalRequest, context: ContextDep) -> JobDetail:
     responses=problem_responses(404, 409),
 )
 def cancel_job(job_id: str, context: ContextDep) -> JobDetail:
-    """Like stop, and the trainer is killed at the end of its grace. Pending and paused jobs end at once."""
+    """Stops a job like the signal stop, but kills the trainer if it has not ended after a grace period. Pending and
+    paused jobs end at once."""
     with context.sessions.begin() as session:
         found = jobs.detail(session, context.outlook, request_cancel(session, job_id))
     context.outbox.wake()

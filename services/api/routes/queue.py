@@ -1,4 +1,4 @@
-"""`/api/queue`."""
+"""`/api/queue`: the waiting jobs, the concurrency limits and the workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ router = APIRouter(prefix="/api/queue", tags=["jobs"])
 def show(
     context: ContextDep,
     session: Annotated[Session, Depends(session_of, scope="function")],
-    limit: Annotated[int, Query(ge=0, le=HORIZON, description="Most waiting jobs shown per type.")] = HORIZON,
+    limit: Annotated[int, Query(ge=0, le=HORIZON, description="Maximum number of waiting jobs per type.")] = HORIZON,
 ) -> QueueList:
-    """Who waits for what, in the order of claims, with predicted starts; limits, running jobs and workers."""
+    """Returns the waiting jobs of each queue, in the order in which workers claim them, with predicted start times; and
+    the concurrency limits, the numbers of running jobs and the workers."""
     return queue.queue_overview(session, context.outlook, limit=limit)

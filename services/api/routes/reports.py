@@ -1,4 +1,4 @@
-"""`/api/reports`: Markdown about experiments, made from patterns or by hand, with charts; and its export."""
+"""`/api/reports`: Markdown reports about experiments with charts, generated or written by hand, and their export."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def list_reports(
     limit: Limit = 50,
     cursor: Cursor = None,
     search: Annotated[str | None, Query(max_length=200, description="Part of the title.")] = None,
-    experiment: Annotated[str | None, Query(max_length=200, description="Those about this experiment.")] = None,
+    experiment: Annotated[str | None, Query(max_length=200, description="Only reports about this experiment.")] = None,
 ) -> ReportList:
-    """Newest first, without their texts."""
+    """Returns reports without their texts, newest first."""
     return reports.reports_page(session, limit=limit, cursor=cursor, search=search, experiment=experiment)
 
 
 @router.get("/patterns", summary="List the patterns of reports")
 def list_patterns() -> PatternList:
-    """What `POST /api/reports/generate` can make."""
+    """Returns the patterns from which `POST /api/reports/generate` can generate a report."""
     return reports.pattern_list()
 
 
 @router.post("", summary="Write a report", status_code=201, dependencies=[Submitter])
 def create(body: ReportRequest, context: ContextDep, response: Response) -> ReportReply:
-    """422 names the line of an invalid `chart` block."""
+    """Stores a report. An invalid `chart` block gets 422 with the number of its line."""
     with context.sessions.begin() as session:
         made = reports.create_report(session, body)
     response.headers["Location"] = _location(context, made)
@@ -51,13 +51,14 @@ def create(body: ReportRequest, context: ContextDep, response: Response) -> Repo
 
 @router.post(
     "/generate",
-    summary="Make a report from a pattern",
+    summary="Generate a report from a pattern",
     status_code=201,
     dependencies=[Submitter],
     responses=problem_responses(404, 507),
 )
 def generate(body: GenerateReportRequest, context: ContextDep, response: Response) -> ReportReply:
-    """Every number in it is one that is stored; what is missing is said. It can be edited like any other."""
+    """Generates a report from stored data and stores it. The report names data that is missing. It can be edited like
+    any other report."""
     made = report_facts.make_report(context, body)
     response.headers["Location"] = _location(context, made)
     return made
@@ -65,19 +66,20 @@ def generate(body: GenerateReportRequest, context: ContextDep, response: Respons
 
 @router.post("/render", summary="Render Markdown", dependencies=[Submitter])
 def render(body: RenderRequest) -> RenderReply:
-    """Safe HTML with the charts between, as reports are shown; nothing is kept. A bad chart is a part `problem`."""
+    """Returns safe HTML and charts, as the dashboard shows a report, and stores nothing. An invalid chart is returned
+    as a part of kind `problem`."""
     return reports.render_markdown(body.markdown)
 
 
 @router.get("/{report_id}", summary="Show a report", responses=problem_responses(404))
 def get(report_id: str, session: SessionDep) -> ReportReply:
-    """With its Markdown and its version."""
+    """Returns a report with its Markdown and its version."""
     return reports.get_report(session, report_id)
 
 
 @router.get("/{report_id}/rendered", summary="Show a report rendered", responses=problem_responses(404))
 def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
-    """As `POST /api/reports/render` would give it, for those who may only read."""
+    """Returns a report as `POST /api/reports/render` would, for callers who may only read."""
     with context.sessions() as session:
         markdown = reports.get_report(session, report_id).markdown
     return reports.render_markdown(markdown)
@@ -90,7 +92,8 @@ def get_rendered(report_id: str, context: ContextDep) -> RenderReply:
     responses=problem_responses(404, 409),
 )
 def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportReply:
-    """409 `report_changed` when `version` is not the newest, so that two writers do not overwrite each other."""
+    """Replaces title and text of a report. Answers 409 `report_changed` when `version` is not the newest, so that two
+    authors do not overwrite each other's changes."""
     with context.sessions.begin() as session:
         return reports.change_report(session, report_id, body)
 
@@ -103,7 +106,7 @@ def change(report_id: str, body: ReportChange, context: ContextDep) -> ReportRep
     responses=problem_responses(404),
 )
 def delete(report_id: str, context: ContextDep) -> None:
-    """What it is about stays."""
+    """Deletes a report, but not the experiments that it is about."""
     with context.sessions.begin() as session:
         reports.delete_report(session, report_id)
 
@@ -122,10 +125,13 @@ def export(
     context: ContextDep,
     form: Annotated[
         Literal["html", "md"],
-        Query(alias="format", description="html: one file that opens offline. md: with the charts' end values."),
+        Query(
+            alias="format",
+            description="html: one file that can be opened offline. md: Markdown with the last values of the charts.",
+        ),
     ] = "html",
 ) -> Response:
-    """Charts show what is stored now; what was deleted is said."""
+    """Sends a report as a file. The charts show the data that is stored now, and name data that was deleted."""
     report, text = report_figures.export_report(context, report_id, html=form == "html")
     slug = re.sub(r"[^a-z0-9]+", "-", report.title.lower()).strip("-")[:80] or report.id
     headers = {

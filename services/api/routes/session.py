@@ -1,4 +1,4 @@
-"""`/api/session`: what the token of a request is good for, so that a client can check it without changing anything."""
+"""`/api/session`: returns what the token of a request allows, so that a client can check its token."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from tidal_client.wire.session import Session
 router = APIRouter(prefix="/api/session", tags=["service"])
 
 
-@router.get("", summary="Say who asks")
+@router.get("", summary="Show what the token allows")
 def show(request: Request, context: ContextDep, caller: Annotated[Caller | None, Depends(anyone)]) -> Session:
-    """Open. A wrong token is answered like none: no name and no scopes beyond those that everybody has."""
+    """Returns the name and the scopes of the caller. Needs no token; a wrong token gets the same reply as no token: no
+    name, and only the scopes that all callers have."""
     open_reads = not context.settings.require_auth_for_reads
     allowed = [scope.value for scope in Scope if (caller is not None and caller.may(scope))]
     if caller is None and open_reads:

@@ -1,4 +1,4 @@
-"""`/api/storage`."""
+"""`/api/storage`: the use of the disk that contains the artifact store."""
 
 from __future__ import annotations
 
@@ -17,5 +17,6 @@ router = APIRouter(prefix="/api/storage", tags=["service"], dependencies=[Reader
 
 @router.get("", summary="Show the use of the disk")
 def show(context: ContextDep, session: Annotated[Session, Depends(session_of, scope="function")]) -> Storage:
-    """Of the artifact store: its disk, all experiments, the largest ones, corpora; and what retention does."""
+    """Returns the size of the disk of the artifact store, its free space, the sizes of experiments and data, the
+    largest experiments, and the retention period."""
     return storage.storage_overview(session, context.store, context.settings, context.sizes)

@@ -1,4 +1,4 @@
-"""The streams: of all jobs, of a job, of an experiment, and several of them on one connection (`/api/stream`)."""
+"""The live streams of all jobs, of one job and of one experiment, and several streams on one connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.api.streaming.snapshots import StateReader
 
 router = APIRouter(tags=["streams"], dependencies=[Reader])
 _STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Events until either side closes"},
+    200: {"content": {"text/event-stream": {}}, "description": "Events until client or server close the connection"},
     **problem_responses(404, 503),
 }
 BRIEF = "/brief"
@@ -32,7 +32,8 @@ Since = Annotated[
     str | None,
     Query(
         max_length=64,
-        description="Go on after this event id; the header `Last-Event-ID` wins. `0` begins with what is kept.",
+        description="Continue after this event id; `0` begins with the oldest stored event. The header `Last-Event-ID` "
+        "takes precedence.",
     ),
 ]
 
@@ -51,8 +52,8 @@ Topics = Annotated[
 
 @router.get("/api/stream", summary="Follow several streams", response_class=Response, responses=_STREAM)
 async def several(context: ContextDep, topic: Topics) -> LiveStream:
-    """The events of several streams on one connection, for clients with few connections. An event `topic` names the
-    stream that the events after it belong to, until the next one. A stream that does not exist is an `error` event."""
+    """Sends the events of several streams on one connection, for clients with few connections. Each `topic` event names
+    the stream to which the events after it belong. A stream that does not exist sends an `error` event."""
     sources = {}
     for text in topic:
         name, _, since = text.partition("@")
@@ -63,13 +64,14 @@ async def several(context: ContextDep, topic: Topics) -> LiveStream:
 
 @router.get("/api/jobs/stream", summary="Follow all jobs", response_class=Response, responses=_STREAM)
 async def all_jobs(request: Request, context: ContextDep, since: Since = None) -> LiveStream:
-    """`snapshot` with every job that has not ended, then a `job-update` for each change."""
+    """Sends a `snapshot` with all jobs that have not ended, then a `job-update` for each change."""
     return await sse.stream(context, _source(context, "jobs", sse.cursor_of(request)))
 
 
 @router.get("/api/jobs/{job_id}/stream", summary="Follow a job", response_class=Response, responses=_STREAM)
 async def one_job(job_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
-    """`snapshot` with the job, then `job-update`, `status` (heartbeats with progress) and `log-lines`."""
+    """Sends a `snapshot` with the job, then the events `job-update`, `status` (heartbeats with progress) and
+    `log-lines`."""
     return await sse.stream(context, _source(context, f"jobs/{job_id}", sse.cursor_of(request)))
 
 
@@ -80,13 +82,13 @@ async def one_job(job_id: str, request: Request, context: ContextDep, since: Sin
     responses=_STREAM,
 )
 async def one_experiment(experiment_id: str, request: Request, context: ContextDep, since: Since = None) -> LiveStream:
-    """`snapshot` with the experiment, then `metrics` and `rl-metrics` (every point, in batches), `rewind` before the
-    points of a resumed attempt, `status`, `checkpoint`, `log-lines`, `job-update`."""
+    """Sends a `snapshot` with the experiment, then the events `metrics` and `rl-metrics` (all points, in batches),
+    `rewind` before the points of a resumed attempt, `status`, `checkpoint`, `log-lines` and `job-update`."""
     return await sse.stream(context, _source(context, f"experiments/{experiment_id}", sse.cursor_of(request)))
 
 
 def _source(context: Context, topic: str, cursor: StreamId | None) -> sse.StreamSource:
-    """The stream with this name. InvalidInputError when there is no such kind of stream."""
+    """Return the stream with this name. Raises InvalidInputError for an unknown kind of stream."""
     kind, _, name = topic.partition("/")
     brief, name = name.endswith(BRIEF), name.removesuffix(BRIEF)
     if topic == "jobs":

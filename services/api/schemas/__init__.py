@@ -1,1 +1,1 @@
-"""Requests and replies, one file per noun: camelCase on the wire, times in ISO 8601 UTC."""
+"""Request bodies, one file per resource: names are camelCase, times are ISO 8601 in UTC."""

@@ -13,13 +13,13 @@ from tidal_client.wire.analysis import AnalysisResult
 from tidal_client.wire.sampling import DEFAULTS, MaxTokens, Modulation, Seed
 
 MAX_SAMPLES = 16
-"""Of an immediate analysis; a job may have more."""
+"""Maximum number of texts per prompt in an immediate analysis; an analysis job may have more."""
 Reference = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class AnalyzeRequest(Request):
-    """Prompts to generate from, and what to compute of the modulations."""
+    """Prompts to generate texts from, and the analysis of their modulations."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -40,14 +40,15 @@ class AnalyzeRequest(Request):
     rl_checkpoint: Reference | None = None
     """The controller, for gatingMode learned."""
     kind: AnalysisKind | None = None
-    """single: along the texts of one prompt. batch: also the spread between and within prompts. sweep: what becomes of
-    the text at m = 0, 0.5 and 1. null: single for one prompt, batch for several."""
+    """single: the modulation along the texts of one prompt. batch: also its variance between and within prompts. sweep:
+    the texts at modulation 0, 0.5 and 1. null: single for one prompt, batch for several."""
     prompts: list[Annotated[str, StringConstraints(max_length=10_000)]] = Field(min_length=1, max_length=MAX_PROMPTS)
-    """Different texts; an empty one starts a new document."""
+    """The prompts, which must differ; an empty prompt starts a new document."""
     samples_per_prompt: int = Field(1, ge=1, le=MAX_SAMPLES)
-    """Texts per prompt, analysed as one after the other; 1 for a sweep."""
+    """Number of texts per prompt, analysed in this order; 1 for a sweep."""
     max_tokens: MaxTokens = DEFAULTS.max_tokens
-    """Most tokens per text. All texts together: 4,096 tokens, 20,000 with `stream`; more is a job of type analysis."""
+    """Maximum number of tokens per text. All texts together may have 4,096 tokens, or 20,000 with `stream`; submit a
+    longer analysis as a job of type analysis."""
     gating_mode: ModulatedGating = GatingMode.LEARNED
     """What determines the modulation of each token. A sweep sets the modulation itself."""
     modulation: Modulation = DEFAULTS.modulation
@@ -56,15 +57,15 @@ class AnalyzeRequest(Request):
     """Seed of the first text, from which the seeds of the other texts and of the resamples follow. The same seed gives
     the same analysis."""
     bootstrap: bool = False
-    """kind batch: 95 % intervals from 1,000 resamples of the prompts."""
+    """For kind batch: add 95 % confidence intervals from 1,000 resamples of the prompts."""
     include_extreme_values: bool = False
-    """single and batch: a sweep over the same prompts as well."""
+    """For kinds single and batch: add a sweep over the same prompts."""
     stream: bool = False
     """Answer with server-sent events: `progress`, then `done` with the whole result, or `error`."""
 
 
 class SaveAnalysisRequest(Request):
-    """A request to save a result."""
+    """A request to save the result of an analysis."""
 
     name: Name | None = None
     result: AnalysisResult

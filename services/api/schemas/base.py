@@ -44,19 +44,19 @@ class Request(StrictRequest):
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HALF_SURROGATE = "holds half of a surrogate pair, which is no character; send the whole pair, or leave it out"
+_HALF_SURROGATE = "contains half of a surrogate pair, which is not a character; send the whole pair, or leave it out"
 _NOT_SCALAR = (str, dict, list)
 Place = tuple[str | int, ...]
 
 
 def _places_of_half_surrogates(given: Any, place: Place = ()) -> Iterator[Place]:
-    """Where in a parsed JSON value strings and keys hold one."""
+    """Yield the places in a parsed JSON value at which a string or a key contains half of a surrogate pair."""
     if isinstance(given, str):
         if not given.isascii() and _SURROGATE.search(given):
             yield place
     elif isinstance(given, dict):
         for key, value in given.items():
-            # A key that holds one is written as its escape, so that the error can name it.
+            # Write such a key with an escape, so that the error can name it.
             written = str(key).encode("utf-8", "backslashreplace").decode()
             if written != key and isinstance(key, str):
                 yield (*place, written)

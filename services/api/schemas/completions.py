@@ -1,4 +1,4 @@
-"""`/v1` on the wire: OpenAI's completions, snake_case, with the fields of Tidal beside them."""
+"""Requests and replies of `/v1`: OpenAI's completions with snake_case names, extended by fields of Tidal."""
 
 from __future__ import annotations
 
@@ -34,58 +34,58 @@ Tokens = Annotated[list[TokenId], Field(max_length=MAX_PROMPT_CHARACTERS)]
 MAX_PROMPTS = 64
 MAX_CHOICES = 64
 MAX_TEXTS = 256
-"""Texts of one request: prompts times choices."""
+"""Maximum number of texts of one request: prompts times choices."""
 MAX_TOKENS = 65_536
-"""Tokens of one request: max_tokens of all texts."""
+"""Maximum number of tokens of one request: texts times max_tokens."""
 MAX_BIASES = 1024
 _PROMPTS = "must be a string, a list of strings, a list of token ids, or a list of such lists"
 
 
 class StreamOptions(BaseModel):
-    """What a stream says besides its text."""
+    """Options of a streamed reply."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
-    """Without effect."""
+    """Has no effect."""
 
 
 class CompletionRequest(StrictRequest):
-    """A text to go on with. A null is as if the key were not there; keys that are not listed are refused."""
+    """A request to continue texts. A null value is handled like an omitted key; unknown keys are rejected."""
 
     model: Name
     """The language model, by its id in `/v1/models`, or `<experiment id>/best`, `latest`, `final`."""
     prompt: Text | list[Text] | Tokens | list[Tokens] = ""
-    """Text or token ids, or a list of either; an empty one starts from end-of-text."""
+    """A text or a list of token ids, or a list of either; an empty prompt starts from end-of-text."""
     max_tokens: int = Field(16, ge=0, le=MAX_NEW_TOKENS)
-    """0: the prompt is only read, for `echo` with `logprobs`."""
+    """Maximum number of new tokens per text. With 0 the prompt is only read, for `echo` with `logprobs`."""
     temperature: Temperature = 1.0
     """0 selects the most likely token each time; any other value must be at least 0.001."""
     top_p: TopP = 1.0
     n: int = Field(1, ge=1, le=MAX_CHOICES, validate_default=True)
-    """Texts per prompt; the prompt is read once. Texts of all prompts times max_tokens are 65,536 at most."""
+    """Number of texts per prompt. The texts of all prompts times max_tokens may be at most 65,536 tokens."""
     stop: str | list[str] | None = None
-    """The text ends before the first of these, and nothing of it is sent."""
+    """Strings at which a text ends. The reply does not contain the stop string."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    """Choice i of prompt j is drawn with seed + j · n + i."""
+    """Choice i of prompt j is sampled with the seed: seed + j · n + i."""
     logprobs: int | None = Field(None, ge=0, le=5)
-    """Tell the log-probability of each token, and so many of the likeliest."""
+    """Return the log-probability of each token, and of this number of the most likely tokens."""
     echo: bool = False
-    """Put the prompt in front of the text, with `logprobs` also those of its tokens."""
+    """Begin the text with the prompt; `logprobs` then also covers the prompt's tokens."""
     stream: bool = False
     stream_options: StreamOptions | None = None
-    """With `stream` only."""
+    """Only allowed with `stream`."""
     best_of: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    """So many texts are written, the n with the highest log-probability per token given back; not with `stream`."""
+    """Generate this number of texts, and return the n with the highest log-probability per token. Not with `stream`."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
-    """Taken from the logits of tokens that were written already."""
+    """Subtracted from the logits of tokens that the text already contains."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    """The same for each time they were written."""
+    """Subtracted from the logit of a token once for each time that the text contains it."""
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=MAX_BIASES)
-    """Token id to what is added to its logit."""
+    """Maps token ids to values that are added to their logits."""
     suffix: str | None = None
-    """Not to be had: the models write from left to right."""
+    """Not supported, because the models generate from left to right."""
     user: str | None = None
-    """Without effect, as `metadata`, `store`, `safety_identifier` and `prompt_cache_key`."""
+    """Has no effect, like `metadata`, `store`, `safety_identifier` and `prompt_cache_key`."""
     metadata: dict[str, str] | None = None
     store: bool | None = None
     safety_identifier: str | None = None
@@ -104,20 +104,20 @@ class CompletionRequest(StrictRequest):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, given: Any) -> Any:
-        return {key: its for key, its in given.items() if its is not None} if isinstance(given, dict) else given
+        return {k: value for k, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _one_kind_of_prompt(cls, given: Any) -> Any:
         several = isinstance(given, list) and bool(given) and not _are_ids(given)
-        if several and not (all(isinstance(its, str) for its in given) or all(map(_are_ids, given))):
+        if several and not (all(isinstance(prompt, str) for prompt in given) or all(map(_are_ids, given))):
             raise ValueError(_PROMPTS)
         if several and len(given) > MAX_PROMPTS:
-            raise ValueError(f"holds {len(given)} prompts; at most {MAX_PROMPTS} are answered at once")
+            raise ValueError(f"contains {len(given)} prompts; at most {MAX_PROMPTS} are accepted in one request")
         if not isinstance(given, str | list):
             raise ValueError(_PROMPTS)
-        for its in given if several else [given]:
-            _check_prompt(its)
+        for prompt in given if several else [given]:
+            _check_prompt(prompt)
         return given
 
     @field_validator("stop", mode="before")
@@ -143,12 +143,14 @@ class CompletionRequest(StrictRequest):
     def _not_too_many_texts(cls, given: int | None, info: ValidationInfo) -> int | None:
         prompts = _several(info.data.get("prompt", ""))
         if given is not None and given * len(prompts) > MAX_TEXTS:
-            raise ValueError(f"is {given} for {len(prompts)} prompts; at most {MAX_TEXTS} texts are written at once")
+            raise ValueError(
+                f"is {given} for {len(prompts)} prompts; at most {MAX_TEXTS} texts are generated for one request"
+            )
         tokens = (given or 1) * len(prompts) * int(info.data.get("max_tokens", 0))
         if tokens > MAX_TOKENS:
             raise ValueError(
-                f"is {given} for {len(prompts)} prompts: texts of max_tokens are {tokens:,} tokens together; at most "
-                f"{MAX_TOKENS:,} are written for one request, so ask for fewer texts or fewer max_tokens"
+                f"is {given} for {len(prompts)} prompts: together the texts may have {tokens:,} tokens, but at most "
+                f"{MAX_TOKENS:,} are generated for one request; request fewer texts or fewer max_tokens"
             )
         return given
 
@@ -156,7 +158,7 @@ class CompletionRequest(StrictRequest):
     @classmethod
     def _no_suffix(cls, given: str | None) -> str | None:
         if given:
-            raise ValueError("is not supported: the models write from left to right; leave it out")
+            raise ValueError("is not supported, because the models generate from left to right; leave it out")
         return given
 
     @field_validator("best_of", mode="after")
@@ -166,14 +168,14 @@ class CompletionRequest(StrictRequest):
         if given is not None and given < n:
             raise ValueError(f"is {given}, below n, which is {n}")
         if given is not None and given > n and info.data.get("stream"):
-            raise ValueError("above n cannot be streamed: which texts are the best is known at the end")
+            raise ValueError("above n cannot be streamed, because the best texts are known only at the end")
         return given
 
     @field_validator("stream_options", mode="after")
     @classmethod
     def _only_of_a_stream(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
         if given is not None and not info.data.get("stream"):
-            raise ValueError("is for stream=true only")
+            raise ValueError("is allowed only with stream=true; leave it out")
         return given
 
     @field_validator("rl_checkpoint", mode="after")
@@ -183,7 +185,7 @@ class CompletionRequest(StrictRequest):
         if given is None and mode is GatingMode.LEARNED:
             raise ValueError("is missing: gating_mode learned needs a controller")
         if given is not None and mode not in (None, GatingMode.LEARNED):
-            raise ValueError(f"is for gating_mode learned, and gating_mode is {mode}")
+            raise ValueError(f"is allowed only with gating_mode learned, but gating_mode is {mode}")
         return given
 
     @property
@@ -197,30 +199,31 @@ class CompletionRequest(StrictRequest):
 
     @property
     def texts_per_prompt(self) -> int:
-        """Texts that are written for each prompt."""
+        """Return the number of texts to generate for each prompt."""
         return self.n if self.best_of is None else self.best_of
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Every prompt."""
+        """Return the prompts as a list."""
         return _several(self.prompt)
 
 
 class Logprobs(BaseModel):
-    """Per token of a choice. A token that is no whole character is `bytes:\\xe2\\x80`; `text_offset` counts characters
-    from the start of the choice's text."""
+    """The log-probabilities of the tokens of a choice; all lists have one item per token."""
 
     tokens: list[str]
+    """The text of each token; a token that is not a whole character is written as `bytes:\\xe2\\x80`."""
     token_logprobs: list[float | None]
-    """Of the distribution after penalties and temperature; of the prompt's tokens of the model's own. null: nothing was
-    seen before the token."""
+    """Log-probabilities after penalties and temperature; for tokens of the prompt, those of the model without them.
+    null for a token without a predecessor."""
     top_logprobs: list[dict[str, float] | None] | None
-    """The likeliest tokens and the token itself."""
+    """The most likely tokens and the token itself."""
     text_offset: list[int]
+    """The position of each token in the text of the choice, in characters."""
 
 
 class Choice(BaseModel):
-    """One text."""
+    """One generated text, or a part of it in a stream."""
 
     text: str
     index: int
@@ -229,7 +232,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens read and written; a prompt counts once, whatever n is."""
+    """Numbers of prompt tokens and generated tokens; a prompt counts once, whatever n is."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -244,7 +247,7 @@ class Completion(BaseModel):
     created: int
     model: str
     system_fingerprint: str
-    """Another one when the model's file or the version of Tidal has changed: a seed then gives another text."""
+    """Changes with the model's file and the version of Tidal. The same seed then generates a different text."""
     choices: list[Choice]
     usage: Usage | None = None
 
@@ -259,21 +262,21 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Those of every experiment, the newest experiment first."""
+    """The models of all experiments, newest experiment first."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, as OpenAI's clients read it."""
+    """Description of an error in OpenAI's format."""
 
     message: str
     type: str
     param: str | None
-    """The field of the request that is wrong; null: none in particular."""
+    """The invalid field of the request; null if the error is not about one field."""
     code: str | None
-    """Stable name of the kind of error."""
+    """Identifier of the kind of error, which stays the same across versions."""
 
 
 class ErrorReply(BaseModel):
@@ -300,20 +303,20 @@ def _is_stop_string(given: Any) -> bool:
 
 
 def _are_ids(given: Any) -> bool:
-    return isinstance(given, list) and all(type(its) is int for its in given)
+    return isinstance(given, list) and all(type(item) is int for item in given)
 
 
 def _check_prompt(prompt: str | list[int]) -> None:
-    """Here, so that the message is not one for each kind of prompt. ValueError."""
+    """Raise ValueError for an invalid prompt. Pydantic's own check would report one error per type of prompt."""
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         unit = "characters" if isinstance(prompt, str) else "token ids"
-        raise ValueError(f"has {len(prompt):,} {unit}; at most {MAX_PROMPT_CHARACTERS:,} are taken")
-    if isinstance(prompt, list) and (unknown := next((its for its in prompt if its < 0), None)) is not None:
-        raise ValueError(f"holds token {unknown}; ids are 0 or more")
+        raise ValueError(f"has {len(prompt):,} {unit}; at most {MAX_PROMPT_CHARACTERS:,} are accepted")
+    if isinstance(prompt, list) and (invalid := next((token for token in prompt if token < 0), None)) is not None:
+        raise ValueError(f"contains the token id {invalid}; ids are 0 or more")
 
 
 def error_body(status: int, message: str, *, code: str | None, param: str | None) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
+    """Return the body of an error in OpenAI's format."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorReply(error=ErrorDetail(message=message, type=kind, param=param, code=code)).model_dump()

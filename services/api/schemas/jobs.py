@@ -15,7 +15,7 @@ ShortText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1
 
 
 class JobRequest(Request):
-    """A job to run."""
+    """A job to submit."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -33,41 +33,41 @@ class JobRequest(Request):
 
     type: JobType
     config_path: ShortText | None = None
-    """A file in the configuration folder, e.g. `base_config.yaml`. For lm-training without it the shipped defaults."""
+    """A file in the configuration folder, e.g. `base_config.yaml`. Without it, lm-training uses the default values."""
     rl_config_path: ShortText | None = None
-    """The same for the controller (rl-training, ablation)."""
+    """A file in the configuration folder with the configuration of the controller, for rl-training and ablation."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Values laid over the file, nested as in the file: of the language model for lm-training, of the controller for
-    rl-training and ablation, of the section `evaluation` for evaluation. For analysis: prompts, kind,
+    """Values that override those of the file, nested as in the file: of the language model for lm-training, of the
+    controller for rl-training and ablation, of the section `evaluation` for evaluation. For analysis: prompts, kind,
     samples_per_prompt, max_tokens, gating_mode, modulation, seed, bootstrap, include_extreme_values."""
     data: dict[str, Any] = Field(default_factory=dict)
-    """For the other types: values laid over the `data` section inherited from the language model's experiment. For
-    dataset: what to tokenise."""
+    """For dataset: the corpus to tokenise. For rl-training, evaluation and ablation: values that override the `data`
+    section of the language model's experiment."""
     checkpoint: ShortText | None = None
-    """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Needed by all types
-    but dataset and lm-training, where it is what training begins with."""
+    """The language model: `<experiment id>/<file>`, or `<experiment id>/best`, `latest`, `final`. Required for all
+    types except dataset and lm-training; with lm-training, the training starts from its weights."""
     rl_checkpoint: ShortText | None = None
     """The controller to compare (ablation), or to analyse (analysis)."""
     resume_from: ShortText | None = None
-    """What a new job goes on from, with the configuration of the job that made it: the id of a job that has ended (its
-    newest checkpoint), or one checkpoint of an ended job, `<experiment id>/checkpoints/<name>`."""
+    """The training to continue, with its configuration: the id of an ended job, whose newest checkpoint is used, or one
+    checkpoint of an ended job, `<experiment id>/checkpoints/<name>`."""
     priority: int = Field(0, ge=-100, le=100)
-    """Higher runs first."""
+    """Jobs with a higher priority run first."""
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = None
     tags: list[Tag] = Field([], max_length=MAX_TAGS)
     not_before: AwareDatetime | None = None
-    """Earliest start; with a time zone."""
+    """The earliest start time, with a time zone."""
     gpus: Literal[1] = 1
-    """GPU slots; 1 is what a job can have."""
+    """Number of GPUs; only 1 is supported."""
     queue: bool = True
-    """False: 409 instead of waiting when the type's concurrency limit is reached."""
+    """Whether the job may wait in the queue. false: answer 409 when the concurrency limit of the type is reached."""
 
 
 class SignalRequest(Request):
-    """A signal to a job."""
+    """A signal to send to a job."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"signal": "pause"}]})
 
     signal: Signal
-    """pause: checkpoint and free the slot. resume. complete: end training now, evaluate, write the final model.
-    stop: checkpoint and cancel."""
+    """pause: write a checkpoint and free the worker. resume: continue a paused job. complete: end the training now,
+    evaluate, and write the final model. stop: write a checkpoint and cancel the job."""

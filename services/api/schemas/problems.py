@@ -1,4 +1,4 @@
-"""Problem documents in the OpenAPI document. `tidal_client.wire.problem` defines the type."""
+"""Describes problem documents for the OpenAPI document. `tidal_client.wire.problem` defines their type."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ REF = "#/components/schemas/{model}"
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` entry of a route for these statuses, for the OpenAPI document."""
+    """Return the argument `responses` of a route for these statuses."""
     content = {PROBLEM_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def problem_schemas() -> dict[str, Any]:
-    """Component schemas that `problem_responses` points to."""
+    """Return the component schemas to which `problem_responses` refers."""
     schema = Problem.model_json_schema(ref_template=REF)
     return {**schema.pop("$defs"), "Problem": schema}

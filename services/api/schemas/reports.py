@@ -10,7 +10,7 @@ from services.api.schemas.base import Request
 from tidal_client.vocabulary import ReportPattern
 
 MAX_MARKDOWN = 100_000
-"""Characters of a report."""
+"""Maximum number of characters of a report."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 Markdown = Annotated[str, StringConstraints(max_length=MAX_MARKDOWN, pattern=r"^[^\x00]*$")]
 ExperimentId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -24,7 +24,7 @@ EXAMPLE = """## What we saw
 
 
 class ReportRequest(Request):
-    """A report to keep."""
+    """A report to store."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "First look", "markdown": EXAMPLE}]})
 
@@ -32,20 +32,20 @@ class ReportRequest(Request):
     markdown: Markdown
     """CommonMark with tables; charts are fenced blocks `chart` (docs/reports.md). Raw HTML is shown as text."""
     experiment_ids: list[ExperimentId] | None = Field(None, max_length=50)
-    """What it is about, beside what its charts show. null: as it is."""
+    """The experiments that the report is about, in addition to those of its charts. null keeps the stored list."""
 
 
 class ReportChange(ReportRequest):
-    """A new state of a report."""
+    """A new title and text of a report."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "First look", "markdown": "…", "version": 3}]})
 
     version: int = Field(ge=1)
-    """The version that was changed."""
+    """The version on which the change is based."""
 
 
 class GenerateReportRequest(Request):
-    """A report to be made from what is stored."""
+    """A report to generate from stored data."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -57,25 +57,25 @@ class GenerateReportRequest(Request):
 
     pattern: ReportPattern
     experiment_id: ExperimentId | None = None
-    """One experiment."""
+    """The experiment to report on."""
     experiment_ids: list[ExperimentId] = Field([], max_length=MAX_EXPERIMENTS)
-    """Or several, which are also compared."""
+    """Several experiments to report on and compare, instead of experimentId."""
     title: Title | None = None
-    """null: from the pattern and the experiment."""
+    """null: generate a title from the pattern and the experiment."""
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _has_experiments(self) -> Self:
         if bool(self.experiment_ids) == (self.experiment_id is not None):
-            raise ValueError("give experimentId, or experimentIds with at least one, and not both")
+            raise ValueError("give either experimentId or experimentIds with at least one id")
         return self
 
     @property
     def experiments(self) -> list[str]:
-        """Each once, in their order."""
+        """Return the ids of the experiments without duplicates, in the given order."""
         return list(dict.fromkeys(self.experiment_ids or [self.experiment_id or ""]))
 
 
 class RenderRequest(Request):
-    """Markdown to look at."""
+    """Markdown to render."""
 
     markdown: Markdown

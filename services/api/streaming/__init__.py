@@ -1,1 +1,1 @@
-"""Live streams: sends the entries of Redis streams as server-sent events, with one reader per stream and process."""
+"""Live streams: send the entries of Redis streams as server-sent events, with one reader per stream and process."""

@@ -1,9 +1,8 @@
-"""The response of a live stream: one task that writes, one that detects a disconnected client.
+"""The response of a live stream: one task writes, and one task detects that the client has disconnected.
 
-A thousand clients are fed by one wake-up, so what each costs is what matters here: no timer, no queue and no task group
-of its own. One task per process, the pulse, looks after all of them: it drops a client whose socket has been full for
-`send_seconds` and lets those write a comment that were silent for too long. Leaves out: which events there are
-(`hub`), cursors and snapshots (`sse`).
+A process may serve a thousand clients, so a client has no timer, queue or task group of its own. Instead, one monitor
+task per process serves all clients: it drops a client whose socket has been full for `send_seconds`, and wakes the
+streams regularly, so that a silent one sends a comment. Leaves out: the events (`hub`), cursors and snapshots (`sse`).
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from services.api.http_metrics import HttpMetrics
 log = get_logger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Longest silence on a stream, about; a comment ends it."""
+"""Approximate maximum time between two chunks; a comment is sent when there are no events."""
 COMMENT = b": keep-alive\n\n"
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
     "Connection": "keep-alive",
 }
-"""A proxy must pass every event on at once, unpacked and unstored."""
+"""These headers make a proxy forward every event at once, without compressing or storing it."""
 
 
 class TooManyStreams(UnavailableError):
-    """The streams use their whole share of the connections."""
+    """Raised when the streams use their whole share of the connections."""
 
     code = "too_many_streams"
 
 
 class StreamClients:
-    """The open streams of this process and their pulse."""
+    """The open streams of this process, and the task that monitors them."""
 
     def __init__(self, metrics: HttpMetrics, wake: Callable[[], None], *, send_seconds: float, limit: int) -> None:
-        """`wake` makes every stream check for new events and for a due keep-alive; `most` limits the open streams."""
+        """`wake` makes every stream check for new events and for a due keep-alive. `limit` is that of open streams."""
         self.metrics = metrics
         self._wake = wake
         self._send_seconds = send_seconds
@@ -65,7 +64,7 @@ class StreamClients:
         self._open.add(client)
         self.metrics.sse_clients.inc()
         if self._monitor is None or self._monitor.done():
-            self._monitor = asyncio.create_task(self._monitor_streams(), name="stream pulse")
+            self._monitor = asyncio.create_task(self._monitor_streams(), name="stream monitor")
 
     def remove(self, client: LiveStream) -> None:
         """Remove a stream that has ended."""
@@ -87,7 +86,10 @@ class StreamClients:
 
 
 class LiveStream(Response):
-    """Sends what `chunks` yields, until it ends or the client disconnects. An empty chunk means: nothing new."""
+    """A response that sends what `chunks` yields, until it ends or the client disconnects.
+
+    An empty chunk means that there are no new events.
+    """
 
     media_type = "text/event-stream"
 
@@ -98,12 +100,12 @@ class LiveStream(Response):
         self._chunks = chunks
         self._clients = clients
         self._task: asyncio.Task[object] | None = None
-        self._ended: Literal["gone", "slow"] | None = None
+        self._ended: Literal["disconnected", "slow"] | None = None
         self.sending_since: float | None = None
-        """Since when (loop time) the socket takes nothing, if a chunk is on its way."""
+        """Loop time at which the current call of `send` began; None if there is none."""
 
-    def end(self, reason: Literal["gone", "slow"]) -> None:
-        """End the stream from outside, once."""
+    def end(self, reason: Literal["disconnected", "slow"]) -> None:
+        """Cancel the task that writes the stream; further calls have no effect."""
         if self._ended is None and self._task is not None:
             self._ended = reason
             self._task.cancel()
@@ -123,9 +125,9 @@ class LiveStream(Response):
                 raise
             if self._ended == "slow":
                 self._clients.metrics.sse_dropped.inc()
-                log.info("stream client dropped, it read too slowly", path=scope["path"])
+                log.info("dropped a stream client that read too slowly", path=scope["path"])
         finally:
-            self._ended = self._ended or "gone"
+            self._ended = self._ended or "disconnected"
             watcher.cancel()
             self._clients.remove(self)
             await self._chunks.aclose()
@@ -145,7 +147,7 @@ class LiveStream(Response):
             self.sending_since = sent_at = now
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
             self.sending_since = None
-            if self._ended:  # a cancellation that got lost on its way
+            if self._ended:  # `end` was called, but the cancellation was lost
                 return
         self.sending_since = clock()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -155,4 +157,4 @@ class LiveStream(Response):
         with suppress(Exception):
             while (await receive())["type"] != "http.disconnect":
                 pass
-        self.end("gone")
+        self.end("disconnected")

@@ -1,6 +1,6 @@
-"""The entries of streams: parses ids, reads entries from Redis, and encodes them as server-sent events.
+"""Reads the entries of streams from Redis, parses their ids, and encodes them as server-sent events.
 
-Ids are pairs of numbers, which are ordered as in Redis. Leaves out: when to read, and which client gets which entry
+An id is a pair of numbers; ids are ordered as in Redis. Leaves out: when to read, and which client gets which entry
 (`hub`).
 """
 
@@ -56,7 +56,7 @@ class StreamPosition:
 def encode_sse(stream_id: str | None, event: str, data: str) -> bytes:
     """Return the bytes of a server-sent event."""
     if "\n" not in data and "\r" not in data:
-        # JSON has no line breaks. The general encoder would take as long as all other work for a token.
+        # JSON has no line breaks. The general encoder below takes as long as all other work for a token.
         head = "" if stream_id is None else f"id: {stream_id}\n"
         return f"{head}event: {event}\ndata: {data}\n\n".encode()
     return ServerSentEvent(data, event=event, id=stream_id, sep="\n").encode()

@@ -1,16 +1,16 @@
-"""One Redis reader per stream and process, shared by all clients of the stream; replay without gap or duplicate.
+"""One Redis reader per stream and process, shared by all clients of the stream; clients miss and repeat no entry.
 
-A `Topic` reads its stream with one blocking XREAD and keeps the newest entries in a ring. A client is only a cursor (a
-stream id). It receives entries from the ring while the ring holds those after its cursor; otherwise it pages through
-Redis until it has caught up. A slow client therefore costs one batch of memory, and the change from replay to live
-entries needs no hand-over.
+The reader of a `Topic` uses one blocking XREAD and keeps the newest entries in a ring buffer. A client is only a cursor
+(a stream id). It receives entries from the ring while the ring contains all entries after its cursor. Otherwise it
+reads pages from Redis until it has caught up. A slow client therefore occupies the memory of one batch, and the change
+from replayed to live entries needs no special handling.
 
-A cursor that cannot be continued (entries after it were trimmed, it lies beyond the last id, or Redis was emptied
-since) yields `Reset`; the caller then sends a snapshot and goes on from the position that `Reset` carries. The
-key `tidal:epoch` detects that Redis was emptied: its value begins with the Redis time at which it was written, and an
+A cursor cannot be continued if entries after it were trimmed, if it lies beyond the last id, or if Redis was emptied
+since. `follow` then yields `Reset`; the caller sends a snapshot, and the stream continues at the position in `Reset`.
+The key `tidal:epoch` shows that Redis was emptied: its value begins with the Redis time at which it was written, and an
 older cursor belongs to the earlier data.
 
-Leaves out: the wire format and the snapshots (`sse.py`).
+Leaves out: the wire format and the snapshots (`sse`).
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from services.api.streaming.topic import BATCH_BYTES, Topic
 log = get_logger(__name__)
 
 BLOCK_MILLISECONDS = 2000
-"""Longest wait of one XREAD; the reader's socket timeout lies above it."""
+"""Longest wait of one XREAD; the socket timeout of the reader is longer."""
 PAGE = 500
-"""Most entries per read."""
+"""Maximum number of entries per read."""
 FIRST_PAGE = 16
-"""Entries of a client's first read, before the size of an entry is known."""
+"""Number of entries that a client reads first, before the size of an entry is known."""
 PAGES_AT_ONCE = 8
-"""Clients that read from Redis at the same time; the others wait."""
+"""Number of clients that may read from Redis at the same time; others wait."""
 EPOCH_CHECK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
@@ -68,18 +68,21 @@ return epoch
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The cursor could not be continued; go on after `position`, once a snapshot made from now on was sent."""
+    """A cursor could not be continued. The stream continues after `position`, so the caller sends a new snapshot."""
 
     position: StreamId
     reason: str
 
 
 class StreamHub:
-    """The topics of this process, and the clients' access to them."""
+    """The topics that this process reads, and the clients' access to them."""
 
     def __init__(self, redis: Redis, blocking_redis: Redis, metrics: HttpMetrics, *, linger_seconds: float) -> None:
-        """Both clients decode to text; `blocking_redis` waits longer than BLOCK_MILLISECONDS for an answer. A stream is
-        read `linger_seconds` longer than it is followed: clients that all reconnect at once find the ring as it was."""
+        """Both clients decode to text; the socket timeout of `blocking_redis` is longer than BLOCK_MILLISECONDS.
+
+        The reader of a stream continues for `linger_seconds` after the last client has disconnected, so that clients
+        that all reconnect at once still find the ring.
+        """
         self._linger_seconds = linger_seconds
         self._redis = redis
         self._blocking = blocking_redis
@@ -90,7 +93,7 @@ class StreamHub:
         self.closing = asyncio.Event()
 
     async def close(self) -> None:
-        """End every stream and its reader; new ones end at once."""
+        """End all streams and their readers; a new stream ends at once."""
         self.closing.set()
         readers = [topic.reader for topic in self._topics.values() if topic.reader is not None]
         for topic in self._topics.values():
@@ -104,12 +107,12 @@ class StreamHub:
         return str(await self._ensure_epoch(keys=[EPOCH], args=[secrets.token_hex(8)]))
 
     async def position(self, key: str) -> StreamPosition:
-        """Return the present end of the stream. Call this before making a snapshot. Raises RedisError."""
+        """Return the current end of the stream. Call this before reading a snapshot's state. Raises RedisError."""
         epoch = await self.ensure_epoch()
         return StreamPosition(_last_id(await self._info(key)), epoch)
 
     def epoch_of(self, key: str, cursor: StreamId) -> str | None:
-        """Return the epoch of a cursor that the ring holds, so that it needs no check; None for any other."""
+        """Return the epoch of a cursor that is in the ring, which needs no further check; None for any other cursor."""
         topic = self._topics.get(key)
         return topic.epoch if topic is not None and topic.holds(cursor) else None
 
@@ -119,9 +122,10 @@ class StreamHub:
             topic.wake()
 
     async def follow(self, key: str, cursor: StreamId, epoch: str = "") -> AsyncGenerator[list[StreamEntry] | Reset]:
-        """Everything after `cursor`, in order and once, in batches, until the hub closes. An empty batch: `wake`.
+        """Yield all entries after `cursor` in batches, in order and without duplicates, until the hub closes.
 
-        `epoch` is that of the cursor when it comes from `position`; the cursor of a client is judged first.
+        An empty batch means that `wake` was called and there are no new entries. `epoch` is the epoch of a cursor that
+        comes from `position`. Without it, the cursor is checked first, because a client sent it.
         """
         count = FIRST_PAGE
         waited = False
@@ -141,11 +145,11 @@ class StreamHub:
                             continue
                         count = _next_count(batch, count)
                         if not batch:
-                            # Nothing yet, expired or trimmed meanwhile, or the reader has yet to see the new epoch.
+                            # The stream is empty, was trimmed meanwhile, or the reader has not seen the new epoch yet.
                             await self._wait_or_retry(published)
                             continue
                     except RedisError as error:
-                        log.warning("replay failed, trying again", stream=key, error=str(error))
+                        log.warning("replay from Redis failed, retrying", stream=key, error=str(error))
                         epoch = ""
                         await self._wait_or_retry(self.closing)
                         continue
@@ -179,7 +183,7 @@ class StreamHub:
                 )
 
     def _stop_reading(self, topic: Topic) -> None:
-        """Stop reading a stream that nobody follows any more."""
+        """Stop the reader of a stream that has no clients."""
         if topic.clients == 0 and self._topics.get(topic.key) is topic:
             del self._topics[topic.key]
             self._metrics.sse_readers.set(len(self._topics))
@@ -187,16 +191,16 @@ class StreamHub:
                 topic.reader.cancel()
 
     async def _read(self, topic: Topic) -> None:
-        """The reader of one topic: tail the stream, notice that Redis was emptied, survive that Redis is away."""
+        """Read the stream of a topic. Restart the topic if Redis was emptied, and retry while Redis is unavailable."""
         last: StreamId = ORIGIN
         checked_at = 0.0
-        # Not for ever: asyncio.wait_for of Python 3.11 (in redis-py) now and then swallows a cancellation.
+        # Check whether to stop, because asyncio.wait_for of Python 3.11 (in redis-py) may swallow a cancellation.
         while self._topics.get(topic.key) is topic and not self.closing.is_set():
             try:
                 if time.monotonic() - checked_at >= EPOCH_CHECK_SECONDS:
                     if await self.ensure_epoch() != topic.epoch:
                         if topic.epoch:
-                            log.warning("Redis was emptied, streams start anew", stream=topic.key)
+                            log.warning("Redis was emptied, restarting the stream", stream=topic.key)
                         position = await self.position(topic.key)
                         last = position.id
                         topic.restart(position)
@@ -209,14 +213,14 @@ class StreamHub:
                     last = entries[-1].id
                     topic.publish(entries)
             except RedisError as error:
-                log.warning("stream reader lost Redis, trying again", stream=topic.key, error=str(error))
+                log.warning("stream reader cannot reach Redis, retrying", stream=topic.key, error=str(error))
                 checked_at = 0.0
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _check_cursor(self, key: str, cursor: StreamId, known: str) -> tuple[Reset | None, str]:
-        """Whether the cursor must be reset, or None when everything after it is still there; and the epoch.
+        """Return a `Reset` if the cursor cannot be continued, else None; and the current epoch.
 
-        `known` is the epoch in which the cursor is known to be good, or empty.
+        `known` is the epoch in which the cursor is known to be valid, or empty.
         """
         epoch = await self.ensure_epoch()
         info = await self._info(key)
@@ -259,6 +263,6 @@ def _last_id(info: dict[str, Any] | None) -> StreamId:
 
 
 def _next_count(page: list[StreamEntry], count: int) -> int:
-    """Entries to read next, so that a page holds about BATCH_BYTES whatever the size of an entry."""
+    """Return the number of entries to read next, so that a page has about BATCH_BYTES."""
     size = sum(len(entry.encoded) for entry in page)
     return max(1, BATCH_BYTES * len(page) // size) if size else count

@@ -1,7 +1,8 @@
-"""The present state that a stream begins with, made once for all clients that ask at the same time.
+"""The snapshots of the current state with which streams begin; clients that connect at the same time share one.
 
-A thousand clients that connect at once, after a restart or when Redis was emptied, would read the same rows a thousand
-times. Whoever asks gets a snapshot that was begun after the question, so it holds everything the asker already knows.
+Otherwise a thousand clients that connect at once, after a restart or when Redis was emptied, would read the same rows a
+thousand times. A client gets a snapshot that was begun after its request, so the snapshot contains everything that the
+client already knows.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from weakref import WeakValueDictionary
 from services.api.streaming.entries import StreamPosition
 
 StateReader = Callable[[], Awaitable[Any]]
-"""Makes the present state, ready for JSON."""
+"""Reads the current state and returns it as data that JSON can encode."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
-    """A position in a stream and, as JSON, the state made after it was read."""
+    """A position in a stream, and the state that was read after the position, as JSON."""
 
     position: StreamPosition
     state: str
 
 
 class StreamSnapshots:
-    """One snapshot at a time per stream, shared by all who asked before it began."""
+    """Takes one snapshot at a time per stream, for all clients that requested it before it began."""
 
     def __init__(self, position: Callable[[str], Awaitable[StreamPosition]]) -> None:
         self._position = position
@@ -36,19 +37,21 @@ class StreamSnapshots:
         self._next: dict[str, asyncio.Task[StreamSnapshot]] = {}
 
     async def take(self, key: str, make: StateReader) -> StreamSnapshot:
-        """Position first, state second: what happens in between is sent twice rather than not at all.
+        """Return a snapshot of the stream `key`; `make` reads its state.
 
-        Raises what `make` raises, and RedisError.
+        The position is read before the state, so that a change in between is sent twice instead of being lost. Raises
+        what `make` raises, and RedisError.
         """
         task = self._next.get(key)
         if task is None:
             task = self._next[key] = asyncio.create_task(self._make(key, make), name=f"snapshot {key}")
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody may have left
+            # All waiting clients may disconnect; retrieving the exception then avoids asyncio's warning.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
     async def _make(self, key: str, make: StateReader) -> StreamSnapshot:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            del self._next[key]  # who asks from now on gets a later one
+            del self._next[key]  # later requests need a later snapshot
             position = await self._position(key)
             return StreamSnapshot(position, json.dumps(await make()))

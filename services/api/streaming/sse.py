@@ -1,9 +1,9 @@
 """Server-sent events from `hub`: the cursor of a request, snapshots, and several streams in one response.
 
-A stream begins after `Last-Event-ID` (or `?since=`). Without one it begins with a `snapshot` event that carries the
-position it was made at; with one that cannot be continued, with a `reset` event and then the snapshot. Every other
-event carries `id:` = Redis stream id. A comment goes out every 15 s; a client whose socket stays full for
-`stream_client_seconds` is closed (`clients`); shutdown ends all streams.
+A stream begins after the event in `Last-Event-ID` (or `?since=`). Without a cursor it begins with a `snapshot` event,
+whose id is the position of the snapshot. If the cursor cannot be continued, a `reset` event precedes the snapshot. The
+id of every other event is its Redis stream id. A stream without events sends a comment about every 15 s. A client whose
+socket stays full for `stream_client_seconds` is dropped (`clients`). A shutdown ends all streams.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_cursor(given: str, location: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True)
 class StreamSource:
-    """One requested stream: its Redis key, the cursor, and the function that makes its snapshot."""
+    """One requested stream: its Redis key, the cursor, and the function that reads the state for its snapshot."""
 
     key: str
     cursor: StreamId | None
@@ -127,7 +127,7 @@ async def _merge(context: Context, opened: Mapping[str, AsyncGenerator[bytes] | 
                 except StopAsyncIteration:
                     return
                 wait_for(name)
-                # An empty chunk passes: it lets a stream that was silent for long send a comment.
+                # Forward an empty chunk as well, because it makes a silent response send a comment.
                 if chunk and name != current:
                     chunk = _topic(name) + chunk
                     current = name
@@ -155,8 +155,8 @@ async def _chunks(
             try:
                 snapshot = await context.snapshots.take(source.key, source.state)
             except (SQLAlchemyError, TidalError, RedisError) as error:
-                # The client reconnects with its old cursor and is reset then.
-                log.warning("stream closed, no snapshot could be made", stream=source.key, error=str(error))
+                # The client reconnects with its old cursor, which is then reset.
+                log.warning("could not read a snapshot, closing the stream", stream=source.key, error=str(error))
                 return
             yield encode_sse(None, "reset", json.dumps({"reason": batch.reason}))
             yield encode_sse(format_id(batch.position), "snapshot", snapshot.state)

@@ -1,7 +1,8 @@
-"""One stream in memory: the newest entries in a ring, and the wake-up of the clients that follow it.
+"""One stream in memory: a ring buffer of the newest entries, and the event that wakes the clients.
 
-Bounded in entries and in bytes, and so is what one client is handed at a time: a client that does not read keeps its
-last batch alive, and there may be hundreds of them. Leaves out: Redis and the reader task (`hub`).
+The number and the size of the entries in the ring are limited, and so is the size of a batch: a client that does not
+read keeps its last batch in memory, and there may be hundreds of such clients. Leaves out: Redis and the reader task
+(`hub`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from itertools import islice
 from services.api.streaming.entries import StreamEntry, StreamId, StreamPosition
 
 RING = 2000
-"""Entries a topic keeps in memory."""
+"""Maximum number of entries that a topic keeps in memory."""
 RING_BYTES = 8 * 1024 * 1024
-"""The same in bytes; log lines may be 800 kB an entry."""
+"""Maximum size of these entries in bytes; an entry with log lines may have 800 kB."""
 BATCH_BYTES = 64 * 1024
-"""Handed to a client at a time, about; one entry may be larger."""
+"""Maximum size in bytes of a batch for a client, unless a single entry is larger."""
 
 
 class Topic:
@@ -28,9 +29,9 @@ class Topic:
         self.clients = 0
         self.ring: deque[StreamEntry] = deque()
         self.base: StreamId | None = None
-        """Everything after this id is in the ring; None before the reader knows where it stands."""
+        """The ring contains all entries after this id; None before the reader has read its start position."""
         self.epoch = ""
-        """Life of the Redis data that the ring belongs to."""
+        """The epoch of the Redis data from which the ring was read."""
         self.reader: asyncio.Task[None] | None = None
         self.stop_timer: asyncio.TimerHandle | None = None
         """Timer that stops the reader after no client has followed the stream for a while."""
@@ -38,7 +39,7 @@ class Topic:
         self._published = asyncio.Event()
 
     def publish(self, entries: list[StreamEntry]) -> None:
-        """Add what the reader has read, drop the oldest beyond the ring's size, wake the clients."""
+        """Add new entries, drop the oldest ones beyond the limits, and wake the clients."""
         self.ring.extend(entries)
         self._size += sum(len(entry.encoded) for entry in entries)
         while len(self.ring) > RING or (self._size > RING_BYTES and len(self.ring) > 1):
@@ -48,7 +49,7 @@ class Topic:
         self.wake()
 
     def restart(self, position: StreamPosition) -> None:
-        """Begin anew after `position` (first start, or Redis was emptied)."""
+        """Clear the ring and continue after `position`, at the first start or after Redis was emptied."""
         self.epoch = position.epoch
         self.ring.clear()
         self._size = 0
@@ -56,26 +57,26 @@ class Topic:
         self.wake()
 
     def wake(self) -> None:
-        """Let every waiting client look again."""
+        """Wake all waiting clients, so that they check for new entries."""
         published, self._published = self._published, asyncio.Event()
         published.set()
 
     def next_publication(self) -> asyncio.Event:
-        """The event that the next publication sets; take it before looking, wait on it after."""
+        """Return the event that the next call of `wake` sets. Get it before `entries_after`, then wait for it."""
         return self._published
 
     def holds(self, cursor: StreamId) -> bool:
-        """Whether `cursor` is the place of an entry of the ring, or the one just before it."""
+        """Return whether `cursor` is the id of an entry in the ring, or the id directly before the ring."""
         if cursor == self.base:
             return True
         at = self._first_after(cursor)
         return at > 0 and self.ring[at - 1].id == cursor
 
     def entries_after(self, cursor: StreamId) -> list[StreamEntry] | None:
-        """The next of what follows `cursor`, or None when the ring does not reach back so far."""
+        """Return the next batch of entries after `cursor`, or None when the ring begins after the cursor."""
         if self.base is None or cursor < self.base:
             return None
-        # Nearly every client waits for the newest entry, or the one before it.
+        # Nearly all clients need only the newest entry, so check this case before searching.
         if not self.ring or self.ring[-1].id <= cursor:
             return []
         low = len(self.ring) - 1
@@ -91,7 +92,7 @@ class Topic:
         return batch
 
     def _first_after(self, cursor: StreamId) -> int:
-        """Index of the first entry beyond `cursor`; the ring's length when there is none."""
+        """Return the index of the first entry after `cursor`; the length of the ring if there is none."""
         low, high = 0, len(self.ring)
         while low < high:
             middle = (low + high) // 2

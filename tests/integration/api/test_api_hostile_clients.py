@@ -116,7 +116,7 @@ def test_running_out_of_descriptors_is_logged_briefly_and_ends_with_the_shortage
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
         assert alive(url)
         text = log.read_text()
-        assert "no descriptor is left" in text and "Traceback" not in text
+        assert "no file descriptor is free" in text and "Traceback" not in text
         assert len(text.splitlines()) <= 100
 
 

@@ -18,12 +18,12 @@ from services.api.schemas.completions import CompletionRequest
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        ([7, -1], "holds token -1; ids are 0 or more"),
-        ([[7], [8, -2]], "holds token -2; ids are 0 or more"),
-        ("a" * 100_001, "has 100,001 characters; at most 100,000 are taken"),
-        (["a", "a" * 100_001], "has 100,001 characters; at most 100,000 are taken"),
-        ([1] * 100_001, "has 100,001 token ids; at most 100,000 are taken"),
-        ([[1], [1] * 100_001], "has 100,001 token ids; at most 100,000 are taken"),
+        ([7, -1], "contains the token id -1; ids are 0 or more"),
+        ([[7], [8, -2]], "contains the token id -2; ids are 0 or more"),
+        ("a" * 100_001, "has 100,001 characters; at most 100,000 are accepted"),
+        (["a", "a" * 100_001], "has 100,001 characters; at most 100,000 are accepted"),
+        ([1] * 100_001, "has 100,001 token ids; at most 100,000 are accepted"),
+        ([[1], [1] * 100_001], "has 100,001 token ids; at most 100,000 are accepted"),
         (["a", [1]], "must be a string, a list of strings, a list of token ids, or a list of such lists"),
     ],
 )

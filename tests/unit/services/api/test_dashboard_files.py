@@ -144,7 +144,7 @@ def test_the_session_says_what_a_token_is_good_for() -> None:
 
 def test_the_stop_ladder_speaks_the_words_of_the_reference(client: TestClient) -> None:
     document = client.get("/openapi.json").text.replace("\\n", " ")
-    ladder = (STATIC / "js" / "lib" / "ladder.js").read_text()
+    ladder = (STATIC / "js" / "lib" / "job-signals.js").read_text()
     entries = re.findall(r'name: "(\w+)",\s*text: "([^"]+)"([^}]*)', ladder)
     assert [name for name, _, _ in entries] == ["pause", "resume", "complete", "stop", "cancel"]
     for name, text, rest in entries:
