@@ -5,9 +5,9 @@
     status = child.wait(5.0)                         # kills the child if it has not exited by then
     child.close()
 
-The child leads a session and a process group of its own. Environment variables tell it the descriptor of its end of
-the socketpair and the process id of its parent. The kernel sends SIGKILL to the child when the thread that started it
-ends (`common.child.lifeline.die_with_parent`), so call `launch` from a thread that outlives the child. Leaves out: the
+The child leads its own session and process group. Environment variables contain the descriptor of its end of the
+socketpair, and the process id of its parent. The kernel sends SIGKILL to the child when the thread that started it ends
+(`common.child.lifeline.die_with_parent`), so call `launch` from a thread that outlives the child. Leaves out: the
 messages on the channel (`common.child.protocol`, `services.generator.engine_protocol`), when a child is asked to stop,
 and the services of a local stack, which have no channel (`services.local.child`).
 """

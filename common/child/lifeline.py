@@ -36,7 +36,7 @@ def lease_clock() -> float:
 class Lifeline:
     """The child's view of the lease, updated by the messages `ping` and `suspend` and checked before each micro-batch.
 
-    A suspended supervisor (SIGSTOP, swapped out) sends nothing, so the absence of messages also suspends the child.
+    A suspended supervisor (SIGSTOP, swapped out) sends no messages, so the child also suspends itself without them.
     """
 
     def __init__(self, pause_after_seconds: float, renewed_at: float | None = None) -> None:

@@ -26,7 +26,7 @@ from common.child.socket import ChildSocket
 
 EXIT_FINISHED = 0
 EXIT_FAILED = 1
-"""Exit codes after `finished` and `failed`; anything else is a crash."""
+"""The exit codes after `finished` and `failed`; any other exit code means a crash."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
@@ -66,14 +66,14 @@ class Start(_Message):
 
 
 class Stop(_Message):
-    """Stop request: finish the micro-batch, save a checkpoint, and exit with the matching outcome."""
+    """A stop request: the child finishes the micro-batch, saves a checkpoint, and exits with the matching outcome."""
 
     type: Literal["stop"] = "stop"
     request: Literal["pause", "complete", "stop", "drain"]
 
 
 class Suspend(_Message):
-    """The lease cannot be renewed: wait before the next micro-batch until a `ping` arrives."""
+    """The lease could not be renewed: the child waits before the next micro-batch until a `ping` arrives."""
 
     type: Literal["suspend"] = "suspend"
 
@@ -86,7 +86,7 @@ class Ping(_Message):
 
 
 class DiskWait(_Message):
-    """A disk with too little free space, for which the child waits in the phase `waiting_for_disk`."""
+    """The disk for whose free space the child waits in the phase `waiting_for_disk`."""
 
     disk: str
     """The folder on that disk: "experiments" or "data"."""
@@ -97,16 +97,16 @@ class DiskWait(_Message):
 
 
 class PhaseEntered(_Message):
-    """The child entered a named phase: loading data, compile, training, evaluation, checkpoint, ablation."""
+    """The child entered a phase: loading data, compile, training, evaluation, checkpoint, ablation, …"""
 
     type: Literal["phase"] = "phase"
     name: str
     disk: DiskWait | None = None
-    """Set in the phase `waiting_for_disk`, whose message the trainer repeats every few seconds with new figures."""
+    """Set in the phase `waiting_for_disk`; the trainer repeats this message every few seconds with new figures."""
 
 
 class Progress(_Message):
-    """Finished and total optimiser updates (RL: transitions); sent per micro-batch, at most five times a second."""
+    """The finished and total optimiser steps (RL: transitions); sent per micro-batch, at most five times a second."""
 
     type: Literal["progress"] = "progress"
     step: int
@@ -116,13 +116,13 @@ class Progress(_Message):
 
 
 class Running(_Message):
-    """The first real step began."""
+    """The first training step has begun."""
 
     type: Literal["running"] = "running"
 
 
 class CheckpointSaved(_Message):
-    """A checkpoint was written completely; `name` is relative to the experiment's folder."""
+    """A checkpoint was written completely; `name` is its path relative to the experiment's folder."""
 
     type: Literal["checkpoint"] = "checkpoint"
     name: str
@@ -132,14 +132,14 @@ class CheckpointSaved(_Message):
 
 
 class CheckpointsKept(_Message):
-    """Lists all checkpoints on disk after a pruning; `names` are relative to the experiment's folder."""
+    """Old checkpoints were pruned; `names` lists the remaining ones, relative to the experiment's folder."""
 
     type: Literal["kept"] = "kept"
     names: list[str]
 
 
 class CheckpointsWithdrawn(_Message):
-    """Training diverged, so that the checkpoints `names` must not be resumed from; names as in `Kept`."""
+    """Training diverged, so training must not resume from the checkpoints `names`; paths as in `CheckpointsKept`."""
 
     type: Literal["withdrawn"] = "withdrawn"
     names: list[str]
@@ -149,7 +149,7 @@ class CheckpointsWithdrawn(_Message):
 
 
 class ArtifactSaved(_Message):
-    """A final file was written; `name` is relative to the experiment's folder."""
+    """A final file was written; `name` is its path relative to the experiment's folder."""
 
     type: Literal["artifact"] = "artifact"
     name: str
@@ -165,14 +165,14 @@ class HistoryEvent(_Message):
 
 
 class Finished(_Message):
-    """The job handler returned; the last message."""
+    """The job handler returned. This is the last message."""
 
     type: Literal["finished"] = "finished"
     outcome: Literal["completed", "paused", "stopped", "drained"]
 
 
 class Failed(_Message):
-    """The job handler raised an error; the last message. `kind` selects the retry budget."""
+    """The job handler raised an error. This is the last message; `kind` selects the retry budget."""
 
     type: Literal["failed"] = "failed"
     code: str

@@ -1,4 +1,4 @@
-"""Metrics: written by training (`MetricsWriter`), read back for charts (`read_table`, `downsample`). No torch."""
+"""Metrics of trainings: training writes them (`MetricsWriter`), charts read them (`read_table`, `downsample`)."""
 
 from common.metrics.downsample import downsample, lttb
 from common.metrics.table import MetricPoint, MetricTable, metric_names, read_table

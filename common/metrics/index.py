@@ -1,10 +1,10 @@
-"""The archive of metrics as columns: `metrics/<kind>.index`, a cache beside the segments; a chart opens at once.
+"""The index of a metrics archive, `metrics/<kind>.index`: a cache that holds the points of the segments as columns.
 
-Parsing a million lines takes seconds; reading their columns takes milliseconds. Blocks are appended once enough new
-lines wait (`EXTEND_BYTES`), by the writer when it begins a new segment and by whoever reads; what is not in the index
-yet is parsed each time, and that is little. The segments stay the truth: an index that is damaged, torn or covers more
-than there is, is rebuilt from them, one that cannot be written is done without. Leaves out: which points count
-(`common.metrics.table`).
+Parsing a million lines takes seconds, reading their columns takes milliseconds. A block is appended when enough lines
+are not in the index yet (`EXTEND_BYTES`); the writer does this when it begins a new segment, and so does every reader.
+Readers parse the lines that are not in the index. Only the segments are authoritative: an index that is damaged or
+incomplete, or covers more than the segments, is rebuilt from them. If the index cannot be written, the lines are parsed
+each time. Leaves out: which points are valid (`common.metrics.table`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from common.metrics.index_block import Block, parse_block, read_block, write_blo
 log = get_logger(__name__)
 
 EXTEND_BYTES = 256 * 1024
-"""Lines that wait before a block of them is written."""
+"""Size of the lines outside the index, in bytes, from which a block is written."""
 BLOCK_BYTES = 1024 * 1024
-"""Most lines in one block, in bytes: what building an index holds in memory."""
+"""Size of the lines in one block, in bytes; building an index needs memory in proportion to it."""
 
 
 class MetricIndex:
-    """The index of one kind of metrics of the experiment in folder `experiment`. Use from one thread.
+    """The index of one kind of metrics of the experiment in the folder `experiment`. Use it from one thread.
 
-    Never raises for reasons of the index: without one the archive is parsed.
+    Errors of the index are never raised; the archive is then parsed instead.
     """
 
     def __init__(self, experiment: Path, kind: str) -> None:
@@ -39,33 +39,38 @@ class MetricIndex:
         self._path = self._folder / f"{kind}.index"
         self._kind = kind
         self._covered: dict[str, int] = {}
-        self._good = 0
-        """Bytes of the file that hold good blocks."""
+        """Segment name → offset up to which its lines are in the index."""
+        self._valid_bytes = 0
+        """Size of the valid blocks at the beginning of the file, in bytes."""
         self._size = 0
-        """Bytes of the file when it was read."""
+        """Size of the file in bytes when it was read."""
 
     def blocks(self, names: Collection[str] | None = None) -> Iterator[Block]:
-        """Every point, attempts mixed, of one attempt in order; only the columns in `names`, None for all."""
-        yield from self._indexed(names)
-        with self._appending(wanted=self._waiting() >= EXTEND_BYTES or self._good < self._size) as keep:
-            for block in self._beyond():
-                keep(block)
+        """Yield all points, with the columns in `names` (None: all), and append missing blocks to the index.
+
+        Points of one attempt are in order, those of different attempts may alternate.
+        """
+        yield from self._indexed_blocks(names)
+        wanted = self._unindexed_bytes() >= EXTEND_BYTES or self._valid_bytes < self._size
+        with self._appending(wanted=wanted) as append:
+            for block in self._unindexed_blocks():
+                append(block)
                 yield block
 
     def extend(self) -> None:
-        """Bring lines into the index when EXTEND_BYTES of them wait."""
+        """Append blocks to the index if at least EXTEND_BYTES of lines are not in it."""
         try:
-            if self._path.stat().st_size != self._good:
-                deque(self._indexed(()), maxlen=0)
+            if self._path.stat().st_size != self._valid_bytes:
+                deque(self._indexed_blocks(()), maxlen=0)
         except OSError:
-            self._covered, self._good, self._size = {}, 0, 0
-        if self._waiting() >= EXTEND_BYTES:
-            with self._appending(wanted=True) as keep:
-                for block in self._beyond():
-                    keep(block)
+            self._covered, self._valid_bytes, self._size = {}, 0, 0
+        if self._unindexed_bytes() >= EXTEND_BYTES:
+            with self._appending(wanted=True) as append:
+                for block in self._unindexed_blocks():
+                    append(block)
 
-    def _indexed(self, names: Collection[str] | None) -> Iterator[Block]:
-        self._covered, self._good, self._size = {}, 0, 0
+    def _indexed_blocks(self, names: Collection[str] | None) -> Iterator[Block]:
+        self._covered, self._valid_bytes, self._size = {}, 0, 0
         sizes = {segment.name: end for segment, end in _segments(self._folder, self._kind)}
         try:
             file = self._path.open("rb")
@@ -75,17 +80,17 @@ class MetricIndex:
             self._size = os.fstat(file.fileno()).st_size
             while (block := read_block(file, names)) is not None:
                 if any(sizes.get(name, 0) < end for name, end in block.covers.items()):
-                    return  # of an archive that has been cut since
+                    return  # a segment is shorter than when the block was written
                 self._covered |= block.covers
-                self._good = file.tell()
+                self._valid_bytes = file.tell()
                 yield block
 
-    def _waiting(self) -> int:
-        """Bytes of the archive beyond the index."""
+    def _unindexed_bytes(self) -> int:
+        """Return the size of the lines that are not in the index, in bytes."""
         return sum(end - self._covered.get(path.name, 0) for path, end in _segments(self._folder, self._kind))
 
-    def _beyond(self) -> Iterator[Block]:
-        """What the index leaves out, in blocks of about BLOCK_BYTES and one attempt."""
+    def _unindexed_blocks(self) -> Iterator[Block]:
+        """Yield the points that are not in the index, in blocks of about BLOCK_BYTES and one attempt."""
         lines: list[bytes] = []
         covers: dict[str, int] = {}
         attempt, size = 0, 0
@@ -93,74 +98,81 @@ class MetricIndex:
             at = self._covered.get(path.name, 0)
             if end <= at:
                 continue
-            if lines and _order(path)[0] != attempt:
+            if lines and _attempt_and_number(path)[0] != attempt:
                 yield parse_block(attempt, covers, lines)
                 lines, covers, size = [], {}, 0
-            attempt = _order(path)[0]
+            attempt = _attempt_and_number(path)[0]
             with path.open("rb") as file:
                 file.seek(at)
-                while found := file.readlines(BLOCK_BYTES):
-                    torn = not found[-1].endswith(b"\n")
-                    if torn:
-                        found.pop()
-                    read = sum(map(len, found))
-                    at, size, lines = at + read, size + read, lines + found
+                while new_lines := file.readlines(BLOCK_BYTES):
+                    incomplete = not new_lines[-1].endswith(b"\n")
+                    if incomplete:
+                        new_lines.pop()
+                    read = sum(map(len, new_lines))
+                    at, size, lines = at + read, size + read, lines + new_lines
                     covers[path.name] = at
                     if size >= BLOCK_BYTES:
                         yield parse_block(attempt, covers, lines)
                         lines, covers, size = [], {}, 0
-                    if torn:
-                        break  # its end may be written meanwhile
+                    if incomplete:
+                        break  # the writer may complete this line at any time
         if lines:
             yield parse_block(attempt, covers, lines)
 
     @contextmanager
     def _appending(self, *, wanted: bool) -> Iterator[Callable[[Block], None]]:
-        """A function that writes a block behind the good ones; it does nothing where that cannot be done."""
+        """Yield a function that appends a block to the index; it does nothing if not `wanted`, or after an error."""
         file = self._open() if wanted else None
 
-        def keep(block: Block) -> None:
+        def append(block: Block) -> None:
             nonlocal file
             if file is not None:
                 try:
                     file.write(write_block(block))
                     file.flush()
                     self._covered |= block.covers
-                    self._good = self._size = file.tell()
+                    self._valid_bytes = self._size = file.tell()
                 except OSError as error:
-                    log.warning("index of metrics not written", path=str(self._path), error=str(error))
+                    log.warning("the index of metrics could not be written", path=str(self._path), error=str(error))
                     file.close()
                     file = None
 
         try:
-            yield keep
+            yield append
         finally:
             if file is not None:
                 file.close()
 
     def _open(self) -> BinaryIO | None:
-        """The file, cut behind its good blocks and locked; None when somebody else is at it or it cannot be written."""
+        """Open and lock the file, and cut it after its valid blocks.
+
+        Returns None if another process has locked or changed the file, or it cannot be written.
+        """
         file: BinaryIO | None = None
         try:
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_size == self._size:
-                if self._good < self._size:
-                    log.warning("index of metrics damaged, rebuilding it", path=str(self._path), kept=self._good)
-                    file.truncate(self._good)
-                file.seek(self._good)
+                if self._valid_bytes < self._size:
+                    log.warning(
+                        "the index of metrics is damaged and is rebuilt",
+                        path=str(self._path),
+                        kept_bytes=self._valid_bytes,
+                    )
+                    file.truncate(self._valid_bytes)
+                file.seek(self._valid_bytes)
                 return file
         except BlockingIOError:
             pass
         except OSError as error:
-            log.warning("index of metrics not written", path=str(self._path), error=str(error))
+            log.warning("the index of metrics could not be written", path=str(self._path), error=str(error))
         if file is not None:
             file.close()
         return None
 
 
 def _segments(folder: Path, kind: str) -> list[tuple[Path, int]]:
-    """The segments of `kind` and their sizes, in order."""
+    """Return the segments of `kind` and their sizes, in the order of attempts and numbers."""
     found: list[tuple[Path, int]] = []
     try:
         with os.scandir(folder) as entries:
@@ -169,9 +181,9 @@ def _segments(folder: Path, kind: str) -> list[tuple[Path, int]]:
                     found.append((Path(entry.path), entry.stat().st_size))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found, key=lambda item: _order(item[0]))
+    return sorted(found, key=lambda item: _attempt_and_number(item[0]))
 
 
-def _order(path: Path) -> tuple[int, int]:
+def _attempt_and_number(path: Path) -> tuple[int, int]:
     _, attempt, number = path.stem.rsplit("-", 2)
     return int(attempt), int(number)

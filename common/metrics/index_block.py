@@ -1,8 +1,9 @@
-"""Points of one attempt as columns, and their form in the index file: a header in JSON, then the columns as they are.
+"""Blocks of the metrics index: the points of one attempt as columns, and their format in the file.
 
-`MAGIC, size of header, size of columns, checksum of both` come first, so a block that is torn or damaged is recognised.
-A column is float64: NaN where a point has no such value, infinity where the value was not finite (values in the archive
-are finite or null). Leaves out: which lines a block covers and when one is written (`common.metrics.index`).
+A block in the file is a frame (`MAGIC`, size of the header, size of the columns, checksum of both), a JSON header, and
+the columns as raw arrays; the frame shows whether the block is complete and undamaged. A column is float64: NaN where a
+point does not have this metric, infinity where the value was not finite (the archive holds null then). Leaves out:
+which lines a block covers and when it is written (`common.metrics.index`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy.typing as npt
 MAGIC = b"TMI1"
 _FRAME = struct.Struct("<4sIQI")
 _PARSE_AT_ONCE = 256
-"""Lines handed to the JSON parser together; it holds the interpreter's lock meanwhile (under a millisecond)."""
+"""Number of lines that are parsed in one call, which holds the interpreter lock for less than a millisecond."""
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -30,31 +31,31 @@ Steps = npt.NDArray[np.int64]
 
 @dataclass
 class Block:
-    """Rows in the order of the archive; all arrays have one length."""
+    """Points in the order of the archive; all arrays have the same length."""
 
     attempt: int
     covers: dict[str, int]
-    """Segment name to the byte up to which its lines are here or in earlier blocks."""
+    """Segment name → offset up to which its lines are in this block or in earlier ones."""
     steps: Steps
     times: Floats
     """Milliseconds since 1970."""
     columns: dict[str, Floats]
     names: list[str] = field(default_factory=list)
-    """Of all columns, also of those that were not read."""
+    """Names of all columns, including those that were not read."""
     rewinds: list[tuple[int, int]] = field(default_factory=list)
-    """(attempt, step) of its rewind lines."""
+    """(attempt, step) of the rewind lines."""
 
 
 def parse_block(attempt: int, covers: dict[str, int], lines: Iterable[bytes]) -> Block:
-    """Columns of complete lines of the archive; a line that is no JSON is left out."""
+    """Parse complete lines of the archive; lines that are not JSON are skipped."""
     steps: list[int] = []
     times: list[float] = []
     columns: dict[str, list[float]] = {}
     rewinds: list[tuple[int, int]] = []
     for line in _parsed(lines):
-        mark = line.get("rewind")
-        if mark is not None:
-            rewinds.append((mark["attempt"], mark["step"]))
+        rewind = line.get("rewind")
+        if rewind is not None:
+            rewinds.append((rewind["attempt"], rewind["step"]))
             continue
         row = len(steps)
         steps.append(line["step"])
@@ -79,7 +80,7 @@ def parse_block(attempt: int, covers: dict[str, int], lines: Iterable[bytes]) ->
 
 
 def write_block(block: Block) -> bytes:
-    """The block as it stands in the file."""
+    """Return the bytes of the block in the file."""
     header = json.dumps(
         {
             "attempt": block.attempt,
@@ -94,7 +95,7 @@ def write_block(block: Block) -> bytes:
 
 
 def read_block(file: BinaryIO, names: Collection[str] | None) -> Block | None:
-    """The next block with the columns in `names` (None: all); None at the end, or where the file is damaged."""
+    """Read the next block, with the columns in `names` (None: all). Returns None at the end or if it is damaged."""
     frame = file.read(_FRAME.size)
     if len(frame) < _FRAME.size:
         return None
@@ -104,25 +105,25 @@ def read_block(file: BinaryIO, names: Collection[str] | None) -> Block | None:
     header, payload = file.read(header_size), file.read(size)
     if len(payload) < size or zlib.crc32(payload, zlib.crc32(header)) != checksum:
         return None
-    about = json.loads(header)
-    rows = about["rows"]
+    description = json.loads(header)
+    rows = description["rows"]
     steps = np.frombuffer(payload, np.int64, rows)
     times = np.frombuffer(payload, np.float64, rows, 8 * rows)
     columns = {
         name: np.frombuffer(payload, np.float64, rows, 8 * rows * (2 + at))
-        for at, name in enumerate(about["names"])
+        for at, name in enumerate(description["names"])
         if names is None or name in names
     }
-    if len(columns) < len(about["names"]):  # views would keep all of the block in memory
+    if len(columns) < len(description["names"]):  # views would keep the whole payload in memory
         steps, times = steps.copy(), times.copy()
         columns = {name: column.copy() for name, column in columns.items()}
-    rewinds = [(attempt, step) for attempt, step in about["rewinds"]]
-    return Block(about["attempt"], about["covers"], steps, times, columns, about["names"], rewinds)
+    rewinds = [(attempt, step) for attempt, step in description["rewinds"]]
+    return Block(description["attempt"], description["covers"], steps, times, columns, description["names"], rewinds)
 
 
 def _parsed(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    waiting = iter(lines)
-    while batch := list(islice(waiting, _PARSE_AT_ONCE)):
+    remaining = iter(lines)
+    while batch := list(islice(remaining, _PARSE_AT_ONCE)):
         try:
             yield from json.loads(b"[" + b",".join(batch) + b"]")
         except ValueError:

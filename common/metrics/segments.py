@@ -1,6 +1,6 @@
-"""The archive's files of one kind while they are written: whole lines or nothing, a new segment by age and size.
+"""Writes the archive of one kind of metrics as segments: files that are closed at a certain age or size.
 
-Leaves out: what the lines say (`common.metrics.writer`).
+Each write appends complete lines or nothing. Leaves out: the content of the lines (`common.metrics.writer`).
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from pathlib import Path
 
 
 class Segments:
-    """The open segment of one kind, and the ones before it."""
+    """The open segment of one kind, and the paths of the segments before it.
+
+    A segment that is `seconds` old or has `limit` bytes is closed before the next write.
+    """
 
     def __init__(self, folder: Path, kind: str, attempt: int, seconds: float, limit: int) -> None:
         self._folder, self._kind, self._attempt = folder, kind, attempt
         self._seconds, self._limit = seconds, limit
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{kind}-{attempt}-*.jsonl")]
-        self._number = max(taken, default=0)
+        used_numbers = [int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{kind}-{attempt}-*.jsonl")]
+        self._number = max(used_numbers, default=0)
         self._fd = -1
         self._size = 0
         self._opened = 0.0
         self.paths: list[Path] = []
 
     def append(self, data: bytes) -> None:
-        """Write whole lines or nothing; raises OSError."""
+        """Write all of `data` or, after an error, nothing. Raises OSError."""
         if self._fd >= 0 and (self._size >= self._limit or time.monotonic() - self._opened >= self._seconds):
             self.close()
         if self._fd < 0:
@@ -41,12 +44,12 @@ class Segments:
         self._size += len(data)
 
     def sync(self) -> None:
-        """Bring the open segment to disk; it stays open. Raises OSError."""
+        """Flush the open segment to disk without closing it. Raises OSError."""
         if self._fd >= 0:
             os.fsync(self._fd)
 
     def close(self) -> None:
-        """Bring the open segment to disk."""
+        """Flush the open segment to disk and close it. Raises OSError."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             try:

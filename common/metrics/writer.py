@@ -1,12 +1,12 @@
-"""Metrics out of a training loop without slowing or stopping it.
+"""Writes the metrics of a training to disk and to Redis, without slowing or stopping the training.
 
-`add` appends to a deque and returns. A writer thread takes what is there every 200 ms (a point that comes after a
-pause, within 25), appends it to JSONL segments (the archive, `<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new
-one after 30 s or 1 MiB), ships the same lines to the experiment's Redis stream and keeps the archive's index up to
-date. Redis away: the archive goes on, the stream catches up from the last position that Redis acknowledged. Disk full:
-points wait in memory, bounded, and are counted when they must be dropped. A line is `{"step", "time", "attempt",
-"values"}`, or `{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. Leaves out: reading
-(`common.metrics.table`).
+`add` appends to a deque and returns. A thread writes the waiting points every 200 ms; a point that arrives after a
+pause is written within 25 ms. It appends them to JSONL segments (the archive,
+`<experiment>/metrics/<kind>-<attempt>-<n>.jsonl`, a new segment after 30 s or 1 MiB), sends the same lines to the Redis
+stream of the experiment, and updates the index of the archive. If Redis is unavailable, only the archive is written;
+later the stream continues from the last position that Redis acknowledged. If the disk is full, a bounded number of
+points waits in memory; points beyond it are dropped and counted. A line is `{"step", "time", "attempt", "values"}`, or
+`{"rewind": {"attempt", "step"}}` at the start of a resumed attempt. Leaves out: reading (`common.metrics.table`).
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from tidal_client.vocabulary import utc_text
 log = get_logger(__name__)
 
 FLUSH_SECONDS = 0.2
-"""From one flush to the next, about, while points keep coming."""
-LOOKS_PER_FLUSH = 8
-"""How often the thread looks for points in that time: a point that comes as seldom as that, or after a pause, waits for
-the next look only."""
+"""Approximate seconds between two flushes while points keep arriving."""
+CHECKS_PER_FLUSH = 8
+"""How often the thread checks for points between two flushes. A point that arrives after a pause is written at the next
+check."""
 SEGMENT_SECONDS = 30.0
 SEGMENT_BYTES = 1024 * 1024
 MAX_WAITING = 200_000
-"""Points kept in memory while the disk takes none."""
+"""Most points that are kept in memory while the disk is full."""
 CLOSE_SECONDS = 3.0
-"""What `close` gives an absent Redis."""
+"""Most seconds that `close` waits for Redis if it does not answer."""
 
 _Point = tuple[str, int, float, Mapping[str, float] | None]
 """Kind, step, seconds since 1970, values; None marks a rewind."""
 
 
 class MetricsWriter:
-    """Where a training puts its points; safe to call from any thread.
+    """Receives the metrics of one attempt. All methods may be called from any thread.
 
     `directory` is the experiment's folder. Without `redis_url` only the archive is written.
     """
@@ -80,8 +80,8 @@ class MetricsWriter:
         }
         self._shippers: dict[str, StreamShipper] = {}
         self._client: redis.Redis | None = None
-        self._told = 0
-        """Dropped points that the counter in Redis holds."""
+        self._reported_dropped = 0
+        """Number of dropped points that were added to the counter in Redis."""
         if redis_url is not None:
             self._client = connect(redis_url, WORKER_COMMANDS)
             stream = [keys.experiment_stream(experiment_id)]
@@ -92,14 +92,14 @@ class MetricsWriter:
                 )
         self._indexes = {kind: MetricIndex(directory, kind) for kind in keys.METRIC_KINDS}
         self._indexed = dict.fromkeys(keys.METRIC_KINDS, 1)
-        """Segments there were when the index was brought up to date."""
-        self._behind = False
-        """The streams lack something that is in the archive."""
+        """Number of segments when the index was last updated, per kind."""
+        self._stream_behind = False
+        """Whether the archive has lines that the streams do not have yet."""
         self._disk_failed = False
         self._refusal: str | None = None
         """Why the disk was too full for the newest points; None after a successful write."""
         self._added = 0
-        self._taken = 0
+        self._dequeued = 0
         self._written = 0
         self._flushing = threading.Lock()
         self._stop = threading.Event()
@@ -107,9 +107,9 @@ class MetricsWriter:
         self._thread.start()
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """One point of `kind` ("metrics" or "rl-metrics"); never blocks on disk or network.
+        """Add one point of `kind` ("metrics" or "rl-metrics"). Never blocks on disk or network.
 
-        Raises ValueError for another kind: that is a mistake of the caller.
+        Raises ValueError for any other kind.
         """
         if kind not in self._segments:
             raise ValueError(f"metrics of kind {kind!r} do not exist; use one of {', '.join(self._segments)}")
@@ -117,48 +117,48 @@ class MetricsWriter:
         self._waiting.append((kind, step, time.time(), dict(values)))
 
     def rewind(self, step: int) -> None:
-        """This attempt goes on after `step`: points of earlier attempts beyond it are void."""
+        """Record that this attempt resumes after `step`, which voids later points of earlier attempts."""
         for kind in self._segments:
             self._added += 1
             self._waiting.append((kind, step, time.time(), None))
 
     def flush(self) -> bool:
-        """Return when every point added so far is on disk: for the moment before a checkpoint becomes visible.
+        """Write all points added so far to disk; call this before a checkpoint becomes visible.
 
-        False when the disk did not take them; they wait in memory then.
+        Returns False if the disk does not accept them; the points then stay in memory.
         """
         with self._flushing:
-            return self._take() and self._sync()
+            return self._archive_waiting() and self._sync()
 
     @property
     def refusal(self) -> str | None:
-        """Why the disk was too full for the newest points, which stay in memory for the next try; otherwise None."""
+        """The error, if the disk was too full for the newest points, which then stay in memory; otherwise None."""
         return self._refusal
 
     @property
     def dropped(self) -> int:
-        """Points lost because the disk took none for too long."""
-        return max(0, self._added - self._taken - len(self._waiting))
+        """Number of points that were lost because the disk was full for too long."""
+        return max(0, self._added - self._dequeued - len(self._waiting))
 
     @property
     def written(self) -> int:
-        """Points in the archive."""
+        """Number of points in the archive."""
         return self._written
 
     def close(self) -> None:
-        """Write and send everything; gives an absent Redis three seconds. May be called twice."""
+        """Write and send all points; waits at most three seconds for Redis. May be called twice."""
         self._stop.set()
         self._thread.join()
         deadline = time.monotonic() + CLOSE_SECONDS
         self._flush(force=True)
-        while not self._shipped(force=True) and time.monotonic() < deadline:
+        while not self._ship(force=True) and time.monotonic() < deadline:
             time.sleep(0.1)
         for segments in self._segments.values():
             with contextlib.suppress(OSError):
                 segments.close()
         for index in self._indexes.values():
             index.extend()
-        self._tell_dropped()
+        self._report_dropped()
         if self._client is not None:
             self._client.close()
         for shipper in self._shippers.values():
@@ -172,47 +172,47 @@ class MetricsWriter:
 
     def _run(self) -> None:
         flushed_at = time.monotonic()
-        while not self._stop.wait(self._flush_seconds / LOOKS_PER_FLUSH):
+        while not self._stop.wait(self._flush_seconds / CHECKS_PER_FLUSH):
             now = time.monotonic()
-            if not (self._waiting or self._behind) or now - flushed_at < self._flush_seconds * (
-                1 - 1 / LOOKS_PER_FLUSH
+            if not (self._waiting or self._stream_behind) or now - flushed_at < self._flush_seconds * (
+                1 - 1 / CHECKS_PER_FLUSH
             ):
                 continue
             flushed_at = now
             try:
                 self._flush()
-                self._behind = False
-                self._behind = not self._shipped()
-                self._index()
-                self._tell_dropped()
+                self._stream_behind = False
+                self._stream_behind = not self._ship()
+                self._update_indexes()
+                self._report_dropped()
             except Exception:
                 log.exception("metrics could not be written")
 
     def _flush(self, *, force: bool = False) -> None:
-        """Move waiting points into the archive; on a disk error they wait on, unless this is the last try."""
+        """Move the waiting points to the archive; after a disk error they keep waiting, unless `force`."""
         with self._flushing:
-            self._take(last_try=force)
+            self._archive_waiting(last_try=force)
 
-    def _take(self, *, last_try: bool = False) -> bool:
-        """Whether the archive took all that waited."""
+    def _archive_waiting(self, *, last_try: bool = False) -> bool:
+        """Move the waiting points to the archive; return whether all of them were written."""
         points: list[_Point] = []
         while self._waiting:
             points.append(self._waiting.popleft())
-        self._taken += len(points)
-        whole = True
+        self._dequeued += len(points)
+        complete = True
         for kind, segments in self._segments.items():
-            mine = [point for point in points if point[0] == kind]
-            if not mine:
+            points_of_kind = [point for point in points if point[0] == kind]
+            if not points_of_kind:
                 continue
             try:
-                segments.append(b"".join(self._line(point) for point in mine))
-                self._behind = True
-                self._written += len(mine)
+                segments.append(b"".join(self._line(point) for point in points_of_kind))
+                self._stream_behind = True
+                self._written += len(points_of_kind)
                 self._disk_failed, self._refusal = False, None
             except OSError as error:
-                whole = False
-                self._keep(mine, error, last_try=last_try)
-        return whole
+                complete = False
+                self._put_back(points_of_kind, error, last_try=last_try)
+        return complete
 
     def _sync(self) -> bool:
         try:
@@ -223,29 +223,30 @@ class MetricsWriter:
             return False
         return True
 
-    def _keep(self, points: list[_Point], error: OSError, *, last_try: bool) -> None:
+    def _put_back(self, points: list[_Point], error: OSError, *, last_try: bool) -> None:
         if not self._disk_failed:
-            log.error("metrics wait in memory", error=str(error), points=len(points))
+            log.error("metrics cannot be written and stay in memory", error=str(error), points=len(points))
         self._disk_failed, self._refusal = True, (error.strerror or str(error)) if is_full(error) else None
-        self._taken -= len(points)
+        self._dequeued -= len(points)
         if not last_try:
             room = max(0, MAX_WAITING - len(self._waiting))
             self._waiting.extendleft(reversed(points[len(points) - min(room, len(points)) :]))
 
-    def _shipped(self, *, force: bool = False) -> bool:
+    def _ship(self, *, force: bool = False) -> bool:
+        """Send new lines to the streams; return whether the streams are up to date."""
         done = [shipper.ship(self._segments[kind].paths, force=force) for kind, shipper in self._shippers.items()]
         return all(done)
 
-    def _tell_dropped(self) -> None:
-        """Add what was dropped since to the counter that the api shows; Redis away: at the next flush."""
-        new = self.dropped - self._told
+    def _report_dropped(self) -> None:
+        """Add newly dropped points to the counter that the api shows; without Redis, the next flush tries again."""
+        new = self.dropped - self._reported_dropped
         if new > 0 and self._client is not None:
             with contextlib.suppress(redis.RedisError):
                 self._client.hincrby(keys.COUNTERS, keys.METRICS_DROPPED, new)
-                self._told += new
+                self._reported_dropped += new
 
-    def _index(self) -> None:
-        """Take closed segments into the index, so that the first look at a long run need not read all of it."""
+    def _update_indexes(self) -> None:
+        """Add closed segments to the indexes, so that the first reader of a long training need not parse all of it."""
         for kind, segments in self._segments.items():
             if len(segments.paths) > self._indexed[kind]:
                 self._indexed[kind] = len(segments.paths)
@@ -256,21 +257,21 @@ class MetricsWriter:
         if values is None:
             return json.dumps({"rewind": {"attempt": self._attempt, "step": step}}).encode() + b"\n"
         stamp = utc_text(datetime.fromtimestamp(at, UTC), "milliseconds")
-        clean = {name: _finite(value) for name, value in values.items()}
+        finite = {name: _finite_or_none(value) for name, value in values.items()}
         return (
-            json.dumps({"step": step, "time": stamp, "attempt": self._attempt, "values": clean}, separators=(",", ":"))
+            json.dumps({"step": step, "time": stamp, "attempt": self._attempt, "values": finite}, separators=(",", ":"))
             + "\n"
         ).encode()
 
 
-def _finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity: they become null, a gap in the chart."""
+def _finite_or_none(value: float) -> float | None:
+    """Return None for NaN and infinity, which JSON cannot express; charts show a gap there."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 class _Renderer:
-    """Lines of the archive to stream entries: points batched, rewinds on their own."""
+    """Converts lines of the archive to stream entries: many points per entry, each rewind in its own entry."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind

@@ -36,7 +36,7 @@ def celery_settings(redis_url: str | SecretStr) -> dict[str, Any]:
         "task_acks_late": False,
         "task_reject_on_worker_lost": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Another worker can receive a notification that waits in Redis, but not one that is prefetched.
+        # A notification that waits in Redis can go to any worker, but a prefetched one cannot.
         "worker_disable_prefetch": True,
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,

@@ -1,9 +1,9 @@
 """Creates all Redis clients, with the time-outs, retries and connection limits of each kind of caller.
 
-    client = connect(settings.redis_url, FEED)              # redis.Redis
-    client = connect_async(settings.redis_url, requests(50))  # redis.asyncio.Redis
+    client = connect(settings.redis_url, COMMANDS)                    # redis.Redis
+    client = connect_async(settings.redis_url, request_options(50))  # redis.asyncio.Redis
 
-A `Need` holds how long a caller waits for a connection and for an answer, and how often redis-py retries a failed
+`ClientOptions` hold how long a caller waits for a connection and for an answer, and how often redis-py retries a failed
 command. Both functions return at once; the first command connects. Leaves out: Celery, which opens its own connections
 (`common.redis.celery_settings`).
 """
@@ -31,82 +31,95 @@ LONGEST_CONNECT_SECONDS = 5.0
 class ClientOptions:
     """Options of a Redis client for one kind of caller; all durations are in seconds."""
 
-    answer: float
+    answer_timeout: float
     """Most seconds to wait for the answer to one command."""
-    connect: float
+    connect_timeout: float
     """Most seconds to wait for a connection."""
     retries: int = 0
     """How often redis-py retries a failed command; most callers retry themselves or report the error."""
     backoff: tuple[float, float] | None = None
     """Shortest and longest delay before a retry in seconds; None: retry at once."""
-    check: int = 0
+    idle_check: int = 0
     """Idle seconds after which a connection is checked before its next use; 0: it is never checked."""
-    text: bool = True
+    decode: bool = True
     """Whether answers are decoded to text instead of returned as bytes."""
-    most: int | None = None
+    max_connections: int | None = None
     """Most simultaneous connections; None: the limit of redis-py."""
-    queue: float | None = None
-    """Most seconds to wait for a free connection if `most` are in use; None: fail at once. Asynchronous only."""
+    pool_wait: float | None = None
+    """Most seconds to wait for a free connection if all are in use; None: fail at once. Asynchronous clients only."""
 
 
-COMMANDS = ClientOptions(answer=5.0, connect=5.0, check=CHECK_SECONDS)
+COMMANDS = ClientOptions(answer_timeout=5.0, connect_timeout=5.0, idle_check=CHECK_SECONDS)
 """For short commands of callers that can wait some seconds: the publisher, and checks whether Redis answers."""
-WORKER_COMMANDS = ClientOptions(answer=2.0, connect=2.0)
+WORKER_COMMANDS = ClientOptions(answer_timeout=2.0, connect_timeout=2.0)
 """For threads of workers, which must not block for long and retry failed commands themselves."""
-DISPLAY_READS = ClientOptions(answer=0.5, connect=0.5)
+DISPLAY_READS = ClientOptions(answer_timeout=0.5, connect_timeout=0.5)
 """For reads whose result is only displayed; the caller continues without an answer."""
-LONG_COMMAND = ClientOptions(answer=10.0, connect=5.0)
+LONG_COMMAND = ClientOptions(answer_timeout=10.0, connect_timeout=5.0)
 """For a single command that affects all keys, such as FLUSHDB."""
-REPLIES = ClientOptions(answer=5.0, connect=2.0, retries=3, backoff=(0.05, 1.0), check=CHECK_SECONDS, text=False)
+REPLIES = ClientOptions(
+    answer_timeout=5.0, connect_timeout=2.0, retries=3, backoff=(0.05, 1.0), idle_check=CHECK_SECONDS, decode=False
+)
 """For the engine, which reads requests and writes all replies; tokens must not be delayed for long."""
-FINAL_REPLIES = ClientOptions(answer=5.0, connect=2.0, text=False)
-"""For the host of the engine, which ends the requests of an engine that has died."""
+FINAL_REPLIES = ClientOptions(answer_timeout=5.0, connect_timeout=2.0, decode=False)
+"""For the host of the engine, which sends errors to the clients of an engine that has died."""
 
 
-def requests(most: int) -> ClientOptions:
-    """Return the need of HTTP requests: short commands, and a wait for a free connection when `most` are in use."""
-    return ClientOptions(answer=5.0, connect=5.0, retries=1, check=CHECK_SECONDS, most=most, queue=5.0)
+def request_options(max_connections: int) -> ClientOptions:
+    """Return the options for HTTP requests: short commands, and a wait for a free connection when all are in use."""
+    return ClientOptions(
+        answer_timeout=5.0,
+        connect_timeout=5.0,
+        retries=1,
+        idle_check=CHECK_SECONDS,
+        max_connections=max_connections,
+        pool_wait=5.0,
+    )
 
 
-def deciding(most: int) -> ClientOptions:
-    """Return the need of the rate limiters, which have their own deadline and can decide without an answer."""
-    return ClientOptions(answer=1.0, connect=1.0, check=CHECK_SECONDS, most=most)
+def rate_limiter_options(max_connections: int) -> ClientOptions:
+    """Return the options for the rate limiters, which have their own deadline and can decide without an answer."""
+    return ClientOptions(
+        answer_timeout=1.0, connect_timeout=1.0, idle_check=CHECK_SECONDS, max_connections=max_connections
+    )
 
 
-def blocking_reads(block_milliseconds: int) -> ClientOptions:
-    """Return the need of stream readers that block for up to `block_milliseconds`; each one occupies a connection."""
-    answer = block_milliseconds / 1000 + 10
-    connect = min(answer, LONGEST_CONNECT_SECONDS)
-    return ClientOptions(answer=answer, connect=connect, check=CHECK_SECONDS, most=5000)
+def blocking_read_options(block_milliseconds: int) -> ClientOptions:
+    """Return the options for stream readers that block for up to `block_milliseconds`; each occupies a connection."""
+    answer_timeout = block_milliseconds / 1000 + 10
+    connect_timeout = min(answer_timeout, LONGEST_CONNECT_SECONDS)
+    return ClientOptions(
+        answer_timeout=answer_timeout, connect_timeout=connect_timeout, idle_check=CHECK_SECONDS, max_connections=5000
+    )
 
 
-def connect(url: str | SecretStr, need: ClientOptions) -> redis.Redis:
+def connect(url: str | SecretStr, options: ClientOptions) -> redis.Redis:
     """Return a client that all threads of a process may share."""
-    return redis.Redis.from_url(_plain(url), retry=Retry(_backoff(need), need.retries), **_options(need))
+    return redis.Redis.from_url(_plain(url), retry=Retry(_backoff(options), options.retries), **_arguments(options))
 
 
-def connect_async(url: str | SecretStr, need: ClientOptions) -> AsyncRedis:
+def connect_async(url: str | SecretStr, options: ClientOptions) -> AsyncRedis:
     """Return a client for one event loop; closing the client closes its connections."""
-    options = _options(need) | {"retry": AsyncRetry(_backoff(need), need.retries)}
-    if need.queue is None:
-        return AsyncRedis.from_pool(ConnectionPool.from_url(_plain(url), **options))
-    return AsyncRedis.from_pool(BlockingConnectionPool.from_url(_plain(url), timeout=need.queue, **options))
+    arguments = _arguments(options) | {"retry": AsyncRetry(_backoff(options), options.retries)}
+    if options.pool_wait is None:
+        return AsyncRedis.from_pool(ConnectionPool.from_url(_plain(url), **arguments))
+    return AsyncRedis.from_pool(BlockingConnectionPool.from_url(_plain(url), timeout=options.pool_wait, **arguments))
 
 
-def _options(need: ClientOptions) -> dict[str, Any]:
-    limit = {} if need.most is None else {"max_connections": need.most}
+def _arguments(options: ClientOptions) -> dict[str, Any]:
+    limit = {} if options.max_connections is None else {"max_connections": options.max_connections}
     return limit | {
-        "socket_timeout": need.answer,
-        "socket_connect_timeout": need.connect,
-        "health_check_interval": need.check,
-        "decode_responses": need.text,
+        "socket_timeout": options.answer_timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "health_check_interval": options.idle_check,
+        "decode_responses": options.decode,
     }
 
 
-def _backoff(need: ClientOptions) -> AbstractBackoff:
-    if need.backoff is None:
+def _backoff(options: ClientOptions) -> AbstractBackoff:
+    if options.backoff is None:
         return NoBackoff()
-    base, cap = need.backoff
+    base, cap = options.backoff
     return ExponentialBackoff(cap=cap, base=base)
 
 

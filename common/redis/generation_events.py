@@ -35,7 +35,7 @@ MAX_ENTRIES = 4096
 """Most entries that a stream keeps for an api that does not read; an api that reads deletes what it has read."""
 
 PIECE = 16
-"""Most items of a list that are encoded in one call of `json.dumps`."""
+"""Lists with more items than this are encoded item by item."""
 
 
 class EncodedEvent(NamedTuple):
@@ -81,7 +81,7 @@ def by_stream(events: Iterable[EncodedEvent]) -> dict[str, list[EncodedEvent]]:
 
 
 def entry(engine: str, events: Iterable[EncodedEvent], number: int | None = None) -> dict[FieldT, EncodableT]:
-    """Return the fields of one stream entry; entries that no engine sends have an empty `engine` and no `number`."""
+    """Return the fields of one stream entry. If the sender is not an engine, `engine` is "" and `number` is None."""
     fields: dict[FieldT, EncodableT] = {ENGINE: engine, EVENTS: "\n".join(map(" ".join, events))}
     if number is not None:
         fields[NUMBER] = number

@@ -38,14 +38,14 @@ class GenerationRequest(SamplingParameters):
     rl_checkpoint: str | None = None
     """Reference to the controller, for gating mode learned."""
     n: int = Field(1, ge=1)
-    """Number of choices: texts that continue the prompt, with seeds seed, seed + 1, …"""
+    """Number of completions of the prompt; they use the seeds `seed`, `seed` + 1, …"""
     top_log_probs: int = 0
-    """Number of likeliest tokens that are reported with each token."""
+    """Number of the most likely tokens that are reported with each token."""
     log_probs: bool = False
-    """Report what OpenAI's `logprobs` needs for each token, with `echo` also for the tokens of the prompt."""
+    """Report the data for OpenAI's `logprobs` with each token; with `echo`, also for the tokens of the prompt."""
     echo: bool = False
-    """Report the prompt in an event of its own."""
+    """Report the prompt in a separate event."""
     trajectory: bool = True
     """Report all tokens in the last event."""
     stream: bool = False
-    """Send a `token` event for each token; if false, only for the first one, when the text begins."""
+    """Send a `token` event for each token; if false, only for the first token of each completion."""

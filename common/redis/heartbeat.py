@@ -24,13 +24,13 @@ from common.redis.client import WORKER_COMMANDS, connect
 from common.redis.live_feed import LiveFeed
 
 MISSED = 3
-"""Missed heartbeats after which a worker is no longer displayed."""
+"""Number of missed heartbeats after which a worker is no longer displayed."""
 SWEEP_FIELDS = ("sweptAt", "trouble")
 """Fields of the heartbeat of the health process (`keys.HEALTH`) that `sweep_problem` needs."""
 MISSED_SWEEPS = 6
-"""Missed sweeps after which `sweep_problem` reports a problem."""
+"""Number of missed sweeps after which `sweep_problem` reports a problem."""
 LEAST_SECONDS = 60.0
-"""Least age in seconds of the last sweep that is a problem: a restart of the database causes no alarm."""
+"""Age in seconds of the last sweep below which nothing is reported, so that a restart of the database is no alarm."""
 
 
 class Heartbeat:
@@ -96,7 +96,7 @@ class Heartbeat:
 
 
 def alive_on_host(redis_url: str, queue: str, host: str | None = None) -> bool:
-    """Return whether a worker of `queue` on `host` (default: here) has a heartbeat; False if Redis does not answer."""
+    """Return whether a worker of `queue` on `host` (default: this one) has a heartbeat; False without Redis."""
     client = connect(redis_url, WORKER_COMMANDS)
     try:
         for name in client.zrange(keys.WORKERS, 0, -1):
@@ -120,11 +120,14 @@ def device_name(proc: Path = Path("/proc/driver/nvidia/gpus")) -> str:
     return "cpu"
 
 
-def sweep_problem(swept_at: str | None, trouble: str | None, reaper_seconds: float) -> str:
-    """Describe the problem with the sweeps, or return "". `swept_at` is the ISO time of the last successful sweep."""
+def sweep_problem(swept_at: str | None, problem: str | None, reaper_seconds: float) -> str:
+    """Describe the problem with the sweeps, or return "".
+
+    `swept_at` is the ISO time of the last successful sweep, `problem` the error of the last one that failed.
+    """
     if swept_at is None:
-        return "no health process runs; lost workers are not replaced until one does (python -m services.health)"
+        return "no health process runs, so jobs of lost workers are not restarted; run python -m services.health"
     age = (datetime.now(UTC) - datetime.fromisoformat(swept_at)).total_seconds()
     if age <= max(LEAST_SECONDS, MISSED_SWEEPS * reaper_seconds):
         return ""
-    return f"the last sweep that succeeded was {age:.0f} s ago; since then: {trouble or 'no answer'}"
+    return f"the last successful sweep was {age:.0f} s ago; the newest error is: {problem or 'no answer'}"

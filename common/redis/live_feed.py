@@ -87,7 +87,7 @@ class LiveFeed:
             self._commands.put_nowait(command)
 
     def _run(self) -> None:
-        away = False
+        unavailable = False
         while True:
             batch = [self._commands.get()]
             while len(batch) < BATCH and not self._commands.empty():
@@ -98,11 +98,11 @@ class LiveFeed:
                         if command is not None:
                             command(pipe)
                     pipe.execute()
-                away = False
+                unavailable = False
             except (redis.RedisError, OSError) as error:
-                if not away:
-                    log.warning("live feed interrupted", error=str(error))
-                away = True
+                if not unavailable:
+                    log.warning("the live feed is interrupted: Redis does not answer", error=str(error))
+                unavailable = True
                 self._stop.wait(RETRY_SECONDS)
-            if None in batch or (self._stop.is_set() and (away or self._commands.empty())):
+            if None in batch or (self._stop.is_set() and (unavailable or self._commands.empty())):
                 return

@@ -19,7 +19,7 @@ MISSES = 2
 
 
 class AbsenceDetector:
-    """Decides which processes are dead, from checks every `seconds`. Use from one thread."""
+    """Decides which processes have died, from checks every `seconds`. Use it from one thread."""
 
     def __init__(self, seconds: float, misses: int = MISSES) -> None:
         self._seconds = seconds

@@ -39,11 +39,11 @@ class RedisPublisher:
     """The implementation of `common.jobs.outbox.Publisher` for production."""
 
     def __init__(
-        self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = COMMANDS.answer
+        self, redis_url: str | SecretStr, *, stream_max_length: int = 20_000, timeout: float = COMMANDS.answer_timeout
     ) -> None:
         """Connect on first use. `timeout` is the most seconds to wait for a connection, and for each answer."""
         self._stream_max_length = stream_max_length
-        self._redis = connect(redis_url, replace(COMMANDS, answer=timeout, connect=timeout))
+        self._redis = connect(redis_url, replace(COMMANDS, answer_timeout=timeout, connect_timeout=timeout))
         self._update = self._redis.register_script(_UPDATE)
         self._celery = make_producer("tidal-producer", redis_url, timeout)
 
@@ -102,8 +102,8 @@ def _redis_errors() -> Iterator[None]:
     try:
         yield
     except (redis.DataError, SerializationError) as error:
-        raise ValueError(f"the message has no form for Redis: {error}") from error
+        raise ValueError(f"the message cannot be encoded for Redis: {error}") from error
     except (redis.RedisError, KombuError, OperationalError, OSError) as error:
         if isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error):
-            raise ValueError(f"the key of the message is taken by something else: {error}") from error
+            raise ValueError(f"the Redis key of the message holds a value of another type: {error}") from error
         raise UnavailableError(f"Redis does not answer: {error}") from error

@@ -1,4 +1,4 @@
-"""Sends the complete lines of growing files to Redis streams, each exactly once, also after lost connections.
+"""Sends the complete lines of growing files to Redis streams: each line exactly once, also after lost connections.
 
 The files hold the data; this module only keeps the position up to which it was sent. Each batch of entries and the new
 position are written in one MULTI, so after a lost connection the position in Redis shows whether the last batch
@@ -72,12 +72,12 @@ class StreamShipper:
             return False
         try:
             if self._in_doubt:
-                self._ask_redis()
+                self._restore_position()
             while (batch := self._next(files)) is not None:
                 self._send(*batch)
         except (redis.RedisError, OSError) as error:
             if not self._in_doubt:
-                log.warning("live stream interrupted", stream=self._streams[0], error=str(error))
+                log.warning("a live stream is interrupted", stream=self._streams[0], error=str(error))
             self._in_doubt = True
             self._retry_at = time.monotonic() + self._backoff.next()
             return False
@@ -110,13 +110,14 @@ class StreamShipper:
             pipe.execute()
         self._position = after
 
-    def _ask_redis(self) -> None:
+    def _restore_position(self) -> None:
+        """Set the position to the one in Redis, which shows whether the last batch arrived."""
         value = self._client.get(self._cursor)
         if value is not None:
             file, offset, line = (int(part) for part in str(value).split(":"))
             self._position = FilePosition(file, offset, line)
         self._in_doubt = False
-        log.info("live stream goes on", stream=self._streams[0])
+        log.info("a live stream continues", stream=self._streams[0])
 
 
 def _complete_lines(path: Path, offset: int) -> list[bytes]:
