@@ -1,4 +1,4 @@
-"""Artifacts: the files of experiments, by reference. No torch."""
+"""The files of experiments, which are found by reference. The package does not import torch."""
 
 from common.artifacts.store import ALIASES, ArtifactFile, ArtifactStore, CheckpointFile, split_reference
 

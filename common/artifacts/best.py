@@ -1,9 +1,9 @@
-"""Which checkpoint of an experiment is the best so far: a small file that names it, so that nothing is copied.
+"""Reads and writes the file `<experiment>/checkpoints/best.json`, which names the best checkpoint so far.
 
-`<experiment>/checkpoints/best.json` is `{"name", "metric", "value", "step"}`, `name` relative to the experiment's
-folder: a checkpoint folder, or the final model when no checkpoint was better. Written by the trainer
-(`common.checkpoint`), read by the artifact store. A file that cannot be read, that names nothing, or whose value is not
-finite (a comparison with NaN never ends well, so such a best would stay for good) counts as none.
+The file contains `{"name", "metric", "value", "step"}`. `name` is relative to the experiment's folder and refers to a
+checkpoint folder, or to the final model if no checkpoint was better. The trainer writes the file (`common.checkpoint`),
+and the artifact store reads it. A file is ignored if it cannot be read, if it names a missing checkpoint, or if its
+value is not finite: no later checkpoint could be better than NaN.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ BEST_FILE = "best.json"
 
 
 @dataclass(frozen=True)
-class Best:
-    """The best of an experiment."""
+class BestCheckpoint:
+    """The best checkpoint of an experiment."""
 
     name: str
-    """Relative to the experiment's folder: `checkpoints/step-000000250`, `transformer-lm_v1.0.0.safetensors`."""
+    """Path relative to the experiment's folder, such as `checkpoints/step-000000250` or
+    `transformer-lm_v1.0.0.safetensors`."""
     metric: str
-    """What was compared: "validation loss" (lower is better) or "evaluation reward" (higher is better)."""
+    """The compared metric: "validation loss" (lower is better) or "evaluation reward" (higher is better)."""
     value: float
     step: int
-    """Finished optimiser updates; controller: transitions."""
+    """Step of the checkpoint: optimiser updates, or transitions for a controller."""
 
 
-def write_best(checkpoints: Path, best: Best) -> None:
-    """Name the best in the folder `checkpoints`; StorageError when the disk refuses, the old name stays then.
+def write_best(checkpoints: Path, best: BestCheckpoint) -> None:
+    """Record the best checkpoint in the folder `checkpoints`.
 
-    DivergedError for a value that is not finite.
+    Raises StorageError, and keeps the previous record, if the file cannot be written, and DivergedError if the value is
+    not finite.
     """
     require_finite(f"the {best.metric} of {best.name}", best.value)
     write_atomic(checkpoints / BEST_FILE, lambda path: write_json(path, asdict(best)))
 
 
-def read_best(checkpoints: Path) -> Best | None:
-    """What `write_best` wrote; None when nothing readable is there or the named thing is gone."""
+def read_best(checkpoints: Path) -> BestCheckpoint | None:
+    """Return the record that `write_best` wrote; None if it is missing or invalid, or if its checkpoint is missing."""
     try:
         found = json.loads((checkpoints / BEST_FILE).read_text(encoding="utf-8"))
-        best = Best(str(found["name"]), str(found["metric"]), float(found["value"]), int(found["step"]))
+        best = BestCheckpoint(str(found["name"]), str(found["metric"]), float(found["value"]), int(found["step"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not math.isfinite(best.value):

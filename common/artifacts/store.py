@@ -1,9 +1,9 @@
-"""The artifact store: one folder per experiment, names instead of paths, whole files or none.
+"""The artifact store, a folder with one folder per experiment, whose files are found by reference.
 
-A reference is `experiments/<id>/<file>` or `<id>/<file>`; `<id>/best`, `<id>/latest` and `<id>/final` name what the
-experiment has. Nothing outside the root is ever read or written: absolute paths, `..` and symlinks that lead out are
-refused. Names are POSIX paths relative to the experiment, the keys an object store would use. Leaves out: S3, the
-content of checkpoints (`common.checkpoint`).
+A reference is `experiments/<id>/<file>` or `<id>/<file>`; `<id>/best`, `<id>/latest` and `<id>/final` refer to
+checkpoints of the experiment. Files outside the store are never read or written: absolute paths, `..` and symbolic
+links that lead out of it are rejected. Names are POSIX paths relative to the experiment's folder. Leaves out object
+stores, and the contents of checkpoints (`common.checkpoint`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from common.files import parse_json, path_problem, shortened
 
 ALIASES = ("best", "latest", "final")
 ALIAS_TRIES = 5
-"""A training may remove the very checkpoint that an alias was found to name."""
+"""Most attempts to resolve an alias, because a training may delete the checkpoint that the alias refers to."""
 _EXPERIMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _MODEL_SUFFIXES = (".safetensors", ".pth")
 _POLICY_PREFIX = "rl_checkpoint"
@@ -38,7 +38,7 @@ _UNFINISHED_PREFIX = ".tmp-"
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """A file of an experiment; `name` is relative to its folder."""
+    """A file of an experiment; `name` is relative to the experiment's folder."""
 
     name: str
     size_bytes: int
@@ -47,10 +47,10 @@ class ArtifactFile:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """Something a model or policy can be loaded from: a final file or a checkpoint folder with a manifest.
+    """A final file, or a checkpoint folder with a manifest, from which a model or policy can be loaded.
 
-    `kind` is "final" or "step"; `policy` tells controllers from language models; `best` is what its training measured
-    to be the best so far.
+    `kind` is "final" or "step". `policy` is true for controllers and false for language models. `best` marks the best
+    checkpoint that the training has measured.
     """
 
     name: str
@@ -62,13 +62,13 @@ class CheckpointFile:
 
 
 class ArtifactStore:
-    """The experiments below `root`, a local folder that need not exist yet."""
+    """The experiments in the local folder `root`, which is created by the first write."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
 
     def experiment(self, experiment_id: str) -> Path:
-        """Folder of an experiment, whether it exists or not; InvalidInputError for an id that is no id."""
+        """Return the folder of an experiment, which may not exist; raise InvalidInputError for an invalid id."""
         if not _EXPERIMENT_ID.fullmatch(experiment_id):
             raise InvalidInputError(
                 f"{shortened(experiment_id)} is not an experiment id (up to 200 letters, digits, '.', '_', '-')"
@@ -76,19 +76,20 @@ class ArtifactStore:
         return self._inside(self.root / experiment_id, experiment_id)
 
     def path(self, experiment_id: str, name: str) -> Path:
-        """Path of a file of an experiment, whether it exists or not; InvalidInputError when it would lie outside."""
+        """Return the path of an experiment's file, which may not exist; raise InvalidInputError for an invalid name."""
         folder = self.experiment(experiment_id)
         parts = name.split("/")
         if problem := path_problem(name):
             raise InvalidInputError(f"the name {shortened(name)} {problem}")
         if "\\" in name or any(part in ("", ".", "..") for part in parts):
-            raise InvalidInputError(f"{name!r} is not a name in an experiment; use a plain relative path")
+            raise InvalidInputError(f"{name!r} is not the name of an experiment's file; use a plain relative path")
         return self._inside(folder.joinpath(*parts), f"{experiment_id}/{name}", within=folder)
 
     def resolve(self, reference: str) -> Path:
-        """The existing file or checkpoint folder that `reference` names.
+        """Return the path of the existing file or checkpoint folder that `reference` names.
 
-        Raises InvalidInputError for a malformed reference or one that leads out of the store, NotFoundError.
+        Raises InvalidInputError if the reference is malformed or leads out of the store, NotFoundError if nothing
+        exists there.
         """
         experiment_id, name = split_reference(reference)
         folder = self.experiment(experiment_id)
@@ -98,18 +99,18 @@ class ArtifactStore:
         for _ in range(ALIAS_TRIES if name in ALIASES else 0):
             if path.exists():
                 break
-            path = self.path(experiment_id, self._alias(experiment_id, name))
+            path = self.path(experiment_id, self._resolve_alias(experiment_id, name))
         if not path.exists():
             known = ", ".join(file.name for file in self.checkpoint_files(experiment_id)) or "none yet"
             raise NotFoundError(f"experiment {experiment_id!r} has no file {name!r}; its checkpoints: {known}")
         return path
 
     def reference(self, path: Path) -> str:
-        """`<id>/<name>` of a path inside the store."""
+        """Return the reference `<id>/<name>` of a path inside the store."""
         return self._inside(path, str(path)).relative_to(self.root.resolve()).as_posix()
 
     def write_atomic(self, experiment_id: str, name: str, data: bytes) -> Path:
-        """Write a file whole or not at all, on disk when this returns; StorageError when the disk takes it not."""
+        """Write a file atomically and flush it to the disk; raise StorageError if it cannot be written."""
         path = self.path(experiment_id, name)
         partial = path.with_name(f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}")
         try:
@@ -127,12 +128,12 @@ class ArtifactStore:
         return path
 
     def write_json(self, experiment_id: str, name: str, value: Any) -> Path:
-        """Like `write_atomic`, `value` as indented JSON; ValueError for NaN or infinity."""
+        """Write `value` as indented JSON with `write_atomic`; raise ValueError for NaN or infinity."""
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         return self.write_atomic(experiment_id, name, text.encode() + b"\n")
 
     def read_json(self, experiment_id: str, name: str) -> Any:
-        """The value in a JSON file; NotFoundError when it is missing, StorageError when it is no JSON.
+        """Return the value in a JSON file; raise NotFoundError if it is missing, StorageError if it is not JSON.
 
         NaN and infinity are read as None, because the api can send neither.
         """
@@ -144,68 +145,74 @@ class ArtifactStore:
             raise StorageError(f"{experiment_id}/{name} cannot be read: {error}") from error
 
     def experiments(self) -> list[str]:
-        """Ids of the experiments that have a folder, newest name first."""
+        """Return the ids of all experiments in reverse alphabetical order, which puts the newest first."""
         if not self.root.is_dir():
             return []
         found = (path.name for path in self.root.iterdir() if path.is_dir())
         return sorted((name for name in found if _EXPERIMENT_ID.fullmatch(name)), reverse=True)
 
     def files(self, experiment_id: str) -> list[ArtifactFile]:
-        """All whole files of an experiment by name; symlinks are not followed."""
+        """Return all complete files of an experiment, sorted by name; symbolic links are ignored."""
         folder = self.experiment(experiment_id)
-        return sorted(_still_there(_walk(folder), folder), key=lambda file: file.name)
+        return sorted(_existing(_walk(folder), folder), key=lambda file: file.name)
 
     def checkpoint_files(self, experiment_id: str) -> list[CheckpointFile]:
-        """What can be loaded: final files first, then checkpoint folders with a manifest, the newest step first.
+        """Return the final files, then the checkpoint folders with a manifest, newest step first.
 
-        What is removed meanwhile, as by a training that prunes, is left out.
+        Files that are deleted in the meantime, for example because a training prunes checkpoints, are left out.
         """
         folder = self.experiment(experiment_id)
         found: list[CheckpointFile] = []
         for path in sorted(folder.glob("*")) if folder.is_dir() else []:
             if path.suffix in _MODEL_SUFFIXES and path.is_file() and not path.is_symlink():
                 policy = path.name.startswith(_POLICY_PREFIX)
-                for about in _still_there([path], folder):
-                    found.append(CheckpointFile(about.name, "final", policy, about.size_bytes, about.modified_at))
+                for file in _existing([path], folder):
+                    found.append(CheckpointFile(file.name, "final", policy, file.size_bytes, file.modified_at))
         for manifest in sorted(folder.glob("checkpoints/*/manifest.json"), reverse=True):
             step = manifest.parent
             if step.is_symlink() or step.name.startswith("."):
                 continue
-            size = sum(about.size_bytes for about in _still_there(_walk(step), folder))
+            size = sum(file.size_bytes for file in _existing(_walk(step), folder))
             policy = step.name.startswith("iter")
-            # The manifest goes first, so where it is left the size is that of the whole.
-            for about in _still_there([manifest], folder):
-                found.append(CheckpointFile(f"checkpoints/{step.name}", "step", policy, size, about.modified_at))
+            # A deletion removes the manifest first, so the size is complete if the manifest still exists.
+            for file in _existing([manifest], folder):
+                found.append(CheckpointFile(f"checkpoints/{step.name}", "step", policy, size, file.modified_at))
         best = read_best(folder / "checkpoints")
-        return [replace(file, best=best is not None and file.name == best.name) for file in found]
+        return [replace(item, best=best is not None and item.name == best.name) for item in found]
 
     def delete(self, experiment_id: str) -> None:
-        """Remove an experiment with all files; NotFoundError when there is none."""
+        """Delete an experiment with all its files; raise NotFoundError if it does not exist."""
         folder = self.experiment(experiment_id)
         if not folder.is_dir():
             raise NotFoundError(f"there is no experiment {experiment_id!r}")
-        # Renamed first, so that an interrupted removal leaves no experiment that looks whole.
-        doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
-        folder.replace(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        # Rename the folder first, so that an interrupted deletion leaves no experiment that looks complete.
+        detached = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
+        folder.replace(detached)
+        shutil.rmtree(detached, ignore_errors=True)
 
-    def take_away(self, experiment_id: str, name: str) -> Path | None:
-        """Rename a folder of an experiment out of sight, for `discard`; None when there is none."""
+    def detach(self, experiment_id: str, name: str) -> Path | None:
+        """Rename a folder of an experiment so that readers no longer find it; return the new path, for `discard`.
+
+        Returns None if the folder does not exist.
+        """
         path = self.path(experiment_id, name)
-        doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
+        detached = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
         try:
-            path.replace(doomed)
+            path.replace(detached)
         except FileNotFoundError:
             return None
-        return doomed
+        return detached
 
-    def discard(self, doomed: Path | None) -> None:
-        """Free the bytes of what `take_away` gave."""
-        if doomed is not None:
-            shutil.rmtree(doomed, ignore_errors=True)
+    def discard(self, detached: Path | None) -> None:
+        """Delete the folder that `detach` returned."""
+        if detached is not None:
+            shutil.rmtree(detached, ignore_errors=True)
 
     def discard_leftovers(self, older_than_seconds: float) -> int:
-        """Discard what a process that was killed had renamed out of sight, and not removed, so long ago; how many."""
+        """Delete folders that a killed process detached but did not delete, and return their number.
+
+        Only folders that were detached more than `older_than_seconds` ago are deleted.
+        """
         found = [path for path in self.root.glob(f"{_PARTIAL_PREFIX}*") if path.is_dir() and not path.is_symlink()]
         old = [path for path in found if time.time() - path.lstat().st_ctime > older_than_seconds]
         for path in old:
@@ -223,21 +230,21 @@ class ArtifactStore:
         return count
 
     def delete_checkpoint(self, experiment_id: str, name: str) -> None:
-        """Remove a checkpoint of `checkpoint_files`, a file or a folder; NotFoundError when there is none."""
+        """Delete a checkpoint of `checkpoint_files`, a file or a folder; raise NotFoundError if it does not exist."""
         path = self.path(experiment_id, name)
         if not path.exists():
             raise NotFoundError(f"there is no checkpoint {experiment_id}/{name}")
-        doomed = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
-        path.replace(doomed)
-        if doomed.is_dir():
-            shutil.rmtree(doomed, ignore_errors=True)
+        detached = self.root / f"{_PARTIAL_PREFIX}{uuid.uuid4().hex}"
+        path.replace(detached)
+        if detached.is_dir():
+            shutil.rmtree(detached, ignore_errors=True)
         else:
-            doomed.unlink(missing_ok=True)
+            detached.unlink(missing_ok=True)
 
-    def _alias(self, experiment_id: str, alias: str) -> str:
+    def _resolve_alias(self, experiment_id: str, alias: str) -> str:
         files = self.checkpoint_files(experiment_id)
-        finals = sorted((f.name for f in files if f.kind == "final"), key=_preference)
-        steps = [f.name for f in files if f.kind == "step"]
+        finals = sorted((file.name for file in files if file.kind == "final"), key=_preference)
+        steps = [file.name for file in files if file.kind == "step"]
         best = [file.name for file in files if file.best] + [name for name in finals if "best" in name]
         choices = {"best": best + finals + steps, "latest": steps + finals, "final": finals}[alias]
         if not choices:
@@ -248,12 +255,12 @@ class ArtifactStore:
         resolved = path.resolve()
         root = (within or self.root).resolve()
         if not resolved.is_relative_to(root) or resolved == self.root.resolve():
-            raise InvalidInputError(f"{shown!r} leads out of the artifact store")
+            raise InvalidInputError(f"{shown!r} leads out of the artifact store; use a path inside it")
         return resolved
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """Experiment id and name of a checkpoint reference; InvalidInputError when it has another form."""
+    """Return experiment id and name of a checkpoint reference; raise InvalidInputError for another form."""
     parts = reference.split("/")
     if len(parts) > 2 and parts[0] == "experiments":
         parts = parts[1:]
@@ -266,7 +273,7 @@ def split_reference(reference: str) -> tuple[str, str]:
 
 
 def _preference(name: str) -> tuple[bool, bool, str]:
-    # Our own safetensors carry a manifest (model shape, trained gates); raw .pth is for export.
+    # A .safetensors file of Tidal has a manifest (model shape, trained gates); a .pth file is only an export.
     return ("final" not in name, not name.endswith(".safetensors"), name)
 
 
@@ -285,8 +292,8 @@ def _describe(path: Path, folder: Path) -> ArtifactFile:
     return ArtifactFile(path.relative_to(folder).as_posix(), stat.st_size, modified)
 
 
-def _still_there(paths: Iterable[Path], folder: Path) -> Iterator[ArtifactFile]:
-    """Those of the files that nobody has removed meanwhile."""
+def _existing(paths: Iterable[Path], folder: Path) -> Iterator[ArtifactFile]:
+    """Yield the files that still exist."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             yield _describe(path, folder)

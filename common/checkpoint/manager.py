@@ -1,9 +1,9 @@
-"""Training checkpoints in one directory: written whole or not at all, verified before they are trusted.
+"""Manages the checkpoints in one folder: writes them atomically, verifies them before use, removes old ones.
 
-Weights and optimiser state that are not finite are not written, and a checkpoint that holds them is not resumed from.
+Weights and optimiser state that are not finite are not written, and checkpoints with such weights are not used.
 `step-000000123/` holds `weights.safetensors`, `training_state.pt` (optimiser, schedules, random states; read with
 weights_only) and `manifest.json` with the SHA-256 of both. Everything is written under a temporary name, flushed to
-the disk and renamed. Leaves out what the state means: `common.training` and `common.rl` fill it.
+the disk and renamed. Leaves out the content of the state, which `common.training` and `common.rl` define.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.artifacts.best import Best, read_best, write_best
+from common.artifacts.best import BestCheckpoint, read_best, write_best
 from common.checkpoint.files import load_tensors, safe_load, write_object, write_tensors
 from common.checkpoint.finite import require_finite_state, require_usable
 from common.checkpoint.retention import CheckpointRetention
@@ -36,46 +36,47 @@ STATE = "training_state.pt"
 MANIFEST = "manifest.json"
 FORMAT = 1
 ABANDONED_SECONDS = 3600.0
-"""Temporary folders older than this belong to a writer that died."""
+"""Age in seconds from which a temporary folder is removed, because its writer has died."""
 WITHDRAWN = "withdrawn"
-"""A file in the folder of a checkpoint that is kept as the best and that no training goes on from by itself."""
+"""Marker file in the folder of a best checkpoint after which training diverged; no training resumes from it."""
 DAMAGED_PREFIX = ".damaged-"
-"""Goes before the name of a folder that did not verify."""
+"""Prefix of the new name of a folder that is damaged or withdrawn."""
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """One checkpoint as its manifest describes it."""
+    """One checkpoint, as described by its manifest."""
 
     name: str
     path: Path
     step: int
     created_at: datetime
-    """UTC."""
+    """Time in UTC."""
     sha256: str
-    """Of weights.safetensors."""
+    """SHA-256 of weights.safetensors."""
     size_bytes: int
-    """Of both files."""
+    """Total size of both files."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """Kind of the checkpoint, configuration of its model and similar values."""
 
 
 @dataclass(frozen=True)
 class SkippedCheckpoint:
-    """A folder that `latest` could not trust."""
+    """A checkpoint folder that `latest` skipped because it is damaged or not finite."""
 
     name: str
     reason: str
 
 
 class CheckpointManager:
-    """The checkpoints of one experiment. One writer at a time; readers may look at any moment."""
+    """The checkpoints of one experiment. One process may write at a time; others may read at any time."""
 
     def __init__(self, directory: Path, *, keep_last: int, keep_every: int | None = None, prefix: str = "step") -> None:
         self.directory = Path(directory)
         self.retention = CheckpointRetention(keep_last, keep_every)
         self.prefix = prefix
         self.skipped: list[SkippedCheckpoint] = []
-        """What the last call of `latest` passed over."""
+        """Folders that the last call of `latest` skipped."""
         self._pattern = re.compile(rf"^{re.escape(prefix)}-(\d{{9,}})(?:\.(\d+))?$")
 
     def save(
@@ -87,14 +88,14 @@ class CheckpointManager:
         meta: Mapping[str, Any],
         before_publish: Callable[[], None] | None = None,
     ) -> CheckpointInfo:
-        """Write a checkpoint; `before_publish` is called when it is whole, right before the rename that shows it.
+        """Write a checkpoint; call `before_publish` once it is complete, right before the rename that makes it visible.
 
-        Raises StorageError when the disk refuses (nothing half-written stays, older checkpoints are untouched),
-        DivergedError when the weights or `state["optimizer"]` are not finite, TypeError when `state` holds anything
-        that weights_only would not read back.
+        Raises StorageError if the disk refuses; partial files are then removed and older checkpoints are unchanged.
+        Raises DivergedError if the weights or `state["optimizer"]` are not finite, and TypeError if `state` contains a
+        value that torch.load with weights_only could not read.
         """
         if step < 0:
-            raise ValueError(f"step is {step}; it counts from 0")
+            raise ValueError(f"step is {step}; it must be at least 0")
         require_finite_state(weights, state.get("optimizer"))
         with storage_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,10 @@ class CheckpointManager:
         return read_info(target)
 
     def prune(self) -> Sequence[str]:
-        """Remove what `retention` does not keep; the names that are left, oldest first. Raises StorageError."""
+        """Remove the checkpoints that `retention` does not keep; return the remaining names, oldest first.
+
+        Raises StorageError.
+        """
         with storage_errors(self.directory):
             best = read_best(self.directory)
             found = [(self._number(info.path), info.name) for info in self.list()]
@@ -122,11 +126,11 @@ class CheckpointManager:
             if not kept:
                 return []
             oldest = self._number(self.directory / kept[0])
-            doomed = {name for _, name in found} - set(kept)
-            # What does not even look whole goes when everything around it is gone.
-            doomed |= {path.name for path in self._folders() if self._number(path) < oldest}
-            for name in doomed:
-                # Without its manifest a half-removed folder can never be resumed from.
+            removed = {name for _, name in found} - set(kept)
+            # Incomplete folders are removed once all complete ones of their age are removed.
+            removed |= {path.name for path in self._folders() if self._number(path) < oldest}
+            for name in removed:
+                # The manifest is removed first, so that no training resumes from a partly removed folder.
                 (self.directory / name / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(self.directory / name, ignore_errors=True)
             for path in self.directory.glob(f"{DAMAGED_PREFIX}*"):
@@ -135,37 +139,37 @@ class CheckpointManager:
             return kept
 
     def names(self) -> Sequence[str]:
-        """The names of all checkpoints that look whole, oldest first."""
+        """Return the names of all checkpoints that look complete, oldest first."""
         return [info.name for info in self.list()]
 
     def withdraw(self, number: int) -> Sequence[str]:
-        """Set the checkpoints of `number` and later aside, because training cannot go on from them; their names.
+        """Rename the checkpoints of `number` and later, because training diverged after them. Return their old names.
 
-        The best so far stays in its place, marked with a file: it is a sound model, though training diverged right
-        after it.
+        The best checkpoint so far keeps its name and gets a marker file, because it is a usable model although training
+        diverged right after it.
         """
         best = read_best(self.directory)
-        kept = None if best is None else Path(best.name).name
-        doomed = [path for path in self._folders() if self._number(path) >= number]
-        for path in doomed:
-            if path.name == kept:
+        best_name = None if best is None else Path(best.name).name
+        withdrawn = [path for path in self._folders() if self._number(path) >= number]
+        for path in withdrawn:
+            if path.name == best_name:
                 with contextlib.suppress(OSError):
                     (path / WITHDRAWN).touch()
             else:
-                self.set_aside(SkippedCheckpoint(path.name, "training diverged from here"))
-        return [path.name for path in doomed if path.name != kept]
+                self.rename_damaged(SkippedCheckpoint(path.name, "training diverged after this checkpoint"))
+        return [path.name for path in withdrawn if path.name != best_name]
 
-    def name_best(self, best: Best) -> None:
-        """Note which is the best so far, `best.name` relative to the experiment's folder. Raises StorageError."""
+    def name_best(self, best: BestCheckpoint) -> None:
+        """Record the best checkpoint so far in `best.json`. Raises StorageError."""
         write_best(self.directory, best)
 
-    def set_aside(self, skipped: SkippedCheckpoint) -> None:
-        """Rename a folder that did not verify, so that it is neither resumed from nor counted. Best effort."""
+    def rename_damaged(self, skipped: SkippedCheckpoint) -> None:
+        """Rename a damaged folder, so that it is neither used nor counted. Errors of the disk are ignored."""
         with contextlib.suppress(OSError):
             (self.directory / skipped.name).rename(self.directory / f"{DAMAGED_PREFIX}{skipped.name}")
 
     def list(self) -> Sequence[CheckpointInfo]:
-        """All checkpoints with a readable manifest and files of the right size, oldest first; no hash is computed."""
+        """Return all checkpoints with readable manifest and files of the right size, oldest first, without hashing."""
         found = []
         for path in self._folders():
             try:
@@ -175,9 +179,9 @@ class CheckpointManager:
         return found
 
     def latest(self, *, before: int | None = None) -> CheckpointInfo | None:
-        """The newest checkpoint that verifies and was not withdrawn, None without.
+        """Return the newest intact checkpoint that was not withdrawn, or None.
 
-        With `before` only those of smaller numbers. Newer ones that are damaged or not finite are in `skipped`.
+        With `before`, consider only smaller numbers. Newer folders that are damaged or not finite are in `skipped`.
         """
         self.skipped = []
         for path in reversed(self._folders()):
@@ -195,7 +199,7 @@ class CheckpointManager:
     def load(
         self, info: CheckpointInfo, map_location: torch.device | str = "cpu"
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and state of a checkpoint; CheckpointError when it is damaged."""
+        """Return weights and state of a checkpoint. Raises CheckpointError if it is damaged."""
         weights, _ = load_tensors(info.path / WEIGHTS, device=map_location)
         state = safe_load(info.path / STATE, map_location=map_location)
         if not isinstance(state, dict):
@@ -223,7 +227,8 @@ class CheckpointManager:
         flush(folder)
 
     def _free_name(self, step: int) -> Path:
-        # The same step may be written twice (pause right after a timed checkpoint); never replace the older one.
+        # The same step may be written twice, for example by a pause right after a periodic checkpoint. The older folder
+        # is never replaced.
         target, revision = self.directory / f"{self.prefix}-{step:09d}", 0
         while target.exists():
             revision += 1
@@ -251,13 +256,16 @@ class CheckpointManager:
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """The checkpoint in a folder by its manifest; CheckpointError when that or a file is missing or cut short."""
+    """Return the checkpoint that the manifest of a folder describes.
+
+    Raises CheckpointError if the manifest or a file is missing or truncated.
+    """
     manifest = _manifest(path)
     for name, entry in manifest["files"].items():
         file = path / name
         with _reading(file):
-            whole = file.is_file() and file.stat().st_size == entry["size_bytes"]
-        if not whole:
+            complete = file.is_file() and file.stat().st_size == entry["size_bytes"]
+        if not complete:
             raise CheckpointError(f"{file}: missing or not {entry['size_bytes']} bytes long")
     return CheckpointInfo(
         name=path.name,
@@ -271,8 +279,7 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def verify(path: Path) -> None:
-    """CheckpointError when a file of the folder cannot be read or differs from the SHA-256 in its manifest, or when
-    the weights are not finite."""
+    """Raise CheckpointError if a file differs from the SHA-256 in the manifest, is unreadable, or is not finite."""
     for name, entry in _manifest(path)["files"].items():
         with _reading(path / name):
             digest = sha256_of(path / name)
@@ -282,7 +289,7 @@ def verify(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """Verified weights and meta of one checkpoint folder, training state left aside."""
+    """Verify a checkpoint folder and return its weights and metadata, without the training state."""
     info = read_info(path)
     verify(path)
     weights, _ = load_tensors(path / WEIGHTS)
@@ -291,7 +298,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """What the operating system cannot read is a damaged checkpoint, which is passed over."""
+    """Convert errors of the operating system to CheckpointError, so that an unreadable checkpoint is skipped."""
     try:
         yield
     except OSError as error:
@@ -302,7 +309,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        known = (
+        valid = (
             manifest["format"] == FORMAT
             and isinstance(manifest["meta"], dict)
             and isinstance(manifest["created_at"], str)
@@ -311,9 +318,9 @@ def _manifest(path: Path) -> dict[str, Any]:
             and all(isinstance(entry["size_bytes"], int) for entry in manifest["files"].values())
         )
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no checkpoint folder (it has no {MANIFEST})") from None
+        raise CheckpointError(f"{path}: not a checkpoint folder (it has no {MANIFEST})") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: the manifest cannot be read ({error})") from error
-    if not known:
-        raise CheckpointError(f"{file}: not a manifest of format {FORMAT}")
+    if not valid:
+        raise CheckpointError(f"{file}: not a valid manifest of format {FORMAT}")
     return dict(manifest)

@@ -1,4 +1,4 @@
-"""The state of a training at one moment, copied to host memory so that the training can go on."""
+"""The state of a training at one moment, copied to host memory so that the training can continue."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from common.artifacts.best import Best
+from common.artifacts.best import BestCheckpoint
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A measurement that made this state the best so far."""
+    """The measurement by which a state is the best so far."""
 
     metric: str
     value: float
@@ -23,25 +23,28 @@ class Score:
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
-    """What one checkpoint will hold."""
+    """The content of one checkpoint before it is written."""
 
     number: int
-    """Of the folder: optimiser steps, a controller's iterations."""
+    """Number in the folder's name: optimiser steps, or iterations of a controller training."""
     step: int
-    """What the surroundings count: optimiser steps, a controller's transitions."""
+    """Number in reports to the hooks: optimiser steps, or transitions of a controller training."""
     key: Hashable
-    """Two snapshots of one key hold the same state."""
+    """Identifies the state: two snapshots with equal keys hold the same state."""
     weights: Mapping[str, Tensor]
     state: Mapping[str, Any]
     meta: Mapping[str, Any]
     score: Score | None = None
-    """Set when this is the best so far."""
+    """Set if this state is the best so far."""
     proven: bool = True
-    """Whether a finite loss was computed with these weights. Until then older checkpoints are not removed for it."""
+    """Whether a finite loss was computed with these weights. Otherwise no older checkpoint is removed after writing."""
 
-    def best(self, name: str) -> Best | None:
-        """The entry for `best.json` if this is the best, `name` relative to the experiment's folder."""
-        return None if self.score is None else Best(name, self.score.metric, self.score.value, self.step)
+    def best(self, name: str) -> BestCheckpoint | None:
+        """Return the entry for `best.json` if this state is the best so far, otherwise None.
+
+        `name` is relative to the experiment's folder.
+        """
+        return None if self.score is None else BestCheckpoint(name, self.score.metric, self.score.value, self.step)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
@@ -50,7 +53,7 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def host_copy(value: T) -> T:
-    """`value` with every tensor in it cloned into host memory; containers are new, plain values are shared."""
+    """Return a copy of `value` whose tensors are clones in host memory. Containers are new, plain values shared."""
     if isinstance(value, Tensor):
         detached = value.detach()
         return cast("T", detached.clone() if detached.device.type == "cpu" else detached.to("cpu"))

@@ -15,21 +15,27 @@ from common.config.compute_environment import with_compute_environment
 from common.config.environment import INTERNAL_VARIABLES, OTHER_VARIABLES, PASS_ENVIRONMENT, TEST_PREFIX
 from common.config.settings import variables
 
-TOKEN: Final = frozenset({"TIDAL_AUTH_TOKEN"})
-FLOWER: Final = frozenset({"TIDAL_FLOWER_PASSWORD"})
-DATABASE: Final = frozenset({"TIDAL_DATABASE_URL", "TIDAL_DATABASE_URL_PASSWORD", "PGPASSWORD"})
-REDIS: Final = frozenset({"TIDAL_REDIS_URL", "TIDAL_REDIS_URL_PASSWORD"})
-SECRETS: Final = TOKEN | FLOWER | DATABASE | REDIS | {"TIDAL_POSTGRES_PASSWORD", "TIDAL_REDIS_PASSWORD"}
+TOKEN_VARIABLES: Final = frozenset({"TIDAL_AUTH_TOKEN"})
+FLOWER_VARIABLES: Final = frozenset({"TIDAL_FLOWER_PASSWORD"})
+DATABASE_VARIABLES: Final = frozenset({"TIDAL_DATABASE_URL", "TIDAL_DATABASE_URL_PASSWORD", "PGPASSWORD"})
+REDIS_VARIABLES: Final = frozenset({"TIDAL_REDIS_URL", "TIDAL_REDIS_URL_PASSWORD"})
+SECRET_VARIABLES: Final = (
+    TOKEN_VARIABLES
+    | FLOWER_VARIABLES
+    | DATABASE_VARIABLES
+    | REDIS_VARIABLES
+    | {"TIDAL_POSTGRES_PASSWORD", "TIDAL_REDIS_PASSWORD"}
+)
 """Variables that a child process receives only if the caller of `own_environment` names them."""
 
 # fmt: off
-_EVERYBODY: Final = frozenset({
+_ALWAYS_PASSED: Final = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "LANG", "LANGUAGE", "TZ",
     "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "CXX",
     "LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "CONDA_PREFIX",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 })
-_SERVERS: Final = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
+_PASSED_TO_SERVERS: Final = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"})
 _COMPUTING: Final = (
     "LC_", "PYTHON", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "VECLIB_", "ONEDNN_", "DNNL_", "MALLOC_",
     "GLIBC_TUNABLES", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "HSA_", "ROCM_", "ROCR_",
@@ -49,15 +55,15 @@ def own_environment(
 ) -> dict[str, str]:
     """Return the variables of `environ` that a Tidal process needs.
 
-    `secrets` are the names from SECRETS that the process may read. `hub` adds the variables for downloading corpora,
+    `secrets` are the names from SECRET_VARIABLES that the process may read. `hub` adds the variables for downloading corpora,
     `database` those of PostgreSQL's client library.
     """
-    ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRETS
-    passed = {name.strip() for name in environ.get(PASS_ENVIRONMENT, "").split(",")} - SECRETS
+    ours = (variables() | OTHER_VARIABLES.keys() | INTERNAL_VARIABLES) - SECRET_VARIABLES
+    passed = {name.strip() for name in environ.get(PASS_ENVIRONMENT, "").split(",")} - SECRET_VARIABLES
 
     def wanted(name: str) -> bool:
         return (
-            name in _EVERYBODY
+            name in _ALWAYS_PASSED
             or name in ours
             or name in secrets
             or name in passed
@@ -71,7 +77,7 @@ def own_environment(
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for PostgreSQL and Valkey: none of Tidal's, because they may run as another user."""
-    return {name: value for name, value in environ.items() if name in _SERVERS or name.startswith("LC_")}
+    return {name: value for name, value in environ.items() if name in _PASSED_TO_SERVERS or name.startswith("LC_")}
 
 
 def child_environment(environ: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Configuration files of the original project (upper-case, flat) to ours (lower-case, nested).
+"""Converts configurations of the original project (flat, upper-case keys) to those of Tidal (nested, lower-case keys).
 
-`convert` maps every key that has a place here and names, in notes, every key it leaves out and why, so that nothing
-disappears silently. Leaves out files: the command `tidal import-config` reads and writes them.
+`convert` maps every key that has an equivalent, and returns a note with the reason for every other key, so that nothing
+is dropped silently. Leaves out files: the command `tidal import-config` reads and writes them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.config.loader import build
 from common.config.rl import RLConfig
 from common.errors import ConfigError
 
-Kind = Literal["lm", "rl"]
+ConfigKind = Literal["lm", "rl"]
 
 LM_KEYS = {
     "MODEL_VERSION": "model.version",
@@ -42,7 +42,7 @@ LM_KEYS = {
     "TORCH_COMPILE": "training.compile",
     "EVAL_BATCH_SIZE": "evaluation.batch_size",
 }
-"""Key of the original to the place of its value here."""
+"""Maps keys of the original to keys of `LMConfig`."""
 
 SCHEDULER_KEYS = {
     "BASE_LR": "training.learning_rate",
@@ -50,7 +50,7 @@ SCHEDULER_KEYS = {
     "WARMUP_RATIO": "training.warmup_ratio",
     "WARMUP_STEPS": "training.warmup_steps",
 }
-"""Keys below LEARNING_RATE_SCHEDULER."""
+"""Maps the keys below LEARNING_RATE_SCHEDULER to keys of `LMConfig`."""
 
 LM_UNUSED = {
     "NUM_CPU_CORE_WORKERS": "tokens come from a memory-mapped cache, which needs no loader processes",
@@ -59,7 +59,7 @@ LM_UNUSED = {
     "TRAINING_MODEL_ARTIFACT_CACHE_FREQUENCY": "it counts epochs; set checkpoint.every_steps or every_seconds",
     "TENSORBOARD_TAGS": "metric names are fixed",
 }
-"""Known keys of the base file without a place here, and why."""
+"""Known keys of the base configuration without an equivalent, and the reasons."""
 
 RL_KEYS = {
     "RL_AGENT_TYPE": "policy.distribution",
@@ -103,13 +103,13 @@ RL_KEYS = {
     "DEVICE": "device",
 }
 
-_HOMEOSTASIS = "entropy homeostasis has no job option here; training uses the linear schedule"
-_DIVERSITY = "diversity homeostasis has no job option here; the diversity weight stays constant"
-_LAGRANGIAN = "the constrained (Lagrangian) mode has no job option here; training is weighted"
-_GATES = "gate training has no job option here; the gates stay as they are"
+_HOMEOSTASIS = "entropy homeostasis is not a job option; training uses the linear schedule"
+_DIVERSITY = "diversity homeostasis is not a job option; the diversity weight stays constant"
+_LAGRANGIAN = "the constrained (Lagrangian) mode is not a job option; training is weighted"
+_GATES = "gate training is not a job option; the gates are not trained"
 RL_UNUSED = {
     "RL_TOP_K": "the original never used it",
-    "RL_EMA_ALPHA": "the average of episode rewards is fixed at 0.05",
+    "RL_EMA_ALPHA": "the smoothing of episode rewards is fixed at 0.05",
     "RL_EVAL_INTERVAL": "every iteration is logged, and the ablation follows the training",
     "RL_LOG_INTERVAL": "every iteration is logged",
     "RL_METRICS_INTERVAL": "every iteration is logged",
@@ -136,18 +136,21 @@ RL_FIXED: dict[str, tuple[Any, str]] = {
     "RL_CONSTRAINT_MODE": ("weighted", _LAGRANGIAN),
     "RL_UNFREEZE_DYNAMIC_GATES": (False, _GATES),
 }
-"""Keys that may only have the value given; any other is noted."""
+"""Keys for which only the given value is supported, and the reasons; other values are noted."""
 
 
-def convert(mapping: Mapping[str, Any]) -> tuple[Kind, dict[str, Any], list[str]]:
-    """The kind of the file ("lm" or "rl"), its values as our nested mapping, and notes for a person.
+def convert(mapping: Mapping[str, Any]) -> tuple[ConfigKind, dict[str, Any], list[str]]:
+    """Return the kind of a configuration ("lm" or "rl"), its values as a nested mapping, and notes for the user.
 
-    The mapping holds only what the file set; `load_lm_config` or `load_rl_config` reads it once it is dumped to YAML.
-    Raises ConfigError when no key is the original's, or a value is not valid here.
+    The mapping contains only the keys that were set; `load_lm_config` or `load_rl_config` reads it from a YAML file.
+    Raises ConfigError if the configuration has no key of the original, or if a value is invalid.
     """
     known = {**LM_KEYS, **LM_UNUSED, **RL_KEYS, **RL_UNUSED, **RL_FIXED, "LEARNING_RATE_SCHEDULER": ""}
     if not any(key in known for key in mapping):
-        raise ConfigError("not a configuration of the original: none of its upper-case keys is in it")
+        raise ConfigError(
+            "this is not a configuration of the original project, because it has none of its upper-case keys, such as "
+            "BATCH_SIZE"
+        )
     if any(str(key).startswith("RL_") for key in mapping):
         return "rl", *_convert_rl(mapping)
     return "lm", *_convert_lm(mapping)
@@ -161,15 +164,15 @@ def _convert_lm(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         raise ConfigError(f"LEARNING_RATE_SCHEDULER: expected a mapping, got {scheduler!r}")
     _place(mapping, LM_KEYS, LM_UNUSED, {"LEARNING_RATE_SCHEDULER"}, values, notes)
     _place(scheduler, SCHEDULER_KEYS, {}, set(), values, notes, where="LEARNING_RATE_SCHEDULER.")
-    _adjust(values, "training.compile", on_or_off)
-    inputs = _get(values, "model.gate_dim", 1)
-    if isinstance(inputs, int) and inputs > 1:
-        notes.append(f"GATE_DIM {inputs} became 1; `tidal migrate-checkpoint` converts the files")
+    _change(values, "training.compile", on_or_off)
+    gate_inputs = _get(values, "model.gate_dim", 1)
+    if isinstance(gate_inputs, int) and gate_inputs > 1:
+        notes.append(f"GATE_DIM {gate_inputs} became 1; `tidal migrate-checkpoint` converts the files")
         _put(values, "model.gate_dim", 1)
-    _whole_accumulation(values, notes)
+    _round_effective_batch(values, notes)
     notes.append(
-        "the original trains with Adam without decay and never feeds modulation in pretraining; "
-        "set training.weight_decay and training.modulation_fraction to 0 for the same"
+        "the original pretrains with Adam, without weight decay and without modulation; set training.weight_decay and "
+        "training.modulation_fraction to 0 to do the same"
     )
     return _checked(LMConfig, values), notes
 
@@ -179,7 +182,7 @@ def _convert_rl(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     notes: list[str] = []
     _place(mapping, RL_KEYS, RL_UNUSED, set(RL_FIXED), values, notes)
     for key, (only, reason) in RL_FIXED.items():
-        if key in mapping and _as_kind_of(only, mapping[key]) != only:
+        if key in mapping and _read_switch(only, mapping[key]) != only:
             notes.append(f"{key} {mapping[key]!r} left out: {reason}")
     _put(values, "ppo.num_envs", 1)
     notes.append("ppo.num_envs is 1, as in the original; 32 with minibatch_size 1024 trains many times faster")
@@ -207,21 +210,21 @@ def _place(
             notes.append(f"{where}{key} {value!r} left out: unknown key{hint}")
 
 
-def _as_kind_of(expected: Any, value: Any) -> Any:
-    """`value`, or the boolean that the original read where it says yes, no, on or off."""
+def _read_switch(expected: Any, value: Any) -> Any:
+    """Return the boolean for yes, no, on or off if `expected` is a boolean, otherwise `value`."""
     if isinstance(expected, bool):
         return {"on": True, "off": False}.get(on_or_off(value), value)
     return value
 
 
-def _whole_accumulation(values: dict[str, Any], notes: list[str]) -> None:
+def _round_effective_batch(values: dict[str, Any], notes: list[str]) -> None:
     default = LMConfig().training
     micro = _get(values, "training.micro_batch_size", default.micro_batch_size)
     effective = _get(values, "training.effective_batch_size", default.effective_batch_size)
     if isinstance(micro, int) and isinstance(effective, int) and micro > 0 and effective % micro:
-        whole = max(1, effective // micro) * micro
-        _put(values, "training.effective_batch_size", whole)
-        notes.append(f"DESIRED_BATCH_SIZE {effective} became {whole}, a multiple of BATCH_SIZE {micro}")
+        rounded = max(1, effective // micro) * micro
+        _put(values, "training.effective_batch_size", rounded)
+        notes.append(f"DESIRED_BATCH_SIZE {effective} became {rounded}, a multiple of BATCH_SIZE {micro}")
 
 
 def _checked(section: type[LMConfig] | type[RLConfig], values: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +246,7 @@ def _get(values: Mapping[str, Any], place: str, default: Any) -> Any:
     return values
 
 
-def _adjust(values: dict[str, Any], place: str, change: Callable[[Any], Any]) -> None:
+def _change(values: dict[str, Any], place: str, change: Callable[[Any], Any]) -> None:
     missing = object()
     value = _get(values, place, missing)
     if value is not missing:

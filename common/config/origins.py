@@ -1,4 +1,4 @@
-"""`TIDAL_ALLOWED_ORIGINS`: origins of web pages as browsers write them in the header `Origin`."""
+"""Parses `TIDAL_ALLOWED_ORIGINS`, a list of origins of web pages as browsers send them in the header `Origin`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 
 
 def parse_origins(text: str) -> list[str]:
-    """The origins of a comma-separated list, each as a browser writes it: lower case, without the usual port.
+    """Return the origins of a comma-separated list in the form of browsers: lower case, without the default port.
 
-    ValueError for what is none, such as an address with a path, and for `*` beside others.
+    Raises ValueError for an invalid origin, such as an address with a path, and for `*` together with other origins.
     """
     found = [_origin(part.strip()) for part in text.split(",") if part.strip()]
     if ANY in found and len(found) > 1:
-        raise ValueError("* stands for every origin; leave the others out, or *")
+        raise ValueError("* allows every origin; remove either * or the other origins")
     return list(dict.fromkeys(found))
 
 
@@ -32,8 +32,8 @@ def _origin(text: str) -> str:
     rest = "" if host is None else text.partition("://")[2].lower().removeprefix(f"[{host}]").removeprefix(host)
     if scheme not in _DEFAULT_PORTS or host is None or not _HOST.fullmatch(host) or not re.fullmatch(r"(:\d+)?", rest):
         raise ValueError(
-            f"{text!r} is no origin; write it as http(s)://host or http(s)://host:port, without a path or a slash at "
-            "the end"
+            f"{text!r} is not an origin; write it as http(s)://host or http(s)://host:port, without a path or a slash "
+            "at the end"
         )
     written = f"[{host}]" if ":" in host else host
     return f"{scheme}://{written}" if port in (None, _DEFAULT_PORTS[scheme]) else f"{scheme}://{written}:{port}"

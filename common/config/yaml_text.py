@@ -1,10 +1,9 @@
-"""YAML as every part of Tidal reads and writes it: configuration files, `--set`, charts of reports.
+"""Reads and writes YAML for configuration files, `--set` and the charts of reports.
 
-Plain words mean what they say (YAML 1.2, core schema): only `true` and `false` are booleans, `on`, `off`, `yes` and
-`no` are words, `1e2`, `1e-3`, `1_000` and `0x10` are numbers, `010` is ten, a date is text. A repeated key, a key that
-is no text, a number that is not finite, a second document, an unknown tag and aliases that grow without bound are
-errors; each names its line.
-Leaves out what the keys and values mean (`common.config.loader`).
+It follows the core schema of YAML 1.2: only `true` and `false` are booleans; `on`, `off`, `yes` and `no` are text;
+`1e2`, `1e-3`, `1_000` and `0x10` are numbers; `010` is ten; a date is text. A repeated key, a key that is not text, a
+number that is not finite, a second document, an unknown tag, and aliases that expand to too many values are errors,
+which name the line. Leaves out the meaning of keys and values (`common.config.loader`).
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ import yaml
 from common.errors import ConfigError
 
 MOST_LEVELS: Final = 50
-"""Mappings and lists inside each other."""
+"""Most levels of nested mappings and lists."""
 MOST_VALUES: Final = 100_000
-"""Values of one document, those that an alias repeats counted again."""
+"""Most values of one document; values that an alias repeats are counted each time."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
@@ -41,13 +40,13 @@ _SCALARS: Final = (
     ),
     (_MERGE, "<<", ["<"]),
 )
-"""What plain text may be besides a word: tag, form, first characters. The first form that fits counts."""
+"""The types of unquoted scalars other than text: tag, pattern and possible first characters. The first match counts."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Splits text into nodes; `_Reading` makes values of them."""
+    """Composes a text into nodes, which `_NodeReader` turns into values."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base has it
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as in the base class
     levels = 0
     nodes = 0
     aliases = True
@@ -58,7 +57,7 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"nested more than {MOST_LEVELS} levels deep", problem_mark=mark)
         self.nodes += 1
-        if self.nodes > 2 * MOST_VALUES:  # a key is a node too; count while composing, because nodes take memory
+        if self.nodes > 2 * MOST_VALUES:  # keys are nodes, too; check during composition, because nodes take memory
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=mark)
         if not self.aliases and self.check_event(yaml.AliasEvent):
@@ -70,13 +69,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that this module or a reader of YAML 1.1 would take for something else than text."""
+    """Quotes texts that this module or a YAML 1.1 parser would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # In any other style PyYAML writes these line ends of Unicode as they are, and reads them back as spaces.
+        # In other styles, PyYAML writes these Unicode line ends unescaped and reads them as spaces.
         style = '"' if any(mark in data for mark in "\x85\u2028\u2029") else None
         return self.represent_scalar(_STR, data, style=style)
 
@@ -89,9 +88,9 @@ for _tag, _form, _first in _SCALARS:
 
 
 def parse_yaml(text: str, *, finite: bool = True, aliases: bool = True) -> Any:
-    """The value of a text that holds one document; None for an empty one. ConfigError names the line.
+    """Return the value of a text with one document, or None for an empty text; ConfigError names the line.
 
-    `finite`: infinity and NaN are errors. `aliases`: `*name` may repeat a value.
+    With `finite`, infinity and NaN are errors. With `aliases`, `*name` may repeat a value.
     """
     try:
         loader = _Loader(text)
@@ -103,14 +102,14 @@ def parse_yaml(text: str, *, finite: bool = True, aliases: bool = True) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         character = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
-        raise ConfigError(f"line {line}: the character {character} is not allowed in YAML; leave it out") from None
+        raise ConfigError(f"line {line}: the character {character} is not allowed in YAML; remove it") from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error) from None
-    return None if node is None else _Reading(finite).value(node)
+    return None if node is None else _NodeReader(finite).value(node)
 
 
 def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
-    """The mapping in a YAML file; ConfigError names the file (as `name`, if given) and the line."""
+    """Return the mapping in a YAML file; ConfigError names the file (as `name`, if given) and the line."""
     name = name or str(path)
     try:
         text = path.read_bytes().decode("utf-8")
@@ -127,19 +126,22 @@ def read_mapping(path: Path, *, name: str | None = None) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{name}: not valid YAML: {error.message}") from None
     if values is None:
-        raise ConfigError(f"{name}: nothing is in it; write {{}} for the defaults")
+        raise ConfigError(f"{name}: the file is empty; write {{}} for the defaults")
     if not isinstance(values, dict):
-        raise ConfigError(f"{name}: expected a mapping of sections at the top, found {_kind(values)}")
+        raise ConfigError(f"{name}: expected a mapping of sections at the top level, found {_kind(values)}")
     return values
 
 
 def write_yaml(value: Any, *, unicode: bool = True) -> str:
-    """`value` as YAML that `parse_yaml` reads back equal, keys in their order; in ASCII unless `unicode`."""
+    """Return `value` as YAML from which `parse_yaml` reads an equal value with the same order of keys.
+
+    The result is ASCII unless `unicode` is true.
+    """
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode)
 
 
-class _Reading:
-    """Nodes to values; counts them, because aliases let a short text stand for a huge one."""
+class _NodeReader:
+    """Turns nodes into values, and counts them, because aliases can expand a short text to a huge value."""
 
     def __init__(self, finite: bool) -> None:
         self._finite = finite
@@ -147,14 +149,14 @@ class _Reading:
         self._open: set[int] = set()
 
     def value(self, node: yaml.Node) -> Any:
-        """What a node stands for; ConfigError."""
+        """Return the value of a node; may raise ConfigError."""
         self._count += 1
         if self._count > MOST_VALUES:
-            raise _error(node, f"more than {MOST_VALUES} values, those that aliases (*name) repeat counted again")
+            raise _error(node, f"more than {MOST_VALUES} values, including those that aliases (*name) repeat")
         if isinstance(node, yaml.ScalarNode):
             value = _scalar(node)
             if self._finite and isinstance(value, float) and not math.isfinite(value):
-                raise _error(node, f"{node.value} is no finite number")
+                raise _error(node, f"{node.value} is not a finite number")
             return value
         if id(node) in self._open:
             raise _error(node, "this value contains itself through an alias (*name)")
@@ -177,11 +179,11 @@ class _Reading:
                 key = "<<"
             elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _STR:
                 shown = f" {key_node.value}" if isinstance(key_node, yaml.ScalarNode) else ""
-                raise _error(key_node, f"the key{shown} is no text; put it in quotes")
+                raise _error(key_node, f"the key{shown} is not text; put it in quotes")
             else:
                 key = key_node.value
             if key in lines:
-                raise _error(key_node, f"the key '{key}' was given on line {lines[key]} already; keep one of them")
+                raise _error(key_node, f"the key '{key}' is already on line {lines[key]}; keep one of them")
             lines[key] = _line(key_node)
             if key_node.tag == _MERGE:
                 merged = self._merged(value_node)
@@ -193,7 +195,7 @@ class _Reading:
         value = self.value(node)
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
-            raise _error(node, "<< takes a mapping, or a list of mappings")
+            raise _error(node, "the value of << must be a mapping or a list of mappings")
         return {key: item for part in reversed(parts) for key, item in part.items()}
 
 
@@ -215,12 +217,13 @@ _READERS: Final[dict[str, Callable[[str], Any]]] = {
     _INT: lambda text: int(text, 0) if text[:2] in ("0o", "0x") else int(text),
     _FLOAT: lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
 }
-"""Text of a scalar to its value, by tag; ValueError or KeyError for a tag that was written and does not fit."""
+"""Functions that turn the text of a scalar into its value, by tag. They raise ValueError or KeyError if an explicit tag
+does not match the text."""
 
 
 def _unknown_tag(node: yaml.Node) -> ConfigError:
     shown = node.tag.replace(_PREFIX, "!!")
-    return _error(node, f"the tag {shown} is not known here; leave it out")
+    return _error(node, f"unknown tag {shown}; remove it")
 
 
 def _line(node: yaml.Node) -> int:
@@ -235,9 +238,9 @@ def _syntax_error(error: yaml.MarkedYAMLError) -> ConfigError:
     problem = str(error.problem or error.context or "unreadable")
     mark = error.problem_mark or error.context_mark
     if "'\\t'" in problem:
-        problem = "a tab stands where only spaces may; indent with spaces"
+        problem = "a tab is not allowed here; indent with spaces"
     elif "another document" in problem:
-        problem = "a second document begins; write one document per file"
+        problem = "a second document begins here; write one document per file"
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
     return ConfigError(f"{where}{problem}")
 

@@ -74,7 +74,7 @@ def delete_expired_archives(engine: Engine, store: ArtifactStore, days: float) -
             job = session.scalar(locked.execution_options(populate_existing=True))
             if job is None:
                 continue
-            renamed = [store.take_away(candidate.experiment_id, name) for name in FOLDERS]
+            renamed = [store.detach(candidate.experiment_id, name) for name in FOLDERS]
             if not any(renamed):
                 continue
             details = {"bytes": candidate.size_bytes, "folders": list(FOLDERS), "days": days}

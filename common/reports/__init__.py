@@ -1,11 +1,12 @@
-"""Reports: Markdown with charts as fenced blocks. Pure functions from text and data to text; no I/O, no database.
+"""Renders, checks, exports and generates reports, which are Markdown with charts as fenced blocks.
 
-    parts = render_parts(markdown)              safe HTML and chart specifications, for the dashboard
-    check_charts(markdown)                      InvalidInputError that names the line
-    html_document(title, markdown, figure_of)   one file that opens anywhere
-    generate("experiment-overview", facts)      a report from what is stored
+    parts = render_parts(markdown)                        # safe HTML and charts, for the dashboard
+    check_charts(markdown)                                # raises InvalidInputError, which names the line
+    html_document(title, markdown, figure_of, made_at=…)  # a single HTML file
+    generate_report("experiment-overview", facts)         # a report about stored experiments
 
-Leaves out: reading what the charts show (`services.api.operations`).
+All functions are pure: they neither read files nor use the database. Leaves out reading the data that charts show
+(`services.api.operations`).
 """
 
 from common.reports.chart_blocks import (
@@ -18,10 +19,10 @@ from common.reports.chart_blocks import (
     experiments_of,
 )
 from common.reports.document import html_document, markdown_document
-from common.reports.facts import AnalysisFacts, CheckpointFacts, Ends, ExperimentFacts
+from common.reports.facts import AnalysisFacts, CheckpointFacts, ExperimentFacts, MetricSummary
 from common.reports.figures import Bar, BarFigure, Figure, Line, LineFigure
 from common.reports.markdown import ChartPart, HtmlPart, Part, ProblemPart, check_charts, render_parts
-from common.reports.patterns import PATTERNS, Pattern, generate
+from common.reports.patterns import PATTERNS, Pattern, generate_report
 
 __all__ = [
     "PATTERNS",
@@ -32,12 +33,12 @@ __all__ = [
     "Chart",
     "ChartPart",
     "CheckpointFacts",
-    "Ends",
     "ExperimentFacts",
     "Figure",
     "HtmlPart",
     "Line",
     "LineFigure",
+    "MetricSummary",
     "MetricsChart",
     "Part",
     "Pattern",
@@ -47,7 +48,7 @@ __all__ = [
     "analyses_of",
     "check_charts",
     "experiments_of",
-    "generate",
+    "generate_report",
     "html_document",
     "markdown_document",
     "render_parts",

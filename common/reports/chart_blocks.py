@@ -1,11 +1,12 @@
-"""What a fenced block ```chart may say: YAML or JSON, one model per kind, checked strictly.
+"""Parses and checks fenced blocks ```chart, which describe a chart in YAML or JSON; each kind of chart has a model.
 
     {"experiments": ["<id>"], "metrics": ["Losses/Total", "Losses/Validation"], "title": "Loss", "logScale": true}
     {"kind": "ablation", "experiment": "<id>", "quantity": "total", "paired": true}
     {"kind": "trajectory", "analysis": "ana_…", "prompt": 1}
     {"kind": "sweep", "analysis": "ana_…", "measure": "wordCount"}
 
-Leaves out: finding the blocks (`common.reports.markdown`), and whether what they name exists: it may be deleted later.
+Leaves out finding the blocks (`common.reports.markdown`), and checking that the experiments and analyses exist, because
+they may be deleted later.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from common.config.yaml_text import parse_yaml
 from common.errors import ConfigError
 
 MAX_BODY = 4000
-"""Characters of one block."""
+"""Most characters of one block."""
 MAX_LINES = 8
-"""Lines of one chart: so many colours there are."""
+"""Most lines of one chart, which is the number of colours."""
 
 ExperimentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 AnalysisId = Annotated[str, StringConstraints(pattern=r"^ana_[a-z2-7]{1,32}$")]
@@ -34,11 +35,11 @@ class _Chart(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     title: Name | None = None
-    """Above the chart; without it, what is shown."""
+    """Heading of the chart; without it, the chart is named after its contents."""
 
 
 class MetricsChart(_Chart):
-    """Courses of metrics, of pretraining and of controllers alike."""
+    """A line chart of metrics of pretraining or of controller training."""
 
     kind: Literal["metrics"] = "metrics"
     experiments: list[ExperimentId] = Field(min_length=1, max_length=MAX_LINES)
@@ -47,16 +48,16 @@ class MetricsChart(_Chart):
 
     @model_validator(mode="after")
     def _few_lines(self) -> Self:
-        for values, what in ((self.experiments, "experiments"), (self.metrics, "metrics")):
+        for values, key in ((self.experiments, "experiments"), (self.metrics, "metrics")):
             if len(set(values)) < len(values):
-                raise ValueError(f"{what} names one of them twice")
+                raise ValueError(f"{key} contains a name twice; remove one")
         if len(self.experiments) * len(self.metrics) > MAX_LINES:
             raise ValueError(f"experiments times metrics are more than {MAX_LINES} lines; make two charts")
         return self
 
 
 class AblationChart(_Chart):
-    """Bars with intervals: a controller beside its baselines, or their differences prompt by prompt."""
+    """A bar chart with intervals that compares a controller with its baselines, optionally as paired differences."""
 
     kind: Literal["ablation"]
     experiment: ExperimentId
@@ -65,16 +66,16 @@ class AblationChart(_Chart):
 
 
 class TrajectoryChart(_Chart):
-    """The modulation token by token of one prompt of a saved analysis."""
+    """A line chart of the modulation at each token for one prompt of a saved analysis."""
 
     kind: Literal["trajectory"]
     analysis: AnalysisId
     prompt: int = Field(1, ge=1, le=256)
-    """Which one, counted from 1."""
+    """Number of the prompt, counted from 1."""
 
 
 class SweepChart(_Chart):
-    """A measure of the texts at m = 0, 0.5 and 1, a line for each prompt."""
+    """A line chart of a measure of the texts at modulation 0, 0.5 and 1, with a line for each prompt."""
 
     kind: Literal["sweep"]
     analysis: AnalysisId
@@ -91,14 +92,14 @@ _KINDS: dict[str, type[Chart]] = {
 
 
 def parse_chart(body: str) -> Chart:
-    """The chart a block describes; ValueError says in one line what is wrong with it."""
+    """Return the chart that a block describes; raise ValueError with a message on one line if it is invalid."""
     if len(body) > MAX_BODY:
         raise ValueError(f"the block is longer than {MAX_BODY} characters")
     value = _mapping(body)
     kind = value.get("kind", "metrics")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise ValueError(f"kind {str(kind)[:40]!r} is none of {', '.join(_KINDS)}")
+        raise ValueError(f"kind {str(kind)[:40]!r} is unknown; use one of {', '.join(_KINDS)}")
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -106,14 +107,14 @@ def parse_chart(body: str) -> Chart:
 
 
 def experiments_of(chart: Chart) -> list[str]:
-    """Experiments a chart names itself."""
+    """Return the ids of the experiments that a chart names."""
     if isinstance(chart, MetricsChart):
         return list(chart.experiments)
     return [chart.experiment] if isinstance(chart, AblationChart) else []
 
 
 def analyses_of(chart: Chart) -> list[str]:
-    """Saved analyses a chart names."""
+    """Return the ids of the saved analyses that a chart names."""
     return [chart.analysis] if isinstance(chart, TrajectoryChart | SweepChart) else []
 
 
@@ -121,9 +122,9 @@ def _mapping(body: str) -> dict[str, Any]:
     try:
         value = parse_yaml(body, aliases=False)
     except ConfigError as error:
-        raise ValueError(f"it is neither YAML nor JSON: {error.message}") from None
+        raise ValueError(f"the block is neither YAML nor JSON: {error.message}") from None
     if not isinstance(value, dict):
-        raise ValueError('it must be a mapping, such as {"experiments": ["<id>"], "metrics": ["Losses/Total"]}')
+        raise ValueError('the block must be a mapping, such as {"experiments": ["<id>"], "metrics": ["Losses/Total"]}')
     return value
 
 
@@ -132,7 +133,7 @@ def _finding(model: type[BaseModel], item: dict[str, Any]) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         known = ", ".join(field.alias or name for name, field in model.model_fields.items())
-        return f"unknown key '{place}'; there are {known}"
+        return f"unknown key '{place}'; the keys are {known}"
     if item["type"] == "missing":
         return f"'{place}' is missing"
     return f"{place}: {message}" if place else message

@@ -1,7 +1,8 @@
-"""A report as a file: one HTML page that opens anywhere, or Markdown with the charts' end values.
+"""Exports a report as a single HTML file, or as Markdown with the end values of the charts.
 
-The page has no script and asks nothing of the network; its content policy allows its one style and nothing else.
-Light or dark as the reader's system, and fit for paper. Leaves out: where the figures come from (`figure_of`).
+The HTML page has no script and loads nothing; its content security policy allows only its own style sheet. It follows
+the light or dark theme of the reader's system and can be printed. Leaves out reading the charts' data: the caller
+passes the function `figure_of`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from html import escape
 from common.reports.chart_blocks import Chart
 from common.reports.figures import Figure, LineFigure, end_values
 from common.reports.markdown import ChartPart, HtmlPart, ProblemPart, render_parts
-from common.reports.svg import draw
-from common.reports.words import literal, moment, table
+from common.reports.svg import render_svg
+from common.reports.words import format_time, literal, markdown_table
 
 FigureOf = Callable[[Chart], Figure]
 COLOURS = (
@@ -29,7 +30,7 @@ COLOURS = (
     ("#2f5fc4", "#86aef7"),
     ("#5b6672", "#a9b6c0"),
 )
-"""Of the lines, light and dark; those of the dashboard."""
+"""Colours of the lines in the light and in the dark theme; the dashboard uses the same ones."""
 _DARK = (
     "--paper:#0d1316;--surface:#141c20;--line:#263238;--ink:#e4ecee;--soft:#b2bfc5;--faint:#8d9da5;--accent:#5cc8cd;"
 )
@@ -98,7 +99,7 @@ POLICY = (
 def html_document(
     title: str, markdown: str, figure_of: FigureOf, *, made_at: datetime, changed_at: datetime | None = None
 ) -> str:
-    """The report as one HTML file; the last figures are those of `made_at`."""
+    """Return the report as the text of one HTML file; `made_at` is the time of the export, which the page states."""
     body = []
     for part in render_parts(markdown, views=False):
         if isinstance(part, HtmlPart):
@@ -107,20 +108,20 @@ def html_document(
             body.append(_figure(figure_of(part.chart)))
         else:
             body.append(f"<figure><p>Line {part.line}: {escape(part.message)}.</p></figure>")
-    changed = f"Last changed {moment(changed_at)}. " if changed_at else ""
+    changed = f"Last changed {format_time(changed_at)}. " if changed_at else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="about">{changed}Exported from Tidal {moment(made_at)}; '
+        f'<h1>{escape(title)}</h1><p class="about">{changed}Exported from Tidal {format_time(made_at)}; '
         f"charts show what was stored then.</p>\n{''.join(body)}</main></body></html>\n"
     )
 
 
 def markdown_document(title: str, markdown: str, figure_of: FigureOf) -> str:
-    """The report as Markdown: each chart stays as its block, with the values where it ends below."""
+    """Return the report as Markdown, in which each chart's block is followed by its end values."""
     lines = markdown.split("\n")
     at, out = 0, [f"# {literal(title)}", ""]
     for part in render_parts(markdown):
@@ -136,15 +137,15 @@ def markdown_document(title: str, markdown: str, figure_of: FigureOf) -> str:
 def _values(figure: Figure) -> list[str]:
     header, rows = end_values(figure)
     escaped = [[literal(row[0]), *row[1:]] for row in rows]
-    found = table(header, escaped, right=range(1, len(header))).split("\n") if rows else []
+    found = markdown_table(header, escaped, right=range(1, len(header))).split("\n") if rows else []
     notes = [literal(note) for note in figure.missing]
     return [*found, *([""] if found and notes else []), *notes]
 
 
 def _figure(figure: Figure) -> str:
     header, rows = end_values(figure)
-    said = "; ".join(f"{row[0]}: {row[2] if isinstance(figure, LineFigure) else row[1]}" for row in rows)
-    drawing = draw(figure, f"{figure.title}. {said}" if said else figure.title)
+    values = "; ".join(f"{row[0]}: {row[2] if isinstance(figure, LineFigure) else row[1]}" for row in rows)
+    drawing = render_svg(figure, f"{figure.title}. {values}" if values else figure.title)
     parts = [f"<figure><figcaption>{escape(figure.title)}</figcaption>{drawing}"]
     if rows:
         head = "".join(f"<th{_aligned(at)}>{escape(text)}</th>" for at, text in enumerate(header))

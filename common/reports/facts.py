@@ -1,4 +1,4 @@
-"""What is stored about an experiment, as far as reports tell of it. Whoever reads the store fills this in."""
+"""The data about an experiment from which reports are generated; the caller reads them from the database and files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Where a metric begins and ends, and how far it went."""
+class MetricSummary:
+    """The first, last, lowest and highest value of a metric, with their steps."""
 
     first_step: int
     first: float
@@ -21,11 +21,12 @@ class Ends:
     highest: float
     highest_step: int
     points: int
+    """Number of recorded values."""
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """A checkpoint or final file."""
+    """A checkpoint, or the file of a final model."""
 
     name: str
     kind: str
@@ -36,7 +37,7 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class AnalysisFacts:
-    """A saved analysis with its result (`common.analysis.report`)."""
+    """A saved analysis with its result (`common.analysis.result`)."""
 
     id: str
     kind: str
@@ -47,13 +48,13 @@ class AnalysisFacts:
 
 @dataclass(frozen=True)
 class ExperimentFacts:
-    """One experiment."""
+    """The data of one experiment."""
 
     id: str
     type: str
     """lm, rl, evaluation, ablation or analysis."""
     status: str
-    """Of its newest job; imported without one."""
+    """Status of the newest job, or `imported` if there is none."""
     created_at: datetime
     name: str | None = None
     tags: Sequence[str] = ()
@@ -66,36 +67,36 @@ class ExperimentFacts:
     attempts: int = 0
     error: str | None = None
     config: Mapping[str, Any] | None = None
-    """Flat, dotted names; None: none is stored."""
+    """The configuration, flat with dotted names; None if none is stored."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """The same names with their defaults."""
-    metrics: Mapping[str, Ends] = field(default_factory=dict)
-    """Of pretraining and controller, by name (`common.metrics.names`); of the values that are finite."""
+    """The default values, with the same names."""
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+    """Summaries of the finite values of each metric, by its name (`common.metrics.names`)."""
     diverged: Mapping[str, int] = field(default_factory=dict)
-    """Metrics that hold values which are not finite, and the first step at which they do."""
+    """The metrics with values that are not finite, and the first step of such a value."""
     checkpoints: Sequence[CheckpointFacts] = ()
     evaluation: Mapping[str, Any] | None = None
-    """evaluation_results.json."""
+    """Contents of evaluation_results.json."""
     ablation: Mapping[str, Any] | None = None
-    """ablation_results.json."""
+    """Contents of ablation_results.json."""
     analyses: Sequence[AnalysisFacts] = ()
-    """The newest first."""
+    """Saved analyses, newest first; possibly not all."""
     analyses_total: int = 0
-    """How many are saved; `analyses` may hold fewer."""
+    """Number of all saved analyses."""
 
     @property
     def diverged_at(self) -> int | None:
-        """The first step at which something was not finite; None for a run that did not diverge."""
+        """Return the first step with a value that is not finite; None if the training did not diverge."""
         return min(self.diverged.values(), default=None)
 
     @property
     def label(self) -> str:
-        """Its name, or its id."""
+        """Return the experiment's name, or its id if it has no name."""
         return self.name or self.id
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`; lists are values."""
+    """Return a nested mapping as a flat one: `{"a": {"b": 1}}` becomes `{"a.b": 1}`; lists are not flattened."""
     found: dict[str, Any] = {}
     for key, item in values.items():
         path = f"{prefix}.{key}" if prefix else str(key)

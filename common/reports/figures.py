@@ -1,4 +1,4 @@
-"""What a chart shows, once its data are there: lines or bars, and what is missing. Also their end values as a table."""
+"""The contents of charts, which are lines or bars with labels, and tables of their end values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common.reports.words import count, number
 
 @dataclass(frozen=True)
 class Line:
-    """One line; `x` rises."""
+    """A line through the points (x, y); `x` increases."""
 
     label: str
     x: Sequence[float]
@@ -19,21 +19,21 @@ class Line:
 
 @dataclass(frozen=True)
 class LineFigure:
-    """Lines over one axis."""
+    """A line chart."""
 
     title: str
     lines: Sequence[Line] = ()
     x_label: str = "step"
     log: bool = False
     span: tuple[float, float] | None = None
-    """What the vertical axis covers at least."""
+    """Range that the vertical axis covers at least."""
     missing: Sequence[str] = ()
-    """Sentences about what cannot be shown."""
+    """Sentences about data that cannot be shown."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A mean with its interval."""
+    """A bar for a mean, with the ends of its interval if it has one."""
 
     label: str
     value: float
@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class BarFigure:
-    """Bars from zero, with whiskers."""
+    """A bar chart whose bars start at zero; whiskers show the intervals."""
 
     title: str
     bars: Sequence[Bar] = ()
@@ -55,14 +55,14 @@ Figure = LineFigure | BarFigure
 
 
 def end_values(figure: Figure) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: where each line ends, what each bar says."""
+    """Return header and rows of a table: the end and the range of each line, or the value and interval of each bar."""
     if isinstance(figure, BarFigure):
-        bars = [[its.label, number(its.value, signed=figure.signed), _interval(its)] for its in figure.bars]
+        bars = [[bar.label, number(bar.value, signed=figure.signed), _interval(bar)] for bar in figure.bars]
         return ["", "mean", "95 % interval"], bars
     rows = [
-        [its.label, count(its.x[-1]), number(its.y[-1]), number(min(its.y)), number(max(its.y))]
-        for its in figure.lines
-        if its.y
+        [line.label, count(line.x[-1]), number(line.y[-1]), number(min(line.y)), number(max(line.y))]
+        for line in figure.lines
+        if line.y
     ]
     return ["", f"last {figure.x_label}", "last value", "lowest", "highest"], rows
 

@@ -1,8 +1,8 @@
-"""Markdown to safe HTML, in parts: HTML, and the charts between.
+"""Renders Markdown as a sequence of parts: safe HTML, and the charts between.
 
-CommonMark with tables and strikethrough. Raw HTML is shown as text, images become links, links lead to http, https,
-mailto or a view of the dashboard (`#/…`) and nowhere else. A chart stands in a fenced block `chart` at the margin.
-One parser for saving, for the dashboard and for the export. Leaves out: drawing.
+The Markdown is CommonMark with tables and strikethrough. Raw HTML is shown as text, images become links, and links may
+refer only to http, https, mailto and views of the dashboard (`#/…`). A chart is a fenced block `chart` that is not
+indented. Saving, the dashboard and the export use the same parser. Leaves out drawing the charts.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from common.errors import InvalidInputError
 from common.reports.chart_blocks import Chart, parse_chart
 
 MAX_CHARTS = 40
-"""In one report."""
+"""Most charts in one report."""
 CHART = "chart"
 _TARGETS = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class HtmlPart:
-    """A piece of the text."""
+    """A part of the text as HTML."""
 
     html: str
 
 
 @dataclass(frozen=True)
 class ChartPart:
-    """A chart between pieces; `source` is the block as it was written, fences included."""
+    """A chart; `source` is the text of its block, including the fences."""
 
     chart: Chart
     line: int
@@ -44,7 +44,7 @@ class ChartPart:
 
 @dataclass(frozen=True)
 class ProblemPart:
-    """A block that describes no chart."""
+    """A block that does not describe a valid chart, and the reason."""
 
     message: str
     line: int
@@ -55,7 +55,7 @@ Part = HtmlPart | ChartPart | ProblemPart
 
 
 def render_parts(markdown: str, *, views: bool = True) -> list[Part]:
-    """The report in its order; never fails. `views`: links to views of the dashboard (`#/…`) stay links."""
+    """Return the parts of a report in order; it never fails. With `views`, links to views of the dashboard are kept."""
     parser = _PARSERS[views]
     env: dict[str, Any] = {}
     tokens = parser.parse(markdown, env)
@@ -74,11 +74,11 @@ def render_parts(markdown: str, *, views: bool = True) -> list[Part]:
 
 
 def check_charts(markdown: str, *, location: str = "body.markdown") -> list[Chart]:
-    """The charts of a report; InvalidInputError with a finding for each block that is none, naming its line."""
+    """Return the charts of a report; raise InvalidInputError, which lists each invalid block with its line."""
     found = list(_blocks(markdown))
     problems = [part for part in found if isinstance(part, ProblemPart)]
     if problems:
-        errors = [{"location": location, "message": f"line {its.line}: {its.message}"} for its in problems]
+        errors = [{"location": location, "message": f"line {part.line}: {part.message}"} for part in problems]
         raise InvalidInputError("; ".join(f"chart in {error['message']}" for error in errors[:3]), errors=errors)
     return [part.chart for part in found if isinstance(part, ChartPart)]
 
@@ -91,7 +91,7 @@ def _blocks(markdown: str) -> Iterator[ChartPart | ProblemPart]:
             continue
         number += 1
         if token.level:
-            yield ProblemPart("a chart stands at the margin, not inside a list or a quotation", _line(token), "")
+            yield ProblemPart("a chart cannot be inside a list or a quotation; move it to the margin", _line(token), "")
         else:
             yield _chart_part(token, lines, number)
 
@@ -108,7 +108,7 @@ def _chart_part(token: Token, lines: Sequence[str], number: int) -> ChartPart | 
     begin, end = token.map or (0, 0)
     source = "\n".join(lines[begin:end]).rstrip()
     if number > MAX_CHARTS:
-        return ProblemPart(f"a report holds at most {MAX_CHARTS} charts", begin + 1, source)
+        return ProblemPart(f"a report can contain at most {MAX_CHARTS} charts", begin + 1, source)
     try:
         return ChartPart(parse_chart(token.content), begin + 1, source)
     except ValueError as error:
@@ -126,7 +126,7 @@ def _allowed(url: str) -> bool:
 
 
 def _link_open(self: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-    """Links to other hosts open without a way back to this page."""
+    """Render a link; pages on other hosts get no reference to this page."""
     if not str(tokens[idx].attrGet("href") or "").startswith("#"):
         tokens[idx].attrSet("rel", "noopener noreferrer")
     return self.renderToken(tokens, idx, options, env)
@@ -141,16 +141,16 @@ def _table_close(*_: object) -> str:
 
 
 def _cell(self: RendererHTML, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
-    """Alignment as a class: the content policy allows no style in an element."""
+    """Render a cell with its alignment as a class, because the content security policy forbids inline styles."""
     aligned = str(tokens[idx].attrs.pop("style", ""))
     if aligned.endswith("right"):
         tokens[idx].attrSet("class", "num")
     return self.renderToken(tokens, idx, options, env)
 
 
-def _parser(*, views: bool) -> MarkdownIt:
-    made = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
-    made.validateLink = _allowed  # type: ignore[method-assign]
+def _make_parser(*, views: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
+    parser.validateLink = _allowed  # type: ignore[method-assign]
     for name, rule in (
         ("link_open", _link_open),
         ("table_open", _table_open),
@@ -158,14 +158,14 @@ def _parser(*, views: bool) -> MarkdownIt:
         ("th_open", _cell),
         ("td_open", _cell),
     ):
-        made.add_render_rule(name, rule)
+        parser.add_render_rule(name, rule)
     if not views:
-        made.core.ruler.push("no_views", _without_views)
-    return made
+        parser.core.ruler.push("no_views", _remove_view_links)
+    return parser
 
 
-def _without_views(state: Any) -> None:
-    """Links into the dashboard lead nowhere from a file: their text stays."""
+def _remove_view_links(state: Any) -> None:
+    """Replace links to views of the dashboard, which do not work in an exported file, by their text."""
     for token in state.tokens:
         if token.type != "inline" or not token.children:
             continue
@@ -180,5 +180,5 @@ def _without_views(state: Any) -> None:
         token.children = kept
 
 
-_PARSERS = {views: _parser(views=views) for views in (True, False)}
-"""Parsers keep no state between texts, so threads share them."""
+_PARSERS = {views: _make_parser(views=views) for views in (True, False)}
+"""The parsers by the value of `views`. They keep no state between texts, so threads can share them."""

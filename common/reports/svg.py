@@ -1,7 +1,7 @@
-"""Figures as SVG for a page without scripts: colours are classes of the page, so both themes work, on paper too.
+"""Renders charts as SVG for a page without scripts.
 
-Every coordinate is written with one decimal place. Leaves out: titles, legends and tables around a drawing
-(`common.reports.document`).
+Colours are CSS classes of the page, so that the drawing follows its light and dark themes and can be printed.
+Coordinates are written with one decimal place. Leaves out titles, legends and tables (`common.reports.document`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ WIDTH = 760
 HEIGHT = 280
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 10, 38
 ROW = 34
-"""Height of a bar with its gap."""
+"""Height of a bar and the gap below it."""
 NAMES = 190
-"""Width of the bars' names."""
+"""Width of the column with the bars' names."""
 
 Scale = Callable[[float], float]
 
 
-def draw(figure: Figure, name: str) -> str:
-    """The drawing, described by `name`; an empty text when there is nothing to draw."""
+def render_svg(figure: Figure, name: str) -> str:
+    """Return an SVG element with the accessible name `name`, or an empty text if there is nothing to show."""
     if isinstance(figure, BarFigure):
         return _bars(figure, name) if figure.bars else ""
     lines = [(at, line) for at, line in enumerate(figure.lines) if any(_drawable(y, log=figure.log) for y in line.y)]
@@ -33,7 +33,7 @@ def draw(figure: Figure, name: str) -> str:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from `low` to `high`, steps of 1, 2 or 5 times a power of ten."""
+    """Return about `most` round numbers from `low` to `high`; their distance is 1, 2 or 5 times a power of ten."""
     span = high - low
     if span <= 0 or not math.isfinite(span):
         return [low]
@@ -45,7 +45,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def powers(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`; the ends where there are fewer than two."""
+    """Return the powers of ten from `low` to `high`, or the two ends if there are fewer than two powers."""
     found = [10.0**at for at in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
     return found if len(found) > 1 else [low, high]
 

@@ -1,4 +1,4 @@
-"""Numbers, times and foreign texts inside Markdown: read well, and never taken for markup."""
+"""Formats numbers, times and texts from outside for Markdown, and escapes what could be read as markup."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from typing import Any, TypeGuard
 
 from common.words import plural
 
-__all__ = ["clipped", "code", "count", "literal", "moment", "number", "plural", "size", "table", "value"]
+__all__ = [
+    "clipped",
+    "code",
+    "count",
+    "format_size",
+    "format_time",
+    "literal",
+    "markdown_table",
+    "number",
+    "plural",
+    "value",
+]
 
 NONE = "–"
 _LIST = re.compile(r"^(\d*)([-+=.)])")
-"""What a line begins with when it is an item of a list, or an underline."""
+"""Beginnings of lines that Markdown reads as a list item or as the underline of a heading."""
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&#])")
 
 
 def number(value: object, digits: int = 4, *, signed: bool = False) -> str:
-    """Four significant digits; `1,234` from a thousand on, an exponent for the very large and small.
+    """Format a number with `digits` significant digits, as `1,234` from 1,000 on, or with an exponent.
 
-    An en dash for what is no finite number: results may come from other programs.
+    A value that is not a finite number, which another program may have written, becomes an en dash.
     """
-    if not _finite(value):
+    if not _is_finite(value):
         return NONE
-    size = abs(value)
-    if size != 0 and (size >= 1e6 or size < 1e-3):
+    magnitude = abs(value)
+    if magnitude != 0 and (magnitude >= 1e6 or magnitude < 1e-3):
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         text = f"{mantissa}e{int(exponent)}"
-    elif size >= 1000:
+    elif magnitude >= 1000:
         text = f"{value:,.0f}"
     else:
         text = f"{value:.{digits}g}"
@@ -39,16 +50,16 @@ def number(value: object, digits: int = 4, *, signed: bool = False) -> str:
 
 
 def count(value: object) -> str:
-    """A whole number, thousands grouped; an en dash for what is none."""
-    return f"{round(value):,}" if _finite(value) else NONE
+    """Format a number as an integer with grouped thousands; anything else becomes an en dash."""
+    return f"{round(value):,}" if _is_finite(value) else NONE
 
 
-def _finite(value: object) -> TypeGuard[float]:
+def _is_finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def size(value: int | None) -> str:
-    """`1.5 MB`."""
+def format_size(value: int | None) -> str:
+    """Format a number of bytes, such as `1.5 MB`; None becomes an en dash."""
     if value is None:
         return NONE
     amount = float(value)
@@ -59,25 +70,25 @@ def size(value: int | None) -> str:
     return NONE
 
 
-def moment(value: datetime | None) -> str:
-    """`2026-09-01 12:00 UTC`."""
+def format_time(value: datetime | None) -> str:
+    """Format a time, such as `2026-09-01 12:00 UTC`; None becomes an en dash."""
     return NONE if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def literal(text: str, most: int = 2000) -> str:
-    """Foreign text on one line, its first `most` characters, with nothing in it taken for markup."""
+    """Return the first `most` characters of a text on one line, escaped so that Markdown shows them literally."""
     escaped = _SPECIAL.sub(r"\\\1", clipped(text, most))
     return _LIST.sub(r"\1\\\2", escaped)
 
 
 def clipped(text: str, most: int) -> str:
-    """On one line, and no longer than `most` characters."""
+    """Return the text on one line, cut after `most` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def code(text: str, *, cell: bool = False) -> str:
-    """Foreign text as code; `cell`: inside a table, where a bar would end the cell."""
+    """Return a text as inline code on one line; `cell` escapes bars, which would end the cell of a table."""
     flat = clipped(text, 300)
     flat = flat.replace("|", "\\|") if cell else flat
     longest = max((len(run) for run in re.findall("`+", flat)), default=0)
@@ -87,12 +98,12 @@ def code(text: str, *, cell: bool = False) -> str:
 
 
 def value(item: Any) -> str:
-    """A setting as in JSON, strings without quotes, for a cell."""
+    """Format a setting's value for a cell: as JSON, but strings without quotes."""
     return code(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), cell=True)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
-    """A table of Markdown; cells are Markdown already. `right`: columns aligned to the right."""
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> str:
+    """Return a Markdown table. The cells are Markdown; `right` are the numbers of the right-aligned columns."""
     numeric = set(right)
     marks = ["--:" if i in numeric else "---" for i in range(len(header))]
     lines = [header, marks, *rows]

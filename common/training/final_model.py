@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from common.artifacts.best import Best, read_best
+from common.artifacts.best import BestCheckpoint, read_best
 from common.checkpoint import save_model
 from common.config.lm import LMConfig
 from common.data import Corpus
@@ -70,7 +70,7 @@ def write_final_model(
     manager = state.writer.manager
     best = read_best(manager.directory)
     if best is None or loss <= best.value:
-        newest = Best(f"{stem}.safetensors", "validation loss", loss, counters.step)
+        newest = BestCheckpoint(f"{stem}.safetensors", "validation loss", loss, counters.step)
         write_when_disk_has_space(hooks, partial(manager.name_best, newest))
     results = {
         "model": f"{stem}.safetensors",

@@ -1,4 +1,4 @@
-"""Reports: made from a pattern, written while they save themselves, two writers, export, pictures, no barriers."""
+"""Reports: generation from a pattern, automatic saving, two writers, export, screenshots, accessibility."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.integration.acceptance.stack import long_job
 Visit = Callable[..., Page]
 
 
-def made(site: Site, pattern: str, *names: str, title: str) -> str:
-    """A report made over HTTP; its id."""
+def generate_report(site: Site, pattern: str, *names: str, title: str) -> str:
+    """Generate a report over HTTP and return its id."""
     body = {"pattern": pattern, "experimentIds": [site.seeded[name] for name in names], "title": title}
     reply = site.http.post("/api/reports/generate", json=body)
     assert reply.status_code == 201, reply.text
@@ -32,21 +32,21 @@ def stored(site: Site, report: str) -> dict[str, Any]:
     return dict(site.http.get(f"/api/reports/{report}").json())
 
 
-def settled(page: Page) -> None:
+def wait_until_loaded(page: Page) -> None:
     page.locator("main h1").wait_for()
     page.locator(".skeleton").first.wait_for(state="detached")
 
 
 def test_a_report_is_made_from_a_pattern_and_shows_live_charts(site: Site, visit: Visit) -> None:
     page = visit(site.view(site.seeded["Helmsman"]))
-    page.get_by_role("button", name="Make a report").click()
+    page.get_by_role("button", name="New report").click()
     page.get_by_role("radio", name=re.compile("^Controller")).check()
     page.get_by_label("Experiments").select_option(label="Slow cosine (Language model, imported)")
-    page.get_by_role("button", name="Take Slow cosine out").click()
+    page.get_by_role("button", name="Remove Slow cosine").click()
     page.get_by_label("Title").fill("What the helmsman learned")
-    page.get_by_role("button", name="Make the report").click()
+    page.get_by_role("button", name="Create report").click()
     expect(page.get_by_role("heading", name="What the helmsman learned")).to_be_visible()
-    expect(page.get_by_role("heading", name="Did the controller earn its place?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Did the controller beat its baselines?")).to_be_visible()
     expect(page.get_by_text("Yes, against these baselines:")).to_be_visible()
     expect(page.locator("section[aria-label='Episode reward'] canvas")).to_be_visible()
     expect(page.locator("section[aria-label='Reward per token by policy'] .bar-row")).to_have_count(3)
@@ -61,7 +61,7 @@ def test_a_chart_in_a_report_follows_a_training(site: Site, visit: Visit) -> Non
     block = {"experiments": [job["experimentId"]], "metrics": ["Losses/Total"], "title": "Loss"}
     body = {"title": "While it runs", "markdown": f"```chart\n{json.dumps(block)}\n```\n"}
     report = site.http.post("/api/reports", json=body).json()["id"]
-    page = visit(f"#/reports/{report}")  # while it waits or starts: there is no point yet
+    page = visit(f"#/reports/{report}")  # while the job waits or starts, it has no point yet
     site.wait_status(job["id"], "running", 60)
     wait_for_more(page, 0)
     wait_for_more(page, newest_point(page) + 3)
@@ -70,7 +70,7 @@ def test_a_chart_in_a_report_follows_a_training(site: Site, visit: Visit) -> Non
 
 
 def test_writing_saves_itself_and_survives_a_reload(site: Site, visit: Visit) -> None:
-    report = made(site, "experiment-overview", "Slow cosine", title="Notes on cosine")
+    report = generate_report(site, "experiment-overview", "Slow cosine", title="Notes on cosine")
     page = visit(f"#/reports/{report}?mode=edit")
     text = page.get_by_label("Text")
     text.fill("## Mine\n\nIt is <b>fine</b>.\n\n```chart\nkind: pie\n```\n")
@@ -98,8 +98,8 @@ def test_writing_saves_itself_and_survives_a_reload(site: Site, visit: Visit) ->
     expect(page.get_by_role("heading", name="Mine")).to_be_visible()
 
 
-def test_of_two_writers_nobody_loses_a_word_unasked(site: Site, visit: Visit) -> None:
-    report = made(site, "trajectory-report", "Slow cosine", title="Two hands")
+def test_of_two_writers_neither_loses_text_without_a_choice(site: Site, visit: Visit) -> None:
+    report = generate_report(site, "trajectory-report", "Slow cosine", title="Two hands")
     page = visit(f"#/reports/{report}?mode=edit")
     text = page.get_by_label("Text")
     text.wait_for()
@@ -112,29 +112,29 @@ def test_of_two_writers_nobody_loses_a_word_unasked(site: Site, visit: Visit) ->
     other("theirs, first")
     text.fill("mine, first")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("Somebody saved this report")
+    expect(alert).to_contain_text("Another user saved this report")
     assert stored(site, report)["markdown"] == "theirs, first"
-    page.get_by_role("button", name="See what they wrote").click()
+    page.get_by_role("button", name="Show their version").click()
     expect(page.get_by_role("dialog")).to_contain_text("theirs, first")
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    page.get_by_role("button", name="Keep mine instead").click()
+    page.get_by_role("button", name="Save my version").click()
     expect(page.get_by_text("Saved", exact=True)).to_be_visible()
     assert stored(site, report)["markdown"] == "mine, first"
     other("theirs, second")
     text.fill("mine, second")
-    page.get_by_role("button", name="Take theirs").click()
+    page.get_by_role("button", name="Use their version").click()
     expect(text).to_have_value("theirs, second")
     assert stored(site, report)["markdown"] == "theirs, second"
 
 
-def test_what_is_written_while_the_server_is_away_is_saved_when_it_is_back(site: Site, visit: Visit) -> None:
-    report = made(site, "trajectory-report", "Slow cosine", title="Offline")
+def test_a_text_written_while_the_server_does_not_answer_is_saved_later(site: Site, visit: Visit) -> None:
+    report = generate_report(site, "trajectory-report", "Slow cosine", title="Offline")
     page = visit(f"#/reports/{report}?mode=edit")
     page.get_by_label("Text").wait_for()
     page.context.set_offline(True)
     page.get_by_label("Text").fill("written at sea")
     expect(page.get_by_role("status").filter(has_text="Not saved: the server does not answer")).to_be_visible()
-    page.get_by_role("link", name="Queue").first.click()  # leaving the page does not take the text along
+    page.get_by_role("link", name="Queue").first.click()  # leaving the page does not lose the text
     page.get_by_role("heading", name="Queue and workers").wait_for()
     page.context.set_offline(False)
     page.goto(site.url + "#/reports")
@@ -146,9 +146,9 @@ def test_what_is_written_while_the_server_is_away_is_saved_when_it_is_back(site:
 
 
 def test_a_report_is_exported_opens_alone_and_is_deleted(site: Site, visit: Visit, tmp_path: Path) -> None:
-    report = made(site, "full-report", "Helmsman", "Slow cosine", title="Both")
+    report = generate_report(site, "full-report", "Helmsman", "Slow cosine", title="Both")
     page = visit(f"#/reports/{report}")
-    settled(page)
+    wait_until_loaded(page)
     with page.expect_download() as saved:
         page.get_by_role("button", name="Export as Markdown").click()
     assert saved.value.suggested_filename == "both.md"
@@ -158,15 +158,15 @@ def test_a_report_is_exported_opens_alone_and_is_deleted(site: Site, visit: Visi
     file = tmp_path / saved.value.suggested_filename
     saved.value.save_as(file)
     alone = page.context.new_page()
-    said: list[str] = []
-    alone.on("console", lambda message: said.append(message.text))
-    alone.on("request", lambda request: said.append(request.url) if not request.url.startswith("file:") else None)
+    messages: list[str] = []
+    alone.on("console", lambda message: messages.append(message.text))
+    alone.on("request", lambda request: messages.append(request.url) if not request.url.startswith("file:") else None)
     alone.goto(file.as_uri())
     expect(alone.get_by_role("heading", name="Both")).to_be_visible()
     assert alone.locator("svg[role=img]").count() >= 8
     assert alone.evaluate("getComputedStyle(document.querySelector('figure')).borderTopWidth") == "1px"
     assert alone.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert said == []
+    assert messages == []
     alone.close()
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -175,7 +175,7 @@ def test_a_report_is_exported_opens_alone_and_is_deleted(site: Site, visit: Visi
 
 
 def test_without_a_token_a_report_is_read_and_not_written(site: Site, visit: Visit) -> None:
-    report = made(site, "experiment-overview", "Slow cosine", title="For everybody")
+    report = generate_report(site, "experiment-overview", "Slow cosine", title="For everybody")
     page = visit(f"#/reports/{report}?mode=edit", signed_in=False)
     expect(page.locator("section[aria-label='Loss, nats per token'] canvas")).to_be_visible()
     assert page.get_by_label("Text").count() == 0
@@ -184,14 +184,14 @@ def test_without_a_token_a_report_is_read_and_not_written(site: Site, visit: Vis
     expect(page.get_by_role("dialog")).to_contain_text("Sign in")
 
 
-def test_a_chart_says_that_its_experiment_is_gone(site: Site, visit: Visit) -> None:
+def test_a_chart_shows_that_its_experiment_does_not_exist(site: Site, visit: Visit) -> None:
     block = '```chart\n{"experiments": ["nosuch"], "metrics": ["Losses/Total"], "title": "Lost"}\n```\n'
     made_by_hand = site.http.post("/api/reports", json={"title": "Driftwood", "markdown": block}).json()["id"]
     page = visit(f"#/reports/{made_by_hand}")
-    expect(page.get_by_text("Experiment nosuch is gone.")).to_be_visible()
+    expect(page.get_by_text("Experiment nosuch does not exist.")).to_be_visible()
 
 
-def test_a_result_that_cannot_be_drawn_does_not_take_the_text_with_it(site: Site, visit: Visit) -> None:
+def test_the_text_of_a_report_is_shown_with_a_result_that_cannot_be_drawn(site: Site, visit: Visit) -> None:
     result = {"kind": "sweep", "request": {}, "trajectories": [], "sweepAnalysis": {"prompts": 5}}
     where = f"/api/experiments/{site.seeded['Slow cosine']}/analyses"
     body = {"result": {**result, "tokensGenerated": 1, "elapsedMs": 1.0}}
@@ -206,7 +206,9 @@ def test_a_result_that_cannot_be_drawn_does_not_take_the_text_with_it(site: Site
 
 @pytest.fixture
 def pictured(site: Site) -> dict[str, str]:
-    report = made(site, "full-report", "Helmsman", "Slow cosine", title="Helmsman and slow cosine, side by side")
+    report = generate_report(
+        site, "full-report", "Helmsman", "Slow cosine", title="Helmsman and slow cosine, side by side"
+    )
     body = {"pattern": "experiment-overview", "experimentId": site.first}
     real = site.http.post("/api/reports/generate", json=body).json()["id"]
     return {
@@ -222,7 +224,7 @@ def test_the_pages_fit_every_width(site: Site, visit: Visit, pictured: dict[str,
     too_wide = []
     for name, address in pictured.items():
         page.goto(site.url + address)
-        settled(page)
+        wait_until_loaded(page)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             if page.evaluate(f"{NEXT_FRAME}.then(() => document.documentElement.scrollWidth > innerWidth)"):
@@ -249,7 +251,7 @@ def test_the_pages_have_no_serious_barrier(site: Site, visit: Visit, pictured: d
     page = visit("#/reports", theme=theme)
     for address in pictured.values():
         page.goto(site.url + address)
-        settled(page)
+        wait_until_loaded(page)
         if page.evaluate("typeof axe") == "undefined":
             page.evaluate(AXE.read_text())
         report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -1,6 +1,6 @@
-"""The four patterns: from the facts of one or several experiments to Markdown.
+"""Generates reports as Markdown from the data of one or several experiments, in one of four patterns.
 
-Every number comes from the facts; what is missing is said, never filled in. Leaves out: reading the facts.
+All numbers come from the given data, and a report states which data are missing. Leaves out reading the data.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ from dataclasses import dataclass
 
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns import comparison, overview, rl, trajectory
-from common.reports.patterns.pieces import Section, fewer_charts
+from common.reports.patterns.pieces import ReportSection, fewer_charts
 from common.reports.words import literal
 from tidal_client.vocabulary import ExperimentType
 
-Maker = Callable[[ExperimentFacts], list[Section]]
+Maker = Callable[[ExperimentFacts], list[ReportSection]]
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One of them."""
+    """A pattern of a report: its name, and the function that generates the sections."""
 
     name: str
     title: str
-    """Of a report about an experiment: `<title>: <experiment>`."""
+    """First part of a report's title, `<title>: <experiment>`."""
     about: str
+    """Description of the pattern for users."""
     make: Maker
 
 
-def _full(facts: ExperimentFacts) -> list[Section]:
-    found = overview.sections(facts)
+def _full(facts: ExperimentFacts) -> list[ReportSection]:
+    found = overview.overview_sections(facts)
     if facts.type in (ExperimentType.RL, ExperimentType.ABLATION) or facts.ablation is not None:
-        learning = rl.sections(facts)
-        replaced = {section.title for section in learning}  # the reward, in more detail
+        learning = rl.rl_sections(facts)
+        replaced = {section.title for section in learning}  # the reward section, which is more detailed here
         found = [section for section in found if section.title not in replaced] + learning
-    return found + trajectory.sections(facts)
+    return found + trajectory.trajectory_sections(facts)
 
 
 PATTERNS = {
@@ -43,43 +44,43 @@ PATTERNS = {
         Pattern(
             "experiment-overview",
             "Overview",
-            "What it is, its configuration beside the defaults, loss and validation, checkpoints, samples.",
-            overview.sections,
+            "The experiment, its changes to the default configuration, loss and validation, checkpoints, samples.",
+            overview.overview_sections,
         ),
         Pattern(
             "rl-analysis",
             "Controller",
-            "Reward, entropy and modulation of a controller, and whether it beat its baselines.",
-            rl.sections,
+            "Reward, entropy and modulation of a controller, and a comparison with its baselines.",
+            rl.rl_sections,
         ),
         Pattern(
             "trajectory-report",
             "Trajectories",
-            "The saved analyses: what is done with the modulation, within and between prompts.",
-            trajectory.sections,
+            "The saved analyses: how the modulation varies within and between prompts.",
+            trajectory.trajectory_sections,
         ),
         Pattern(
             "full-report",
             "Report",
-            "All of it: the overview, the controller where there is one, the trajectories.",
+            "All of the above: the overview, the controller if there is one, the trajectories.",
             _full,
         ),
     )
 }
 
 
-def generate(pattern: str, experiments: Sequence[ExperimentFacts]) -> tuple[str, str]:
-    """Title and Markdown of a report; `pattern` is a key of `PATTERNS`, at least one experiment."""
+def generate_report(pattern: str, experiments: Sequence[ExperimentFacts]) -> tuple[str, str]:
+    """Return title and Markdown of a report about at least one experiment; `pattern` is a key of `PATTERNS`."""
     chosen = PATTERNS[pattern]
     if len(experiments) == 1:
         [facts] = experiments
         return f"{chosen.title}: {facts.label}", fewer_charts(_text(chosen.make(facts), 2))
     title = f"{chosen.title}: {experiments[0].label} and {len(experiments) - 1} more"
-    parts = [_text(comparison.sections(experiments), 2)]
+    parts = [_text(comparison.comparison_sections(experiments), 2)]
     for facts in experiments:
         parts.append(f"## {literal(facts.label)}\n\n{_text(chosen.make(facts), 3)}")
     return title, fewer_charts("\n".join(parts))
 
 
-def _text(sections: Sequence[Section], level: int) -> str:
+def _text(sections: Sequence[ReportSection], level: int) -> str:
     return "\n".join(section.markdown(level) for section in sections)

@@ -1,7 +1,8 @@
-"""What an ablation says: the policies with their intervals, the paired differences, and a verdict in plain words.
+"""The section about an ablation: the policies with their intervals, the paired differences, and a verdict in words.
 
-The verdict is made anew from the intervals of the paired differences (`common.rl.comparison` writes them): above 0 the
-controller beat that baseline, below it did worse, else it did not beat it.
+The verdict is derived from the 95 % intervals of the paired differences, which `common.rl.comparison` computes. An
+interval above 0 means that the controller beat the baseline, an interval below 0 that it did worse, and any other
+interval that it did not beat it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from typing import Any
 
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns.pieces import chart, mapping
-from common.reports.words import count, literal, number, table
+from common.reports.words import count, literal, markdown_table, number
 
 BEAT, WORSE, NOT = "beat", "did worse than", "did not beat"
 
 
 def blocks(facts: ExperimentFacts) -> list[str]:
-    """The section about the ablation; says so when there is none."""
+    """Return the blocks of the section, or a sentence if the experiment has no ablation."""
     found = facts.ablation
     if found is None:
-        return ["No ablation was written for this experiment, so it cannot be said whether a controller helps."]
+        return ["This experiment has no ablation, so it is not known whether a controller helps."]
     policies, paired = mapping(found.get("policies")), mapping(found.get("paired"))
-    made = [verdict(paired)]
+    made = [ablation_verdict(paired)]
     rows = [_policy(name, mapping(row)) for name, row in policies.items()]
     if rows:
         made.append(
-            table(["Policy", "Reward per token", "95 % interval", "Modulation", "Tokens"], rows, right=(1, 2, 3, 4))
+            markdown_table(
+                ["Policy", "Reward per token", "95 % interval", "Modulation", "Tokens"], rows, right=(1, 2, 3, 4)
+            )
         )
         made.append(chart(kind="ablation", title="Reward per token by policy", experiment=facts.id))
     differences = [
@@ -35,7 +38,7 @@ def blocks(facts: ExperimentFacts) -> list[str]:
     ]
     if differences:
         made.append("Differences prompt by prompt, in reward per token:")
-        made.append(table(["Difference", "Mean", "95 % interval"], differences, right=(1, 2)))
+        made.append(markdown_table(["Difference", "Mean", "95 % interval"], differences, right=(1, 2)))
         made.append(chart(kind="ablation", title="Differences, prompt by prompt", experiment=facts.id, paired=True))
     conditions = mapping(found.get("conditions"))
     if conditions:
@@ -43,23 +46,23 @@ def blocks(facts: ExperimentFacts) -> list[str]:
     return made
 
 
-def verdict(paired: Mapping[str, Any]) -> str:
-    """The first sentence: what the intervals allow to say, and no more."""
+def ablation_verdict(paired: Mapping[str, Any]) -> str:
+    """Return the conclusion that the intervals of the paired differences allow."""
     outcomes = {_other(name): _outcome(mapping(mapping(row).get("total"))) for name, row in paired.items()}
     known = {name: outcome for name, outcome in outcomes.items() if outcome}
     if not known:
-        return "**It cannot be said whether the controller helps:** the ablation holds no paired differences."
-    said = "; ".join(f"it {outcome} {literal(name)}" for name, outcome in known.items())
+        return "**It is not known whether the controller helps:** the ablation contains no paired differences."
+    comparisons = "; ".join(f"it {outcome} {literal(name)}" for name, outcome in known.items())
     losses = [name for name, outcome in known.items() if outcome != BEAT]
     if losses:
         scope = "its baselines" if len(losses) == len(known) else "all of its baselines"
         return (
-            f"**No: the controller did not beat {scope}.** By the 95 % intervals of the paired differences {said}. "
-            "Where an interval includes 0, the difference may be chance."
+            f"**No: the controller did not beat {scope}.** By the 95 % intervals of the paired differences, "
+            f"{comparisons}. If an interval includes 0, the difference may be chance."
         )
     return (
-        f"**Yes, against these baselines:** by the 95 % intervals of the paired differences {said}. "
-        "A fixed baseline is one constant; this does not say that the controller beats the best constant."
+        f"**Yes, against these baselines:** by the 95 % intervals of the paired differences, {comparisons}. "
+        "A fixed baseline is one constant; the controller may still not beat the best constant."
     )
 
 

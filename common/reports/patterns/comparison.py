@@ -1,4 +1,4 @@
-"""Several experiments beside each other: the beginning of a report about more than one."""
+"""The first section of a report about several experiments, which compares them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from common.metrics import names
 from common.reports.chart_blocks import MAX_LINES
-from common.reports.facts import Ends, ExperimentFacts
-from common.reports.patterns.pieces import TYPES, Section, chart
-from common.reports.words import count, literal, number, table
+from common.reports.facts import ExperimentFacts, MetricSummary
+from common.reports.patterns.pieces import TYPES, ReportSection, chart
+from common.reports.words import count, literal, markdown_table, number
 
 COMPARED = {
     names.VALIDATION_LOSS: "Validation loss",
@@ -17,27 +17,27 @@ COMPARED = {
 }
 
 
-def sections(experiments: Sequence[ExperimentFacts]) -> list[Section]:
-    """A table of all, and a chart of each quantity that at least two of them have."""
+def comparison_sections(experiments: Sequence[ExperimentFacts]) -> list[ReportSection]:
+    """Return a section with a table of all experiments, and a chart of each metric that at least two of them have."""
     rows = [
         [
-            f"[{literal(its.label)}](#/experiments/{its.id})",
-            TYPES.get(its.type, its.type),
-            _status(its),
-            count(its.step),
-            _last(its.metrics.get(names.LOSS)),
-            _lowest(its.metrics.get(names.VALIDATION_LOSS)),
-            _last(its.metrics.get(names.EPISODE_REWARD)),
+            f"[{literal(facts.label)}](#/experiments/{facts.id})",
+            TYPES.get(facts.type, facts.type),
+            _status(facts),
+            count(facts.step),
+            _last(facts.metrics.get(names.LOSS)),
+            _lowest(facts.metrics.get(names.VALIDATION_LOSS)),
+            _last(facts.metrics.get(names.EPISODE_REWARD)),
         ]
-        for its in experiments
+        for facts in experiments
     ]
     header = ["Experiment", "Type", "Status", "Step", "Last loss", "Lowest validation loss", "Last reward"]
-    blocks = [table(header, rows, right=(3, 4, 5, 6))]
+    blocks = [markdown_table(header, rows, right=(3, 4, 5, 6))]
     for name, title in COMPARED.items():
-        having = [its.id for its in experiments if name in its.metrics][:MAX_LINES]
-        if len(having) > 1:
-            blocks.append(chart(title=title, experiments=having, metrics=[name]))
-    return [Section("Side by side", blocks)]
+        with_metric = [facts.id for facts in experiments if name in facts.metrics][:MAX_LINES]
+        if len(with_metric) > 1:
+            blocks.append(chart(title=title, experiments=with_metric, metrics=[name]))
+    return [ReportSection("Side by side", blocks)]
 
 
 def _status(facts: ExperimentFacts) -> str:
@@ -45,9 +45,9 @@ def _status(facts: ExperimentFacts) -> str:
     return facts.status if diverged is None else f"{facts.status}, diverged at step {count(diverged)}"
 
 
-def _last(ends: Ends | None) -> str:
+def _last(ends: MetricSummary | None) -> str:
     return number(ends.last) if ends else "–"
 
 
-def _lowest(ends: Ends | None) -> str:
+def _lowest(ends: MetricSummary | None) -> str:
     return number(ends.lowest) if ends else "–"

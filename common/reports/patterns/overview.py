@@ -1,4 +1,4 @@
-"""experiment-overview: what it is, what differs from the defaults, how it went, what it left."""
+"""The pattern experiment-overview: the experiment, its changes to the defaults, its progress and its results."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
-from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme, mappings
-from common.reports.words import code, count, literal, moment, number, plural, size, table, value
+from common.reports.patterns.pieces import TYPES, ReportSection, chart, course, divergence, extreme, mappings
+from common.reports.words import code, count, format_size, format_time, literal, markdown_table, number, plural, value
 from tidal_client.vocabulary import IMPORTED, ExperimentType, JobStatus
 
 MOST_SETTINGS = 60
@@ -22,15 +22,15 @@ ENDED: dict[str, str] = {
 }
 
 
-def sections(facts: ExperimentFacts) -> list[Section]:
-    """The parts of the overview, in their order."""
-    found = [Section("What it is", _what(facts)), Section("Configuration", _configuration(facts))]
-    found.append(Section("Progress", _progress(facts)))
+def overview_sections(facts: ExperimentFacts) -> list[ReportSection]:
+    """Return the sections of the overview in order."""
+    found = [ReportSection("What it is", _what(facts)), ReportSection("Configuration", _configuration(facts))]
+    found.append(ReportSection("Progress", _progress(facts)))
     if facts.type in (ExperimentType.LM, ExperimentType.RL):
-        found.append(Section("Loss" if facts.type != ExperimentType.RL else "Reward", _course(facts)))
-    found.append(Section("Checkpoints", _checkpoints(facts)))
+        found.append(ReportSection("Loss" if facts.type != ExperimentType.RL else "Reward", _course(facts)))
+    found.append(ReportSection("Checkpoints", _checkpoints(facts)))
     if facts.type in (ExperimentType.LM, ExperimentType.EVALUATION) or facts.evaluation is not None:
-        found.append(Section("Evaluation and samples", _samples(facts)))
+        found.append(ReportSection("Evaluation and samples", _samples(facts)))
     return found
 
 
@@ -40,16 +40,16 @@ def _what(facts: ExperimentFacts) -> list[str]:
         ["Id", code(facts.id)],
         ["Type", TYPES.get(facts.type, facts.type)],
         ["Status", facts.status],
-        ["Created", moment(facts.created_at)],
+        ["Created", format_time(facts.created_at)],
     ]
     if facts.finished_at:
-        rows.append(["Ended", moment(facts.finished_at)])
+        rows.append(["Ended", format_time(facts.finished_at)])
     if facts.source_experiment_id or facts.source_checkpoint:
         reference = facts.source_checkpoint or facts.source_experiment_id or ""
-        rows.append(["Begun from", code(reference, cell=True)])
+        rows.append(["Started from", code(reference, cell=True)])
     if facts.tags:
         rows.append(["Tags", ", ".join(literal(tag) for tag in facts.tags)])
-    blocks = [table(["", ""], rows)]
+    blocks = [markdown_table(["", ""], rows)]
     if facts.notes:
         blocks += ["Notes:", f"> {literal(facts.notes)}"]
     return blocks
@@ -70,9 +70,9 @@ def _configuration(facts: ExperimentFacts) -> list[str]:
         [code(name, cell=True), value(item), "none" if default is missing else value(default)]
         for name, item, default in different[:MOST_SETTINGS]
     ]
-    says = "differs from its default" if len(different) == 1 else "differ from their defaults"
-    blocks = [f"{len(different)} of {plural(len(facts.config), 'stored setting')} {says}."]
-    blocks.append(table(["Setting", "Here", "Default"], rows))
+    verb = "differs from its default" if len(different) == 1 else "differ from their defaults"
+    blocks = [f"{len(different)} of {plural(len(facts.config), 'stored setting')} {verb}."]
+    blocks.append(markdown_table(["Setting", "Here", "Default"], rows))
     if len(different) > MOST_SETTINGS:
         blocks.append(f"{len(different) - MOST_SETTINGS} more are not shown.")
     return blocks
@@ -137,10 +137,15 @@ def _checkpoints(facts: ExperimentFacts) -> list[str]:
     if not facts.checkpoints:
         return ["There are no checkpoints."]
     rows = [
-        [code(its.name, cell=True) + (" (best)" if its.best else ""), its.kind, count(its.step), size(its.size_bytes)]
-        for its in facts.checkpoints[:MOST_CHECKPOINTS]
+        [
+            code(checkpoint.name, cell=True) + (" (best)" if checkpoint.best else ""),
+            checkpoint.kind,
+            count(checkpoint.step),
+            format_size(checkpoint.size_bytes),
+        ]
+        for checkpoint in facts.checkpoints[:MOST_CHECKPOINTS]
     ]
-    blocks = [table(["Name", "Kind", "Step", "Size"], rows, right=(2, 3))]
+    blocks = [markdown_table(["Name", "Kind", "Step", "Size"], rows, right=(2, 3))]
     if len(facts.checkpoints) > MOST_CHECKPOINTS:
         blocks.append(f"{len(facts.checkpoints) - MOST_CHECKPOINTS} more are not shown.")
     return blocks
@@ -148,15 +153,15 @@ def _checkpoints(facts: ExperimentFacts) -> list[str]:
 
 def _samples(facts: ExperimentFacts) -> list[str]:
     if facts.evaluation is None:
-        return ["No evaluation was written."]
+        return ["There is no evaluation."]
     rows = [
         [literal(name.replace("_", " ")), number(float(item), 5)]
         for name, item in facts.evaluation.items()
         if isinstance(item, int | float) and not isinstance(item, bool)
     ]
-    blocks = [table(["Figure", "Value"], rows, right=(1,))] if rows else []
+    blocks = [markdown_table(["Figure", "Value"], rows, right=(1,))] if rows else []
     texts = mappings(facts.evaluation.get("samples"))
-    blocks += [_sample(item) for item in texts[:MOST_SAMPLES]] or ["It holds no samples."]
+    blocks += [_sample(item) for item in texts[:MOST_SAMPLES]] or ["The evaluation contains no samples."]
     return blocks
 
 

@@ -1,4 +1,4 @@
-"""What the patterns share: sections, chart blocks, and sentences about the course of a metric."""
+"""Building blocks of the patterns: sections, chart blocks, and sentences about the progress of a metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.reports.facts import Ends, ExperimentFacts
+from common.reports.facts import ExperimentFacts, MetricSummary
 from common.reports.markdown import MAX_CHARTS
 from common.reports.words import code, count, number
 from tidal_client.vocabulary import ExperimentType
@@ -21,39 +21,39 @@ TYPES: dict[str, str] = {
     ExperimentType.ANALYSIS: "analysis",
 }
 STILL = 0.005
-"""A change below this share of the larger end is none worth a word."""
+"""Relative change of a metric below which a report does not say that it rose or fell."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A heading with its paragraphs; a paragraph is any block of Markdown."""
+class ReportSection:
+    """A section of a report: a heading, and blocks of Markdown."""
 
     title: str
     blocks: Sequence[str]
 
     def markdown(self, level: int) -> str:
-        """As text, the heading at this level."""
+        """Return the section as Markdown with a heading of this level."""
         return "\n\n".join([f"{'#' * level} {self.title}", *self.blocks]) + "\n"
 
 
 def chart(**fields: Any) -> str:
-    """A fenced block; what is None is left out."""
+    """Return the fenced block of a chart with these fields, except those that are None."""
     given = {name: value for name, value in fields.items() if value is not None}
     return f"```chart\n{json.dumps(given, ensure_ascii=False)}\n```"
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """What is no mapping is an empty one: results may come from other programs."""
+    """Return `value` if it is a mapping, otherwise an empty one, because other programs may have written a result."""
     return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The mappings of a list; none of anything else."""
+    """Return the items of a list that are mappings; an empty list if `value` is not a list."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:
-    """The text with its first `most` charts; where one is left out, that is said."""
+    """Return the text with at most `most` charts; a sentence replaces each further chart."""
     seen = 0
 
     def keep(found: re.Match[str]) -> str:
@@ -61,13 +61,13 @@ def fewer_charts(text: str, most: int = MAX_CHARTS) -> str:
         seen += 1
         if seen <= most:
             return found[0]
-        return f"*A chart is left out here: a report holds at most {most}.*"
+        return f"*A chart is left out here, because a report can contain at most {most}.*"
 
     return re.sub(r"^```chart\n.*\n```$", keep, text, flags=re.MULTILINE)
 
 
-def course(what: str, ends: Ends) -> str:
-    """One sentence: `The training loss fell from 10.7 (step 1) to 1.69 (step 1,500).`"""
+def course(what: str, ends: MetricSummary) -> str:
+    """Return a sentence such as `The training loss fell from 10.7 (step 1) to 1.69 (step 1,500).`"""
     if ends.points == 1:
         return f"{what} was recorded once: {number(ends.last)} at step {count(ends.last_step)}."
     largest = max(abs(ends.first), abs(ends.last))
@@ -82,18 +82,18 @@ def course(what: str, ends: Ends) -> str:
 
 
 def divergence(facts: ExperimentFacts) -> list[str]:
-    """A paragraph that says that the training diverged; none where it did not."""
+    """Return a paragraph which states that the training diverged, or an empty list if it did not."""
     if facts.diverged_at is None:
         return []
     found = ", ".join(f"{code(name)} from step {count(step)} on" for name, step in sorted(facts.diverged.items()))
     return [
         f"**The training diverged at step {count(facts.diverged_at)}.** Not finite (NaN or infinity): {found}. "
-        "What is said below counts the finite values only."
+        "The figures below use the finite values only."
     ]
 
 
-def extreme(ends: Ends, *, high: bool = False) -> str:
-    """`Its lowest was 1.65 at step 1,400.`; that it is its end, otherwise; nothing of a single value."""
+def extreme(ends: MetricSummary, *, high: bool = False) -> str:
+    """Return a sentence such as `Its lowest was 1.65 at step 1,400.`, or an empty text for a single value."""
     value, step = (ends.highest, ends.highest_step) if high else (ends.lowest, ends.lowest_step)
     if ends.points < 2:
         return ""

@@ -1,4 +1,4 @@
-"""rl-analysis: how a controller learned, what it does with the modulation, and whether it earned its place."""
+"""The pattern rl-analysis: how a controller learned, how it sets the modulation, and whether it beat its baselines."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from common.config import REWARD_COMPONENTS
 from common.metrics import names
 from common.reports.facts import ExperimentFacts
 from common.reports.patterns import ablation
-from common.reports.patterns.pieces import TYPES, Section, chart, course, divergence, extreme
-from common.reports.words import literal, number, table
+from common.reports.patterns.pieces import TYPES, ReportSection, chart, course, divergence, extreme
+from common.reports.words import literal, markdown_table, number
 from tidal_client.vocabulary import ExperimentType
 
 CONSTANT_SPREAD = 0.01
-"""A deviation of the modulation below this is that of a constant."""
+"""Standard deviation of the modulation below which the policy is described as almost constant."""
 
 
-def sections(facts: ExperimentFacts) -> list[Section]:
-    """The parts of the analysis, the verdict first."""
-    found = [Section("Did the controller earn its place?", ablation.blocks(facts))]
+def rl_sections(facts: ExperimentFacts) -> list[ReportSection]:
+    """Return the sections of the analysis, the verdict first."""
+    found = [ReportSection("Did the controller beat its baselines?", ablation.blocks(facts))]
     if facts.type == ExperimentType.ABLATION:
         return found
     if facts.type != ExperimentType.RL:
         kind = TYPES.get(facts.type, facts.type)
         text = f"{literal(facts.label)} is of type {kind}: no controller was trained in it."
-        return [*found, Section("Training of the controller", [text])]
+        return [*found, ReportSection("Training of the controller", [text])]
     return [
         *found,
-        Section("Reward", _reward(facts)),
-        Section("Policy", _policy(facts)),
-        Section("Reward components", _components(facts)),
-        Section("Value function and constraint", _value(facts)),
+        ReportSection("Reward", _reward(facts)),
+        ReportSection("Policy", _policy(facts)),
+        ReportSection("Reward components", _components(facts)),
+        ReportSection("Value function and constraint", _value(facts)),
     ]
 
 
@@ -37,7 +37,7 @@ def _reward(facts: ExperimentFacts) -> list[str]:
     shown = {
         names.EPISODE_REWARD: "The moving average of the episodes' reward",
         names.STEP_REWARD: "The reward per token of the rollouts",
-        names.EVALUATION_REWARD: "The reward per token of the deterministic policy, on prompts training does not use,",
+        names.EVALUATION_REWARD: "The reward per token of the deterministic policy, on prompts not used in training,",
     }
     for name, what in shown.items():
         ends = facts.metrics.get(name)
@@ -47,7 +47,7 @@ def _reward(facts: ExperimentFacts) -> list[str]:
         return [*divergence(facts), "No reward is recorded."]
     blocks = [*divergence(facts), *blocks]
     if names.EVALUATION_REWARD not in facts.metrics:
-        blocks.append("The deterministic policy was not evaluated on the way.")
+        blocks.append("The deterministic policy was not evaluated during the training.")
     if names.EPISODE_REWARD in facts.metrics:
         blocks.append(chart(title="Episode reward", experiments=[facts.id], metrics=[names.EPISODE_REWARD]))
     per_token = [name for name in (names.STEP_REWARD, names.EVALUATION_REWARD) if name in facts.metrics]
@@ -69,7 +69,7 @@ def _policy(facts: ExperimentFacts) -> list[str]:
         return [*blocks, "No modulation is recorded."]
     text = course("The mean modulation", mean)
     if spread:
-        text += f" Its deviation within a rollout ended at {number(spread.last)}"
+        text += f" Its standard deviation within a rollout ended at {number(spread.last)}"
         text += ": the policy acts almost like a constant." if spread.last < CONSTANT_SPREAD else "."
     shown = [name for name in (names.MODULATION_MEAN, names.MODULATION_STD) if name in facts.metrics]
     return [*blocks, text, chart(title="Modulation", experiments=[facts.id], metrics=shown)]
@@ -82,7 +82,7 @@ def _components(facts: ExperimentFacts) -> list[str]:
         return ["No reward components are recorded."]
     shown = [names.REWARD_PREFIX + name for name, ends in found if ends]
     return [
-        table(["Component", "First", "Last"], rows, right=(1, 2)),
+        markdown_table(["Component", "First", "Last"], rows, right=(1, 2)),
         chart(title="Reward components", experiments=[facts.id], metrics=shown),
     ]
 
@@ -95,4 +95,4 @@ def _value(facts: ExperimentFacts) -> list[str]:
         blocks.append(course("The multiplier of the constraint", multiplier))
     if cost:
         blocks.append(course("The cost of too little diversity", cost))
-    return blocks or ["Nothing about them is recorded."]
+    return blocks or ["No metrics of the value function or the constraint are recorded."]

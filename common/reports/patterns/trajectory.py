@@ -1,4 +1,4 @@
-"""trajectory-report: the saved analyses of an experiment, the newest first."""
+"""The pattern trajectory-report: the saved analyses of an experiment, newest first."""
 
 from __future__ import annotations
 
@@ -6,59 +6,59 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.reports.facts import AnalysisFacts, ExperimentFacts
-from common.reports.patterns.pieces import Section, chart, mapping, mappings
-from common.reports.words import code, literal, moment, number, plural, table
+from common.reports.patterns.pieces import ReportSection, chart, mapping, mappings
+from common.reports.words import code, format_time, literal, markdown_table, number, plural
 
 MOST_ANALYSES = 8
 MOST_PROMPTS = 20
 MOST_CHARTS = 2
-"""Trajectories drawn of one analysis."""
+"""Most trajectories of one analysis that are shown as charts."""
 SIGNAL = "modulation"
 MEASURES = {"wordCount": "Words", "uniqueWordRatio": "Share of different words", "charCount": "Characters"}
 
 
-def sections(facts: ExperimentFacts) -> list[Section]:
-    """One section for each analysis."""
+def trajectory_sections(facts: ExperimentFacts) -> list[ReportSection]:
+    """Return a section for each analysis."""
     if not facts.analyses:
-        text = "No analysis is saved with this experiment, so nothing can be said about trajectories."
-        return [Section("Trajectories", [text])]
+        text = "No analysis is saved with this experiment, so there are no trajectories."
+        return [ReportSection("Trajectories", [text])]
     shown = facts.analyses[:MOST_ANALYSES]
     total = max(facts.analyses_total, len(facts.analyses))
     begin = "One analysis is saved." if total == 1 else f"{total} analyses are saved."
     if total > len(shown):
         begin = f"{total} analyses are saved; these are the newest {len(shown)}."
-    return [Section("Trajectories", [begin]), *(_section(its) for its in shown)]
+    return [ReportSection("Trajectories", [begin]), *(_section(analysis) for analysis in shown)]
 
 
-def _section(its: AnalysisFacts) -> Section:
-    result = its.result
+def _section(analysis: AnalysisFacts) -> ReportSection:
+    result = analysis.result
     request = mapping(result.get("request"))
-    blocks = [_asked(its, request)]
+    blocks = [_request(analysis, request)]
     trajectories = mappings(result.get("trajectories"))
     if trajectories:
-        blocks += _trajectories(its.id, trajectories)
+        blocks += _trajectories(analysis.id, trajectories)
     batch, sweep = result.get("batchAnalysis"), result.get("sweepAnalysis")
     if isinstance(batch, Mapping):
-        blocks += _between(batch)
+        blocks += _across_prompts(batch)
     if isinstance(sweep, Mapping):
-        blocks += _sweep(its.id, sweep)
-    return Section(f"Analysis {literal(its.name or its.id)}", blocks)
+        blocks += _sweep(analysis.id, sweep)
+    return ReportSection(f"Analysis {literal(analysis.name or analysis.id)}", blocks)
 
 
-def _asked(its: AnalysisFacts, request: Mapping[str, Any]) -> str:
+def _request(analysis: AnalysisFacts, request: Mapping[str, Any]) -> str:
     prompts = request.get("prompts")
-    parts = [f"Kind {its.kind}"]
+    parts = [f"Kind {analysis.kind}"]
     if isinstance(prompts, list):
         parts.append(plural(len(prompts), "prompt"))
     if request.get("checkpoint"):
         parts.append(f"model {code(str(request['checkpoint']))}")
     if request.get("rlCheckpoint"):
         parts.append(f"controller {code(str(request['rlCheckpoint']))}")
-    elif request.get("gatingMode") and its.kind != "sweep":
+    elif request.get("gatingMode") and analysis.kind != "sweep":
         parts.append(f"gating {literal(str(request['gatingMode']))}")
     if request.get("seed") is not None:
         parts.append(f"seed {literal(str(request['seed']))}")
-    return f"{', '.join(parts)}; saved {moment(its.created_at)} as {code(its.id)}."
+    return f"{', '.join(parts)}; saved {format_time(analysis.created_at)} as {code(analysis.id)}."
 
 
 def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -68,12 +68,12 @@ def _trajectories(analysis: str, trajectories: Sequence[Mapping[str, Any]]) -> l
         stats = mapping(mapping(found.get("signalStats")).get(SIGNAL))
         phases = mappings(found.get("phases"))
         changes = ", ".join(
-            f"{literal(str(its.get('windowBoundary')))} (t {number(its.get('tStatistic'), 3)})" for its in phases
+            f"{literal(str(phase.get('windowBoundary')))} (t {number(phase.get('tStatistic'), 3)})" for phase in phases
         )
         figures = [number(stats.get(key), 3) for key in ("mean", "std", "min", "max")]
         rows.append([_prompt(row), *figures, changes or "none"])
     header = ["Prompt", "Mean m", "Deviation", "Lowest", "Highest", "Changes between quarters"]
-    blocks = [table(header, rows, right=(1, 2, 3, 4))]
+    blocks = [markdown_table(header, rows, right=(1, 2, 3, 4))]
     if len(trajectories) > MOST_PROMPTS:
         blocks.append(f"{len(trajectories) - MOST_PROMPTS} more prompts are not shown.")
     for at, row in enumerate(trajectories[:MOST_CHARTS], start=1):
@@ -86,7 +86,7 @@ def _prompt(row: Mapping[str, Any]) -> str:
     return literal(str(row.get("prompt") or ""), 160) or "(new document)"
 
 
-def _between(batch: Mapping[str, Any]) -> list[str]:
+def _across_prompts(batch: Mapping[str, Any]) -> list[str]:
     spread = mapping(mapping(batch.get("crossPromptVariance")).get(SIGNAL))
     strategy = mapping(mapping(batch.get("strategyCharacterization")).get(SIGNAL))
     between, within = spread.get("betweenPromptVar"), spread.get("withinPromptVar")
@@ -96,12 +96,12 @@ def _between(batch: Mapping[str, Any]) -> list[str]:
         _row("Mean of the prompts", strategy.get("globalMean"), strategy, "globalMean"),
         _row("Deviation of the prompts", strategy.get("globalStd"), strategy, "globalStd"),
     ]
-    blocks = [table(["Across prompts", "Value", "95 % interval"], rows, right=(1, 2))]
+    blocks = [markdown_table(["Across prompts", "Value", "95 % interval"], rows, right=(1, 2))]
     if isinstance(between, int | float) and isinstance(within, int | float):
         if between > within:
-            blocks.append("Prompts differ more from each other than the tokens within one.")
+            blocks.append("The modulation varies more between prompts than within them.")
         else:
-            blocks.append("Prompts do not differ more from each other than the tokens within one.")
+            blocks.append("The modulation does not vary more between prompts than within them.")
     return blocks
 
 
@@ -122,12 +122,12 @@ def _sweep(analysis: str, sweep: Mapping[str, Any]) -> list[str]:
             figures = [number(mapping(statistics.get(m)).get(key)) for m in ("0.0", "0.5", "1.0")]
             rows.append([_prompt(row), name, *figures])
     blocks = [
-        "The same seed at three modulations:",
-        table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),
+        "The texts at three modulations with the same seed:",
+        markdown_table(["Prompt", "Measure", "m = 0", "m = 0.5", "m = 1"], rows, right=(2, 3, 4)),
     ]
     changes = mapping(sweep.get("meanDeltas"))
-    said = [f"{name.lower()} {number(changes[key], signed=True)}" for key, name in MEASURES.items() if key in changes]
-    if said:
-        blocks.append(f"Mean change from m = 0 to m = 1: {', '.join(said)}.")
+    texts = [f"{name.lower()} {number(changes[key], signed=True)}" for key, name in MEASURES.items() if key in changes]
+    if texts:
+        blocks.append(f"Mean change from m = 0 to m = 1: {', '.join(texts)}.")
     blocks.append(chart(kind="sweep", title="Words by modulation", analysis=analysis, measure="wordCount"))
     return blocks

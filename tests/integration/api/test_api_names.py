@@ -140,5 +140,5 @@ def test_a_configuration_with_a_repeated_key_is_listed_as_invalid_and_refused(ap
     listed = {item["name"]: item for item in api.http.get("/api/configs").json()["configs"]}
     assert listed["dup.yaml"]["kind"] == "invalid"
     problem = refused(api.admin.post("/api/jobs", json={"type": "lm-training", "configPath": "dup.yaml"}))
-    assert "dup.yaml: not valid YAML: line 2: the key 'training' was given on line 1 already" in problem["detail"]
+    assert "dup.yaml: not valid YAML: line 2: the key 'training' is already on line 1" in problem["detail"]
     assert str(api.settings.config_dir) not in problem["detail"]

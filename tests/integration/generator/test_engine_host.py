@@ -17,7 +17,7 @@ import pytest
 import redis
 
 from common.config import Settings
-from common.config.child_environment import SECRETS
+from common.config.child_environment import SECRET_VARIABLES
 from common.redis import keys
 from common.redis.generation_events import read_entry
 from services.generator.engine_child import engine_settings
@@ -54,7 +54,7 @@ def test_a_request_is_answered(host: EngineHost, redis_client: redis.Redis) -> N
 def test_the_engine_gets_its_settings_and_no_secret(
     settings: Settings, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in SECRETS:
+    for name in SECRET_VARIABLES:
         monkeypatch.setenv(name, "secret")
     mine = settings.model_copy(update={"generator_device": "cpu", "generator_models_mb": 7})
     command = (sys.executable, "-m", "tests.integration.generator.fake_engine", settings.redis_url.get_secret_value())
@@ -62,11 +62,11 @@ def test_the_engine_gets_its_settings_and_no_secret(
     ask(host, redis_client, "one")
     environment = answer(redis_client, "one")[1]["environment"]
     host.close()
-    assert SECRETS & set(environment) == {"TIDAL_REDIS_URL"}
+    assert SECRET_VARIABLES & set(environment) == {"TIDAL_REDIS_URL"}
     assert "secret" not in environment.values()
     (tmp_path / ".env").write_text("TIDAL_AUTH_TOKEN=secret\nTIDAL_GENERATOR_MODELS_MB=9\n")
     monkeypatch.chdir(tmp_path)
-    for name in SECRETS:
+    for name in SECRET_VARIABLES:
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

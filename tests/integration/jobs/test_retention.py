@@ -79,8 +79,8 @@ def test_a_store_that_is_not_there_is_told(desk: Desk, engine: Engine, tmp_path:
 
 def test_what_a_kill_left_out_of_sight_is_removed(store: ArtifactStore) -> None:
     (store.root / "e1" / "logs").mkdir(parents=True)
-    doomed = store.take_away("e1", "logs")
-    assert doomed is not None and doomed.is_dir() and store.take_away("e1", "logs") is None
+    doomed = store.detach("e1", "logs")
+    assert doomed is not None and doomed.is_dir() and store.detach("e1", "logs") is None
     assert store.discard_leftovers(3600) == 0 and doomed.is_dir()
     assert store.discard_leftovers(-1) == 1 and not doomed.exists()
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.artifacts.best import Best, read_best, write_best
+from common.artifacts.best import BestCheckpoint, read_best, write_best
 from common.checkpoint import CheckpointManager
 from common.checkpoint.retention import CheckpointRetention
 
@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
     weights.write_bytes(data)
     newest = manager.latest()
     assert newest is not None and newest.step == 2
-    manager.set_aside(manager.skipped[0])
+    manager.rename_damaged(manager.skipped[0])
     assert manager.prune() == ["step-000000001", "step-000000002"]
     # A later attempt, which cannot know what this one has seen:
     later = CheckpointManager(tmp_path, keep_last=2)
@@ -84,12 +84,12 @@ def test_a_damaged_checkpoint_that_was_passed_over_is_not_counted_among_the_newe
 def test_the_best_stays_until_another_is_named(tmp_path: Path) -> None:
     manager = CheckpointManager(tmp_path / "checkpoints", keep_last=1)
     save(manager, 1)
-    manager.name_best(Best("checkpoints/step-000000001", "validation loss", 2.5, 1))
+    manager.name_best(BestCheckpoint("checkpoints/step-000000001", "validation loss", 2.5, 1))
     for step in (2, 3):
         save(manager, step)
         manager.prune()
     assert [info.step for info in manager.list()] == [1, 3]
-    manager.name_best(Best("checkpoints/step-000000003", "validation loss", 2.0, 3))
+    manager.name_best(BestCheckpoint("checkpoints/step-000000003", "validation loss", 2.0, 3))
     save(manager, 4)
     manager.prune()
     assert [info.step for info in manager.list()] == [3, 4]
@@ -106,6 +106,6 @@ def test_a_best_that_names_nothing_is_none(text: str, tmp_path: Path) -> None:
 
 def test_a_best_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"weights")
-    best = Best("model.pth", "validation loss", 1.25, 40)
+    best = BestCheckpoint("model.pth", "validation loss", 1.25, 40)
     write_best(tmp_path / "checkpoints", best)
     assert read_best(tmp_path / "checkpoints") == best

@@ -11,9 +11,9 @@ import pytest
 
 from common.config import Settings
 from common.config.child_environment import (
-    DATABASE,
-    SECRETS,
-    TOKEN,
+    DATABASE_VARIABLES,
+    SECRET_VARIABLES,
+    TOKEN_VARIABLES,
     child_environment,
     own_environment,
     server_environment,
@@ -40,7 +40,7 @@ ENVIRON = {
     "TIDAL_PORT": "1",
     "TIDAL_LOG_LEVEL": "debug",
     "TIDAL_TEST_X": "x",
-    **dict.fromkeys(SECRETS, "secret"),
+    **dict.fromkeys(SECRET_VARIABLES, "secret"),
 }
 
 
@@ -48,9 +48,9 @@ def test_every_setting_that_is_a_secret_is_treated_as_one() -> None:
     secret = {
         f"TIDAL_{name.upper()}" for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)
     }
-    assert secret <= SECRETS
-    assert {name for name in OTHER_VARIABLES if "PASSWORD" in name} <= SECRETS
-    assert variables() | OTHER_VARIABLES.keys() | {"PGPASSWORD"} >= SECRETS
+    assert secret <= SECRET_VARIABLES
+    assert {name for name in OTHER_VARIABLES if "PASSWORD" in name} <= SECRET_VARIABLES
+    assert variables() | OTHER_VARIABLES.keys() | {"PGPASSWORD"} >= SECRET_VARIABLES
 
 
 def test_a_process_gets_what_it_needs_and_only_named_secrets() -> None:
@@ -59,7 +59,7 @@ def test_a_process_gets_what_it_needs_and_only_named_secrets() -> None:
         "PATH", "LANG", "LC_TIME", "HOME", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "TIDAL_PORT",
         "TIDAL_LOG_LEVEL", "TIDAL_TEST_X",
     }  # fmt: skip
-    assert own_environment(ENVIRON, secrets=TOKEN).keys() == plain.keys() | TOKEN
+    assert own_environment(ENVIRON, secrets=TOKEN_VARIABLES).keys() == plain.keys() | TOKEN_VARIABLES
     assert own_environment(ENVIRON, database=True).keys() == plain.keys() | {"PGSSLMODE", "PGPASSWORD"}
     assert own_environment(ENVIRON, hub=True).keys() == plain.keys() | {"https_proxy", "HF_TOKEN"}
     assert server_environment(ENVIRON).keys() == {"PATH", "LANG", "LC_TIME"}
@@ -70,7 +70,9 @@ def test_the_trainer_gets_the_hub_token_and_no_other_secret() -> None:
     assert trainer["HF_TOKEN"] == "hub-token" and "HF_TOKEN" not in engine
     assert trainer["OMP_WAIT_POLICY"] == engine["OMP_WAIT_POLICY"] == "PASSIVE"
     for given in (trainer, engine):
-        assert not {"secret", "cloud", "forge", "password"} & set(given.values()) and not given.keys() & DATABASE
+        assert (
+            not {"secret", "cloud", "forge", "password"} & set(given.values()) and not given.keys() & DATABASE_VARIABLES
+        )
 
 
 def test_named_variables_are_passed_on_except_secrets_of_tidal() -> None:

@@ -57,7 +57,7 @@ def test_braces_mean_defaults_and_an_empty_file_is_an_error(tmp_path: Path) -> N
     (tmp_path / "defaults.yaml").write_text("{}")
     assert load_lm_config(tmp_path / "defaults.yaml") == LMConfig()
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
-    with pytest.raises(ConfigError, match=r"nothing is in it; write \{\} for the defaults"):
+    with pytest.raises(ConfigError, match=r"the file is empty; write \{\} for the defaults"):
         load_lm_config(tmp_path / "empty.yaml")
 
 

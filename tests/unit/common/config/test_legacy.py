@@ -170,8 +170,8 @@ def test_older_gates_and_odd_batches_are_adjusted_with_a_note() -> None:
 @pytest.mark.parametrize(
     ("mapping", "finding"),
     [
-        ({"model": {"d_model": 3}}, "not a configuration of the original"),
-        ({}, "not a configuration of the original"),
+        ({"model": {"d_model": 3}}, "this is not a configuration of the original project"),
+        ({}, "this is not a configuration of the original project"),
         ({"EMBED_DIM": "wide"}, "model.d_model"),
         ({"TOKENIZER": "bert"}, "data.tokenizer"),
         ({"LEARNING_RATE_SCHEDULER": 3, "EMBED_DIM": 64}, "expected a mapping"),

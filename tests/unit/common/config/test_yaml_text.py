@@ -63,14 +63,14 @@ def test_a_file_and_set_read_the_same_value(tmp_path: Path, text: str, value: ob
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' was given on line 1 already"),
-        ("x:\n  a: {b: 1, c: 2,\n    b: 3}\n", "line 3: the key 'b' was given on line 2 already"),
-        ("- {a: 1}\n- {a: 1, 'a': 2}\n", "line 2: the key 'a' was given on line 2 already"),
-        ("a: &x {k: 1}\nb:\n  <<: *x\n  <<: *x\n", "line 4: the key '<<' was given on line 3 already"),
-        ("a: 1\n2: 3\n", "line 2: the key 2 is no text"),
-        ("true: 3\n", "line 1: the key true is no text"),
-        ("? [a]\n: 3\n", "line 1: the key is no text"),
-        ("a:\n\tb: 1\n", "line 2, column 1: a tab stands where only spaces may"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is already on line 1"),
+        ("x:\n  a: {b: 1, c: 2,\n    b: 3}\n", "line 3: the key 'b' is already on line 2"),
+        ("- {a: 1}\n- {a: 1, 'a': 2}\n", "line 2: the key 'a' is already on line 2"),
+        ("a: &x {k: 1}\nb:\n  <<: *x\n  <<: *x\n", "line 4: the key '<<' is already on line 3"),
+        ("a: 1\n2: 3\n", "line 2: the key 2 is not text"),
+        ("true: 3\n", "line 1: the key true is not text"),
+        ("? [a]\n: 3\n", "line 1: the key is not text"),
+        ("a:\n\tb: 1\n", "line 2, column 1: a tab is not allowed here"),
         ("a: 1\n---\na: 2\n", "line 2, column 1: a second document begins"),
         ("a: 1\nb: *c\n", "line 2, column 4: found undefined alias"),
         ("a: 1\nb: &c [*c]\n", "line 2: this value contains itself"),
@@ -78,10 +78,10 @@ def test_a_file_and_set_read_the_same_value(tmp_path: Path, text: str, value: ob
         ("a: !!python/name:os.system x\n", "line 1: the tag !!python/name:os.system is not known"),
         ("a: !!int word\n", "line 1: 'word' cannot be read as int"),
         ("a: " + "9" * 5000, "line 1: '9999"),
-        ("a: 1\nb: .inf\n", "line 2: .inf is no finite number"),
-        ("a: -.INF\n", "line 1: -.INF is no finite number"),
-        ("a: .nan\n", "line 1: .nan is no finite number"),
-        ("a: 1e999\n", "line 1: 1e999 is no finite number"),
+        ("a: 1\nb: .inf\n", "line 2: .inf is not a finite number"),
+        ("a: -.INF\n", "line 1: -.INF is not a finite number"),
+        ("a: .nan\n", "line 1: .nan is not a finite number"),
+        ("a: 1e999\n", "line 1: 1e999 is not a finite number"),
         ("a: " + "[" * 10_000, f"line 1, column .*: nested more than {MOST_LEVELS} levels deep"),
         ("a: b: c\n", "line 1, column 5: mapping values are not allowed here"),
     ],
@@ -110,10 +110,10 @@ def test_anchors_and_merges_work() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- a\n", "expected a mapping of sections at the top, found a list"),
-        (b"word\n", "expected a mapping of sections at the top, found text"),
-        (b"", "nothing is in it"),
-        (b"---\n", "nothing is in it"),
+        (b"- a\n", "expected a mapping of sections at the top level, found a list"),
+        (b"word\n", "expected a mapping of sections at the top level, found text"),
+        (b"", "the file is empty"),
+        (b"---\n", "the file is empty"),
         (b"a: 1\nb: \xe9\n", "line 2 is not UTF-8 text"),
     ],
 )
@@ -153,7 +153,7 @@ def test_text_that_looks_like_something_else_is_written_in_quotes(word: str) -> 
 
 
 def test_a_repeated_section_names_both_lines() -> None:
-    with pytest.raises(ConfigError, match="line 5: the key 'training' was given on line 2 already; keep one of them"):
+    with pytest.raises(ConfigError, match="line 5: the key 'training' is already on line 2; keep one of them"):
         load_lm_config(CASES / "y_dup.yaml")
 
 

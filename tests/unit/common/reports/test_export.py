@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from common.reports import Bar, BarFigure, Chart, Figure, Line, LineFigure, html_document, markdown_document
-from common.reports.svg import HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw, ticks
+from common.reports.svg import HEIGHT, LEFT, RIGHT, TOP, WIDTH, render_svg, ticks
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 TEXT = (
@@ -53,7 +53,7 @@ def test_everything_from_outside_is_escaped() -> None:
 
 def test_the_drawing_puts_every_point_where_it_belongs() -> None:
     figure = LineFigure("L", [Line("a", [0, 5, 10], [0.0, 1.0, 0.5])], span=(0.0, 1.0))
-    svg = ET.fromstring(draw(figure, "what it is"))
+    svg = ET.fromstring(render_svg(figure, "what it is"))
     assert svg.attrib["aria-label"] == "what it is"
     path = next(its.attrib["d"] for its in svg if its.attrib.get("class", "").startswith("line"))
     found = [tuple(map(float, pair.split())) for pair in path.removeprefix("M").split("L")]
@@ -64,7 +64,7 @@ def test_the_drawing_puts_every_point_where_it_belongs() -> None:
 
 def test_a_logarithmic_axis_has_equal_steps_and_leaves_out_what_is_not_above_zero() -> None:
     figure = LineFigure("L", [Line("a", [0, 1, 2, 3], [1.0, 10.0, 0.0, 100.0]), Line("b", [0], [-1.0])], log=True)
-    svg = draw(figure, "x")
+    svg = render_svg(figure, "x")
     path = re.search(r'class="line c1" d="M([^"]+)"', svg)
     assert path and "line c2" not in svg
     heights = [float(pair.split()[1]) for pair in path[1].split("L")]
@@ -75,14 +75,14 @@ def test_a_logarithmic_axis_has_equal_steps_and_leaves_out_what_is_not_above_zer
 @pytest.mark.parametrize("value", [0.0, 5.0, -3.0])
 def test_a_level_line_and_a_single_point_are_drawn(value: float) -> None:
     for x in ([1], [1, 2]):
-        ET.fromstring(draw(LineFigure("L", [Line("a", x, [value] * len(x))]), "x"))
-        ET.fromstring(draw(LineFigure("L", [Line("a", x, [abs(value) + 1] * len(x))], log=True), "x"))
-    ET.fromstring(draw(BarFigure("B", [Bar("a", value)]), "x"))
-    assert draw(LineFigure("L"), "x") == "" and draw(BarFigure("B"), "x") == ""
+        ET.fromstring(render_svg(LineFigure("L", [Line("a", x, [value] * len(x))]), "x"))
+        ET.fromstring(render_svg(LineFigure("L", [Line("a", x, [abs(value) + 1] * len(x))], log=True), "x"))
+    ET.fromstring(render_svg(BarFigure("B", [Bar("a", value)]), "x"))
+    assert render_svg(LineFigure("L"), "x") == "" and render_svg(BarFigure("B"), "x") == ""
 
 
 def test_bars_begin_at_zero_and_carry_their_interval() -> None:
-    svg = draw(BarFigure("B", [Bar("up", 2.0, 1.0, 3.0), Bar("down", -1.0, -2.0, 0.5)]), "x")
+    svg = render_svg(BarFigure("B", [Bar("up", 2.0, 1.0, 3.0), Bar("down", -1.0, -2.0, 0.5)]), "x")
     zero = re.search(r'class="zero" d="M([\d.]+)', svg)
     rects = re.findall(r'<rect class="c\d" x="([\d.]+)" y="\d+" width="([\d.]+)"', svg)
     whiskers = re.findall(r'class="whisker" d="M([\d.]+) \d+H([\d.]+)', svg)

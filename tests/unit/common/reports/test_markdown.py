@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from common.reports import ChartPart, HtmlPart, ProblemPart, render_parts
-from common.reports.words import code, count, literal, number, size, table
+from common.reports.words import code, count, format_size, literal, markdown_table, number
 
 ATTACKS = [
     "<script>alert(1)</script>",
@@ -111,11 +111,11 @@ def test_charts_stand_between_the_pieces_of_text_in_their_order() -> None:
     ],
 )
 def test_foreign_text_stays_text(text: str) -> None:
-    [part] = render_parts(f"**{literal(text)}**\n\n{table(['x'], [[literal(text)]])}")
+    [part] = render_parts(f"**{literal(text)}**\n\n{markdown_table(['x'], [[literal(text)]])}")
     assert isinstance(part, HtmlPart)
     seen = Seen(part.html)
     assert [tag for tag, _ in seen.found] == ["p", "strong", "div", "table", "thead", "tr", "th", "tbody", "tr", "td"]
-    [with_code] = render_parts(f"{code(text)}\n\n{table(['x'], [[code(text, cell=True)]])}")
+    [with_code] = render_parts(f"{code(text)}\n\n{markdown_table(['x'], [[code(text, cell=True)]])}")
     assert isinstance(with_code, HtmlPart)
     assert [tag for tag, _ in Seen(with_code.html).found].count("code") == 2
 
@@ -126,4 +126,9 @@ def test_numbers_are_read_well() -> None:
         "0", "1.235", "−1.5", "1,234", "1.00e7", "2.50e-5", "–", "–", "–", "–", "–",
     ]  # fmt: skip
     assert (number(0.5, signed=True), number(-0.5, signed=True)) == ("+0.5", "−0.5")
-    assert (count(1234567.4), count(None), size(1_500_000), size(12)) == ("1,234,567", "–", "1.5 MB", "12 B")
+    assert (count(1234567.4), count(None), format_size(1_500_000), format_size(12)) == (
+        "1,234,567",
+        "–",
+        "1.5 MB",
+        "12 B",
+    )

@@ -12,18 +12,18 @@ from common.reports import (
     PATTERNS,
     AnalysisFacts,
     CheckpointFacts,
-    Ends,
     ExperimentFacts,
+    MetricSummary,
     check_charts,
-    generate,
+    generate_report,
     render_parts,
 )
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 
 
-def ends(first: float, last: float, lowest: float, highest: float, steps: tuple[int, int, int, int]) -> Ends:
-    return Ends(steps[0], first, steps[1], last, lowest, steps[2], highest, steps[3], 100)
+def ends(first: float, last: float, lowest: float, highest: float, steps: tuple[int, int, int, int]) -> MetricSummary:
+    return MetricSummary(steps[0], first, steps[1], last, lowest, steps[2], highest, steps[3], 100)
 
 
 MODEL = ExperimentFacts(
@@ -80,7 +80,7 @@ def ablation(**differences: tuple[float, float]) -> dict[str, Any]:
 
 
 def made(pattern: str, *facts: ExperimentFacts) -> str:
-    _, text = generate(pattern, facts)
+    _, text = generate_report(pattern, facts)
     check_charts(text)
     return text
 
@@ -103,7 +103,7 @@ def test_an_overview_says_what_is_stored() -> None:
     ):
         assert statement in text
     assert "heads" not in text
-    assert generate("experiment-overview", [MODEL])[0] == "Overview: Tide *pool*"
+    assert generate_report("experiment-overview", [MODEL])[0] == "Overview: Tide *pool*"
 
 
 def test_what_is_missing_is_said() -> None:
@@ -116,14 +116,19 @@ def test_what_is_missing_is_said() -> None:
         "No training loss is recorded.",
         "No validation loss is recorded.",
         "There are no checkpoints.",
-        "No evaluation was written.",
+        "There is no evaluation.",
         "No analysis is saved with this experiment",
     ):
         assert statement in text
     assert "chart" not in text
     assert "no controller was trained in it" in made("rl-analysis", bare)
     silent = made("rl-analysis", replace(bare, type="rl"))
-    for what in ("No ablation was written", "No reward is recorded", "No entropy is recorded", "No modulation is"):
+    for what in (
+        "This experiment has no ablation",
+        "No reward is recorded",
+        "No entropy is recorded",
+        "No modulation is",
+    ):
         assert what in silent
 
 
@@ -133,30 +138,32 @@ def test_a_controller_that_won_is_said_to_have_won_and_no_more() -> None:
     )
     assert "**Yes, against these baselines:**" in text
     assert "it beat random; it beat fixed" in text
-    assert "does not say that the controller beats the best constant" in text
+    assert "the controller may still not beat the best constant" in text
     assert "| learned − random | +0.0625 | +0.03125 to +0.09375 |" in text
     assert "| learned | 0.125 | 0.0625 to 0.1875 | 0.4 | – |" in text
     assert "Conditions: 200 prompts, episodes of at most 50 tokens, fixed means m = 0.5, seed 7." in text
 
 
 @pytest.mark.parametrize(
-    ("differences", "said"),
+    ("differences", "expected"),
     [
         ({"random": (0.5, 0.25), "fixed": (0.0, 0.25)}, "did not beat all of its baselines"),
         ({"random": (0.5, 0.25), "fixed": (-0.5, 0.25)}, "it beat random; it did worse than fixed"),
         ({"random": (0.125, 0.25), "fixed": (0.25, 0.25)}, "did not beat its baselines"),  # an end at 0 is no victory
     ],
 )
-def test_a_controller_that_did_not_win_is_said_not_to(differences: dict[str, tuple[float, float]], said: str) -> None:
+def test_a_report_states_that_a_controller_did_not_win(
+    differences: dict[str, tuple[float, float]], expected: str
+) -> None:
     text = made("rl-analysis", replace(CONTROLLER, ablation=ablation(**differences)))
-    assert "**No: the controller did not beat" in text and said in text
+    assert "**No: the controller did not beat" in text and expected in text
     assert "**Yes" not in text
 
 
 def test_an_ablation_without_differences_or_of_another_shape_decides_nothing() -> None:
     for found in (ablation(), {"policies": [1], "paired": {"learned_minus_fixed": {"total": {"ci_low": "x"}}}}, {}):
         text = made("rl-analysis", replace(CONTROLLER, ablation=found))
-        assert "**It cannot be said whether the controller helps:**" in text
+        assert "**It is not known whether the controller helps:**" in text
 
 
 def test_the_training_of_a_controller_is_told_from_its_metrics() -> None:
@@ -164,7 +171,7 @@ def test_the_training_of_a_controller_is_told_from_its_metrics() -> None:
     for statement in (
         "The moving average of the episodes' reward rose from −1 (step 128) to 4.5 (step 4,096). "
         "Its highest was 5 at step 4,000.",
-        "The deterministic policy was not evaluated on the way.",
+        "The deterministic policy was not evaluated during the training.",
         "The policy's entropy, in nats, fell from −0.1 (step 128) to −0.6 (step 4,096).",
         "ended at 0.005: the policy acts almost like a constant.",
         "| diversity | 0.3 | 0.4 |",
@@ -218,7 +225,7 @@ def test_saved_analyses_are_told_one_by_one() -> None:
         "| Tom | 0.25 | 0.125 | 0 | 0.5 | Q1→Q2 (t −4.25) |",
         "| (new document) | 0.25 | 0.125 | 0 | 0.5 | none |",
         "| Variance between prompts | 0.001 | 5.00e-4 to 0.002 |",
-        "Prompts do not differ more from each other than the tokens within one.",
+        "The modulation does not vary more between prompts than within them.",
         "| Tom | Words | 4 | 4 | 4 |",
         "Mean change from m = 0 to m = 1: words −2.",
         '{"kind": "trajectory", "title": "Modulation: Tom", "analysis": "ana_abc", "prompt": 1}',
@@ -238,7 +245,7 @@ def test_an_analysis_of_another_shape_does_not_stop_a_report() -> None:
 
 def test_several_experiments_are_compared_first() -> None:
     other = replace(MODEL, id="exp-3", name="Other")
-    title, text = generate("experiment-overview", [MODEL, other, CONTROLLER])
+    title, text = generate_report("experiment-overview", [MODEL, other, CONTROLLER])
     check_charts(text)
     assert title == "Overview: Tide *pool* and 2 more"
     assert text.startswith("## Side by side")
@@ -273,7 +280,7 @@ def test_a_report_of_many_experiments_leaves_charts_out_and_says_so() -> None:
     assert made("full-report", facts).count("```chart") <= 40
     text = made("full-report", *(replace(facts, id=f"rl-{n}") for n in range(8)))
     assert text.count("```chart") == 40
-    assert "*A chart is left out here: a report holds at most 40.*" in text
+    assert "*A chart is left out here, because a report can contain at most 40.*" in text
 
 
 def test_the_full_report_holds_all_of_the_others() -> None:
@@ -284,7 +291,7 @@ def test_the_full_report_holds_all_of_the_others() -> None:
 
 
 def test_a_run_that_diverged_is_said_to_have_diverged_and_one_point_is_no_lowest() -> None:
-    once = Ends(0, 10.8, 0, 10.8, 10.8, 0, 10.8, 0, 1)
+    once = MetricSummary(0, 10.8, 0, 10.8, 10.8, 0, 10.8, 0, 1)
     diverged = replace(
         MODEL,
         status="failed",
@@ -292,11 +299,11 @@ def test_a_run_that_diverged_is_said_to_have_diverged_and_one_point_is_no_lowest
         metrics={"Losses/Validation": once},
         diverged={"Losses/Total": 2},
     )
-    _, text = generate("experiment-overview", [diverged])
+    _, text = generate_report("experiment-overview", [diverged])
     assert "**The training diverged at step 2.** Not finite (NaN or infinity): `Losses/Total` from step 2 on." in text
     assert "No finite training loss is recorded." in text
     assert "lowest" not in text
-    _, both = generate("experiment-overview", [diverged, MODEL])
+    _, both = generate_report("experiment-overview", [diverged, MODEL])
     assert "failed, diverged at step 2" in both
     controller = replace(CONTROLLER, diverged={"policy_loss": 96})
-    assert "**The training diverged at step 96.**" in generate("rl-analysis", [controller])[1]
+    assert "**The training diverged at step 96.**" in generate_report("rl-analysis", [controller])[1]

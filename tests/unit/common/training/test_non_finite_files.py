@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.artifacts.best import Best, read_best, write_best
+from common.artifacts.best import BestCheckpoint, read_best, write_best
 from common.checkpoint import CheckpointManager, load_model, save_model
 from common.config import LMConfig
 from common.errors import CheckpointError, DivergedError
@@ -107,7 +107,7 @@ def test_a_checkpoint_of_an_older_version_that_holds_nan_is_passed_over_and_its_
 
 def test_a_best_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="the validation loss of a is nan"):
-        write_best(tmp_path, Best("a", "validation loss", math.nan, 1))
+        write_best(tmp_path, BestCheckpoint("a", "validation loss", math.nan, 1))
     assert list(tmp_path.iterdir()) == []
 
 
