@@ -1,4 +1,4 @@
-"""Trajectory analysis: what a policy does with the modulation. Pure Python: the api computes with it too."""
+"""Trajectory analysis: how a policy uses the modulation. The package needs no torch, because the api uses it too."""
 
 from common.analysis.result import GeneratedSample, SampleGroup, analysis_result, plan_samples
 from common.analysis.stats import bootstrap_interval

@@ -1,8 +1,8 @@
-"""A whole analysis: which texts it needs, and what is made of them when they are there.
+"""Plans the samples of an analysis and computes its result from them.
 
-`plan` says what to generate, whoever generates (the serving engine for an immediate answer, the trainer for a job);
-`report` turns the texts into the result that clients see and that is saved. One seed gives one result on either way.
-Leaves out: generating.
+`plan_samples` lists the texts to generate, for the serving engine (immediate answer) and for the trainer (job).
+`analysis_result` computes the result from them, which is sent to clients and saved. Both ways give the same result for
+the same seed. Leaves out: generating the texts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from common.errors import InvalidInputError
 from tidal_client.vocabulary import GatingMode
 
 MODULATION_DIGITS = 6
-"""Decimal places of a modulation. The serving engine's come with as many, the trainer's with those of a double."""
+"""Decimal places of modulations in the result. The serving engine rounds to them already, the trainer does not."""
 _SEED_RANGE = 2**63
 
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """Texts of one prompt that are made alike, with seeds `seed`, `seed` + 1, …"""
+    """Samples of one prompt to be generated with equal settings and the seeds `seed`, `seed` + 1, …"""
 
     prompt: str
     gating_mode: GatingMode
@@ -35,20 +35,20 @@ class SampleGroup:
     seed: int
     samples: int
     sweep: bool
-    """Made for the sweep, not for the trajectory."""
+    """Whether the samples belong to the sweep instead of the trajectory."""
 
     @property
     def seeds(self) -> list[int]:
-        """One for each text."""
+        """Return the seed of each sample."""
         return [(self.seed + number) % _SEED_RANGE for number in range(self.samples)]
 
 
 @dataclass(frozen=True)
 class GeneratedSample:
-    """One generated text; the three sequences have one entry per token."""
+    """One generated sample; the three sequences have one entry per token."""
 
     text: str
-    """Without the prompt."""
+    """The text without the prompt."""
     finish_reason: str
     token_ids: Sequence[int]
     token_texts: Sequence[str]
@@ -56,40 +56,45 @@ class GeneratedSample:
 
 
 def plan_samples(config: AnalysisConfig) -> list[SampleGroup]:
-    """What to generate, in the order in which `report` takes it. A sweep gives its three texts the same seed."""
-    parts = []
+    """Return the samples to generate, in the order that `analysis_result` expects.
+
+    The three samples of a sweep have the same seed.
+    """
+    groups = []
     for number, prompt in enumerate(config.prompts):
         seed = (config.seed + number * config.samples_per_prompt) % _SEED_RANGE
         if config.kind != "sweep":
-            parts.append(
+            groups.append(
                 SampleGroup(prompt, config.gating_mode, config.modulation, seed, config.samples_per_prompt, sweep=False)
             )
         if config.kind == "sweep" or config.include_extreme_values:
-            parts += [SampleGroup(prompt, GatingMode.FIXED, float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
-    return parts
+            groups += [SampleGroup(prompt, GatingMode.FIXED, float(key), seed, 1, sweep=True) for key in SWEEP_KEYS]
+    return groups
 
 
 def analysis_result(
     config: AnalysisConfig,
-    made: Sequence[Sequence[GeneratedSample]],
+    generated: Sequence[Sequence[GeneratedSample]],
     *,
     checkpoint: str,
     rl_checkpoint: str | None,
     elapsed_ms: float,
 ) -> dict[str, Any]:
-    """The result, ready for JSON, names in camelCase. `made` has the texts of every part of the plan.
+    """Return the result of an analysis, ready for JSON, with camelCase names.
 
-    Raises InvalidInputError when the texts of a prompt have no token together.
+    `generated` holds the samples of every group that `plan_samples` returns. Raises InvalidInputError if the samples of
+    a prompt have no tokens.
     """
-    parts = plan_samples(config)
-    assert len(parts) == len(made)
-    trajectories = [_trajectory(part, samples) for part, samples in zip(parts, made, strict=True) if not part.sweep]
-    sweeps = [samples[0] for part, samples in zip(parts, made, strict=True) if part.sweep]
+    groups = plan_samples(config)
+    assert len(groups) == len(generated)
+    pairs = list(zip(groups, generated, strict=True))
+    trajectories = [_trajectory(group, samples) for group, samples in pairs if not group.sweep]
+    sweep_samples = [samples[0] for group, samples in pairs if group.sweep]
     batch = None
     if config.kind == "batch":
         modulations = {
-            its["prompt"]: [value for sample in its["samples"] for value in sample["modulation"]]
-            for its in trajectories
+            entry["prompt"]: [value for sample in entry["samples"] for value in sample["modulation"]]
+            for entry in trajectories
         }
         batch = analyze_batch(modulations, bootstrap=config.bootstrap, seed=config.seed)
     return {
@@ -101,13 +106,13 @@ def analysis_result(
         },
         "trajectories": trajectories,
         "batchAnalysis": batch,
-        "sweepAnalysis": _sweep(config.prompts, sweeps) if sweeps else None,
-        "tokensGenerated": sum(len(sample.token_ids) for samples in made for sample in samples),
+        "sweepAnalysis": _sweep(config.prompts, sweep_samples) if sweep_samples else None,
+        "tokensGenerated": sum(len(sample.token_ids) for samples in generated for sample in samples),
         "elapsedMs": round(elapsed_ms, 3),
     }
 
 
-def _trajectory(part: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[str, Any]:
+def _trajectory(group: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[str, Any]:
     modulations = [[round(value, MODULATION_DIGITS) for value in sample.modulation] for sample in samples]
     tokens = [
         TrajectoryToken(token, text, value)
@@ -116,12 +121,12 @@ def _trajectory(part: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[s
     ]
     if not tokens:
         raise InvalidInputError(
-            f"prompt {part.prompt[:60]!r}: the text ended before its first token, so there is no trajectory; "
-            "choose another seed or prompt, or ask for more samples per prompt",
+            f"prompt {group.prompt[:60]!r}: generation ended before the first token, so there is no trajectory; "
+            "choose another seed or prompt, or request more samples per prompt",
             code="empty_trajectory",
         )
     return {
-        "prompt": part.prompt,
+        "prompt": group.prompt,
         "analysis": analyze_trajectory(tokens),
         "samples": [
             {
@@ -132,28 +137,28 @@ def _trajectory(part: SampleGroup, samples: Sequence[GeneratedSample]) -> dict[s
                 "tokenTexts": list(sample.token_texts),
                 "modulation": modulation,
             }
-            for seed, sample, modulation in zip(part.seeds, samples, modulations, strict=True)
+            for seed, sample, modulation in zip(group.seeds, samples, modulations, strict=True)
         ],
     }
 
 
-def _sweep(prompts: Sequence[str], texts: Sequence[GeneratedSample]) -> dict[str, Any]:
-    """The sweep of each prompt, and the mean of their differences."""
-    rows: list[dict[str, Any]] = []
+def _sweep(prompts: Sequence[str], samples: Sequence[GeneratedSample]) -> dict[str, Any]:
+    """Return the sweep of each prompt, and the mean of the differences over all prompts."""
+    entries: list[dict[str, Any]] = []
     for number, prompt in enumerate(prompts):
-        its = texts[number * len(SWEEP_KEYS) : (number + 1) * len(SWEEP_KEYS)]
-        written = {key: sample.text for key, sample in zip(SWEEP_KEYS, its, strict=True)}
-        analysis = analyze_sweep({key: prompt + text for key, text in written.items()})
-        rows.append({"prompt": prompt, "texts": written, **analysis})
-    deltas: Sequence[Mapping[str, float]] = [row["deltas"] for row in rows]
+        of_prompt = samples[number * len(SWEEP_KEYS) : (number + 1) * len(SWEEP_KEYS)]
+        texts = {key: sample.text for key, sample in zip(SWEEP_KEYS, of_prompt, strict=True)}
+        analysis = analyze_sweep({key: prompt + text for key, text in texts.items()})
+        entries.append({"prompt": prompt, "texts": texts, **analysis})
+    deltas: Sequence[Mapping[str, float]] = [entry["deltas"] for entry in entries]
     return {
-        "prompts": rows,
-        "meanDeltas": {name: mean([its[name] for its in deltas]) for name in deltas[0]},
+        "prompts": entries,
+        "meanDeltas": {name: mean([delta[name] for delta in deltas]) for name in deltas[0]},
     }
 
 
 def all_finite(value: Any) -> bool:
-    """Whether every number inside is finite, as JSON demands."""
+    """Return whether every number in `value`, at any depth, is finite, as JSON requires."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):

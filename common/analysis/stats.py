@@ -1,7 +1,7 @@
-"""Small statistics over lists of numbers, defined exactly so that figures can be compared with the original's.
+"""Basic statistics of lists of numbers, with exact definitions so that results are comparable with the original's.
 
-Population means division by n, unbiased by n − 1. Quantiles interpolate linearly at q·(n − 1). Sums are exact
-(`math.fsum`), so an equal sequence gives an equal result. Leaves out: what is measured (`trajectory`).
+A population variance divides by n, an unbiased one by n − 1. Quantiles interpolate linearly at q·(n − 1). Sums use
+`math.fsum`, so equal values give equal results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypedDict
 
 
 class Summary(TypedDict):
-    """Mean, population deviation, extremes and quartiles of some numbers; all 0 for none."""
+    """Mean, population standard deviation, extremes and quartiles of a list of numbers; all 0 for an empty list."""
 
     mean: float
     std: float
@@ -25,12 +25,12 @@ class Summary(TypedDict):
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; 0 for no values."""
+    """Return the arithmetic mean; 0 for no values."""
     return math.fsum(values) / len(values) if values else 0.0
 
 
 def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
-    """Population variance, or the unbiased one; 0 where it is not defined."""
+    """Return the population variance, or the unbiased one; 0 if it is not defined."""
     n = len(values) - unbiased
     if n < 1:
         return 0.0
@@ -39,15 +39,15 @@ def variance(values: Sequence[float], *, unbiased: bool = False) -> float:
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The q-quantile of rising numbers, at least one, by linear interpolation at q·(n − 1)."""
-    place = q * (len(ordered) - 1)
-    low = math.floor(place)
+    """Return the q-quantile of at least one number in ascending order, by linear interpolation at q·(n − 1)."""
+    position = q * (len(ordered) - 1)
+    low = math.floor(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """The summary of some numbers, in any order."""
+    """Return the summary of numbers in any order."""
     if not values:
         return Summary(mean=0.0, std=0.0, min=0.0, max=0.0, q25=0.0, q50=0.0, q75=0.0)
     ordered = sorted(values)
@@ -63,7 +63,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 
 def welch_t(earlier: Sequence[float], later: Sequence[float]) -> float:
-    """Welch's t of mean(earlier) − mean(later); 0 when either has fewer than 2 values or both do not vary."""
+    """Return Welch's t of mean(earlier) − mean(later); 0 if one has fewer than 2 values or both have no variance."""
     if len(earlier) < 2 or len(later) < 2:
         return 0.0
     squared_error = variance(earlier, unbiased=True) / len(earlier) + variance(later, unbiased=True) / len(later)
@@ -79,12 +79,13 @@ def bootstrap_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile interval of `statistic`: entries ⌊.025·(n − 1)⌋ and ⌊.975·(n − 1)⌋ of n sorted resamples.
+    """Return the 95 % bootstrap percentile interval of `statistic`, (0, 0) for no values.
 
-    (0, 0) for no values. One seed gives one interval.
+    Its ends are the entries ⌊.025·(n − 1)⌋ and ⌊.975·(n − 1)⌋ of the n sorted resamples. Equal seeds give equal
+    intervals.
     """
     if not values:
         return 0.0, 0.0
-    draw = random.Random(seed)
-    found = sorted(statistic(draw.choices(values, k=len(values))) for _ in range(resamples))
-    return found[math.floor(0.025 * (resamples - 1))], found[math.floor(0.975 * (resamples - 1))]
+    generator = random.Random(seed)
+    results = sorted(statistic(generator.choices(values, k=len(values))) for _ in range(resamples))
+    return results[math.floor(0.025 * (resamples - 1))], results[math.floor(0.975 * (resamples - 1))]

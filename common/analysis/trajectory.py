@@ -1,8 +1,7 @@
-"""What a policy does with the modulation: along one generation, across prompts, and what the text makes of it.
+"""Analyses the modulation of generated tokens: along one trajectory, across prompts, and its effect on texts.
 
-`analyze_trajectory` describes the modulations of one prompt (several samples are concatenated first), `analyze_batch`
-compares prompts, `analyze_sweep` compares texts made at m = 0, 0.5 and 1. Keys are camelCase, as the API shows them.
-Leaves out: generating, and anything that depends on the model.
+`analyze_trajectory` describes the modulations of one prompt (its samples are concatenated first), `analyze_batch`
+compares prompts, `analyze_sweep` compares texts generated at m = 0, 0.5 and 1. Keys are camelCase, as in the API.
 """
 
 from __future__ import annotations
@@ -17,17 +16,20 @@ from common.analysis.stats import Summary, bootstrap_interval, mean, summarise, 
 from common.errors import InvalidInputError
 
 SIGNAL = "modulation"
+"""Name of the only signal in the results."""
 WINDOWS = 4
+"""Number of consecutive windows into which a trajectory is divided."""
 PHASE_T = 2.0
-"""A phase changes where |t| between neighbouring windows is above this."""
+"""A phase change is reported where |t| between neighbouring windows is above this value."""
 EXTREME_SHARE = 10
-"""One token in so many is shown at either end."""
+"""The results list a tenth of the tokens (one in EXTREME_SHARE) with the highest and with the lowest modulation."""
 SWEEP_KEYS = ("0.0", "0.5", "1.0")
+"""Modulations of a sweep, as keys of the results."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrajectoryToken:
-    """One token as far as the analysis needs it."""
+    """The fields of a generated token that the analysis needs."""
 
     token_id: int
     text: str
@@ -35,7 +37,7 @@ class TrajectoryToken:
 
 
 class PhaseChange(TypedDict):
-    """A change between neighbouring windows."""
+    """A significant change of the mean modulation between two neighbouring windows."""
 
     signal: str
     windowBoundary: str
@@ -43,7 +45,7 @@ class PhaseChange(TypedDict):
 
 
 class AlignedToken(TypedDict):
-    """A token at either end of the modulation."""
+    """A token with one of the highest or lowest modulations."""
 
     position: int
     tokenId: int
@@ -52,7 +54,7 @@ class AlignedToken(TypedDict):
 
 
 class Extremes(TypedDict):
-    """The tokens of the highest and of the lowest modulation, both rising."""
+    """The tokens with the highest and the lowest modulations, both in ascending order."""
 
     highTokens: list[AlignedToken]
     lowTokens: list[AlignedToken]
@@ -69,7 +71,7 @@ class TrajectoryAnalysis(TypedDict):
 
 
 class PromptVariance(TypedDict):
-    """How much of the variance lies between prompts."""
+    """Variance of the modulation between prompts and within prompts."""
 
     betweenPromptVar: float
     withinPromptVar: float
@@ -77,7 +79,7 @@ class PromptVariance(TypedDict):
 
 
 class Strategy(TypedDict):
-    """Mean and population deviation of the prompt means."""
+    """Mean and population standard deviation of the prompts' mean modulations."""
 
     globalMean: float
     globalStd: float
@@ -92,7 +94,7 @@ class BatchAnalysis(TypedDict):
 
 
 class TextStatistics(TypedDict):
-    """Simple measures of one text, prompt included."""
+    """Counts of words and characters in one text, including the prompt."""
 
     wordCount: int
     uniqueWordRatio: float
@@ -100,14 +102,14 @@ class TextStatistics(TypedDict):
 
 
 class SweepAnalysis(TypedDict):
-    """Measures per modulation, and their value at 1 less that at 0."""
+    """Text statistics per modulation, and the differences between m = 1 and m = 0."""
 
     statistics: dict[str, TextStatistics]
     deltas: dict[str, float]
 
 
 def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
-    """Summary, evolution over four windows, phase changes and the tokens at both ends of the modulation.
+    """Return the summary, its evolution over four windows, the phase changes and the tokens with extreme modulations.
 
     Raises InvalidInputError for no tokens.
     """
@@ -120,7 +122,7 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
         for i in range(WINDOWS - 1)
         if abs(t := welch_t(windows[i], windows[i + 1])) > PHASE_T
     ]
-    rising = sorted(range(len(tokens)), key=values.__getitem__)
+    ascending = sorted(range(len(tokens)), key=values.__getitem__)
     shown = max(1, len(tokens) // EXTREME_SHARE)
 
     def aligned(positions: Sequence[int]) -> list[AlignedToken]:
@@ -134,20 +136,22 @@ def analyze_trajectory(tokens: Sequence[TrajectoryToken]) -> TrajectoryAnalysis:
         signalEvolution={SIGNAL: [summarise(window) for window in windows]},
         crossSignalCorrelations={},
         phases=phases,
-        tokenSignalAlignment={SIGNAL: Extremes(highTokens=aligned(rising[-shown:]), lowTokens=aligned(rising[:shown]))},
+        tokenSignalAlignment={
+            SIGNAL: Extremes(highTokens=aligned(ascending[-shown:]), lowTokens=aligned(ascending[:shown]))
+        },
     )
 
 
 def analyze_batch(
     modulations: Mapping[str, Sequence[float]], *, bootstrap: bool = False, resamples: int = 1000, seed: int = 0
 ) -> BatchAnalysis:
-    """Variance between and within prompts, and the mean strategy, from the modulations of each prompt.
+    """Return the variance between and within prompts, and mean and deviation of the prompts' mean modulations.
 
-    With `bootstrap`, 95 % intervals over prompts of every figure. Raises InvalidInputError for no prompts or an empty
-    one.
+    `modulations` holds the modulations of each prompt. With `bootstrap`, the result includes a 95 % interval over
+    prompts for every figure. Raises InvalidInputError if there are no prompts or a prompt has no modulations.
     """
     if not modulations:
-        raise InvalidInputError("no prompts to analyse")
+        raise InvalidInputError("there are no prompts to analyse; give at least one")
     empty = [prompt for prompt, values in modulations.items() if not values]
     if empty:
         raise InvalidInputError(f"prompt {empty[0]!r} has a trajectory of 0 tokens; generate at least one")
@@ -172,10 +176,10 @@ def analyze_batch(
 
 
 def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
-    """Words (by whitespace), share of different words and characters of texts made at m = 0, 0.5 and 1.
+    """Compare the number of words and characters, and the share of different words, of texts at m = 0, 0.5 and 1.
 
-    `texts` has the keys "0.0", "0.5", "1.0", each a whole text with its prompt. Raises InvalidInputError when one is
-    missing.
+    `texts` has the keys "0.0", "0.5" and "1.0"; each text includes its prompt. Words are separated by white space.
+    Raises InvalidInputError if a key is missing.
     """
     missing = [key for key in SWEEP_KEYS if key not in texts]
     if missing:
@@ -191,7 +195,7 @@ def analyze_sweep(texts: Mapping[str, str]) -> SweepAnalysis:
 
 
 def _windows(values: Sequence[float]) -> list[Sequence[float]]:
-    """Four consecutive parts; the first n mod 4 have one value more."""
+    """Divide the values into four consecutive windows, of which the first n mod 4 have one value more."""
     size, longer = divmod(len(values), WINDOWS)
     ends = [0]
     for i in range(WINDOWS):

@@ -1,6 +1,6 @@
-"""Weights and training state on disk: every format of the original, and our own hashed, atomic checkpoints.
+"""Weights and training state on disk: every format of the original, and Tidal's hashed, atomic checkpoints.
 
-Nothing here unpickles code: `.pth` files are read with `weights_only=True`, weights of our own are safetensors.
+No function unpickles code: `.pth` files are read with `weights_only=True`, and Tidal's own weights are safetensors.
 """
 
 from common.checkpoint.files import safe_load

@@ -1,6 +1,6 @@
-"""`python -m common.checkpoint SOURCE TARGET [--column K]`: what `tidal migrate-checkpoint` runs.
+"""Implements `tidal migrate-checkpoint`: `python -m common.checkpoint SOURCE TARGET [--column K]`.
 
-It is a module of its own because the CLI's process never loads torch.
+It runs in a process of its own, because the process of the CLI never loads torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from common.streams import accept_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 when the target was written, 1 with the reason on stderr."""
+    """Migrate a checkpoint. Return 0 if the target was written, 1 after an error, which is printed to stderr."""
     parser = argparse.ArgumentParser(prog="tidal migrate-checkpoint", description=migrate_checkpoint.__doc__)
-    parser.add_argument("source", type=Path, help="checkpoint in any form the original wrote")
+    parser.add_argument("source", type=Path, help="checkpoint in any format that the original writes")
     parser.add_argument("target", type=Path, help="file to write, .safetensors or .pth")
-    parser.add_argument("--column", type=int, default=DEFAULT_GATE_COLUMN, help="gate input to keep of three")
+    parser.add_argument(
+        "--column", type=int, default=DEFAULT_GATE_COLUMN, help="which of the three gate inputs to keep, counted from 0"
+    )
     accept_any_text()
     options = parser.parse_args(arguments)
     try:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n")
         return 1
     changed = result.gates_migrated
-    gates = f"{changed} gates reduced to input {options.column}" if changed else "gates had one input already"
+    gates = f"{changed} gates reduced to input {options.column}" if changed else "all gates already had one input"
     sys.stdout.write(f"{result.path}: {result.num_parameters:,} parameters, {gates}\n")
     return 0
 

@@ -1,7 +1,8 @@
-"""Reading and writing single files so that a crash, a full disk or a hostile file does no harm.
+"""Reads and writes single files safely in spite of crashes, full disks and hostile files.
 
-`write_*` fill a file in place and flush it; who calls them renames (`common.files.write_atomic`). Reads never run code
-from the file. Leaves out what the tensors mean (`state`) and directories of checkpoints (`manager`).
+The `write_*` functions write a file in place and flush it; their callers write to a temporary name and rename it
+(`common.files.write_atomic`). Reading never runs code from the file. Leaves out the meaning of the tensors (`state`)
+and folders of checkpoints (`manager`).
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from common.errors import CheckpointError, NotFoundError
 from common.files import flush
 
 METADATA_KEY = "tidal"
-"""Key of our JSON in the header of a safetensors file."""
+"""Key of Tidal's JSON metadata in the header of a safetensors file."""
 WRITE_REFUSED = ("PytorchStreamWriter", "inline_container", "write failed", "iostream error")
 """Substrings of torch's error messages. A message contains one of them when the operating system refused a write."""
 PROBE_BYTES = 1 << 20
-"""Bytes that `_reason` writes to find out why the disk refuses writes."""
+"""Bytes that `_probe_errno` writes to find out why the disk refuses writes."""
 
 
 def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> Any:
-    """The object in a file written by torch.save, tensors and plain containers only.
+    """Return the object in a file written by torch.save, which may hold only tensors and plain containers.
 
-    Raises NotFoundError when there is no such file, CheckpointError when it is truncated, not a checkpoint, or holds
+    Raises NotFoundError if the file does not exist, CheckpointError if it is truncated, not a checkpoint, or contains
     pickled code (which is never run).
     """
     path = Path(path)
@@ -52,23 +53,26 @@ def safe_load(path: str | Path, *, map_location: torch.device | str = "cpu") -> 
         raise CheckpointError(f"{path}: the file is truncated (its zip directory is missing); copy it again")
     try:
         with warnings.catch_warnings():
-            # torch warns about the protocol of a plain pickle before it refuses it; the refusal is enough.
+            # torch also warns about the protocol of a plain pickle before it raises; the exception is enough.
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         if is_zip or "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise CheckpointError(
-                f"{path}: holds pickled objects other than tensors and plain values, which Tidal never loads; "
+                f"{path}: contains pickled objects other than tensors and plain values, which Tidal never loads; "
                 "save a state dict instead of a whole module"
             ) from error
-        raise CheckpointError(f"{path}: not a checkpoint (no file of torch.save)") from error
+        raise CheckpointError(f"{path}: not a checkpoint (the file was not written by torch.save)") from error
     except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, OSError) as error:
-        state = "damaged" if is_zip else "not a checkpoint (no file of torch.save)"
+        state = "damaged" if is_zip else "not a checkpoint (the file was not written by torch.save)"
         raise CheckpointError(f"{path}: {state}: {_first_line(error)}") from error
 
 
 def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a safetensors file, and our JSON in its header ({} without). Raises CheckpointError when damaged."""
+    """Return the tensors of a safetensors file and Tidal's metadata in its header ({} if there is none).
+
+    Raises NotFoundError if the file does not exist, CheckpointError if it is damaged.
+    """
     if not path.is_file():
         raise NotFoundError(f"{path}: no such checkpoint file")
     try:
@@ -83,7 +87,7 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> tuple[dic
 
 
 def unshared_cpu_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors detached, on the CPU, contiguous and without shared memory, as safetensors wants them."""
+    """Return the tensors detached, on the CPU, contiguous and without shared memory, as safetensors requires."""
     seen: set[int] = set()
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -97,33 +101,35 @@ def unshared_cpu_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file in place and flush it to the disk; the caller renames. OSError where that fails."""
+    """Write a safetensors file in place and flush it to the disk. Raises OSError if the disk refuses."""
     try:
-        # Other readers ask for "format".
+        # Other libraries expect the key "format".
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
         save_file(unshared_cpu_tensors(tensors), path, metadata=header)
     except SafetensorError as error:
-        # The message names the error of the operating system, "(os error 28)"; `is_full` finds it there.
+        # The message contains the error of the operating system, "(os error 28)", which `is_full` recognises.
         raise OSError(errno.EIO, _first_line(error)) from error
     flush(path)
 
 
 def write_object(path: Path, value: Any) -> None:
-    """torch.save in place, flushed to the disk; the caller renames.
+    """Write `value` with torch.save in place and flush it to the disk.
 
-    Raises TypeError when `value` could not be read back with weights_only, OSError when the disk refuses.
+    Raises TypeError if torch.load with weights_only could not read `value`, OSError if the disk refuses.
     """
     try:
         torch.save(value, path)
     except RuntimeError as error:
-        raise OSError(_reason(path.parent, error), f"the state cannot be written: {_first_line(error)}") from error
+        raise OSError(_probe_errno(path.parent, error), f"the state cannot be written: {_first_line(error)}") from error
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     if unsafe:
-        raise TypeError(f"state holds {', '.join(sorted(unsafe))}; keep tensors, numbers, text, lists and dicts only")
+        raise TypeError(
+            f"the state contains {', '.join(sorted(unsafe))}; use only tensors, numbers, text, lists and dicts"
+        )
     flush(path)
 
 
-def _reason(folder: Path, error: RuntimeError) -> int:
+def _probe_errno(folder: Path, error: RuntimeError) -> int:
     """Return the errno that torch's error hides, by writing a probe file to `folder`.
 
     If the probe succeeds, return ENOSPC when the error shows that a write was refused, otherwise EIO.
@@ -134,12 +140,12 @@ def _reason(folder: Path, error: RuntimeError) -> int:
             file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as met:
-        return met.errno or errno.EIO
+    except OSError as probe_error:
+        return probe_error.errno or errno.EIO
     finally:
         with suppress(OSError):
             probe.unlink()
-    return errno.ENOSPC if any(words in str(error) for words in WRITE_REFUSED) else errno.EIO
+    return errno.ENOSPC if any(text in str(error) for text in WRITE_REFUSED) else errno.EIO
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""Whether weights and optimiser state are free of NaN and infinity: nothing else is written, and nothing else resumed.
+"""Checks that weights and optimiser state contain no NaN and no infinity, before writing and after reading them.
 
-A training checks its loss and gradient norm at every update; this is the last look before something goes to disk, and
-the first one at what comes from there. Leaves out: losses (`common.training.pretrain`, `common.rl.ppo`).
+A training checks its loss and gradient norm at every update; this is the last check before a file is written, and the
+first after a file is read. Leaves out: losses (`common.training.pretrain`, `common.rl.ppo`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from common.errors import CheckpointError, DivergedError
 
 
 def first_non_finite(values: Mapping[str, Any]) -> str | None:
-    """The name of the first tensor or number in `values`, at any depth, that holds NaN or infinity; None without."""
+    """Return the name of the first tensor or number in `values`, at any depth, that is not finite, or None."""
     return next((name for name, value in _leaves("", values) if not _is_finite(value)), None)
 
 
 def require_finite_state(weights: Mapping[str, Tensor], optimizer: Mapping[str, Any] | None = None) -> None:
-    """DivergedError that names a tensor when weights or optimiser state about to be written are not finite."""
+    """Raise DivergedError with the name of a tensor if weights or optimiser state are not finite."""
     for what, values in (("the weights", weights), ("the state of the optimiser", optimizer or {})):
         name = first_non_finite(values)
         if name is not None:
@@ -29,7 +29,7 @@ def require_finite_state(weights: Mapping[str, Tensor], optimizer: Mapping[str, 
 
 
 def require_usable(weights: Mapping[str, Any], where: str) -> None:
-    """CheckpointError when weights that were read from `where` are not finite."""
+    """Raise CheckpointError if weights that were read from `where` are not finite."""
     name = first_non_finite(weights)
     if name is not None:
         raise CheckpointError(
@@ -43,8 +43,8 @@ def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from _leaves(f"{prefix}.{key}" if prefix else str(key), item)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        for at, item in enumerate(value):
-            yield from _leaves(f"{prefix}.{at}", item)
+        for index, item in enumerate(value):
+            yield from _leaves(f"{prefix}.{index}", item)
     else:
         yield prefix, value
 

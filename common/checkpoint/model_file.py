@@ -1,8 +1,8 @@
-"""One language model in one file or checkpoint directory: load any format, save ours, migrate the original's.
+"""Loads, saves and migrates one language model in a file or checkpoint folder.
 
-A file of ours has a manifest beside it, `<file name>.json`: the model's configuration, whether its gates were trained
-with modulation, and the file's SHA-256. Files of the original have none; their shapes tell, and their gates count as
-untrained.
+A file written by Tidal has a manifest beside it, `<file name>.json`, with the model's configuration, the file's SHA-256
+and whether the gates were trained with modulation. Files of the original have none: their configuration is inferred
+from the shapes of the tensors, and their gates count as untrained.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ from common.model import TransformerLM
 
 @dataclass(frozen=True)
 class Migration:
-    """What `migrate_checkpoint` did."""
+    """The result of `migrate_checkpoint`."""
 
     path: Path
     gates_migrated: int
-    """Gates that had more than one input."""
+    """Number of gates that had more than one input."""
     num_parameters: int
 
 
 def load_model(
     path: str | Path, *, device: torch.device | str = "cpu", gate_column: int = DEFAULT_GATE_COLUMN
 ) -> TransformerLM:
-    """The model in `path`, in evaluation mode, float32.
+    """Load the model in `path` as float32 in evaluation mode.
 
-    Reads raw, wrapped, compiled and three-gate `.pth` files of the original in any combination (of older gates column
-    `gate_column` is kept), our `.safetensors` and `.pth`, and our checkpoint directories. Raises NotFoundError when
-    there is no such file, CheckpointError when it is damaged, unsafe, not finite or no language model.
+    Reads raw, wrapped and compiled `.pth` files of the original, also with three gate inputs, of which column
+    `gate_column` is kept; and Tidal's `.safetensors` and `.pth` files and checkpoint folders. Raises NotFoundError if
+    the file does not exist, CheckpointError if it is damaged, unsafe, not finite or not a language model.
     """
     model, _ = _load(Path(path), gate_column)
     return model.to(device)
 
 
 def save_model(model: TransformerLM, path: str | Path) -> Path:
-    """Write the model as `.safetensors`, or as `.pth` that the original loads, with its manifest beside it.
+    """Write the model atomically as `.safetensors`, or as `.pth` for the original, with its manifest beside it.
 
-    Atomic. Raises CheckpointError for another suffix, DivergedError when the weights are not finite, StorageError when
-    the disk refuses.
+    Raises CheckpointError for another suffix, DivergedError if the weights are not finite, StorageError if the disk
+    refuses.
     """
     path = Path(path)
     state = export_legacy_state_dict(model)
@@ -70,7 +70,7 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
     sidecar = _sidecar(path)
     if path.suffix not in (".safetensors", ".pth"):
         raise CheckpointError(
-            f"{path}: a model is saved as .safetensors or .pth, not {path.suffix or 'without suffix'}"
+            f"{path}: a model is saved as .safetensors or .pth, not with {path.suffix or 'no suffix'}"
         )
 
     def write(temporary: Path) -> None:
@@ -79,7 +79,7 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
         else:
             write_object(temporary, state)
 
-    # A manifest must never stand beside weights it does not describe.
+    # The old manifest is removed first, because a manifest must never be beside weights that it does not describe.
     sidecar.unlink(missing_ok=True)
     write_atomic(path, write, needed_bytes=size)
     manifest = {**meta, "sha256": sha256_of(path), "size_bytes": path.stat().st_size}
@@ -88,18 +88,18 @@ def save_model(model: TransformerLM, path: str | Path) -> Path:
 
 
 def model_meta(config: ModelConfig, *, gates_trained: bool) -> dict[str, Any]:
-    """What a manifest says about a language model."""
+    """Return the part of a manifest that describes a language model."""
     return {"kind": "lm", "model": config.model_dump(mode="json"), "gates_trained": gates_trained}
 
 
 def migrate_checkpoint(src: str | Path, dst: str | Path, *, column: int = DEFAULT_GATE_COLUMN) -> Migration:
-    """Write the model in `src`, whatever its form, to `dst` (.pth or .safetensors) with one-input gates.
+    """Write the model in `src`, in any format, to `dst` (.pth or .safetensors) with gates of one input.
 
-    Raises StorageError when `dst` exists, so that nothing is lost by a slip.
+    Raises StorageError if `dst` exists, so that no file is overwritten by mistake.
     """
     src, dst = Path(src), Path(dst)
     if dst.exists():
-        raise StorageError(f"{dst}: exists already; choose another name or remove it first")
+        raise StorageError(f"{dst}: the file already exists; choose another name or remove it first")
     model, changed = _load(src, column)
     save_model(model, dst)
     return Migration(dst, changed, model.num_parameters)
@@ -153,7 +153,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise (
             NotFoundError(f"{path}: no such checkpoint file")
             if isinstance(meta, dict)
-            else CheckpointError(f"{sidecar}: the manifest is no JSON object; remove it or copy it again")
+            else CheckpointError(f"{sidecar}: the manifest is not a JSON object; remove it or copy it again")
         )
     if sha256_of(path) != meta.get("sha256"):
         raise CheckpointError(

@@ -1,6 +1,7 @@
-"""Controller checkpoints: `rl_checkpoint_*.pth` of the original, our exports and checkpoint folders.
+"""Reads controller checkpoints: the original's `rl_checkpoint_*.pth`, Tidal's exports and checkpoint folders.
 
-Gives the mapping with `agent_state_dict` and what else the file holds; `common.controller` makes a policy of it.
+The result is a mapping with `agent_state_dict` and the other entries of the file; `common.controller` builds the
+policy.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ from common.checkpoint.state import strip_prefix
 from common.errors import CheckpointError
 
 FIRST_NAME = "feature_extractor.0.weight"
+"""Name of a tensor that every policy has."""
 AGENT = "agent_state_dict"
+"""Key of the policy's state dict in a controller checkpoint."""
 
 
 def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """What the file holds, with a mapping of tensors under `agent_state_dict` for certain.
+    """Return the content of the file, always with a mapping of tensors under `agent_state_dict`.
 
-    A bare policy state dict is put there. Raises NotFoundError when there is no such file, CheckpointError when it is
-    damaged, unsafe, not finite or no controller.
+    A bare policy state dict is wrapped under this key. Raises NotFoundError if the file does not exist, CheckpointError
+    if it is damaged, unsafe, not finite or not a controller.
     """
     path = Path(path)
     if path.is_dir():
         weights, meta = read_checkpoint(path)
         if meta.get("kind") != "rl":
-            raise CheckpointError(f"{path}: this is a {meta.get('kind', 'nameless')} checkpoint, not a controller")
+            raise CheckpointError(f"{path}: expected a controller checkpoint, found kind '{meta.get('kind')}'")
         loaded: Any = {**meta, AGENT: {name: tensor.to(map_location) for name, tensor in weights.items()}}
     elif path.suffix == ".safetensors":
         weights, meta = load_tensors(path, device=map_location)
@@ -45,6 +48,6 @@ def load_policy_file(path: str | Path, *, map_location: torch.device | str = "cp
         raise CheckpointError(f"{path}: not a controller checkpoint (it has no {AGENT})")
     agent = {strip_prefix(str(name)): value for name, value in loaded[AGENT].items()}
     if FIRST_NAME not in agent or not all(isinstance(value, Tensor) for value in agent.values()):
-        raise CheckpointError(f"{path}: its {AGENT} is not that of a controller")
+        raise CheckpointError(f"{path}: its {AGENT} is not the state dict of a controller")
     require_usable(agent, str(path))
     return {**loaded, AGENT: agent}

@@ -1,4 +1,4 @@
-"""Which checkpoints stay on disk: the newest, every n-th, and the best. Pure; `CheckpointManager` removes the rest."""
+"""Decides which checkpoints stay on disk: the newest, every n-th and the best. `CheckpointManager` removes the rest."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CheckpointRetention:
-    """How much is kept. Numbers are those of the folders: optimiser steps, or a controller's iterations."""
+    """The rule that selects the checkpoints to keep.
+
+    The numbers are those of the folders: optimiser steps, or iterations of a controller training.
+    """
 
     keep_last: int
-    """Newest sound checkpoints of different numbers."""
+    """Number of newest intact checkpoints to keep, counting each number once."""
     keep_every: int | None = None
-    """Also every checkpoint whose number is a multiple of this."""
+    """Every checkpoint whose number is a multiple of this is kept as well."""
 
     def __post_init__(self) -> None:
         if self.keep_last < 1:
-            raise ValueError(f"keep_last is {self.keep_last}; at least 1 checkpoint has to stay")
+            raise ValueError(f"keep_last is {self.keep_last}; it must be at least 1")
         if self.keep_every is not None and self.keep_every < 1:
-            raise ValueError(f"keep_every is {self.keep_every}; it counts steps, so at least 1")
+            raise ValueError(f"keep_every is {self.keep_every}; it must be at least 1")
 
     def kept(self, found: Sequence[tuple[int, str]], best: str | None) -> list[str]:
-        """The names to keep of `found`, sound checkpoints as (number, name), oldest first.
+        """Return the names to keep of `found`, which lists intact checkpoints as (number, name), oldest first.
 
-        Of several with one number only the newest stays, and `best`.
+        Of several checkpoints with the same number, only the newest is kept. `best` is always kept.
         """
         newest_of = dict(found)  # later entries replace earlier ones of the same number
         numbers = list(newest_of)

@@ -1,7 +1,7 @@
-"""State dicts of the language model: from any form the original wrote to exactly ours, and back.
+"""Converts state dicts of the language model between all forms of the original and Tidal's.
 
-Three forms combine: wrapped under `model_state_dict`, names prefixed `_orig_mod.` by torch.compile, gates with three
-inputs (creativity, focus, stability) instead of one. Shapes alone give the configuration. No files here.
+The original's forms can be combined: wrapped under `model_state_dict`, names with torch.compile's prefix `_orig_mod.`,
+gates with three inputs instead of one. The configuration follows from the shapes. Leaves out: reading files.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from common.model import TransformerLM
 COMPILED_PREFIX = "_orig_mod."
 WRAPPER = "model_state_dict"
 DEFAULT_GATE_COLUMN = 2
+"""Column that is kept of a gate with three inputs."""
 _BLOCK = re.compile(r"^transformer_blocks\.(\d+)\.")
 
 
 def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in what a file held, names without the compile prefix. CheckpointError when there is none."""
+    """Return the state dict in the content of a file, with names without torch.compile's prefix.
+
+    Raises CheckpointError if there is none. `where` names the file in error messages.
+    """
     if isinstance(loaded, Mapping) and WRAPPER in loaded:
         loaded = loaded[WRAPPER]
     if not isinstance(loaded, Mapping) or not loaded:
@@ -36,23 +40,26 @@ def extract_state_dict(loaded: Any, where: str) -> dict[str, Tensor]:
     state = {strip_prefix(str(name)): value for name, value in loaded.items()}
     others = sorted(name for name, value in state.items() if not isinstance(value, Tensor))
     if others:
-        raise CheckpointError(f"{where}: not a language model; these entries are no tensors: {_some(others)}")
+        raise CheckpointError(f"{where}: not a language model; these entries are not tensors: {_some(others)}")
     return state
 
 
 def strip_prefix(name: str) -> str:
-    """The name without `_orig_mod.`, which torch.compile puts in front."""
+    """Return the name without the prefix `_orig_mod.` that torch.compile adds."""
     return name.removeprefix(COMPILED_PREFIX)
 
 
 def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple[dict[str, Tensor], int]:
-    """The state with every gate reduced to one input, its column `column`; and how many gates that changed."""
+    """Reduce every gate to the input in column `column`; return the new state and the number of changed gates.
+
+    Raises CheckpointError if a gate has no such column.
+    """
     migrated, changed = dict(state), 0
     for name, tensor in state.items():
         if name.endswith("_gate.net.0.weight") and tensor.dim() == 2 and tensor.shape[1] > 1:
             if not 0 <= column < tensor.shape[1]:
                 raise CheckpointError(
-                    f"{where}: {name} has {tensor.shape[1]} gate inputs; choose a column of 0..{tensor.shape[1] - 1}, "
+                    f"{where}: {name} has {tensor.shape[1]} gate inputs; choose column 0 to {tensor.shape[1] - 1}, "
                     f"not {column}"
                 )
             migrated[name] = tensor[:, column : column + 1].clone()
@@ -61,10 +68,11 @@ def migrate_gates(state: Mapping[str, Tensor], column: int, where: str) -> tuple
 
 
 def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> ModelConfig:
-    """The configuration that the shapes imply, with `known` fields on top.
+    """Infer the configuration from the shapes of the tensors; `known` fields take precedence.
 
-    V and D from the embedding, context and head width from rope_cos, heads = D / head width, FFN from ffn.0. Dropout
-    and the rotary base leave no trace in shapes and keep their defaults; the rotary tables come from the file anyway.
+    V and D follow from the embedding, context and head width from rope_cos, heads = D / head width, the FFN width from
+    ffn.0. Dropout and rotary base do not affect shapes and keep their defaults; the rotary tables come from the file.
+    Raises CheckpointError if the shapes are not those of a valid model.
     """
     blocks = {int(match[1]) for match in map(_BLOCK.match, state) if match}
     shapes: dict[str, tuple[int, int]] = {}
@@ -75,7 +83,7 @@ def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> Model
         "transformer_blocks.0.attn_gate.net.0.weight",
     ):
         if name not in state or state[name].dim() != 2:
-            raise CheckpointError(f"{where}: not a Tidal language model; {name} is missing or no matrix")
+            raise CheckpointError(f"{where}: not a Tidal language model; {name} is missing or not a matrix")
         rows, columns = state[name].shape
         shapes[name] = (rows, columns)
     vocab_size, d_model = shapes["token_embeddings.weight"]
@@ -94,11 +102,16 @@ def infer_config(state: Mapping[str, Tensor], where: str, **known: Any) -> Model
     try:
         return ModelConfig.model_validate({**values, **known})
     except ValidationError as error:
-        raise CheckpointError(f"{where}: its shapes make no valid model: {error.errors()[0]['msg']}") from error
+        raise CheckpointError(
+            f"{where}: its shapes are not those of a valid model: {error.errors()[0]['msg']}"
+        ) from error
 
 
 def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) -> TransformerLM:
-    """A model in evaluation mode that owns these tensors (as float32). CheckpointError where names or shapes differ."""
+    """Return a model in evaluation mode with these tensors as float32.
+
+    Raises CheckpointError if names or shapes differ from those of the configuration.
+    """
     with torch.device("meta"):
         model = TransformerLM(config)
     expected = model.state_dict()
@@ -119,7 +132,10 @@ def build_model(state: Mapping[str, Tensor], config: ModelConfig, where: str) ->
 
 
 def export_legacy_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict as the original reads it (strictly): its names, float32, on the CPU, rotary tables included."""
+    """Return a state dict that the original loads with strict=True.
+
+    It has the original's names and includes the rotary tables, in float32 on the CPU.
+    """
     state = {strip_prefix(name): tensor.float() for name, tensor in model.state_dict().items()}
     return {name: tensor.clone() for name, tensor in unshared_cpu_tensors(state).items()}
 

@@ -1,13 +1,14 @@
-"""Checkpoints written while the training goes on, and the last one when it leaves.
+"""Writes checkpoints in the background during training, and the last one when the training ends.
 
-A training pays for the copy to host memory (`common.checkpoint.snapshot`); one thread serialises, hashes, flushes and
-renames. At most one snapshot is being written and one waits; a newer one takes the place of the one that waits, unless
-that is the best so far. A training that leaves waits for the write under way and writes the last state itself.
+A training only spends the time of the copy to host memory (`common.checkpoint.snapshot`); one thread serialises,
+hashes, flushes and renames. At most one snapshot is being written and one is pending. A newer snapshot replaces the
+pending one, unless that is the best so far. A training that ends waits for the current write and writes the last state
+itself.
 
 A failed write does not end a training: it is reported as the event `checkpoint_failed`, and older checkpoints stay. If
-the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` writes a kept best snapshot
-first. After any other failure the training is asked for a new snapshot after `RETRY_SECONDS`. Leaves out: what a state
-consists of (`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait
+the disk is full, `refusal` is set and the training waits until a `write` succeeds; `write` first writes a best snapshot
+that was refused. After any other failure a new snapshot is due after `RETRY_SECONDS`. Leaves out: the content of a
+state (`common.training`, `common.rl`), files (`common.checkpoint.manager`), the wait
 (`common.training.disk_wait`).
 """
 
@@ -27,26 +28,30 @@ from common.logging import get_logger
 log = get_logger(__name__)
 
 RETRY_SECONDS = 30.0
+"""Seconds after a failed write until the next attempt."""
 
 
 class CheckpointListener(Protocol):
-    """The part of `TrainingHooks` that hears of checkpoints. Called from the thread that writes."""
+    """The part of `TrainingHooks` that receives reports about checkpoints, from the thread that writes them."""
 
     def before_checkpoint(self) -> None:
-        """Right before a checkpoint becomes visible: bring metrics to disk, block while the lease is in doubt."""
+        """Called right before a checkpoint becomes visible.
+
+        Writes metrics to disk; blocks while the lease is uncertain.
+        """
 
     def checkpoint_saved(self, info: CheckpointInfo) -> None:
-        """A checkpoint is whole on disk."""
+        """Called when a checkpoint is complete on disk."""
 
     def checkpoints_kept(self, names: Sequence[str]) -> None:
-        """The checkpoints on disk now, all of them."""
+        """Called with the names of all checkpoints that are now on disk."""
 
     def event(self, name: str, **details: Any) -> None:
-        """Something worth keeping happened."""
+        """Called with an event for the history of the job."""
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of one training. The thread starts with the first background write."""
+    """Writes the checkpoints of one training. Its thread starts with the first background write."""
 
     def __init__(
         self, manager: CheckpointManager, listener: CheckpointListener, *, retry_seconds: float = RETRY_SECONDS
@@ -55,67 +60,67 @@ class CheckpointWriter:
         self._listener = listener
         self._retry_seconds = retry_seconds
         self._changed = threading.Condition()
-        self._waiting: TrainingSnapshot | None = None
+        self._pending: TrainingSnapshot | None = None
         self._writing: TrainingSnapshot | None = None
         self._newest: tuple[Hashable, CheckpointInfo] | None = None
         self._failed_at: float | None = None
-        """Monotonic; of the newest failure since the last success."""
+        """time.monotonic() of the newest failure; None after a success."""
         self._refusal: str | None = None
         """Why the newest write failed on a full disk; None after a success."""
         self._refused_best: TrainingSnapshot | None = None
         """The best snapshot so far, if the disk was too full for it. The next `write` writes it first."""
-        self._mistake: Exception | None = None
-        """An error that is no fault of the disk, for the training thread: also of a state that is not finite."""
+        self._error: Exception | None = None
+        """An error other than the disk's, to be raised in the training thread; also if a state is not finite."""
         self._closing = False
         self._thread: threading.Thread | None = None
 
     @property
     def newest(self) -> CheckpointInfo | None:
-        """The newest checkpoint of this training on disk."""
+        """Return the newest checkpoint of this training on disk, or None."""
         with self._changed:
             return None if self._newest is None else self._newest[1]
 
     @property
     def refusal(self) -> str | None:
-        """Why the disk was too full for the newest write. None when a write has succeeded since, or none has failed."""
+        """Return why the newest write failed on a full disk. None if no write has failed since the last success."""
         with self._changed:
             return self._refusal
 
     def wait_until_idle(self) -> None:
         """Block until no snapshot is being written and none waits to be written."""
         with self._changed:
-            self._changed.wait_for(lambda: self._writing is None and (self._waiting is None or self._thread is None))
+            self._changed.wait_for(lambda: self._writing is None and (self._pending is None or self._thread is None))
 
     @property
     def retry_is_due(self) -> bool:
-        """Whether the newest write failed long enough ago to be tried again, and no other one is under way."""
+        """Return whether `retry_seconds` have passed since the newest failure and no write is pending or running."""
         with self._changed:
-            if self._waiting is not None or self._writing is not None:
+            if self._pending is not None or self._writing is not None:
                 return False
             return self._failed_at is not None and time.monotonic() - self._failed_at >= self._retry_seconds
 
     def adopt(self, info: CheckpointInfo, key: Hashable) -> None:
-        """The training goes on from `info`, which holds the state `key`."""
+        """Record that the training continues from the checkpoint `info`, which holds the state `key`."""
         with self._changed:
             self._newest = (key, info)
 
     def has_state(self, key: Hashable) -> bool:
-        """Whether the state `key` is on disk or on its way there."""
+        """Return whether the state `key` is on disk, being written or pending."""
         with self._changed:
-            under_way = (self._waiting, self._writing)
-            return self._is_newest(key) or any(one is not None and one.key == key for one in under_way)
+            queued = (self._pending, self._writing)
+            return self._is_newest(key) or any(snapshot is not None and snapshot.key == key for snapshot in queued)
 
     def submit(self, snapshot: TrainingSnapshot) -> bool:
-        """Write `snapshot` in the background; False when it was left out because the best so far still waits.
+        """Write `snapshot` in the background. Return False if it is skipped because the best so far is still pending.
 
-        Raises what went wrong in the thread when that was a mistake of ours (TypeError of a state that cannot be read
-        back) or the state was not finite (DivergedError), not when the disk refused.
+        Raises the error of an earlier background write unless the disk was its cause: DivergedError if the state was
+        not finite, TypeError if weights_only could not read the state.
         """
         with self._changed:
-            self._raise_mistake()
-            if self._waiting is not None and self._waiting.score is not None and snapshot.score is None:
+            self._raise_error()
+            if self._pending is not None and self._pending.score is not None and snapshot.score is None:
                 return False
-            self._waiting = snapshot
+            self._pending = snapshot
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
                 self._thread.start()
@@ -123,37 +128,37 @@ class CheckpointWriter:
             return True
 
     def write(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
-        """The checkpoint of the state `key`, on disk when this returns; `capture` need not copy.
+        """Write the state `key` to disk and return its checkpoint; `capture` returns the snapshot and need not copy.
 
-        Waits for what is being written. What waits is older: it is dropped, or written first if it is the best so far.
-        Raises StorageError when the disk refuses, older checkpoints are untouched then.
+        Waits for the current write. A pending snapshot is older, so it is dropped, or written first if it is the best
+        so far. Raises StorageError if the disk refuses; older checkpoints are then unchanged.
         """
         with self._changed:
-            waiting, self._waiting = self._waiting, None
+            pending, self._pending = self._pending, None
             self._changed.wait_for(lambda: self._writing is None)
-            self._raise_mistake()
-            if waiting is None or waiting.score is None:
-                waiting = self._refused_best or waiting
+            self._raise_error()
+            if pending is None or pending.score is None:
+                pending = self._refused_best or pending
             self._refused_best = None
-            score = waiting.score if waiting is not None and waiting.key == key else None
-            if self._newest is not None and self._is_newest(key) and score is None and self._unscored(waiting):
+            score = pending.score if pending is not None and pending.key == key else None
+            if self._newest is not None and self._is_newest(key) and score is None and self._is_not_best(pending):
                 self._refusal = None
                 return self._newest[1]
-        if waiting is not None and waiting.score is not None and score is None:
+        if pending is not None and pending.score is not None and score is None:
             try:
-                self._write(waiting)
+                self._write(pending)
             except StorageError as error:
-                self._fail(waiting, error)
+                self._report_failure(pending, error)
         try:
             return self._write(replace(capture(), score=score))
         except DiskFullError as error:
-            self._refuse(error, waiting)
+            self._record_refusal(error, pending)
             raise
 
     def write_final(self, key: Hashable, capture: Callable[[], TrainingSnapshot]) -> CheckpointInfo:
-        """Like `write`, for a training that ends: return the newest older checkpoint when the disk refuses the write.
+        """Like `write`, for a training that ends: if the disk refuses the write, return the newest older checkpoint.
 
-        This is reported as the event `checkpoint_failed`. Raises StorageError when there is no checkpoint at all.
+        The failure is reported as the event `checkpoint_failed`. Raises StorageError if there is no checkpoint at all.
         """
         try:
             return self.write(key, capture)
@@ -163,7 +168,7 @@ class CheckpointWriter:
                 raise
             lost = capture().step - remaining.step
             log.error(
-                "the last steps are lost, an older checkpoint remains",
+                "the last checkpoint could not be written; an older one remains",
                 steps_lost=lost,
                 left_with=remaining.name,
             )
@@ -177,14 +182,14 @@ class CheckpointWriter:
             return remaining
 
     def prune(self) -> None:
-        """Remove what need not be kept, once the newest checkpoint is known to be worth it."""
+        """Remove superseded checkpoints. Called once a finite loss has shown that the newest checkpoint is usable."""
         try:
             self._listener.checkpoints_kept(self.manager.prune())
-        except StorageError as error:  # the checkpoints are safe; older ones stay until the next
-            log.error("checkpoints could not be pruned", reason=error.message)
+        except StorageError as error:  # all checkpoints remain usable; the next call tries again
+            log.error("old checkpoints could not be removed", reason=error.message)
 
     def prune_for_space(self) -> None:
-        """Call `prune` to free space, even though no finite step has followed the newest checkpoint yet.
+        """Call `prune` to free space before a finite step has followed the newest checkpoint.
 
         Does nothing when `keep_last` is 1, because an older checkpoint has to remain as a fallback.
         """
@@ -192,7 +197,7 @@ class CheckpointWriter:
             self.prune()
 
     def close(self) -> None:
-        """Write what waits and end the thread. May be called twice."""
+        """Write the pending snapshot and end the thread. May be called twice."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -203,22 +208,22 @@ class CheckpointWriter:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None or self._closing)
-                if self._waiting is None:
+                self._changed.wait_for(lambda: self._pending is not None or self._closing)
+                if self._pending is None:
                     return
-                self._writing, self._waiting = self._waiting, None
+                self._writing, self._pending = self._pending, None
                 snapshot = self._writing
             try:
                 self._write(snapshot)
             except StorageError as error:
-                self._fail(snapshot, error)
+                self._report_failure(snapshot, error)
             except DivergedError as error:
-                self._mistake = error
+                self._error = error
             except Exception as error:
                 log.exception("a checkpoint could not be written")
-                self._mistake = error
+                self._error = error
             finally:
-                del snapshot  # its memory is free for the next copy
+                del snapshot  # releases its memory for the next copy
                 with self._changed:
                     self._writing = None
                     self._changed.notify_all()
@@ -241,37 +246,37 @@ class CheckpointWriter:
             if best is not None:
                 self.manager.name_best(best)
         except StorageError as error:
-            log.error("the best checkpoint could not be named", reason=error.message)
+            log.error("the best checkpoint could not be recorded in best.json", reason=error.message)
         if snapshot.proven:
             self.prune()
         else:
             self._listener.checkpoints_kept(self.manager.names())
         return info
 
-    def _fail(self, snapshot: TrainingSnapshot, error: StorageError) -> None:
+    def _report_failure(self, snapshot: TrainingSnapshot, error: StorageError) -> None:
         with self._changed:
             first = self._failed_at is None
             self._failed_at = time.monotonic()
         if isinstance(error, DiskFullError):
-            self._refuse(error, snapshot)
+            self._record_refusal(error, snapshot)
         log.error("a checkpoint could not be written", step=snapshot.step, reason=error.message)
-        if first:  # one event per series of failures; the log has each
+        if first:  # one event per series of failures; the log has every failure
             self._listener.event("checkpoint_failed", step=snapshot.step, reason=error.message)
 
-    def _refuse(self, error: DiskFullError, snapshot: TrainingSnapshot | None) -> None:
+    def _record_refusal(self, error: DiskFullError, snapshot: TrainingSnapshot | None) -> None:
         with self._changed:
             self._refusal = error.message
-            if not self._unscored(snapshot):
+            if not self._is_not_best(snapshot):
                 self._refused_best = snapshot
 
     @staticmethod
-    def _unscored(snapshot: TrainingSnapshot | None) -> bool:
+    def _is_not_best(snapshot: TrainingSnapshot | None) -> bool:
         return snapshot is None or snapshot.score is None
 
     def _is_newest(self, key: Hashable) -> bool:
         return self._newest is not None and self._newest[0] == key
 
-    def _raise_mistake(self) -> None:
-        if self._mistake is not None:
-            mistake, self._mistake = self._mistake, None
-            raise mistake
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error

@@ -1,6 +1,7 @@
-"""Text to batches: tokeniser, corpora, the token cache, chunks for training, prompts for generation.
+"""Turns text into batches: tokeniser, corpora, token cache, chunks for training, prompts for generation.
 
-Works without a network: the tokeniser's files come with a package, and `builtin:stories` is written by a program.
+The package works without a network: the tokeniser's files come with a Python package, and a program generates
+`builtin:stories`.
 """
 
 from common.data.corpus import Corpus, open_corpus

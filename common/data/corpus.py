@@ -1,7 +1,7 @@
-"""A corpus ready for training: tokens of both splits, where documents start, and a line that says what it is.
+"""Opens a corpus for training: the tokens of both splits, the starts of the documents and a description.
 
-Opening builds the token cache on first use. A validation part comes from the source where it has one; otherwise
-documents are held out by the hash of their text, so equal documents never stand on both sides.
+The first call builds the token cache. The validation split comes from the source if it has one. Otherwise documents are
+held out by the hash of their text, so equal documents are always in the same split.
 """
 
 from __future__ import annotations
@@ -29,70 +29,73 @@ from common.errors import DataError
 
 SplitName = Literal["train", "validation"]
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is going on, documents done, and documents in all where known.
+"""Called with the current activity, the finished documents, and the number of all documents if known.
 
-"fetch" announces a call to the hub's library, which may be silent for long; "wait" and "tokenise" come often.
+"fetch" announces a call to the hub's library, which may report nothing for hours; "wait" and "tokenise" are frequent.
 """
 BATCH_DOCUMENTS = 512
+"""Largest number of documents that are tokenised as one batch."""
 BATCH_CHARACTERS = 1 << 21
+"""A batch also ends once its documents have this many characters."""
 THREADS = min(8, os.cpu_count() or 1)
+"""Threads that tokenise."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokens are uint16, memory-mapped; every document ends with `<|endoftext|>`."""
+    """The two splits of a corpus as memory-mapped uint16 tokens; every document ends with `<|endoftext|>`."""
 
     train: Tokens
     validation: Tokens
     description: str
-    """Which corpus it is and how large, for people."""
+    """Name and size of the corpus, for messages to users."""
     digest: str
-    """Names the tokens of both splits; equal digests mean equal data."""
+    """SHA-256 over the tokens of both splits; equal digests mean equal data."""
     folder: Path
-    """The token cache."""
+    """Folder of the token cache."""
     _train_documents: Offsets
     _validation_documents: Offsets
 
     def tokens(self, split: SplitName) -> Tokens:
-        """The token stream of a split."""
+        """Return the token stream of a split."""
         return self.train if split == "train" else self.validation
 
     def documents(self, split: SplitName) -> Offsets:
-        """Offset of the first token of each document of a split."""
+        """Return the offset of the first token of each document of a split."""
         return self._train_documents if split == "train" else self._validation_documents
 
 
 def open_corpus(config: DataConfig, *, data_dir: Path, progress: Progress | None = None) -> Corpus:
-    """The corpus of a configuration; its cache lies in `data_dir`/cache and is built when it is not there.
+    """Open the corpus of a configuration, and build its token cache in `data_dir`/cache if there is none.
 
-    Safe to call from two processes at once. Raises DataError when the source cannot be read, is too small, or the
-    cache is stale or damaged; StorageError when the cache cannot be written.
+    Two processes may call this at the same time. Raises DataError if the source cannot be read or is too small, or if
+    the cache is stale or damaged; StorageError if the cache cannot be written.
     """
     folder = data_dir / "cache" / _cache_name(config)
-    report = progress or _silent
+    report = progress or _ignore_progress
 
     def heartbeat() -> None:
         report("wait", 0, None)
 
-    def announce() -> None:
+    def announce_fetch() -> None:
         if is_hub_name(config.source):
             report("fetch", 0, None)
 
     if folder.exists() and is_hub_name(config.source):
-        # A data set of the hub is not asked for again: the cache holds what was fetched.
+        # A data set of the hub is not requested again, because the cache already holds it.
         cache = open_cache(folder, _expected(config), dict, str, lambda _: None, heartbeat)
     else:
-        announce()
+        announce_fetch()
         train = training_source(config, data_dir)
         held_out = validation_source(config, data_dir)
         sources = [source for source in (train, held_out) if source is not None]
 
         def digest() -> str:
-            announce()
+            announce_fetch()
             return "+".join(source.digest(heartbeat) for source in sources)
 
         def build(temporary: Path) -> None:
-            announce()
+            announce_fetch()
             _build(temporary, config, train, held_out, report)
 
         cache = open_cache(
@@ -133,7 +136,7 @@ def _build(
             writer.close()
     counts = {name: writer.tokens for name, writer in writers.items()}
     if held_out is None:
-        # Hashing may leave one side of a small corpus empty; then its end is held out.
+        # Hashing may leave a split of a small corpus empty. The end of the other split is then moved to it.
         for source, target in (("train", "validation"), ("validation", "train")):
             if counts[target] == 0 and counts[source] >= 4:
                 move_tail(folder, source, target, config.validation_fraction if target == "validation" else 0.5)
@@ -151,7 +154,7 @@ def _tokenised(documents: Iterator[str]) -> Iterator[tuple[list[str], list[npt.N
     def encode(text: str) -> npt.NDArray[np.uint32]:
         return np.asarray(encoding.encode_to_numpy(text, disallowed_special=()), dtype=np.uint32)
 
-    # tiktoken releases the interpreter lock, so threads do help.
+    # tiktoken releases the interpreter lock, so threads run in parallel.
     with ThreadPoolExecutor(THREADS) as pool:
         while batch := _batch(documents):
             yield batch, list(pool.map(encode, batch))
@@ -200,5 +203,5 @@ def _corpus(config: DataConfig, cache: TokenCache) -> Corpus:
     )
 
 
-def _silent(_phase: str, _done: int, _total: int | None) -> None:
+def _ignore_progress(_phase: str, _done: int, _total: int | None) -> None:
     return None

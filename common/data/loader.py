@@ -1,7 +1,7 @@
-"""Token stream to batches: non-overlapping chunks of context + 1 tokens, shuffled anew each epoch.
+"""Splits a token stream into batches of non-overlapping chunks of context + 1 tokens, shuffled in each epoch.
 
-The order depends on (seed, epoch) alone and the position is counted in chunks, so training resumes at the very next
-chunk, also with another batch size. A stream shorter than one chunk gives one shorter chunk; the remainder at the end
+The order depends only on (seed, epoch), and the position is counted in chunks. So training resumes at exactly the next
+chunk, even with another batch size. A stream shorter than one chunk gives one shorter chunk. The remainder at the end
 is dropped, as in the original.
 """
 
@@ -23,17 +23,22 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ChunkLoader:
-    """Endless batches over one token stream. `epoch` and `position` (chunks taken in it) are the whole state."""
+    """Produces batches from one token stream without end.
+
+    `epoch` and `position`, the number of chunks already used in the epoch, are its entire state.
+    """
 
     def __init__(
         self, tokens: Tokens, *, context_length: int, batch_size: int, seed: int = 0, shuffle: bool = True
     ) -> None:
         if len(tokens) < 2:
-            raise DataError(f"{len(tokens)} tokens make no chunk; at least 2 are needed. Use a larger corpus")
+            raise DataError(
+                f"the corpus has only {len(tokens)} tokens, but at least 2 are needed for a chunk; use a larger corpus"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
         self.length = min(context_length, len(tokens) - 1)
-        """T of every batch: the context length, or less where the stream is shorter."""
+        """T of every batch: the context length, or less if the stream is shorter."""
         self.num_chunks = len(tokens) // (self.length + 1)
         self.batch_size = batch_size
         self.seed = seed
@@ -44,7 +49,7 @@ class ChunkLoader:
         self._order = self._epoch_order()
 
     def next_batch(self) -> Batch:
-        """The next micro-batch; the last of an epoch may be smaller, after it a new epoch begins."""
+        """Return the next micro-batch. The last one of an epoch may be smaller; after it a new epoch begins."""
         if self.position >= self.num_chunks:
             self.epoch += 1
             self.position = 0
@@ -54,12 +59,12 @@ class ChunkLoader:
         return self._batch(chosen)
 
     def batches(self) -> Iterator[Batch]:
-        """One pass over all chunks in their order in the stream; the state does not move. For validation."""
+        """Iterate once over all chunks in stream order, for validation. The position does not change."""
         for start in range(0, self.num_chunks, self.batch_size):
             yield self._batch(np.arange(start, min(start + self.batch_size, self.num_chunks)))
 
     def state_dict(self) -> dict[str, Any]:
-        """What resumes the order exactly; plain numbers."""
+        """Return the state from which the order continues exactly, as plain numbers."""
         return {
             "epoch": self.epoch,
             "position": self.position,
@@ -69,11 +74,11 @@ class ChunkLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken. DataError when it belongs to other data, context length or seed."""
-        here = self.state_dict()
-        differing = [key for key in ("seed", "num_chunks", "length") if state.get(key) != here[key]]
+        """Continue from a result of `state_dict`. Raises DataError if its data, context length or seed differ."""
+        current = self.state_dict()
+        differing = [key for key in ("seed", "num_chunks", "length") if state.get(key) != current[key]]
         if differing:
-            findings = ", ".join(f"{key} {state.get(key)} became {here[key]}" for key in differing)
+            findings = ", ".join(f"{key} {state.get(key)} became {current[key]}" for key in differing)
             raise DataError(f"the data position cannot be resumed: {findings}; keep corpus, context length and seed")
         self.epoch = int(state["epoch"])
         self.position = int(state["position"])

@@ -1,7 +1,7 @@
-"""Prompts that begin where documents begin, in pools that never share a prompt.
+"""Samples prompts from the beginnings of documents, in pools that have no prompt in common.
 
-The pool of a prompt follows from a hash of its tokens: training takes 80 % of all prompts, evaluation and ablation
-10 % each. That holds across runs and machines without any list being kept.
+A hash of its tokens determines the pool of a prompt: 80 % of all prompts belong to training, 10 % each to evaluation
+and ablation. So the pools are disjoint in every run and on every machine without a stored list.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from common.data.tokenizer import END_OF_TEXT_ID
 from common.errors import DataError
 
 PASSES = 4
-"""Draws per document before prompts may repeat."""
+"""Attempts to sample a new prompt from each document before prompts are repeated."""
 
 
 class PromptPool(StrEnum):
-    """What a set of prompts is for. Two pools have no prompt in common."""
+    """The purpose of a set of prompts. Different pools have no prompt in common."""
 
     TRAINING = "training"
     EVALUATION = "evaluation"
@@ -39,13 +39,16 @@ def document_prompts(
     *,
     pool: PromptPool | None = None,
 ) -> list[list[int]]:
-    """n prompts of min_tokens..max_tokens tokens, the beginnings of random documents, all different while that lasts.
+    """Return n prompts of min_tokens to max_tokens tokens, sampled from the beginnings of random documents.
 
-    With `pool` only prompts of that pool. A corpus too small for n different ones repeats them; one without a fitting
-    document start is searched at any position. Raises DataError when even that finds nothing.
+    With `pool`, all prompts belong to that pool. The prompts are different, but they repeat if the corpus is too small
+    for n different ones. If no document has a suitable beginning, any position is tried. Raises DataError if no prompt
+    is found at all.
     """
     if not 1 <= min_tokens <= max_tokens:
-        raise ValueError(f"prompt lengths {min_tokens}..{max_tokens} are no range of at least 1")
+        raise ValueError(
+            f"prompt lengths {min_tokens} to {max_tokens} are not a range; 1 <= min_tokens <= max_tokens is needed"
+        )
     tokens, starts = corpus.tokens(split), np.asarray(corpus.documents(split))
     found = _sample_prompts(tokens, starts, n, min_tokens, max_tokens, generator, pool)
     if not found:
@@ -62,7 +65,7 @@ def document_prompts(
 
 
 def pool_of(prompt: list[int]) -> PromptPool:
-    """The pool a prompt belongs to."""
+    """Return the pool to which a prompt belongs."""
     digest = hashlib.blake2b(np.array(prompt, dtype=np.uint32).tobytes(), digest_size=8).digest()
     share = int.from_bytes(digest, "big") / 2**64
     if share < 0.8:

@@ -1,7 +1,7 @@
-"""Where documents come from: the built-in stories, a dataset or a .txt, .jsonl or .parquet file, a data set on the hub.
+"""The sources of documents: built-in stories, datasets, .txt, .jsonl and .parquet files, data sets on the hub.
 
-A source streams its documents one by one and names its content by a digest. Leaves out where files may lie
-(`places`), how they are read (`common.datasets.reading`) and tokens (`token_cache`).
+A source yields its documents one by one and identifies its content by a digest. Leaves out the allowed places of files
+(`places`), reading them (`common.datasets.reading`) and tokens (`token_cache`).
 """
 
 from __future__ import annotations
@@ -23,40 +23,47 @@ from common.errors import DataError
 from common.files import sha256_of
 
 HUB_BATCH_ROWS = 1024
+"""Rows of a hub data set that are read at a time."""
 HUB_MEMORY_BYTES = 4 * 2**30
-"""Memory that the library may use to fetch a data set; it decodes whole row groups of untrusted parquet files."""
+"""Memory limit for fetching a data set, because the library decodes whole row groups of untrusted parquet files."""
 
 
 class DocumentSource(Protocol):
-    """A stream of documents."""
+    """A stream of documents with a digest of its content."""
 
     @property
     def description(self) -> str:
-        """What a person reads about it."""
+        """Name of the source, for messages to users."""
         ...
 
     def stamp(self) -> dict[str, Any]:
-        """What is cheap to compare and changes when the content may have changed; {} when nothing is known."""
+        """Return values that are cheap to compute and change whenever the content may have changed; {} if there are
+        none.
+        """
         ...
 
     def digest(self, heartbeat: Callable[[], None] | None = None) -> str:
-        """Names the content; may read all of it, with a `beat` now and then."""
+        """Return a digest of the content. It may read all of it, calling `heartbeat` regularly."""
         ...
 
     def count(self) -> int | None:
-        """Documents, where known without reading them."""
+        """Return the number of documents, or None if it is not known without reading them."""
         ...
 
     def documents(self) -> Iterator[str]:
-        """The documents in order, without surrounding white space, none empty. DataError where one is malformed."""
+        """Yield the documents in order, without surrounding white space and without empty ones.
+
+        Raises DataError for a malformed document.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class StoriesSource:
-    """`builtin:stories`."""
+    """The built-in corpus `builtin:stories`."""
 
     total: int = stories.STORY_COUNT
+    """Number of stories."""
 
     @property
     def description(self) -> str:
@@ -77,7 +84,7 @@ class StoriesSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A local file; its suffix says how it is read."""
+    """A local file, whose suffix determines how it is read."""
 
     path: Path
     text_field: str
@@ -111,7 +118,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class DatasetSource(FileSource):
-    """An uploaded dataset: a file whose manifest has its hash and the number of documents."""
+    """An uploaded dataset: a file with a manifest that holds its hash and number of documents."""
 
     manifest: DatasetManifest
 
@@ -131,7 +138,7 @@ class DatasetSource(FileSource):
 
 @dataclass(frozen=True)
 class HubSource:
-    """One split of a data set on the hub, fetched by the `datasets` library into its own cache."""
+    """One split of a data set on the hub, which the `datasets` library fetches into its own cache."""
 
     name: str
     split: str
@@ -168,12 +175,12 @@ class HubSource:
 
 
 def hub_splits(name: str) -> list[str]:
-    """The splits a data set on the hub has."""
+    """Return the names of the splits of a data set on the hub."""
     return list(_from_hub(name, "get_dataset_split_names"))
 
 
 def training_source(config: DataConfig, data_dir: Path) -> DocumentSource:
-    """The source that a configuration names. DataError for a file that does not exist and for a name of no form."""
+    """Return the training source of a configuration. Raises DataError for a missing file or an invalid name."""
     require_valid_source(config.source)
     if config.source == BUILTIN_STORIES:
         if config.max_documents is not None:
@@ -186,7 +193,10 @@ def training_source(config: DataConfig, data_dir: Path) -> DocumentSource:
 
 
 def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | None:
-    """The separate validation part; None when documents of the training source are held out instead."""
+    """Return the separate validation source, or None if documents of the training source are held out instead.
+
+    Raises DataError for a missing file, an invalid name or an unknown split.
+    """
     named = config.validation_source
     if named is not None and is_file_name(named):
         return FileSource(find_file(named, data_dir), config.text_field)
@@ -200,13 +210,18 @@ def validation_source(config: DataConfig, data_dir: Path) -> DocumentSource | No
     require_hub_name(config.source)
     splits = hub_splits(config.source)
     if named is not None and named not in splits:
-        raise DataError(f"{config.source} has no split '{named}' (it has {', '.join(splits)})")
+        raise DataError(
+            f"{config.source} has no split '{named}'; set data.validation_source to one of {', '.join(splits)}"
+        )
     chosen = named or next((split for split in ("validation", "valid", "test") if split in splits), None)
     return HubSource(config.source, chosen, config.text_field) if chosen else None
 
 
 def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource | None:
-    """A file or a dataset; None for what is neither. A dataset knows the field of its text."""
+    """Return the source of a file or a dataset, or None if `name` is neither.
+
+    The manifest of a dataset contains the field that holds its text, so `config.text_field` applies to files only.
+    """
     if is_file_name(name):
         return FileSource(find_file(name, data_dir), config.text_field)
     if is_dataset_name(name):
@@ -216,7 +231,7 @@ def _local_source(name: str, config: DataConfig, data_dir: Path) -> FileSource |
 
 
 def first_documents(source: DocumentSource, limit: int | None) -> Iterator[str]:
-    """The documents of a source, at most `limit`."""
+    """Yield the documents of a source, at most `limit` of them."""
     return islice(source.documents(), limit)
 
 
@@ -224,7 +239,7 @@ def _from_hub(name: str, function: str, **arguments: Any) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"{name}: the hub needs the package datasets; install tidal[torch]") from error
+        raise DataError(f"{name}: fetching from the hub needs the package datasets; install tidal[torch]") from error
     try:
         with limited_memory(HUB_MEMORY_BYTES):
             return getattr(datasets, function)(name, **arguments)

@@ -1,8 +1,9 @@
-"""`builtin:stories`: children's stories written by a program, so that Tidal shows everything without a network.
+"""Generates `builtin:stories`, children's stories with which Tidal can be tried without a network.
 
-A story is fixed by (seed, index): a hero, a friend or grown-up, a place and a thing go through one of the plots, and
-all sentences speak of the same people and things. The vocabulary is that of a small child, the variety far below
-natural text: figures on this corpus compare with nothing but themselves. Change VERSION with any change of the words.
+A story depends only on (seed, index). A hero, a friend, a grown-up, a place and a thing go through one of the plots,
+and all sentences refer to the same people and things. The vocabulary is that of a small child, and the variety is far
+below that of natural text, so results on this corpus cannot be compared with results on others. Change VERSION with any
+change of the words.
 """
 
 from __future__ import annotations
@@ -15,33 +16,34 @@ from typing import TypeVar
 from common.data import story_words as words
 
 VERSION = 1
+"""Version of plots and word lists, part of the corpus digest."""
 DEFAULT_SEED = 7
 STORY_COUNT = 20_000
-"""Stories in the corpus."""
+"""Number of stories in the corpus."""
 
 T = TypeVar("T")
 
 
 def story(index: int, seed: int = DEFAULT_SEED) -> str:
-    """Story number `index` (100 to 220 words, paragraphs separated by an empty line)."""
+    """Return story number `index`: 100 to 220 words in paragraphs separated by an empty line."""
     writer = _StoryWriter(random.Random(f"{seed}:{index}"))
     return writer.write()
 
 
 @dataclass(frozen=True)
 class Hero:
-    """Who a sentence is about; the pronouns agree."""
+    """A character of a story, with the pronouns for it."""
 
     name: str
     they: str
     them: str
     their: str
     kind: str
-    """little girl, young fox, …"""
+    """For example "little girl" or "young fox"."""
 
 
 class _StoryWriter:
-    """One story. Only `random()` of the generator is used, whose sequence Python keeps stable across versions."""
+    """Writes one story. It uses only `random()` of the generator, whose sequence is stable across Python versions."""
 
     def __init__(self, generator: random.Random) -> None:
         self._generator = generator
@@ -55,17 +57,17 @@ class _StoryWriter:
         self.trait = self.pick(words.TRAITS)
 
     def write(self) -> str:
-        """The story: opening, middle, end."""
+        """Return the story: opening, plot and ending."""
         plot = self.pick((self.lost, self.share, self.learn, self.help_animal, self.storm, self.make, self.find))
         paragraphs = [self._opening(), *plot(), self._ending(words.MORALS[plot.__name__])]
         return "\n\n".join(" ".join(sentence for sentence in part if sentence) for part in paragraphs)
 
     def pick(self, choices: Sequence[T]) -> T:
-        """A random member."""
+        """Return a random member of `choices`."""
         return choices[int(self._generator.random() * len(choices))]
 
     def maybe(self, *choices: str) -> str:
-        """One of the sentences, or none as often as any of them."""
+        """Return one of the sentences or an empty text, all with equal probability."""
         return self.pick((*choices, ""))
 
     def _person(self, other_than: str = "") -> Hero:
@@ -101,7 +103,7 @@ class _StoryWriter:
         ]
 
     def lost(self) -> list[list[str]]:
-        """A favourite thing is gone and found again."""
+        """Plot: a favourite thing is lost and found again."""
         h, f, thing = self.hero, self.friend, f"{self.colour} {self.thing}"
         spots = [self.pick(words.SPOTS), self.pick(words.SPOTS), self.pick(words.HIDING)]
         return [
@@ -123,7 +125,7 @@ class _StoryWriter:
         ]
 
     def share(self) -> list[list[str]]:
-        """Two want the same thing and learn to share it."""
+        """Plot: two friends want the same thing and learn to share it."""
         h, f = self.hero, self.friend
         return [
             [
@@ -144,7 +146,7 @@ class _StoryWriter:
         ]
 
     def learn(self) -> list[list[str]]:
-        """Something is hard at first and works after many tries."""
+        """Plot: something is hard at first and succeeds after many attempts."""
         h, f, skill = self.hero, self.friend, self.pick(words.SKILLS)
         return [
             [
@@ -164,7 +166,7 @@ class _StoryWriter:
         ]
 
     def help_animal(self) -> list[list[str]]:
-        """An animal is in need and is helped."""
+        """Plot: the hero helps an animal in need."""
         h, animal = self.hero, self.pick(words.WILD)
         return [
             [
@@ -187,7 +189,7 @@ class _StoryWriter:
         ]
 
     def storm(self) -> list[list[str]]:
-        """Bad weather frightens; together it is not so bad."""
+        """Plot: two friends are afraid of a storm and comfort each other."""
         h, f = self.hero, self.friend
         return [
             [
@@ -207,7 +209,7 @@ class _StoryWriter:
         ]
 
     def make(self) -> list[list[str]]:
-        """A present is made for someone."""
+        """Plot: the hero makes a birthday present."""
         h, f, made = self.hero, self.friend, self.pick(words.MADE)
         return [
             [
@@ -227,7 +229,7 @@ class _StoryWriter:
         ]
 
     def find(self) -> list[list[str]]:
-        """Something found turns out to belong to someone."""
+        """Plot: the hero finds a thing and returns it to its owner."""
         h, f, thing = self.hero, self.friend, f"{self.colour} {self.thing}"
         return [
             [
@@ -248,7 +250,7 @@ class _StoryWriter:
 
     @property
     def elder_object(self) -> str:
-        """Object pronoun of the grown-up."""
+        """Return the object pronoun of the grown-up."""
         return "her" if self.elder_subject == "she" else "him"
 
     def _ending(self, morals: Sequence[str]) -> list[str]:
@@ -272,5 +274,5 @@ class _StoryWriter:
 
 
 def a(noun: str) -> str:
-    """The noun with its indefinite article."""
+    """Return the noun with its indefinite article."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

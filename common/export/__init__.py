@@ -1,6 +1,6 @@
-"""Checkpoints in forms that others read: safetensors, the original's `.pth`, a folder for `transformers`.
+"""Exports checkpoints in formats of other programs: safetensors, the original's `.pth`, a folder for `transformers`.
 
-`modeling_tidal` is written into such a folder and never imported here; transformers is not needed to export.
+`modeling_tidal` is copied into such a folder and never imported here, so exporting does not need transformers.
 """
 
 from common.export.checkpoint import Exported, ExportFormat, export_checkpoint

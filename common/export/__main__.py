@@ -1,7 +1,7 @@
-"""`python -m common.export SOURCE FOLDER --format F [--force]`: what `tidal export` runs.
+"""Implements `tidal export`: `python -m common.export SOURCE FOLDER --format F [--force]`.
 
-It is a process of its own because the CLI's never loads torch. Speaks JSON on stdout, one object a line:
-{"phase": "…"} as it goes, {"done": {…}} or {"error": "…"} last.
+It runs in a process of its own, because the process of the CLI never loads torch. It prints one JSON object per line:
+{"phase": "…"} during the work, and {"done": {…}} or {"error": "…"} at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.streams import accept_any_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 when the folder was written, 1 with the reason in the last line."""
+    """Export a checkpoint. Return 0 if the folder was written, 1 after an error, which is the last line printed."""
     parser = argparse.ArgumentParser(prog="tidal export", description=export_checkpoint.__doc__)
     parser.add_argument("source", type=Path, help="checkpoint file or folder")
     parser.add_argument("folder", type=Path, help="folder to write")
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.format,
             options.folder,
             force=options.force,
-            progress=lambda phase: _say({"phase": phase}),
+            progress=lambda phase: _print_json({"phase": phase}),
         )
     except TidalError as error:
-        _say({"error": error.message})
+        _print_json({"error": error.message})
         return 1
-    _say({"done": {**asdict(done), "folder": str(done.folder)}})
+    _print_json({"done": {**asdict(done), "folder": str(done.folder)}})
     return 0
 
 
-def _say(line: dict[str, Any]) -> None:
+def _print_json(line: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

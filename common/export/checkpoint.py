@@ -1,10 +1,10 @@
-"""One checkpoint to one folder, in the form asked for: `export_checkpoint(source, form, folder)`.
+"""Exports one checkpoint to one folder in a requested format: `export_checkpoint(source, form, folder)`.
 
     safetensors  <name>.safetensors with its configuration in the header and in <name>.safetensors.json
     pth          <name>.pth as the original loads it, strictly; its configuration in <name>.pth.json
     hf           a model folder for transformers (`huggingface`); language models only
 
-Reads whatever `load_model` and `load_policy_file` read. Leaves out: which file a reference names (the CLI).
+The source can be any file that `load_model` or `load_policy_file` reads. Leaves out: resolving references (the CLI).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from common.export import huggingface, policy
 from common.export.folder import check_target, write_folder
 
 SPARE_BYTES = 8_000_000
-"""For everything that is no weight: tokeniser files, configuration."""
+"""Disk space in bytes for files other than weights: tokeniser and configuration."""
 
 Progress = Callable[[str], None]
 
 
 class ExportFormat(StrEnum):
-    """What others read."""
+    """The format of an export."""
 
     SAFETENSORS = "safetensors"
     PTH = "pth"
@@ -38,27 +38,29 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     files: list[tuple[str, int]]
-    """Names and sizes in bytes, without the list of them that `folder` keeps."""
+    """Names and sizes in bytes of all files, except the list of files itself."""
     kind: str
-    """lm or rl."""
+    """Either "lm" (language model) or "rl" (controller)."""
     parameters: int
+    """Number of parameters."""
     load: list[str]
-    """Lines of Python that load it."""
+    """Lines of Python code that load the export."""
     remarks: list[str] = field(default_factory=list)
+    """Messages for the user, such as what the export omits."""
 
 
 def export_checkpoint(
     source: Path, form: ExportFormat, folder: Path, *, force: bool = False, progress: Progress = lambda _: None
 ) -> Exported:
-    """Write the model or controller in `source` to `folder`, which is new, empty, or with `force` an older export
-    that nobody has added to.
+    """Write the model or controller in `source` to `folder` atomically.
 
-    Raises NotFoundError and CheckpointError for the source, ConflictError and InvalidInputError for the folder,
-    InvalidInputError for a controller as hf, StorageError when the disk refuses. Nothing is left half written.
+    `folder` must be new or empty; with `force` it may also be an older export without other files. Raises NotFoundError
+    and CheckpointError for the source, ConflictError and InvalidInputError for the folder, InvalidInputError for a
+    controller in the format hf, StorageError if the disk refuses.
     """
     folder = folder.absolute()
     check_target(folder, source, force=force)
@@ -70,12 +72,15 @@ def export_checkpoint(
 
 
 def export_name(source: Path) -> str:
-    """Stem of the files: that of the source; a checkpoint folder's own name."""
+    """Return the stem of the exported files: the stem of the source file, or the name of the checkpoint folder."""
     return source.name if source.is_dir() else source.name.removesuffix(".safetensors").removesuffix(".pth")
 
 
 def is_policy(source: Path) -> bool:
-    """Whether the source is a controller's. NotFoundError, or CheckpointError when it is no checkpoint at all."""
+    """Return whether the source is a controller.
+
+    Raises NotFoundError if it does not exist, CheckpointError if it is not a checkpoint.
+    """
     if source.is_dir():
         return read_info(source).meta.get("kind") == "rl"
     if not source.is_file():
@@ -94,14 +99,14 @@ def _export_model(
     size = sum(tensor.numel() * 4 for tensor in model.state_dict().values())
     remarks: list[str] = []
 
-    def fill(place: Path) -> None:
+    def fill(target: Path) -> None:
         progress(f"writing {size / 1e6:.0f} MB")
         if form is ExportFormat.HF:
             remarks.extend(
-                huggingface.write_model_folder(model, place, origin=origin(source), evaluation=find_evaluation(source))
+                huggingface.write_model_folder(model, target, origin=origin(source), evaluation=find_evaluation(source))
             )
         else:
-            save_model(model, place / f"{name}.{form}")
+            save_model(model, target / f"{name}.{form}")
 
     files = write_folder(folder, fill, source=source, needed_bytes=size + SPARE_BYTES, force=force)
     return Exported(folder, files, "lm", model.num_parameters, _load_model_lines(form, folder, name), remarks)
@@ -112,14 +117,14 @@ def _export_policy(
 ) -> Exported:
     if form is ExportFormat.HF:
         raise InvalidInputError(
-            f"{source.name} is a controller, which has no form for transformers; use --format safetensors or pth"
+            f"{source.name} is a controller, which transformers cannot load; use --format safetensors or pth"
         )
     content: dict[str, Any] = policy.policy_content(source)
     path = folder / f"{name}.{form}"
 
-    def fill(place: Path) -> None:
-        progress("writing")
-        policy.write_policy_file(content, place / path.name)
+    def fill(target: Path) -> None:
+        progress("writing the controller")
+        policy.write_policy_file(content, target / path.name)
 
     files = write_folder(folder, fill, source=source, needed_bytes=SPARE_BYTES, force=force)
     parameters = sum(tensor.numel() for tensor in load_policy_file(path)["agent_state_dict"].values())
@@ -130,19 +135,19 @@ def _export_policy(
 
 
 def origin(source: Path) -> str:
-    """Where the source comes from, in few words: experiment and file, for a file in an experiment's folder."""
+    """Return a short origin of the source: experiment and file if it is in an experiment's folder, else its name."""
     experiment = experiment_folder(source)
     return source.name if experiment is None else f"{experiment.name}/{source.relative_to(experiment).as_posix()}"
 
 
 def find_evaluation(source: Path) -> Mapping[str, Any] | None:
-    """The evaluation of the final model that lies beside it, if it is one of this very file."""
+    """Return the evaluation results in the source's experiment if they belong to this file, otherwise None."""
     experiment = experiment_folder(source)
     return None if experiment is None else huggingface.read_evaluation(experiment, source.stem)
 
 
 def experiment_folder(source: Path) -> Path | None:
-    """The experiment's folder around a final file or a checkpoint folder; None for a file from elsewhere."""
+    """Return the folder of the experiment that contains `source`, or None for a file outside an experiment."""
     found = source.absolute().parent
     if (source / MANIFEST).is_file():
         found = found.parent

@@ -1,7 +1,7 @@
-"""A folder written whole or not at all: filled under a temporary name beside its place, flushed, then renamed.
+"""Writes a folder atomically: it is filled under a temporary name in the same parent folder, flushed, then renamed.
 
-It carries a list of its files, `.tidal-export.json`; only a folder that holds exactly what its list says is ever
-replaced. Leaves out what is in it.
+The folder contains a list of its files, `.tidal-export.json`. Only a folder that holds exactly the listed files is ever
+replaced. Leaves out the content of the files.
 """
 
 from __future__ import annotations
@@ -17,46 +17,54 @@ from common.errors import ConflictError, InvalidInputError
 from common.files import flush, require_space, storage_errors, write_json
 
 LIST_FILE = ".tidal-export.json"
-"""`{"files": {"model.safetensors": 4711, …}}`: names and sizes in bytes of everything beside it."""
+"""`{"files": {"model.safetensors": 4711, …}}`: names and sizes in bytes of all other files in the folder."""
 
 
 def check_target(folder: Path, source: Path, *, force: bool) -> None:
-    """Refuse a place that is taken: ConflictError; with `force` only where something else than an export lies there.
+    """Raise an error if `folder` must not be written.
 
-    InvalidInputError for what is no folder, and for one that holds `source` or is it.
+    Raises ConflictError if the folder is not empty; with `force`, only if it holds files other than an export. Raises
+    InvalidInputError if the path is not a folder, or if it is or contains `source`.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise InvalidInputError(f"{folder}: is no folder; name one that is new or empty")
+        raise InvalidInputError(f"{folder}: this is not a folder; give a folder that is new or empty")
     if folder.resolve() in (source.resolve(), *source.resolve().parents, *source.absolute().parents):
-        raise InvalidInputError(f"{folder}: holds {source.name}, which is to be exported; name another folder")
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
-    if not there:
+        raise InvalidInputError(
+            f"{folder}: this folder contains {source.name}, which is to be exported; give another folder"
+        )
+    present = sorted(folder.iterdir()) if folder.is_dir() else []
+    if not present:
         return
     if not force:
-        raise ConflictError(f"{folder}: is not empty; name another with --out, or replace it with --force")
+        raise ConflictError(f"{folder}: the folder is not empty; give another with --out, or replace it with --force")
     listed = _listed(folder)
     if listed is None:
-        raise ConflictError(f"{folder}: no export wrote it (it has no {LIST_FILE}); --force leaves it alone")
-    for path in there:
+        raise ConflictError(f"{folder}: this is not an export (it has no {LIST_FILE}), so --force does not replace it")
+    for path in present:
         if path.name == LIST_FILE:
             continue
         if path.name not in listed or path.is_symlink() or not path.is_file():
-            raise ConflictError(f"{folder}: holds {path.name!r}, which no export wrote; --force leaves it alone")
+            raise ConflictError(
+                f"{folder}: {path.name!r} does not belong to the export, so --force does not replace the folder"
+            )
         if path.stat().st_size != listed[path.name]:
-            raise ConflictError(f"{folder}: {path.name!r} was changed after the export; --force leaves it alone")
+            raise ConflictError(
+                f"{folder}: {path.name!r} was changed after the export, so --force does not replace the folder"
+            )
 
 
 def write_folder(
     folder: Path, fill: Callable[[Path], None], *, source: Path, needed_bytes: int, force: bool
 ) -> list[tuple[str, int]]:
-    """Let `fill` write files into an empty folder that then takes the place of `folder`; their names and sizes.
+    """Call `fill` to write files into an empty folder that then replaces `folder`; return their names and sizes.
 
-    Raises as `check_target` does, StorageError when the disk refuses; what was there before stays then.
+    Raises the errors of `check_target`, and StorageError if the disk refuses. After an error the previous content of
+    `folder` is unchanged.
     """
     folder = folder.absolute()
     check_target(folder, source, force=force)
-    mark = uuid.uuid4().hex[:8]
-    temporary, aside = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("tmp", "old"))
+    suffix = uuid.uuid4().hex[:8]
+    temporary, replaced = (folder.with_name(f".{folder.name}.{suffix}.{end}") for end in ("tmp", "old"))
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         require_space(folder.parent, needed_bytes)
@@ -70,22 +78,22 @@ def write_folder(
             flush(temporary)
             check_target(folder, source, force=force)
             if folder.exists():
-                folder.rename(aside)
+                folder.rename(replaced)
             try:
                 temporary.rename(folder)
             except OSError:
-                if aside.exists():
-                    aside.rename(folder)
+                if replaced.exists():
+                    replaced.rename(folder)
                 raise
             flush(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
     return files
 
 
 def _listed(folder: Path) -> dict[str, Any] | None:
-    """The files that the folder's list names; None without a readable list."""
+    """Return names and sizes from the folder's list of files, or None without a readable list."""
     try:
         files = json.loads((folder / LIST_FILE).read_bytes())["files"]
     except (OSError, ValueError, LookupError, TypeError):

@@ -1,7 +1,7 @@
-"""A language model as a folder for `transformers`: weights, configuration, tokeniser, remote code, model card.
+"""Writes a language model as a folder for `transformers`: weights, configuration, tokeniser, remote code, model card.
 
-Written without transformers: its files are JSON and safetensors. The weights keep their names, so `load_model` reads
-the folder's `model.safetensors` as well. Leaves out: controllers; decoding by modulation, which is Tidal's engine.
+Writing needs no transformers, because the files are JSON and safetensors. The weights keep their names, so `load_model`
+can read the folder's `model.safetensors` as well. Leaves out: controllers, and decoding parameters from modulation.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ CODE = "modeling_tidal"
 def write_model_folder(
     model: TransformerLM, folder: Path, *, origin: str, evaluation: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Fill the empty `folder`; what the caller should be told. OSError when the disk refuses."""
+    """Write all files into the empty `folder` and return remarks for the user. Raises OSError if the disk refuses."""
     meta = model_meta(model.config, gates_trained=model.gates_trained)
     write_tensors(folder / "model.safetensors", export_legacy_state_dict(model), meta)
     has_tokenizer = model.config.vocab_size >= VOCAB_SIZE
-    _json(folder / "config.json", configuration(model))
-    _json(folder / "generation_config.json", generation_configuration(has_tokenizer))
+    _write_json(folder / "config.json", configuration(model))
+    _write_json(folder / "generation_config.json", generation_configuration(has_tokenizer))
     write_text(folder / f"{CODE}.py", Path(__file__).with_name(f"{CODE}.py").read_text(encoding="utf-8"))
     write_text(folder / "README.md", model_card.text(model, origin, evaluation, has_tokenizer=has_tokenizer))
     if not has_tokenizer:
-        return [f"no tokeniser files: a vocabulary of {model.config.vocab_size} is smaller than GPT-2's {VOCAB_SIZE}"]
+        return [
+            f"no tokeniser files are included, because the model's vocabulary of {model.config.vocab_size} is smaller "
+            f"than GPT-2's {VOCAB_SIZE}"
+        ]
     write_tokenizer(folder, model.config.context_length)
     return []
 
 
 def configuration(model: TransformerLM) -> dict[str, Any]:
-    """`config.json`: names of transformers where it has some."""
+    """Return the content of `config.json`, with transformers' names where they exist."""
     c = model.config
-    end = END_OF_TEXT_ID if c.vocab_size >= VOCAB_SIZE else None
+    end_of_text = END_OF_TEXT_ID if c.vocab_size >= VOCAB_SIZE else None
     return {
         "architectures": ["TidalForCausalLM"],
         "auto_map": {"AutoConfig": f"{CODE}.TidalConfig", "AutoModelForCausalLM": f"{CODE}.TidalForCausalLM"},
@@ -61,21 +64,21 @@ def configuration(model: TransformerLM) -> dict[str, Any]:
         "rope_theta": c.rope_theta,
         "layer_norm_eps": 1e-5,
         "gates_trained": model.gates_trained,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
         "use_cache": True,
-        "tokenizer_class": "GPT2Tokenizer" if end is not None else None,
+        "tokenizer_class": "GPT2Tokenizer" if end_of_text is not None else None,
     }
 
 
 def generation_configuration(has_tokenizer: bool) -> dict[str, Any]:
-    """`generation_config.json`: what Tidal's API does by default."""
-    ends = ("bos_token_id", "eos_token_id", "pad_token_id")
+    """Return the content of `generation_config.json`: the defaults of Tidal's API."""
+    special_ids = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {
-        **dict.fromkeys(ends, END_OF_TEXT_ID if has_tokenizer else None),
+        **dict.fromkeys(special_ids, END_OF_TEXT_ID if has_tokenizer else None),
         "do_sample": True,
         "temperature": DEFAULTS.temperature,
         "top_k": DEFAULTS.top_k,
@@ -84,30 +87,32 @@ def generation_configuration(has_tokenizer: bool) -> dict[str, Any]:
 
 
 def write_tokenizer(folder: Path, context_length: int) -> None:
-    """GPT-2's byte-level BPE: OpenAI's two files under their names in transformers, and how to read them."""
+    """Write GPT-2's byte-level BPE: OpenAI's two files under transformers' names, and their configuration."""
     merges, vocabulary = (path.read_text(encoding="utf-8") for path in vocabulary_files())
     write_text(folder / "vocab.json", vocabulary)
     write_text(folder / "merges.txt", merges)
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END_OF_TEXT)
-    _json(folder / "special_tokens_map.json", special)
-    about = {
+    _write_json(folder / "special_tokens_map.json", special)
+    settings = {
         "tokenizer_class": "GPT2Tokenizer",
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": context_length,
-        "padding_side": "left",  # the last position of every row is the one that goes on
+        "padding_side": "left",  # generation continues at the last position of every sequence
     }
-    _json(folder / "tokenizer_config.json", {**about, **special})
+    _write_json(folder / "tokenizer_config.json", {**settings, **special})
 
 
 def read_evaluation(experiment: Path, stem: str) -> Mapping[str, Any] | None:
-    """The experiment's evaluation if it was made of the file with this stem."""
+    """Return the experiment's evaluation results if they belong to the model file with this stem, otherwise None."""
     try:
-        found = json.loads((experiment / "evaluation_results" / "evaluation_results.json").read_text(encoding="utf-8"))
+        results = json.loads(
+            (experiment / "evaluation_results" / "evaluation_results.json").read_text(encoding="utf-8")
+        )
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and Path(str(found.get("model"))).stem == stem else None
+    return results if isinstance(results, dict) and Path(str(results.get("model"))).stem == stem else None
 
 
-def _json(path: Path, value: Mapping[str, Any]) -> None:
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""README.md of an exported model folder: what the model is, how to use it, what it was measured at."""
+"""Writes the README.md of an exported model folder: description, usage, limits and evaluation results."""
 
 from __future__ import annotations
 
@@ -37,32 +37,33 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)  # or the path of this folder
 ```
 
-Its vocabulary is not GPT-2's, so no tokeniser is included. `trust_remote_code` runs `modeling_tidal.py` of this folder
+The vocabulary is not GPT-2's, so no tokeniser is included. `trust_remote_code` runs `modeling_tidal.py` of this folder
 (Apache-2.0); read it first, it is one short file.
 """
 MODULATION = """
 ## Modulation
 
-Every block has gates that take one number m between 0 and 1. `model(input_ids, modulation=m)` and
-`model.generate(…, modulation=m)` feed it; without it the gates are not there. `generate` reads the prompt without m and
-gives it to each token it writes. {trained} Tidal's own engine also derives temperature, top-k, top-p and repetition
-penalty from m, and has controllers that choose m for each token; this folder does neither.
+Every block has gates whose input is one number m between 0 and 1, the modulation. Pass it as
+`model(input_ids, modulation=m)` or `model.generate(…, modulation=m)`; without it the gates have no effect. `generate`
+processes the prompt without m and applies m to each generated token. {trained} Tidal's own engine also derives
+temperature, top-k, top-p and repetition penalty from m, and has controllers that choose m for each token. This folder
+supports neither.
 """
 LIMITS = """
 ## Limits
 
-At most {context} tokens, prompt included: beyond that the model raises an error (Tidal itself slides a window). The
-licence of the weights is for those who trained them to state.
+The context is {context} tokens, including the prompt; for more tokens the model raises an error (Tidal's engine uses a
+sliding window instead). The owner of the weights decides their licence.
 """
 
 
 def text(model: TransformerLM, origin: str, evaluation: Mapping[str, Any] | None, *, has_tokenizer: bool) -> str:
-    """Markdown with front matter. `evaluation`: what the training measured of this very model, if known."""
+    """Return the model card as Markdown with front matter. `evaluation` holds the results of this model, if known."""
     c = model.config
     trained = (
         "The gates of this model were trained with m."
         if model.gates_trained
-        else "The gates of this model were not trained with m, so Tidal would not feed it."
+        else "The gates of this model were not trained with m, so Tidal's engine does not use them."
     )
     rows = [
         ("parameters", f"{model.num_parameters:,}"),

@@ -1,4 +1,4 @@
-"""Tidal's language model for `transformers`: the remote-code file of an exported folder. It imports nothing of Tidal.
+"""Tidal's language model for `transformers`: the remote-code file of an exported folder. It does not import Tidal.
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
@@ -6,10 +6,11 @@
     inputs = tokenizer(["Once upon a time", "The cat"], return_tensors="pt", padding=True)
     model.generate(**inputs, max_new_tokens=50, modulation=0.3)
 
-A pre-norm transformer whose residual branches are scaled by gates that take one number, the modulation m in [0, 1].
-Without m the gates are not there (scale exactly 1). `generate` reads the prompt without modulation and gives m to every
-token it writes, as Tidal does; temperature, top-k and penalty are yours to choose. Names of the weights are those of
-Tidal's `.pth` files. Leaves out: positions beyond the context (an error), attention weights as output.
+The model is a pre-norm transformer. Gates scale its residual branches; their input is one number, the modulation m in
+[0, 1]. Without m the gates have no effect (scale exactly 1). `generate` processes the prompt without modulation and
+applies m to every generated token, as Tidal does. It does not derive temperature, top-k and penalty from m. The weights
+have the names of Tidal's `.pth` files. Leaves out: positions beyond the context (an error), attention weights as
+output.
 """
 # SPDX-License-Identifier: Apache-2.0
 
@@ -24,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 
 class TidalConfig(PretrainedConfig):
-    """The shape of the model. `gates_trained`: whether the gates saw modulation in training."""
+    """The configuration of the model. `gates_trained` is True if the gates were trained with modulation."""
 
     model_type = "tidal"
     keys_to_ignore_at_inference = ["past_key_values"]
@@ -63,7 +64,7 @@ class TidalConfig(PretrainedConfig):
 
 
 def rotary_tables(positions, width, theta):
-    """cos and sin, each (positions, width) float32; both halves share the frequencies."""
+    """Return cos and sin, each (positions, width) float32; both halves of a row have the same frequencies."""
     frequencies = 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width))
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
     angles = torch.cat((angles, angles), dim=-1)
@@ -71,13 +72,13 @@ def rotary_tables(positions, width, theta):
 
 
 def rotate(x, cos, sin):
-    """x (B, H, T, K) by tables (B, 1, T, K)."""
+    """Rotate x (B, H, T, K) by tables (B, 1, T, K)."""
     a, b = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-b, a), dim=-1) * sin).type_as(x)
 
 
 class TidalGate(nn.Module):
-    """x (B, T, D) times sigmoid(MLP(m)), m (B, 1 or T, gate_dim); x itself when m is None."""
+    """Multiplies x (B, T, D) by sigmoid(MLP(m)), m (B, 1 or T, gate_dim); returns x unchanged if m is None."""
 
     def __init__(self, config):
         super().__init__()
@@ -91,7 +92,7 @@ class TidalGate(nn.Module):
 
 
 class TidalBlock(nn.Module):
-    """x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x)))."""
+    """Computes x + gate(attention(ln1(x))), then x + gate(ffn(ln2(x)))."""
 
     def __init__(self, config, layer):
         super().__init__()
@@ -121,12 +122,14 @@ class TidalBlock(nn.Module):
         B, T, D = x.shape
         h = self.ln1(x)
         projected = (self.q_proj(h), self.k_proj(h), self.v_proj(h))
-        q, k, v = (each.view(B, T, self.num_heads, D // self.num_heads).transpose(1, 2) for each in projected)
+        q, k, v = (
+            projection.view(B, T, self.num_heads, D // self.num_heads).transpose(1, 2) for projection in projected
+        )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
-            places = torch.arange(total - T, total, device=x.device)  # version 4 wants to be told
-            k, v = cache.update(k, v, self.layer, {"cache_position": places})
-            k, v = k[:, :, :total], v[:, :, :total]  # a static cache gives all its places
+            positions = torch.arange(total - T, total, device=x.device)  # transformers 4 needs them
+            k, v = cache.update(k, v, self.layer, {"cache_position": positions})
+            k, v = k[:, :, :total], v[:, :, :total]  # a static cache returns all its positions
         dropout_p = self.dropout_p if self.training else 0.0
         attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=mask is None)
         attended = self.out_proj(attended.transpose(1, 2).reshape(B, T, D))
@@ -135,14 +138,14 @@ class TidalBlock(nn.Module):
 
 
 class TidalForCausalLM(PreTrainedModel, GenerationMixin):
-    """The language model, head included. See the module for an example."""
+    """The language model with its output head. The module's docstring has an example."""
 
     config_class = TidalConfig
     base_model_prefix = ""
     _no_split_modules = ["TidalBlock"]
     _supports_cache_class = True
     _supports_sdpa = True
-    # bfloat16 has 8 bits for an angle's cosine; the tables stay exact. Version 4 takes no buffers in this list.
+    # The rotary tables stay float32, because bfloat16 has only 8 bits. Transformers 4 takes no buffers in this list.
     _keep_in_fp32_modules_strict = ["rope_cos", "rope_sin"] if int(__version__.split(".")[0]) >= 5 else None
 
     def __init__(self, config):
@@ -159,7 +162,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _init_weights(self, module):
-        """A new model, as Tidal starts one."""
+        """Initialise the weights of a new model as Tidal does."""
         if isinstance(module, nn.Embedding) or module is self.output_projection:
             nn.init.normal_(module.get_parameter("weight"), std=0.02)
         if module is self.output_projection:
@@ -196,14 +199,14 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         num_items_in_batch=None,
         **kwargs,
     ):
-        """Logits (B, T, V) of input_ids (B, T).
+        """Return the logits (B, T, V) of input_ids (B, T).
 
-        attention_mask (B, past + T): 0 for padding, on either side. modulation: a number, (B,), (B, 1), or (B, T) for
-        one m per position; None for no gating. labels (B, T), −100 for ignored: the mean cross-entropy of the next
-        token as `loss`. Raises ValueError beyond the context.
+        attention_mask (B, past + T) is 0 for padding, on either side. modulation is a number, (B,), (B, 1), or (B, T)
+        for one m per position; None means no gating. With labels (B, T), where −100 is ignored, the output has the
+        mean cross-entropy of the next token as `loss`. Raises ValueError beyond the context.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
+            raise ValueError("give either input_ids or inputs_embeds, not both")
         use_cache = (self.config.use_cache and not self.training) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
@@ -247,10 +250,10 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache=True,
         **kwargs,
     ):
-        """What is new since the cache was filled. The prompt gets no modulation, every later token does."""
+        """Return the inputs that are not yet in the cache. Modulation applies to all tokens after the prompt."""
         past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         if modulation is not None and not use_cache:
-            raise ValueError("generate with modulation keeps each token's own m in the cache; leave use_cache=True")
+            raise ValueError("generate with modulation stores the m of each token in the cache; set use_cache=True")
         inputs = {
             "attention_mask": attention_mask,
             "past_key_values": past_key_values,
@@ -261,7 +264,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is not None and past == 0:
             return {"inputs_embeds": inputs_embeds, **inputs}
         if attention_mask is not None and attention_mask.shape[1] > input_ids.shape[1]:
-            # The cache began with embeddings or another call's tokens, of which input_ids knows nothing.
+            # The cache started with embeddings or tokens of another call, which input_ids does not contain.
             new = max(attention_mask.shape[1] - past, 1)
         else:
             new = max(input_ids.shape[1] - past, 1)
@@ -275,11 +278,11 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
 
     def _check_room(self, position_ids, total, attention_mask):
         limit = self.rope_cos.shape[0]
-        # Without padding the length tells; else the host has to ask the device.
+        # Without padding the length is enough; otherwise the host has to wait for the device.
         if total > limit and (attention_mask is None or int(position_ids.max()) >= limit):
             raise ValueError(
                 f"{total} tokens do not fit into the model's context of {limit}; "
-                "shorten the prompt, or ask for fewer new tokens"
+                "shorten the prompt, or request fewer new tokens"
             )
 
     def _mask(self, attention_mask, B, past, T, device):
@@ -289,7 +292,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
         queries = keys[past:, None]
         mask = (keys <= queries)[None, None]
         if attention_mask is not None:
-            # A padded query sees itself, so that no row of the softmax is empty; nobody looks at its result.
+            # A padded query attends to itself, so that no row of the softmax is empty; its result is not used.
             mask = mask & attention_mask[:, None, None, -(past + T) :].bool() | (keys == queries)
         return mask.expand(B, 1, T, past + T)
 
@@ -298,7 +301,7 @@ class TidalForCausalLM(PreTrainedModel, GenerationMixin):
             return None
         if not self.config.gates_trained:
             logger.warning_once(
-                "this model's gates were not trained with modulation; Tidal itself would not feed it to them"
+                "the gates of this model were not trained with modulation; Tidal's engine would not use modulation"
             )
         m = torch.as_tensor(modulation, dtype=self.token_embeddings.weight.dtype, device=x.device)
         if m.dim() < 2:

@@ -1,7 +1,8 @@
-"""Controllers for others: the original's `rl_checkpoint_*.pth`, or their weights as safetensors with configuration.
+"""Exports controllers as the original's `rl_checkpoint_*.pth`, or as safetensors with configuration.
 
-What a file holds is kept as it is; a checkpoint folder of ours becomes what its training would leave. Leaves out, in
-safetensors, and says so: the gates of the language model that the original trains beside a controller.
+The content of a file is kept; a checkpoint folder is converted to the file that its training would write at the end.
+A safetensors export omits the gates of the language model that the original trains together with a controller, and
+reports that.
 """
 
 from __future__ import annotations
@@ -27,47 +28,47 @@ KEPT = (
     *("optimizer_state_dict", "global_step", "config", "entropy_homeostasis_coef", "diversity_homeostasis_weight"),
     *("lagrange_multiplier_state", GATES, "gate_optimizer_state_dict"),
 )
-"""What the original's files hold beside the policy."""
+"""Entries of the original's files other than the policy."""
 
 
 def is_agent(loaded: Mapping[str, Any]) -> bool:
-    """Whether this is what a controller's file holds."""
+    """Return whether `loaded` is the content of a controller's file."""
     return AGENT in loaded or FIRST_NAME in map(strip_prefix, map(str, loaded))
 
 
 def policy_content(source: Path) -> dict[str, Any]:
-    """The mapping of an `rl_checkpoint_*.pth` for this controller. Errors as those of `load_policy_file`."""
+    """Return the content of an `rl_checkpoint_*.pth` for this controller. Raises the errors of `load_policy_file`."""
     loaded = load_policy_file(source)
-    found: dict[str, Any] = {AGENT: loaded[AGENT], "global_step": 0, "config": {}}
-    found.update({name: loaded[name] for name in KEPT if name in loaded})
+    content: dict[str, Any] = {AGENT: loaded[AGENT], "global_step": 0, "config": {}}
+    content.update({name: loaded[name] for name in KEPT if name in loaded})
     if source.is_dir():
         state = safe_load(source / "training_state.pt")
         if not isinstance(state, Mapping) or "optimizer" not in state:
-            raise CheckpointError(f"{source}: its training state holds no optimiser; the folder is damaged")
-        found["optimizer_state_dict"] = state["optimizer"]
-        found["config"] = _with_original_keys(found["config"], source)
-    return found
+            raise CheckpointError(f"{source}: its training state has no optimiser; the folder is damaged")
+        content["optimizer_state_dict"] = state["optimizer"]
+        content["config"] = _with_original_keys(content["config"], source)
+    return content
 
 
-def write_policy_file(found: Mapping[str, Any], path: Path) -> None:
-    """`found` as the suffix of `path` says. OSError when the disk refuses."""
+def write_policy_file(content: Mapping[str, Any], path: Path) -> None:
+    """Write `content` in the format of the suffix of `path`. Raises OSError if the disk refuses."""
     if path.suffix == ".pth":
-        write_object(path, dict(found))
+        write_object(path, dict(content))
         return
-    about = {"kind": "rl", "config": found["config"], "global_step": found["global_step"]}
-    write_tensors(path, found[AGENT], about)
-    write_text(path.with_name(f"{path.name}.json"), json.dumps(about, indent=2, sort_keys=True) + "\n")
+    meta = {"kind": "rl", "config": content["config"], "global_step": content["global_step"]}
+    write_tensors(path, content[AGENT], meta)
+    write_text(path.with_name(f"{path.name}.json"), json.dumps(meta, indent=2, sort_keys=True) + "\n")
 
 
-def omitted_weights(found: Mapping[str, Any], path: Path) -> list[str]:
-    """What the caller should be told after `write`: weights of `found` that the form of `path` does not hold."""
-    gates = found.get(GATES)
+def omitted_weights(content: Mapping[str, Any], path: Path) -> list[str]:
+    """Return remarks about weights in `content` that the format of `path` cannot hold."""
+    gates = content.get(GATES)
     if path.suffix == ".pth" or not gates:
         return []
     tensors = f"{len(gates)} tensors" if isinstance(gates, Mapping) else type(gates).__name__
     return [
-        f"left out: {GATES} ({tensors}), the gates of the language model that were trained beside this controller; "
-        "--format pth keeps them"
+        f"not exported: {GATES} ({tensors}), the gates of the language model that were trained with this controller; "
+        "use --format pth to keep them"
     ]
 
 

@@ -56,7 +56,7 @@ def newest_intact_checkpoint(manager: CheckpointManager, hooks: TrainingHooks) -
     newest = manager.latest()
     for skipped in manager.skipped:
         hooks.event("checkpoint_skipped", checkpoint=skipped.name, reason=skipped.reason)
-        manager.set_aside(skipped)
+        manager.rename_damaged(skipped)
     return newest
 
 

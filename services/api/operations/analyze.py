@@ -194,11 +194,11 @@ def _sample(choice: GeneratedChoice) -> GeneratedSample:
 def _too_long(config: AnalysisConfig, *, stream: bool) -> InvalidInputError:
     hint = "submit a job of type analysis (`tidal analyze` with `--job`)"
     if not stream and config.token_limit <= MAX_STREAMED_TOKENS:
-        hint = f"ask for `stream` (up to {MAX_STREAMED_TOKENS}), or {hint}"
+        hint = f"set `stream` (up to {MAX_STREAMED_TOKENS} tokens), or {hint}"
     message = (
-        f"{plural(config.samples, 'text')} of up to {plural(config.max_tokens, 'token')} may come to "
-        f"{plural(config.token_limit, 'token')}, more than the "
-        f"{MAX_STREAMED_TOKENS if stream else MAX_SILENT_TOKENS} of an immediate answer; {hint}"
+        f"{plural(config.samples, 'text')} of up to {plural(config.max_tokens, 'token')} may have "
+        f"{plural(config.token_limit, 'token')} together, but an immediate analysis may have at most "
+        f"{MAX_STREAMED_TOKENS if stream else MAX_SILENT_TOKENS}; {hint}"
     )
     errors = [{"location": "body.maxTokens", "message": message}]
     return InvalidInputError(message, errors=errors, code="analysis_too_long")

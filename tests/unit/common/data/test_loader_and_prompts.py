@@ -76,7 +76,7 @@ def test_a_validation_pass_leaves_the_state_alone() -> None:
 
 @pytest.mark.parametrize("tokens", [0, 1])
 def test_a_stream_without_a_single_pair_is_an_error_with_the_number(tokens: int) -> None:
-    with pytest.raises(DataError, match=f"{tokens} tokens make no chunk"):
+    with pytest.raises(DataError, match=f"the corpus has only {tokens} tokens"):
         ChunkLoader(stream(tokens), context_length=8, batch_size=1)
 
 

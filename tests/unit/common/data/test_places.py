@@ -67,9 +67,9 @@ def test_a_command_may_name_a_file_from_where_it_is_given(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("~nobody-here/x.txt", "this path cannot be followed"),
+        ("~nobody-here/x.txt", "this path cannot be resolved"),
         (f"owner/{'x' * 100}", "this is not the name of a corpus"),
-        ("loop.txt", "cannot be followed"),
+        ("loop.txt", "cannot be resolved"),
         ("closed/x.txt", "no such corpus"),
         ("paper.pdf", "extract its text into a .txt file"),
         ("./table.csv", "convert it to .jsonl or .parquet"),

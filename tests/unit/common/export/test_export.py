@@ -159,10 +159,10 @@ def test_force_never_removes_files_that_no_export_wrote(tmp_path: Path, form: Ex
     (models / "README.md").write_text("mine")
     (models / "config.json").write_text("{}")
     before = {path.name: path.read_bytes() for path in models.iterdir()}
-    with pytest.raises(InvalidInputError, match=r"holds a\.pth"):
+    with pytest.raises(InvalidInputError, match=r"contains a\.pth"):
         export_checkpoint(source, form, models, force=True)
     elsewhere = save_model(model_of(vocab_size=61), tmp_path / "c.pth")
-    with pytest.raises(ConflictError, match="no export wrote it"):
+    with pytest.raises(ConflictError, match="this is not an export"):
         export_checkpoint(elsewhere, form, models, force=True)
     assert {path.name: path.read_bytes() for path in models.iterdir()} == before
 
@@ -173,7 +173,7 @@ def test_an_export_is_not_replaced_by_its_own_copy_or_after_a_change(tmp_path: P
     export_checkpoint(source, ExportFormat.HF, out)
     (tmp_path / "link").symlink_to(out)
     for inside in (out / "model.safetensors", tmp_path / "link" / "model.safetensors"):
-        with pytest.raises(InvalidInputError, match="name another folder"):
+        with pytest.raises(InvalidInputError, match="give another folder"):
             export_checkpoint(inside, ExportFormat.PTH, out, force=True)
     card = (out / "README.md").read_text()
     (out / "README.md").write_text(card + "\nTrained in winter.\n")
@@ -193,7 +193,7 @@ def test_a_folder_with_a_broken_list_is_no_export(tmp_path: Path, listed: str) -
     source = save_model(model_of(vocab_size=61), tmp_path / "mini.pth")
     export_checkpoint(source, ExportFormat.PTH, tmp_path / "out")
     (tmp_path / "out" / ".tidal-export.json").write_text(listed)
-    with pytest.raises(ConflictError, match="no export wrote it"):
+    with pytest.raises(ConflictError, match="this is not an export"):
         export_checkpoint(source, ExportFormat.PTH, tmp_path / "out", force=True)
     assert load_model(tmp_path / "out" / "mini.pth").config.vocab_size == 61
 
