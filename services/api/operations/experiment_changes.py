@@ -1,4 +1,4 @@
-"""What may be changed of an experiment: name, tags, notes; and its deletion, rows first, then files."""
+"""Changes the name, tags and notes of an experiment, and deletes experiments: first the rows, then the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidal_client.vocabulary import TERMINAL
 
 
 def change_experiment(session: Session, experiment_id: str, wanted: ExperimentChange) -> None:
-    """Set what the request names; NotFoundError."""
+    """Set the fields that the request contains. Raises NotFoundError."""
     experiment = _locked(session, experiment_id)
     if experiment is None:
         raise NotFoundError(f"there is no experiment {experiment_id!r}")
@@ -22,10 +22,10 @@ def change_experiment(session: Session, experiment_id: str, wanted: ExperimentCh
 
 
 def remove_experiment(sessions: sessionmaker[Session], store: ArtifactStore, experiment_id: str) -> None:
-    """Delete the experiment with its jobs, their histories, checkpoints, metrics and logs.
+    """Delete the experiment with its jobs, their events, checkpoints, metrics and logs.
 
-    ConflictError while a job that writes to it or reads from it lives. When the process dies between rows and files,
-    asking again removes the files.
+    If the process dies after deleting the rows, repeating the request deletes the files. Raises NotFoundError, and
+    ConflictError while a job that writes to the experiment or reads from it has not ended.
     """
     with sessions.begin() as session:
         experiment = _locked(session, experiment_id)
@@ -49,5 +49,5 @@ def _refuse_while_used(session: Session, experiment_id: str) -> None:
     job = session.scalars(live.order_by(Job.created_at).limit(1)).first()
     if job is None:
         return
-    does = "belongs to it" if job.experiment_id == experiment_id else "reads from it"
-    raise ConflictError(f"job {job.id} ({job.status}) {does}; cancel it or wait for its end")
+    does = "belongs to the experiment" if job.experiment_id == experiment_id else "reads from the experiment"
+    raise ConflictError(f"job {job.id} ({job.status}) {does}; cancel the job or wait until it ends")

@@ -1,4 +1,4 @@
-"""Experiments: rows of the database joined with their newest job, and the files below `<experiments_dir>/<id>/`."""
+"""Experiments: database rows with their newest job, and the files below `<experiments_dir>/<id>/`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def experiment_tags(session: Session) -> TagList:
 
 
 def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str) -> ExperimentDetail:
-    """One experiment, with what there is to see of it."""
+    """Return an experiment with its metrics' names, its results and its size. Raises NotFoundError."""
     experiment, job = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     results = []
@@ -97,12 +97,12 @@ def experiment_detail(session: Session, store: ArtifactStore, experiment_id: str
 def _archive_deleted_at(session: Session, job: Job | None) -> datetime | None:
     if job is None or job.finished_at is None:
         return None
-    told = select(JobEvent.at).where(JobEvent.job_id == job.id, JobEvent.event == "archive_deleted")
-    return session.scalars(told.order_by(JobEvent.id.desc()).limit(1)).first()
+    query = select(JobEvent.at).where(JobEvent.job_id == job.id, JobEvent.event == "archive_deleted")
+    return session.scalars(query.order_by(JobEvent.id.desc()).limit(1)).first()
 
 
 def find_experiment(session: Session, experiment_id: str) -> tuple[Experiment, Job | None]:
-    """The row and its newest job; NotFoundError."""
+    """Return the row of an experiment and its newest job. Raises NotFoundError."""
     row = session.execute(_with_newest_job().where(Experiment.id == experiment_id)).first()
     if row is None:
         raise NotFoundError(f"there is no experiment {experiment_id!r}")
@@ -110,7 +110,7 @@ def find_experiment(session: Session, experiment_id: str) -> tuple[Experiment, J
 
 
 def experiment_status(session: Session, experiment_id: str) -> ExperimentStatus:
-    """Return the status of the newest job of an experiment."""
+    """Return the status of the newest job of an experiment. Raises NotFoundError."""
     _, job = find_experiment(session, experiment_id)
     if job is None:
         return ExperimentStatus(experiment_id=experiment_id, status=IMPORTED)
@@ -126,7 +126,7 @@ def experiment_status(session: Session, experiment_id: str) -> ExperimentStatus:
 
 
 def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> ConfigReply:
-    """The configuration files of the experiment; before a worker wrote them, what the job holds."""
+    """Return the configuration in the files of an experiment; until a worker has written them, that of the job."""
     experiment, _ = find_experiment(session, experiment_id)
     folder = store.experiment(experiment_id)
     found = ConfigReply(
@@ -141,15 +141,15 @@ def read_config(session: Session, store: ArtifactStore, experiment_id: str) -> C
 
 
 def read_result(store: ArtifactStore, experiment_id: str, name: str) -> ResultReply:
-    """A result file; NotFoundError until it was written."""
+    """Return the content of a result file. Raises NotFoundError until the job has written it, and StorageError."""
     value = store.read_json(experiment_id, name)
     if not isinstance(value, dict):
-        raise StorageError(f"{experiment_id}/{name} holds no JSON object")
+        raise StorageError(f"{experiment_id}/{name} does not contain a JSON object; run the job again")
     return ResultReply(experiment_id=experiment_id, result=value)
 
 
 def read_samples(store: ArtifactStore, experiment_id: str) -> SampleList:
-    """The texts of the evaluation."""
+    """Return the generated texts of the evaluation. Raises the errors of `read_result`."""
     found = read_result(store, experiment_id, EVALUATION_FILE).result.get("samples", [])
     return SampleList(experiment_id=experiment_id, samples=[Sample.model_validate(item) for item in found])
 

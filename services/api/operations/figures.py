@@ -1,7 +1,7 @@
-"""The figures of `/metrics` that are not counted in this process: database, Redis, disk, running trainings.
+"""The metrics of `/metrics` that do not come from this process: database, Redis, disk and running trainings.
 
-Read at each scrape, each part on its own: a part that is away is told by its `…_up` gauge and costs only its own
-figures. docs/alerts.yml judges them. Leaves out: the counters of this process (`http_metrics`).
+They are read at each scrape. If the database or Redis is unavailable, its `…_up` gauge is 0 and only its metrics are
+missing. `docs/alerts.yml` contains alerts for them. Leaves out: the metrics of this process (`http_metrics`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from tidal_client.vocabulary import ACTIVE, WAITING_FOR_DISK, JobStatus
 
 REDIS_SECONDS = 2.0
 LOOK_BACK = 50
-"""Entries of an experiment's stream in which its newest metrics are looked for."""
+"""Number of newest entries of an experiment's stream in which its newest metrics are searched."""
 MAX_TRAININGS = 100
-"""Running trainings whose speed is shown."""
+"""Maximum number of running trainings whose speed is returned."""
 
 
 async def exposition(context: Context) -> bytes:
-    """Prometheus text: this process's counters, then what database, Redis and disk say."""
+    """Return all metrics in the text format of Prometheus: first those of this process, then the others."""
     registry = CollectorRegistry()
     running = await run_in_threadpool(_database, context, registry)
     await _redis(context, registry, running)
@@ -46,7 +46,7 @@ async def exposition(context: Context) -> bytes:
 
 
 def _database(context: Context, registry: CollectorRegistry) -> list[str]:
-    """The experiments of running jobs."""
+    """Add the metrics of the database, and return the ids of the experiments whose jobs run."""
     up = Gauge("tidal_database_up", "1 when the figures of the database could be read", registry=registry)
     try:
         with context.sessions() as session:
@@ -100,17 +100,17 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
     up.set(1)
     used = Gauge("tidal_redis_memory_bytes", "Memory that Redis uses", registry=registry)
     used.set(memory["used_memory"])
-    limit = Gauge("tidal_redis_memory_limit_bytes", "Its maxmemory; 0: none", registry=registry)
+    limit = Gauge("tidal_redis_memory_limit_bytes", "Memory limit of Redis; 0: no limit", registry=registry)
     limit.set(memory["maxmemory"])
-    Gauge("tidal_workers", "Workers that have beaten within a day", registry=registry).set(workers)
+    Gauge("tidal_workers", "Workers that sent a heartbeat within a day", registry=registry).set(workers)
     swept = Gauge(
         "tidal_reaper_last_success_timestamp_seconds",
-        "When the reaper last swept with success; 0: never",
+        "Time of the last successful sweep of the reaper; 0: never",
         registry=registry,
     )
     swept.set(datetime.fromisoformat(swept_at).timestamp() if swept_at else 0)
     registry.register(
-        _Total("tidal_metrics_dropped", "Points lost because a disk took none for too long", int(dropped or 0))
+        _Total("tidal_metrics_dropped", "Points dropped because they could not be written to disk", int(dropped or 0))
     )
     step = Gauge("tidal_step_seconds", "Time of one step of a running training", ["experiment"], registry=registry)
     speed = Gauge("tidal_tokens_per_second", "Throughput of a running training", ["experiment"], registry=registry)
@@ -123,7 +123,7 @@ async def _redis(context: Context, registry: CollectorRegistry, running: list[st
 
 
 def newest_values(entries: Iterable[tuple[str, dict[str, str]]]) -> dict[str, float]:
-    """The newest value of each name in the entries of a stream, newest first."""
+    """Return the newest value of each metric; `entries` are entries of a stream, newest first."""
     found: dict[str, float] = {}
     for _, fields in entries:
         if fields.get("event") not in keys.METRIC_KINDS:
@@ -147,11 +147,11 @@ def _disk(context: Context, registry: CollectorRegistry) -> None:
 
 
 class _Total(Collector):
-    """A counter whose value somebody else counts."""
+    """A Prometheus counter whose value comes from another process."""
 
     def __init__(self, name: str, text: str, value: int) -> None:
         self._name, self._text, self._value = name, text, value
 
     def collect(self) -> Iterable[Any]:
-        """The one sample."""
+        """Yield the counter."""
         yield CounterMetricFamily(self._name, self._text, value=self._value)

@@ -1,4 +1,5 @@
-"""One generation: enqueue it, follow its events, enforce time limits, cancel it when the client disconnects.
+"""Runs one generation: enqueues the request, follows its events, enforces time limits, and cancels it if the client
+disconnects.
 
 `common.redis.generation_request` describes the protocol between api and generator. The engine's events already have
 camelCase keys, so tokens are forwarded without parsing them.
@@ -43,20 +44,20 @@ LARGE_CHARACTERS = 100_000
 
 T = TypeVar("T")
 IsDisconnected = Callable[[], Awaitable[bool]]
-"""Returns whether the client has disconnected."""
+"""A function that returns whether the client has disconnected."""
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the answer."""
+    """Raised when the client has disconnected, so no reply is needed."""
 
 
 class QueueFull(RateLimitedError):
-    """429: more requests wait than generators can begin in time."""
+    """Raised when more requests wait than generators can begin in time (429)."""
 
     code = "generation_queue_full"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} requests wait for a generator; try again", retry_after=RETRY_SECONDS)
+        super().__init__(f"{limit} requests already wait for a generator; try again later", retry_after=RETRY_SECONDS)
 
 
 def prepare_generation(context: Context, request: GenerateRequest) -> GenerationRequest:
@@ -83,8 +84,9 @@ async def event_batches(
 
     After the first event, an empty batch means that no event arrived for a while.
 
-    Raises QueueFull, UnavailableError when no event arrives within the queue's time limit or `done` not within the
-    total limit, the engine's own error, and ClientGone. If it ends early for any reason, the engine is told to stop.
+    If the iteration ends early for any reason, the engine gets a stop request. Raises QueueFull, ClientDisconnected,
+    the error that the engine reports, and UnavailableError when the first event does not arrive within the time limit
+    of the queue, or `done` not within the total time limit.
     """
     settings = context.settings
     waited = AwakeTimer(2 * CHECK_SECONDS)
@@ -96,25 +98,24 @@ async def event_batches(
             while not finished:
                 waited.lap()
                 limit = settings.generate_total_seconds if started else settings.generate_queue_seconds
-                left = limit - waited.seconds
-                if left <= 0 and not started and not await _withdraw(context, request):
-                    started = (
-                        True  # the engine has taken it; without `stream` it sends no tokens before the whole reply
-                    )
+                remaining = limit - waited.seconds
+                if remaining <= 0 and not started and not await _withdraw(context, request):
+                    # An engine has taken the request. Without `stream` it sends nothing before the whole reply.
+                    started = True
                     continue
-                if left <= 0:
+                if remaining <= 0:
                     raise _too_late(settings.generate_total_seconds if started else None, waited.seconds)
                 if waited.seconds - checked_at >= CHECK_SECONDS:
                     checked_at = waited.seconds
                     if await is_disconnected():
                         raise ClientDisconnected
-                found = await mailbox.take(min(CHECK_SECONDS, left))
+                found = await mailbox.take(min(CHECK_SECONDS, remaining))
                 if not found:
                     if yielded:
                         yield []
                     continue
                 started = True
-                # Set before the yield, because a caller that has the whole reply requests no further event.
+                # Set this before the yield, because the caller requests no further event after the last one.
                 finished = found[-1].name in LAST_EVENTS
                 if found[-1].name == EVENT_ERROR:
                     if len(found) > 1:
@@ -150,14 +151,9 @@ async def _hand_over(context: Context, request: GenerationRequest, mailbox: Mail
     generations = context.generations
     try:
         await within(generations.redis_seconds, _enqueue(context, request))
-    except (
-        TimeoutError,
-        OSError,
-        RedisError,
-        KombuError,
-    ) as error:  # Kombu raises its own error when Celery's connection was cut
+    except (TimeoutError, OSError, RedisError, KombuError) as error:  # Celery raises KombuError on a lost connection
         raise UnavailableError(
-            f"Redis did not take the request: {error or 'no answer'}; try again", code="redis_unavailable"
+            f"Redis did not accept the request: {error or 'no answer'}; try again", code="redis_unavailable"
         ) from error
     mailbox.handed_over = True
 
@@ -196,7 +192,7 @@ async def generate_reply(context: Context, request: GenerationRequest, is_discon
         async for event in following:
             if event.name == EVENT_DONE:
                 return await build_reply(len(event.data), partial(_as_reply, event.data))
-    raise UnavailableError("the generator ended without an answer; try again")
+    raise UnavailableError("the generator ended without a reply; try again")
 
 
 def _as_reply(data: str) -> bytes:
@@ -217,11 +213,11 @@ def _notify_engine(celery: Celery, request: GenerationRequest) -> None:
 def _too_late(total: float | None, waited: float) -> UnavailableError:
     if total is None:
         return UnavailableError(
-            f"no generator took the request within {waited:.0f} s; all are busy, or none runs. Try again",
+            f"no generator accepted the request within {waited:.0f} s, because all are busy or none runs; try again",
             code="generation_queue_timeout",
         )
     return UnavailableError(
-        f"the generation was not finished within {total:.0f} s; ask for fewer tokens", code="generation_timeout"
+        f"the generation was not finished within {total:.0f} s; request fewer tokens", code="generation_timeout"
     )
 
 
@@ -234,5 +230,5 @@ def _engine_error(data: str) -> TidalError:
 
 
 async def build_reply(characters: int, build: Callable[[], T]) -> T:
-    """Return the result of `build`, which processes `characters`; a large one is built in a thread."""
+    """Return the result of `build`; run it in a thread if the reply has many characters."""
     return await run_in_threadpool(build) if characters > LARGE_CHARACTERS else build()

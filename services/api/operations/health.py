@@ -1,4 +1,4 @@
-"""Is everything there that requests need."""
+"""Checks the resources that requests need: database, schema, Redis, artifact store, disk space and the reaper."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REDIS_SECONDS = 2.0
 
 
 async def readiness(context: Context) -> Ready:
-    """Check all parts concurrently. A part that does not answer is reported as not ok, never raised."""
+    """Check all parts concurrently. A part that does not answer is reported as not ok; no exception is raised."""
     (database, schema), redis, store, disk, sweeps = await asyncio.gather(
         run_in_threadpool(_database, context),
         _redis(context),
@@ -48,9 +48,9 @@ def _database(context: Context) -> tuple[Part, Part]:
     try:
         status = schema_status(context.engine)
     except SQLAlchemyError as error:
-        log.warning("database not reachable", error=str(getattr(error, "orig", error)).splitlines()[0])
-        away = "the database cannot be reached; check TIDAL_DATABASE_URL and that PostgreSQL runs"
-        return Part(ok=False, detail=away), Part(ok=False, detail="unknown, the database cannot be reached")
+        log.warning("the database cannot be reached", error=str(getattr(error, "orig", error)).splitlines()[0])
+        detail = "the database cannot be reached; check TIDAL_DATABASE_URL and that PostgreSQL runs"
+        return Part(ok=False, detail=detail), Part(ok=False, detail="unknown, the database cannot be reached")
     return Part(ok=True, detail="ok"), Part(ok=status.state == "current", detail=status.message)
 
 
@@ -59,7 +59,7 @@ async def _redis(context: Context) -> Part:
         async with asyncio.timeout(REDIS_SECONDS):
             await context.redis.set("tidal:ready", "1", ex=60)
     except (RedisError, OSError, TimeoutError) as error:
-        log.warning("redis not usable", error=str(error))
+        log.warning("Redis cannot be reached or written", error=str(error))
         return Part(ok=False, detail="Redis cannot be reached or written; check TIDAL_REDIS_URL and its memory limit")
     return Part(ok=True, detail="ok")
 
@@ -97,5 +97,5 @@ def _disk(settings: Settings) -> Part:
     return Part(
         ok=False,
         required=False,
-        detail=f"{shortage} (TIDAL_DISK_RESERVE_MB); training waits until there is room",
+        detail=f"{shortage} (TIDAL_DISK_RESERVE_MB); training waits until there is space",
     )

@@ -1,4 +1,4 @@
-"""Converts job rows to replies: the document of the `job-update` events, plus signals and queue position."""
+"""Converts job rows to replies: the document of `job-update` events with possible signals and the queue position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: pages, details, events; submissions and signals pass through to `common.jobs`."""
+"""Jobs: lists, details, events and predictions. Leaves out: submissions and signals (`submission`, `common.jobs`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tidal_client.vocabulary import LEASED, LIVE, WAITING_FOR_DISK, JobStatus, J
 from tidal_client.wire.job import JobDetail, JobEventList, JobEventReply, JobList, JobPrediction
 
 MAX_LIVE = 1000
-"""Most jobs in the lists without pages: active jobs, and the snapshot of the stream."""
+"""Maximum number of jobs in lists without pages: the active jobs, and the snapshot of the stream."""
 
 
 def jobs_page(
@@ -51,19 +51,19 @@ def jobs_page(
 
 
 def active_jobs(session: Session, outlook: Outlook) -> JobList:
-    """Those that hold a slot, stale ones included, newest first."""
+    """Return the jobs that a worker holds, including stale ones, newest first."""
     query = _rows().where(Job.status.in_(LEASED)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MAX_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
 def live_jobs(session: Session, outlook: Outlook) -> JobList:
-    """Everything that has not ended, newest first."""
+    """Return all jobs that have not ended, newest first."""
     query = _rows().where(Job.status.in_(LIVE)).order_by(Job.created_at.desc(), Job.id.desc()).limit(MAX_LIVE)
     return _list(session, outlook, session.scalars(query).all())
 
 
 def find_job(session: Session, job_id: str) -> Job:
-    """The row; NotFoundError."""
+    """Return the row of a job. Raises NotFoundError."""
     job = session.get(Job, job_id)
     if job is None:
         raise NotFoundError(f"there is no job {job_id!r}")
@@ -71,19 +71,19 @@ def find_job(session: Session, job_id: str) -> Job:
 
 
 def get_job(session: Session, outlook: Outlook, job_id: str) -> JobDetail:
-    """One job with its payload."""
+    """Return a job with its payload. Raises NotFoundError."""
     return detail(session, outlook, find_job(session, job_id))
 
 
 def detail(session: Session, outlook: Outlook, job: Job) -> JobDetail:
-    """Return the job with its position in the queue and what happens next."""
+    """Return the job with its payload, its position in the queue and what happens next."""
     now = session.scalars(select(func.now())).one()
     coming = what_next(job, now, outlook.settings, shortage=_shortage(session, outlook, job))
     return job_detail(job, _places(session, outlook, [job]).get(job.id), coming)
 
 
 def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
-    """Describe the disk that `job` waits for: the space its trainer needs, and the space that is free now."""
+    """Describe the disk space for which `job` waits: how much its trainer needs, and how much is free now."""
     if job.progress_phase != WAITING_FOR_DISK:
         return ""
     query = select(JobEvent.details).where(JobEvent.job_id == job.id, JobEvent.event == WAITING_FOR_DISK)
@@ -96,7 +96,7 @@ def _shortage(session: Session, outlook: Outlook, job: Job) -> str:
 
 
 def job_events(session: Session, job_id: str, *, limit: int, after: int) -> JobEventList:
-    """Events with an id above `after`, in order."""
+    """Return the events of a job whose id is greater than `after`, oldest first. Raises NotFoundError."""
     find_job(session, job_id)
     query = (
         select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id).limit(limit + 1)
@@ -129,7 +129,7 @@ def predict_submission(session: Session, settings: Settings, new: NewJob) -> Job
 
 
 def _rows() -> Select[Job]:
-    """Jobs without their payload, which no list shows and which is most of a row."""
+    """Return a query for jobs without their payload, which is the largest part of a row and which no list contains."""
     return select(Job).options(defer(Job.payload, raiseload=True))
 
 

@@ -1,8 +1,8 @@
-"""Logs of a job, by cursor or whole: the files `<experiment>/logs/<attempt>.log`, one after the other.
+"""Reads the log of a job, page by page or as a whole, from the files `<experiment>/logs/<attempt>.log` in order.
 
-A cursor is `<attempt>-<byte offset>-<line number>`: reading goes on where it stopped, however large the file. A line
-that is not finished yet is left for the next page. A search looks at so many bytes per page and may find nothing in
-them; the cursor goes on. Leaves out: the live lines (the job's stream).
+A cursor is `<attempt>-<byte offset>-<line number>`, so that the next page begins without reading the file up to there.
+An incomplete line is left for the next page. A search reads a limited number of bytes per page, so a page may be empty
+although its cursor leads to more lines. Leaves out: live lines (the job's stream).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from common.errors import InvalidInputError
 from tidal_client.wire.job import LogLine, LogPage
 
 MAX_LINE_BYTES = 16 * 1024
-"""Longer lines are cut in a page, which says so; `whole_log` cuts nothing."""
+"""Longer lines are shortened in a page, with a note; `complete_log` shortens nothing."""
 
 CHUNK_BYTES = 256 * 1024
 
 SCAN_BYTES = 8 * 1024 * 1024
-"""A search looks at so much per page."""
+"""Maximum number of bytes that a search reads per page."""
 
 _CURSOR = re.compile(r"(\d{1,6})-(\d{1,15})-(\d{1,12})")
 
 
 @dataclass(frozen=True)
 class LogPosition:
-    """Where the next page begins."""
+    """A position in the log of a job: attempt, byte offset in its file, and number of lines before it."""
 
     attempt: int
     offset: int
@@ -40,21 +40,22 @@ class LogPosition:
 
 
 def parse_position(cursor: str | None) -> LogPosition:
-    """The position in `cursor`; the beginning without one. InvalidInputError for anything else."""
+    """Return the position of a cursor; the beginning of the log for None. Raises InvalidInputError."""
     if cursor is None:
         return LogPosition(0, 0, 0)
     found = _CURSOR.fullmatch(cursor)
     if not found:
         raise InvalidInputError.at(
-            "query.cursor", "not a cursor of a log; use `nextCursor` of the page before as it is"
+            "query.cursor", "not a cursor of a log; use `nextCursor` of the previous page unchanged"
         )
     return LogPosition(*(int(part) for part in found.groups()))
 
 
 def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, search: str | None = None) -> LogPage:
-    """At most `limit` lines of the logs in `folder` from `cursor` on; `ended`: nothing will be written any more.
+    """Return at most `limit` lines of the logs in `folder` that follow `cursor`.
 
-    With `search` only lines that contain it, whatever the case of letters.
+    `ended` means that the job writes no more lines, so an incomplete last line is returned as well. With `search`, only
+    lines that contain this text are returned, ignoring case. Raises InvalidInputError for an invalid cursor.
     """
     position = parse_position(cursor)
     attempts = _attempts(folder)
@@ -74,7 +75,7 @@ def read_logs(folder: Path, cursor: str | None, limit: int, *, ended: bool, sear
 
 
 def complete_log(folder: Path) -> Iterator[bytes]:
-    """Everything that is in the logs now, as it was written; a headline before each attempt where there are several."""
+    """Yield the current content of all logs, unchanged. With several attempts, a headline precedes each of them."""
     attempts = _attempts(folder)
     for attempt in attempts:
         if len(attempts) > 1:
@@ -94,7 +95,7 @@ def _attempts(folder: Path) -> list[int]:
 
 
 class _Page:
-    """The lines of one reply."""
+    """Collects the lines of one page; `wanted` is the text to search for, in lower case."""
 
     def __init__(self, limit: int, wanted: str | None) -> None:
         self._limit, self._wanted = limit, wanted
@@ -103,11 +104,11 @@ class _Page:
 
     @property
     def full(self) -> bool:
-        """Nothing more fits, or enough was looked at."""
+        """Return whether the page has enough lines, or the search has read enough bytes."""
         return len(self.lines) >= self._limit or (self._wanted is not None and self._scanned >= SCAN_BYTES)
 
     def read(self, path: Path, start: LogPosition, *, unfinished_waits: bool) -> LogPosition:
-        """Take lines of one attempt from `start` on; where the next page begins."""
+        """Add lines of one attempt from `start` on, and return the position of the next page."""
         offset, number = start.offset, start.line
         with path.open("rb") as file:
             file.seek(offset)

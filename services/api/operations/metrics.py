@@ -1,4 +1,4 @@
-"""Metrics of an experiment for charts: from the archive's index, thinned per name."""
+"""Reads the metrics of an experiment for charts from the index of its archive, and downsamples each metric."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from common.metrics import downsample, metric_names, read_table
 from tidal_client.wire.metrics import MetricPointReply, MetricsReply, Point
 
 LARGE_BYTES = 16 * 1024 * 1024
-"""Size of an index from which on reading one takes memory worth counting (about twice its size)."""
+"""Size in bytes from which an index counts as large. Reading an index needs about twice its size in memory."""
 _large = threading.BoundedSemaphore(2)
-"""So many large ones are read at the same time; the others wait."""
+"""Limits how many large indexes are read at the same time."""
 
 
 def read_metrics(
@@ -32,19 +32,20 @@ def read_metrics(
     to_step: int | None = None,
     stream_cursor: str | None,
 ) -> MetricsReply:
-    """The points from `from_step` to `to_step`, downsampled per name; in mode recent the last `window` of them.
+    """Return the points from `from_step` to `to_step`, each metric downsampled to at most `max_points`.
 
-    InvalidInputError for a range that ends before it begins.
+    In mode recent, only the last `window` points are used. Raises InvalidInputError for a range that ends before it
+    begins.
     """
     if from_step is not None and to_step is not None and from_step > to_step:
-        message = f"{from_step} lies beyond toStep {to_step}"
+        message = f"{from_step} is greater than toStep {to_step}; give a smaller step"
         raise InvalidInputError.at("query.fromStep", message)
     folder = store.experiment(experiment_id)
     with limit_large_reads(folder / "metrics" / f"{kind}.index"):
         table = read_table(folder, kind, keys).between(from_step, to_step)
         if mode == "recent":
             table = table.last(window)
-        # Without a column asked for no block tells which names there are.
+        # Without requested metrics no block is read and the table has no names, so read them from the folder.
         names = table.names or metric_names(folder, kind)
         wanted = names if keys is None else [name for name in keys if name in names]
         series = downsample(table, max_points, wanted)
@@ -68,7 +69,7 @@ def read_metrics(
 
 @contextmanager
 def limit_large_reads(index: Path) -> Iterator[None]:
-    """Wait for one's turn to read an index, where it is large."""
+    """Limit concurrent reads of large indexes: wait while too many are being read; small indexes never wait."""
     try:
         large = index.stat().st_size >= LARGE_BYTES
     except OSError:

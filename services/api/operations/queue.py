@@ -1,4 +1,4 @@
-"""The queue as a whole: lines per type, limits, workers."""
+"""The queues: waiting jobs per type, concurrency limits and workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidal_client.wire.queue import QueuedJob, QueueList, QueueReply, QueueType,
 
 
 def queue_overview(session: Session, outlook: Outlook, *, limit: int) -> QueueList:
-    """Every queue, with the first `limit` jobs of each line."""
+    """Return all queues, each with the first `limit` waiting jobs of every type."""
     usual = usual_seconds(session)
     return QueueList(queues=[_queue(session, outlook, name, limit, usual) for name in sorted(set(QUEUES.values()))])
 

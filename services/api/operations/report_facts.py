@@ -1,4 +1,7 @@
-"""What is stored about experiments, read for the patterns of reports: rows first, then files, no session meanwhile."""
+"""Reads the stored data of experiments from which patterns generate reports.
+
+Database rows are read first, then files, so that no session is open while files are read.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,14 @@ DESCRIBED_METRICS = (
     names.LAGRANGE_MULTIPLIER,
     names.COST,
 )
-"""Metrics that a pattern speaks of, beside the components of the reward."""
+"""The metrics that reports describe, in addition to the components of the reward."""
 
 
 def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
-    """Make a report from what is stored, and keep it. NotFoundError for an experiment that is not there."""
+    """Generate a report from stored data and store it.
+
+    Raises NotFoundError for an unknown experiment, and InvalidInputError if the report is too long.
+    """
     facts = [experiment_facts(context, experiment_id) for experiment_id in body.experiments]
     title, markdown = generate_report(body.pattern, facts)
     if len(markdown) > MAX_MARKDOWN:
@@ -66,7 +72,7 @@ def make_report(context: Context, body: GenerateReportRequest) -> ReportReply:
 
 
 def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:
-    """Everything the patterns ask for."""
+    """Return all data of an experiment that the patterns use. Raises NotFoundError."""
     store = context.store
     with context.sessions() as session:
         experiment, job = experiments.find_experiment(session, experiment_id)
@@ -98,7 +104,9 @@ def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:
         defaults=_defaults(context) if stored else {},
         metrics=metrics,
         diverged=diverged,
-        checkpoints=[CheckpointFacts(its.name, its.kind, its.step, its.size_bytes, bool(its.best)) for its in files],
+        checkpoints=[
+            CheckpointFacts(file.name, file.kind, file.step, file.size_bytes, bool(file.best)) for file in files
+        ],
         evaluation=read_optional_result(store, experiment_id, experiments.EVALUATION_FILE),
         ablation=read_optional_result(store, experiment_id, experiments.ABLATION_FILE),
         analyses=analyses,
@@ -107,7 +115,7 @@ def experiment_facts(context: Context, experiment_id: str) -> ExperimentFacts:
 
 
 def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) -> dict[str, Any] | None:
-    """A result file, None where there is none."""
+    """Return the content of a result file; None if it does not exist."""
     try:
         return experiments.read_result(store, experiment_id, name).result
     except NotFoundError:
@@ -115,8 +123,8 @@ def read_optional_result(store: ArtifactStore, experiment_id: str, name: str) ->
 
 
 def series_ends(store: ArtifactStore, experiment_id: str) -> tuple[dict[str, MetricSummary], dict[str, int]]:
-    """Of the metrics that are told of beginning, end and extremes, from every point; and of each metric that holds
-    values which are not finite the first step at which it does."""
+    """Return the first, last, lowest and highest value of each described metric, computed from all points; and for each
+    metric with values that are not finite, the first step with such a value."""
     folder = store.experiment(experiment_id)
     found: dict[str, MetricSummary] = {}
     diverged: dict[str, int] = {}
@@ -156,7 +164,8 @@ def _ends(steps: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Metr
 
 
 def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts], int]:
-    """The newest with their results, its own and those that jobs made of its checkpoints; and how many there are."""
+    """Return the newest analyses with their results, including those of jobs that used the experiment's checkpoints;
+    and the number of all analyses."""
     made = select(Experiment.id).where(
         Experiment.type == ExperimentType.ANALYSIS, Experiment.source_experiment_id == experiment_id
     )
@@ -168,14 +177,15 @@ def _analyses(session: Session, experiment_id: str) -> tuple[list[AnalysisFacts]
 
 
 def _defaults(context: Context) -> dict[str, Any]:
-    """Of the language model as they are named, of the controller with `rl.` in front; none of a bad file."""
+    """Return the default values of the language model by name, and those of the controller with the prefix `rl.`."""
     language = _read(context, "base_config.yaml", load_lm_config)
     controller = _read(context, "rl_config.yaml", load_rl_config)
     return {**flat(language), **flat(controller, "rl")}
 
 
 def _read(context: Context, name: str, load: Callable[..., LMConfig | RLConfig]) -> dict[str, Any]:
-    """The shipped file, as the dashboard compares with it; without it what the code says."""
+    """Return the values of the shipped file, with which the dashboard compares as well; those of the code if there is
+    no file, and none if the file is invalid."""
     try:
         path = find_config(context.settings.config_dir, name)
     except NotFoundError:

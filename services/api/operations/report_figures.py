@@ -1,4 +1,4 @@
-"""What the charts of a report show, read for its export. What is gone is said in the figure, it is no error."""
+"""Reads the data of a report's charts for its export. A figure names missing data; missing data is not an error."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from services.api.operations.report_facts import KINDS, read_optional_result
 from tidal_client.wire.report import ReportReply
 
 MAX_POINTS = 500
-"""Of a line in a file."""
+"""Maximum number of points of a line in an exported file."""
 MEASURES = {"wordCount": "words", "uniqueWordRatio": "share of different words", "charCount": "characters"}
 SWEPT = {"0.0": 0.0, "0.5": 0.5, "1.0": 1.0}
 
 
 def export_report(context: Context, report_id: str, *, html: bool) -> tuple[ReportReply, str]:
-    """The report and the file's text."""
+    """Return a report, and the text of its HTML or Markdown file. Raises NotFoundError."""
     with context.sessions() as session:
         report = reports.get_report(session, report_id)
     reader = FigureReader(context)
@@ -52,7 +52,7 @@ def export_report(context: Context, report_id: str, *, html: bool) -> tuple[Repo
 
 
 class FigureReader:
-    """Figures of one report; an experiment or analysis is looked up once."""
+    """Reads the figures of one report; it queries each experiment and analysis once."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -60,7 +60,7 @@ class FigureReader:
         self._results: dict[str, Mapping[str, Any] | None] = {}
 
     def figure(self, chart: Chart) -> Figure:
-        """What a chart shows now."""
+        """Return the figure of a chart with the data that is stored now."""
         if isinstance(chart, MetricsChart):
             return self._metrics(chart)
         if isinstance(chart, AblationChart):
@@ -74,7 +74,7 @@ class FigureReader:
         for experiment in chart.experiments:
             name = self._name(experiment)
             if name is None:
-                missing.append(deleted_text(experiment))
+                missing.append(missing_text(experiment))
                 continue
             series, diverged = self._series(experiment, chart.metrics)
             for metric in chart.metrics:
@@ -93,7 +93,7 @@ class FigureReader:
         return LineFigure(title, lines, log=chart.log_scale, missing=missing)
 
     def _series(self, experiment: str, wanted: list[str]) -> tuple[dict[str, list[tuple[int, float]]], dict[str, int]]:
-        """The finite points of each metric, and the first step at which it is not finite."""
+        """Return the finite points of each metric, and the first step at which a metric is not finite."""
         folder = self._context.store.experiment(experiment)
         found: dict[str, list[tuple[int, float]]] = {}
         diverged: dict[str, int] = {}
@@ -111,7 +111,7 @@ class FigureReader:
         what = "total reward" if chart.quantity == "total" else chart.quantity
         title = chart.title or (f"Differences in {what}" if chart.paired else f"{what.capitalize()} by policy")
         if name is None:
-            return BarFigure(title, missing=[deleted_text(chart.experiment)])
+            return BarFigure(title, missing=[missing_text(chart.experiment)])
         result = read_optional_result(self._context.store, chart.experiment, ABLATION_FILE)
         if result is None:
             return BarFigure(title, missing=[f"{name} has no ablation."])
@@ -123,14 +123,14 @@ class FigureReader:
             mean, low, high = (finite_number(total.get(part)) for part in ("mean", "ci_low", "ci_high"))
             if mean is not None:
                 bars.append(Bar(str(key).replace("_", " "), mean, low, high))
-        missing = [] if bars else [f"The ablation of {name} says nothing of this."]
+        missing = [] if bars else [f"The ablation of {name} has no values of this quantity."]
         return BarFigure(title, bars, signed=chart.paired, missing=missing)
 
     def _trajectory(self, chart: TrajectoryChart) -> LineFigure:
         result = self._result(chart.analysis)
         title = chart.title or "Modulation by token"
         if result is None:
-            return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
+            return LineFigure(title, missing=[f"Analysis {chart.analysis} does not exist."])
         rows = mappings(result.get("trajectories"))
         if chart.prompt > len(rows):
             return LineFigure(title, missing=[f"Analysis {chart.analysis} has no trajectory {chart.prompt}."])
@@ -148,7 +148,7 @@ class FigureReader:
         result = self._result(chart.analysis)
         title = chart.title or f"{MEASURES[chart.measure].capitalize()} by modulation"
         if result is None:
-            return LineFigure(title, missing=[f"Analysis {chart.analysis} is gone."])
+            return LineFigure(title, missing=[f"Analysis {chart.analysis} does not exist."])
         lines = []
         rows = mappings(mapping(result.get("sweepAnalysis")).get("prompts"))
         for row in rows[:MAX_LINES]:
@@ -158,7 +158,7 @@ class FigureReader:
             if known:
                 label = str(row.get("prompt") or "(new document)")
                 lines.append(Line(label, [x for x, _ in known], [y for _, y in known]))
-        missing = [] if lines else [f"Analysis {chart.analysis} holds no sweep."]
+        missing = [] if lines else [f"Analysis {chart.analysis} contains no sweep."]
         if len(rows) > MAX_LINES:
             missing.append(f"{len(rows) - MAX_LINES} more prompts are not shown.")
         return LineFigure(title, lines, x_label="modulation", missing=missing)
@@ -179,13 +179,13 @@ class FigureReader:
         return self._results[analysis]
 
 
-def deleted_text(experiment: str) -> str:
-    """What a chart says of an experiment that was deleted."""
-    return f"Experiment {experiment} is gone."
+def missing_text(experiment: str) -> str:
+    """Return the text of a figure whose experiment does not exist."""
+    return f"Experiment {experiment} does not exist."
 
 
 def finite_number(value: Any) -> float | None:
-    """A number that can be drawn."""
+    """Return a number that a chart can show; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
         return None
     return float(value)

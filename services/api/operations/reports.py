@@ -1,5 +1,7 @@
-"""Reports: rows with Markdown, changed by whoever saw the newest version. Leaves out: making (`report_facts`) and
-exporting (`report_figures`) them."""
+"""Reports: database rows with Markdown, which a caller can change if it knows the newest version.
+
+Leaves out: generating reports (`report_facts`) and exporting them (`report_figures`).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from tidal_client.wire.report import (
 def reports_page(
     session: Session, *, limit: int, cursor: str | None, search: str | None = None, experiment: str | None = None
 ) -> ReportList:
-    """A page, newest first."""
+    """Return a page of reports, newest first."""
     query = select(Report)
     if search:
         query = query.where(Report.title.icontains(search, autoescape=True))
@@ -62,10 +64,11 @@ def create_report(session: Session, body: ReportRequest, *, pattern: str | None 
 
 
 def change_report(session: Session, report_id: str, body: ReportChange) -> ReportReply:
-    """Replace title and text of the version that was seen.
+    """Replace title and text of a report.
 
-    ConflictError `report_changed` when there is a newer one, unless it says the same: a request whose reply was lost
-    may be sent again.
+    Raises ConflictError `report_changed` when `body.version` is not the newest version. A repeated request with the
+    same title and text succeeds, because the first reply may have been lost. Also raises NotFoundError, and
+    InvalidInputError for an invalid chart.
     """
     charts = check_charts(body.markdown)
     row = session.get(Report, report_id, options=[undefer(Report.markdown)], with_for_update=True)
@@ -78,7 +81,7 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
             f"report {report_id} was changed meanwhile: it is at version {row.version}, not {body.version}; "
             "load it and decide what to keep",
             code="report_changed",
-            errors=[{"location": "body.version", "message": f"the newest is {row.version}"}],
+            errors=[{"location": "body.version", "message": f"the newest version is {row.version}"}],
         )
     kept = row.experiment_ids if body.experiment_ids is None else body.experiment_ids
     values = {
@@ -92,20 +95,20 @@ def change_report(session: Session, report_id: str, body: ReportChange) -> Repor
 
 
 def delete_report(session: Session, report_id: str) -> None:
-    """Delete one; NotFoundError."""
+    """Delete a report. Raises NotFoundError."""
     if session.scalar(delete(Report).where(Report.id == report_id).returning(Report.id)) is None:
         raise NotFoundError(f"there is no report {report_id!r}")
 
 
 def pattern_list() -> PatternList:
-    """What reports can be made from."""
+    """Return the patterns from which reports can be generated."""
     return PatternList(
-        patterns=[PatternReply.model_validate({"name": its.name, "about": its.about}) for its in PATTERNS.values()]
+        patterns=[PatternReply.model_validate({"name": item.name, "about": item.about}) for item in PATTERNS.values()]
     )
 
 
 def render_markdown(markdown: str) -> RenderReply:
-    """The text as safe HTML, with the charts between."""
+    """Convert Markdown to a list of parts: safe HTML, charts, and problems for invalid charts."""
     parts = []
     for part in render_parts(markdown):
         if isinstance(part, HtmlPart):
@@ -119,7 +122,7 @@ def render_markdown(markdown: str) -> RenderReply:
 
 
 def _about(session: Session, given: Iterable[str], charts: Iterable[Chart]) -> list[str]:
-    """Those given, those that charts name, and those whose analyses charts show; each once, in their order."""
+    """Return the experiments of a report without duplicates: `given`, those of charts, and those of charts' analyses."""
     found = dict.fromkeys(given)
     analyses = []
     for chart in charts:

@@ -1,6 +1,6 @@
-"""How much lies on the disk of the artifact store, and where.
+"""The use of the disk that contains the artifact store.
 
-Leaves out: measuring (`services.api.sizes`); the gauges of Prometheus (`figures`), which ask the disk alone.
+Leaves out: measuring folders (`services.api.sizes`), and the disk metrics for Prometheus (`figures`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST = 10
 
 
 def storage_overview(session: Session, store: ArtifactStore, settings: Settings, sizes_cache: SizeCache) -> Storage:
-    """The disk, what the experiments take of it, and the largest by name."""
+    """Return the size of the disk, the space that experiments and data use, and the largest experiments."""
     sizes = sizes_cache.sizes()
     existing = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
     disk = shutil.disk_usage(existing)

@@ -1,7 +1,7 @@
-"""Submits the job that a body of `POST /api/jobs` describes: reads files, merges overrides, checks references.
+"""Submits the job that a body of `POST /api/jobs` describes: reads files, merges overrides and checks references.
 
-Everything that does not need a worker is checked here, so that an accepted job does not fail because of a typing error
-an hour later. Files are read before the transaction begins, because the transaction holds the lock of the
+Everything that does not need a worker is checked here, so that an accepted job does not fail an hour later because of a
+typing error. Files are read before the transaction begins, because the transaction holds the lock of the
 Idempotency-Key. Leaves out: the rows of a job (`common.jobs.submission`).
 """
 
@@ -176,7 +176,7 @@ def _dataset(context: Context, request: JobRequest) -> DatasetPayload:
 
 def _analysis(context: Context, request: JobRequest, checkpoint: str, config: AnalysisConfig) -> AnalysisPayload:
     if not config.uses_policy and request.rl_checkpoint is not None:
-        raise _invalid("rl_checkpoint", "it is used with gating_mode learned only, and by no sweep; leave it out")
+        raise _invalid("rl_checkpoint", "it is used only with gating_mode learned, and not by a sweep; leave it out")
     if not config.uses_policy:
         return AnalysisPayload(checkpoint=checkpoint, analysis=config)
     if request.rl_checkpoint is None:
@@ -186,26 +186,24 @@ def _analysis(context: Context, request: JobRequest, checkpoint: str, config: An
 
 
 def _resumed(parent: Job, request: JobRequest) -> JobPayload:
-    """The parent's payload, with `config` laid over it: more steps, another rate; the model's shape must stay."""
+    """Return the parent's payload with the overrides of `config`, which must not change the shape of the model."""
     for field in ("config_path", "rl_config_path", "checkpoint", "data"):
         if field in request.model_fields_set:
-            raise _invalid(field, "a resumed job keeps that of the job it resumes; leave it out")
+            raise _invalid(field, "a resumed job uses the value of the job that it resumes; leave it out")
     if request.type is JobType.LM_TRAINING:
         config = _section(LMConfig, parent.payload["config"], request.config, "config")
         before = ModelConfig.model_validate(parent.payload["config"]["model"]).shape()
         changed = [name for name, value in config.model.shape().items() if value != before[name]]
         if changed:
             kept = ", ".join(f"{name} {before[name]}" for name in changed)
-            raise _invalid("config.model", f"the shape of the model cannot change when training goes on: keep {kept}")
+            raise _invalid("config.model", f"the shape of the model cannot change when training resumes; keep {kept}")
         return LmTrainingPayload.model_validate({**parent.payload, "config": config})
     if request.type is JobType.RL_TRAINING:
         rl = _section(RLConfig, parent.payload["config"], request.config, "config")
         if rl.policy.model_dump(mode="json") != parent.payload["config"]["policy"]:
-            raise _invalid("config.policy", "the shape of the policy cannot change when training goes on")
+            raise _invalid("config.policy", "the shape of the policy cannot change when training resumes; leave it out")
         return RlTrainingPayload.model_validate({**parent.payload, "config": rl})
-    raise _invalid(
-        "resume_from", f"{with_article(request.type)} job has no training state to go on from; submit it anew"
-    )
+    raise _invalid("resume_from", f"{with_article(request.type)} job has no training state to resume; submit a new job")
 
 
 def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
@@ -227,9 +225,7 @@ def _start(context: Context, request: JobRequest) -> tuple[Job, str | None]:
             errors=[{"location": "body.resumeFrom", "message": "no such job or experiment"}],
         )
     if parent.type != request.type:
-        raise _invalid(
-            "resume_from", f"{with_article(request.type)} job cannot go on from {with_article(parent.type)} job"
-        )
+        raise _invalid("resume_from", f"{with_article(request.type)} job cannot resume {with_article(parent.type)} job")
     return parent, start
 
 
@@ -240,8 +236,8 @@ def _training_checkpoint(context: Context, reference: str, *, policy: bool) -> s
     if not name.startswith(f"{CHECKPOINT_FOLDER}/"):
         raise _invalid(
             "resume_from",
-            f"{reference!r} holds weights and no state of a training; name one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
-            + ("" if policy else ", or give it as `checkpoint` to begin a new training with these weights"),
+            f"{reference!r} contains weights, but no training state; name one of {experiment_id}/{CHECKPOINT_FOLDER}/…"
+            + ("" if policy else ", or give it as `checkpoint` to start a new training from these weights"),
         )
     return found
 
@@ -298,7 +294,7 @@ def _section(kind: type[S], values: Mapping[str, Any], overrides: Mapping[str, A
 
 
 def _placed(error: ConfigError, where: str = "config") -> ConfigError:
-    """The same error with locations in the request body, and no path of the server in its text."""
+    """Return the same error with locations in the request body, and without paths of the server."""
     findings = [
         {**item, "location": ".".join(part for part in ("body", where, item["location"]) if part)}
         for item in error.errors

@@ -27,7 +27,7 @@ class AnalyzeRequest(Request):
                 {
                     "checkpoint": "20260131-120000-commit_ab12cd3-config_0123456789/final",
                     "rlCheckpoint": "20260131-130000-commit_ab12cd3-rl_0123456789/final",
-                    "prompts": ["Once upon a time", "The little cat", "Mom said to"],
+                    "prompts": ["Once upon a time", "The little cat", "One day a dog"],
                     "samplesPerPrompt": 2,
                     "bootstrap": True,
                 }
