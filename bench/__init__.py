@@ -1,4 +1,4 @@
-"""Benchmarks: ours against a peer or a measured limit in the same run; `make bench` runs them all.
+"""Benchmarks that compare our code with a peer or a measured limit in the same run; `make bench` runs all of them.
 
-Each module is run as `python -m bench.<name> [--json] [--quick]` and offers `run(quick) -> list[Row]`.
+Each benchmark runs as `python -m bench.<name> [--json] [--quick]` and defines `run(quick) -> list[Row]`.
 """

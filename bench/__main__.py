@@ -21,7 +21,7 @@ def main() -> int:
         if module.name == "__main__":
             continue
         run = getattr(importlib.import_module(f"bench.{module.name}"), "run", None)
-        if run is None:  # a part of others
+        if run is None:  # a module that benchmarks import
             continue
         print(f"bench.{module.name} …", file=sys.stderr, flush=True)
         rows += run(quick)

@@ -1,7 +1,7 @@
-"""The peer of a supervised training: the same model and data in a plain torch loop, with no service around it.
+"""The peer of a supervised training: the same model and data in a plain torch loop without any service.
 
-`python -m bench.bare_loop` reads {"config": …, "data_dir": …} from standard input and appends a line of JSON
-(step, time, loss) per update to standard output until it is ended. Leaves out: validation, checkpoints, schedules.
+`python -m bench.bare_loop` reads {"config": …, "data_dir": …} from standard input and writes a line of JSON
+(step, time, loss) per update to standard output until it is killed. Leaves out: validation, checkpoints, schedules.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from common.training.loss import summed_loss
 
 
 def main() -> None:
-    """Train until somebody ends this process."""
-    given = json.load(sys.stdin)
-    config = LMConfig.model_validate(given["config"])
+    """Train until this process is killed."""
+    request = json.load(sys.stdin)
+    config = LMConfig.model_validate(request["config"])
     training = config.training
-    corpus = load_corpus(config.data, Path(given["data_dir"]), NullHooks())
+    corpus = load_corpus(config.data, Path(request["data_dir"]), NullHooks())
     torch.set_num_threads(training.threads or torch.get_num_threads())
     torch.manual_seed(training.seed)
     model = TransformerLM(config.model)

@@ -1,9 +1,8 @@
-"""How long a step stands still for a checkpoint of the default model, and how long a stop waits for one.
+"""Measure how long a checkpoint of the default model interrupts a training step, and how long it delays a stop.
 
-The stall is the copy of 30.6 M parameters and both moments of AdamW to host memory (367 MB). The reference is the speed
-of memory: numpy copies as many bytes, in as many pieces, into new memory. The two take turns. The second figure is the
-whole synchronous checkpoint, which is what the step paid for before and what a stop still waits for, as a share of the
-15 s promised to a stop.
+A step is interrupted while 30.6 M parameters and both moments of AdamW are copied to host memory (367 MB). The
+reference is the speed of memory: numpy copies as many bytes in as many pieces into new memory. The two alternate. The
+second figure is a whole synchronous checkpoint, which a stop waits for, compared with the 15 s promised for a stop.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ STOP_PROMISE_SECONDS = 15.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Five turns of each; nine unless quick."""
+    """Measure nine times, or five times when `quick`."""
     config = LMConfig.model_validate({"training": {"device": "cpu"}})
     compute = prepare_compute(config.training)
     model = TransformerLM(config.model)

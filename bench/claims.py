@@ -1,9 +1,9 @@
-"""What a claim costs while 2,000 jobs wait, and what a page of the list costs meanwhile.
+"""Measure the time of a claim while 2,000 jobs wait, and the time of a page of the job list.
 
-Four claimers in processes of their own, against a PostgreSQL of this run with its usual durability. Each takes turns
-between a claim without limits and a bare update of one row, timed from the first statement to the end of the commit,
-so that the machine's own share is seen; then between claims of a type with a limit and bare updates. The pages are
-timed after the claimers, over HTTP and inside the api's operation.
+Four processes claim jobs from a PostgreSQL server that this benchmark starts, with the usual durability. Each process
+alternates between a claim without limits and a bare update of one row, both timed from the first statement to the end
+of the commit; the bare update shows the share of the machine. Then each alternates between claims of a job type with a
+limit and bare updates. The pages are timed afterwards, over HTTP and inside the api's operation.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ SELECT 'job_' || n, type, queue, payload, 'bench-' || n, n % 5, now() - make_int
 FROM jobs, generate_series(2, :n) n
 """
 Times = list[tuple[float, float, float, float]]
-"""Seconds: a claim without limits, a bare update beside it, a claim with a limit, a bare update beside that."""
+"""Seconds of a claim without limits, the bare update after it, a claim with a limit, and the bare update after that."""
 
 
 def run(quick: bool) -> list[Row]:
-    """75 claims of each kind per process (25 when quick) while about 2,000 jobs wait; 200 pages (50)."""
+    """Time 75 claims of each kind per process (25 when `quick`) and 200 pages (50 when `quick`)."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
         postgres, valkey = PostgresServer(Path(folder) / "postgres"), ValkeyServer(Path(folder) / "valkey")
         try:
@@ -74,36 +74,40 @@ def run(quick: bool) -> list[Row]:
             valkey.remove()
             postgres.remove()
     return [
-        _promise(f"claim with {WAITING} waiting, {CLAIMERS} processes, p50", _p(claimed, 50), CLAIM_MILLISECONDS),
-        _promise(f"claim with {WAITING} waiting, {CLAIMERS} processes, p99", _p(claimed, 99), CLAIM_MILLISECONDS),
-        *(_against("claim", claimed, bare, "bare update and commit", percent, 10.0) for percent in (50, 99)),
-        _against("claim with a limit", limited, claimed, "claim without", 50, 6.0),
+        _promise(
+            f"claim with {WAITING} waiting, {CLAIMERS} processes, p50", _percentile(claimed, 50), CLAIM_MILLISECONDS
+        ),
+        _promise(
+            f"claim with {WAITING} waiting, {CLAIMERS} processes, p99", _percentile(claimed, 99), CLAIM_MILLISECONDS
+        ),
+        *(_compared_with("claim", claimed, bare, "bare update and commit", percent, 10.0) for percent in (50, 99)),
+        _compared_with("claim with a limit", limited, claimed, "claim without limits", 50, 6.0),
         *(
-            _promise(f"page of {PAGE} jobs {where}, p{percent}", _p(seconds, percent), PAGE_MILLISECONDS)
+            _promise(f"page of {PAGE} jobs {where}, p{percent}", _percentile(seconds, percent), PAGE_MILLISECONDS)
             for where, seconds in (("in the operation", inside), ("over HTTP", outside))
             for percent in (50, 99)
         ),
     ]
 
 
-def _against(name: str, ours: list[float], reference: list[float], what: str, percent: int, bound: float) -> Row:
-    label = f"{name} beside a {what}, p{percent}"
-    return Row(label, "ms", _p(ours, percent), _p(reference, percent), what, bound, "at most")
+def _compared_with(name: str, ours: list[float], reference: list[float], what: str, percent: int, bound: float) -> Row:
+    label = f"{name} compared with a {what}, p{percent}"
+    return Row(label, "ms", _percentile(ours, percent), _percentile(reference, percent), what, bound, "at most")
 
 
 def _promise(name: str, ours: float, bound: float) -> Row:
     return Row(name, "ms", ours, bound, "promise", 1.0, "at most")
 
 
-def _p(values: list[float], percent: int) -> float:
-    """That percentile, in ms."""
+def _percentile(values: list[float], percent: int) -> float:
+    """Return a percentile of `values` (seconds) in milliseconds."""
     if percent == 50:
         return 1000 * statistics.median(values)
     return 1000 * sorted(values)[int(percent / 100 * (len(values) - 1))]
 
 
 def _fill(url: str, jobs: int) -> None:
-    """One job submitted as always, the others copied from it."""
+    """Submit one job in the usual way and copy it until there are `jobs` jobs."""
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
         enqueue_job(session, NewJob(type=JobType.LM_TRAINING, payload={"config": {}}))
@@ -117,10 +121,10 @@ def _fill(url: str, jobs: int) -> None:
 
 
 def _race(url: str, claims: int) -> Times:
-    """All claimers at once; what each turn took."""
+    """Run all claiming processes at the same time. Return the times of each turn."""
     context = multiprocessing.get_context("spawn")
     gate = context.Barrier(CLAIMERS)
-    with context.Pool(CLAIMERS, initializer=_keep, initargs=(gate,)) as pool:
+    with context.Pool(CLAIMERS, initializer=_store_barrier, initargs=(gate,)) as pool:
         results = pool.starmap(_claimer, [(url, number + 1, claims) for number in range(CLAIMERS)], chunksize=1)
     return [turn for times in results for turn in times]
 
@@ -128,12 +132,12 @@ def _race(url: str, claims: int) -> Times:
 _gate: list[Barrier] = []
 
 
-def _keep(gate: Barrier) -> None:
+def _store_barrier(gate: Barrier) -> None:
     _gate.append(gate)
 
 
 def _claimer(url: str, number: int, claims: int) -> Times:
-    """In a process of its own: claims and bare update in turn."""
+    """Alternate between claims and bare updates. This runs in a child process."""
     open_settings, limited_settings = (
         Settings(_env_file=None, lm_training_concurrency=n, rl_training_concurrency=n, other_concurrency=n)
         for n in (0, 10 * WAITING)
@@ -143,15 +147,15 @@ def _claimer(url: str, number: int, claims: int) -> Times:
 
     def take(session: Session, settings: Settings) -> None:
         if claim_job(session, "training", f"worker-{number}", settings) is None:
-            raise RuntimeError("nothing to claim")
+            raise RuntimeError("there was no job to claim")
 
-    def one_claim(session: Session) -> None:
+    def claim_without_limits(session: Session) -> None:
         take(session, open_settings)
 
-    def one_limited(session: Session) -> None:
+    def claim_with_limit(session: Session) -> None:
         take(session, limited_settings)
 
-    def one_update(session: Session) -> None:
+    def update_bare_row(session: Session) -> None:
         session.execute(text("UPDATE bare SET n = n + 1 WHERE id = :id"), {"id": number})
 
     def timed(work: Callable[[Session], None]) -> float:
@@ -160,12 +164,12 @@ def _claimer(url: str, number: int, claims: int) -> Times:
             work(session)
         return time.perf_counter() - started
 
-    for work in (one_claim, one_limited, one_update):  # connection, caches, compiled statements
+    for work in (claim_without_limits, claim_with_limit, update_bare_row):  # open the connection and fill caches
         timed(work)
     _gate[0].wait()
-    unlimited = [(timed(one_claim), timed(one_update)) for _ in range(claims)]
+    unlimited = [(timed(claim_without_limits), timed(update_bare_row)) for _ in range(claims)]
     _gate[0].wait()
-    limited = [(timed(one_limited), timed(one_update)) for _ in range(claims)]
+    limited = [(timed(claim_with_limit), timed(update_bare_row)) for _ in range(claims)]
     engine.dispose()
     return [(*first, *second) for first, second in zip(unlimited, limited, strict=True)]
 
@@ -181,7 +185,7 @@ def _timed(work: Callable[[], object], times: int) -> list[float]:
 
 
 def _make_predictable(url: str, redis_url: str) -> None:
-    """Workers that beat and jobs that have finished, so that a page predicts when each of its jobs will start."""
+    """Add heartbeats of workers and finished jobs, so that a page predicts when each of its jobs will start."""
     engine = make_engine(url)
     with session_factory(engine).begin() as session:
         for job in session.scalars(select(Job).where(Job.attempt == 1).limit(5)):
@@ -207,7 +211,7 @@ def _page_reader(url: str, redis_url: str) -> Callable[[], object]:
 
 @contextlib.contextmanager
 def _api(url: str, redis_url: str, folder: Path) -> Iterator[Callable[[], object]]:
-    """The api as a process of its own; yields a function that asks it for a page."""
+    """Start the api as a process. Yield a function that requests a page from it."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("TIDAL_")},
@@ -222,13 +226,13 @@ def _api(url: str, redis_url: str, folder: Path) -> Iterator[Callable[[], object
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             _until_ready(client, process)
 
-            def ask() -> object:
+            def request_page() -> object:
                 page = json.loads(client.get("/api/jobs", params={"limit": PAGE}).raise_for_status().content)
                 if not all(job["queuePosition"] for job in page["jobs"] if job["status"] == "pending"):
-                    raise RuntimeError("the page lacks places")
+                    raise RuntimeError("pending jobs on the page have no queue position")
                 return page
 
-            yield ask
+            yield request_page
     finally:
         process.terminate()
         process.wait(30)

@@ -1,6 +1,6 @@
 """CPU seconds of the processes of a running stack, by the names that `tidal status` shows.
 
-Children that have ended count for the process that collected them. The trainer is a line of its own.
+The time of children that have exited is added to the process that waited for them. The trainer has its own entry.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tidal_client.local_instance import read_instance
 
 TRAINER = "trainer"
 _CHILDREN = {"services.trainer": TRAINER, "services.generator.engine_child": "engine"}
-"""Executed children of workers, by their module."""
+"""The names of the child processes of workers, by their module."""
 
 
 def by_process(stack: RunningStack) -> dict[str, float]:
-    """User and system seconds so far per name; what has ended is in the sum of the process above it."""
+    """Return user plus system seconds so far for each name. The time of exited children is added to their parent."""
     instance = read_instance(stack.folder)
     if instance is None:
-        raise RuntimeError("the stack is gone")
+        raise RuntimeError(f"the stack in {stack.folder} does not run any more")
     names = {state.pid: name for name, state in instance.processes.items() if state.pid is not None}
     seconds = {"supervisor": 0.0, **dict.fromkeys(names.values(), 0.0)}
     _add(psutil.Process(stack.process.pid), "supervisor", names, seconds)
@@ -29,17 +29,17 @@ def by_process(stack: RunningStack) -> dict[str, float]:
 
 
 def trainer(stack: RunningStack) -> Any:
-    """The psutil.Process of the one trainer."""
+    """Return the psutil.Process of the only trainer. Raises RuntimeError if there is none or more than one."""
     found = [
         child for child in psutil.Process(stack.process.pid).children(recursive=True) if _module_name(child) == TRAINER
     ]
     if len(found) != 1:
-        raise RuntimeError(f"{len(found)} trainers run; one is needed")
+        raise RuntimeError(f"{len(found)} trainers run; exactly one is needed")
     return found[0]
 
 
 def of_process(process: Any) -> float:
-    """User and system seconds of one process."""
+    """Return the user plus system seconds of one process."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -1,8 +1,9 @@
-"""Opening the dashboard in a headless Chromium: a list of 200 experiments, charts of a million points, its size.
+"""Measure how fast the dashboard opens in a headless Chromium, and its transferred size.
 
-From the start of the navigation to the frame in which all 200 rows, or the first chart, are there; the server is warm,
-the browser has nothing kept. Medians of five. The references are what is promised: 1 s and 1.5 s. The size is what an
-empty browser receives for the dashboard itself, headers and all pages' modules included, compressed. Needs Chromium.
+One page lists 200 experiments, the other has charts of a million points. The time runs from the start of the navigation
+to the frame that shows all 200 rows or the first chart. The server is warm and the browser's cache is empty; medians of
+five. The references are the promised 1 s and 1.5 s. The size is what a browser with an empty cache receives for the
+dashboard itself, with headers and the modules of all pages, compressed. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ requestAnimationFrame(look);
 
 
 def run(quick: bool) -> list[Row]:
-    """A million points; 200,000 when quick. No rows without a Chromium."""
+    """Measure with a million points, or 200,000 when `quick`. Return no rows if there is no Chromium."""
     program = find()
     if program is None:
         print(WITHOUT, file=sys.stderr)
@@ -67,7 +68,7 @@ def _submit(stack: RunningStack, count: int) -> None:
 
 
 def _open(browser: Browser, address: str) -> float:
-    """Seconds; each time with an empty cache, the first time not counted."""
+    """Return the median seconds to open a page with an empty cache; the first of the attempts is not counted."""
     found = []
     for _ in range(TIMES + 1):
         context = browser.new_context(viewport={"width": 1280, "height": 900})
@@ -82,7 +83,7 @@ def _open(browser: Browser, address: str) -> float:
 
 
 def _size(browser: Browser, api_url: str) -> float:
-    """Kilobytes that came over the network for everything but /api."""
+    """Return the kilobytes that the browser receives for everything except /api."""
     context = browser.new_context()
     page = context.new_page()
     session = context.new_cdp_session(page)

@@ -55,18 +55,18 @@ SETTINGS = {
 
 def run(quick: bool) -> list[Row]:
     """Measure the wait that ends with a freed disk; unless `quick`, also the pause and the stop."""
-    endings: dict[str, Callable[[_Stand], list[str]]] = {"then freed": _freed}
+    endings: dict[str, Callable[[_SmallDiskStack], list[str]]] = {"then freed": _freed}
     if not quick:
         endings |= {"paused while it waits": _paused, "stopped while it waits": _stopped}
     if not _may_mount():
         sys.stderr.write("a small file system cannot be mounted: run this as root and where mount is allowed\n")
         return []
     rows = []
-    with _stand() as stand:
+    with _small_disk_stack() as stack:
         for name, ending in endings.items():
             started = time.monotonic()
-            experiments = ending(stand)
-            steps = [step for experiment in experiments for step in stand.steps(experiment)]
+            experiments = ending(stack)
+            steps = [step for experiment in experiments for step in stack.steps(experiment)]
             lost, repeated = len(set(range(1, STEPS + 1)) - set(steps)), len(steps) - len(set(steps))
             sys.stderr.write(f"{name}: {len(steps)} steps in {time.monotonic() - started:.0f} s\n")
             what = f"disk full during a run, {name}: steps lost or done twice"
@@ -84,7 +84,7 @@ def _mount(folder: str) -> bool:
     return subprocess.run(mount, capture_output=True).returncode == 0
 
 
-class _Stand:
+class _SmallDiskStack:
     """A stack with a small disk for its experiments."""
 
     def __init__(self, stack: RunningStack, disk: Path) -> None:
@@ -127,46 +127,46 @@ class _Stand:
         return found
 
 
-def _freed(stand: _Stand) -> list[str]:
-    job = stand.waiting_job()
+def _freed(stack: _SmallDiskStack) -> list[str]:
+    job = stack.waiting_job()
     time.sleep(SILENCE_SECONDS + 3)
-    held = stand.client.job(job.id)
-    if (held.status, held.attempt, held.progress.step) != ("running", 1, job.progress.step):
-        raise RuntimeError(f"the job did not wait: {held.status}, attempt {held.attempt}, {held.progress}")
-    stand.free()
-    ended = stand.wait_for(job, lambda now: now.ended)
+    current = stack.client.job(job.id)
+    if (current.status, current.attempt, current.progress.step) != ("running", 1, job.progress.step):
+        raise RuntimeError(f"the job did not wait: {current.status}, attempt {current.attempt}, {current.progress}")
+    stack.free()
+    ended = stack.wait_for(job, lambda now: now.ended)
     if (ended.status, ended.attempt) != ("completed", 1):
         raise RuntimeError(f"the job did not go on by itself: {ended.status}, attempt {ended.attempt}")
     return [job.experiment_id]
 
 
-def _paused(stand: _Stand) -> list[str]:
-    job = stand.waiting_job()
-    stand.client.signal_job(job.id, "pause")
-    stand.wait_for(job, lambda now: now.status == "paused")
-    stand.free()
-    stand.client.signal_job(job.id, "resume")
-    stand.wait_for(job, lambda now: now.status == "completed")
+def _paused(stack: _SmallDiskStack) -> list[str]:
+    job = stack.waiting_job()
+    stack.client.signal_job(job.id, "pause")
+    stack.wait_for(job, lambda now: now.status == "paused")
+    stack.free()
+    stack.client.signal_job(job.id, "resume")
+    stack.wait_for(job, lambda now: now.status == "completed")
     return [job.experiment_id]
 
 
-def _stopped(stand: _Stand) -> list[str]:
-    job = stand.waiting_job()
-    stand.client.signal_job(job.id, "stop")
-    stand.wait_for(job, lambda now: now.status == "cancelled")
-    stand.free()
-    again = stand.client.submit_job("lm-training", resume_from=job.id)
-    stand.wait_for(again, lambda now: now.status == "completed")
+def _stopped(stack: _SmallDiskStack) -> list[str]:
+    job = stack.waiting_job()
+    stack.client.signal_job(job.id, "stop")
+    stack.wait_for(job, lambda now: now.status == "cancelled")
+    stack.free()
+    again = stack.client.submit_job("lm-training", resume_from=job.id)
+    stack.wait_for(again, lambda now: now.status == "completed")
     return [job.experiment_id, again.experiment_id]
 
 
 @contextmanager
-def _stand() -> Iterator[_Stand]:
+def _small_disk_stack() -> Iterator[_SmallDiskStack]:
     with tempfile.TemporaryDirectory(prefix="tidal-disk-") as folder:
         _mount(folder)
         try:
             with local_stack(settings={**SETTINGS, "TIDAL_EXPERIMENTS_DIR": folder}) as stack:
-                yield _Stand(stack, Path(folder))
+                yield _SmallDiskStack(stack, Path(folder))
         finally:
             subprocess.run(["umount", "-l", folder], check=True)
 

@@ -1,10 +1,10 @@
-"""Tokens per second of the generation engine against `transformers.generate`, and against itself.
+"""Measure the tokens per second of the generation engine, compared with `transformers.generate` and with other modes.
 
-The peer is a GPT-2 of the same shape with random weights and its cache on; both sides sample with top-k 50, repetition
-penalty 1.2 and temperature 0.8, from prompts of 12 tokens. Both run in one process, with the environment that the
-engine of a generator has (allocator, waiting threads). The two alternate, medians are printed. Threads: all cores, or
-TIDAL_GENERATOR_THREADS. The last rows count texts that are the same alone and in a full batch; those that are not are
-printed with the step where they part and how near the tie was. Needs the package transformers (extra `bench`).
+The peer is a GPT-2 of the same shape with random weights and its cache on. Both sample with top-k 50, repetition
+penalty 1.2 and temperature 0.8 from prompts of 12 tokens. Both run in one process with the environment of the
+generator's engine (allocator, waiting threads). The two alternate, and medians are printed. They use all cores, or
+TIDAL_GENERATOR_THREADS threads. The last rows count texts that are equal in a batch of one and in a full batch; for
+others, the first different step and its log-probabilities are printed. Needs the package transformers (extra `bench`).
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from services.generator.engine_host import ENGINE_ENVIRONMENT
 PROMPT_TOKENS = 12
 SAMPLING = {"temperature": 0.8, "top_k": 50, "repetition_penalty": 1.2}
 NEAR_TIE = 1e-4
-"""Difference of log-probabilities below which two tokens count as tied."""
+"""Difference of log-probabilities below which two tokens count as almost equally likely."""
 
 
 def run(quick: bool) -> list[Row]:
-    """`quick`: fewer tokens and rounds."""
-    if "GOMP_SPINCOUNT" not in os.environ:  # these are read when a program starts
+    """Measure all rows, with fewer tokens and rounds when `quick`."""
+    if "GOMP_SPINCOUNT" not in os.environ:  # libraries read the environment when the program starts
         command = [sys.executable, "-m", "bench.generation", "--json", *(["--quick"] if quick else [])]
         environment = ENGINE_ENVIRONMENT | with_compute_environment(os.environ)
-        told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-        return [from_json(row) for row in json.loads(told.stdout)]
+        output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        return [from_json(row) for row in json.loads(output.stdout)]
     threads = os.environ.get("TIDAL_GENERATOR_THREADS")
     if threads:
         torch.set_num_threads(int(threads))
@@ -54,8 +54,8 @@ def run(quick: bool) -> list[Row]:
         prompts = make_prompts(batch)
         ours, theirs = alternate(
             rounds if batch < 64 else 3,
-            lambda prompts=prompts: write(packed, prompts, new),
-            lambda prompts=prompts: peer_write(peer, prompts, new),
+            lambda prompts=prompts: generate_tokens(packed, prompts, new),
+            lambda prompts=prompts: peer_generate_tokens(peer, prompts, new),
         )
         rows.append(
             Row(f"generation, batch {batch}", "tokens/s", ours, theirs, "transformers generate", bound, "at least")
@@ -64,23 +64,27 @@ def run(quick: bool) -> list[Row]:
     policy = GatingPolicy().eval()
     learned, plain = alternate(
         rounds,
-        lambda: write(packed, prompts, new, gating_mode="learned", policy=policy),
-        lambda: write(packed, prompts, new),
+        lambda: generate_tokens(packed, prompts, new, gating_mode="learned", policy=policy),
+        lambda: generate_tokens(packed, prompts, new),
     )
     rows.append(Row("learned gating, batch 16", "tokens/s", learned, plain, "mode none", 0.85, "at least"))
     small = DecodingModel(model, precision="int8")
-    one = make_prompts(1)
-    int8, float32 = alternate(rounds, lambda: write(small, one, new), lambda: write(packed, one, new))
+    single = make_prompts(1)
+    int8, float32 = alternate(
+        rounds, lambda: generate_tokens(small, single, new), lambda: generate_tokens(packed, single, new)
+    )
     rows.append(Row("int8 weights, batch 1", "tokens/s", int8, float32, "float32", 1.5, "at least"))
     requests = 40 if quick else 200
-    for name, its in (("", packed), (", int8", small)):
-        equal = same(its, requests)
-        rows.append(Row(f"same text alone and in a batch{name}", "texts", equal, requests, "asked", 0.995, "at least"))
+    for name, decoding_model in (("", packed), (", int8", small)):
+        equal = count_equal_texts(decoding_model, requests)
+        rows.append(
+            Row(f"same text alone and in a batch{name}", "texts", equal, requests, "requested", 0.995, "at least")
+        )
     return rows
 
 
 def default_model() -> TransformerLM:
-    """Random weights whose logits are spread as those of a trained model, and that never end a text."""
+    """Return a model with random weights whose logits vary as those of a trained model, and that never ends a text."""
     model = TransformerLM(ModelConfig()).eval()
     with torch.no_grad():
         model.output_projection.weight.mul_(10)
@@ -89,7 +93,7 @@ def default_model() -> TransformerLM:
 
 
 def peer_model() -> Any:
-    """A GPT-2 of the same shape."""
+    """Return a GPT-2 of the same shape."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = ModelConfig()
@@ -106,21 +110,21 @@ def peer_model() -> Any:
 
 
 def make_prompts(batch: int) -> list[list[int]]:
-    """Different tokens in every row."""
+    """Return `batch` prompts of random tokens."""
     generator = torch.Generator().manual_seed(batch)
     prompts: list[list[int]] = torch.randint(0, 50_000, (batch, PROMPT_TOKENS), generator=generator).tolist()
     return prompts
 
 
-def write(model: DecodingModel, prompts: list[list[int]], new: int, **settings: Any) -> int:
-    """Tokens written by our engine."""
-    asked = GenerationSettings(max_tokens=new, **{**SAMPLING, **settings})
-    results = generate_batch(model, prompts, asked, seeds=list(range(len(prompts))))
+def generate_tokens(model: DecodingModel, prompts: list[list[int]], new: int, **settings: Any) -> int:
+    """Generate with our engine and return the number of tokens."""
+    generation_settings = GenerationSettings(max_tokens=new, **{**SAMPLING, **settings})
+    results = generate_batch(model, prompts, generation_settings, seeds=list(range(len(prompts))))
     return sum(len(result.token_ids) for result in results)
 
 
-def peer_write(model: Any, prompts: list[list[int]], new: int) -> int:
-    """Tokens written by transformers."""
+def peer_generate_tokens(model: Any, prompts: list[list[int]], new: int) -> int:
+    """Generate with transformers and return the number of tokens."""
     ids = torch.tensor(prompts)
     with torch.inference_mode():
         out = model.generate(
@@ -137,7 +141,7 @@ def peer_write(model: Any, prompts: list[list[int]], new: int) -> int:
 
 
 def alternate(rounds: int, ours: Callable[[], int], theirs: Callable[[], int]) -> tuple[float, float]:
-    """Median tokens/s of both, measured in turn after one round that does not count."""
+    """Return the median tokens/s of both, which are measured alternately; the first round is not counted."""
     speeds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for write_tokens, found in zip((ours, theirs), speeds, strict=True):
@@ -148,20 +152,20 @@ def alternate(rounds: int, ours: Callable[[], int], theirs: Callable[[], int]) -
     return statistics.median(speeds[0]), statistics.median(speeds[1])
 
 
-def same(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20) -> int:
-    """How many of the texts come out of a full batch, in which others join and leave, as they do alone."""
+def count_equal_texts(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20) -> int:
+    """Count the texts that are equal in a batch of one and in a full batch in which others join and end."""
     tokenizer = load_tokenizer()
     settings = [GenerationSettings(max_tokens=new - number % 7, **SAMPLING) for number in range(requests)]
     prompts = make_prompts(requests)
     waiting = [
-        Continuation(prompt, its, vocab_size=50_257, gates_trained=False, tokenizer=tokenizer, seed=number)
-        for number, (prompt, its) in enumerate(zip(prompts, settings, strict=True))
+        Continuation(prompt, setting, vocab_size=50_257, gates_trained=False, tokenizer=tokenizer, seed=number)
+        for number, (prompt, setting) in enumerate(zip(prompts, settings, strict=True))
     ]
     everything, engine = list(waiting), DecodingEngine(model)
     while waiting or engine.active:
-        room = min(slots - len(engine.active), 16)
-        engine.join(waiting[:room])
-        del waiting[:room]
+        free = min(slots - len(engine.active), 16)
+        engine.join(waiting[:free])
+        del waiting[:free]
         engine.step()
     equal = 0
     for number, found in enumerate(everything):
@@ -173,8 +177,8 @@ def same(model: DecodingModel, requests: int, *, slots: int = 64, new: int = 20)
         step, (one, other) = next((at, pair) for at, pair in enumerate(pairs) if pair[0].token_id != pair[1].token_id)
         gap = abs(one.log_prob - other.log_prob)
         print(
-            f"text {number} parts at step {step}: log-probabilities {one.log_prob:.6f} and {other.log_prob:.6f}"
-            f"{', a near-tie' if gap < NEAR_TIE else ''}",
+            f"text {number} differs from step {step} on: log-probabilities {one.log_prob:.6f} and {other.log_prob:.6f}"
+            f"{', almost equally likely' if gap < NEAR_TIE else ''}",
             file=sys.stderr,
         )
     return equal

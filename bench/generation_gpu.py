@@ -1,14 +1,15 @@
-"""Tokens per second of the generation engine on a GPU, against `transformers.generate` and against the physical limit.
+"""Measure the tokens per second of the generation engine on a GPU.
 
     python -m bench.generation_gpu [--quick] [--json]
 
-The default model in bfloat16, top-k 50, repetition penalty 1.2, temperature 0.8, prompts of 12 tokens, 200 new ones.
-For each batch: steps replayed as CUDA graphs, the same compiled first (torch.compile), launched kernel by kernel, and a
-GPT-2 of the same shape with its cache on, in bfloat16 on the same device. "Tokens" are in the host's memory with their
-eight numbers; the rows "with texts" also pay for what Python makes of them (text, stop strings, trajectory). The limit
-of a step is the larger of two times: its bytes (weights, keys and values, logits written and read) at the bandwidth
-measured here, and its operations at the rate of matrix products measured here. Without a GPU it says so and measures
-nothing. Compiling takes a minute or two per batch; --quick leaves it out.
+The default model in bfloat16 generates 200 tokens from prompts of 12, with top-k 50, repetition penalty 1.2 and
+temperature 0.8. For each batch it runs steps replayed as CUDA graphs, steps compiled by torch.compile and then
+replayed, and steps launched kernel by kernel. The peers are `transformers.generate` with a GPT-2 of the same shape in
+bfloat16, and the physical limit. A token counts once it is in the host's memory with its eight numbers; the rows "with
+texts" include the work in Python (text, stop strings, trajectory). The limit of a step is the larger of two times: its
+bytes (weights, keys and values, logits written and read) at the measured bandwidth, and its operations at the measured
+rate of matrix products. Without a GPU it prints a message and measures nothing. Compilation takes a minute or two per
+batch; --quick leaves it out.
 """
 
 from __future__ import annotations
@@ -27,43 +28,45 @@ from common.data import load_tokenizer
 from common.generation import Continuation, DecodingModel, DeviceEngine, GenerationSettings
 from common.generation.cuda.batch import StaticBatch
 
-NEW = 200
+NEW_TOKENS = 200
 BATCHES = (1, 64, 512, 1024)
-COMPILED = (1, 1024)
-"""Compiled as well: the smallest and the largest, for the time it takes."""
-ALONE, TOGETHER = 4000.0, 500_000.0
-"""tokens/s that batch 1 and the best batch are to reach on an H200."""
+COMPILED_BATCHES = (1, 1024)
+"""The batches that are also compiled; only the smallest and the largest, because it takes long."""
+SINGLE_TARGET, BATCH_TARGET = 4000.0, 500_000.0
+"""Required tokens/s on an H200 of batch 1 and of the best batch."""
 PEER_BATCHES = (1, 64, 512)
 
 
 def run(quick: bool) -> list[Row]:
-    """`quick`: batches 1 and 64, nothing compiled. No rows without a GPU."""
+    """Measure all batches; when `quick` only 1 and 64, without compilation. Return no rows without a GPU."""
     if not torch.cuda.is_available():
-        print("no CUDA device: nothing measured", file=sys.stderr)
+        print("there is no CUDA device, so nothing is measured", file=sys.stderr)
         return []
     device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(0)
     model = DecodingModel(default_model().to(device), precision="bfloat16")
     bandwidth, rate = memory_bandwidth(device), product_rate(device)
-    report(f"{torch.cuda.get_device_name(device)}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s in bfloat16")
+    print_progress(
+        f"{torch.cuda.get_device_name(device)}: {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.0f} TFLOP/s in bfloat16"
+    )
     rows: list[Row] = []
     best = 0.0
     for batch in BATCHES[:2] if quick else BATCHES:
         limit = batch / step_seconds(model, batch, bandwidth, rate)
         graphs, times = tokens_per_second(model, batch)
         plain, _ = tokens_per_second(model, batch, graphs=False)
-        report(f"batch {batch}: a step {histogram(times)}")
+        print_progress(f"batch {batch}: a step {histogram(times)}")
         fastest = graphs
         rows.append(row(f"GPU, batch {batch}, CUDA graphs", graphs, plain, "kernel by kernel", 1.0))
-        if batch in COMPILED and not quick:
+        if batch in COMPILED_BATCHES and not quick:
             compiled, times = tokens_per_second(model, batch, compiled=True)
-            report(f"batch {batch}, compiled: a step {histogram(times)}")
+            print_progress(f"batch {batch}, compiled: a step {histogram(times)}")
             rows.append(row(f"GPU, batch {batch}, compiled", compiled, graphs, "CUDA graphs", 1.0))
             fastest = max(graphs, compiled)
         best = max(best, fastest)
         rows.append(row(f"GPU, batch {batch}, physical limit", fastest, limit, "memory or products", 0.0))
         if batch == 1:
-            rows.append(row("GPU, batch 1", fastest, ALONE, "asked for on an H200", 1.0))
+            rows.append(row("GPU, batch 1", fastest, SINGLE_TARGET, "required on an H200", 1.0))
         texts = texts_per_second(model, batch)
         if batch in PEER_BATCHES:
             peer = peer_tokens_per_second(device, batch)
@@ -71,25 +74,25 @@ def run(quick: bool) -> list[Row]:
         else:
             rows.append(row(f"GPU, batch {batch}, with texts", texts, fastest, "tokens", 0.0))
     if not quick:
-        rows.append(row("GPU, best batch", best, TOGETHER, "asked for on an H200", 1.0))
+        rows.append(row("GPU, best batch", best, BATCH_TARGET, "required on an H200", 1.0))
     return rows
 
 
 def row(name: str, ours: float, reference: float, reference_name: str, bound: float) -> Row:
-    """tokens/s; with bound 0 the ratio is only told."""
+    """Return a row in tokens/s. With bound 0 the ratio is only reported."""
     return Row(name, "tokens/s", ours, reference, reference_name, bound, "at least")
 
 
-def report(line: str) -> None:
-    """What is going on, and what does not fit into a table."""
+def print_progress(line: str) -> None:
+    """Print a line to standard error, for progress and results that do not fit into the table."""
     print(line, file=sys.stderr, flush=True)
 
 
 def tokens_per_second(
     model: DecodingModel, batch: int, *, graphs: bool = True, compiled: bool = False
 ) -> tuple[float, list[float]]:
-    """The second of two rounds, so that captures and compilations are done; and its seconds per step."""
-    settings = [GenerationSettings(max_tokens=NEW, ignore_end_of_text=True, **SAMPLING)] * batch
+    """Return the tokens/s and the seconds per step of the second round; the first includes captures and compilation."""
+    settings = [GenerationSettings(max_tokens=NEW_TOKENS, ignore_end_of_text=True, **SAMPLING)] * batch
     prompts, owners, times = make_prompts(batch), list(range(batch)), list[float]()
     rows = StaticBatch(model, slots=batch, graphs=graphs, compiled=compiled)
     speed = 0.0
@@ -108,16 +111,16 @@ def tokens_per_second(
             last = now
         speed = batch * steps / (last - started)
         rows.remove(owners)
-        report(
+        print_progress(
             f"batch {batch}{', compiled' if compiled else '' if graphs else ', kernel by kernel'}: round {number + 1}"
         )
     return speed, times
 
 
 def texts_per_second(model: DecodingModel, batch: int) -> float:
-    """The whole engine: texts and trajectories in Python; the second of two rounds."""
+    """Return the tokens/s of the whole engine, with texts and trajectories in Python, in the second of two rounds."""
     engine, tokenizer, speed = DeviceEngine(model, slots=batch), load_tokenizer(), 0.0
-    settings = GenerationSettings(max_tokens=NEW, ignore_end_of_text=True, **SAMPLING)
+    settings = GenerationSettings(max_tokens=NEW_TOKENS, ignore_end_of_text=True, **SAMPLING)
     for _ in range(2):
         choices = [
             Continuation(
@@ -135,12 +138,13 @@ def texts_per_second(model: DecodingModel, batch: int) -> float:
         started = time.perf_counter()
         while engine.active:
             engine.step()
-        speed = sum(len(its.result.token_ids) for its in choices) / (time.perf_counter() - started)
+        tokens = sum(len(choice.result.token_ids) for choice in choices)
+        speed = tokens / (time.perf_counter() - started)
     return speed
 
 
 def peer_tokens_per_second(device: torch.device, batch: int) -> float:
-    """transformers, in bfloat16; the second of two rounds."""
+    """Return the tokens/s of transformers in bfloat16 in the second of two rounds."""
     peer: Any = peer_model().to(device, torch.bfloat16)
     ids, speed = torch.tensor(make_prompts(batch), device=device), 0.0
     for _ in range(2):
@@ -151,8 +155,8 @@ def peer_tokens_per_second(device: torch.device, batch: int) -> float:
                 ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=True,
-                max_new_tokens=NEW,
-                min_new_tokens=NEW,
+                max_new_tokens=NEW_TOKENS,
+                min_new_tokens=NEW_TOKENS,
                 pad_token_id=0,
                 use_cache=True,
                 **SAMPLING,
@@ -163,14 +167,14 @@ def peer_tokens_per_second(device: torch.device, batch: int) -> float:
 
 
 def memory_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of a copy of 2 GiB."""
+    """Return the bytes per second, read plus written, of a copy of 1 GiB."""
     source = torch.empty(2**30, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
 
 
 def product_rate(device: torch.device) -> float:
-    """Operations per second of a bfloat16 product of 8192 × 8192 matrices."""
+    """Return the operations per second of a bfloat16 product of 8192 × 8192 matrices."""
     size = 8192
     left = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     right = torch.randn(size, size, device=device, dtype=torch.bfloat16)
@@ -178,7 +182,7 @@ def product_rate(device: torch.device) -> float:
 
 
 def seconds_of(work: Callable[[], object], times: int = 20) -> float:
-    """Median of `times` runs, by the device's clock."""
+    """Return the median seconds of `times` runs, measured by the device."""
     work()
     make_event: Any = torch.cuda.Event
     found = []
@@ -193,19 +197,19 @@ def seconds_of(work: Callable[[], object], times: int = 20) -> float:
 
 
 def step_seconds(model: DecodingModel, batch: int, bandwidth: float, rate: float) -> float:
-    """The least time of one step in the middle of a text."""
+    """Return the least possible seconds of one step in the middle of a text."""
     c = model.config
     layer = 4 * c.d_model * c.d_model + 2 * c.d_model * c.ffn_dim
     multiplied = c.num_layers * layer + c.d_model * c.vocab_size
-    held = PROMPT_TOKENS + NEW // 2
-    cached = batch * held * c.num_layers * 2 * c.d_model
+    positions = PROMPT_TOKENS + NEW_TOKENS // 2
+    cached = batch * positions * c.num_layers * 2 * c.d_model
     # bfloat16 weights, keys and values; float32 logits, written once and read once.
     read = 2 * multiplied + 2 * cached + 2 * 4 * batch * c.vocab_size
-    return max(read / bandwidth, 2 * batch * (multiplied + held * c.num_layers * 2 * c.d_model) / rate)
+    return max(read / bandwidth, 2 * batch * (multiplied + positions * c.num_layers * 2 * c.d_model) / rate)
 
 
 def histogram(times: list[float]) -> str:
-    """Quantiles of the seconds of a step, in microseconds."""
+    """Return quantiles of the times of a step (seconds) as text in microseconds."""
     cuts = statistics.quantiles(times, n=100)
     return (
         ", ".join(f"p{at} {cuts[at - 1] * 1e6:.0f} µs" for at in (10, 50, 90, 99))

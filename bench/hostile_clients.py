@@ -58,14 +58,14 @@ def run(quick: bool) -> list[Row]:
     with local_stack() as stack:
         instance = stack.instance
         log = Path(instance.logs_dir) / "api.log"
-        rows = _besieged("as started", instance, instance.api_url, log, seconds, api_process(stack).pid)
+        rows = _attack("as started", instance, instance.api_url, log, seconds, api_process(stack).pid)
         with _limited_api(stack) as (url, log, pid):
-            rows += _besieged(f"{DESCRIPTORS} descriptors", instance, url, log, seconds, pid)
-        rows += _grown(instance, 600 if quick else 6000)
+            rows += _attack(f"{DESCRIPTORS} descriptors", instance, url, log, seconds, pid)
+        rows += _measure_sizes(instance, 600 if quick else 6000)
     return rows
 
 
-def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: float, pid: int) -> list[Row]:
+def _attack(name: str, instance: LocalInstance, url: str, log: Path, seconds: float, pid: int) -> list[Row]:
     address = urlsplit(url)
     place = ["--host", str(address.hostname), "--port", str(address.port)]
     before = len(log.read_text().splitlines())
@@ -99,7 +99,7 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
         followers.stdin.write(f"stop {step}\n")
         followers.stdin.flush()
         found: dict[str, Any] = json.loads(followers.stdout.readline())
-        attack_found = attack.communicate(timeout=30)[0].splitlines()[-1]
+        attack_counts = attack.communicate(timeout=30)[0].splitlines()[-1]
     finally:
         for process in (followers, attack):
             if process is not None:
@@ -107,7 +107,7 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
                 process.wait()
     lines = len(log.read_text().splitlines()) - before
     print(
-        f"{name}: {attack_found}; {health.asked} health checks, p50 {1000 * health.median():.0f} ms; api at most "
+        f"{name}: {attack_counts}; {health.requested} health checks, p50 {1000 * health.median():.0f} ms; api at most "
         f"{memory:.0f} MB and {descriptors} descriptors; {step} points for {STREAM_CLIENTS} clients",
         file=sys.stderr,
     )
@@ -116,14 +116,14 @@ def _besieged(name: str, instance: LocalInstance, url: str, log: Path, seconds: 
         _at_most(f"{name}: /healthz, longest", "s", health.longest(), PROMISED_SECONDS),
         _zero(f"{name}: /healthz without an answer", "requests", health.failed),
         _zero(f"{name}: stream, points lost", "points", found["lost"]),
-        _zero(f"{name}: stream, points twice", "points", found["duplicate"]),
+        _zero(f"{name}: stream, points received twice", "points", found["duplicate"]),
         _zero(f"{name}: stream, broken connections", "connections", broken),
         _at_most(f"{name}: lines of the log", "lines", lines, PROMISED_LINES),
         _at_most(f"{name}: memory of the api", "MB", memory, 400.0),
     ]
 
 
-def _grown(instance: LocalInstance, methods: int) -> list[Row]:
+def _measure_sizes(instance: LocalInstance, methods: int) -> list[Row]:
     with httpx.Client(base_url=instance.api_url, timeout=60) as client:
         for number in range(methods):
             client.request(f"INVENTED{number}", "/api/jobs")
@@ -149,10 +149,10 @@ class Health:
         self._seconds: list[float] = []
         self.failed = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread = threading.Thread(target=self._request_repeatedly, daemon=True)
 
     @property
-    def asked(self) -> int:
+    def requested(self) -> int:
         """Number of requests, including failed ones."""
         return len(self._seconds) + self.failed
 
@@ -172,7 +172,7 @@ class Health:
         self._stop.set()
         self._thread.join()
 
-    def _ask(self) -> None:
+    def _request_repeatedly(self) -> None:
         while not self._stop.wait(0.1):
             started = time.monotonic()
             connection = http.client.HTTPConnection(self._host, self._port, timeout=10)

@@ -89,12 +89,12 @@ def main() -> None:
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    wanted = [b""] * arguments.idle + [HALF_HEADER] * arguments.half_headers + [HALF_BODY] * arguments.half_bodies
+    first_bytes = [b""] * arguments.idle + [HALF_HEADER] * arguments.half_headers + [HALF_BODY] * arguments.half_bodies
     load = Load((arguments.host, arguments.port))
-    most = 0
+    max_held = 0
     waiting: list[bytes] = []
     begun = time.monotonic()
-    for number, first in enumerate(wanted):
+    for number, first in enumerate(first_bytes):
         load.open(first)
         waiting += load.turn(0)
         while (early := begun + number / arguments.rate - time.monotonic()) > 0:
@@ -104,12 +104,12 @@ def main() -> None:
     again, at = 0.0, time.monotonic()
     while (now := time.monotonic()) < until:
         waiting += load.turn(TURN_SECONDS)
-        most = max(most, load.held())
+        max_held = max(max_held, load.held())
         again, at = min(arguments.again, again + (now - at) * arguments.again), now
         while waiting and again >= 1:
             load.open(waiting.pop())
             again -= 1
-    print(json.dumps({"held": load.held(), "most": most, **load.counted}), flush=True)
+    print(json.dumps({"held": load.held(), "most": max_held, **load.counted}), flush=True)
     load.close()
 
 

@@ -1,11 +1,11 @@
-"""The product at a person's pace: pauses of up to two minutes, with every timer at its default.
+"""Use a local stack with pauses of up to two minutes between requests, and with every timer at its default.
 
-A local stack with a second api process. Pauses as listed below, and after each one generation as a whole and one as a
-stream from each api, over `/v1/completions` and `/api/generate`; end-of-text is forbidden, so each has to have all its
-tokens. The first series is left in peace. In the second, each pause has an interruption in its middle, in turn: Redis
-is emptied, killed and started again, stopped for 3 s, the idle database connections are ended, an api is stopped for
-15 s. Beside them a live stream stays open without an event, workers have to stay on the board, and at the end a job is
-submitted and heard of on that stream. `--quick`: the first pauses only.
+The stack has a second api process. After each pause the benchmark requests from each api one generation as a whole and
+one as a stream, over `/v1/completions` and `/api/generate`. End-of-text is forbidden, so each must have all its tokens.
+The first series has no interruptions. In the second series, one of these happens in the middle of each pause, in turn:
+Redis is emptied, Redis is killed and started again, Redis is stopped for 3 s, the idle database connections are closed,
+an api is stopped for 15 s. A live stream stays open meanwhile without an event. At the end the workers must still be on
+the board, and a submitted job must arrive on that stream. `--quick` uses fewer pauses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from bench.generation import default_model
 from bench.idle_requests import CHECKPOINT, TOKENS, WAYS, data_of
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
-from bench.serving import first
+from bench.serving import wait_until_ready
 from common.checkpoint import save_model
 from services.local.servers import ValkeyServer
 
@@ -45,7 +45,7 @@ STOPPED_API_SECONDS = 15.0
 
 @dataclass
 class Api:
-    """One api process as a client knows it."""
+    """One api process and a client of it."""
 
     name: str
     http: httpx.Client
@@ -53,56 +53,64 @@ class Api:
 
 
 @dataclass
-class Counts:
-    """What came back, and what came late or short."""
+class GenerationCounts:
+    """Counts of generations, and descriptions of the incomplete ones."""
 
-    asked: int = 0
-    whole: int = 0
+    requested: int = 0
+    complete: int = 0
     problems: list[str] = field(default_factory=list)
 
     def add(self, what: str, tokens: int, reason: str) -> None:
-        """One generation."""
-        self.asked += 1
+        """Count one generation."""
+        self.requested += 1
         if (tokens, reason) == (TOKENS, "length"):
-            self.whole += 1
+            self.complete += 1
         else:
             self.problems.append(f"{what}: {tokens} tokens, {reason}")
 
 
 def run(quick: bool) -> list[Row]:
-    """Both series and what lay idle beside them."""
+    """Run both series and check the idle stream and the workers."""
     pauses = QUICK_PAUSES if quick else PAUSES
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder, local_stack(Path(folder) / "instance") as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
         path.parent.mkdir(parents=True)
         save_model(default_model(), path)
-        first(stack)
+        wait_until_ready(stack)
         with _second_api(stack) as second, _client(stack.instance.api_url, stack) as http:
             apis = [Api("first api", http, stack.instance.processes["api"].pid or 0), second]
             listener = Listener(apis[1].http)
-            counts = [_series(stack, apis, pauses, disturbed=disturbed) for disturbed in (False, True)]
+            counts = [_series(stack, apis, pauses, interrupted=interrupted) for interrupted in (False, True)]
             workers = _queues_with_workers(apis[0])
-            heard = _submission_is_heard(apis[0], listener)
-    for problem in [its for count in counts for its in count.problems]:
-        _say(problem)
+            events_received = _submission_reaches_listener(apis[0], listener)
+    for problem in [problem for count in counts for problem in count.problems]:
+        _print_progress(problem)
     return [
-        Row("generations after pauses, complete", "of all", counts[0].whole, counts[0].asked, "asked", 1, "at least"),
+        Row(
+            "generations after pauses, complete",
+            "of all",
+            counts[0].complete,
+            counts[0].requested,
+            "requested",
+            1,
+            "at least",
+        ),
         Row(
             "generations after pauses with an interruption, complete",
             "of all",
-            counts[1].whole,
-            counts[1].asked,
-            "asked",
+            counts[1].complete,
+            counts[1].requested,
+            "requested",
             1,
             "at least",
         ),
         Row("queues whose worker is on the board afterwards", "queues", workers, 1, "queues", 1, "at least"),
-        Row("submission heard on the stream that was idle", "events", heard, 1, "event", 1, "at least"),
+        Row("submission received on the idle stream", "events", events_received, 1, "event", 1, "at least"),
     ]
 
 
-def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, disturbed: bool) -> Counts:
-    counts = Counts()
+def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, interrupted: bool) -> GenerationCounts:
+    counts = GenerationCounts()
     interruptions: list[tuple[str, Callable[[], None]]] = [
         ("Redis emptied", lambda: _redis(stack).flushall()),
         ("Redis killed and started", lambda: _restart_redis(stack)),
@@ -111,28 +119,28 @@ def _series(stack: RunningStack, apis: list[Api], pauses: tuple[float, ...], *, 
         ("second api stopped for 15 s", lambda: _stop_for(apis[1].pid, STOPPED_API_SECONDS)),
     ]
     for number, pause in enumerate(pauses):
-        said = f"after {pause:g} s"
-        if disturbed:
+        description = f"after {pause:g} s"
+        if interrupted:
             name, interrupt = interruptions[number % len(interruptions)]
-            said += f" with {name}"
+            description += f" with {name}"
             time.sleep(pause / 2)
             interrupt()
             time.sleep(pause / 2)
         else:
             time.sleep(pause)
-        _say(said)
+        _print_progress(description)
         for api in apis:
             for way, ask in WAYS.items():
                 try:
                     tokens, reason = ask(api.http)
                 except (httpx.HTTPError, KeyError, ValueError) as error:
                     tokens, reason = 0, repr(error)
-                counts.add(f"{said}, {api.name}, {way}", tokens, reason)
+                counts.add(f"{description}, {api.name}, {way}", tokens, reason)
     return counts
 
 
 class Listener:
-    """A client of the stream of all jobs that stays connected; `jobs` are the ids it has heard of."""
+    """A client of the stream of all jobs that stays connected. `jobs` are the ids of the jobs in received events."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -147,11 +155,11 @@ class Listener:
                     self.jobs.add(str(document["id"]))
 
 
-def _submission_is_heard(api: Api, listener: Listener) -> int:
+def _submission_reaches_listener(api: Api, listener: Listener) -> int:
     config = {"data": {"source": "builtin:stories"}, "training": {"max_steps": 1}}
     reply = api.http.post("/api/jobs", json={"type": "lm-training", "config": config})
     if reply.status_code != 201:
-        _say(f"the submission failed: {reply.text}")
+        _print_progress(f"the submission failed: {reply.text}")
         return 0
     job_id = reply.json()["id"]
     until = time.monotonic() + 10
@@ -188,7 +196,7 @@ def _second_api(stack: RunningStack) -> Iterator[Api]:
     try:
         with _client(f"http://127.0.0.1:{port}", stack) as http:
             until = time.monotonic() + 60
-            while not _ready(http):
+            while not _is_ready(http):
                 if time.monotonic() > until or process.poll() is not None:
                     raise RuntimeError("the second api did not start")
                 time.sleep(0.1)
@@ -198,7 +206,7 @@ def _second_api(stack: RunningStack) -> Iterator[Api]:
         process.wait(30)
 
 
-def _ready(http: httpx.Client) -> bool:
+def _is_ready(http: httpx.Client) -> bool:
     try:
         return http.get("/readyz").status_code == 200
     except httpx.TransportError:
@@ -239,7 +247,7 @@ def _end_database_connections(stack: RunningStack) -> None:
         )
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 

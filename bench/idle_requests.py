@@ -1,6 +1,6 @@
-"""The four ways in which `bench.idle` asks for a text; each gives the number of tokens and the finish reason.
+"""The four ways in which `bench.idle` requests a text. Each returns the number of tokens and the finish reason.
 
-End-of-text is forbidden where the interface can say so (`logit_bias` of `/v1/completions`).
+End-of-text is forbidden where the interface allows it (`logit_bias` of `/v1/completions`).
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ WAYS: dict[str, Callable[[httpx.Client], tuple[int, str]]] = {
 
 
 def _tokens_of(reply: dict[str, Any]) -> tuple[int, str]:
-    """`/api/generate` cannot forbid end-of-text: a text that ends by itself counts as whole if the model ended it."""
+    """Return tokens and finish reason of a reply of `/api/generate`, which cannot forbid end-of-text.
+
+    So a text that the model itself has ended is reported as complete.
+    """
     if reply["finishReason"] == "stop" and reply["tokensGenerated"] == len(reply["trajectory"]):
         return TOKENS, "length"
     return reply["tokensGenerated"], reply["finishReason"]
@@ -82,7 +85,7 @@ def _generation_body() -> dict[str, Any]:
 
 
 def data_of(reply: httpx.Response) -> Iterator[str]:
-    """The data of each event; none of them has two lines."""
+    """Yield the data of each event. Events of these endpoints have one line of data."""
     for line in reply.iter_lines():
         if line.startswith("data: "):
             yield line.removeprefix("data: ")

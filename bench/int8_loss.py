@@ -1,8 +1,8 @@
-"""What int8 weights cost in validation loss, on a model of the default size that was trained for a while.
+"""Measure how much int8 weights change the validation loss of a trained model of the default size.
 
 Trains the default model on the built-in stories, or on the text file that the variable DATA names, for TRAIN_SECONDS
-(600; 60 with --quick), then reads held-out text token by token through the decoding path, in float32 and in int8.
-Prints how far the training came.
+(600; 60 with --quick). Then it reads held-out text token by token through the decoding path, in float32 and in int8.
+The steps and the loss of the training are printed too.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from common.training.loading import load_corpus
 from common.training.loss import summed_loss
 
 BOUND = 0.01
-"""Nats."""
+"""The largest allowed change in nats."""
 BATCH = 8
 LEARNING_RATE = 1e-3
 WARM_UP_STEPS = 20
 TEXTS = 16
-"""Held-out pieces of a whole context that are read at once."""
+"""Held-out pieces, each as long as the context, that are read in one batch."""
 
 
 def run(quick: bool) -> list[Row]:
-    """`quick`: a minute of training, one batch of held-out text."""
+    """Train, and compare the losses; when `quick` after a minute of training, on one batch of held-out text."""
     seconds = float(os.environ.get("TRAIN_SECONDS", "60" if quick else "600"))
     torch.manual_seed(0)
     source = os.environ.get("DATA")
@@ -58,7 +58,7 @@ def run(quick: bool) -> list[Row]:
 
 
 def train(model: TransformerLM, loader: ChunkLoader, seconds: float) -> None:
-    """AdamW with a short warm-up, for so long."""
+    """Train with AdamW and a short warm-up for `seconds` seconds."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     ends, step, value = time.monotonic() + seconds, 0, float("nan")
     while time.monotonic() < ends:
@@ -77,15 +77,15 @@ def train(model: TransformerLM, loader: ChunkLoader, seconds: float) -> None:
 
 @torch.inference_mode()
 def mean_loss(model: DecodingModel, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Mean of −ln p(token) in nats, each token given to the model alone, as in generation."""
+    """Return the mean of −ln p(token) in nats. The model reads one token at a time, as in generation."""
     total, count = 0.0, 0
     for input_ids, targets in batches:
         cache = model.new_cache(len(input_ids))
         logits, _ = model.prefill(input_ids[:, :1], [1] * len(input_ids), cache, 0)
-        for place in range(input_ids.shape[1]):
-            if place:
-                logits, _ = model.decode(input_ids[:, place], cache, None)
-            total += cross_entropy(logits, targets[:, place], reduction="sum").item()
+        for position in range(input_ids.shape[1]):
+            if position:
+                logits, _ = model.decode(input_ids[:, position], cache, None)
+            total += cross_entropy(logits, targets[:, position], reduction="sum").item()
         count += targets.numel()
     return total / count
 

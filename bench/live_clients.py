@@ -1,10 +1,10 @@
-"""A thousand clients of one experiment's stream, from `MetricsWriter.add` to the socket, on the whole local stack.
+"""Connect a thousand clients to one experiment's stream and measure the path from `MetricsWriter.add` to the socket.
 
-First all clients stay connected while five points a second are reported; then each closes its connection every 50
-events and goes on from its `Last-Event-ID`. Counted per client: points lost, points seen twice. Measured: the delay of
-each point at each client, from `add` and from the entry's time in Redis, and the resident memory of the api process at
-its largest. The load generator (`bench.stream_load`) runs on
-the same cores; its CPU and the api's go to standard error.
+First all clients stay connected while five points a second are reported. Then each closes its connection every 50
+events and continues from its `Last-Event-ID`. For each client, lost and repeated points are counted. Also measured are
+the delay of each point at each client, from `add` and from the entry's time in Redis, and the largest resident memory
+of the api process. The load generator (`bench.stream_load`) runs on the same cores; its CPU time and that of the api
+are printed to standard error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PROMISED_MEMORY_MB = 200.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Two minutes with and two minutes without broken connections; 10 s each when quick."""
+    """Measure two minutes with and two minutes without closed connections, or 10 s each when `quick`."""
     seconds = 10.0 if quick else 120.0
     with local_stack() as stack:
         api = api_process(stack)
@@ -43,13 +43,13 @@ def run(quick: bool) -> list[Row]:
     for name, found in (("steady", steady), ("reconnecting", broken)):
         rows += [
             _zero(f"{name}: points lost", found["lost"]),
-            _zero(f"{name}: points twice", found["duplicate"]),
+            _zero(f"{name}: points received twice", found["duplicate"]),
             _zero(f"{name}: resets and broken clients", found["resets"] + len(found["broken"])),
         ]
     rows += [
         _at_most("steady: delay from add, p99", "ms", _quantile(steady["fromAdd"], 0.99), PROMISED_DELAY_MS),
         _at_most("steady: delay from Redis, p99", "ms", _quantile(steady["fromRedis"], 0.99), PROMISED_DELAY_MS),
-        _at_most("memory of the api, most", "MB", max(memory, more_memory), PROMISED_MEMORY_MB),
+        _at_most("largest memory of the api", "MB", max(memory, more_memory), PROMISED_MEMORY_MB),
     ]
     return rows
 
@@ -57,7 +57,7 @@ def run(quick: bool) -> list[Row]:
 def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_every: int) -> tuple[Any, float]:
     instance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
-    # Without a due time in the near future no worker takes it: only the experiment is wanted.
+    # A due time far in the future keeps workers from claiming the job: only its experiment is needed.
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
     job = httpx.post(f"{instance.api_url}/api/jobs", json=body, headers=headers).raise_for_status().json()
     address = urlsplit(instance.api_url)
@@ -67,7 +67,7 @@ def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_e
     load = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert load.stdin is not None and load.stdout is not None
     try:
-        started, alone = time.monotonic(), api.memory_info().rss / 1e6
+        started, memory_before = time.monotonic(), api.memory_info().rss / 1e6
         if load.stdout.readline().strip() != "connected":
             raise RuntimeError("the load generator did not connect its clients")
         connected = time.monotonic() - started
@@ -92,7 +92,7 @@ def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_e
     share = found["cpuSeconds"] / (time.monotonic() - begun)
     print(
         f"{CLIENTS} clients connected in {connected:.1f} s, {step} points, {found['received']} received, "
-        f"{found['reconnections']} reconnections; api {cpu:.2f} cores, {alone:.0f} to {memory:.0f} MB; "
+        f"{found['reconnections']} reconnections; api {cpu:.2f} cores, {memory_before:.0f} to {memory:.0f} MB; "
         f"load generator {share:.2f} cores; "
         + "; ".join(
             f"{name} p50 {_quantile(found[name], 0.5):.0f} p99 {_quantile(found[name], 0.99):.0f} "
@@ -106,7 +106,7 @@ def _measure(stack: RunningStack, api: psutil.Process, seconds: float, *, drop_e
 
 
 def api_process(stack: RunningStack) -> psutil.Process:
-    """The api of the stack."""
+    """Return the api process of the stack."""
     for child in psutil.Process(stack.process.pid).children(recursive=True):
         if "services.api" in child.cmdline():
             return child
@@ -119,11 +119,11 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def _quantile(counted: list[list[int]], share: float) -> float:
-    """Of [value, count] pairs, ascending."""
-    left = share * sum(count for _, count in counted)
+    """Return a quantile of values that are given as ascending [value, count] pairs."""
+    remaining = share * sum(count for _, count in counted)
     for value, count in counted:
-        left -= count
-        if left <= 0:
+        remaining -= count
+        if remaining <= 0:
             return float(value)
     return float(counted[-1][0]) if counted else float("nan")
 

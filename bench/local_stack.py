@@ -1,4 +1,4 @@
-"""A whole local stack in a folder of its own, for the benchmarks that need one."""
+"""A complete local stack in its own folder, for the benchmarks that need one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_LIMIT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A stack that answers, and what it took to get there and to stop."""
+    """A stack that is ready, its supervisor process, and the seconds from the start until it was ready."""
 
     folder: Path
     instance: LocalInstance
@@ -31,7 +31,7 @@ class RunningStack:
     process: subprocess.Popen[bytes]
 
     def stop(self) -> float:
-        """SIGTERM to the supervisor; seconds until the last process is gone."""
+        """Send SIGTERM to the supervisor. Return the seconds until the last process has exited."""
         started = time.monotonic()
         self.process.terminate()
         self.process.wait(STOP_LIMIT_SECONDS)

@@ -1,8 +1,8 @@
-"""Opening a chart of a million points: the metrics endpoint over the archive of a long run, cold and warm.
+"""Measure how long the metrics endpoint takes for a chart of a million points.
 
-The archive is written by `MetricsWriter`, so its index is what a real run leaves behind. Cold: the first request to an
-api that has just started; warm: the median of ten. Also shown: the first request when the index was lost (it is
-rebuilt then) and the api's memory. The reference is what is promised, one second.
+`MetricsWriter` writes the archive, so its index is that of a real training. The cold time is the first request to an
+api that has just started; the warm time is the median of ten requests. The first request after the loss of the index,
+which is rebuilt then, and the api's memory are printed to standard error. The reference is the promised second.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from common.metrics import MetricsWriter
 
 PROMISED_SECONDS = 1.0
 AT_ONCE = 50_000
-"""Points between two waits for the writer: its queue is bounded."""
+"""Points between two flushes, because the queue of the writer is bounded."""
 
 
 def run(quick: bool) -> list[Row]:
-    """A million points; 200,000 when quick."""
+    """Measure with a million points, or 200,000 when `quick`."""
     points = 200_000 if quick else 1_000_000
     with local_stack() as stack, long_experiment(stack, points) as experiment:
         folder = stack.folder / "experiments" / experiment / "metrics"
@@ -36,7 +36,7 @@ def run(quick: bool) -> list[Row]:
         (folder / "metrics.index").unlink()
         lost = _open(stack, experiment, points)
         memory = api.memory_info().rss / 1e6
-    print(f"without an index, once: {lost:.2f} s; api afterwards {memory:.0f} MB", file=sys.stderr)
+    print(f"first request without an index: {lost:.2f} s; memory of the api: {memory:.0f} MB", file=sys.stderr)
     return [
         Row(f"open {points:,} points, {name}", "s", value, PROMISED_SECONDS, "promise", 1.0, "at most")
         for name, value in (("cold", cold), ("warm", warm))
@@ -45,7 +45,7 @@ def run(quick: bool) -> list[Row]:
 
 @contextmanager
 def long_experiment(stack: RunningStack, points: int) -> Iterator[str]:
-    """The id of an experiment with the archive of `points` points."""
+    """Create an experiment with an archive of `points` points and yield its id."""
     instance = stack.instance
     headers = {"Authorization": f"Bearer {instance.token}"}
     body = {"type": "lm-training", "notBefore": "2100-01-01T00:00:00Z"}
@@ -74,7 +74,7 @@ def _open(stack: RunningStack, experiment: str, points: int) -> float:
     seconds = time.perf_counter() - started
     found = reply.json()
     if found["totalPoints"] != points or len(found["series"]["Losses/Total"]) != 2000:
-        raise RuntimeError(f"the reply holds {found['totalPoints']} points, {points} were written")
+        raise RuntimeError(f"the reply reports {found['totalPoints']} points, but {points} were written")
     return seconds
 
 

@@ -1,12 +1,14 @@
-"""What reporting metrics costs a training: CPU per point, wall time per step, and what a lost Redis costs.
+"""Measure what reporting metrics costs a training in CPU and wall time, and which points are lost without Redis.
 
-* CPU per point: `time.thread_time_ns` around `MetricsWriter.add`, in steps of 5 ms of arithmetic, so that caches
-  are as cold as in a training. The floor of the clock itself is measured and taken off.
+* CPU per point: `time.thread_time_ns` around `MetricsWriter.add`, between steps of 5 ms of arithmetic, so that caches
+  are as cold as in a training. The time of the clock itself is measured and subtracted.
 * Blocking calls: read and write system calls of the training thread during all `add` calls (/proc/thread-self/io), and
-  audit events of the interpreter (open, connect, fsync and the like); both must be 0. Then the server is stopped with
-  SIGSTOP, so that the writer's thread hangs in its socket, and the longest `add` meanwhile is shown.
-* Wall time: blocks of steps with and without `add` in turns; the median ratio of the pairs and its bootstrap interval.
-* Redis killed: points go on for a minute without it; then the archive and, once it is back, the stream must hold each.
+  audit events of the interpreter (open, connect, fsync and similar); both must be 0. Then the server is stopped with
+  SIGSTOP, so that the writer's thread blocks in its socket, and the longest `add` meanwhile is printed.
+* Wall time: blocks of steps with and without `add` alternate. The result is the median ratio of the pairs with a
+  bootstrap interval.
+* Redis killed: points are added for a minute without Redis. Afterwards the archive must have every point, and so must
+  the stream once Redis has been started again.
 """
 
 from __future__ import annotations
@@ -38,23 +40,23 @@ BLOCK_STEPS = 100
 RESAMPLES = 10_000
 VALUES = {"Losses/Total": 2.0, "Learning Rate": 1e-3, "Gradient Norm": 0.5, "Tokens/Second": 1e5, "Epoch/Progress": 0.1}
 WALL_BOUND = 1.1
-"""None is promised; a machine shared with others moves this by several percent."""
+"""Bound of the ratio of wall times. Nothing is promised; on a shared machine the ratio varies by several percent."""
 NO_AUDIT = ("object.__getattr__", "sys._getframe", "builtins.id")
 
 
 def run(quick: bool) -> list[Row]:
-    """10,000 steps with and 10,000 without, Redis away for 60 s; 1,000 and 5 s when quick."""
-    steps, away = (1_000, 5.0) if quick else (10_000, 60.0)
+    """Measure 10,000 steps with and without metrics and an outage of 60 s; 1,000 steps and 5 s when `quick`."""
+    steps, outage_seconds = (1_000, 5.0) if quick else (10_000, 60.0)
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as folder:
         server = ValkeyServer(Path(folder) / "valkey")
         server.start()
         try:
-            return _rows(server, Path(folder), steps, away)
+            return _rows(server, Path(folder), steps, outage_seconds)
         finally:
             server.remove()
 
 
-def _rows(server: ValkeyServer, folder: Path, steps: int, away: float) -> list[Row]:
+def _rows(server: ValkeyServer, folder: Path, steps: int, outage_seconds: float) -> list[Row]:
     step = _step()
     with MetricsWriter(folder / "e1", server.url, "e1", "j1", 1) as writer:
         cpu, calls, events = _cpu_per_point(writer, step, steps // 4)
@@ -64,10 +66,10 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, away: float) -> list[R
     low, high = found[int(0.025 * len(found))], found[int(0.975 * len(found))]
     print(
         f"wall time with / without, {len(ratios)} pairs of {BLOCK_STEPS} steps: {statistics.median(ratios):.4f} "
-        f"[{low:.4f}, {high:.4f}]; longest add while Redis stands still {longest:.2f} ms",
+        f"[{low:.4f}, {high:.4f}]; longest add while Redis is stopped {longest:.2f} ms",
         file=sys.stderr,
     )
-    in_archive, in_stream = _lost_while_killed(server, folder, away)
+    in_archive, in_stream = _points_lost_while_killed(server, folder, outage_seconds)
     return [
         Row("CPU of the training thread per point, mean", "µs", cpu, PROMISED_MICROSECONDS, "promise", 1.0, "at most"),
         _zero("system calls that read or write, in add", calls),
@@ -81,13 +83,13 @@ def _rows(server: ValkeyServer, folder: Path, steps: int, away: float) -> list[R
             WALL_BOUND,
             "at most",
         ),
-        _zero(f"Redis killed {away:.0f} s: points lost in the archive", in_archive),
-        _zero(f"Redis killed {away:.0f} s: points lost or twice in the stream", in_stream),
+        _zero(f"Redis killed {outage_seconds:.0f} s: points lost in the archive", in_archive),
+        _zero(f"Redis killed {outage_seconds:.0f} s: points lost or twice in the stream", in_stream),
     ]
 
 
 def _step() -> Callable[[], None]:
-    """About STEP_SECONDS of arithmetic in one thread."""
+    """Return a function that does about STEP_SECONDS of arithmetic in one thread."""
     a = np.random.default_rng(1).normal(size=(192, 192)).astype(np.float32)
 
     def work(count: int) -> float:
@@ -102,7 +104,7 @@ def _step() -> Callable[[], None]:
 
 
 def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) -> tuple[float, int, int]:
-    """Microseconds, system calls, audit events."""
+    """Return the CPU microseconds per point, and the numbers of system calls and audit events in all `add` calls."""
     me, armed, events = threading.get_ident(), [False], [0]
 
     def hook(event: str, _: Any) -> None:
@@ -117,7 +119,7 @@ def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) 
         begun = time.thread_time_ns()
         empty += time.thread_time_ns() - begun
         before = _io()
-        base = _io() - before  # reading the counter is a call itself
+        base = _io() - before  # reading the counter is a system call too
         armed[0] = True
         begun = time.thread_time_ns()
         writer.add("metrics", number, VALUES)
@@ -128,7 +130,7 @@ def _cpu_per_point(writer: MetricsWriter, step: Callable[[], None], count: int) 
 
 
 def _io() -> int:
-    """Read and write system calls of this thread so far; 0 where the kernel does not count them."""
+    """Return the number of read and write system calls of this thread; 0 where the kernel does not count them."""
     try:
         fd = os.open("/proc/thread-self/io", os.O_RDONLY)
     except OSError:
@@ -160,7 +162,7 @@ def _ratios(writer: MetricsWriter, step: Callable[[], None], steps: int) -> list
 
 
 def _longest_while_stopped(writer: MetricsWriter, server: ValkeyServer) -> float:
-    """Milliseconds of wall time."""
+    """Return the longest `add` in milliseconds of wall time while the server is stopped."""
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     longest = 0.0
@@ -175,8 +177,8 @@ def _longest_while_stopped(writer: MetricsWriter, server: ValkeyServer) -> float
     return 1000 * longest
 
 
-def _lost_while_killed(server: ValkeyServer, folder: Path, away: float) -> tuple[int, int]:
-    """Points missing in the archive, and missing or repeated in the stream."""
+def _points_lost_while_killed(server: ValkeyServer, folder: Path, outage_seconds: float) -> tuple[int, int]:
+    """Return the number of points missing in the archive, and missing or repeated in the stream."""
     step = 0
     with MetricsWriter(folder / "e2", server.url, "e2", "j2", 1, stream_max_length=1_000_000) as writer:
         for phase in ("before", "away", "back"):
@@ -185,12 +187,12 @@ def _lost_while_killed(server: ValkeyServer, folder: Path, away: float) -> tuple
                 os.kill(server.pid, signal.SIGKILL)
             elif phase == "back":
                 server.start()
-            end = time.monotonic() + (away if phase == "away" else 1.0)
+            end = time.monotonic() + (outage_seconds if phase == "away" else 1.0)
             while time.monotonic() < end:
                 step += 1
                 writer.add("metrics", step, VALUES)
                 time.sleep(0.01)
-        # The writer tries again at most 5 s apart.
+        # The writer waits at most 5 s between two attempts.
         time.sleep(6)
     archived = read_table(folder / "e2", "metrics").steps.tolist()
     with redis.Redis.from_url(server.url, decode_responses=True) as client:
@@ -198,9 +200,9 @@ def _lost_while_killed(server: ValkeyServer, folder: Path, away: float) -> tuple
     streamed = [
         p["step"] for _, entry in entries if entry["event"] == "metrics" for p in json.loads(entry["data"])["points"]
     ]
-    wanted = list(range(1, step + 1))
-    missing = len(set(wanted) - set(streamed)) + len(streamed) - len(set(streamed))
-    return len(set(wanted) - set(archived)), missing
+    expected = list(range(1, step + 1))
+    missing = len(set(expected) - set(streamed)) + len(streamed) - len(set(streamed))
+    return len(set(expected) - set(archived)), missing
 
 
 def _zero(name: str, found: int) -> Row:

@@ -1,10 +1,11 @@
-"""What the services cost beside a training, and what supervision costs the trainer itself.
+"""Measure the CPU time of the services during a training, and the overhead of supervision in the trainer.
 
-First the whole local stack with one running pretraining of the demonstration: CPU seconds (user and system) of
-everything but the trainer over wall time; 3 % of one core are promised. Then the trainer's CPU seconds per step against
-a plain torch loop of the same model in a process of its own: both live throughout and take turns, stopped by SIGSTOP
-meanwhile, so that each pair meets the same machine. The interval is a bootstrap over the pairs. Checkpoints are an hour
-apart, and both compute with one thread. CPU seconds per process go to standard error.
+The first figure is the CPU time (user and system) of all processes of a local stack except the trainer, divided by wall
+time, during the demonstration's pretraining; 3 % of one core is promised. The second figure compares the trainer's CPU
+time per step with a plain torch loop of the same model in its own process. Both processes run alternately, stopped by
+SIGSTOP in between, so that the two turns of a pair have the same conditions. The interval is a bootstrap over the
+pairs. Checkpoints are an hour apart, and both compute with one thread. CPU seconds of each process are printed to
+standard error.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ START_LIMIT_SECONDS = 120.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Two minutes beside a training and 40 pairs of turns; half a minute and 10 pairs when quick."""
+    """Measure two minutes of training and 40 pairs of turns, or half a minute and 10 pairs when `quick`."""
     config = _config()
     with local_stack() as stack:
         _submit(stack, config)
@@ -62,7 +63,7 @@ def run(quick: bool) -> list[Row]:
 
 @dataclass
 class _Runner:
-    """One of the two trainings; `steps` holds a line of JSON per step with its time."""
+    """One of the two trainings. The file or archive `steps` has a line of JSON with the time of each step."""
 
     process: Any
     steps: Path
@@ -81,7 +82,7 @@ class _Runner:
         self.turns.append((begin, end, of_process(self.process) - before))
 
     def seconds_per_step(self) -> list[float]:
-        """CPU seconds per step of each turn; a step that spans two turns counts for both, by its share."""
+        """Return the CPU seconds per step of each turn. A step that spans two turns counts in both by its share."""
         times = [_epoch(line["time"]) for line in _lines(self.steps) if "time" in line]
         turns = [[at for at in times if begin <= at <= end] for begin, end, _ in self.turns]
         usual = statistics.median(later - at for inside in turns for at, later in pairwise(inside))
@@ -95,7 +96,7 @@ class _Runner:
 
 
 def _config() -> dict[str, Any]:
-    """The demonstration's pretraining without an end."""
+    """Return the configuration of the demonstration's pretraining, changed so that it does not end."""
     config = load_lm_config(ROOT / "configs" / "demo" / "lm.yaml").model_dump(mode="json")
     endless = 1_000_000_000
     config["training"] |= {
@@ -122,7 +123,7 @@ def _submit(stack: RunningStack, config: dict[str, Any]) -> None:
 
 
 def _wait_for_steps(stack: RunningStack) -> Path:
-    """The folder of the metrics once the first step is in it."""
+    """Wait until the archive of metrics has a step. Return its folder."""
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while time.monotonic() < deadline:
         for path in Path(stack.instance.experiments_dir).glob("*/metrics"):
@@ -169,12 +170,12 @@ def _alternate(supervised: _Runner, bare: _Runner, pairs: int) -> list[tuple[flo
         for runner in (supervised, bare) if number % 2 else (bare, supervised):
             runner.take_turn()
     supervised.process.send_signal(signal.SIGCONT)
-    time.sleep(1.0)  # its archive is written five times a second
+    time.sleep(1.0)  # the supervised trainer writes its archive five times a second
     return list(zip(supervised.seconds_per_step(), bare.seconds_per_step(), strict=True))
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Row:
-    """Ratio of the means; it may lie above 1 by no more than its own interval reaches down."""
+    """Return the ratio of the means. It may be above 1 by at most the distance to the lower end of its interval."""
     rng = random.Random(1)
     resampled = sorted(_ratio_of_means(rng.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     low, high = resampled[RESAMPLES // 40], resampled[-RESAMPLES // 40]
@@ -189,7 +190,7 @@ def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file, or of the segments of an archive in their order."""
+    """Return the complete lines of a file, or of the segments of an archive in order."""
     files = [path] if path.is_file() else sorted(path.glob("metrics-*.jsonl"), key=lambda p: int(p.stem.split("-")[-1]))
     texts = [line for file in files for line in file.read_text().split("\n")[:-1]]
     return [json.loads(text) for text in texts]

@@ -1,6 +1,7 @@
-"""The largest difference between our numbers and the original's, per group of `tests/data/parity`; at most 1e-4.
+"""Compare our numbers with those of the original implementation in `tests/data/parity`.
 
-float32 on the CPU. The default model's number of parameters stands in the last row.
+For each group it prints the largest difference, which must be at most 1e-4 (float32 on the CPU). The last row compares
+the number of parameters of the default model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ VOCAB = 331
 
 
 def run(quick: bool) -> list[Row]:
-    """The same with and without `quick`: it takes seconds."""
+    """Compare all groups. `quick` has no effect, because this takes only seconds."""
     torch.set_num_threads(1)
     tensors = load_file(PARITY / "reference.safetensors")
     reference = json.loads((PARITY / "reference.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""What every benchmark prints: a table for people, rows of JSON for machines.
+"""The output of every benchmark: a Markdown table, or rows of JSON.
 
-A row compares `ours` with `reference` (a peer, or a limit measured in the same run); `bound` is what `ratio` must not
-pass, on the side that `bound_is` names.
+A row compares `ours` with `reference`, a peer or a limit measured in the same run. `bound` is the largest or smallest
+allowed ratio of the two, depending on `bound_is`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Row:
-    """One compared figure; `bound` applies to ours / reference."""
+    """One measured figure and its reference. `bound` applies to ours / reference."""
 
     name: str
     unit: str
@@ -53,13 +53,13 @@ class Row:
 
 
 def from_json(row: dict[str, Any]) -> Row:
-    """What `as_json` made."""
+    """Return the Row that `as_json` has converted."""
     side: Literal["at most", "at least"] = row["boundIs"]
     return Row(row["name"], row["unit"], row["ours"], row["reference"], row["referenceName"], row["bound"], side)
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     lines = ["| figure | ours | reference | ratio | bound | ok |", "|---|---|---|---|---|---|"]
     lines += [
         f"| {row.name} | {row.ours:.4g} {row.unit} | {row.reference:.4g} {row.unit} ({row.reference_name}) "
@@ -70,7 +70,7 @@ def table(rows: list[Row]) -> str:
 
 
 def heading() -> str:
-    """Date, device and versions of this run."""
+    """Return a Markdown heading with date, device and versions."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     cpu = platform.processor() or platform.machine()
     return (
@@ -80,7 +80,7 @@ def heading() -> str:
 
 
 def main(run: Callable[[bool], list[Row]], description: str) -> None:
-    """The command line of one benchmark; exits with 1 when a bound is missed."""
+    """Run the command line of one benchmark. Exit with status 1 when a bound is missed."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
     parser.add_argument("--quick", action="store_true", help="finish in a minute on 2 cores")

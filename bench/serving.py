@@ -1,9 +1,10 @@
-"""64 streaming clients over the whole stack against the engine alone, and what becomes of clients that leave.
+"""Measure 64 streaming clients of the whole stack, compared with the engine alone, and clients that disconnect.
 
-Stack: Postgres, Valkey, api, Celery worker and engine child as `tidal up` starts them (on a machine without a GPU the
-engine has one thread and nice 10). Peer: the same engine with as many threads and the same nice value in a process of
-its own, the same requests, nothing around it. The two alternate, medians are printed, and the CPU seconds of every
-process. The first token counts from the moment the client asks; what a prefill takes the engine alone is subtracted.
+The stack has Postgres, Valkey, api, Celery worker and engine child as `tidal up` starts them (on a machine without a
+GPU the engine has one thread and nice 10). The peer is the same engine with the same threads, nice value and requests
+in a process of its own, without the other services. The two alternate; medians and the CPU time of every process are
+printed. The time to the first token starts with the client's request, and the time of a prefill in the engine alone is
+subtracted.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from bench import cpu_seconds
 from bench.generation import default_model
 from bench.local_stack import ROOT, RunningStack, local_stack
 from bench.report import Row, main
-from bench.serving_clients import Load, Server, run_load
-from bench.serving_leave import Leavers
+from bench.serving_clients import LoadResult, Server, run_load
+from bench.serving_leave import DisconnectingClients
 from common.checkpoint import save_model
 from common.config.compute_environment import with_compute_environment
 from services.generator.engine_host import ENGINE_ENVIRONMENT
 
 CLIENTS = 64
 THREADS = 1
-"""Of the engine in a local stack without a GPU."""
+"""Threads of the engine in a local stack without a GPU."""
 CLIENTS_CPU = "clients (this process)"
 CHECKPOINT = "20260101-000000-serving/model.safetensors"
 WORDS = ["the", "little", "river", "ran", "past", "a", "house", "of", "stone", "where", "nobody", "had", "lived"]
 
 
 def texts(client: int) -> Iterator[tuple[str, int, int]]:
-    """Prompts of about 12 tokens, lengths from 48 to 79 and seeds; another series for each client."""
+    """Yield a prompt of about 12 tokens, a length from 48 to 79 and a seed; each client has a different series."""
     number = client
     while True:
         words = [WORDS[(number * 7 + place * (1 + number % 5)) % len(WORDS)] for place in range(12)]
@@ -50,13 +51,13 @@ def texts(client: int) -> Iterator[tuple[str, int, int]]:
 
 
 def bodies(client: int) -> Iterator[dict[str, Any]]:
-    """The same as requests."""
+    """Yield the texts of a client as bodies of requests."""
     for prompt, max_tokens, seed in texts(client):
         yield {"checkpoint": CHECKPOINT, "prompt": prompt, "maxTokens": max_tokens, "seed": seed, "stream": True}
 
 
-class Alone:
-    """The engine in a child process."""
+class EngineProcess:
+    """The engine alone, in a child process."""
 
     def __init__(self, model: Path) -> None:
         self.process = subprocess.Popen(
@@ -68,55 +69,57 @@ class Alone:
             text=True,
         )
 
-    def write(self, *, warm: float, seconds: float) -> dict[str, Any]:
-        """One round."""
+    def generate(self, *, warm: float, seconds: float) -> dict[str, Any]:
+        """Run one round and return its figures, see `bench.serving_alone`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         series = [
             text for of_all in zip(*(islice(texts(c), 8) for c in range(CLIENTS)), strict=True) for text in of_all
         ]
-        asked = {"texts": series, "slots": CLIENTS, "warm": warm, "seconds": seconds}
-        self.process.stdin.write(json.dumps(asked) + "\n")
+        request = {"texts": series, "slots": CLIENTS, "warm": warm, "seconds": seconds}
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         found: dict[str, Any] = json.loads(self.process.stdout.readline())
         return found
 
 
 @contextmanager
-def alone(model: Path) -> Iterator[Alone]:
-    """The child, ended at the end."""
-    made = Alone(model)
+def engine_process(model: Path) -> Iterator[EngineProcess]:
+    """Start the engine in a child process and kill it at the end."""
+    engine = EngineProcess(model)
     try:
-        yield made
+        yield engine
     finally:
-        made.process.kill()
-        made.process.communicate()
+        engine.process.kill()
+        engine.process.communicate()
 
 
 def run(quick: bool) -> list[Row]:
-    """`quick`: fewer and shorter rounds."""
+    """Measure throughput and disconnects; fewer and shorter rounds when `quick`."""
     rounds, warm, seconds = (2, 0.5, 4.0) if quick else (7, 1.0, 8.0)
     with local_stack() as stack:
         path = Path(stack.instance.experiments_dir) / CHECKPOINT
         path.parent.mkdir(parents=True)
         save_model(default_model(), path)
-        first(stack)
-        with alone(path) as peer:
-            rows = throughput(stack, peer, rounds=rounds, warm=warm, seconds=seconds)
-        return rows + leaving(stack)
+        wait_until_ready(stack)
+        with engine_process(path) as peer:
+            rows = measure_throughput(stack, peer, rounds=rounds, warm=warm, seconds=seconds)
+        return rows + measure_disconnects(stack)
 
 
-def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, seconds: float) -> list[Row]:
-    """Tokens per second of both, errors, and the time to the first token."""
+def measure_throughput(
+    stack: RunningStack, peer: EngineProcess, *, rounds: int, warm: float, seconds: float
+) -> list[Row]:
+    """Measure the tokens per second of stack and engine, errors, and the time to the first token."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
     ours: list[float] = []
     theirs: list[float] = []
-    loads: list[Load] = []
+    loads: list[LoadResult] = []
     found: list[dict[str, Any]] = []
-    peer.write(warm=0.5, seconds=0.1)
-    spent: dict[str, float] = {}
+    peer.generate(warm=0.5, seconds=0.1)
+    cpu_by_process: dict[str, float] = {}
     for _ in range(rounds):
-        found.append(peer.write(warm=warm, seconds=seconds))
+        found.append(peer.generate(warm=warm, seconds=seconds))
         theirs.append(found[-1]["tokens"] / found[-1]["seconds"])
         marks: list[dict[str, float]] = []
         load = run_load(
@@ -129,23 +132,29 @@ def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, se
         loads.append(load)
         ours.append(load.tokens / seconds)
         for name, value in marks[1].items():
-            spent[name] = spent.get(name, 0.0) + value - marks[0].get(name, 0.0)
+            cpu_by_process[name] = cpu_by_process.get(name, 0.0) + value - marks[0].get(name, 0.0)
     if not min(theirs) or not any(load.first_token_seconds for load in loads):
-        raise RuntimeError("other programs leave the engine no processor; measure when the machine is quiet")
-    per_token = 1000 * spent["engine"] / sum(load.tokens for load in loads)
-    alone_per_token = 1000 * sum(its["cpu"] for its in found) / sum(its["tokens"] for its in found)
-    _say(f"CPU of the engine per token: {per_token:.3f} ms, alone {alone_per_token:.3f} ms")
-    _say("ratios of the rounds: " + ", ".join(f"{own / its:.2f}" for own, its in zip(ours, theirs, strict=True)))
-    shares = {name: value / rounds / seconds for name, value in sorted(spent.items(), key=lambda item: -item[1])}
-    _say("of one core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001))
+        raise RuntimeError("other programs use all processors; run this benchmark when the machine is idle")
+    per_token = 1000 * cpu_by_process["engine"] / sum(load.tokens for load in loads)
+    alone_per_token = 1000 * sum(result["cpu"] for result in found) / sum(result["tokens"] for result in found)
+    _print_progress(f"CPU of the engine per token: {per_token:.3f} ms, alone {alone_per_token:.3f} ms")
+    _print_progress(
+        "ratios of the rounds: " + ", ".join(f"{own / peers:.2f}" for own, peers in zip(ours, theirs, strict=True))
+    )
+    shares = {
+        name: value / rounds / seconds for name, value in sorted(cpu_by_process.items(), key=lambda item: -item[1])
+    }
+    _print_progress(
+        "share of one core: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share >= 0.001)
+    )
     errors = [error for load in loads for error in load.errors]
     for error in errors[:3]:
-        _say(f"error: {error}")
+        _print_progress(f"error: {error}")
     waits = sorted(1000 * wait for load in loads for wait in load.first_token_seconds)
-    prefill = 1000 * statistics.median(value for its in found for value in its["prefills"])
-    peer_waits = [1000 * wait for its in found for wait in its["waits"]]
+    prefill = 1000 * statistics.median(value for result in found for value in result["prefills"])
+    peer_waits = [1000 * wait for result in found for wait in result["waits"]]
     p50, p99 = statistics.median(waits), waits[int(0.99 * (len(waits) - 1))]
-    _say(
+    _print_progress(
         f"{len(waits)} texts; first token p50 {p50:.0f} ms, p99 {p99:.0f} ms; a prefill {prefill:.0f} ms; the engine "
         f"alone from a free slot to the first token {statistics.median(peer_waits):.0f} ms"
     )
@@ -174,34 +183,35 @@ def throughput(stack: RunningStack, peer: Alone, *, rounds: int, warm: float, se
     ]
 
 
-def leaving(stack: RunningStack) -> list[Row]:
-    """100 clients that leave in the middle, streaming or not, and 20 that leave while they wait."""
+def measure_disconnects(stack: RunningStack) -> list[Row]:
+    """Measure 100 clients that disconnect during generation, streaming or not, and 20 that disconnect in the queue."""
     server = Server.at(stack.instance.api_url, stack.instance.token)
-    leavers = Leavers(server, stack.instance.redis_url, {"checkpoint": CHECKPOINT, "prompt": "once"})
+    clients = DisconnectingClients(server, stack.instance.redis_url, {"checkpoint": CHECKPOINT, "prompt": "once"})
     for _ in range(4):
-        leavers.round(streaming=15, whole=10)
-    delays = sorted(leavers.delays.values())
-    queued = leavers.queued(20)
-    _say(
-        f"slot free after a client left: median {1000 * statistics.median(delays):.0f} ms, longest "
-        f"{1000 * delays[-1]:.0f} ms; left while waiting: longest {1000 * max(queued, default=0):.0f} ms"
+        clients.disconnect_while_generating(streaming=15, not_streaming=10)
+    delays = sorted(clients.delays.values())
+    queued = clients.disconnect_while_queued(20)
+    _print_progress(
+        f"slot free after a client disconnected: median {1000 * statistics.median(delays):.0f} ms, longest "
+        f"{1000 * delays[-1]:.0f} ms; request removed from the queue: longest "
+        f"{1000 * max(queued, default=0):.0f} ms"
     )
     within = sum(delay <= 1.0 for delay in delays)
     return [
-        Row("slots free within 1 s of the client leaving", "clients", within, 100, "left", 1, "at least"),
+        Row("slots free within 1 s of the disconnect", "clients", within, 100, "disconnected", 1, "at least"),
         Row(
-            "requests gone within 1 s, left while waiting",
+            "queued requests removed within 1 s of the disconnect",
             "clients",
             sum(delay <= 1.0 for delay in queued),
             20,
-            "left",
+            "disconnected",
             1,
             "at least",
         ),
     ]
 
 
-def first(stack: RunningStack) -> None:
+def wait_until_ready(stack: RunningStack) -> None:
     """Wait until the generator answers."""
     body = {"checkpoint": CHECKPOINT, "prompt": "once", "maxTokens": 1}
     headers = {"Authorization": f"Bearer {stack.instance.token}"}
@@ -209,7 +219,7 @@ def first(stack: RunningStack) -> None:
         reply = httpx.post(f"{stack.instance.api_url}/api/generate", json=body, headers=headers, timeout=60)
         if reply.status_code == 200:
             return
-    raise RuntimeError(f"the generator does not answer: {reply.text}")
+    raise RuntimeError(f"the generator does not answer with status 200: {reply.text}")
 
 
 def _own_cpu() -> float:
@@ -217,7 +227,7 @@ def _own_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 

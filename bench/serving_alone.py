@@ -1,9 +1,9 @@
 """The engine without the stack: `python -m bench.serving_alone MODEL THREADS`, a child of `bench.serving`.
 
-Reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`; keeps that many texts
-going, the next one joining when one ends, and answers with a line of JSON: tokens, seconds, and how long it took from
-a text's turn to its first token. Counting begins `warm` seconds after all slots are in use. Exactly what the engine
-child does with its batch, without HTTP, Redis, or JSON.
+Reads lines of JSON: `{"texts": [[prompt, max_tokens, seed], …], "seconds", "warm", "slots"}`. For each line it keeps
+that many slots in use, starts the next text when one ends, and writes a line of JSON with the number of tokens, the
+seconds, and the times from a free slot to the first token. Counting starts `warm` seconds after all slots are in use.
+The batch is used as in the engine child, but without HTTP, Redis, or JSON for each token.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from common.data import load_tokenizer
 from common.generation import Continuation, DecodingEngine, DecodingModel, GenerationSettings, TokenStep
 
 NICE = 10
-"""As the generator of a local stack without a GPU."""
+"""The nice value of the generator in a local stack without a GPU."""
 JOIN = 16
-"""Texts that join in one turn, as in `services.generator.engine`."""
+"""Most texts that join in one step, as in `services.generator.engine`."""
 
 
-def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
-    """Keep the slots full for the time that was asked."""
+def generate(model: DecodingModel, request: dict[str, Any]) -> dict[str, Any]:
+    """Keep all slots in use for the requested time and return the figures."""
     tokenizer, engine, vocab_size = load_tokenizer(), DecodingEngine(model), model.config.vocab_size
-    texts = cycle(asked["texts"])
+    texts = cycle(request["texts"])
     waits: list[float] = []
     prefills: list[float] = []
-    begun: dict[Continuation, float] = {}
+    slot_free_at: dict[Continuation, float] = {}
     count = 0
 
     def on_token(choice: Continuation, _: TokenStep) -> None:
         nonlocal count
         count += 1
-        since = begun.pop(choice, None)
+        since = slot_free_at.pop(choice, None)
         if since is not None:
             waits.append(time.perf_counter() - since)
 
-    room: list[float] = [time.perf_counter()] * asked["slots"]
-    full = counting = cpu = 0.0
+    free_since: list[float] = [time.perf_counter()] * request["slots"]
+    full_since = counting_since = cpu = 0.0
     tokens = 0
-    while not counting or time.perf_counter() - counting < asked["seconds"]:
+    while not counting_since or time.perf_counter() - counting_since < request["seconds"]:
         now = time.perf_counter()
-        if not full and not room and not begun:
-            full = now
-        if full and not counting and now - full >= asked["warm"]:
-            counting, cpu, tokens = now, time.process_time(), count
+        if not full_since and not free_since and not slot_free_at:
+            full_since = now
+        if full_since and not counting_since and now - full_since >= request["warm"]:
+            counting_since, cpu, tokens = now, time.process_time(), count
         joining = []
-        for free_since in room[:JOIN]:
+        for free_at in free_since[:JOIN]:
             prompt, max_tokens, seed = next(texts)
             settings = GenerationSettings(max_tokens=max_tokens, temperature=0.8, top_k=50, repetition_penalty=1.2)
             choice = Continuation(
@@ -65,19 +65,19 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
                 tokenizer=tokenizer,
                 seed=seed,
             )
-            begun[choice] = free_since
+            slot_free_at[choice] = free_at
             joining.append(choice)
-        del room[:JOIN]
+        del free_since[:JOIN]
         if joining:
             before = time.perf_counter()
             engine.join(joining)
             prefills.append(time.perf_counter() - before)
-        left = engine.sample(on_token)
+        removed = engine.sample(on_token)
         engine.advance()
-        room += [time.perf_counter()] * len(left)
+        free_since += [time.perf_counter()] * len(removed)
     return {
         "tokens": count - tokens,
-        "seconds": time.perf_counter() - counting,
+        "seconds": time.perf_counter() - counting_since,
         "waits": waits,
         "prefills": prefills,
         "cpu": time.process_time() - cpu,
@@ -85,13 +85,13 @@ def write(model: DecodingModel, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve lines until the input ends."""
+    """Answer the lines of standard input until it ends."""
     os.nice(NICE)
     torch.set_num_threads(int(sys.argv[2]))
     model = DecodingModel(load_model(Path(sys.argv[1])))
     load_tokenizer()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(write(model, json.loads(line))) + "\n")
+        sys.stdout.write(json.dumps(generate(model, json.loads(line))) + "\n")
         sys.stdout.flush()
 
 

@@ -1,7 +1,7 @@
-"""Streaming clients of `/api/generate` that cost next to nothing: raw HTTP/1.1 over asyncio, nothing is parsed as JSON.
+"""Streaming clients of `/api/generate` with little CPU use: raw HTTP/1.1 over asyncio, without parsing any JSON.
 
-Each client asks, counts the tokens that come, and asks again until the time is over. Leaves out: what the figures are
-compared with (`bench.serving`).
+Each client sends a request, counts the tokens that arrive, and sends the next request until the time is over. Leaves
+out: the comparison of the figures (`bench.serving`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ TOKEN = b"event: token"
 DONE = b"event: done"
 END = b"0\r\n\r\n"
 BEGIN_SECONDS = 60.0
-"""Until every client has its first token; no promise."""
+"""Most seconds to wait until every client has its first token; only a safeguard, not a promise."""
 Bodies = list[Iterator[dict[str, Any]]]
 
 
 @dataclass
-class Load:
-    """What all clients saw. Times are `time.monotonic()`."""
+class LoadResult:
+    """The counts of all clients together. Times are differences of `time.monotonic()`."""
 
     tokens: int = 0
-    """Within the time that counts."""
+    """Tokens that arrived during the measured time."""
     texts: int = 0
     errors: list[str] = field(default_factory=list)
     first_token_seconds: list[float] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask, and with what."""
+    """The address of an api and the token to use."""
 
     host: str
     port: int
@@ -43,14 +43,14 @@ class Server:
 
     @classmethod
     def at(cls, url: str, token: str) -> Server:
-        """From the url of an api."""
+        """Return the server for the URL of an api."""
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         return cls(parts.hostname, parts.port, token)
 
     def request(self, body: dict[str, Any]) -> bytes:
-        """The bytes of one request."""
+        """Return the bytes of one request."""
         text = json.dumps(body).encode()
         head = (
             f"POST /api/generate HTTP/1.1\r\nHost: {self.host}\r\nAuthorization: Bearer {self.token}\r\n"
@@ -60,96 +60,101 @@ class Server:
 
 
 class Client(asyncio.Protocol):
-    """One client that asks for one body after the other on one connection, until they end."""
+    """A client that sends one request after the other on one connection, until there are no more bodies."""
 
-    def __init__(self, server: Server, bodies: Iterator[dict[str, Any]], load: Load, counts: asyncio.Event) -> None:
+    def __init__(
+        self, server: Server, bodies: Iterator[dict[str, Any]], result: LoadResult, counting: asyncio.Event
+    ) -> None:
         self._server = server
         self._bodies = bodies
-        self._load = load
-        self._counts = counts
+        self._result = result
+        self._counting = counting
         self._tail = b""
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.finished = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._ask()
+        self._send_next()
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
         if not self._head_seen:
             self._head_seen = True
             if not data.startswith(b"HTTP/1.1 200"):
-                self._load.errors.append(data[:300].decode("utf-8", "replace"))
+                self._result.errors.append(data[:300].decode("utf-8", "replace"))
                 self._transport.close()
                 return
-        # A name may lie across two reads: the end of the last one is looked at again, short of a whole name.
+        # An event name may be split across two reads, so the last bytes, one less than a name has, are read again.
         data = self._tail + data
         tokens = data.count(TOKEN)
         self._tail = data[-(len(TOKEN) - 1) :]
-        if tokens and self._asked_at:
-            self._load.first_token_seconds.append(now - self._asked_at)
-            self._asked_at = 0.0
-            self.begun.set()
-        if self._counts.is_set():
-            self._load.tokens += tokens
-        self._ended = self._ended or DONE in data
+        if tokens and self._requested_at:
+            self._result.first_token_seconds.append(now - self._requested_at)
+            self._requested_at = 0.0
+            self.started.set()
+        if self._counting.is_set():
+            self._result.tokens += tokens
+        self._done_seen = self._done_seen or DONE in data
         if data.endswith(END):
-            if not self._ended:
-                self._load.errors.append(data[-300:].decode("utf-8", "replace"))
-            self._load.texts += 1
-            self._ask()
+            if not self._done_seen:
+                self._result.errors.append(data[-300:].decode("utf-8", "replace"))
+            self._result.texts += 1
+            self._send_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.finished.done():
-            if self._asking:
-                self._load.errors.append(f"the connection was closed: {exc}")
+            if self._requesting:
+                self._result.errors.append(f"the connection was closed: {exc}")
             self.finished.set_result(None)
 
-    def leave(self) -> None:
-        """Close in the middle, whatever is going on."""
-        self._asking = False
+    def disconnect(self) -> None:
+        """Close the connection at once, even during a reply."""
+        self._requesting = False
         self._transport.abort()
 
-    def _ask(self) -> None:
-        self._tail, self._head_seen, self._ended = b"", False, False
+    def _send_next(self) -> None:
+        self._tail, self._head_seen, self._done_seen = b"", False, False
         body = next(self._bodies, None)
-        self._asking = body is not None
+        self._requesting = body is not None
         if body is None:
             self._transport.close()
             return
-        self._asked_at = time.monotonic()
+        self._requested_at = time.monotonic()
         self._transport.write(self._server.request(body))
 
 
 async def _run(
-    server: Server, bodies: Bodies, load: Load, warm: float, seconds: float, mark: Callable[[], None]
+    server: Server, bodies: Bodies, result: LoadResult, warm: float, seconds: float, mark: Callable[[], None]
 ) -> None:
-    counts, loop = asyncio.Event(), asyncio.get_running_loop()
+    counting, loop = asyncio.Event(), asyncio.get_running_loop()
     clients = []
-    for its in bodies:
+    for client_bodies in bodies:
         _, client = await loop.create_connection(
-            lambda its=its: Client(server, its, load, counts), server.host, server.port
+            lambda own=client_bodies: Client(server, own, result, counting), server.host, server.port
         )
         clients.append(client)
     async with asyncio.timeout(BEGIN_SECONDS):
-        await asyncio.gather(*(client.begun.wait() for client in clients))
+        await asyncio.gather(*(client.started.wait() for client in clients))
     await asyncio.sleep(warm)
-    load.first_token_seconds.clear()
+    result.first_token_seconds.clear()
     mark()
-    counts.set()
+    counting.set()
     await asyncio.sleep(seconds)
-    counts.clear()
+    counting.clear()
     mark()
     for client in clients:
-        client.leave()
+        client.disconnect()
     await asyncio.gather(*(client.finished for client in clients))
 
 
-def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> Load:
-    """One client per iterator of bodies. What happens until all have begun, and `warm` seconds more, is not counted;
-    `mark` is called at both ends of the time that is."""
-    load = Load()
-    asyncio.run(_run(server, bodies, load, warm, seconds, mark))
-    return load
+def run_load(server: Server, bodies: Bodies, *, warm: float, seconds: float, mark: Callable[[], None]) -> LoadResult:
+    """Run one client per iterator of bodies and return their counts.
+
+    Counting starts `warm` seconds after all clients have their first token. `mark` is called at the start and at the
+    end of the measured time.
+    """
+    result = LoadResult()
+    asyncio.run(_run(server, bodies, result, warm, seconds, mark))
+    return result

@@ -1,6 +1,6 @@
-"""How long `tidal up` takes until its API is ready, on a new folder and on a known one, and how long it takes to stop.
+"""Measure how long `tidal up` takes until the api is ready, in a new and in an existing folder, and how long to stop.
 
-The reference is what is promised: 15 s each way.
+The reference is the promised 15 s for each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PROMISED_SECONDS = 15.0
 
 
 def run(quick: bool) -> list[Row]:
-    """Three starts (two when quick); the first one creates the database."""
+    """Start and stop four times, or twice when `quick`; the first start creates the database."""
     with tempfile.TemporaryDirectory(prefix="tidal-bench-") as temporary:
         folder = Path(temporary) / "instance"
         starts: list[float] = []
@@ -26,8 +26,8 @@ def run(quick: bool) -> list[Row]:
                 stops.append(stack.stop())
     figures = {
         "tidal up, new folder, to API ready": starts[0],
-        "tidal up, known folder, to API ready (slowest)": max(starts[1:]),
-        "SIGTERM to the last process gone (slowest)": max(stops),
+        "tidal up, existing folder, to API ready (slowest)": max(starts[1:]),
+        "SIGTERM to the exit of the last process (slowest)": max(stops),
     }
     return [Row(name, "s", seconds, PROMISED_SECONDS, "promise", 1.0, "at most") for name, seconds in figures.items()]
 

@@ -1,10 +1,10 @@
-"""From a pause and from a stop of a training with the default configuration to its registered checkpoint, on a CPU.
+"""Measure the time from a pause or stop request to the registered checkpoint of a default training on a CPU.
 
-One micro-batch of `configs/base_config.yaml` takes about a minute on two cores and a step has 32, so both wishes meet
-the trainer in the middle of one. The way is the real one: api, Postgres, worker, trainer, and back to the `checkpoint`
-event. The reference is what is promised, 15 s. Two settings differ from the defaults, neither of them the step: the
-corpus is `builtin:stories` (no network), and a validation has one batch, so that the first step is reached soon. It is
-the first step, before AdamW has its moments: what writing those takes is the second figure of `bench.checkpoint_stall`.
+One micro-batch of `configs/base_config.yaml` takes about a minute on two cores and a step has 32, so both requests
+reach the trainer during a micro-batch. The request takes the real path: api, Postgres, worker, trainer, and back to the
+`checkpoint` event. The reference is the promised 15 s. Two settings differ from the defaults, but do not change the
+step: the corpus is `builtin:stories` (no network), and a validation has one batch, so that the first step starts soon.
+In the first step AdamW has no moments yet; the time to write them is the second figure of `bench.checkpoint_stall`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tidal_client.client import Client
 
 PROMISED_SECONDS = 15.0
 LIMIT_SECONDS = 900.0
-"""Until the first step: the corpus has to be tokenised and the loss before training measured."""
+"""Most seconds to wait for a condition, such as the first step, which follows tokenisation and a first validation."""
 INTO_STEP_SECONDS = 5.0
 
 
 def run(quick: bool) -> list[Row]:
-    """One pause and one stop; three of each unless quick."""
+    """Measure three pauses and three stops, or one of each when `quick`."""
     seconds: dict[str, list[float]] = {"pause": [], "stop": []}
     with local_stack() as stack, Client(stack.instance.api_url, stack.instance.token) as client:
         for _ in range(1 if quick else 3):
-            for wish, found in seconds.items():
-                found.append(_measure(client, wish))
+            for signal, found in seconds.items():
+                found.append(_measure(client, signal))
     return [
         Row(
-            f"{wish} of a default training on a CPU to its registered checkpoint (slowest)",
+            f"{signal} of a default training on a CPU to its registered checkpoint (slowest)",
             "s",
             max(found),
             PROMISED_SECONDS,
@@ -41,11 +41,11 @@ def run(quick: bool) -> list[Row]:
             1.0,
             "at most",
         )
-        for wish, found in seconds.items()
+        for signal, found in seconds.items()
     ]
 
 
-def _measure(client: Client, wish: str) -> float:
+def _measure(client: Client, signal: str) -> float:
     config = load_lm_config(
         None, {"data": {"source": "builtin:stories"}, "training": {"device": "cpu"}, "evaluation": {"max_batches": 1}}
     )
@@ -60,12 +60,12 @@ def _measure(client: Client, wish: str) -> float:
     _until(stepping, f"the first step of {job_id}")
     time.sleep(INTO_STEP_SECONDS)
     started = time.monotonic()
-    client.signal_job(job_id, wish)
+    client.signal_job(job_id, signal)
     _until(lambda: any(event.event == "checkpoint" for event in client.job_events(job_id)), "the checkpoint")
     seconds = time.monotonic() - started
     _until(lambda: client.job(job_id).status in ("paused", "cancelled"), "the end of the attempt")
-    if wish == "pause":
-        client.signal_job(job_id, "stop")  # paused: nothing runs, the slot is free for the next
+    if signal == "pause":
+        client.signal_job(job_id, "stop")  # end the paused job, so that the next one can start
     return seconds
 
 

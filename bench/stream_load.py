@@ -1,9 +1,9 @@
-"""Load generator of `bench.live_clients`: N clients of one stream in a process of its own, on bare asyncio protocols.
+"""The load generator of `bench.live_clients`: N clients of one stream in one process, on bare asyncio protocols.
 
-Every client checks on its own that the steps of the points come in order, each once, and notes when each event came.
-With `--drop-every K` it closes its connection after K events and goes on with `Last-Event-ID`. Commands on standard
-input: `stop LAST`: end when every client has seen step LAST, or after 20 s. The result is one line of JSON. No HTTP
-library: a thousand clients of one would need both cores.
+Each client checks that the steps of the points arrive in order and once, and records when each event arrives. With
+`--drop-every K` it closes its connection after K events and continues with `Last-Event-ID`. The command `stop LAST` on
+standard input ends the process when every client has received step LAST, or after 20 s. The result is one line of JSON.
+No HTTP library is used, because a thousand clients of a library would need both cores.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from datetime import datetime
 
 PATIENCE_SECONDS = 20.0
 AT_ONCE = 50
-"""Connections being opened at the same time."""
+"""Most connections that are opened at the same time."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One event as it is on the wire; all clients get the same bytes, so it is parsed once for all."""
+    """A parsed event. All clients receive the same bytes, so each event is parsed only once."""
 
     id: str
     name: str
     points: tuple[tuple[int, float], ...]
-    """Step and time of report, seconds since 1970."""
+    """For each point its step and the time it was reported, in seconds since 1970."""
 
 
 def parse(event: bytes) -> Message:
-    """One event, without its empty line."""
+    """Return the parsed event; `event` does not include the empty line at its end."""
     fields = dict(line.split(": ", 1) for line in event.decode().split("\n") if not line.startswith(":"))
     name, points = fields.get("event", ""), ()
     if name == "metrics":
@@ -46,15 +46,15 @@ def parse(event: bytes) -> Message:
 
 
 @dataclass
-class Tally:
-    """What all clients saw together."""
+class Totals:
+    """Counts of all clients together."""
 
     clients: int
     url_path: str
     drop_every: int
     parsed: dict[bytes, Message] = field(default_factory=dict)
     from_add: Counter[int] = field(default_factory=Counter)
-    """Delays in ms, counted: from `MetricsWriter.add` to the client."""
+    """Number of points by delay in ms from `MetricsWriter.add` to the client."""
     from_redis: Counter[int] = field(default_factory=Counter)
     lost: int = 0
     duplicate: int = 0
@@ -72,10 +72,10 @@ class Tally:
 
 
 class Client(asyncio.Protocol):
-    """One follower; a new connection of it keeps its place."""
+    """A client of the stream that continues from its last event id when it reconnects."""
 
-    def __init__(self, tally: Tally, ready: asyncio.Semaphore) -> None:
-        self.tally, self.ready = tally, ready
+    def __init__(self, totals: Totals, ready: asyncio.Semaphore) -> None:
+        self.totals, self.ready = totals, ready
         self.last_id = ""
         self.step = 0
         self.snapshot = asyncio.Event()
@@ -93,7 +93,7 @@ class Client(asyncio.Protocol):
         self.transport = transport
         self.closed.clear()
         cursor = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
-        transport.write(f"GET {self.tally.url_path} HTTP/1.1\r\nHost: localhost\r\n{cursor}\r\n".encode())
+        transport.write(f"GET {self.totals.url_path} HTTP/1.1\r\nHost: localhost\r\n{cursor}\r\n".encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
@@ -114,7 +114,7 @@ class Client(asyncio.Protocol):
             self._events(events, now)
 
     def _chunks(self) -> None:
-        """Take the frames of the chunked encoding off."""
+        """Move the content of complete chunks of the chunked encoding from `raw` to `text`."""
         while True:
             end = self.raw.find(b"\r\n")
             if end < 0:
@@ -126,11 +126,11 @@ class Client(asyncio.Protocol):
             self.raw = self.raw[end + 4 + size :]
 
     def _events(self, events: Iterable[bytes], now: float) -> None:
-        tally = self.tally
+        totals = self.totals
         for event in events:
-            message = tally.message(event)
+            message = totals.message(event)
             if not message.id:
-                tally.resets += message.name == "reset"
+                totals.resets += message.name == "reset"
                 continue
             self.last_id = message.id
             if message.name == "snapshot":
@@ -138,15 +138,15 @@ class Client(asyncio.Protocol):
                 continue
             self.events += 1
             for step, at in message.points:
-                tally.received += 1
+                totals.received += 1
                 if step <= self.step:
-                    tally.duplicate += 1
+                    totals.duplicate += 1
                 elif step > self.step + 1:
-                    tally.lost += step - self.step - 1
+                    totals.lost += step - self.step - 1
                 self.step = max(self.step, step)
-                tally.from_add[round(1000 * (now - at))] += 1
-                tally.from_redis[round(1000 * now) - int(message.id.split("-")[0])] += 1
-            if tally.drop_every and self.events >= tally.drop_every:
+                totals.from_add[round(1000 * (now - at))] += 1
+                totals.from_redis[round(1000 * now) - int(message.id.split("-")[0])] += 1
+            if totals.drop_every and self.events >= totals.drop_every:
                 self.transport.abort()
                 return
 
@@ -160,7 +160,7 @@ async def hold(client: Client, host: str, port: int, gate: asyncio.Semaphore) ->
             if not client.last_id:
                 await client.snapshot.wait()
         await client.closed.wait()
-        client.tally.reconnections += 1
+        client.totals.reconnections += 1
         client._begin()
 
 
@@ -172,9 +172,9 @@ async def main() -> None:
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--drop-every", type=int, default=0)
     arguments = parser.parse_args()
-    tally = Tally(arguments.clients, arguments.path, arguments.drop_every)
+    totals = Totals(arguments.clients, arguments.path, arguments.drop_every)
     gate = asyncio.Semaphore(AT_ONCE)
-    clients = [Client(tally, gate) for _ in range(arguments.clients)]
+    clients = [Client(totals, gate) for _ in range(arguments.clients)]
     tasks = [asyncio.create_task(hold(client, arguments.host, arguments.port, gate)) for client in clients]
     for client in clients:
         await client.snapshot.wait()
@@ -188,18 +188,18 @@ async def main() -> None:
     broken = [task.exception() for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
-    lost = tally.lost + sum(max(0, last - client.step) for client in clients)
+    lost = totals.lost + sum(max(0, last - client.step) for client in clients)
     print(
         json.dumps(
             {
-                "received": tally.received,
+                "received": totals.received,
                 "lost": lost,
-                "duplicate": tally.duplicate,
-                "resets": tally.resets,
-                "reconnections": tally.reconnections,
+                "duplicate": totals.duplicate,
+                "resets": totals.resets,
+                "reconnections": totals.reconnections,
                 "broken": [repr(error) for error in broken],
-                "fromAdd": sorted(tally.from_add.items()),
-                "fromRedis": sorted(tally.from_redis.items()),
+                "fromAdd": sorted(totals.from_add.items()),
+                "fromRedis": sorted(totals.from_redis.items()),
                 "cpuSeconds": time.process_time() - before,
             }
         )

@@ -1,9 +1,9 @@
-"""From kill -9 of everything on a worker host to another worker at its first micro-batch, with the real timers.
+"""Measure the time from kill -9 of all processes of a worker host to the first micro-batch on another worker.
 
-A local stack runs the demonstration's pretraining; a second worker of the same kind stands by. Once the first has
-registered a checkpoint, its main process, its trainer and all that shares their sessions are killed at once, as when a
-host loses power. The phases come from the events of the job, by the database's clock, and go to standard error.
-The reference is what is promised: 95 s.
+A local stack with its default timers runs the demonstration's pretraining, and a second worker of the same kind waits
+for jobs. Once the first worker has registered a checkpoint, its main process, its trainer and all processes of their
+sessions are killed at once, as when a host loses power. The times of the phases are those of the job's events by the
+database's clock; they are printed to standard error. The reference is the promised 95 s.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ PROMISED_SECONDS = 95.0
 START_LIMIT_SECONDS = 300.0
 TAKEOVER_LIMIT_SECONDS = 300.0
 PHASES = (
-    ("the lease lapses, the reaper marks it", "stale", 1),
-    ("quarantine, back in the queue", "restarted", 1),
-    ("doorbell and claim", "claimed", 2),
-    ("the trainer is executed", "starting", 2),
+    ("the lease expires and the reaper marks the job stale", "stale", 1),
+    ("the quarantine ends and the job returns to the queue", "restarted", 1),
+    ("notification and claim", "claimed", 2),
+    ("start of the trainer process", "starting", 2),
     ("torch, corpus, checkpoint, first micro-batch", "running", 2),
 )
-"""What passes until each event: text, event, attempt."""
+"""The phases as (description, event at the end of the phase, attempt of that event)."""
 
 
 def run(quick: bool) -> list[Row]:
-    """One takeover when quick, else three."""
+    """Measure three takeovers, or one when `quick`."""
     seconds = max(_takeover() for _ in range(1 if quick else 3))
-    name = "kill -9 of a worker's host to the first micro-batch elsewhere (slowest)"
+    name = "kill -9 of a worker's host to the first micro-batch on another (slowest)"
     return [Row(name, "s", seconds, PROMISED_SECONDS, "promise", 1.0, "at most")]
 
 
@@ -54,7 +54,7 @@ def _takeover() -> float:
             _wait_for(stack, job_id, "checkpoint", 1, START_LIMIT_SECONDS)
             standby = _start_standby(stack)
             victim = _worker(stack)
-            # Without this the stack's supervisor would start the worker again, and the host would not stay dead.
+            # Stop the stack's supervisor, which would start the worker again.
             os.kill(stack.process.pid, signal.SIGSTOP)
             killed_at = time.time()
             _kill_host(victim)
@@ -99,7 +99,7 @@ def _wait_for(stack: RunningStack, job_id: str, name: str, attempt: int, seconds
     deadline = time.monotonic() + seconds
     while _find(_events(stack, job_id), name, attempt) is None:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"attempt {attempt} came to no event '{name}' within {seconds:.0f} s")
+            raise RuntimeError(f"attempt {attempt} had no event '{name}' within {seconds:.0f} s")
         time.sleep(0.5)
 
 
@@ -111,7 +111,7 @@ def _worker(stack: RunningStack) -> Any:
 
 
 def _start_standby(stack: RunningStack) -> subprocess.Popen[bytes]:
-    """Another worker; returns once it has beaten, that is, hears doorbells."""
+    """Start another worker. Return once it has sent a heartbeat, which means that it receives notifications."""
     process = subprocess.Popen(
         [sys.executable, "-m", "services.worker"],
         cwd=ROOT,
@@ -131,7 +131,7 @@ def _start_standby(stack: RunningStack) -> subprocess.Popen[bytes]:
 
 
 def _kill_host(worker: Any) -> None:
-    """The worker's session and those of all its descendants, at once."""
+    """Kill the process groups of the worker and of all its descendants."""
     for process in [worker, *worker.children(recursive=True)]:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -140,7 +140,7 @@ def _kill_host(worker: Any) -> None:
 
 
 def _phases(stack: RunningStack, job_id: str, killed_at: float) -> float:
-    """Seconds from `killed_at` to the first micro-batch of the second attempt; its phases to standard error."""
+    """Return the seconds from `killed_at` to the first micro-batch of the second attempt, and print the phases."""
     events = _events(stack, job_id)
     before = killed_at
     for text, name, attempt in PHASES:
